@@ -90,7 +90,7 @@ test-robustness: $(INSTALLED) ## break everything under load for two minutes, an
 
 # Attacks are judged by how others are served, and histories by how much has happened: nothing else
 # may run at the same time.
-ALONE := tests/robustness/abuse tests/robustness/test_history.py tests/robustness/test_mutants.py
+ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py mutants.py rolling_upgrade.py)
 
 .PHONY: test-slow
 test-slow: test-faults test-attacks ## run the tests that `make test` leaves out

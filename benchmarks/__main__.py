@@ -18,6 +18,7 @@ from benchmarks.scenarios import (
     growth,
     lifecycle,
     limits,
+    payloads,
     reactions,
     restart,
     security,
@@ -39,6 +40,7 @@ SCENARIOS = {
     "growth": growth.SCENARIO,
     "restart": restart.SCENARIO,
     "limits": limits.SCENARIO,
+    "payloads": payloads.SCENARIO,
     "security": security.SCENARIO,
 }
 

@@ -53,6 +53,9 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
 
     def __init__(self) -> None:
         self._jobs: dict[str, job_pb2.Job] = {}
+        """Jobs without their parameters and results."""
+        self._parameters: dict[str, Any] = {}
+        self._results: dict[str, Any] = {}
         self._waiting: defaultdict[str, OrderedDict[str, job_pb2.Job]] = defaultdict(OrderedDict)
         self._ended: OrderedDict[str, job_pb2.Job] = OrderedDict()
         self._created = asyncio.Event()
@@ -74,26 +77,36 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
     async def GetJob(  # noqa: N802
         self, request: jobs_pb.GetJobRequest, _context: Context
     ) -> jobs_pb.GetJobResponse:
-        return jobs_pb.GetJobResponse(job=self._jobs[request.job_id])
+        job = self._jobs[request.job_id]
+        return jobs_pb.GetJobResponse(job=self._full(job, result=self._results.get(job.id)))
 
     async def WatchJob(  # type: ignore[override]  # noqa: N802
         self, request: jobs_pb.WatchJobRequest, context: Context
     ) -> None:
-        """Send every change that no newer one overtakes."""
+        """Send every change that no newer one overtakes.
+
+        The parameters come with the first message, and the result with the last.
+        """
         job = self._jobs[request.job_id]
         changed = self._changed[job.id]
         sent, status = 0, job_pb2.JOB_STATUS_QUEUED  # a job that has ended is sent too
         while status != job_pb2.JOB_STATUS_COMPLETED:
             if job.version == sent:
                 await changed.wait()
+            message = jobs_pb.WatchJobResponse(job=job)
+            if not sent:
+                message.job.parameters.CopyFrom(self._parameters[job.id])
             sent, status = job.version, job.status
-            await context.write(jobs_pb.WatchJobResponse(job=job))
+            if status == job_pb2.JOB_STATUS_COMPLETED:
+                message.job.result.CopyFrom(self._results[job.id])
+            await context.write(message)
         self._changed.pop(job.id, None)
 
     async def WatchJobs(  # type: ignore[override]  # noqa: N802
-        self, _request: jobs_pb.WatchJobsRequest, context: Context
+        self, request: jobs_pb.WatchJobsRequest, context: Context
     ) -> None:
         """Send what has changed since the message before, of all owners, in one message."""
+        full = request.view == job_pb2.JOB_VIEW_FULL
         await context.write(jobs_pb.WatchJobsResponse(synced=True))
         changes: dict[str, job_pb2.Job] = {}
         self._watched.append(changes)
@@ -103,6 +116,9 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
                     await self._any_changed.wait()
                 ready = [jobs_pb.JobChange(job=job) for job in changes.values()]
                 changes.clear()
+                for change in ready if full else ():
+                    if result := self._results.get(change.job.id):
+                        change.job.result.CopyFrom(result)
                 await context.write(jobs_pb.WatchJobsResponse(changes=ready))
         finally:
             self._watched.remove(changes)
@@ -119,7 +135,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
                     await self._created.wait()
         while waiting and len(claimed) < max(1, request.max_jobs):
             _, job = waiting.popitem(last=False)
-            claimed.append(self._start(job, request.worker_id))
+            claimed.append(self._full(self._start(job, request.worker_id)))
         return workers_pb.ClaimJobsResponse(jobs=claimed)
 
     async def TransitionJob(  # noqa: N802
@@ -180,7 +196,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
             jobs = []
             while waiting and stream.held < stream.slots:
                 _, job = waiting.popitem(last=False)
-                jobs.append(self._start(job, hello.worker_id))
+                jobs.append(self._full(self._start(job, hello.worker_id)))
                 stream.held += 1
             async with stream.writing:
                 await context.write(workers_pb.WorkResponse(jobs=jobs))
@@ -207,7 +223,8 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job.status = status
         job.progress = 100
         job.ClearField("lease_expire_time")
-        job.result.CopyFrom(result)
+        job.held = False
+        self._results[job.id] = result
         self._keep(self._ended, job)
         self._change(job)
         job.complete_time.CopyFrom(job.update_time)
@@ -218,7 +235,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         return workers_pb.CreateAssetResponse(asset=self._link(self._jobs[request.job_id], request))
 
     def _link(
-        self, job: job_pb2.Job, asset: asset_pb2.Asset | workers_pb.CreateAssetRequest
+        self, job: job_pb2.Job, asset: asset_pb2.NewAsset | workers_pb.CreateAssetRequest
     ) -> asset_pb2.Asset:
         self._change(job)
         return asset_pb2.Asset(
@@ -236,7 +253,6 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
             id=str(uuid.uuid4()),
             user_id=user_id,
             job_type=request.job_type,
-            parameters=request.parameters,
             labels=request.labels,
             status=job_pb2.JOB_STATUS_QUEUED,
             max_attempts=1,
@@ -245,6 +261,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job.create_time.CopyFrom(job.update_time)
         job.queue_expire_time.seconds = job.create_time.seconds + WEEK_SECONDS
         self._jobs[job.id] = job
+        self._parameters[job.id] = request.parameters
         self._keep(self._waiting[job.job_type], job)
         _happen(self._created)
         return job
@@ -253,10 +270,19 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job.status = job_pb2.JOB_STATUS_PROCESSING
         job.attempt = 1
         job.worker_id = worker_id
+        job.held = True
         job.ClearField("queue_expire_time")
         job.start_time.seconds = int(time.time())
         job.lease_expire_time.seconds = job.start_time.seconds + HOUR_SECONDS
         return self._change(job)
+
+    def _full(self, job: job_pb2.Job, result: Any = None) -> job_pb2.Job:
+        full = job_pb2.Job()
+        full.CopyFrom(job)
+        full.parameters.CopyFrom(self._parameters[job.id])
+        if result is not None:
+            full.result.CopyFrom(result)
+        return full
 
     def _report(self, report: Any) -> job_pb2.Job:
         job = self._jobs[report.job_id]
@@ -279,7 +305,8 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         jobs[job.id] = job
         if len(jobs) > KEPT:
             oldest, _ = jobs.popitem(last=False)
-            del self._jobs[oldest]
+            for part in (self._jobs, self._parameters, self._results):
+                part.pop(oldest, None)
 
 
 def _happen(event: asyncio.Event) -> None:

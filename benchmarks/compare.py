@@ -49,7 +49,15 @@ WARM_UP_SECONDS = 0.15
 JOBS = 200
 """That each generator reports on and reads."""
 
-WORKS = (*unary_calls(64), batches(4), updates(4, 250), lifecycles(80))
+WORKS = (
+    *unary_calls(64),
+    batches(4),
+    updates(4, 250),
+    lifecycles(80, title="lifecycle by unary calls", unary=True),
+    lifecycles(80, title="lifecycle without an asset", asset=False),
+)
+"""What servers of both understand: see `counting.ALONE`."""
+
 ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
 WATCHES = 1_000

@@ -43,9 +43,13 @@ ALONE = (
     Work.alone(f"BatchCreateJobs of {BATCH}", "create_batch", 2, unit="job"),
     Work.alone("ClaimJobs", "claim", CALLS),
     updates(1, 1),
-    lifecycles(10, 1),
+    lifecycles(10, 1, title="lifecycle by unary calls", unary=True),
+    lifecycles(10, 1, title="lifecycle without an asset", asset=False),
 )
-"""What is counted: each call comes when the one before it was answered."""
+"""What is counted: each call comes when the one before it was answered.
+
+Older servers understand all of it: those that have no `NewAsset` cannot read one on a stream.
+"""
 
 
 TRACED_SERVER = """

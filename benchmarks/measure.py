@@ -83,6 +83,7 @@ def lifecycles(
     every_update: bool = True,
     one_watch: bool = False,
     unary: bool = False,
+    asset: bool = True,
 ) -> Work:
     return Work(
         title,
@@ -90,7 +91,7 @@ def lifecycles(
         "lives.live",
         options={"jobs": jobs, "in_flight": in_flight, "one_watch": one_watch},
         timed=False,
-        worker={"every_update": every_update, "unary": unary},
+        worker={"every_update": every_update, "unary": unary, "asset": asset},
     )
 
 

@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from benchmarks.load import asset_url
 from benchmarks.load.messages import create_requests
 from benchmarks.targets import Database, Server
-from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.job_pb2 import JobError
 from jobledger.v1.job_service_pb2 import BatchCreateJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
@@ -167,13 +167,15 @@ def _make_template(target: str) -> None:
         random.Random(5).shuffle(claimed)
         for number, job_id in enumerate(claimed[RUNNING:]):
             if number < PARTIAL:
-                workers.MarkPartial(MarkPartialRequest(job_id=job_id))
+                workers.MarkPartial(MarkPartialRequest(job_id=job_id, attempt=1))
             elif number < PARTIAL + FAILED:
                 error = JobError(reason="UNKNOWN", message="it failed")
-                workers.MarkFailed(MarkFailedRequest(job_id=job_id, error=error))
+                workers.MarkFailed(MarkFailedRequest(job_id=job_id, attempt=1, error=error))
             else:
-                asset = Asset(asset_type="image", url=asset_url(job_id), file_size=1_234_567)
-                workers.MarkCompleted(MarkCompletedRequest(job_id=job_id, assets=[asset]))
+                asset = NewAsset(asset_type="image", url=asset_url(job_id), file_size=1_234_567)
+                workers.MarkCompleted(
+                    MarkCompletedRequest(job_id=job_id, attempt=1, assets=[asset])
+                )
 
 
 def _prefix(milliseconds: int) -> str:

@@ -49,7 +49,7 @@ class Bars(AbstractContextManager[Show]):
 
     def _show(self, change: JobChange) -> None:
         job = change.job
-        status = job.status
+        status = "WAITING" if job.is_waiting else job.status
         if job.id not in self._bars:
             self._bars[job.id] = self._progress.add_task("", title=title(job), status=status)
         self._progress.update(
@@ -74,7 +74,7 @@ def lines() -> AbstractContextManager[Show]:
 
 
 def title(job: Job) -> str:
-    return f"{job.job_type} {job.parameters.get('archive', job.id)}"
+    return f"{job.job_type} {(job.parameters or {}).get('archive', job.id)}"
 
 
 def words(job: Job) -> str:

@@ -41,7 +41,7 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
 )
-from jobledger_server.domain.leases import CANCEL_GRACE, claim
+from jobledger_server.domain.leases import CANCEL_GRACE, SERVICE_REASONS, claim
 from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +60,7 @@ FAR = Instant(10**15)
 
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
 NOT_ON_THE_WIRE = {
+    "attempt_time",
     "outcome_digest",
     "lease_duration",
     "releases",
@@ -67,8 +68,8 @@ NOT_ON_THE_WIRE = {
     "run_timeout",
     "stall_expire_time",
 }
+ON_THE_WIRE = {"outcome_bytes": "result"}
 DEADLINES = ("queue_expire_time", "lease_expire_time", "stall_expire_time", "run_expire_time")
-SERVICE_REASONS = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
 
 _numbers = count(1)
 
@@ -114,11 +115,19 @@ class Example:
     def is_terminal(self) -> bool:
         return self.job.status in TERMINAL
 
-    def report(self, progress: int = 0) -> Report:
-        return Report(job_id=self.id, progress=self.job.progress + progress)
+    def finish(self, target: JobStatus) -> ChangeStatus:
+        return replace(self.to(target), attempt=self.job.attempt)
+
+    def report(self, progress: int = 0, message: str | None = None) -> Report:
+        return Report(
+            job_id=self.id,
+            attempt=self.job.attempt,
+            progress=self.job.progress + progress,
+            progress_message=message,
+        )
 
     def link(self, link: AssetLink, request_id: str) -> LinkAsset:
-        return LinkAsset(job_id=self.id, link=link, request_id=request_id)
+        return LinkAsset(job_id=self.id, attempt=self.job.attempt, link=link, request_id=request_id)
 
     def cancel(self, user: str = OWNER) -> Cancel:
         return Cancel(job_id=self.id, user_id=user)
@@ -232,7 +241,7 @@ Row = Callable[[Example], Sequence[JobCommand | Request]]
 
 
 def _to(target: JobStatus) -> Row:
-    return lambda it: [it.to(target)]
+    return lambda it: [it.finish(target) if target in TERMINAL else it.to(target)]
 
 
 def _passes(
@@ -273,17 +282,12 @@ TRANSIT_ROWS: Mapping[str, Row] = {
     "to PROCESSING, again by the worker that started it": lambda it: [
         it.to(JobStatus.PROCESSING, WORKER)
     ],
-    "to PROCESSING, with the job's `attempt` and more progress": lambda it: [
-        replace(it.to(JobStatus.PROCESSING), attempt=it.job.attempt)
-    ],
     **{
         f"to {target.value}": _to(target)
         for target in JobStatus
         if target is not JobStatus.PROCESSING
     },
-    "to COMPLETED, with the job's `attempt`": lambda it: [
-        replace(it.to(JobStatus.COMPLETED), attempt=it.job.attempt, progress=None)
-    ],
+    "to COMPLETED, with `any_attempt`": lambda it: [it.to(JobStatus.COMPLETED)],
     "the report that finished it, with the same content": lambda it: (
         [it.changed_by] if it.changed_by and it.is_terminal else []
     ),
@@ -293,18 +297,17 @@ TRANSIT_ROWS: Mapping[str, Row] = {
 }
 REPORT_ROWS: Mapping[str, Row] = {
     "with more progress": lambda it: [it.report(+1)],
-    "with nothing new (a heartbeat)": lambda it: [Report(job_id=it.id), it.report()],
+    "with nothing new (a heartbeat)": lambda it: [it.report()],
     "with less progress": lambda it: [it.report(-1)],
-    "with the job's `attempt` and more progress": lambda it: [
-        replace(it.report(+1), attempt=it.job.attempt)
-    ],
+    "with less progress and another message": lambda it: [it.report(-1, "shading")],
+    "with more progress and `any_attempt`": lambda it: [replace(it.report(+1), attempt=None)],
 }
 LINK_ROWS: Mapping[str, Row] = {
     "without a `request_id`, or with a new one": lambda it: [
         it.link(LINK, ""),
         it.link(LINK, NEW),
     ],
-    "with the job's `attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=it.job.attempt)],
+    "the same with `any_attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=None)],
     "again, with the same `request_id`": lambda it: [it.link(LINK, KNOWN)] * it.has_run,
     "something else, with the same `request_id`": lambda it: (
         [it.link(OTHER_LINK, KNOWN)] * it.has_run
@@ -312,7 +315,7 @@ LINK_ROWS: Mapping[str, Row] = {
 }
 EVERY_ROWS: Mapping[str, Row] = {
     "with another `attempt`": lambda it: [
-        *(replace(it.to(target), attempt=9) for target in JobStatus),
+        *(replace(it.to(target), attempt=9) for target in JobStatus if target in TERMINAL),
         replace(it.report(+1), attempt=9),
         replace(it.link(LINK, NEW), attempt=9),
         replace(it.release(), attempt=9),
@@ -388,7 +391,7 @@ def transitions(columns: Columns) -> str:
                 if (example.before.status, example.job.status) == (status, target)
             )
             changed = [
-                f"`{field.name}`"
+                f"`{ON_THE_WIRE.get(field.name, field.name)}`"
                 for field in fields(Job)
                 if field.name not in SET_BY_EVERY_TRANSITION | NOT_ON_THE_WIRE
                 and getattr(example.job, field.name) != getattr(example.before, field.name)

@@ -25,7 +25,7 @@ REPLACEMENTS = (
     (r"grpc\.aio\.UnaryStreamCall\[Any, ResponseT\]", "Call[ResponseT]"),
     (r"grpc\.aio\.", "grpc."),
     (r"core\.aio\b", "core.sync"),
-    (r"Awaitable\[((?:\w+)(?:\[\w+\])?)\]", r"\1"),
+    (r"Awaitable\[((?:\w+)(?:\[[\w, ]+\])?)\]", r"\1"),
     (r"Awaitable, ", ""),
     (r", WorkOpener\b", ""),  # only for asyncio
     (r"\bAsync(?=[A-Z])", ""),

@@ -15,6 +15,7 @@ from benchmarks.load.calls import WORK, Target
 from benchmarks.load.http2 import Call, CallFailed, connect
 from benchmarks.load.messages import create_requests, update
 from benchmarks.load.watches import WATCH_JOBS
+from jobledger.v1.job_pb2 import JobView
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
     CreateJobRequest,
@@ -102,10 +103,11 @@ class _Attack:
         await made.jobs.BatchCreateJobs(self._batch)
 
     async def list(self, made: Target) -> None:
-        await made.jobs.ListJobs(ListJobsRequest(user_id=self._user, page_size=LARGEST_PAGE))
+        await made.jobs.ListJobs(_largest_list(self._user))
 
     async def watch(self, made: Target) -> None:
-        await _leave(made, WATCH_JOBS, [WatchJobsRequest(user_id=self._user)])
+        request = WatchJobsRequest(user_id=self._user, view=JobView.JOB_VIEW_FULL)
+        await _leave(made, WATCH_JOBS, [request])
 
     async def unread(self, made: Target) -> None:
         await _leave(made, *next(self._unread))
@@ -143,6 +145,10 @@ async def _leave(made: Target, path: str, messages: Sequence[Any]) -> None:
     await call.begun
 
 
+def _largest_list(user_id: str) -> ListJobsRequest:
+    return ListJobsRequest(user_id=user_id, page_size=LARGEST_PAGE, view=JobView.JOB_VIEW_FULL)
+
+
 def _batch(user_id: str) -> BatchCreateJobsRequest:
     requests = list(itertools.islice(create_requests(user_id), BATCH))
     for request in requests:
@@ -151,8 +157,8 @@ def _batch(user_id: str) -> BatchCreateJobsRequest:
 
 
 def _unread_calls(user_id: str) -> Iterator[tuple[str, list[Any]]]:
-    yield LIST_JOBS, [ListJobsRequest(user_id=user_id, page_size=LARGEST_PAGE)]
-    yield WATCH_JOBS, [WatchJobsRequest(user_id=user_id)]
+    yield LIST_JOBS, [_largest_list(user_id)]
+    yield WATCH_JOBS, [WatchJobsRequest(user_id=user_id, view=JobView.JOB_VIEW_FULL)]
     hello = WorkHello(worker_id="abuser", job_types=[JOB_TYPE])
     news = WorkRequest(updates=[update(str(uuid.uuid4()), 1) for _ in range(UNREAD_UPDATES)])
     yield WORK, [WorkRequest(hello=hello), news]

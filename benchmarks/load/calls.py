@@ -5,7 +5,7 @@ import itertools
 import ssl
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.load import BATCH, COMMITS_USER, JOB_TYPE, USER, Reply, Wrong
 from benchmarks.load.http2 import Call, CallFailed, Connection, connect
 from benchmarks.load.messages import create_requests, report, update
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkRequest, WorkResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -49,9 +50,9 @@ class Target:
         """The jobs that were made and started, the one reported on longest ago first."""
         self.claimed: list[str] = []
 
-    async def make_job(self) -> None:
+    async def make_job(self, requests: Iterator[CreateJobRequest] | None = None) -> None:
         """Create and start a job."""
-        created = await self.jobs.CreateJob(next(self._requests))
+        created = await self.jobs.CreateJob(next(requests or self._requests))
         started = await self.workers.TransitionJob(
             worker_service_pb2.TransitionJobRequest(
                 job_id=created.job.id,
@@ -172,17 +173,20 @@ class Calls:
             made.connection.close()
         return {"done": len(each), "each": each}
 
-    async def prepare(self, target: str, jobs: int) -> Reply:
+    async def prepare(self, target: str, jobs: int, added_bytes: int = 0) -> Reply:
         """Create and start jobs until there are that many; return their ids.
+
+        Their parameters have so many bytes more than those of other jobs.
 
         None are kept from an earlier server that ended: another one may have its port.
         """
         if target in self._targets and self._targets[target].connection.closed:
             del self._targets[target]
         made = await self._target(target)
+        requests = create_requests(added_bytes=added_bytes) if added_bytes else None
         async with asyncio.TaskGroup() as making:
             for _ in range(jobs - len(made.running)):
-                making.create_task(made.make_job())
+                making.create_task(made.make_job(requests))
         return {"jobs": [job.id for job in made.running]}
 
     async def check(self, target: str) -> Reply:

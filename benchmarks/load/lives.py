@@ -30,7 +30,7 @@ from benchmarks.load import (
     live_many,
     result,
 )
-from jobledger import AsyncClient, Job, JobStatus
+from jobledger import AsyncClient, Job, JobStatus, JobView
 from jobledger.worker import ClaimedJob, Completed, Worker
 
 JOB_TYPE = "upscale"
@@ -57,11 +57,13 @@ class Lives:
         target: str,
         every_update: bool = True,  # noqa: FBT001, FBT002
         unary: bool = False,  # noqa: FBT001, FBT002
+        asset: bool = True,  # noqa: FBT001, FBT002
     ) -> Reply:
         """Begin to do jobs with the worker library, or `unary` with the client's calls.
 
-        With `every_update` handlers wait until each report is committed; else they leave the
-        reports to the library, which sends ten a second of a job at most.
+        Each job has an asset, unless the worker library is to link none. With `every_update`
+        handlers wait until each report is committed; else they leave the reports to the library,
+        which sends ten a second of a job at most.
         """
         client = self._client(target)
         if unary:
@@ -74,7 +76,8 @@ class Lives:
         async def handle(job: ClaimedJob) -> Completed:
             for percent in PERCENTS:
                 await job.progress(percent, f"step {percent}", wait=every_update)
-            await job.add_asset("image/png", url=asset_url(job.id), file_size=ASSET_BYTES)
+            if asset:
+                await job.add_asset("image/png", url=asset_url(job.id), file_size=ASSET_BYTES)
             return Completed(result())
 
         self._working = asyncio.create_task(worker.run(signals=False))
@@ -97,7 +100,8 @@ class Lives:
     ) -> Reply:
         """Create jobs, each by a call of its own, and observe each from its creation to its end.
 
-        Each has a watch of its own, or all have one watch of their owner's jobs. Return each one's
+        Each has a watch of its own, or all have one watch of their owner's jobs, which has the
+        results. Return each one's
         life, when each was observed to be COMPLETED and how long after the decision on it, how long
         all took, and how many changes they had.
         """
@@ -219,7 +223,7 @@ class _OneWatch:
     """One watch of all jobs, which all observers share."""
 
     def __init__(self, client: AsyncClient) -> None:
-        self._watch = client.watch_jobs(job_types=[JOB_TYPE])
+        self._watch = client.watch_jobs(job_types=[JOB_TYPE], view=JobView.FULL)
         self._jobs: defaultdict[str, _Observed] = defaultdict(_Observed)
         self._reading: asyncio.Task[None] | None = None
 

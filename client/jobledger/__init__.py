@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobledger.core.aio.client import AsyncClient
     from jobledger.core.aio.pages import AsyncPager
+    from jobledger.core.attempts import Attempt, AttemptOutcome
     from jobledger.core.channel import CHANNEL_OPTIONS
     from jobledger.core.models import (
         Asset,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         JobChange,
         JobError,
         JobStatus,
+        JobView,
         ProgressResult,
         Transition,
     )
@@ -70,6 +72,8 @@ __all__ = [
     "AsyncClient",
     "AsyncPager",
     "AsyncWatch",
+    "Attempt",
+    "AttemptOutcome",
     "BlockingJob",
     "CallOptions",
     "ClaimedJob",
@@ -90,6 +94,7 @@ __all__ = [
     "JobOptions",
     "JobStatus",
     "JobTerminal",
+    "JobView",
     "JobledgerError",
     "LeaseLost",
     "LimitExceeded",
@@ -117,6 +122,7 @@ __all__ = [
 _MODULES = {
     "core.aio.client": ["AsyncClient"],
     "core.aio.pages": ["AsyncPager"],
+    "core.attempts": ["Attempt", "AttemptOutcome"],
     "core.channel": ["CHANNEL_OPTIONS"],
     "core.models": [
         "Asset",
@@ -125,6 +131,7 @@ _MODULES = {
         "JobChange",
         "JobError",
         "JobStatus",
+        "JobView",
         "ProgressResult",
         "Transition",
     ],

@@ -306,7 +306,7 @@ def _kind(
     reason: str, code: grpc.StatusCode, message: str, metadata: Mapping[str, str]
 ) -> type[JobledgerError]:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (
-        metadata.get("limit") == "message_bytes" or "larger than max" in message
+        metadata.get("scope") == "request" or "larger than max" in message
     ):
         return MessageTooLarge
     return BY_REASON.get(reason) or _BY_CODE.get(code, JobledgerError)

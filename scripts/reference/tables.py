@@ -67,7 +67,8 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`max_jobs` of a claim", str(limits.MAX_CLAIMED_JOBS)),
         ("`wait` of a claim", duration_text(limits.MAX_CLAIM_WAIT_SECONDS)),
         ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
-        ("`page_size`", str(limits.MAX_PAGE_SIZE)),
+        ("`job_ids`", f"{limits.MAX_JOB_IDS} entries"),
+        ("`page_size`", f"{limits.MAX_PAGE_SIZE}; a higher one is lowered"),
         ("`filter` of ListOperations", _characters(limits.MAX_FILTER_CHARACTERS)),
     )
 

@@ -30,6 +30,7 @@ from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
+from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.serving.admin import serving_admin
@@ -51,7 +52,7 @@ from jobledger_server.runtime.tls import server_credentials, tls_files
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.schema import migrate, require_head
+from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
 from jobledger_server.store import Change, FeedHead, Store
@@ -109,7 +110,6 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             _observed(feed.publish, jobs, traces),
             max_waiting=waiting,
             share=share,
-            sizes=reads.sizes,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
         ) as ledger,
@@ -187,7 +187,7 @@ async def _opened_store(
         try:
             if database.dialect.name == "sqlite":
                 await migrate(database)
-            await require_head(database)
+            await require_supported(database)
             secrets = (settings.access, settings.tls_key, settings.database_file)
             warn_of_readable_files((*secrets, *_files(url)))
             yield SqlStore(database), lock, database.connections
@@ -357,19 +357,17 @@ def _services(
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
     feed_streams = FeedStreams(
-        hub, feed.reader, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
+        hub, feed.reader, reads, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
     )
     return Services(
         jobs=JobService(
             store,
             ledger,
             reads,
-            hub,
             lists=lists,
             creations=creations,
+            job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
             feed_streams=feed_streams,
-            heartbeat=heartbeat,
-            max_watch_age=max_age,
         ),
         workers=WorkerService(
             ledger,

@@ -138,7 +138,7 @@ METRICS: tuple[Metric[Sources], ...] = (
         "jobledger.batch.size",
         "histogram",
         "{item}",
-        "Commands, claims, renewals, reads and beginning watches that were served together.",
+        "Commands, claims and reads that were served together.",
         ("batch",),
         lambda s: {each.name: each.sizes for each in s.batchers},
     ),

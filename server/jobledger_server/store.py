@@ -11,15 +11,18 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
+from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Asset,
     AssetId,
+    Attempt,
     Instant,
     Job,
     JobId,
     JobStatus,
-    Lease,
     Micros,
+    Payloads,
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
@@ -103,39 +106,45 @@ class Change(Struct, frozen=True, gc=False):
     """One change of a job.
 
     Attributes:
-        job: The job as of this change. For a deletion, the job as it was last, without its
-            payloads if the change was read from a tombstone.
+        job: The job as of this change. For a deletion, the job as it was last, at the version
+            and the time of its deletion.
         seq: The change's sequence number in the feed.
         transitions: The transition that the change makes, if it makes one.
         deleted: Whether the job was deleted.
-        as_of: The feed's head when the change was read from the database. Changes of jobs
-            that were deleted up to then were omitted, except for their deletions. It is 0
-            for a change that is published when it is committed.
     """
 
     job: Job
     seq: int
     transitions: tuple[Transition, ...] = ()
     deleted: bool = False
-    as_of: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the change takes, with its owner's queue in the change buffer."""
+        return CHANGE_BYTES + self.job.content_bytes
 
 
-PAGE_BYTES = 4 * 1024 * 1024
-"""Default bound of a page, in bytes of its jobs."""
+CHANGE_BYTES = 2560
+"""Memory that a change takes besides the texts of its job's callers."""
+
+
+class StoredJob(Struct, frozen=True):
+    """A job as it is read: with its transitions, oldest first, and with its payloads if asked."""
+
+    job: Job
+    transitions: Sequence[Transition] = ()
+    payloads: Payloads = NO_PAYLOADS
 
 
 class FeedPage(Struct, frozen=True):
     """A part of the feed in commit order, and the feed's head when it was read.
 
-    No change up to the sequence number `through` is missing. `deleted` are the jobs that were
-    deleted after `through`, up to the head: of these, changes may be missing. It is None if they
-    were not read.
+    No change up to the sequence number `through` is missing.
     """
 
     head: FeedHead
     changes: Sequence[Change]
     through: int
-    deleted: Collection[JobId] | None = None
 
 
 class ActivePosition(Struct, frozen=True):
@@ -213,7 +222,7 @@ class Purgeable(Struct, frozen=True):
 
 
 class Claimable(Struct, frozen=True):
-    """A claimable job. `size` is roughly how many bytes it takes in a response."""
+    """A claimable job. `size` is about the bytes of its parameters and labels."""
 
     id: JobId
     job_type: str
@@ -233,21 +242,15 @@ class Transaction(Protocol):
         Call it once, before `append`.
         """
 
-    async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        """Like `load_jobs`, but skip jobs that another transaction has locked."""
+    async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
+        """Like `load_jobs`, but skip jobs that another transaction has locked.
 
-    async def load_leases(self, ids: Collection[JobId]) -> dict[JobId, Lease]:
-        """Like `load_jobs`, but read no more than the leases: no content of callers."""
-
-    async def renew(self, leases: Sequence[Lease]) -> None:
-        """Write until when these leases last now. They were loaded, and are held.
-
-        That is no change, so it takes no sequence number. Call it once, instead of `append`.
+        The jobs have their parameters, which a worker needs, and no other payloads.
         """
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
-    ) -> dict[tuple[str, str], Job]:
+    ) -> dict[tuple[str, str], Created]:
         """Return the jobs that were created with these (user id, request id) pairs."""
 
     async def find_linked(
@@ -265,6 +268,8 @@ class Transaction(Protocol):
         stays locked until the end of the transaction, so sequence order is commit order, and
         a rollback leaves no gap. A job that was only renewed takes no sequence number, and
         its row keeps the one of its latest change. Call it once, after everything else.
+
+        What is written does not depend on the payloads that the job has already.
 
         Args:
             decisions: Decisions with something to write, about new jobs or loaded ones.
@@ -286,18 +291,19 @@ class Store(Protocol):
         raises StoreUnavailable and StoreConflict too.
         """
 
-    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        """Return the jobs that exist."""
+    async def read_jobs(self, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
+        """Return the jobs that exist, with all their transitions, `full` ones with payloads."""
 
-    async def read_histories(
-        self, ids: Collection[JobId]
-    ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        """Like `read_jobs`, each job with all its transitions up to its version."""
+    async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
+        """Return the attempts that ended without ending the job, numbered from after `after`."""
 
-    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
+    async def list_jobs(
+        self, query: JobQuery, *, before: JobId | None, limit: int, full: bool = False
+    ) -> JobPage:
         """Return jobs with ids less than `before`, greatest id (newest) first.
 
-        A page has at most `limit` jobs of MAX_ANSWER_BYTES together, or one larger job. It
+        A page has at most `limit` jobs. It has no more of them than fit MAX_ANSWER_BYTES, with
+        their payloads if `full`, or one larger job; the payloads themselves are not read. It
         scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be short, or empty, before
         the end of the list. Jobs whose ids are at least ID_AHEAD after `created_before` are
         not scanned. If the call is cancelled, its statement is interrupted.
@@ -309,7 +315,7 @@ class Store(Protocol):
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         """Return claimable jobs whose deadline has not passed, oldest first.
 
-        Only the sizes of their contents are read.
+        Their payloads are not read.
 
         Args:
             limits: By job type, how many jobs at most.
@@ -350,48 +356,29 @@ class Store(Protocol):
         """
 
     async def changes_after(
-        self,
-        seq: int,
-        *,
-        limit: int,
-        max_bytes: int = PAGE_BYTES,
-        user_id: str | None = None,
-        until: int | None = None,
+        self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None
     ) -> FeedPage:
         """Return the changes after the sequence number `seq`, in commit order, without gaps.
 
         No change up to the page's `through` is missing. `through` is the head, unless the
-        page was cut at one of its bounds.
+        page was cut at its limit.
 
-        The feed has each job at its latest change, and each deleted job at its deletion. It
-        also has each transition at the sequence number of its own change, with the job as of
-        that transition, until the job is deleted. So the change at a sequence number is the
-        same in every read, or absent if a later change has replaced it. A reader that has
-        read up to a sequence number, in any pages and with any number of restarts from its
-        cursor, has received each transition up to there exactly once, and each job in
-        ascending versions. Of a deleted job it may have received only the deletion.
+        The feed has each job at its latest change, each transition at the sequence number of its
+        own change, with the job as of that transition, and each deletion. So the change at a
+        sequence number is the same in every read, or absent if a later change has replaced it.
+        A reader that has read up to a sequence number, in any pages and with any number of
+        restarts from its cursor, has received each transition and each deletion up to there
+        exactly once, and each job in ascending versions.
 
         Args:
             seq: Where the page begins.
             limit: Changes at most.
-            max_bytes: Bytes of their jobs at most, except that one larger job is returned.
-                The database does not read the contents of many more.
             user_id: The owner, or None for all owners. A call skips a bounded number of
                 other owners' changes, so a page may be short, or empty, before the head.
-            until: The last sequence number to read, of all owners' changes. Then the page has
-                `deleted` too, if the head is at most `limit` after its `through`.
+            until: The last sequence number to read, of all owners' changes.
 
         Raises:
             FeedCompacted: Deletions after `seq` are no longer known.
-        """
-
-    async def newest_from(self, *, limit: int, max_bytes: int) -> int:
-        """Return the sequence number from which to read the newest part of the feed.
-
-        It is the smallest one after which at most `limit` changes and `max_bytes` bytes of
-        jobs follow and from which `changes_after` can read. The bytes are an estimate, made
-        without reading contents: up to twice as many may follow. Changes that are committed after
-        the estimate follow too.
         """
 
     async def active_jobs(
@@ -400,21 +387,25 @@ class Store(Protocol):
         *,
         until: int,
         limit: int,
-        max_bytes: int = PAGE_BYTES,
         user_id: str | None = None,
+        ids: Collection[JobId] = (),
     ) -> ActivePage:
         """Return the jobs that are not terminal and whose latest change is not after `until`.
 
+        With `ids` only those of them are read.
+
         They are in the order of their owners and ids, the first ones after `after`, and have no
-        transitions. A page is bounded as in `changes_after`. It skips at most `limit` jobs
-        that changed after `until`, so it may be short, or empty, before the end of the list.
+        transitions. A page has at most `limit` jobs, and skips at most `limit` jobs that changed
+        after `until`, so it may be short, or empty, before the end of the list.
         """
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
-        """Remove at most `limit` deletions older than `age` from the feed, oldest first.
+        """Forget at most `limit` jobs that were deleted longer than `age` ago, oldest first.
+
+        Until then they are kept for the feed, and found by nothing else.
 
         Returns:
-            How many were removed.
+            How many were forgotten.
         """
 
     async def renew_epoch(self, epoch: str) -> FeedHead:

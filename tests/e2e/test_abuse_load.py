@@ -78,5 +78,5 @@ def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
         for kind in KINDS:  # one at a time: a kind that is refused at once leaves others no call
             attack_until(lambda kind=kind: accepted[kind] and refused[kind], "eve", kind)
         assert all(map(is_refused_by, LIMITS))
-        (largest,) = database.fetch("SELECT max(length(parameters)) FROM jobs")
+        (largest,) = database.fetch("SELECT max(parameters_bytes) FROM jobs")
     assert largest[0] > LARGE_STRUCT_BYTES

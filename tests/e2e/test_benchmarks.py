@@ -30,6 +30,7 @@ SMALLER = {
     "growth": ("--jobs", "20000", "--calls", "2"),
     "restart": ("--watches", "16"),
     "security": ("--in-flight", "8", "--jobs", "32"),
+    "payloads": ("--jobs", "8", "--in-flight", "4"),
     "limits": ("--watches", "100", "--stall", "0.2", "--minutes", "0"),
 }
 """Options that make a scenario small, where it has some of its own."""

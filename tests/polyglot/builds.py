@@ -20,18 +20,17 @@ RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
 
 
 @contextmanager
-def once_in_run(file: Path, what: str, *, wait: bool = True) -> Iterator[bool]:
-    """Give whether the block is the first one in this run for `what`; a block that fails is none.
+def once_in_run(file: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Give whether the block is the first one in this run for `file`; one that fails is none.
 
     Blocks with the same file wait for each other. Without `wait` they raise BlockingIOError.
     """
     with file.open("a+") as done:
         fcntl.flock(done, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         done.seek(0)
-        before = {line for line in done.read().splitlines() if line.startswith(RUN)}
-        yield f"{RUN} {what}" not in before
+        yield done.read() != RUN
         done.truncate(0)
-        done.write("\n".join({*before, f"{RUN} {what}"}))
+        done.write(RUN)
 
 
 class Builds:
@@ -73,9 +72,7 @@ class Builds:
     def _make(self, program: Program, *, wait: bool) -> bool:
         """Build a program unless this run has; False where another process is building it."""
         try:
-            # By folder: two programs may share one.
-            file = self._folder / program.folder.name
-            with once_in_run(file, program.name, wait=wait) as first:
+            with once_in_run(self._folder / program.name, wait=wait) as first:
                 if first:
                     started = time.monotonic()
                     program.make()

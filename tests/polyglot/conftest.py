@@ -142,17 +142,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
-def own_ledger(server: ServerProcess) -> Iterator[Ledger]:
+def ledger(server: ServerProcess) -> Iterator[Ledger]:
     with Ledger(server.target) as ledger:
         yield ledger
-
-
-@pytest.fixture
-def ledger(request: pytest.FixtureRequest, own_ledger: Ledger) -> Ledger:
-    """Know no more of a job than the program of the test."""
-    programs = programs_of(request.node)
-    own_ledger.unknown = programs[0].unknown if len(programs) == 1 else ()
-    return own_ledger
 
 
 @pytest.fixture

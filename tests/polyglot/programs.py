@@ -32,15 +32,12 @@ class Program:
     needs: tuple[str, ...]
     build: tuple[str, ...]
     run: str
-    folder_name: str = ""
-    unknown: tuple[str, ...] = ()
-    """Fields of a job that its stubs, of an older contract, do not have."""
     claims: bool = False
     """Whether its worker makes a call for everything. The others use the stream Work."""
 
     @property
     def folder(self) -> Path:
-        return CLIENTS / (self.folder_name or self.name)
+        return CLIENTS / self.name
 
     def missing(self) -> list[str]:
         """Return what it needs and the PATH does not have."""
@@ -75,16 +72,6 @@ PROGRAMS = (
             "sh generate.sh",
         ),
         "build/venv/bin/python main.py",
-        claims=True,
-    ),
-    # Python again, with the stubs of an older contract: old clients go on working.
-    Program(
-        "previous",
-        ("python3",),
-        ("sh ../../../tests/polyglot/generate_previous.sh",),
-        "build/venv/bin/python build/previous/main.py",
-        folder_name="python",
-        unknown=("stall_timeout", "progress_time", "traceparent"),
         claims=True,
     ),
     Program("node", ("node", "npm", "protoc"), ("npm ci", "npm run build"), "node build/main.js"),

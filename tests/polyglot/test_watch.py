@@ -50,7 +50,7 @@ def test_a_watch_loses_nothing_when_the_server_is_killed_and_restarted(
     program: Program, own_server: ServerProcess, kind: str
 ) -> None:
     jobs = Jobs(program, own_server.target)
-    with Ledger(own_server.target, program.unknown) as ledger:
+    with Ledger(own_server.target) as ledger:
         job = ledger.create(kind)
         with jobs.start("watch", user=kind, job=job.id) as watcher:
             events = [watcher.event()]
@@ -94,7 +94,7 @@ def test_heartbeats_are_no_updates(program: Program, tmp_path: Path, kind: str) 
     with (
         ServerProcess(tmp_path, arguments=["--heartbeat", "0.1"]) as server,
         Gateway(server.target) as gateway,
-        Ledger(server.target, program.unknown) as ledger,
+        Ledger(server.target) as ledger,
     ):
         job = ledger.create(kind)
         with Jobs(program, gateway.target).start("watch", user=kind, job=job.id) as watcher:

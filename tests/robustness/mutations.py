@@ -127,6 +127,26 @@ class ForgetsOneOnResume(_OfMany):
         return tell
 
 
+class HidesWhatWasDeleted(Mutation):
+    """A resumed stream shows only the deletion of a job that was deleted in the meantime."""
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        resumed = rpc == "WatchJobs" and request.resume_token
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
+            async for message in messages:
+                if resumed:
+                    gone = {change.job.id for change in message.changes if change.deleted}
+                    kept = [
+                        change
+                        for change in message.changes
+                        if change.deleted or change.job.id not in gone
+                    ]
+                    self.strikes += len(message.changes) - len(kept)
+                    del message.changes[:]
+                    message.changes.extend(kept)
+                yield message
+
+
 class ChangesAnEndedJob(_OfMany):
     """A change of a job is sent after its terminal state."""
 
@@ -194,3 +214,95 @@ class HidesCancellations(Mutation):
         del message.signals[:]
         message.signals.extend(kept)
         return message
+
+
+class LosesAnAttempt(Mutation):
+    """An attempt that ended without its job is not listed."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "ListAttempts" and len(answer.attempts) > 1:
+            self.strikes += 1
+            del answer.attempts[0]
+        return answer
+
+
+class MistakesAnOutcome(Mutation):
+    """An attempt that was released is listed as one that lost its lease."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        for attempt in answer.attempts if rpc == "ListAttempts" else ():
+            if attempt.outcome == job_pb2.ATTEMPT_OUTCOME_RELEASED:
+                self.strikes += 1
+                attempt.outcome = job_pb2.ATTEMPT_OUTCOME_LEASE_EXPIRED
+        return answer
+
+
+class SaysHeld(Mutation):
+    """A job that was released looks as if a worker held it."""
+
+    times = 1
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "ReleaseJob":
+            self.strikes += 1
+            answer.job.held = True
+        return answer
+
+
+class SendsParametersWithAReport(Mutation):
+    """The answer to a report has the parameters of its job."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "UpdateProgress":
+            self.strikes += 1
+            answer.job.parameters["mark"] = "sent again"
+        return answer
+
+
+class _OfOne(Mutation):
+    """Alters the payloads that watches of one job in full receive."""
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        full = rpc == "WatchJob" and request.view != job_pb2.JOB_VIEW_BASIC
+        parameters = None
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
+            async for message in messages:
+                if full and message.HasField("job"):
+                    first, parameters = parameters is None, parameters or message.job.parameters
+                    self.alter(message.job, parameters, first=first)
+                yield message
+
+    def alter(self, job: Any, parameters: Any, *, first: bool) -> None:
+        """Alter a job of a message; the parameters came with the first."""
+        raise NotImplementedError
+
+
+class ForgetsParameters(_OfOne):
+    """The first message has no parameters."""
+
+    def alter(self, job: Any, parameters: Any, *, first: bool) -> None:
+        if first and job.HasField("parameters"):
+            self.strikes += 1
+            job.ClearField("parameters")
+
+
+class RepeatsParameters(_OfOne):
+    """Later messages have the parameters, too."""
+
+    def alter(self, job: Any, parameters: Any, *, first: bool) -> None:
+        if not first:
+            self.strikes += 1
+            job.parameters.CopyFrom(parameters)
+
+
+class ForgetsTheResult(_OfOne):
+    """The last message has no result."""
+
+    def alter(self, job: Any, parameters: Any, *, first: bool) -> None:
+        if job.HasField("result"):
+            self.strikes += 1
+            job.ClearField("result")

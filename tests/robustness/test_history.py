@@ -25,4 +25,5 @@ def test_every_guarantee_holds_under_load_and_injected_failures() -> None:
     assert summary.deliveries > summary.changes, found
     assert summary.resumed > 50, found
     assert len(history.holds) > 100, found
+    assert set(summary.attempts) >= {"COMPLETED", "LEASE_EXPIRED", "RELEASED"}, found
     assert any(hold.resumed for hold in history.holds), found

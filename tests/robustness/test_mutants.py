@@ -23,6 +23,7 @@ SMALL = Size(
     stream_workers=3,
     job_watchers=4,
     abandoned=0.0,
+    released=0.1,
     deaths=0.0,
     waits=0.0,
 )
@@ -82,6 +83,14 @@ async def test_a_correct_server_breaks_no_promise(app: App) -> None:
         (mutations.CreatesTwice, "atomic"),
         (mutations.ForgetsAReport, "kept"),
         (mutations.LosesAnUpdate, "kept"),
+        (mutations.HidesWhatWasDeleted, "resumable"),
+        (mutations.LosesAnAttempt, "attempts"),
+        (mutations.MistakesAnOutcome, "attempts"),
+        (mutations.SaysHeld, "attempts"),
+        (mutations.SendsParametersWithAReport, "views"),
+        (mutations.ForgetsParameters, "views"),
+        (mutations.RepeatsParameters, "views"),
+        (mutations.ForgetsTheResult, "views"),
     ],
 )
 async def test_a_server_that_breaks_a_promise_is_detected(

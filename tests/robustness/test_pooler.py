@@ -14,7 +14,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.schema import require_head
+from jobledger_server.sql.schema import require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreError, StoreUnavailable
 from tests.support.databases import NoOutages, migrated
@@ -54,7 +54,7 @@ async def test_a_pooler_that_drops_session_settings_is_refused_with_the_setting_
     with pooled(url, pool_mode=mode, ignore_startup_parameters=ignored) as through:
         database = open_database(parse_url(through))
         with pytest.raises(StoreUnavailable, match="the address of PostgreSQL itself"):
-            await require_head(database)
+            await require_supported(database)
         await database.close()
 
 
@@ -66,7 +66,7 @@ async def test_a_lost_prepared_statement_is_explained_by_transaction_pooling(
 
     async def work(through: str) -> None:
         database = open_database(parse_url(through))
-        await require_head(database)
+        await require_supported(database)
         store = SqlStore(database)
         async with Ledger(store, lambda _: None, max_waiting=100) as ledger:
             ledger.outages = NoOutages()
@@ -101,5 +101,5 @@ async def test_the_server_works_behind_a_session_pooler(url: str) -> None:
             job = await Caller(here).running()
             stream = Caller(there).WatchJob(job_id=job.id, user_id="ada")
             await stream.read()
-            await Caller(here).MarkCompleted(job_id=job.id)
+            await Caller(here).MarkCompleted(job_id=job.id, attempt=1)
             assert (await stream.read()).job.status == COMPLETED

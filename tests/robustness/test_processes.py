@@ -70,7 +70,7 @@ async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
         job = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING)).job
         acknowledged[job.id] = job.version
         for progress in range(1, 101):
-            job = (await call.UpdateProgress(job_id=job.id, progress=progress)).job
+            job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)).job
             acknowledged[job.id] = job.version
 
     async with connected(server) as channel:
@@ -117,7 +117,9 @@ async def test_sigterm_drains_the_server(serve: Serve) -> None:
             for report in itertools.count():
                 words = f"{reporter} {report}"
                 try:
-                    answers.append(await call.UpdateProgress(job_id=job.id, progress_message=words))
+                    answers.append(
+                        await call.UpdateProgress(job_id=job.id, attempt=1, progress_message=words)
+                    )
                 except grpc.aio.AioRpcError as error:
                     answers.append(error)
                     return
@@ -182,7 +184,7 @@ async def test_sigterm_with_watchers_that_do_not_read_ends_the_server(
             await stream.read()
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         for progress in range(1, 50):
-            await call.UpdateProgress(job_id=job.id, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
         assert await asyncio.to_thread(server.terminate) == 0
 
 
@@ -200,7 +202,7 @@ async def test_2000_watches_opened_in_one_burst_all_get_their_first_message(serv
         streams = [each.WatchJob(job_id=job.id, user_id="ada") for each in calls * 200]
         firsts = await asyncio.gather(*(stream.read() for stream in streams))
         assert all(first.job == job for first in firsts)
-        ended = (await call.MarkCompleted(job_id=job.id)).job
+        ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         lasts = await asyncio.gather(*(stream.read() for stream in streams))
         assert all(last.job == ended for last in lasts)
         codes = await asyncio.gather(*(stream.code() for stream in streams))
@@ -245,7 +247,7 @@ async def test_an_outage_of_postgresql_is_unavailable_and_ends_without_a_restart
                     call.CreateJob(user_id="ada", job_type="t"),
                     call.GetJob(job_id=job.id, user_id="ada"),
                     call.ListJobs(user_id="ada"),
-                    call.UpdateProgress(job_id=job.id, progress_message="lost"),
+                    call.UpdateProgress(job_id=job.id, attempt=1, progress_message="lost"),
                     call.WatchJob(job_id=job.id, user_id="ada").read(),
                 ):
                     refused = await refusal(called)
@@ -257,10 +259,12 @@ async def test_an_outage_of_postgresql_is_unavailable_and_ends_without_a_restart
                 await asyncio.to_thread(postgres.start)
                 # Each pool finds by itself that its connections are gone: no call fails for it.
                 assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
-                job = (await call.UpdateProgress(job_id=job.id, progress=job.progress + 10)).job
+                job = (
+                    await call.UpdateProgress(job_id=job.id, attempt=1, progress=job.progress + 10)
+                ).job
                 while (message := await watch.read()).job != job:
                     pass
-            await call.MarkCompleted(job_id=job.id)
+            await call.MarkCompleted(job_id=job.id, attempt=1)
             while (message := await watch.read()).job.status != COMPLETED:
                 pass
             assert len(message.transitions) == 1

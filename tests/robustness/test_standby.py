@@ -71,8 +71,8 @@ async def writing(app: App) -> AsyncIterator[Written]:
             try:
                 job = await call.job(request_id=f"{run}-{number}-{count}")
                 await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
-                await call.UpdateProgress(job_id=job.id, progress=50)
-                await call.MarkCompleted(job_id=job.id)
+                await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+                await call.MarkCompleted(job_id=job.id, attempt=1)
                 written.add(job.id)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:

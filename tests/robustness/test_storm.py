@@ -200,7 +200,7 @@ async def test_2000_watches_reconnect_after_kill_9_and_miss_nothing(
             assert (watch.versions, watch.steps) == ([1, 2], WHOLE[:1])
 
         ends = asyncio.gather(*(watch.end() for watch in watches))
-        await asyncio.gather(*(call.MarkCompleted(job_id=job.id) for job in jobs))
+        await asyncio.gather(*(call.MarkCompleted(job_id=job.id, attempt=1) for job in jobs))
         await ends
     for watch in watches:
         assert (watch.versions, watch.steps) == ([1, 2, 3], WHOLE)

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING
 
 CREATE = {"user_id": "ada", "job_type": "render"}
+FENCED = {"job_id": "j", "attempt": 1}
 ASSET = {"asset_type": "image/png", "url": "https://e.example/a.png", "file_size": 1}
 
 
@@ -83,8 +84,19 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("GetJob", {"job_id": "j", "user_id": ""}, "user_id"),
     ("DeleteJob", {"job_id": "j", "user_id": ""}, "user_id"),
     ("ListAssets", {"job_id": "j", "user_id": "ada", "page_size": -1}, "page_size"),
-    ("ListTransitions", {"job_id": "j", "user_id": "ada", "page_size": 1001}, "page_size"),
-    ("ListJobs", {"user_id": "ada", "page_size": 1001}, "page_size"),
+    ("ListTransitions", {"job_id": "j", "user_id": "ada", "page_size": -1}, "page_size"),
+    ("ListAttempts", {"job_id": "j", "user_id": "ada", "page_size": -1}, "page_size"),
+    ("ListAttempts", {"job_id": "", "user_id": "ada"}, "job_id"),
+    ("ListJobs", {"user_id": "ada", "page_size": -1}, "page_size"),
+    ("GetJob", {"job_id": "j", "user_id": "ada", "view": 3}, "view"),
+    ("ListJobs", {"user_id": "ada", "view": 3}, "view"),
+    ("BatchGetJobs", {"user_id": "ada", "job_ids": ["j"], "view": -1}, "view"),
+    ("BatchGetJobs", {"job_ids": ["j"]}, "user_id"),
+    ("BatchGetJobs", {"user_id": "ada"}, "job_ids"),
+    ("BatchGetJobs", {"user_id": "ada", "job_ids": ["j", "i", "j"]}, "job_ids"),
+    ("BatchGetJobs", {"user_id": "ada", "job_ids": [str(i) for i in range(1001)]}, "job_ids"),
+    ("BatchGetJobs", {"user_id": "ada", "job_ids": ["j", ""]}, "job_ids[1]"),
+    ("BatchGetJobs", {"user_id": "ada", "job_ids": ["x" * 37]}, "job_ids[0]"),
     ("ListJobs", {"user_id": "ada", "statuses": [0]}, "statuses"),
     ("ListJobs", {"user_id": "ada", "statuses": [77]}, "statuses"),
     ("ListJobs", {"user_id": "ada", "job_types": ["a b"]}, "job_types[0]"),
@@ -96,30 +108,49 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         "created_after",
     ),
     ("ListJobs", {"user_id": "ada", "created_before": Timestamp(nanos=-1)}, "created_before"),
-    ("UpdateProgress", {"job_id": "j", "progress": 101}, "progress"),
-    ("UpdateProgress", {"job_id": "j", "progress": -1}, "progress"),
-    ("UpdateProgress", {"job_id": "j", "progress_message": "x" * 513}, "progress_message"),
-    ("UpdateProgress", {"job_id": "j", "progress_message": "\0"}, "progress_message"),
+    ("UpdateProgress", {**FENCED, "progress": 101}, "progress"),
+    ("UpdateProgress", {**FENCED, "progress": -1}, "progress"),
+    ("UpdateProgress", {**FENCED, "progress_message": "x" * 513}, "progress_message"),
+    ("UpdateProgress", {**FENCED, "progress_message": "\0"}, "progress_message"),
     ("TransitionJob", {"job_id": "j"}, "target_status"),
     ("TransitionJob", {"job_id": "j", "target_status": 9}, "target_status"),
-    ("TransitionJob", {"job_id": "j", "target_status": FAILED}, "error"),
-    ("MarkFailed", {"job_id": "j"}, "error"),
-    ("MarkFailed", {"job_id": "j", "error": {}}, "error.message"),
-    ("MarkFailed", {"job_id": "j", "error": {"reason": "X"}}, "error.message"),
+    ("TransitionJob", {**FENCED, "target_status": FAILED}, "error"),
+    ("MarkFailed", FENCED, "error"),
+    ("UpdateProgress", {"job_id": "j"}, "attempt"),
+    ("MarkCompleted", {"job_id": "j"}, "attempt"),
+    ("CreateAsset", {"job_id": "j", **ASSET}, "attempt"),
+    ("TransitionJob", {"job_id": "j", "target_status": COMPLETED}, "attempt"),
+    ("UpdateProgress", {**FENCED, "any_attempt": True}, "any_attempt"),
+    ("MarkPartial", {**FENCED, "any_attempt": True}, "any_attempt"),
+    ("CreateAsset", {**FENCED, **ASSET, "any_attempt": True}, "any_attempt"),
+    ("TransitionJob", {**FENCED, "target_status": COMPLETED, "any_attempt": True}, "any_attempt"),
+    ("TransitionJob", {**FENCED, "target_status": PROCESSING}, "attempt"),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": PROCESSING, "any_attempt": True},
+        "any_attempt",
+    ),
+    ("ReleaseJob", {"job_id": "j"}, "attempt"),
+    *(
+        ("MarkFailed", {**FENCED, "error": {"message": "no", "reason": reason}}, "error.reason")
+        for reason in ("CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED")
+    ),
+    ("MarkFailed", {**FENCED, "error": {}}, "error.message"),
+    ("MarkFailed", {**FENCED, "error": {"reason": "X"}}, "error.message"),
     (
         "MarkFailed",
-        {"job_id": "j", "error": {"message": "no", "reason": "not upper"}},
+        {**FENCED, "error": {"message": "no", "reason": "not upper"}},
         "error.reason",
     ),
-    ("MarkFailed", {"job_id": "j", "error": {"message": "x" * 4097}}, "error.message"),
+    ("MarkFailed", {**FENCED, "error": {"message": "x" * 4097}}, "error.message"),
     (
         "MarkPartial",
-        {"job_id": "j", "error": {"message": "no", "details": struct(a=math.nan)}},
+        {**FENCED, "error": {"message": "no", "details": struct(a=math.nan)}},
         "error.details",
     ),
     (
         "TransitionJob",
-        {"job_id": "j", "target_status": COMPLETED, "error": {"message": "no"}},
+        {**FENCED, "target_status": COMPLETED, "error": {"message": "no"}},
         "error",
     ),
     (
@@ -128,10 +159,10 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         "result",
     ),
     ("TransitionJob", {"job_id": "j", "target_status": 2, "assets": [ASSET]}, "assets"),
-    ("MarkCompleted", {"job_id": "j", "result": struct(a=-math.inf)}, "result"),
+    ("MarkCompleted", {**FENCED, "result": struct(a=-math.inf)}, "result"),
     ("TransitionJob", {"job_id": "j", "target_status": 2, "worker_id": "\n"}, "worker_id"),
-    ("MarkCompleted", {"job_id": "j", "assets": [ASSET] * 1001}, "assets"),
-    ("MarkCompleted", {"job_id": "j", "assets": [ASSET, {"asset_type": "t"}]}, "assets[1].url"),
+    ("MarkCompleted", {**FENCED, "assets": [ASSET] * 1001}, "assets"),
+    ("MarkCompleted", {**FENCED, "assets": [ASSET, {"asset_type": "t"}]}, "assets[1].url"),
     ("ClaimJobs", {"job_types": ["t"]}, "worker_id"),
     ("ClaimJobs", {"worker_id": "w"}, "job_types"),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["a b"]}, "job_types[0]"),
@@ -160,7 +191,7 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "TransitionJob",
-        {"job_id": "j", "target_status": COMPLETED, "lease_duration": seconds(9)},
+        {**FENCED, "target_status": COMPLETED, "lease_duration": seconds(9)},
         "lease_duration",
     ),
     ("CreateJob", {"user_id": "u", "job_type": "t", "max_attempts": 1001}, "max_attempts"),
@@ -184,7 +215,7 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
 BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [
     *(("CreateJob", {**CREATE, **changed}, field, "") for changed, field in JOBS),
     *(
-        ("CreateAsset", {"job_id": "j", **ASSET, **changed}, field, words)
+        ("CreateAsset", {**FENCED, **ASSET, **changed}, field, words)
         for changed, field, words in ASSETS
     ),
     *((*row, "") for row in OTHERS),

@@ -14,7 +14,12 @@ from grpc_status import rpc_status
 
 from jobledger.v1 import job_service_pb2_grpc
 from jobledger.v1.job_pb2 import Job, JobStatus
-from jobledger.v1.job_service_pb2 import JobChange, WatchJobResponse, WatchJobsResponse
+from jobledger.v1.job_service_pb2 import (
+    BatchGetJobsResponse,
+    JobChange,
+    WatchJobResponse,
+    WatchJobsResponse,
+)
 
 Message = WatchJobResponse | WatchJobsResponse
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Message]]
@@ -61,7 +66,10 @@ def moves() -> Script:
 
 
 class FaultServer(job_service_pb2_grpc.JobServiceServicer):
-    """Plays one script for each watch, in order, and remembers the requests."""
+    """Plays one script for each watch, in order, and remembers the requests.
+
+    BatchGetJobs has the jobs of `stored`, once it was refused `outages` times.
+    """
 
     aborts = staticmethod(aborts)
     refuses = staticmethod(refuses)
@@ -73,6 +81,9 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         self.requests: list[Any] = []
         self.scripts: list[Script] = []
         self.ended = threading.Event()
+        self.stored: dict[str, Job] = {}
+        self.outages = 0
+        self.was_read = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
         job_service_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -86,6 +97,22 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         return self.scripts.pop(0)(request, context)
 
     WatchJobs = WatchJob
+
+    def BatchGetJobs(self, request: Any, context: grpc.ServicerContext) -> BatchGetJobsResponse:  # noqa: N802
+        if self.outages:
+            self.outages -= 1
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "scripted")
+        found = [self.stored[job_id] for job_id in request.job_ids if job_id in self.stored]
+        answer = BatchGetJobsResponse(jobs=found)
+        self.was_read.set()
+        return answer
+
+    def stores(self, job_id: str, version: int, status: str, **payloads: dict[str, Any]) -> None:
+        """Add a job to those that BatchGetJobs has."""
+        status_number = JobStatus.Value(f"JOB_STATUS_{status}")
+        job = self.stored[job_id] = Job(id=job_id, version=version, status=status_number)
+        for name, content in payloads.items():
+            getattr(job, name).update(content)
 
     @staticmethod
     def message(version: int, status: str = "PROCESSING") -> WatchJobResponse:

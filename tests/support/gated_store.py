@@ -44,11 +44,11 @@ class GatedStore:
             yield _Gated(transaction)
             await self.before_commit()
 
-    async def read_histories(self, *args: Any, **options: Any) -> Any:
+    async def read_jobs(self, *args: Any, **options: Any) -> Any:
         await self.before_read()
-        histories = await self._store.read_histories(*args, **options)
+        jobs = await self._store.read_jobs(*args, **options)
         await self.after_read()
-        return histories
+        return jobs
 
     async def feed_head(self) -> Any:
         await self.before_head()

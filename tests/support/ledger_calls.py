@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Claim, Command, CreateAll, Renew
-from jobledger_server.domain.job import Job, Lease
+from jobledger_server.domain.commands import Claim, Command, CreateAll
+from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
@@ -19,15 +19,6 @@ async def apply_all(ledger: Ledger, commands: Sequence[Command]) -> Sequence[Dec
     """Return the decisions on those commands that are not refused."""
     outcomes = await ledger.submit(commands, SERVICE)
     return [each for outcome in outcomes if not isinstance(outcome, Exception) for each in outcome]
-
-
-async def renew_all(ledger: Ledger, jobs: Sequence[Job]) -> Sequence[Lease]:
-    """Renew the leases of the jobs, of which none is lost."""
-    renewals = [Renew(job_id=job.id, attempt=job.attempt) for job in jobs]
-    outcomes = await ledger.renew(renewals, SERVICE)
-    leases = [outcome for outcome in outcomes if isinstance(outcome, Lease)]
-    assert len(leases) == len(jobs), outcomes
-    return leases
 
 
 async def create_all(ledger: Ledger, command: CreateAll) -> Sequence[Job]:

@@ -19,6 +19,11 @@ COMPLETED = job_pb2.JOB_STATUS_COMPLETED
 PARTIAL = job_pb2.JOB_STATUS_PARTIAL
 FAILED = job_pb2.JOB_STATUS_FAILED
 
+BASIC, FULL = job_pb2.JOB_VIEW_BASIC, job_pb2.JOB_VIEW_FULL
+
+BIG_LABELS = {f"{i:02}": "\U0001f3ac" * 255 for i in range(32)}
+"""33 KB: as large as a job can be that has no payloads."""
+
 SMALL_WINDOW = [
     # Small buffers: if the client does not read, the server blocks almost at once.
     ("grpc.http2.lookahead_bytes", 1024),
@@ -65,7 +70,7 @@ class Caller:
     async def ended(self, **fields: Any) -> Any:
         """Create a job, start it, complete it, and return it."""
         job = await self.running(**fields)
-        return (await self.MarkCompleted(job_id=job.id)).job
+        return (await self.MarkCompleted(job_id=job.id, attempt=1)).job
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,7 @@ def seeded_id(number: int) -> str:
 
 
 async def seed(
-    database: Database,
-    count: int,
-    *,
-    user_id: str = "ada",
-    job_type: str = "many",
-    content_bytes: int = 0,
+    database: Database, count: int, *, user_id: str = "ada", job_type: str = "many"
 ) -> None:
     """Write queued jobs, and let the database take note of them. Once for each database."""
     if database.dialect.name == "sqlite":
@@ -30,20 +25,18 @@ async def seed(
             f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
         )
         job_id = "printf('ffffffff-0000-7000-8000-%012d', i)"
-        content = f"zeroblob({content_bytes})"
     else:
         series = f"WITH n(i) AS (SELECT generate_series(1, {count}))"
         job_id = "('ffffffff-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"
-        content = f"decode(repeat('00', {content_bytes}), 'hex')"
     head = "(SELECT coalesce(max(seq), 0) AS seq FROM changes)"
     insert_jobs = (
         "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
         " attempt, max_attempts, releases, worker_id, request_id, traceparent, create_time,"
         " update_time, queue_timeout, queue_expire_time, cancel_reason, deadline, version,"
-        " change_seq, parameters) "
+        " change_seq, parameters_bytes, outcome_bytes) "
         f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
-        f" '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i,"
-        f" {content if content_bytes else 'NULL'} FROM n, {head} AS head"
+        f" '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i, 0, 0"
+        f" FROM n, {head} AS head"
     )
     insert_changes = (
         "INSERT INTO changes (seq, job_id, user_id) SELECT change_seq, id, user_id FROM jobs"

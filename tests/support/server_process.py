@@ -68,6 +68,9 @@ class ServerProcess:
         limit = f'ulimit -n {descriptors} && exec "$@"'
         self._limit = [] if descriptors is None else ["sh", "-c", limit, "sh"]
         self._environment = {**os.environ, **(environment or {})}
+        self.version: Path | None = None
+        """The folder with the packages of another version, which the next start is to run."""
+
         self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
@@ -93,11 +96,16 @@ class ServerProcess:
         """Start the process and wait until its health service says SERVING."""
         serve = ["serve", "--listen", self.target, *map(str, self._database), *self._arguments]
         with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
-            if self._limit:
+            if self._limit or self.version:
                 program = str(Path(sys.executable).with_name("jobledger-server"))
                 command = [*self._limit, program, *serve]
+                packages = {"PYTHONPATH": str(self.version)} if self.version else {}
                 self._process = subprocess.Popen(
-                    command, stdin=nothing, stdout=log, stderr=log, env=self._environment
+                    command,
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=log,
+                    env={**self._environment, **packages},
                 )
             else:
                 files = (nothing, log, log)

@@ -1,14 +1,15 @@
 """Writes to a store what the domain decides, one transaction a step, by a clock of its own."""
 
 import itertools
+from collections.abc import Collection
 
 from jobledger_server.domain.commands import ChangeStatus, Create
 from jobledger_server.domain.decisions import create, decide
-from jobledger_server.domain.job import Instant, Job, JobStatus
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import Change
+from jobledger_server.store import Change, StoredJob
 
 HOLE = (
     "INSERT INTO changes (seq, job_id, user_id)"
@@ -54,3 +55,14 @@ async def moved(store: SqlStore, job: Job, target: JobStatus, **fields: object) 
 async def finished(store: SqlStore, **fields: object) -> Job:
     job = await moved(store, await saved(store, **fields), JobStatus.PROCESSING)
     return await moved(store, job, JobStatus.COMPLETED)
+
+
+async def read_jobs(store: SqlStore, ids: Collection[JobId]) -> dict[JobId, Job]:
+    """Return the jobs that exist."""
+    found = await store.read_jobs(ids, full=False)
+    return {job_id: stored.job for job_id, stored in found.items()}
+
+
+async def read_job(store: SqlStore, job_id: JobId) -> StoredJob:
+    """Return a job that exists, with its transitions and payloads."""
+    return (await store.read_jobs([job_id], full=True))[job_id]

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from jobledger import Job, JobChange
+from jobledger import Job, JobChange, JobView
 from jobledger.cli.exit_codes import flush, print_note
 from jobledger.cli.job_watches import View
-from jobledger.cli.render import NARROW, clean, fitting_id, job_message
+from jobledger.cli.render import NARROW, clean, fitting_id, job_message, state
 
 _REDRAW: Final = 0.1
 """Seconds for which changes are collected before they are drawn."""
@@ -32,6 +32,8 @@ class Bars(View, AbstractContextManager["Bars"]):
     it. So nothing stays of a picture whose lines a smaller terminal has wrapped, for a terminal
     keeps its cursor at the same text, nor of what it echoes, such as ^C.
     """
+
+    shown = JobView.BASIC
 
     def __init__(self, job_ids: Sequence[str]) -> None:
         self._console = Console()
@@ -89,7 +91,7 @@ class Bars(View, AbstractContextManager["Bars"]):
         if width >= NARROW:
             bar = self._console.render(ProgressBar(100, job.progress, width=10))
             line.append(" ").append_tokens((part.text, part.style) for part in bar)
-        return line.append(f" {job.progress:>3} % {job.status:<10} {clean(job_message(job))}")
+        return line.append(f" {job.progress:>3} % {state(job):<10} {clean(job_message(job))}")
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final, TypeAlias
 
-from jobledger import FeedEvent, Job, JobStatus
+from jobledger import FeedEvent, Job
+from jobledger.cli.render import state
 
 LINGER: Final = 5.0
 """Seconds that a job stays after it is terminal."""
@@ -33,7 +34,7 @@ class Board:
         # Kept in order and counted as they change: a picture costs what it shows.
         self._jobs: dict[str, Job] = {}
         self._order: list[_Rank] = []
-        self._counts: Counter[JobStatus] = Counter()
+        self._counts: Counter[str] = Counter()
         # In the order in which they will be removed.
         self._leaving: dict[str, float] = {}
         self._changes: deque[tuple[int, int]] = deque()
@@ -55,7 +56,7 @@ class Board:
         if event.deleted:
             return
         self._jobs[job.id] = job
-        self._counts[job.status] += 1
+        self._counts[state(job)] += 1
         insort(self._order, _rank(job))
         if job.is_terminal:
             self._leaving[job.id] = self._heard + LINGER
@@ -83,8 +84,8 @@ class Board:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def counts(self) -> Counter[JobStatus]:
-        """Count the jobs by status."""
+    def counts(self) -> Counter[str]:
+        """Count the jobs by state, as it is shown."""
         return +self._counts
 
     @property
@@ -112,7 +113,7 @@ class Board:
     def _drop(self, job_id: str) -> None:
         job = self._jobs.pop(job_id, None)
         if job is not None:
-            self._counts[job.status] -= 1
+            self._counts[state(job)] -= 1
             del self._order[bisect_left(self._order, _rank(job))]
 
     def _count(self, second: int) -> None:

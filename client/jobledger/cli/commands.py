@@ -23,10 +23,12 @@ from jobledger.cli.options import (
 )
 from jobledger.cli.render import (
     ASSET_COLUMNS,
+    ATTEMPT_COLUMNS,
     JOB_COLUMNS,
     OWNED_JOB_COLUMNS,
     TRANSITION_COLUMNS,
     asset_row,
+    attempt_row,
     header,
     job_card,
     job_row,
@@ -165,9 +167,10 @@ def list_(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List jobs, newest first.
+    """List jobs, newest first, without their parameters and results.
 
-    Dates without an offset are UTC.
+    A job whose status is PROCESSING is shown as WAITING while no worker holds it. Dates without an
+    offset are UTC.
     """
     with connection.open(all_users=all_users) as client:
         jobs = client.list_jobs(
@@ -198,6 +201,17 @@ def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
         steps = client.list_transitions(job_id, page_size=1000)
         columns = header(TRANSITION_COLUMNS, "ACTOR  REASON")
         _table(steps, to_json if as_json else transition_row, columns)
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@as_json_option
+@pass_connection
+def attempts(connection: Connection, *, job_id: str, as_json: bool) -> None:
+    """List the attempts to run a job, oldest first, and how each of them ended."""
+    with connection.open() as client:
+        made = client.list_attempts(job_id, page_size=1000)
+        _table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "WORKER  ERROR"))
 
 
 @jobledger.command()

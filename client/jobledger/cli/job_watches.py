@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from jobledger import AsyncClient, JobChange, JobStatus
+from jobledger import AsyncClient, JobChange, JobStatus, JobView
 from jobledger.cli.exit_codes import FAILED_JOB, PARTIAL_JOB, flush, print_note, write
 from jobledger.cli.outages import Outages
 from jobledger.cli.render import to_json
@@ -13,6 +13,9 @@ from jobledger.cli.render import to_json
 
 class View(Protocol):
     """What shows the changes, and notes about the connection."""
+
+    shown: JobView
+    """How much of a job it shows."""
 
     def show(self, change: JobChange) -> None:
         """Show a change of a job."""
@@ -23,6 +26,8 @@ class View(Protocol):
 
 class Lines(View):
     """One JSON line for each change; notes go to stderr."""
+
+    shown = JobView.FULL
 
     def show(self, change: JobChange) -> None:
         write(to_json(change))
@@ -54,7 +59,10 @@ async def watch_all(
 async def _watch(client: AsyncClient, job_id: str, view: View, outages: Outages) -> JobStatus:
     status = JobStatus.UNKNOWN
     async with client.watch(
-        job_id, on_disconnect=outages.disconnected, on_reconnect=outages.reconnected
+        job_id,
+        view=view.shown,
+        on_disconnect=outages.disconnected,
+        on_reconnect=outages.reconnected,
     ) as changes:
         async for change in changes:
             outages.heard()

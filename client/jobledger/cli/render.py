@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from jobledger import Asset, FeedEvent, Job, JobChange, Transition
+from jobledger import Asset, Attempt, FeedEvent, Job, JobChange, JobStatus, Transition
 
 NARROW: Final = 60
 """A terminal with fewer columns cannot show both a whole id and the status."""
@@ -25,10 +25,17 @@ TRANSITION_COLUMNS: Final = (
     ("VERSION", 7),
     ("ATTEMPT", 7),
 )
+ATTEMPT_COLUMNS: Final = (
+    ("ATTEMPT", 7),
+    ("STARTED", 20),
+    ("ENDED", 20),
+    ("OUTCOME", 13),
+    ("PROGRESS", 8),
+)
 ASSET_COLUMNS: Final = (("ID", _ID), ("SIZE", 12), ("TYPE", 24))
 
 
-def to_json(value: Job | Transition | Asset | JobChange | FeedEvent) -> str:
+def to_json(value: Job | Transition | Attempt | Asset | JobChange | FeedEvent) -> str:
     """Return one line of JSON.
 
     The keys are the fields of the class, in their order; those of maps and JSON objects are
@@ -74,7 +81,7 @@ def owned_job_row(job: Job) -> str:
 
 
 def _job_cells(job: Job) -> list[str]:
-    return [job.id, job.status, f"{job.progress} %", _time(job.create_time)]
+    return [job.id, state(job), f"{job.progress} %", _time(job.create_time)]
 
 
 def transition_row(step: Transition) -> str:
@@ -88,6 +95,18 @@ def transition_row(step: Transition) -> str:
     return row(TRANSITION_COLUMNS, cells, f"{step.actor}  {step.reason}")
 
 
+def attempt_row(attempt: Attempt) -> str:
+    cells = (
+        str(attempt.number),
+        _time(attempt.start_time),
+        _time(attempt.end_time),
+        attempt.outcome or "RUNNING",
+        f"{attempt.progress} %",
+    )
+    error = f"{attempt.error.reason}: {attempt.error.message}" if attempt.error else ""
+    return row(ATTEMPT_COLUMNS, cells, f"{attempt.worker_id}  {error}")
+
+
 def asset_row(asset: Asset) -> str:
     cells = (asset.id, str(asset.file_size), asset.asset_type)
     return row(ASSET_COLUMNS, cells, "  ".join(filter(None, (asset.url, asset.storage_path))))
@@ -98,7 +117,7 @@ def job_card(job: Job) -> list[str]:
     facts = [
         ("id", job.id),
         ("type", job.job_type),
-        ("status", job.status),
+        ("status", state(job)),
         ("progress", f"{job.progress} %  {job.progress_message}"),
         ("owner", job.user_id),
         ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
@@ -115,6 +134,14 @@ def job_card(job: Job) -> list[str]:
         ("details", _for_people(job.error.details) if job.error else ""),
     ]
     return [f"{name:<10}  {clean(value).strip()}" for name, value in facts if value]
+
+
+def state(job: Job) -> str:
+    """Return a job's status, or more if it is PROCESSING: whether it waits, or is cancelled."""
+    if job.is_waiting:
+        return "WAITING"
+    is_cancelled = job.status is JobStatus.PROCESSING and job.cancel_request_time is not None
+    return "CANCELLING" if is_cancelled else job.status.value
 
 
 def job_message(job: Job) -> str:

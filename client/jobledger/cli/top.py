@@ -14,21 +14,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobledger import AsyncClient, Job, JobledgerError, JobStatus
+from jobledger import AsyncClient, Job, JobledgerError
 from jobledger.cli.board import Board
 from jobledger.cli.exit_codes import flush, print_note, stoppable, write
-from jobledger.cli.render import clean, fitting_id, job_message
+from jobledger.cli.render import clean, fitting_id, job_message, state
 
 _REDRAW: Final = 0.25
 # One heartbeat missed.
 _QUIET: Final = 20.0
 
 _STYLES: Final = {
-    JobStatus.QUEUED: "dim",
-    JobStatus.PROCESSING: "cyan",
-    JobStatus.COMPLETED: "green",
-    JobStatus.PARTIAL: "yellow",
-    JobStatus.FAILED: "red",
+    "QUEUED": "dim",
+    "WAITING": "dim",
+    "PROCESSING": "cyan",
+    "CANCELLING": "cyan",
+    "COMPLETED": "green",
+    "PARTIAL": "yellow",
+    "FAILED": "red",
 }
 
 
@@ -52,11 +54,8 @@ def _text(words: str, style: str = "") -> Text:
     return Text(clean(words), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _status(job: Job) -> Text:
-    processing = job.status == JobStatus.PROCESSING
-    cancelling = processing and job.cancel_request_time is not None
-    words = "CANCELLING" if cancelling else job.status.value
-    return _text(words, _STYLES.get(job.status, ""))
+def _state(job: Job) -> Text:
+    return _text(state(job), _STYLES.get(state(job), ""))
 
 
 def _age(job: Job, now: datetime) -> Text:
@@ -75,7 +74,7 @@ def _columns(width: int, *, owners: bool) -> list[_Column]:
         _Column("JOB", 0, 36, lambda job, _: _text(fitting_id(job, width)), {}),
         _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
         _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
-        _Column("STATUS", 0, 10, lambda job, _: _status(job), {"width": 10}),
+        _Column("STATUS", 0, 10, lambda job, _: _state(job), {"width": 10}),
         _Column("", 5, 10, lambda job, _: ProgressBar(100, job.progress, width=10), {"width": 10}),
         _Column("%", 0, 3, lambda job, _: _text(f"{job.progress}"), _RIGHT),
         _Column("AGE", 1, 4, _age, {**_RIGHT, "width": 4}),
@@ -131,8 +130,9 @@ class View:
             return _text(f"connecting: {self._title}", "bold")
         counts = board.counts()
         facts = [
-            f"{counts[JobStatus.PROCESSING]} processing",
-            f"{counts[JobStatus.QUEUED]} queued",
+            f"{counts['PROCESSING'] + counts['CANCELLING']} processing",
+            *([f"{counts['WAITING']} waiting"] if counts["WAITING"] else []),
+            f"{counts['QUEUED']} queued",
             f"{board.rate():.1f} changes/s" if board.synced else "listing",
         ]
         if self.disconnected:

@@ -106,9 +106,10 @@ def top(
 ) -> None:
     """Show a live table of all jobs.
 
-    It shows the jobs that run or wait, until you stop it. Running jobs come first, the
-    longest-running at the top, then those that wait, in the order in which they will be claimed.
-    A job that finishes stays for five seconds.
+    It shows the jobs that run or wait, until you stop it. Those that were started come first, the
+    longest-running at the top, then the queued ones, in the order in which they will be claimed.
+    A job that was started is WAITING while no worker holds it. One that finishes stays for five
+    seconds.
     """
     if not _drawable() and not once:
         raise click.UsageError(

@@ -8,30 +8,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobledger.core.models import FeedEvent, Job, Transition
-from jobledger.core.reconnecting import Pause, Reconnecting, Why
+from jobledger.core.models import FeedEvent, Job, JobStatus, JobView, Transition
+from jobledger.core.reconnecting import EventT, Pause, Reconnecting, Why
 from jobledger.errors import InvalidToken, JobledgerError, ResumeTokenExpired
 from jobledger.v1.job_service_pb2 import JobChange, WatchJobsRequest, WatchJobsResponse
 
 
-class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
+class Feed(Reconnecting[WatchJobsRequest, WatchJobsResponse, EventT]):
     """Resumes after the last token that was seen; never ends by itself.
 
     Args:
         relist: whether to list the jobs again if the service refuses the token. Otherwise the
             refusal is raised.
-        heartbeats: whether the caller gets them.
     """
 
-    def __init__(
-        self, request: WatchJobsRequest, *, relist: bool, heartbeats: bool, **limits: Any
-    ) -> None:
+    def __init__(self, request: WatchJobsRequest, *, relist: bool, **limits: Any) -> None:
         super().__init__(**limits)
         self._request = request
         self._token = request.resume_token
         self._relist = relist
-        self._heartbeats = heartbeats
-        self._synced = False
+        self._listing = not self._token
 
     def request(self) -> WatchJobsRequest:
         request = WatchJobsRequest()
@@ -42,21 +38,6 @@ class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
     def name(self) -> str:
         return "the jobs"
 
-    def accept(self, response: WatchJobsResponse) -> Sequence[FeedEvent]:
-        self.heard(progress=bool(response.changes) or response.heartbeat)
-        before, self._token = self._token, response.resume_token or self._token
-        events = [_event(change, before) for change in response.changes]
-        # Each stream sends `synced`. The caller gets the first one, which ends the listing or the
-        # changes that were missed.
-        first = response.synced and not self._synced
-        self._synced = self._synced or response.synced
-        if first or (response.heartbeat and self._heartbeats):
-            events.append(FeedEvent(job=None, synced=first, heartbeat=response.heartbeat))
-        if events:
-            # Only now the caller has everything up to the token.
-            events[-1] = replace(events[-1], resume_token=self._token)
-        return events
-
     def is_gap(self, failure: JobledgerError) -> bool:
         """Whether the service refused the token: it is too old, or of another database."""
         refused = isinstance(failure, ResumeTokenExpired | InvalidToken)
@@ -65,15 +46,91 @@ class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
     def broken(self, failure: JobledgerError) -> Pause:
         pause = super().broken(failure)
         if pause.why is Why.GAP:
-            self._token = ""
-            self._synced = False
+            self._list_again()
         return pause
 
+    def _list_again(self) -> None:
+        self._token = ""
+        self._listing = True
 
-def _event(change: JobChange, resume_token: str) -> FeedEvent:
-    return FeedEvent(
-        job=Job.from_proto(change.job),
-        transitions=tuple(map(Transition.from_proto, change.transitions)),
-        deleted=change.deleted,
-        resume_token=resume_token,
-    )
+    def _record(self, response: WatchJobsResponse) -> None:
+        self.heard(progress=bool(response.changes) or response.heartbeat)
+        self._token = response.resume_token or self._token
+
+
+class FeedWatch(Feed[FeedEvent]):
+    """Yields every change.
+
+    Args:
+        heartbeats: whether the caller gets them.
+    """
+
+    def __init__(
+        self, request: WatchJobsRequest, *, relist: bool, heartbeats: bool, **limits: Any
+    ) -> None:
+        super().__init__(request, relist=relist, **limits)
+        self._is_full = JobView.from_proto(request.view) is JobView.FULL
+        self._heartbeats = heartbeats
+        self._synced = False
+
+    def accept(self, response: WatchJobsResponse) -> Sequence[FeedEvent]:
+        before = self._token
+        self._record(response)
+        events = [self._event(change, before) for change in response.changes]
+        # Each stream sends `synced`. The caller gets the first one, which ends the listing or the
+        # changes that were missed.
+        first = response.synced and not self._synced
+        self._synced = self._synced or response.synced
+        self._listing = self._listing and not response.synced
+        if first or (response.heartbeat and self._heartbeats):
+            events.append(FeedEvent(job=None, synced=first, heartbeat=response.heartbeat))
+        if events:
+            # Only now the caller has everything up to the token.
+            events[-1] = replace(events[-1], resume_token=self._token)
+        return events
+
+    def _list_again(self) -> None:
+        super()._list_again()
+        self._synced = False
+
+    def _event(self, change: JobChange, resume_token: str) -> FeedEvent:
+        has_payloads = self._listing or change.transitions or change.job.version == 1
+        is_full = self._is_full and has_payloads and not change.deleted
+        view = JobView.FULL if is_full else JobView.BASIC
+        return FeedEvent(
+            job=Job.from_proto(change.job, view),
+            transitions=tuple(map(Transition.from_proto, change.transitions)),
+            deleted=change.deleted,
+            resume_token=resume_token,
+        )
+
+
+class CompletionWatch(Feed[tuple[str, ...]]):
+    """Yields the ids of jobs that may be terminal, or deleted: the caller reads them.
+
+    It also yields no ids, whenever the service has answered: a reading that failed may be tried
+    again.
+    """
+
+    def __init__(self, request: WatchJobsRequest, **limits: Any) -> None:
+        super().__init__(request, relist=True, **limits)
+        self._active: set[str] = set()
+
+    def accept(self, response: WatchJobsResponse) -> Sequence[tuple[str, ...]]:
+        self._record(response)
+        ids = []
+        for change in response.changes:
+            if change.deleted or JobStatus.from_proto(change.job.status).is_terminal:
+                ids.append(change.job.id)
+            elif self._listing:
+                self._active.add(change.job.id)
+        if response.synced and self._listing:
+            # A listing has no terminal jobs. It may be another one, after a gap in which any job
+            # may have finished.
+            ids += [job_id for job_id in self._request.job_ids if job_id not in self._active]
+            self._listing = False
+        return [tuple(ids)]
+
+    def _list_again(self) -> None:
+        super()._list_again()
+        self._active.clear()

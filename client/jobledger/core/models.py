@@ -48,21 +48,39 @@ class JobStatus(StrEnum):
     @classmethod
     def from_proto(cls, number: int) -> Self:
         """Convert a number of the enum `jobledger.v1.JobStatus`."""
-        return cls(_NAMES.get(number, "UNKNOWN"))
+        return cls(_STATUSES.get(number, "UNKNOWN"))
 
     def to_proto(self) -> "job_pb2.JobStatus.ValueType":
         """Convert to a number of the enum `jobledger.v1.JobStatus`."""
-        return _NUMBERS[self.value]
+        return _STATUS_NUMBERS[self.value]
 
 
 _TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED})
-_NAMES: Final[Mapping[int, str]] = {
+_STATUSES: Final[Mapping[int, str]] = {
     number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items() if number
 }
-_NUMBERS: Final[Mapping[str, "job_pb2.JobStatus.ValueType"]] = {
+_STATUS_NUMBERS: Final[Mapping[str, "job_pb2.JobStatus.ValueType"]] = {
     "UNKNOWN": job_pb2.JOB_STATUS_UNSPECIFIED,
     **{name.removeprefix("JOB_STATUS_"): number for name, number in job_pb2.JobStatus.items()},
 }
+
+
+class JobView(StrEnum):
+    """How much of a job is read. Each member equals its name: `JobView.BASIC == "BASIC"`."""
+
+    BASIC = "BASIC"
+    """Without payloads: `parameters`, `result` and the `details` of the error are None."""
+    FULL = "FULL"
+    """Everything."""
+
+    @classmethod
+    def from_proto(cls, number: int) -> "JobView":
+        """Convert a number of the enum `jobledger.v1.JobView`."""
+        return cls.FULL if number == job_pb2.JOB_VIEW_FULL else cls.BASIC
+
+    def to_proto(self) -> "job_pb2.JobView.ValueType":
+        """Convert to a number of the enum `jobledger.v1.JobView`."""
+        return job_pb2.JOB_VIEW_FULL if self is JobView.FULL else job_pb2.JOB_VIEW_BASIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ class JobError:
     reason: str = field(default="", kw_only=True)
     """For programs: UPPER_SNAKE_CASE, at most 63 characters."""
     details: Mapping[str, Any] | None = field(default=None, kw_only=True, hash=False)
-    """More facts: a JSON object of at most 256 KiB."""
+    """More facts: a JSON object of at most 256 KiB. None also in the view BASIC."""
 
     @classmethod
     def from_proto(cls, message: job_pb2.JobError) -> Self:
@@ -117,10 +135,12 @@ class Job:
     """Percent, 0 to 100."""
     progress_message: str = ""
     """What the worker last said, for people."""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    """The input. Whole numbers are `int`."""
+    parameters: dict[str, Any] | None = field(default_factory=dict)
+    """The input: whole numbers are `int`, and it is empty if the creator gave none.
+
+    None only if the job was read in the view BASIC, without payloads."""
     result: dict[str, Any] | None = None
-    """The output; None until the job has one."""
+    """The output; None until the job has one, and in the view BASIC: then `parameters` is None."""
     error: JobError | None = None
     """Why it is FAILED or PARTIAL."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +151,8 @@ class Job:
     """How many attempts may be lost before the job is FAILED."""
     worker_id: str = ""
     """Who works on it, or did last."""
+    held: bool = False
+    """Whether a worker holds it."""
     create_time: datetime | None = None
     """When it was created."""
     start_time: datetime | None = None
@@ -161,6 +183,11 @@ class Job:
         """Whether the job never changes again."""
         return self.status.is_terminal
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was started and waits for its next attempt: PROCESSING, and not held."""
+        return self.status is JobStatus.PROCESSING and not self.held
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Job):
             return NotImplemented
@@ -176,8 +203,9 @@ class Job:
         )
 
     @classmethod
-    def from_proto(cls, message: job_pb2.Job) -> Self:
-        """Convert the message."""
+    def from_proto(cls, message: job_pb2.Job, view: JobView = JobView.FULL) -> Self:
+        """Convert the message of a job that was read in this view."""
+        parameters = from_struct(message.parameters) if view is JobView.FULL else None
         return cls(
             id=message.id,
             user_id=message.user_id,
@@ -186,13 +214,14 @@ class Job:
             version=message.version,
             progress=message.progress,
             progress_message=message.progress_message,
-            parameters=from_struct(message.parameters) if message.HasField("parameters") else {},
+            parameters=parameters,
             result=from_struct(message.result) if message.HasField("result") else None,
             error=JobError.from_proto(message.error) if message.HasField("error") else None,
             labels=dict(message.labels),
             attempt=message.attempt,
             max_attempts=message.max_attempts,
             worker_id=message.worker_id,
+            held=message.held,
             cancel_reason=message.cancel_reason,
             traceparent=message.traceparent,
             stall_timeout=from_duration(message.stall_timeout)
@@ -227,6 +256,7 @@ class Job:
             attempt=self.attempt,
             max_attempts=self.max_attempts,
             worker_id=self.worker_id,
+            held=self.held,
             cancel_reason=self.cancel_reason,
             traceparent=self.traceparent,
             stall_timeout=to_duration(self.stall_timeout, "stall_timeout"),
@@ -279,6 +309,16 @@ class Asset:
             create_time=from_timestamp(message.create_time)
             if message.HasField("create_time")
             else None,
+        )
+
+    def to_new_proto(self) -> asset_pb2.NewAsset:
+        """Convert to the message of an asset to link: the fields that a worker gives."""
+        return build(
+            asset_pb2.NewAsset,
+            asset_type=self.asset_type,
+            url=self.url,
+            storage_path=self.storage_path,
+            file_size=self.file_size,
         )
 
     def to_proto(self) -> asset_pb2.Asset:
@@ -350,7 +390,7 @@ class JobChange:
     """What a watch of one job yields."""
 
     job: Job
-    """The job as it is now."""
+    """The job as it is now. In the view FULL each one is complete."""
     transitions: tuple[Transition, ...] = ()
     """Its transitions since the change before, in order and complete."""
 
@@ -362,7 +402,9 @@ class FeedEvent:
     job: Job | None
     """The job as it is now; None with `synced` and `heartbeat`.
 
-    Of a deleted job only what identifies it is set.
+    Of a deleted job only what identifies it is set. In a watch with the view FULL a job has its
+    payloads in the listing, when it is created and with its transitions; otherwise its view is
+    BASIC.
     """
     transitions: tuple[Transition, ...] = ()
     """Its transitions since the event of this job before, in order and complete."""
@@ -386,13 +428,14 @@ class ProgressResult:
     """The service's answer to a progress report."""
 
     job: Job
-    """The job as it is now."""
+    """The job as it is now, in the view BASIC."""
     applied: bool
-    """False if the report was late: it changed nothing and did not renew the lease."""
+    """False if the job is terminal: the report changed nothing."""
     cancel_requested: bool
     """Whether somebody asked to cancel the job: clean up and finish it."""
 
     @classmethod
     def from_proto(cls, message: worker_service_pb2.UpdateProgressResponse) -> Self:
         """Convert the message."""
-        return cls(Job.from_proto(message.job), message.applied, message.cancel_requested)
+        job = Job.from_proto(message.job, JobView.BASIC)
+        return cls(job, message.applied, message.cancel_requested)

@@ -5,10 +5,14 @@ what Python would accept but the caller cannot have meant, such as a `str` in pl
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from jobledger.core.models import JobError
 from jobledger.v1 import job_pb2
+
+MAX_IDS: Final = 1000
+"""Jobs that one request can name."""
 
 
 def fresh_id() -> str:
@@ -23,6 +27,11 @@ def job_error(error: str | JobError | None, reason: str | None) -> job_pb2.JobEr
     if reason is not None:
         raise ValueError("reason: goes with an error message, not with a JobError or none")
     return None if error is None else error.to_proto()
+
+
+def groups(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Split ids into as few groups as one request each can name."""
+    return [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
 
 
 def texts(values: Iterable[str], name: str) -> list[str]:

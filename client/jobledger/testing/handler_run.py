@@ -22,7 +22,10 @@ class HandlerRun:
     """What a handler did with a job."""
 
     outcome: Outcome
-    """How the job finishes."""
+    """How the job finishes; Release() also if `cancelled`."""
+    cancelled: bool
+    """Whether the job is FAILED / CANCELLED, as the service makes a released job whose cancellation
+    was requested."""
     reports: list[Report]
     """Each `job.progress(...)`, with `progress` and `message`; None means unchanged."""
     assets: list[Asset]
@@ -99,8 +102,15 @@ async def run_handler_async(
     run = JobRun(job, handler, options.get("state"))
     recorder = _Recorder(run, options.get("cancel_after"), options.get("cancel_reason", ""))
     await run.run(recorder)
-    assets = [] if isinstance(recorder.outcome, Release) else recorder.outcome.assets
-    return HandlerRun(recorder.outcome, recorder.reports, [*recorder.assets, *assets], run.raised)
+    outcome = recorder.outcome
+    is_released = isinstance(outcome, Release)
+    return HandlerRun(
+        outcome,
+        cancelled=is_released and recorder.cancelled,
+        reports=recorder.reports,
+        assets=[*recorder.assets, *([] if isinstance(outcome, Release) else outcome.assets)],
+        raised=run.raised,
+    )
 
 
 def _job(function: Function, parameters: JsonObject | None, options: RunOptions) -> Job:
@@ -137,6 +147,10 @@ class _Recorder:
         self._cancel_after = cancel_after
         self._cancel_reason = cancel_reason
         self._calls = 0
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel_after is not None and self._calls >= self._cancel_after
 
     def report(self, progress: int | None, message: str | None) -> None:
         self.reports.append(Report(progress, message))

@@ -153,7 +153,7 @@ class JobFacts:
     @property
     def parameters(self) -> dict[str, Any]:
         """The input. Whole numbers are `int`."""
-        return self._job.parameters
+        return self._job.parameters or {}
 
     @property
     def state(self) -> Any:

@@ -14,6 +14,11 @@ MAX_REASON: Final = 63
 MAX_MESSAGE: Final = 4096
 MAX_LOGGED: Final = 200
 
+SERVICE_REASONS: Final = frozenset(
+    {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
+)
+"""Reasons that only the service gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -42,13 +47,15 @@ class Partial:
     Args:
         result: what was done: a JSON object of at most 256 KiB.
         message: what was not, for people; cut after 4096 characters.
-        reason: the same for programs: UPPER_SNAKE_CASE, at most 63 characters.
+        reason: the same for programs: UPPER_SNAKE_CASE, at most 63 characters, none of those that
+            the service gives itself, such as LEASE_EXPIRED.
         details: more facts: a JSON object of at most 256 KiB.
         assets: at most 1000, linked in the same transaction; any iterable.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: JSON cannot hold a part of `result` or `details`.
+        ValueError: JSON cannot hold a part of `result` or `details`, or only the service gives
+            this reason.
     """
 
     result: JsonObject | None = None
@@ -67,14 +74,16 @@ class Failed:
 
     Args:
         message: why, for people; cut after 4096 characters.
-        reason: why, for programs: UPPER_SNAKE_CASE, at most 63 characters.
+        reason: why, for programs: UPPER_SNAKE_CASE, at most 63 characters, none of those that the
+            service gives itself, such as LEASE_EXPIRED.
         details: more facts: a JSON object of at most 256 KiB.
         result: what is known in spite of the failure: a JSON object of at most 256 KiB.
         assets: at most 1000, linked in the same transaction; any iterable.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: JSON cannot hold a part of `result` or `details`.
+        ValueError: JSON cannot hold a part of `result` or `details`, or only the service gives
+            this reason.
     """
 
     message: str
@@ -91,7 +100,8 @@ class Failed:
 class Release:
     """It was not done and another worker should try: the job is claimable at once.
 
-    No attempt is used up. This worker may be the one that claims it next.
+    No attempt is used up. This worker may be the one that claims it next. A job whose cancellation
+    was requested is FAILED / CANCELLED instead.
     """
 
 
@@ -114,6 +124,8 @@ def _check(outcome: Finish) -> None:
             value = getattr(outcome, name)
             if not isinstance(value, str):
                 raise TypeError(f"{name}: {value!r:.100} is not a str")
+        if outcome.reason in SERVICE_REASONS:
+            raise ValueError(f"reason: only the service gives {outcome.reason}; choose another")
     if isinstance(outcome.assets, str | bytes | Mapping):
         raise TypeError(f"assets: {type(outcome.assets).__name__} is not a list of Asset")
     assets = tuple(outcome.assets)
@@ -121,7 +133,7 @@ def _check(outcome: Finish) -> None:
         if not isinstance(asset, Asset):
             raise TypeError(f"assets[{index}]: {type(asset).__name__} is not an Asset")
         try:
-            asset.to_proto()
+            asset.to_new_proto()
         except (TypeError, ValueError) as error:
             raise type(error)(f"assets[{index}]: {error}") from None
     object.__setattr__(outcome, "assets", assets)
@@ -198,10 +210,14 @@ def failure(error: BaseException) -> Failed:
 
 
 def reason_of(name: str) -> str:
-    """Spell a class's name as a reason: JSONDecodeError is JSON_DECODE_ERROR."""
+    """Spell a class's name as a reason: JSONDecodeError is JSON_DECODE_ERROR.
+
+    One that only the service gives gets an end of its own: Stalled is STALLED_ERROR.
+    """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
     plain = re.sub(r"[^A-Z0-9]+", "_", words).strip("_").lstrip("0123456789_")
-    return plain[:MAX_REASON].rstrip("_") or "ERROR"
+    reason = plain[:MAX_REASON].rstrip("_") or "ERROR"
+    return f"{reason}_ERROR" if reason in SERVICE_REASONS else reason
 
 
 def clean_message(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	pb "example.com/jobs/jobledgerv1"
+	pb "example.com/jobs/jobledger/v1"
 )
 
 // gRPC must not retry streams: only the program that opened one knows where to resume. Nor

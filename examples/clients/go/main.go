@@ -70,7 +70,7 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial or failed")
 	flags.StringVar(&o.message, "message", "half done", "what the worker says")
 	flags.IntVar(&o.pageSize, "page-size", 0, "jobs a page")
-	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: not fenced)")
+	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: any)")
 	flags.Int64Var(&o.afterVersion, "after-version", 0, "the last version seen")
 	flags.Int64Var(&o.assetSize, "asset-size", 0, "`bytes` of what the worker made")
 	flags.Func("parameters", "`file` with the input", structInto(&o.parameters))

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	pb "example.com/jobs/jobledgerv1"
+	pb "example.com/jobs/jobledger/v1"
 )
 
 func create(ctx context.Context, c *client, o *options) error {

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	pb "example.com/jobs/jobledgerv1"
+	pb "example.com/jobs/jobledger/v1"
 )
 
 const heartbeat = 20 * time.Second // A third of the lease, which is a minute unless set.
@@ -47,7 +47,8 @@ func work(ctx context.Context, c *client, o *options) error {
 			print(event{"event": unanswered[0], "result": message(result)})
 			unanswered = unanswered[1:]
 		}
-		// A signal in the answer would say that the job is cancelled or lost: stop it.
+		// A signal in the answer would say that the job is cancelled or lost: stop, and
+		// release a cancelled one.
 	}
 	return nil
 }
@@ -57,7 +58,7 @@ func work(ctx context.Context, c *client, o *options) error {
 func do(job *pb.Job, o *options) *pb.WorkRequest {
 	id, attempt := job.GetId(), job.GetAttempt()
 	progress := &pb.ProgressUpdate{Progress: proto.Int32(50), ProgressMessage: &o.message}
-	made := &pb.AssetUpdate{RequestId: fmt.Sprintf("attempt-%d", attempt), Asset: &pb.Asset{
+	made := &pb.AssetUpdate{RequestId: fmt.Sprintf("attempt-%d", attempt), Asset: &pb.NewAsset{
 		AssetType: "application/octet-stream", StoragePath: "results/" + id, FileSize: o.assetSize,
 	}}
 	finish := &pb.FinishUpdate{Status: pb.JobStatus_JOB_STATUS_COMPLETED, Result: o.result}
@@ -81,6 +82,8 @@ func complete(ctx context.Context, c *client, o *options) error {
 	request := &pb.MarkCompletedRequest{JobId: o.job, Result: o.result}
 	if o.attempt != 0 {
 		request.Attempt = proto.Int32(int32(o.attempt))
+	} else {
+		request.AnyAttempt = true
 	}
 	answer, err := unary(ctx, c.workers.MarkCompleted, request)
 	if err == nil {

@@ -40,7 +40,7 @@ def work(client: Client, options: Namespace) -> None:
     emit("claimed", job=as_json(job))
 
     # Work that takes longer than the lease must report within it; a report without progress is
-    # a heartbeat. If cancel_requested is true, clean up and fail.
+    # a heartbeat. If cancel_requested is true, clean up and call ReleaseJob.
     progress = client.workers.UpdateProgress(
         UpdateProgressRequest(
             job_id=job.id, attempt=job.attempt, progress=50, progress_message=options.message
@@ -87,6 +87,9 @@ def end(client: Client, options: Namespace, job: Job) -> Job:
 
 def complete(client: Client, options: Namespace) -> None:
     request = MarkCompletedRequest(
-        job_id=options.job, attempt=options.attempt, result=options.result
+        job_id=options.job,
+        attempt=options.attempt,
+        any_attempt=options.attempt is None,
+        result=options.result,
     )
     emit("ended", job=as_json(client.workers.MarkCompleted(request, timeout=DEADLINE).job))

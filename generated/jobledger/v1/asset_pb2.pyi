@@ -35,11 +35,11 @@ class Asset(_message.Message):
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """A UUIDv7 assigned by the service. Ignored in requests."""
+    """A UUIDv7 assigned by the service."""
     job_id: _builtins.str
-    """The job that made it. Ignored in requests, which name the job."""
+    """The job that made it."""
     user_id: _builtins.str
-    """The job's owner. Ignored in requests."""
+    """The job's owner."""
     asset_type: _builtins.str
     """What it is, for instance a media type: 1 to 50 characters without control
     characters.
@@ -57,7 +57,7 @@ class Asset(_message.Message):
     """Its size in bytes, 0 or more."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was linked, by the database server's clock. Ignored in requests."""
+        """When it was linked, by the database server's clock."""
 
     def __init__(
         self,
@@ -78,3 +78,37 @@ class Asset(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Asset: _TypeAlias = Asset  # noqa: Y015
+
+@_typing.final
+class NewAsset(_message.Message):
+    """An asset to link to a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_TYPE_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    STORAGE_PATH_FIELD_NUMBER: _builtins.int
+    FILE_SIZE_FIELD_NUMBER: _builtins.int
+    asset_type: _builtins.str
+    """What it is. Required; see Asset.asset_type."""
+    url: _builtins.str
+    """Where to download it; see Asset.url. This or `storage_path` is required."""
+    storage_path: _builtins.str
+    """Its location; see Asset.storage_path."""
+    file_size: _builtins.int
+    """Its size in bytes, 0 or more."""
+    def __init__(
+        self,
+        *,
+        asset_type: _builtins.str = ...,
+        url: _builtins.str = ...,
+        storage_path: _builtins.str = ...,
+        file_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_type", b"asset_type", "file_size", b"file_size", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewAsset: _TypeAlias = NewAsset  # noqa: Y015

@@ -65,6 +65,74 @@ JOB_STATUS_FAILED: JobStatus.ValueType  # 5
 """Terminal: the work was not done; `error` says why."""
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
+class _JobView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_VIEW_UNSPECIFIED: _JobView.ValueType  # 0
+    """The default of the call: each says which."""
+    JOB_VIEW_BASIC: _JobView.ValueType  # 1
+    """Everything except `parameters`, `result` and `error.details`."""
+    JOB_VIEW_FULL: _JobView.ValueType  # 2
+    """Everything."""
+
+class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
+    """How much of a job an answer has."""
+
+JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
+"""The default of the call: each says which."""
+JOB_VIEW_BASIC: JobView.ValueType  # 1
+"""Everything except `parameters`, `result` and `error.details`."""
+JOB_VIEW_FULL: JobView.ValueType  # 2
+"""Everything."""
+Global___JobView: _TypeAlias = JobView  # noqa: Y015
+
+class _AttemptOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """It has not ended."""
+    ATTEMPT_OUTCOME_COMPLETED: _AttemptOutcome.ValueType  # 1
+    """The job is COMPLETED."""
+    ATTEMPT_OUTCOME_PARTIAL: _AttemptOutcome.ValueType  # 2
+    """The job is PARTIAL."""
+    ATTEMPT_OUTCOME_FAILED: _AttemptOutcome.ValueType  # 3
+    """The job is FAILED: by its worker, cancelled, or at the end of its
+    `run_timeout`.
+    """
+    ATTEMPT_OUTCOME_LEASE_EXPIRED: _AttemptOutcome.ValueType  # 4
+    """Its worker did not renew the lease."""
+    ATTEMPT_OUTCOME_STALLED: _AttemptOutcome.ValueType  # 5
+    """Its worker had no news for longer than the job's `stall_timeout`."""
+    ATTEMPT_OUTCOME_RELEASED: _AttemptOutcome.ValueType  # 6
+    """Its worker released the job."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How an attempt ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""It has not ended."""
+ATTEMPT_OUTCOME_COMPLETED: AttemptOutcome.ValueType  # 1
+"""The job is COMPLETED."""
+ATTEMPT_OUTCOME_PARTIAL: AttemptOutcome.ValueType  # 2
+"""The job is PARTIAL."""
+ATTEMPT_OUTCOME_FAILED: AttemptOutcome.ValueType  # 3
+"""The job is FAILED: by its worker, cancelled, or at the end of its
+`run_timeout`.
+"""
+ATTEMPT_OUTCOME_LEASE_EXPIRED: AttemptOutcome.ValueType  # 4
+"""Its worker did not renew the lease."""
+ATTEMPT_OUTCOME_STALLED: AttemptOutcome.ValueType  # 5
+"""Its worker had no news for longer than the job's `stall_timeout`."""
+ATTEMPT_OUTCOME_RELEASED: AttemptOutcome.ValueType  # 6
+"""Its worker released the job."""
+Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
 @_typing.final
 class Job(_message.Message):
     """One piece of long-running work, and its state. The service sets all fields;
@@ -119,6 +187,7 @@ class Job(_message.Message):
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
     PROGRESS_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -130,15 +199,15 @@ class Job(_message.Message):
     status: Global___JobStatus.ValueType
     """The state of the job."""
     progress: _builtins.int
-    """Percent done, 0 to 100. Never decreases within an attempt. 100 in COMPLETED
-    and PARTIAL; FAILED keeps the last value.
+    """Percent done, 0 to 100. Never decreases within an attempt, and begins at 0
+    with each. 100 in COMPLETED and PARTIAL; FAILED keeps the last value.
     """
     progress_message: _builtins.str
     """The worker's latest message about its progress, at most 512 characters."""
     attempt: _builtins.int
-    """The number of attempts so far: 0 while QUEUED, 1 from the first start on.
-    It is the fencing token: a worker that sends its attempt with each request
-    cannot overwrite the work of a later attempt.
+    """The number of attempts so far: 1 from the first start on, 0 before, and in a
+    job that ended without a start. It is the fencing token: a worker sends its
+    attempt with each request, so it cannot overwrite the work of a later one.
     """
     max_attempts: _builtins.int
     """The number of lost attempts after which the job fails, with LEASE_EXPIRED or
@@ -162,16 +231,23 @@ class Job(_message.Message):
     continue its creator's trace. At most 64 characters. Empty if the creator
     sent none, or one that is malformed. Never changes.
     """
+    held: _builtins.bool
+    """Whether a worker holds the job. A PROCESSING job that none holds waits for
+    its next attempt.
+    """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """The input, from the creator. At most 256 KiB serialized and 32 levels deep,
-        finite numbers only, no U+0000. Never changes.
+        finite numbers only, no U+0000. Numbers are doubles: an integer above 2^53
+        loses digits, so send it as a string. Never changes. An empty Struct is the
+        same as none, and is returned as none. Only in the view FULL.
         """
 
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The result, from the worker, set with the terminal state. Same limits as
-        `parameters`. Unset until then, and if the worker sent none.
+        `parameters`, and numbers are doubles there, too. Unset until then, and if
+        the worker sent none. Only in the view FULL.
         """
 
     @_builtins.property
@@ -193,7 +269,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was first started. Unset while QUEUED."""
+        """When it was first started. Unset while QUEUED, and in a job that ended
+        without a start.
+        """
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -239,7 +317,7 @@ class Job(_message.Message):
     @_builtins.property
     def progress_time(self) -> _timestamp_pb2.Timestamp:
         """When the current attempt, or the last one, had news: it started, or its
-        worker reported something new. Unset while QUEUED.
+        worker reported something new. Unset if it was never started.
         """
 
     def __init__(
@@ -271,10 +349,11 @@ class Job(_message.Message):
         stall_timeout: _duration_pb2.Duration | None = ...,
         progress_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,12 +372,15 @@ class JobError(_message.Message):
     """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. Chosen by the
     worker; `UNKNOWN` if it sent none. If the service itself failed the job:
     `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED`, `RUN_EXPIRED` or `STALLED`.
+    These five are refused from workers.
     """
     message: _builtins.str
     """Human-readable, 1 to 4096 characters."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """Further facts. Same limits as `Job.parameters`."""
+        """Further facts. Same limits as `Job.parameters`, and numbers are doubles
+        there, too. Only in the view FULL.
+        """
 
     def __init__(
         self,
@@ -318,8 +400,8 @@ Global___JobError: _TypeAlias = JobError  # noqa: Y015
 @_typing.final
 class JobTransition(_message.Message):
     """One change of a job's state. Creation is not a transition; the first one is
-    QUEUED -> PROCESSING. Transitions are append-only and are deleted only with
-    their job.
+    QUEUED -> PROCESSING, also of a job that ends without a start. Transitions are
+    append-only and are deleted only with their job.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -371,3 +453,57 @@ class JobTransition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobTransition: _TypeAlias = JobTransition  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One attempt to run a job, by one worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """1 for the first, and so on; see Job.attempt."""
+    worker_id: _builtins.str
+    """The worker that held the job. Empty if it sent no id."""
+    outcome: Global___AttemptOutcome.ValueType
+    """How it ended. Unspecified while the worker holds the job."""
+    progress: _builtins.int
+    """The progress that it reached, 0 to 100."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started, by the database server's clock."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Unset while the worker holds the job."""
+
+    @_builtins.property
+    def error(self) -> Global___JobError:
+        """Why it ended, without `details`. Unset if it was released, if it completed
+        the job, and while the worker holds the job.
+        """
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        error: Global___JobError | None = ...,
+        progress: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "number", b"number", "outcome", b"outcome", "progress", b"progress", "start_time", b"start_time", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015

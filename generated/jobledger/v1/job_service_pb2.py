@@ -29,13 +29,14 @@ from jobledger.v1 import asset_pb2 as jobledger_dot_v1_dot_asset__pb2
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/job_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\x8b\x03\n\x10\x43reateJobRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.jobledger.v1.CreateJobRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x30\n\rqueue_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"[\n\x16\x42\x61tchCreateJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x08requests\x18\x02 \x03(\x0b\x32\x1e.jobledger.v1.CreateJobRequest\":\n\x17\x42\x61tchCreateJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\"0\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xd8\x02\n\x0fListJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32).jobledger.v1.ListJobsRequest.LabelsEntry\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rafter_version\x18\x03 \x01(\x03\"w\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x11\n\theartbeat\x18\x03 \x01(\x08\"\xb7\x01\n\x10WatchJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.jobledger.v1.WatchJobsRequest.LabelsEntry\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x11WatchJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.jobledger.v1.JobChange\x12\x0e\n\x06synced\x18\x02 \x01(\x08\x12\x11\n\theartbeat\x18\x03 \x01(\x08\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"n\n\tJobChange\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"C\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"3\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"[\n\x11ListAssetsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x12ListAssetsResponse\x12#\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x16ListTransitionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x17ListTransitionsResponse\x12\x30\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb4\x06\n\nJobService\x12L\n\tCreateJob\x12\x1e.jobledger.v1.CreateJobRequest\x1a\x1f.jobledger.v1.CreateJobResponse\x12^\n\x0f\x42\x61tchCreateJobs\x12$.jobledger.v1.BatchCreateJobsRequest\x1a%.jobledger.v1.BatchCreateJobsResponse\x12\x43\n\x06GetJob\x12\x1b.jobledger.v1.GetJobRequest\x1a\x1c.jobledger.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.jobledger.v1.ListJobsRequest\x1a\x1e.jobledger.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.jobledger.v1.WatchJobRequest\x1a\x1e.jobledger.v1.WatchJobResponse0\x01\x12N\n\tWatchJobs\x12\x1e.jobledger.v1.WatchJobsRequest\x1a\x1f.jobledger.v1.WatchJobsResponse0\x01\x12L\n\tCancelJob\x12\x1e.jobledger.v1.CancelJobRequest\x1a\x1f.jobledger.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.jobledger.v1.DeleteJobRequest\x1a\x1f.jobledger.v1.DeleteJobResponse\x12O\n\nListAssets\x12\x1f.jobledger.v1.ListAssetsRequest\x1a .jobledger.v1.ListAssetsResponse\x12^\n\x0fListTransitions\x12$.jobledger.v1.ListTransitionsRequest\x1a%.jobledger.v1.ListTransitionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/job_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\x8b\x03\n\x10\x43reateJobRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.jobledger.v1.CreateJobRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x30\n\rqueue_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"[\n\x16\x42\x61tchCreateJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x08requests\x18\x02 \x03(\x0b\x32\x1e.jobledger.v1.CreateJobRequest\":\n\x17\x42\x61tchCreateJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\"U\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12#\n\x04view\x18\x03 \x01(\x0e\x32\x15.jobledger.v1.JobView\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\\\n\x13\x42\x61tchGetJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07job_ids\x18\x02 \x03(\t\x12#\n\x04view\x18\x03 \x01(\x0e\x32\x15.jobledger.v1.JobView\"P\n\x14\x42\x61tchGetJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\x12\x17\n\x0fmissing_job_ids\x18\x02 \x03(\t\"\xfd\x02\n\x0fListJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32).jobledger.v1.ListJobsRequest.LabelsEntry\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12#\n\x04view\x18\t \x01(\x0e\x32\x15.jobledger.v1.JobView\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rafter_version\x18\x03 \x01(\x03\x12#\n\x04view\x18\x04 \x01(\x0e\x32\x15.jobledger.v1.JobView\"w\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x11\n\theartbeat\x18\x03 \x01(\x08\"\xed\x01\n\x10WatchJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.jobledger.v1.WatchJobsRequest.LabelsEntry\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x0f\n\x07job_ids\x18\x05 \x03(\t\x12#\n\x04view\x18\x06 \x01(\x0e\x32\x15.jobledger.v1.JobView\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\x11WatchJobsResponse\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.jobledger.v1.JobChange\x12\x0e\n\x06synced\x18\x02 \x01(\x08\x12\x11\n\theartbeat\x18\x03 \x01(\x08\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"n\n\tJobChange\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"C\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"3\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"[\n\x11ListAssetsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x12ListAssetsResponse\x12#\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x16ListTransitionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x17ListTransitionsResponse\x12\x30\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x13ListAttemptsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x14ListAttemptsResponse\x12\'\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Attempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe2\x07\n\nJobService\x12L\n\tCreateJob\x12\x1e.jobledger.v1.CreateJobRequest\x1a\x1f.jobledger.v1.CreateJobResponse\x12^\n\x0f\x42\x61tchCreateJobs\x12$.jobledger.v1.BatchCreateJobsRequest\x1a%.jobledger.v1.BatchCreateJobsResponse\x12\x43\n\x06GetJob\x12\x1b.jobledger.v1.GetJobRequest\x1a\x1c.jobledger.v1.GetJobResponse\x12U\n\x0c\x42\x61tchGetJobs\x12!.jobledger.v1.BatchGetJobsRequest\x1a\".jobledger.v1.BatchGetJobsResponse\x12I\n\x08ListJobs\x12\x1d.jobledger.v1.ListJobsRequest\x1a\x1e.jobledger.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.jobledger.v1.WatchJobRequest\x1a\x1e.jobledger.v1.WatchJobResponse0\x01\x12N\n\tWatchJobs\x12\x1e.jobledger.v1.WatchJobsRequest\x1a\x1f.jobledger.v1.WatchJobsResponse0\x01\x12L\n\tCancelJob\x12\x1e.jobledger.v1.CancelJobRequest\x1a\x1f.jobledger.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.jobledger.v1.DeleteJobRequest\x1a\x1f.jobledger.v1.DeleteJobResponse\x12O\n\nListAssets\x12\x1f.jobledger.v1.ListAssetsRequest\x1a .jobledger.v1.ListAssetsResponse\x12^\n\x0fListTransitions\x12$.jobledger.v1.ListTransitionsRequest\x1a%.jobledger.v1.ListTransitionsResponse\x12U\n\x0cListAttempts\x12!.jobledger.v1.ListAttemptsRequest\x1a\".jobledger.v1.ListAttemptsResponseB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jobledger.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014jobledger.v1P\001Z\030jobledger/v1;jobledgerv1\252\002\014Jobledger.V1'
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
@@ -53,43 +54,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHCREATEJOBSRESPONSE']._serialized_start=737
   _globals['_BATCHCREATEJOBSRESPONSE']._serialized_end=795
   _globals['_GETJOBREQUEST']._serialized_start=797
-  _globals['_GETJOBREQUEST']._serialized_end=845
-  _globals['_GETJOBRESPONSE']._serialized_start=847
-  _globals['_GETJOBRESPONSE']._serialized_end=895
-  _globals['_LISTJOBSREQUEST']._serialized_start=898
-  _globals['_LISTJOBSREQUEST']._serialized_end=1242
+  _globals['_GETJOBREQUEST']._serialized_end=882
+  _globals['_GETJOBRESPONSE']._serialized_start=884
+  _globals['_GETJOBRESPONSE']._serialized_end=932
+  _globals['_BATCHGETJOBSREQUEST']._serialized_start=934
+  _globals['_BATCHGETJOBSREQUEST']._serialized_end=1026
+  _globals['_BATCHGETJOBSRESPONSE']._serialized_start=1028
+  _globals['_BATCHGETJOBSRESPONSE']._serialized_end=1108
+  _globals['_LISTJOBSREQUEST']._serialized_start=1111
+  _globals['_LISTJOBSREQUEST']._serialized_end=1492
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=544
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=589
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1244
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1320
-  _globals['_WATCHJOBREQUEST']._serialized_start=1322
-  _globals['_WATCHJOBREQUEST']._serialized_end=1395
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1397
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1516
-  _globals['_WATCHJOBSREQUEST']._serialized_start=1519
-  _globals['_WATCHJOBSREQUEST']._serialized_end=1702
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1494
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1570
+  _globals['_WATCHJOBREQUEST']._serialized_start=1572
+  _globals['_WATCHJOBREQUEST']._serialized_end=1682
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1684
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1803
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1806
+  _globals['_WATCHJOBSREQUEST']._serialized_end=2043
   _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_start=544
   _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_end=589
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=1704
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=1822
-  _globals['_JOBCHANGE']._serialized_start=1824
-  _globals['_JOBCHANGE']._serialized_end=1934
-  _globals['_CANCELJOBREQUEST']._serialized_start=1936
-  _globals['_CANCELJOBREQUEST']._serialized_end=2003
-  _globals['_CANCELJOBRESPONSE']._serialized_start=2005
-  _globals['_CANCELJOBRESPONSE']._serialized_end=2056
-  _globals['_DELETEJOBREQUEST']._serialized_start=2058
-  _globals['_DELETEJOBREQUEST']._serialized_end=2109
-  _globals['_DELETEJOBRESPONSE']._serialized_start=2111
-  _globals['_DELETEJOBRESPONSE']._serialized_end=2130
-  _globals['_LISTASSETSREQUEST']._serialized_start=2132
-  _globals['_LISTASSETSREQUEST']._serialized_end=2223
-  _globals['_LISTASSETSRESPONSE']._serialized_start=2225
-  _globals['_LISTASSETSRESPONSE']._serialized_end=2307
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=2309
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=2405
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=2407
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=2507
-  _globals['_JOBSERVICE']._serialized_start=2510
-  _globals['_JOBSERVICE']._serialized_end=3330
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=2045
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=2163
+  _globals['_JOBCHANGE']._serialized_start=2165
+  _globals['_JOBCHANGE']._serialized_end=2275
+  _globals['_CANCELJOBREQUEST']._serialized_start=2277
+  _globals['_CANCELJOBREQUEST']._serialized_end=2344
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2346
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2397
+  _globals['_DELETEJOBREQUEST']._serialized_start=2399
+  _globals['_DELETEJOBREQUEST']._serialized_end=2450
+  _globals['_DELETEJOBRESPONSE']._serialized_start=2452
+  _globals['_DELETEJOBRESPONSE']._serialized_end=2471
+  _globals['_LISTASSETSREQUEST']._serialized_start=2473
+  _globals['_LISTASSETSREQUEST']._serialized_end=2564
+  _globals['_LISTASSETSRESPONSE']._serialized_start=2566
+  _globals['_LISTASSETSRESPONSE']._serialized_end=2648
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=2650
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=2746
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=2748
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=2848
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=2850
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=2943
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=2945
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=3033
+  _globals['_JOBSERVICE']._serialized_start=3036
+  _globals['_JOBSERVICE']._serialized_end=4030
 # @@protoc_insertion_point(module_scope)

@@ -204,19 +204,23 @@ class GetJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
+    view: _job_pb2.JobView.ValueType
+    """How much of the job. Default: FULL."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
+        view: _job_pb2.JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,6 +249,68 @@ class GetJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetJobsRequest(_message.Message):
+    """A request for some jobs of one owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner of all. Required."""
+    view: _job_pb2.JobView.ValueType
+    """How much of the jobs. Default: BASIC."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs, 1 to 1000 ids, each once."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        view: _job_pb2.JobView.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetJobsRequest: _TypeAlias = BatchGetJobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetJobsResponse(_message.Message):
+    """Some jobs of one owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    MISSING_JOB_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """The jobs that the owner has, in the order of the request."""
+
+    @_builtins.property
+    def missing_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The other ids of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+        missing_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "missing_job_ids", b"missing_job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetJobsResponse: _TypeAlias = BatchGetJobsResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
@@ -280,22 +346,26 @@ class ListJobsRequest(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
     it.
     """
     page_size: _builtins.int
-    """The number of jobs at most, 0 to 1000; 0 means 50. A page may have fewer,
-    or none, even if more follow: a page is limited to 3 MiB, and a call scans
-    a limited number of jobs, whether or not they match the filters. Only an
-    empty `next_page_token` means that nothing follows.
+    """The number of jobs at most, 0 or more; 0 means 50, and more than 1000 means
+    1000. A page may have fewer, or none, even if more follow: a page is limited
+    to 3 MiB, and a call scans a limited number of jobs, whether or not they
+    match the filters. Only an empty `next_page_token` means that nothing
+    follows.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page. All other fields except
-    `page_size` must be the same as for that page. Default: empty, the first
-    page.
+    `page_size` and `view` must be the same as for that page. Default: empty,
+    the first page.
     """
+    view: _job_pb2.JobView.ValueType
+    """How much of the jobs. Default: BASIC."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """Only jobs in one of these states. Default: all."""
@@ -327,10 +397,11 @@ class ListJobsRequest(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        view: _job_pb2.JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "job_types", b"job_types", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "job_types", b"job_types", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,6 +444,7 @@ class WatchJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     user_id: _builtins.str
@@ -382,16 +454,19 @@ class WatchJobRequest(_message.Message):
     more. The first message then has only the transitions after it. Default: 0,
     all transitions.
     """
+    view: _job_pb2.JobView.ValueType
+    """How much of the job. Default: FULL."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         after_version: _builtins.int = ...,
+        view: _job_pb2.JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "job_id", b"job_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "job_id", b"job_id", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -468,6 +543,8 @@ class WatchJobsRequest(_message.Message):
     JOB_TYPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
@@ -478,6 +555,11 @@ class WatchJobsRequest(_message.Message):
     the same filters. Default: empty, start with the jobs that are not
     terminal.
     """
+    view: _job_pb2.JobView.ValueType
+    """How much of the jobs. In the view FULL a job has its payloads in the list of
+    jobs that the stream begins with, at its creation and at its transitions,
+    but not in other changes, nor if it was deleted meanwhile. Default: BASIC.
+    """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only jobs of one of these types, at most 100. Default: all."""
@@ -486,6 +568,10 @@ class WatchJobsRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only jobs with all of these labels. Default: all."""
 
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these jobs, at most 1000 ids. Default: all."""
+
     def __init__(
         self,
         *,
@@ -493,10 +579,12 @@ class WatchJobsRequest(_message.Message):
         job_types: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         resume_token: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        view: _job_pb2.JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "labels", b"labels", "resume_token", b"resume_token", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids", "job_types", b"job_types", "labels", b"labels", "resume_token", b"resume_token", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,8 +789,8 @@ class ListAssetsRequest(_message.Message):
     user_id: _builtins.str
     """Its owner. Required."""
     page_size: _builtins.int
-    """The number of assets at most, 0 to 1000; 0 means 50. See
-    ListJobsRequest.page_size.
+    """The number of assets at most, 0 or more; 0 means 50, and more than 1000
+    means 1000. See ListJobsRequest.page_size.
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page. Default: empty, the first page."""
@@ -765,7 +853,9 @@ class ListTransitionsRequest(_message.Message):
     user_id: _builtins.str
     """Its owner. Required."""
     page_size: _builtins.int
-    """The number of transitions at most, 0 to 1000; 0 means 50."""
+    """The number of transitions at most, 0 or more; 0 means 50, and more than 1000
+    means 1000.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page. Default: empty, the first page."""
     def __init__(
@@ -811,3 +901,67 @@ class ListTransitionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTransitionsResponse: _TypeAlias = ListTransitionsResponse  # noqa: Y015
+
+@_typing.final
+class ListAttemptsRequest(_message.Message):
+    """A request for a page of a job's attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    user_id: _builtins.str
+    """Its owner. Required."""
+    page_size: _builtins.int
+    """The number of attempts at most, 0 or more; 0 means 50, and more than 1000
+    means 1000.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page. Default: empty, the first page."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsRequest: _TypeAlias = ListAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListAttemptsResponse(_message.Message):
+    """A page of attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page. Empty on the last page."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Attempt]:
+        """The attempts, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[_job_pb2.Attempt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015

@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class JobServiceStub(object):
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -51,6 +53,11 @@ class JobServiceStub(object):
                 '/jobledger.v1.JobService/GetJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.GetJobResponse.FromString,
+                _registered_method=True)
+        self.BatchGetJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/BatchGetJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsResponse.FromString,
                 _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/jobledger.v1.JobService/ListJobs',
@@ -87,10 +94,17 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListTransitionsRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListTransitionsResponse.FromString,
                 _registered_method=True)
+        self.ListAttempts = channel.unary_unary(
+                '/jobledger.v1.JobService/ListAttempts',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -123,6 +137,14 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetJobs(self, request, context):
+        """Reads up to 1000 jobs of one owner. Errors: INVALID_FIELD; LIMIT_EXCEEDED if
+        they take more than 3 MiB, which jobs in the view FULL may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobs(self, request, context):
         """Lists an owner's jobs, newest first. A page may be short or empty although
         more follow: read on until `next_page_token` is empty. Errors:
@@ -134,9 +156,12 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Watches one job until its terminal state. Sends the whole job at once, then
-        a message for each change. After the message with the terminal state the
-        stream ends with OK. It never ends with OK otherwise.
+        """Watches one job until its terminal state. Sends the job at once, then a
+        message for each change. After the message with the terminal state the
+        stream ends with OK. It never ends with OK otherwise. In the view FULL the
+        first message has the `parameters`, and the last one has the `result` and
+        the `error.details`, unless the job was deleted at once; those between have
+        neither.
 
         Reliable: every transition is delivered, and so is the terminal state, for
         as long as the job exists. Ordered and unique: `job.version` strictly
@@ -154,20 +179,20 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Watches many jobs: those of one owner or of all, of some types or with some
-        labels. First sends the matching jobs that are not terminal, then a message
-        with `synced`, then each change in commit order, including deletions. A
-        message has all changes that are ready; none waits for another. The stream
-        does not end by itself.
+        """Watches many jobs: those of one owner or of all, of some types, with some
+        labels or with some ids. First sends the matching jobs that are not
+        terminal, then a message with `synced`, then each change in commit order,
+        including deletions. A message has all changes that are ready; none waits
+        for another. The stream does not end by itself.
 
         Each message has a `resume_token`. A stream that starts with one continues
         after that message, on any server of the same database and across restarts:
-        no transition, terminal state or deletion is lost, and none is delivered
-        twice. Ordered and unique: `job.version` strictly increases along the
-        changes of one job. Conflating, if the client falls behind: progress
-        between two changes of a job may be skipped, transitions and the newest
-        state never are. The service keeps no queue for a slow client and does not
-        disconnect it.
+        no transition, terminal state or deletion is lost, also of jobs that were
+        deleted meanwhile, and none is delivered twice. Ordered and unique:
+        `job.version` strictly increases along the changes of one job. Conflating,
+        if the client falls behind: progress between two changes of a job may be
+        skipped, transitions and the newest state never are. The service keeps no
+        queue for a slow client and does not disconnect it.
 
         Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
         another database or of another request; RESUME_TOKEN_EXPIRED;
@@ -183,11 +208,11 @@ class JobServiceServicer(object):
     def CancelJob(self, request, context):
         """Requests cancellation. A job that no worker holds becomes FAILED at once,
         with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
-        worker learns of it in the answer to its next report, and finishes the job
-        in any terminal state. If it has not after 30 seconds, the service fails
-        the job with CANCELLED. A job that is terminal or was cancelled before is
-        returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
-        JOB_NOT_FOUND.
+        worker learns of it in the answer to its next report, and releases the job,
+        which then becomes FAILED with CANCELLED, or finishes it in any terminal
+        state. If it has not after 30 seconds, the service fails the job with
+        CANCELLED. A job that is terminal or was cancelled before is returned
+        unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +243,14 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAttempts(self, request, context):
+        """Lists the attempts of one job, oldest first: also that which runs. Errors:
+        INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -235,6 +268,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.GetJobResponse.SerializeToString,
+            ),
+            'BatchGetJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -271,6 +309,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListTransitionsRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.ListTransitionsResponse.SerializeToString,
             ),
+            'ListAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttempts,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'jobledger.v1.JobService', rpc_method_handlers)
@@ -281,6 +324,8 @@ def add_JobServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class JobService(object):
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -356,6 +401,33 @@ class JobService(object):
             '/jobledger.v1.JobService/GetJob',
             jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/BatchGetJobs',
+            jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.BatchGetJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -545,6 +617,33 @@ class JobService(object):
             '/jobledger.v1.JobService/ListTransitions',
             jobledger_dot_v1_dot_job__service__pb2.ListTransitionsRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.ListTransitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/ListAttempts',
+            jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

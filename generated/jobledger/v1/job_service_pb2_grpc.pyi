@@ -28,6 +28,8 @@ GRPC_VERSION: str
 
 class JobServiceStub:
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -51,6 +53,10 @@ class JobServiceStub:
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
+    BatchGetJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]
+    """Reads up to 1000 jobs of one owner. Errors: INVALID_FIELD; LIMIT_EXCEEDED if
+    they take more than 3 MiB, which jobs in the view FULL may.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Lists an owner's jobs, newest first. A page may be short or empty although
     more follow: read on until `next_page_token` is empty. Errors:
@@ -58,9 +64,12 @@ class JobServiceStub:
     took too long.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
-    """Watches one job until its terminal state. Sends the whole job at once, then
-    a message for each change. After the message with the terminal state the
-    stream ends with OK. It never ends with OK otherwise.
+    """Watches one job until its terminal state. Sends the job at once, then a
+    message for each change. After the message with the terminal state the
+    stream ends with OK. It never ends with OK otherwise. In the view FULL the
+    first message has the `parameters`, and the last one has the `result` and
+    the `error.details`, unless the job was deleted at once; those between have
+    neither.
 
     Reliable: every transition is delivered, and so is the terminal state, for
     as long as the job exists. Ordered and unique: `job.version` strictly
@@ -74,20 +83,20 @@ class JobServiceStub:
     reaches its maximum age and the client should reconnect.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Watches many jobs: those of one owner or of all, of some types or with some
-    labels. First sends the matching jobs that are not terminal, then a message
-    with `synced`, then each change in commit order, including deletions. A
-    message has all changes that are ready; none waits for another. The stream
-    does not end by itself.
+    """Watches many jobs: those of one owner or of all, of some types, with some
+    labels or with some ids. First sends the matching jobs that are not
+    terminal, then a message with `synced`, then each change in commit order,
+    including deletions. A message has all changes that are ready; none waits
+    for another. The stream does not end by itself.
 
     Each message has a `resume_token`. A stream that starts with one continues
     after that message, on any server of the same database and across restarts:
-    no transition, terminal state or deletion is lost, and none is delivered
-    twice. Ordered and unique: `job.version` strictly increases along the
-    changes of one job. Conflating, if the client falls behind: progress
-    between two changes of a job may be skipped, transitions and the newest
-    state never are. The service keeps no queue for a slow client and does not
-    disconnect it.
+    no transition, terminal state or deletion is lost, also of jobs that were
+    deleted meanwhile, and none is delivered twice. Ordered and unique:
+    `job.version` strictly increases along the changes of one job. Conflating,
+    if the client falls behind: progress between two changes of a job may be
+    skipped, transitions and the newest state never are. The service keeps no
+    queue for a slow client and does not disconnect it.
 
     Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
     another database or of another request; RESUME_TOKEN_EXPIRED;
@@ -99,11 +108,11 @@ class JobServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Requests cancellation. A job that no worker holds becomes FAILED at once,
     with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
-    worker learns of it in the answer to its next report, and finishes the job
-    in any terminal state. If it has not after 30 seconds, the service fails
-    the job with CANCELLED. A job that is terminal or was cancelled before is
-    returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
-    JOB_NOT_FOUND.
+    worker learns of it in the answer to its next report, and releases the job,
+    which then becomes FAILED with CANCELLED, or finishes it in any terminal
+    state. If it has not after 30 seconds, the service fails the job with
+    CANCELLED. A job that is terminal or was cancelled before is returned
+    unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
     """Deletes a terminal job with its linked assets and its transitions. Errors:
@@ -118,10 +127,16 @@ class JobServiceStub:
     """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
+    ListAttempts: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAttemptsRequest, _job_service_pb2.ListAttemptsResponse]
+    """Lists the attempts of one job, oldest first: also that which runs. Errors:
+    INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -142,6 +157,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
+    BatchGetJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]  # type: ignore[assignment]
+    """Reads up to 1000 jobs of one owner. Errors: INVALID_FIELD; LIMIT_EXCEEDED if
+    they take more than 3 MiB, which jobs in the view FULL may.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists an owner's jobs, newest first. A page may be short or empty although
     more follow: read on until `next_page_token` is empty. Errors:
@@ -149,9 +168,12 @@ class JobServiceAsyncStub(JobServiceStub):
     took too long.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Watches one job until its terminal state. Sends the whole job at once, then
-    a message for each change. After the message with the terminal state the
-    stream ends with OK. It never ends with OK otherwise.
+    """Watches one job until its terminal state. Sends the job at once, then a
+    message for each change. After the message with the terminal state the
+    stream ends with OK. It never ends with OK otherwise. In the view FULL the
+    first message has the `parameters`, and the last one has the `result` and
+    the `error.details`, unless the job was deleted at once; those between have
+    neither.
 
     Reliable: every transition is delivered, and so is the terminal state, for
     as long as the job exists. Ordered and unique: `job.version` strictly
@@ -165,20 +187,20 @@ class JobServiceAsyncStub(JobServiceStub):
     reaches its maximum age and the client should reconnect.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Watches many jobs: those of one owner or of all, of some types or with some
-    labels. First sends the matching jobs that are not terminal, then a message
-    with `synced`, then each change in commit order, including deletions. A
-    message has all changes that are ready; none waits for another. The stream
-    does not end by itself.
+    """Watches many jobs: those of one owner or of all, of some types, with some
+    labels or with some ids. First sends the matching jobs that are not
+    terminal, then a message with `synced`, then each change in commit order,
+    including deletions. A message has all changes that are ready; none waits
+    for another. The stream does not end by itself.
 
     Each message has a `resume_token`. A stream that starts with one continues
     after that message, on any server of the same database and across restarts:
-    no transition, terminal state or deletion is lost, and none is delivered
-    twice. Ordered and unique: `job.version` strictly increases along the
-    changes of one job. Conflating, if the client falls behind: progress
-    between two changes of a job may be skipped, transitions and the newest
-    state never are. The service keeps no queue for a slow client and does not
-    disconnect it.
+    no transition, terminal state or deletion is lost, also of jobs that were
+    deleted meanwhile, and none is delivered twice. Ordered and unique:
+    `job.version` strictly increases along the changes of one job. Conflating,
+    if the client falls behind: progress between two changes of a job may be
+    skipped, transitions and the newest state never are. The service keeps no
+    queue for a slow client and does not disconnect it.
 
     Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
     another database or of another request; RESUME_TOKEN_EXPIRED;
@@ -190,11 +212,11 @@ class JobServiceAsyncStub(JobServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Requests cancellation. A job that no worker holds becomes FAILED at once,
     with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
-    worker learns of it in the answer to its next report, and finishes the job
-    in any terminal state. If it has not after 30 seconds, the service fails
-    the job with CANCELLED. A job that is terminal or was cancelled before is
-    returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
-    JOB_NOT_FOUND.
+    worker learns of it in the answer to its next report, and releases the job,
+    which then becomes FAILED with CANCELLED, or finishes it in any terminal
+    state. If it has not after 30 seconds, the service fails the job with
+    CANCELLED. A job that is terminal or was cancelled before is returned
+    unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a terminal job with its linked assets and its transitions. Errors:
@@ -209,9 +231,15 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
+    ListAttempts: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAttemptsRequest, _job_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
+    """Lists the attempts of one job, oldest first: also that which runs. Errors:
+    INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Answers to writes have the job in the view BASIC.
+
     Every call names the owner. The answer for another owner's job is exactly
     that for a job that does not exist. Errors are described in ErrorReason.
     """
@@ -250,6 +278,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def BatchGetJobs(
+        self,
+        request: _job_service_pb2.BatchGetJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.BatchGetJobsResponse, _abc.Awaitable[_job_service_pb2.BatchGetJobsResponse]]:
+        """Reads up to 1000 jobs of one owner. Errors: INVALID_FIELD; LIMIT_EXCEEDED if
+        they take more than 3 MiB, which jobs in the view FULL may.
+        """
+
+    @_abc_1.abstractmethod
     def ListJobs(
         self,
         request: _job_service_pb2.ListJobsRequest,
@@ -267,9 +305,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
-        """Watches one job until its terminal state. Sends the whole job at once, then
-        a message for each change. After the message with the terminal state the
-        stream ends with OK. It never ends with OK otherwise.
+        """Watches one job until its terminal state. Sends the job at once, then a
+        message for each change. After the message with the terminal state the
+        stream ends with OK. It never ends with OK otherwise. In the view FULL the
+        first message has the `parameters`, and the last one has the `result` and
+        the `error.details`, unless the job was deleted at once; those between have
+        neither.
 
         Reliable: every transition is delivered, and so is the terminal state, for
         as long as the job exists. Ordered and unique: `job.version` strictly
@@ -289,20 +330,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Watches many jobs: those of one owner or of all, of some types or with some
-        labels. First sends the matching jobs that are not terminal, then a message
-        with `synced`, then each change in commit order, including deletions. A
-        message has all changes that are ready; none waits for another. The stream
-        does not end by itself.
+        """Watches many jobs: those of one owner or of all, of some types, with some
+        labels or with some ids. First sends the matching jobs that are not
+        terminal, then a message with `synced`, then each change in commit order,
+        including deletions. A message has all changes that are ready; none waits
+        for another. The stream does not end by itself.
 
         Each message has a `resume_token`. A stream that starts with one continues
         after that message, on any server of the same database and across restarts:
-        no transition, terminal state or deletion is lost, and none is delivered
-        twice. Ordered and unique: `job.version` strictly increases along the
-        changes of one job. Conflating, if the client falls behind: progress
-        between two changes of a job may be skipped, transitions and the newest
-        state never are. The service keeps no queue for a slow client and does not
-        disconnect it.
+        no transition, terminal state or deletion is lost, also of jobs that were
+        deleted meanwhile, and none is delivered twice. Ordered and unique:
+        `job.version` strictly increases along the changes of one job. Conflating,
+        if the client falls behind: progress between two changes of a job may be
+        skipped, transitions and the newest state never are. The service keeps no
+        queue for a slow client and does not disconnect it.
 
         Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
         another database or of another request; RESUME_TOKEN_EXPIRED;
@@ -320,11 +361,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Requests cancellation. A job that no worker holds becomes FAILED at once,
         with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
-        worker learns of it in the answer to its next report, and finishes the job
-        in any terminal state. If it has not after 30 seconds, the service fails
-        the job with CANCELLED. A job that is terminal or was cancelled before is
-        returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
-        JOB_NOT_FOUND.
+        worker learns of it in the answer to its next report, and releases the job,
+        which then becomes FAILED with CANCELLED, or finishes it in any terminal
+        state. If it has not after 30 seconds, the service fails the job with
+        CANCELLED. A job that is terminal or was cancelled before is returned
+        unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -356,6 +397,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.ListTransitionsResponse, _abc.Awaitable[_job_service_pb2.ListTransitionsResponse]]:
         """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
         INVALID_TOKEN, JOB_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAttempts(
+        self,
+        request: _job_service_pb2.ListAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListAttemptsResponse, _abc.Awaitable[_job_service_pb2.ListAttemptsResponse]]:
+        """Lists the attempts of one job, oldest first: also that which runs. Errors:
+        INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -119,25 +119,32 @@ class TransitionJobRequest(_message.Message):
     ASSETS_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     target_status: _job_pb2.JobStatus.ValueType
     """The new state. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. For terminal states this or `any_attempt` is required;
+    invalid for PROCESSING, which begins the next attempt.
+    """
     expected_version: _builtins.int
     """The call is refused with VERSION_MISMATCH if the job has another version.
     Default: any version.
     """
     progress: _builtins.int
     """Percent done, 0 to 100. Default: unchanged. COMPLETED and PARTIAL set 100.
-    A value lower than the current one changes nothing.
+    If it is lower than the current one, that stays.
     """
     progress_message: _builtins.str
     """See Job.progress_message. Default: unchanged."""
     worker_id: _builtins.str
     """The worker's id, chosen by itself: at most 128 characters without control
     characters. A start sets Job.worker_id. Default: empty.
+    """
+    any_attempt: _builtins.bool
+    """True to finish the job whatever its attempt. Invalid with an `attempt`, and
+    for PROCESSING.
     """
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
@@ -150,7 +157,7 @@ class TransitionJobRequest(_message.Message):
         """
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000, linked in the same transaction. Terminal
         states only: use CreateAsset before.
         """
@@ -158,7 +165,7 @@ class TransitionJobRequest(_message.Message):
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long the lease lasts, and how long each report renews it for: 5 seconds
-        to 24 hours. PROCESSING only. Default: 1 hour at a start, else unchanged.
+        to 24 hours. PROCESSING only. Default: 1 hour.
         """
 
     def __init__(
@@ -172,13 +179,14 @@ class TransitionJobRequest(_message.Message):
         progress_message: _builtins.str | None = ...,
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
         worker_id: _builtins.str = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -233,14 +241,19 @@ class UpdateProgressRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. This or `any_attempt` is required."""
     progress: _builtins.int
-    """Percent done, 0 to 100. Default: unchanged."""
+    """Percent done, 0 to 100. Default: unchanged. If it is lower than the current
+    one, that stays.
+    """
     progress_message: _builtins.str
     """See Job.progress_message. Default: unchanged."""
+    any_attempt: _builtins.bool
+    """True to report on the job whatever its attempt. Invalid with an `attempt`."""
     def __init__(
         self,
         *,
@@ -248,10 +261,11 @@ class UpdateProgressRequest(_message.Message):
         attempt: _builtins.int | None = ...,
         progress: _builtins.int | None = ...,
         progress_message: _builtins.str | None = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "attempt", b"attempt", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -278,12 +292,11 @@ class UpdateProgressResponse(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     applied: _builtins.bool
-    """False if the report was late: its progress is lower than the current one,
-    or the job is terminal. Then the job is unchanged, and its lease is not
-    renewed.
-    """
+    """False if the job is terminal: it is unchanged."""
     cancel_requested: _builtins.bool
-    """True if cancellation was requested: clean up and finish the job."""
+    """True if cancellation was requested: clean up, then release or finish the
+    job.
+    """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""
@@ -540,7 +553,9 @@ class ProgressUpdate(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     progress: _builtins.int
-    """Percent done, 0 to 100. Default: unchanged."""
+    """Percent done, 0 to 100. Default: unchanged. If it is lower than the current
+    one, that stays.
+    """
     progress_message: _builtins.str
     """See Job.progress_message. Default: unchanged."""
     def __init__(
@@ -578,13 +593,13 @@ class AssetUpdate(_message.Message):
     asset.
     """
     @_builtins.property
-    def asset(self) -> _asset_pb2.Asset:
+    def asset(self) -> _asset_pb2.NewAsset:
         """The asset. Required."""
 
     def __init__(
         self,
         *,
-        asset: _asset_pb2.Asset | None = ...,
+        asset: _asset_pb2.NewAsset | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset"]  # noqa: Y015
@@ -620,7 +635,7 @@ class FinishUpdate(_message.Message):
         """
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000, linked in the same transaction."""
 
     def __init__(
@@ -629,7 +644,7 @@ class FinishUpdate(_message.Message):
         status: _job_pb2.JobStatus.ValueType = ...,
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -716,8 +731,8 @@ class UpdateResult(_message.Message):
     version: _builtins.int
     """The job's version after the update. 0 if there is an `error`."""
     applied: _builtins.bool
-    """False if the update was a late progress report or there is an `error`. See
-    UpdateProgressResponse.applied.
+    """False if it was progress of a job that is terminal, or if there is an
+    `error`. See UpdateProgressResponse.applied.
     """
     @_builtins.property
     def asset(self) -> _asset_pb2.Asset:
@@ -762,8 +777,8 @@ class JobSignal(_message.Message):
     """The worker's attempt."""
     @_builtins.property
     def cancel_requested(self) -> Global___CancelRequested:
-        """Cancellation was requested: clean up and finish the job. The service
-        finishes it itself after 30 seconds.
+        """Cancellation was requested: clean up, then release or finish the job. The
+        service finishes it itself after 30 seconds.
         """
 
     @_builtins.property
@@ -890,16 +905,19 @@ class MarkCompletedRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. This or `any_attempt` is required."""
+    any_attempt: _builtins.bool
+    """True to finish the job whatever its attempt. Invalid with an `attempt`."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The result. Default: none. See Job.result."""
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000. Default: none."""
 
     def __init__(
@@ -908,11 +926,12 @@ class MarkCompletedRequest(_message.Message):
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
         result: _struct_pb2.Struct | None = ...,
-        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "assets", b"assets", "attempt", b"attempt", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -955,10 +974,13 @@ class MarkPartialRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. This or `any_attempt` is required."""
+    any_attempt: _builtins.bool
+    """True to finish the job whatever its attempt. Invalid with an `attempt`."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The partial result. Default: none. See Job.result."""
@@ -968,7 +990,7 @@ class MarkPartialRequest(_message.Message):
         """What is missing, and why. Default: none."""
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000. Default: none."""
 
     def __init__(
@@ -978,11 +1000,12 @@ class MarkPartialRequest(_message.Message):
         attempt: _builtins.int | None = ...,
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1025,10 +1048,13 @@ class MarkFailedRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. This or `any_attempt` is required."""
+    any_attempt: _builtins.bool
+    """True to finish the job whatever its attempt. Invalid with an `attempt`."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """What is known despite the failure. Default: none. See Job.result."""
@@ -1038,7 +1064,7 @@ class MarkFailedRequest(_message.Message):
         """The error. Required, with a message."""
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000. Default: none."""
 
     def __init__(
@@ -1048,11 +1074,12 @@ class MarkFailedRequest(_message.Message):
         attempt: _builtins.int | None = ...,
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1097,10 +1124,11 @@ class CreateAssetRequest(_message.Message):
     STORAGE_PATH_FIELD_NUMBER: _builtins.int
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
+    """The caller's attempt. This or `any_attempt` is required."""
     asset_type: _builtins.str
     """What it is. Required; see Asset.asset_type."""
     url: _builtins.str
@@ -1113,6 +1141,8 @@ class CreateAssetRequest(_message.Message):
     """Makes the call idempotent: 1 to 128 characters without control characters,
     unique for this job. Default: empty, each call links an asset.
     """
+    any_attempt: _builtins.bool
+    """True to link it whatever the job's attempt. Invalid with an `attempt`."""
     def __init__(
         self,
         *,
@@ -1123,10 +1153,11 @@ class CreateAssetRequest(_message.Message):
         storage_path: _builtins.str = ...,
         file_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        any_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "asset_type", b"asset_type", "attempt", b"attempt", "file_size", b"file_size", "job_id", b"job_id", "request_id", b"request_id", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "asset_type", b"asset_type", "attempt", b"attempt", "file_size", b"file_size", "job_id", b"job_id", "request_id", b"request_id", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015

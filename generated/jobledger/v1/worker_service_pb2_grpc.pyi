@@ -35,9 +35,14 @@ class WorkerServiceStub:
     LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
     goes without news; see Job.stall_timeout.
 
-    A request with an `attempt` is fenced: if it is not the job's current attempt,
-    or the job waits for another worker, the call is refused with LEASE_LOST and
-    changes nothing. A request without an `attempt` is not fenced.
+    Requests name the `attempt` that their worker runs, as a fence: if it is not
+    the job's current attempt, or the job waits for another worker, the call is
+    refused with LEASE_LOST and changes nothing. A caller that means the job
+    whatever its attempt, because only one worker ever runs it, sends
+    `any_attempt` instead.
+
+    Answers have the job in the view BASIC, except for claimed and pushed jobs,
+    which a worker needs in full.
     """
 
     @_typing.overload
@@ -56,9 +61,8 @@ class WorkerServiceStub:
     finishes it (COMPLETED, PARTIAL, FAILED).
 
     A retry of the call that finished a job, with the same content, returns the
-    job unchanged. A retry of a start is safe if it has a `worker_id` and
-    neither `attempt` nor `expected_version`. On a job that a worker holds,
-    PROCESSING with an `attempt` or `expected_version` is a progress update.
+    job unchanged. So does a retry of a start, if it has a `worker_id` and no
+    `expected_version`. A job that another worker holds is not started.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
     LEASE_LOST, VERSION_MISMATCH.
@@ -66,9 +70,10 @@ class WorkerServiceStub:
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
     """Reports progress of a PROCESSING job and renews its lease. With nothing new
     in `progress` and `progress_message` it is a heartbeat: it renews the lease
-    and changes nothing else, neither `version` nor `update_time`. A late report
-    (progress lower than the current one, or a terminal job) is not an error:
-    it changes nothing and returns the job with `applied` false. Safe to retry.
+    and changes nothing else, neither `version` nor `update_time`. Progress that
+    is lower than the current one is no error: the progress stays, the message
+    is taken. A report on a terminal job is no error either: it changes nothing
+    and returns the job with `applied` false. Safe to retry.
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
     not started, LEASE_LOST.
     """
@@ -150,9 +155,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
     goes without news; see Job.stall_timeout.
 
-    A request with an `attempt` is fenced: if it is not the job's current attempt,
-    or the job waits for another worker, the call is refused with LEASE_LOST and
-    changes nothing. A request without an `attempt` is not fenced.
+    Requests name the `attempt` that their worker runs, as a fence: if it is not
+    the job's current attempt, or the job waits for another worker, the call is
+    refused with LEASE_LOST and changes nothing. A caller that means the job
+    whatever its attempt, because only one worker ever runs it, sends
+    `any_attempt` instead.
+
+    Answers have the job in the view BASIC, except for claimed and pushed jobs,
+    which a worker needs in full.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -168,9 +178,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     finishes it (COMPLETED, PARTIAL, FAILED).
 
     A retry of the call that finished a job, with the same content, returns the
-    job unchanged. A retry of a start is safe if it has a `worker_id` and
-    neither `attempt` nor `expected_version`. On a job that a worker holds,
-    PROCESSING with an `attempt` or `expected_version` is a progress update.
+    job unchanged. So does a retry of a start, if it has a `worker_id` and no
+    `expected_version`. A job that another worker holds is not started.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
     LEASE_LOST, VERSION_MISMATCH.
@@ -178,9 +187,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
     """Reports progress of a PROCESSING job and renews its lease. With nothing new
     in `progress` and `progress_message` it is a heartbeat: it renews the lease
-    and changes nothing else, neither `version` nor `update_time`. A late report
-    (progress lower than the current one, or a terminal job) is not an error:
-    it changes nothing and returns the job with `applied` false. Safe to retry.
+    and changes nothing else, neither `version` nor `update_time`. Progress that
+    is lower than the current one is no error: the progress stays, the message
+    is taken. A report on a terminal job is no error either: it changes nothing
+    and returns the job with `applied` false. Safe to retry.
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
     not started, LEASE_LOST.
     """
@@ -261,9 +271,14 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
     goes without news; see Job.stall_timeout.
 
-    A request with an `attempt` is fenced: if it is not the job's current attempt,
-    or the job waits for another worker, the call is refused with LEASE_LOST and
-    changes nothing. A request without an `attempt` is not fenced.
+    Requests name the `attempt` that their worker runs, as a fence: if it is not
+    the job's current attempt, or the job waits for another worker, the call is
+    refused with LEASE_LOST and changes nothing. A caller that means the job
+    whatever its attempt, because only one worker ever runs it, sends
+    `any_attempt` instead.
+
+    Answers have the job in the view BASIC, except for claimed and pushed jobs,
+    which a worker needs in full.
     """
 
     @_abc_1.abstractmethod
@@ -289,9 +304,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         finishes it (COMPLETED, PARTIAL, FAILED).
 
         A retry of the call that finished a job, with the same content, returns the
-        job unchanged. A retry of a start is safe if it has a `worker_id` and
-        neither `attempt` nor `expected_version`. On a job that a worker holds,
-        PROCESSING with an `attempt` or `expected_version` is a progress update.
+        job unchanged. So does a retry of a start, if it has a `worker_id` and no
+        `expected_version`. A job that another worker holds is not started.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
         LEASE_LOST, VERSION_MISMATCH.
@@ -305,9 +319,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_service_pb2.UpdateProgressResponse, _abc.Awaitable[_worker_service_pb2.UpdateProgressResponse]]:
         """Reports progress of a PROCESSING job and renews its lease. With nothing new
         in `progress` and `progress_message` it is a heartbeat: it renews the lease
-        and changes nothing else, neither `version` nor `update_time`. A late report
-        (progress lower than the current one, or a terminal job) is not an error:
-        it changes nothing and returns the job with `applied` false. Safe to retry.
+        and changes nothing else, neither `version` nor `update_time`. Progress that
+        is lower than the current one is no error: the progress stays, the message
+        is taken. A report on a terminal job is no error either: it changes nothing
+        and returns the job with `applied` false. Safe to retry.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
         not started, LEASE_LOST.
         """

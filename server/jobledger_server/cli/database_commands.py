@@ -8,18 +8,22 @@ from jobledger_server.cli.options import database_options
 from jobledger_server.cli.running import run
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.schema import HEAD, require_head
+from jobledger_server.sql.schema import HEAD, require_supported
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
+from jobledger_server.telemetry.logs import logging_to_stderr
 
 
 @click.command()
 @database_options
 def migrate(database: str, **_: Any) -> None:
-    """Migrate a database to the newest schema. Safe to repeat, also while servers run."""
-    run(lambda: _migrate(database))
-    click.echo(f"the database is at revision {HEAD}")
+    """Migrate a database to this version's schema. Safe to repeat, also while servers run.
+
+    A newer database is not changed.
+    """
+    with logging_to_stderr("info"):
+        run(lambda: _migrate(database))
 
 
 async def _migrate(url: str) -> None:
@@ -28,9 +32,16 @@ async def _migrate(url: str) -> None:
         database = open_database(parsed, unlimited=True)
         try:
             await migrate_database(database)
-            await require_head(database)
+            revision = await require_supported(database)
         finally:
             await database.close()
+    if revision == HEAD:
+        click.echo(f"the database is at revision {HEAD}")
+    else:
+        click.echo(
+            f"the database is at revision {revision}, newer than this server's {HEAD}, which works"
+            " with it: nothing was changed"
+        )
 
 
 @click.command(name="void-tokens")
@@ -51,7 +62,7 @@ async def _void_tokens(url: str) -> None:
     with exclusive(parsed, create=False):
         database = open_database(parsed)
         try:
-            await require_head(database)
+            await require_supported(database)
             store = SqlStore(database)
             await store.renew_epoch((await store.feed_head()).epoch)
         finally:

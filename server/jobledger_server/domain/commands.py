@@ -65,6 +65,7 @@ class ChangeStatus(Struct, frozen=True, kw_only=True):
     progress_message: str | None = None
     result: Payload | None = None
     error: JobError | None = None
+    error_details: Payload | None = None
     assets: tuple[AssetLink, ...] = ()
     worker_id: str = ""
     lease_duration: Micros | None = None
@@ -78,14 +79,6 @@ class Report(Struct, frozen=True, kw_only=True):
     attempt: int | None = None
     progress: int | None = None
     progress_message: str | None = None
-    job_types: frozenset[str] | None = None
-
-
-class Renew(Struct, frozen=True, kw_only=True):
-    """Renew the lease of a running job. Of the job's content nothing is read or returned."""
-
-    job_id: JobId
-    attempt: int
     job_types: frozenset[str] | None = None
 
 

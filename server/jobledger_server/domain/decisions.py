@@ -37,7 +37,8 @@ from jobledger_server.domain.job import (
     Job,
     JobId,
     JobStatus,
-    Micros,
+    Payload,
+    Payloads,
 )
 from jobledger_server.domain.leases import cancel, check_attempt, expire, release
 from jobledger_server.domain.state_machine import (
@@ -54,15 +55,20 @@ NewId = Callable[[], str]
 """Returns a new UUIDv7, greater than the previous one."""
 
 
-def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
-    """Decide a creation; `existing` is the owner's job with the same request id, if any.
+Created = tuple[Job, Payload | None]
+"""A job and its parameters."""
+
+
+def create(found: Created | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
+    """Decide a creation; `found` is the owner's job with the same request id, if any.
 
     Raises RequestIdReused if that job was created with other content.
     """
-    if existing is not None:
+    if found is not None:
+        existing, parameters = found
         same = (
             existing.job_type == command.job_type
-            and existing.parameters == command.parameters
+            and parameters == command.parameters
             and existing.labels == command.labels
             and existing.max_attempts == command.max_attempts
             and existing.queue_timeout == command.queue_timeout
@@ -77,7 +83,7 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             id=JobId(new_id()),
             user_id=command.user_id,
             job_type=command.job_type,
-            parameters=command.parameters,
+            parameters_bytes=len(command.parameters or b""),
             labels=command.labels,
             request_id=command.request_id,
             traceparent=command.traceparent,
@@ -88,7 +94,8 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             run_timeout=command.run_timeout,
             create_time=now,
             update_time=now,
-        )
+        ),
+        payloads=Payloads(parameters=command.parameters),
     )
 
 
@@ -153,14 +160,14 @@ def _change_status(job: Job, command: ChangeStatus, now: Instant, new_id: NewId)
     if command.expected_version is not None and command.expected_version != job.version:
         raise VersionMismatch(job.id, job.version)
     if command.target is JobStatus.PROCESSING:
-        return _repeat_start(job, command, now) if job.leased else _start(job, command, now)
+        return _repeat_start(job, command) if job.leased else _start(job, command, now)
     if command.target not in TRANSITIONS[job.status]:
         raise illegal_transition(job, command.target.value)
     reported = _reported(job, command.progress, command.progress_message)
     decision = finish(
         reported,
         command.target,
-        result=command.result,
+        payloads=Payloads(result=command.result, error_details=command.error_details),
         error=command.error,
         actor=command.worker_id or job.worker_id or "worker",
         now=now,
@@ -183,19 +190,15 @@ def _start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
     return started if reported is started.job else replace(started, job=reported)
 
 
-def _repeat_start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
-    """Decide a move to PROCESSING of a job that is already leased.
+def _repeat_start(job: Job, command: ChangeStatus) -> Decision:
+    """Decide the start of a job that a worker holds: its worker may repeat the call.
 
-    A caller that gives the attempt or the version knows that the job runs, and reports
-    progress. A caller that gives neither starts it, and only the worker that started it
-    may repeat that: the first response may have been lost.
+    The first response may have been lost. With an expected version it is no repetition.
     """
-    if command.attempt is None and command.expected_version is None:
-        if not command.worker_id or command.worker_id != job.worker_id:
-            raise illegal_transition(job, command.target.value)
-        return Decision(job=job, changed=False)
-    lease = command.lease_duration or job.lease_duration
-    return _progress(job, command.progress, command.progress_message, lease, now)
+    repeated = command.expected_version is None and command.worker_id
+    if not repeated or command.worker_id != job.worker_id:
+        raise illegal_transition(job, command.target.value)
+    return Decision(job=job, changed=False)
 
 
 def _report(job: Job, command: Report, now: Instant) -> Decision:
@@ -204,33 +207,17 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
     check_attempt(job, command.attempt)
     if job.status is not JobStatus.PROCESSING:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
-    return _progress(job, command.progress, command.progress_message, job.lease_duration, now)
-
-
-def _progress(
-    job: Job, progress: int | None, message: str | None, lease: Micros | None, now: Instant
-) -> Decision:
-    if progress is not None and progress < job.progress:
-        return Decision(job=job, changed=False, applied=False)
+    lease = job.lease_duration
     expire_time = job.lease_expire_time if lease is None else Instant(now + lease)
-    known = progress is None or progress == job.progress
-    if known and message in (None, job.progress_message):
-        if lease is None:
-            return Decision(job=job, changed=False)
-        renewed = replace(job, lease_duration=lease, lease_expire_time=expire_time)
-        return Decision(job=renewed, changed=False, renewed=True)
-    after = replace(
-        job,
-        progress=job.progress if progress is None else progress,
-        progress_message=job.progress_message if message is None else message,
-        lease_duration=lease or job.lease_duration,
-        lease_expire_time=expire_time,
-    )
-    return Decision(job=with_news(after, now))
+    after = _reported(job, command.progress, command.progress_message)
+    renewed = replace(after, lease_expire_time=expire_time)
+    if (after.progress, after.progress_message) != (job.progress, job.progress_message):
+        return Decision(job=with_news(renewed, now))
+    return Decision(job=renewed, changed=False, renewed=lease is not None)
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
-    """Return the job with a report applied. Progress that is lower than before is ignored."""
+    """Return the job with a report applied. Progress that is lower than before stays as it was."""
     if progress is None and message is None:
         return job
     return replace(
@@ -304,7 +291,8 @@ def outcome_digest(command: ChangeStatus) -> bytes:
         command.progress,
         command.progress_message,
         command.result,
-        *((error.reason, error.message, error.details) if error else (None, None, None)),
+        *((error.reason, error.message) if error else (None, None)),
+        command.error_details,
     ]
     for link in command.assets:
         parts += [link.asset_type, link.url, link.storage_path, link.file_size]

@@ -25,15 +25,12 @@ MICROS_PER_SECOND = 1_000_000
 
 Payload = NewType("Payload", bytes)
 """A serialized google.protobuf.Struct with sorted keys, so that equal bytes mean equal
-content. Opaque: no decision depends on its content."""
+content. Opaque: no decision depends on its content, and it is never empty: an empty Struct is
+none."""
 
-MEMORY_OVERHEAD_BYTES = 2560
-"""Memory that a job takes besides its content: with a change, its transition, and its owner's
-queue in the change buffer."""
 
 _LABEL_BYTES = 100
 """Memory that a label takes besides its texts."""
-
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -67,26 +64,46 @@ class JobStatus(enum.Enum):
 
 
 class JobError(Struct, frozen=True):
-    """Why a job failed, or what is missing from a partial one.
+    """Why a job failed, or what is missing from a partial one. Its details are a payload.
 
     `reason` is UPPER_SNAKE_CASE for programs. `message` is for people and never empty.
     """
 
     reason: str
     message: str
-    details: Payload | None = None
+
+
+class Payloads(Struct, frozen=True):
+    """The large content of a job, which is stored and read apart from it: each at most 256 KiB.
+
+    `parameters` come with the creation, `result` and `error_details` with the end.
+    """
+
+    parameters: Payload | None = None
+    result: Payload | None = None
+    error_details: Payload | None = None
+
+    @property
+    def outcome_bytes(self) -> int:
+        """Bytes of what comes with the end."""
+        return len(self.result or b"") + len(self.error_details or b"")
+
+
+NO_PAYLOADS = Payloads()
+"""The payloads of a job that has none."""
 
 
 class Job(Struct, frozen=True, gc=False):
-    """A long-running job, as of one `version`.
+    """A long-running job, as of one `version`, without its payloads.
 
     A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
     it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
     and so not used up. `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
     `traceparent` is the creator's trace context, which each attempt continues.
-    `progress_time` is when the current attempt started, or its worker last reported something
-    new.
+    `attempt_time` is when the current attempt started, `progress_time` is then or when its worker
+    last reported something new. `parameters_bytes` and `outcome_bytes` are the sizes of its
+    payloads; 0 means that there are none.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
     together: PostgreSQL logs an update as the bytes from the first to the last that differ.
@@ -112,7 +129,9 @@ class Job(Struct, frozen=True, gc=False):
     worker_id: str = ""
     request_id: str = ""
     traceparent: str = ""
+    parameters_bytes: int = 0
     start_time: Instant | None = None
+    attempt_time: Instant | None = None
     complete_time: Instant | None = None
     lease_duration: Micros | None = None
     queue_expire_time: Instant | None = None
@@ -122,14 +141,8 @@ class Job(Struct, frozen=True, gc=False):
     cancel_request_time: Instant | None = None
     cancel_reason: str = ""
     outcome_digest: bytes | None = None
+    outcome_bytes: int = 0
     error: JobError | None = None
-    parameters: Payload | None = None
-    result: Payload | None = None
-
-    @property
-    def memory_bytes(self) -> int:
-        """An upper bound of the memory that the job takes, with a change and its transition."""
-        return MEMORY_OVERHEAD_BYTES + self.content_bytes
 
     @property
     def content_bytes(self) -> int:
@@ -137,14 +150,16 @@ class Job(Struct, frozen=True, gc=False):
         # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
         texts += len(self.progress_message) + len(self.cancel_reason) + len(self.traceparent)
-        size = 4 * texts + len(self.parameters or b"") + len(self.result or b"")
+        size = 4 * texts
         if self.labels:
             for key, value in self.labels.items():
                 size += _LABEL_BYTES + getsizeof(key) + getsizeof(value)
-        error = self.error
-        if error is not None:
-            size += getsizeof(error.message) + len(error.details or b"")
-        return size
+        return size if self.error is None else size + getsizeof(self.error.message)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of its payloads."""
+        return self.parameters_bytes + self.outcome_bytes
 
     @property
     def leased(self) -> bool:
@@ -152,24 +167,34 @@ class Job(Struct, frozen=True, gc=False):
         return self.lease_expire_time is not None
 
 
-class Lease(Struct, frozen=True, gc=False):
-    """The part of a job that a renewal of its lease needs, whatever else the job has.
+class AttemptOutcome(enum.Enum):
+    """How an attempt ended."""
 
-    The fields are those of the job. It may be the part of a job that nobody leases.
+    COMPLETED = "COMPLETED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+    LEASE_EXPIRED = "LEASE_EXPIRED"
+    STALLED = "STALLED"
+    RELEASED = "RELEASED"
+
+    __hash__ = object.__hash__
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One attempt to run a job.
+
+    Only attempts that ended without ending their job are stored. The last one is a part of the
+    job; see `leases.last_attempt`. It has no `outcome` and no `end_time` while it runs.
     """
 
-    id: JobId
-    job_type: str
-    attempt: int
-    lease_duration: Micros | None
-    lease_expire_time: Instant | None
-    cancel_request_time: Instant | None
-    cancel_reason: str
-
-    @property
-    def leased(self) -> bool:
-        """Whether a worker holds it."""
-        return self.lease_expire_time is not None
+    job_id: JobId
+    number: int
+    worker_id: str
+    start_time: Instant
+    progress: int
+    end_time: Instant | None = None
+    outcome: AttemptOutcome | None = None
+    error: JobError | None = None
 
 
 class AssetLink(Struct, frozen=True):

@@ -6,16 +6,19 @@ M. Kleppmann, "How to do distributed locking" (2016). The fence is the attempt a
 the time: a worker may use an expired lease until the reaper has requeued or failed the job.
 """
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Cancel, Claim, Release, Renew
+from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.job import (
+    Attempt,
+    AttemptOutcome,
     Instant,
     Job,
     JobError,
     JobStatus,
-    Lease,
     Micros,
 )
 from jobledger_server.domain.state_machine import (
@@ -25,6 +28,7 @@ from jobledger_server.domain.state_machine import (
     fail,
     illegal_transition,
     is_claimable,
+    last_attempt,
     requeue,
     start_attempt,
 )
@@ -35,6 +39,9 @@ CANCEL_GRACE = Micros(30_000_000)
 CANCELLED, LEASE_EXPIRED = "CANCELLED", "LEASE_EXPIRED"
 QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
 STALLED = "STALLED"
+
+SERVICE_REASONS = frozenset({CANCELLED, LEASE_EXPIRED, QUEUE_EXPIRED, RUN_EXPIRED, STALLED})
+"""The reasons of errors that only the service gives."""
 
 
 def deadline(job: Job) -> Instant | None:
@@ -87,25 +94,6 @@ def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
     )
 
 
-def renew(lease: Lease | None, command: Renew, now: Instant) -> Lease:
-    """Renew a lease for its duration, counted from now.
-
-    Raises:
-        JobNotFound: The job does not exist, or is of a type that the caller may not work on.
-        LeaseLost: The attempt is not the job's current one, or is over.
-    """
-    job_types = command.job_types
-    if lease is None or (job_types is not None and lease.job_type not in job_types):
-        raise JobNotFound(command.job_id)
-    if command.attempt != lease.attempt or lease.lease_expire_time is None:
-        raise LeaseLost(lease.id, lease.attempt)
-    if lease.lease_duration is None:
-        return lease
-    # Never sooner than before, even if the clock went back: the deadline in the row stays.
-    expire_time = max(lease.lease_expire_time, now + lease.lease_duration)
-    return replace(lease, lease_expire_time=Instant(expire_time))
-
-
 def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decision:
     """Fail or requeue the job if its deadline has passed.
 
@@ -128,14 +116,15 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
         error = JobError(RUN_EXPIRED, "the job did not finish within its run timeout")
     elif not job.leased:
         error = JobError(QUEUE_EXPIRED, "no worker claimed the job within its queue timeout")
-    elif attempts_used < job.max_attempts:
-        return requeue(job, released=False, now=now)
     else:
         worker = f"worker {job.worker_id!r}" if job.worker_id else "the worker"
         if _passed(job.lease_expire_time, now):
-            error = JobError(LEASE_EXPIRED, f"{worker} lost its lease, and no attempts are left")
+            outcome, cause = AttemptOutcome.LEASE_EXPIRED, f"{worker} lost its lease"
         else:
-            error = JobError(STALLED, f"{worker} had no news, and no attempts are left")
+            outcome, cause = AttemptOutcome.STALLED, f"{worker} had no news"
+        if attempts_used < job.max_attempts:
+            return requeue(job, outcome, error=JobError(outcome.value, cause), now=now)
+        error = JobError(outcome.value, f"{cause}, and no attempts are left")
     return fail(job, error, actor=SYSTEM, now=now)
 
 
@@ -175,7 +164,31 @@ def release(job: Job, command: Release, now: Instant) -> Decision:
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.cancel_request_time is not None:
         return fail(job, _cancelled(job), actor=job.worker_id or "worker", now=now)
-    return requeue(job, released=True, now=now)
+    return requeue(job, AttemptOutcome.RELEASED, error=None, now=now)
+
+
+def attempts(job: Job, ended: Sequence[Attempt]) -> list[Attempt]:
+    """Return all attempts of a job, oldest first.
+
+    Args:
+        job: The job.
+        ended: Those that ended without ending it, oldest first.
+    """
+    found = list(ended)
+    last = last_attempt(job, _last_outcome(job), job.error, end_time=job.complete_time)
+    if last is not None and (not found or found[-1].number < last.number):
+        found.append(last)
+    return found
+
+
+def _last_outcome(job: Job) -> AttemptOutcome | None:
+    """Return how the attempt ended that was the job's last when it finished."""
+    if job.status not in TERMINAL:
+        return None
+    for outcome in (AttemptOutcome.LEASE_EXPIRED, AttemptOutcome.STALLED):
+        if _finished_as(job, outcome.value):
+            return outcome
+    return AttemptOutcome(job.status.value)
 
 
 def _cancelled(job: Job) -> JobError:

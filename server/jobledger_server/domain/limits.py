@@ -65,6 +65,9 @@ MAX_UPDATES = 1000
 MAX_CREATIONS = 1000
 """Jobs of one BatchCreateJobs."""
 
+MAX_JOB_IDS = 1000
+"""Entries of `job_ids`."""
+
 MAX_JOB_TYPES = 100
 """Entries of `job_types`."""
 

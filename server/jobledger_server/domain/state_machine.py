@@ -10,13 +10,16 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.errors import IllegalTransition
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Asset,
+    Attempt,
+    AttemptOutcome,
     Instant,
     Job,
     JobError,
     JobStatus,
     Micros,
-    Payload,
+    Payloads,
     Transition,
 )
 from jobledger_server.domain.limits import MAX_PROGRESS
@@ -49,9 +52,12 @@ class Decision(Struct, frozen=True, kw_only=True):
         applied: Whether the command took effect. False if it was too late.
         deleted: Whether the job is deleted.
         transition: The transition that the job makes, if it makes one.
+        payloads: The payloads that the command brings, to be stored. Of a claim, once it is
+            committed, those of the job.
+        ended: The attempt that ended, if the job goes on without it.
         assets: The assets that are linked.
         via: The change to write before this one, in the same commit: a QUEUED job passes
-            through PROCESSING on its way to FAILED.
+            through PROCESSING on its way to FAILED, without an attempt.
     """
 
     job: Job
@@ -60,6 +66,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     applied: bool = True
     deleted: bool = False
     transition: Transition | None = None
+    payloads: Payloads = NO_PAYLOADS
+    ended: Attempt | None = None
     assets: tuple[Asset, ...] = ()
     via: "Decision | None" = None
 
@@ -76,11 +84,11 @@ def is_claimable(job: Job) -> bool:
 
 
 VERSION_OF_START = 2
-"""The version of a job after its start: a queued job does not change otherwise."""
+"""The version of a job after its first transition: a queued job does not change otherwise."""
 
 
 def was_just_started(job: Job) -> bool:
-    """Whether the job's latest change was its start."""
+    """Whether the job's latest change was its first transition."""
     return job.version == VERSION_OF_START
 
 
@@ -102,6 +110,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         stall_expire_time=stall_expire_time(job.stall_timeout, now),
         queue_expire_time=None,
         start_time=now if job.start_time is None else job.start_time,
+        attempt_time=now,
         run_expire_time=job.run_expire_time
         if job.start_time is not None or job.run_timeout is None
         else Instant(now + job.run_timeout),
@@ -127,12 +136,19 @@ def with_news(job: Job, now: Instant) -> Job:
     )
 
 
-def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
-    """Clear the lease and make the job claimable. It stays PROCESSING: no transition goes back."""
+def requeue(job: Job, outcome: AttemptOutcome, *, error: JobError | None, now: Instant) -> Decision:
+    """Clear the lease and make the job claimable. It stays PROCESSING: no transition goes back.
+
+    Args:
+        job: The job, which a worker holds.
+        outcome: How its attempt ended.
+        error: Why, unless it was released.
+        now: The database server's time.
+    """
     requeued = replace(
         job,
         worker_id="",
-        releases=job.releases + released,
+        releases=job.releases + (outcome is AttemptOutcome.RELEASED),
         lease_duration=None,
         lease_expire_time=None,
         stall_expire_time=None,
@@ -140,14 +156,36 @@ def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
         update_time=now,
         version=job.version + 1,
     )
-    return Decision(job=requeued)
+    return Decision(job=requeued, ended=last_attempt(job, outcome, error, end_time=now))
+
+
+def last_attempt(
+    job: Job,
+    outcome: AttemptOutcome | None = None,
+    error: JobError | None = None,
+    *,
+    end_time: Instant | None = None,
+) -> Attempt | None:
+    """Return the job's latest attempt; None if it was never started."""
+    if job.attempt_time is None:
+        return None
+    return Attempt(
+        job_id=job.id,
+        number=job.attempt,
+        worker_id=job.worker_id,
+        start_time=job.attempt_time,
+        progress=job.progress,
+        end_time=end_time,
+        outcome=outcome,
+        error=error,
+    )
 
 
 def finish(
     job: Job,
     target: JobStatus,
     *,
-    result: Payload | None = None,
+    payloads: Payloads = NO_PAYLOADS,
     error: JobError | None = None,
     actor: str,
     now: Instant,
@@ -158,8 +196,8 @@ def finish(
         job,
         status=target,
         progress=job.progress if target is JobStatus.FAILED else MAX_PROGRESS,
-        result=result,
         error=error,
+        outcome_bytes=payloads.outcome_bytes,
         lease_duration=None,
         lease_expire_time=None,
         stall_expire_time=None,
@@ -169,14 +207,18 @@ def finish(
         version=job.version + 1,
         outcome_digest=digest,
     )
-    return Decision(job=finished, transition=_transition(job, finished, actor))
+    transition = _transition(job, finished, actor)
+    return Decision(job=finished, transition=transition, payloads=payloads)
 
 
 def fail(job: Job, error: JobError, *, actor: str, now: Instant) -> Decision:
-    """Fail a job that is not terminal. A QUEUED job passes through PROCESSING."""
+    """Fail a job that is not terminal. A QUEUED job passes through PROCESSING, unstarted."""
     if job.status is JobStatus.QUEUED:
-        via = start_attempt(job, worker_id="", lease=Micros(0), actor=actor, now=now)
-        return replace(fail(via.job, error, actor=actor, now=now), via=via)
+        passing = replace(
+            job, status=JobStatus.PROCESSING, update_time=now, version=job.version + 1
+        )
+        via = Decision(job=passing, transition=_transition(job, passing, actor))
+        return replace(fail(passing, error, actor=actor, now=now), via=via)
     return finish(job, JobStatus.FAILED, error=error, actor=actor, now=now)
 
 

@@ -12,6 +12,9 @@ from jobledger_server.store import Claimable
 MAX_BYTES = 4 * 1024 * 1024
 """Bytes of jobs that one transaction starts at most, or one larger job."""
 
+JOB_BYTES = 1024
+"""About the bytes that a job takes in an answer besides its labels and parameters."""
+
 
 @dataclass(eq=False)
 class Allocation:
@@ -47,7 +50,7 @@ def allocate(
     allocated: list[tuple[Claimable, Allocation]] = []
     size = 0
     for job in found:
-        if allocated and size + job.size > MAX_BYTES:
+        if allocated and size + JOB_BYTES + job.size > MAX_BYTES:
             break
         turn = turns.get(job.job_type)
         while turn and not quotas[turn[0]].admits(job):
@@ -57,7 +60,7 @@ def allocate(
             turn.rotate(-1)
             quotas[allocation].use(job)
             allocated.append((job, allocation))
-            size += job.size
+            size += JOB_BYTES + job.size
     return allocated
 
 
@@ -71,11 +74,11 @@ class _Quota:
 
     def admits(self, job: Claimable) -> bool:
         """Whether the claim may get the job. After one that is too large it gets no other."""
-        if not self._unused and job.size > self._bytes:
+        if not self._unused and JOB_BYTES + job.size > self._bytes:
             self._jobs = 0
         return self._jobs > 0
 
     def use(self, job: Claimable) -> None:
         self._jobs -= 1
-        self._bytes -= job.size
+        self._bytes -= JOB_BYTES + job.size
         self._unused = False

@@ -66,14 +66,12 @@ class Batcher(Generic[Item, Result]):
         name: What is batched: "commands". Errors and metrics name the limits after it.
         flush: Processes a batch.
         max_batch: A batch is complete when its items have this weight.
-        max_batch_bytes: It is also complete when it holds and reads this many bytes.
+        max_batch_bytes: It is also complete when it holds this many bytes.
         max_waiting: Limit of the weight that is queued or being processed.
         max_waiting_bytes: Limit of its bytes.
         share: The fraction of these two limits that one caller may use, up to 1.
         weigh: Returns the weight of an item. By default it is 1.
         measure: Returns the bytes that an item holds in memory. By default none.
-        read_counter: Called for each batch. It returns a function that returns the bytes
-            that an item adds to what the batch reads. By default none.
         observe: Called with each result. By default nothing is.
     """
 
@@ -89,7 +87,6 @@ class Batcher(Generic[Item, Result]):
         share: float = 1.0,
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
-        read_counter: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
         observe: Observe[Item, Result] | None = None,
     ) -> None:
         self.name = name
@@ -98,7 +95,6 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_bytes = max_batch_bytes
         self._weigh = weigh
         self._measure = measure
-        self._read_counter = read_counter
         self._observe = observe
         self._items = _admission(f"waiting_{name}", max_waiting, share)
         self._bytes = _admission(
@@ -110,6 +106,7 @@ class Batcher(Generic[Item, Result]):
         self.seconds = Histogram(LATENCY_SECONDS)
         """How long each batch took to process."""
         self._queue: FairQueue[_Pending[Item, Result]] = FairQueue()
+        self._running: Sequence[_Pending[Item, Result]] = ()
         self._queued = 0  # items in the queue
         self._wake_at = 1  # the number of them at which `put` wakes the task
         self._wake_up = asyncio.Event()
@@ -157,9 +154,16 @@ class Batcher(Generic[Item, Result]):
         """
         if self._closed:
             raise ShuttingDown
+        if not items:  # they would wake nobody, so their caller would wait for another one's
+            nothing: asyncio.Future[Sequence[Result | Exception]] = self._new_future()
+            nothing.set_result([])
+            return nothing
         weight, size = sum(map(self._weigh, items)), sum(map(self._measure, items))
         pending: _Pending[Item, Result]
         pending = _Pending(items, self._new_future(), caller, weight, size)
+        if not items:  # nothing would wake the batcher
+            pending.future.set_result([])
+            return pending.future
         self._items.acquire(caller, weight)
         try:
             self._bytes.acquire(caller, size)
@@ -177,7 +181,10 @@ class Batcher(Generic[Item, Result]):
             await self._run_batches()
         finally:
             self._closed = True
-            while len(self._queue):  # after an error: nobody may wait indefinitely
+            # After an error: nobody may wait indefinitely.
+            for pending in self._running:
+                pending.future.cancel()
+            while len(self._queue):
                 self._queue.pop().future.cancel()
 
     async def _run_batches(self) -> None:
@@ -187,9 +194,9 @@ class Batcher(Generic[Item, Result]):
             while len(self._queue):
                 if callers > 1:
                     await self._linger(callers)
-                batch = self._next_batch()
-                callers = await self._process(batch) + self._queued
-                del batch  # or its results would stay in memory until the next batch
+                self._running = self._next_batch()
+                callers = await self._process(self._running) + self._queued
+                self._running = []  # or its results would stay in memory until the next batch
             if self._closed:
                 return
             self._wake_up.clear()
@@ -197,13 +204,12 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Pending[Item, Result]]:
         batch = []
         weight = size = 0
-        read_bytes = self._read_counter()
         while len(self._queue) and weight < self._max_batch and size < self._max_batch_bytes:
             pending = self._queue.pop()
             batch.append(pending)
             self._queued -= len(pending.items)
             weight += pending.weight
-            size += pending.bytes + sum(map(read_bytes, pending.items))
+            size += pending.bytes
         return batch
 
     async def _linger(self, callers: int) -> None:
@@ -247,7 +253,7 @@ class Batcher(Generic[Item, Result]):
             results = [error] * len(items)
         self.sizes.record(len(items))
         self.seconds.record(perf_counter() - begun)
-        if self._closed and all(isinstance(result, StoreUnavailable) for result in results):
+        if self._closed and results and all(isinstance(r, StoreUnavailable) for r in results):
             # Each further batch would take seconds to fail, and the process would not end.
             batch = [*batch, *(self._queue.pop() for _ in range(len(self._queue)))]
             results = [*results, *[results[0]] * self._queued]

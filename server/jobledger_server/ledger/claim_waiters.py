@@ -64,7 +64,8 @@ class ClaimWaiters:
         """Receive a change; wake one waiter if its job is claimable now."""
         job = change.job
         if job.job_type in self._waiters and not change.deleted and is_claimable(job):
-            claimable = Claimable(job.id, job.job_type, job.memory_bytes)
+            size = job.content_bytes + job.parameters_bytes
+            claimable = Claimable(job.id, job.job_type, size)
             self._wake_one(job.job_type, claimable if self.sees_every_job else None)
 
     @contextmanager

@@ -14,6 +14,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from msgspec.structs import replace
+
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation, allocate
@@ -151,20 +153,21 @@ class Claims:
                 found = await transaction.find_claimable(limits, limit=len(planned))
                 self._contended = found != planned
             allocated = allocate(found, allocations)
-            jobs = await transaction.load_unlocked_jobs([job.id for job, _ in allocated])
+            jobs = await transaction.load_claimed([job.id for job, _ in allocated])
             self._contended |= len(jobs) < len(allocated)
             now = await transaction.now()
             decided = [
                 (decision, allocation)
                 for claimable, allocation in allocated
-                if (job := jobs.get(claimable.id)) is not None
-                and (decision := claim(job, allocation.command, now)) is not None
+                if (found_job := jobs.get(claimable.id)) is not None
+                and (decision := claim(found_job.job, allocation.command, now)) is not None
             ]
             if not decided:
                 return False
             changes = await transaction.append([decision for decision, _ in decided], last=True)
         for decision, allocation in decided:
-            allocation.decisions.append(decision)
+            payloads = jobs[decision.job.id].payloads
+            allocation.decisions.append(replace(decision, payloads=payloads))
         self._committed(changes)
         return True
 

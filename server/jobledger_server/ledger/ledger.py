@@ -6,29 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import chain
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, get_args
+from typing import Any, Self, get_args
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
-from jobledger_server.domain.commands import (
-    ChangeStatus,
-    Command,
-    Create,
-    CreateAll,
-    Renew,
-)
+from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.job import Lease
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.ledger.renewals import Renewals
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.working_set import load_working_set
 from jobledger_server.store import (
@@ -51,9 +41,6 @@ that is under way and for its own, so both are short; more would make nothing ch
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
-Result = TypeVar("Result")
-AnyCommand = TypeVar("AnyCommand", bound=Command | Renew)
-
 Outcome = Sequence[Decision] | Exception
 """What became of a command: the decisions on it, once they are durable, or why there are none.
 CreateAll has a decision for each job, a claim one for each job that it started."""
@@ -74,9 +61,8 @@ class Ledger:
     Args:
         store: The database.
         publish: Receives the changes of each commit.
-        max_waiting: Commands that may wait for the database; claims and renewals likewise.
+        max_waiting: Commands that may wait for the database; claims likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
-        sizes: The sizes of large jobs, if others record them too.
         observe: Observes every outcome.
     """
 
@@ -87,12 +73,10 @@ class Ledger:
         *,
         max_waiting: int,
         share: float = 1.0,
-        sizes: JobSizes | None = None,
         observe: Observe | None = None,
     ) -> None:
         self._store = store
         self._observe = observe
-        self._sizes = JobSizes() if sizes is None else sizes
         self._publish = publish
         self._ids = IdSource()
         self.outages = Outages()
@@ -111,7 +95,6 @@ class Ledger:
             share=share,
             weigh=_weigh,
             measure=_content_bytes,
-            read_counter=self._read_counter,
             observe=observe,
         )
         self._claims = Claims(
@@ -122,21 +105,11 @@ class Ledger:
             share=share,
             observe=observe,
         )
-        self._renewals = Renewals(
-            store,
-            self._record_error,
-            max_batch=MAX_BATCH,
-            max_batch_bytes=MAX_BATCH_BYTES,
-            max_waiting=max_waiting,
-            share=share,
-            read_counter=self._read_counter,
-        )
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._exit_stack.enter_async_context(self._batcher)
         await self._exit_stack.enter_async_context(self._claims)
-        await self._exit_stack.enter_async_context(self._renewals.batcher)
         return self
 
     async def __aexit__(
@@ -154,12 +127,12 @@ class Ledger:
 
     @property
     def batchers(self) -> tuple[Batcher[Any, Any], ...]:
-        """What batches commands, claims and renewals."""
-        return self._batcher, self._claims.batcher, self._renewals.batcher
+        """What batches commands and claims."""
+        return self._batcher, self._claims.batcher
 
     @property
     def processed(self) -> int:
-        """How many commands, claims and renewals were processed so far; CreateAll is one."""
+        """How many commands and claims were processed so far; CreateAll is one."""
         return int(sum(batcher.sizes.sum for batcher in self.batchers))
 
     def submit(
@@ -175,32 +148,8 @@ class Ledger:
         caller.
         """
         batcher: Batcher[Any, Sequence[Decision]] = self._batcher
-        parts: Sequence[Sequence[Command | Allocation]] = [commands]
         if commands and isinstance(commands[0], Allocation):
             batcher = self._claims.batcher
-        elif len(commands) != 1:
-            parts = list(self._parts(cast("Sequence[Command]", commands)))
-        pending = [self._put(batcher, part, caller) for part in parts]
-        return pending[0] if len(pending) == 1 else asyncio.ensure_future(_joined(pending))
-
-    async def renew(self, commands: Sequence[Renew], caller: Caller) -> Sequence[Lease | Exception]:
-        """Return the renewed leases, each once it is durable, or why a lease was not renewed.
-
-        That is its DomainError, or a StoreError. Renewals are not ordered with commands.
-
-        Raises:
-            LimitExceeded: Too much waits, of this caller or of all.
-            ShuttingDown: It came too late.
-        """
-        put = self._renewals.batcher.put
-        return await _joined([put(part, caller) for part in self._parts(commands)])
-
-    def _put(
-        self,
-        batcher: Batcher[Any, Sequence[Decision]],
-        commands: Sequence[Command | Allocation],
-        caller: Caller,
-    ) -> asyncio.Future[Sequence[Outcome]]:
         try:
             return batcher.put(commands, caller)
         except (LimitExceeded, ShuttingDown) as refusal:
@@ -211,24 +160,9 @@ class Ledger:
             refused.set_result([refusal] * len(commands))
             return refused
 
-    def _parts(self, commands: Sequence[AnyCommand]) -> Iterator[Sequence[AnyCommand]]:
-        """Put commands together, up to the bytes of jobs that one batch reads."""
-        read_bytes = self._read_counter()
-        part: list[AnyCommand] = []
-        size = 0
-        for command in commands:
-            part.append(command)
-            size += read_bytes(command)
-            if size >= MAX_BATCH_BYTES:
-                yield part
-                part, size = [], 0
-        if part:
-            yield part
-
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
         for change in changes:
-            self._sizes.record(change.job)
             for transition in change.transitions:
                 transition_log.info(
                     "transition",
@@ -241,14 +175,6 @@ class Ledger:
                         "actor": transition.actor,
                     },
                 )
-
-    def _read_counter(self) -> Callable[[Command | Renew], int]:
-        read_bytes = self._sizes.read_counter()
-
-        def bytes_of(command: Command | Renew) -> int:
-            return 0 if isinstance(command, Create | CreateAll) else read_bytes(command.job_id)
-
-        return bytes_of
 
     async def _apply_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """Apply a batch. Halve what a constraint rejects until the rejected command is alone."""
@@ -313,6 +239,7 @@ class Ledger:
         if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
             self._look_up_request_ids = found
         self._committed(changes)
+        _log_ended_attempts(decisions)
         _log_late_reports(outcomes)
         return outcomes
 
@@ -337,9 +264,8 @@ def _content_bytes(command: Command) -> int:
     if isinstance(command, CreateAll):
         return sum(len(creation.parameters or b"") for creation in command.creations)
     if isinstance(command, ChangeStatus):
-        details = command.error.details if command.error else None
         addresses = sum(len(link.url) + len(link.storage_path) for link in command.assets)
-        return len(command.result or b"") + len(details or b"") + addresses
+        return len(command.result or b"") + len(command.error_details or b"") + addresses
     return 0
 
 
@@ -357,10 +283,6 @@ def decision_of(outcomes: Sequence[Outcome]) -> Decision:
     return decision
 
 
-async def _joined(pending: Sequence[asyncio.Future[Sequence[Result]]]) -> Sequence[Result]:
-    return list(chain.from_iterable(await asyncio.gather(*pending)))
-
-
 def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
     """Return the decisions to write, in order."""
     for outcome in outcomes:
@@ -370,6 +292,22 @@ def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
                     yield decision.via
                 if decision.changed or decision.renewed:
                     yield decision
+
+
+def _log_ended_attempts(decisions: Sequence[Decision]) -> None:
+    for decision in decisions:
+        ended = decision.ended
+        if ended is not None and ended.outcome is not None:
+            transition_log.info(
+                "attempt_ended",
+                extra={
+                    "job": ended.job_id,
+                    "attempt": ended.number,
+                    "worker": ended.worker_id,
+                    "outcome": ended.outcome.value,
+                    "progress": ended.progress,
+                },
+            )
 
 
 def _log_late_reports(outcomes: Sequence[Outcome]) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Outcome, decisions_of
@@ -44,8 +45,10 @@ class LongPoll:
         wait: float,
         caller: Caller,
         querying: Callable[[], None] = lambda: None,
-    ) -> list[Job]:
-        """Return jobs as soon as there are any, or none after `wait` seconds or when draining.
+    ) -> Sequence[Decision]:
+        """Return the starts of jobs as soon as there are any, with their payloads.
+
+        Returns none after `wait` seconds, or when draining.
 
         `querying` is called before each query for jobs. Raises LimitExceeded, ShuttingDown and
         StoreUnavailable.
@@ -56,10 +59,10 @@ class LongPoll:
             while True:
                 oldest = waiter.reset()
                 querying()
-                jobs = await self._claim_or_release(command, oldest, caller)
+                started = await self._claim_or_release(command, oldest, caller)
                 remaining = deadline - loop.time()
-                if jobs or remaining <= 0 or self._waiters.draining:
-                    return jobs
+                if started or remaining <= 0 or self._waiters.draining:
+                    return started
                 await waiter.wait(remaining)
 
     async def __aenter__(self) -> Self:
@@ -77,19 +80,18 @@ class LongPoll:
 
     async def _claim_or_release(
         self, command: Claim, oldest: Claimable | None, caller: Caller
-    ) -> list[Job]:
+    ) -> Sequence[Decision]:
         left = asyncio.Event()
         claim = Allocation(command, wanted=lambda: not left.is_set(), oldest=oldest)
         claiming = self._ledger.submit([claim], caller)
         try:
-            started = decisions_of(await asyncio.shield(claiming))
+            return decisions_of(await asyncio.shield(claiming))
         except asyncio.CancelledError:
             # The caller is gone. Its claim gets nothing, unless it is under way: then without a
             # release the claimed jobs would wait until their leases expire, and lose an attempt.
             left.set()
             self._start(self._release_claimed(claiming))
             raise
-        return [decision.job for decision in started]
 
     def release(self, jobs: Sequence[Job]) -> None:
         """Release claimed jobs that could not be sent to their worker, soon after the call."""

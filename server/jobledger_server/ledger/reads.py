@@ -1,7 +1,7 @@
 """Reads: concurrent reads of jobs are batched into one statement."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -9,52 +9,51 @@ from typing import Any, Self
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.errors import JobNotFound
-from jobledger_server.domain.job import Job, JobId, Transition
+from jobledger_server.domain.job import JobId, Payloads
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.store import Store
+from jobledger_server.store import Store, StoredJob
 
 MAX_BATCH = 64
-"""Jobs in one statement, each of up to 768 KiB. More would not be faster."""
+"""Jobs in one statement, without their payloads. More would not be faster."""
 
-Owned = tuple[JobId, str]
-"""A job's id, and the user id of the owner that it must have."""
+MAX_FULL_BATCH = 16
+"""Jobs in one statement with their payloads, each of up to 768 KiB."""
 
-History = tuple[Job, list[Transition]]
-"""A job and all its transitions up to its version."""
+Owned = tuple[JobId, str | None]
+"""A job's id, and the user id of the owner that it must have, or None for any owner."""
 
 
 class Reads:
-    """Reads jobs for their owners. The end of its `async with` block drains it.
+    """Reads jobs. The end of its `async with` block drains it.
 
-    It raises JobNotFound for a job that does not exist and for another owner's alike.
+    Args:
+        store: The database.
+        max_waiting: Reads that may wait, of each kind.
+        share: The fraction of it that one caller may use, up to 1.
     """
 
     def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
         self._store = store
-        self.sizes = JobSizes()
-        self._jobs = Batcher(
+        self._basic: Batcher[Owned, StoredJob] = Batcher(
             "reads",
-            self._read_jobs,
+            partial(self._read, full=False),
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             share=share,
-            read_counter=self._read_counter,
         )
-        self._histories = Batcher(
-            "watches",
-            self._read_histories,
-            max_batch=MAX_BATCH,
+        self._full: Batcher[Owned, StoredJob] = Batcher(
+            "full_reads",
+            partial(self._read, full=True),
+            max_batch=MAX_FULL_BATCH,
             max_waiting=max_waiting,
             share=share,
-            read_counter=self._read_counter,
         )
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._exit_stack.enter_async_context(self._jobs)
-        await self._exit_stack.enter_async_context(self._histories)
+        for batcher in self.batchers:
+            await self._exit_stack.enter_async_context(batcher)
         return self
 
     async def __aexit__(
@@ -68,50 +67,57 @@ class Reads:
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that read. None before the `async with` block."""
-        return self._jobs.task, self._histories.task
+        return tuple(batcher.task for batcher in self.batchers)
 
     @property
     def batchers(self) -> tuple[Batcher[Any, Any], ...]:
-        """What batches reads of jobs and of their histories."""
-        return self._jobs, self._histories
+        """What batches the reads of jobs without their payloads, and with them."""
+        return self._basic, self._full
 
-    async def job(self, job_id: JobId, user_id: str, caller: Caller) -> Job:
-        """Return a user's job.
+    async def job(self, job_id: JobId, user_id: str, caller: Caller, *, full: bool) -> StoredJob:
+        """Return a user's job with its transitions, and with its payloads if `full`.
 
-        Raises JobNotFound, LimitExceeded, ShuttingDown and StoreUnavailable.
+        Raises:
+            JobNotFound: The job does not exist, or is another user's.
+            LimitExceeded: Too much waits, of this caller or of all.
+            ShuttingDown: The server drains.
+            StoreUnavailable: The database does not answer.
         """
-        return await self._jobs.submit((job_id, user_id), caller)
+        return await self._batcher(full).submit((job_id, user_id), caller)
 
-    async def history(self, job_id: JobId, user_id: str, caller: Caller) -> History:
-        """Return the job with its transitions. Raises as `job` does."""
-        return await self._histories.submit((job_id, user_id), caller)
+    async def jobs(
+        self, ids: Sequence[JobId], user_id: str | None, caller: Caller, *, full: bool
+    ) -> dict[JobId, StoredJob]:
+        """Return those of the jobs that exist and are the user's, or any user's for None.
 
-    async def _read_jobs(self, requests: Sequence[Owned]) -> Sequence[Job | Exception]:
-        found = await retry_if_stale(partial(self._store.read_jobs, _ids(requests)))
-        for read in found.values():
-            self.sizes.record(read)
+        All are in memory at once, so the caller bounds the bytes of `full` ones: it knows the
+        sizes of their payloads before. Raises as `job` does, but for JobNotFound.
+        """
+        found = await self._batcher(full).put([(job_id, user_id) for job_id in ids], caller)
+        jobs: dict[JobId, StoredJob] = {}
+        for job_id, read in zip(ids, found, strict=True):
+            if isinstance(read, StoredJob):
+                jobs[job_id] = read
+            elif not isinstance(read, JobNotFound):
+                raise read
+        return jobs
+
+    async def payloads(self, ids: Sequence[JobId], caller: Caller) -> dict[JobId, Payloads]:
+        """Return the payloads of those of the jobs that exist. See `jobs`."""
+        found = await self.jobs(ids, None, caller, full=True)
+        return {job_id: read.payloads for job_id, read in found.items()}
+
+    def _batcher(self, full: bool) -> Batcher[Owned, StoredJob]:  # noqa: FBT001
+        return self._full if full else self._basic
+
+    async def _read(
+        self, requests: Sequence[Owned], *, full: bool
+    ) -> Sequence[StoredJob | Exception]:
+        ids = {job_id for job_id, _ in requests}
+        found = await retry_if_stale(partial(self._store.read_jobs, ids, full=full))
         return [
-            job
-            if (job := found.get(job_id)) is not None and job.user_id == user_id
+            read
+            if (read := found.get(job_id)) is not None and user_id in (None, read.job.user_id)
             else JobNotFound(job_id)
             for job_id, user_id in requests
         ]
-
-    async def _read_histories(self, requests: Sequence[Owned]) -> Sequence[History | Exception]:
-        found = await retry_if_stale(partial(self._store.read_histories, _ids(requests)))
-        for job, _ in found.values():
-            self.sizes.record(job)
-        return [
-            history
-            if (history := found.get(job_id)) is not None and history[0].user_id == user_id
-            else JobNotFound(job_id)
-            for job_id, user_id in requests
-        ]
-
-    def _read_counter(self) -> Callable[[Owned], int]:
-        read_bytes = self.sizes.read_counter()
-        return lambda owned: read_bytes(owned[0])
-
-
-def _ids(requests: Sequence[Owned]) -> set[JobId]:
-    return {job_id for job_id, _ in requests}

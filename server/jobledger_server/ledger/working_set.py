@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobledger_server.domain.commands import Command, Create, CreateAll, LinkAsset
-from jobledger_server.domain.decisions import NewId, create, decide
+from jobledger_server.domain.decisions import Created, NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
 from jobledger_server.domain.job import Asset, Instant, Job, JobId
 from jobledger_server.domain.state_machine import Decision
@@ -19,7 +19,7 @@ class WorkingSet:
     """The jobs and assets of a batch. Each command sees the changes of the earlier ones."""
 
     jobs: dict[JobId, Job]
-    created: dict[tuple[str, str], Job]
+    created: dict[tuple[str, str], Created]
     """By user id and request id."""
 
     linked: dict[tuple[JobId, str], Asset]
@@ -56,7 +56,7 @@ class WorkingSet:
         request = (command.user_id, command.request_id)
         decision = create(self.created.get(request), command, now=now, new_id=new_id)
         if command.request_id:
-            self.created[request] = decision.job
+            self.created[request] = decision.job, command.parameters
         return decision
 
     def _create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:

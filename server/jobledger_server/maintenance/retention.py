@@ -27,8 +27,8 @@ PAUSE = 0.25
 JOBS = 1000
 """Jobs found together: a search costs as much as purging a batch of BATCH."""
 
-DELETIONS = 1000
-"""Deletions compacted together."""
+DELETIONS = 200
+"""Deleted jobs forgotten together: few, because they are held by one transaction."""
 
 PURGE_SECONDS = 60.0
 """Interval between polls while there is nothing to do."""

@@ -1,16 +1,14 @@
 """Checks and converts the fields that requests of several services have."""
 
-from collections.abc import Callable, Sequence
-
-from google.protobuf.struct_pb2 import Struct
+from collections.abc import Sequence
 
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import JobId, JobStatus, Payload
+from jobledger_server.domain.job import JobId, JobStatus
 from jobledger_server.domain.limits import (
     MAX_ID_CHARACTERS,
+    MAX_JOB_IDS,
     MAX_JOB_TYPES,
     MAX_NAME_CHARACTERS,
-    MAX_PAGE_SIZE,
     MAX_STATUSES,
 )
 from jobledger_server.rpc.validation import Checker
@@ -20,6 +18,15 @@ STATUSES = {job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}"): s for s in JobStat
 
 def job_id(check: Checker, value: str) -> JobId:
     return JobId(check.name("job_id", value, MAX_ID_CHARACTERS))
+
+
+def job_ids(check: Checker, values: Sequence[str]) -> list[JobId]:
+    if not check.at_most("job_ids", values, MAX_JOB_IDS):
+        return []
+    return [
+        JobId(check.name(f"job_ids[{i}]", value, MAX_ID_CHARACTERS))
+        for i, value in enumerate(values)
+    ]
 
 
 def user_id(check: Checker, value: str, *, required: bool = True) -> str:
@@ -52,12 +59,13 @@ def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatu
     return found
 
 
-def check_page_size(check: Checker, size: int) -> None:
-    check.number("page_size", size, 0, MAX_PAGE_SIZE)
-
-
-def optional_struct(
-    check: Checker, field: str, struct: Struct, has: Callable[..., bool]
-) -> Payload | None:
-    """Check the Struct if the message has it; `has` is the message's HasField."""
-    return check.struct(field, struct) if has(field) else None
+def is_full(check: Checker, view: int, *, default: bool) -> bool:
+    """Return whether the view is FULL; `default` says that of a request without one."""
+    match view:
+        case job_pb2.JOB_VIEW_UNSPECIFIED:
+            return default
+        case job_pb2.JOB_VIEW_BASIC | job_pb2.JOB_VIEW_FULL:
+            return view == job_pb2.JOB_VIEW_FULL
+        case _:
+            check.add("view", f"has the unknown value {view}")
+            return default

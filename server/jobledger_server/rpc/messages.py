@@ -3,7 +3,7 @@
 Jobs are converted to bytes, because their payloads are stored as bytes; see encoding.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,10 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger_server.domain.job import (
     MICROS_PER_SECOND,
+    NO_PAYLOADS,
     Asset,
+    Attempt,
+    AttemptOutcome,
     Instant,
     Job,
+    JobError,
     JobStatus,
+    Payloads,
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
@@ -24,9 +29,13 @@ from jobledger_server.watch.held_jobs import Signal
 
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
+_WITHOUT_PAYLOADS: Mapping[int, Payloads] = {}
 
-def job_bytes(job: Job) -> bytes:
-    """Serialize a job with its payloads."""
+_OUTCOMES = {o: job_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{o.value}") for o in AttemptOutcome}
+
+
+def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
+    """Serialize a job, in the view BASIC if no payloads are given."""
     message = job_pb2.Job()
     message.id = job.id
     message.user_id = job.user_id
@@ -34,10 +43,12 @@ def job_bytes(job: Job) -> bytes:
     message.status = _STATUSES[job.status]
     message.progress = job.progress
     message.progress_message = job.progress_message
-    message.labels.update(job.labels)
+    if job.labels:
+        message.labels.update(job.labels)
     message.attempt = job.attempt
     message.max_attempts = job.max_attempts
     message.worker_id = job.worker_id
+    message.held = job.leased
     message.cancel_reason = job.cancel_reason
     message.version = job.version
     message.traceparent = job.traceparent
@@ -55,23 +66,25 @@ def job_bytes(job: Job) -> bytes:
         _set_time(time, instant)
     if job.stall_timeout is not None:
         message.stall_timeout.FromMicroseconds(job.stall_timeout)
-    parts = [message.SerializeToString()]
-    if job.parameters is not None:
-        parts.append(encoded_field(job_pb2.Job, "parameters", job.parameters))
-    if job.result is not None:
-        parts.append(encoded_field(job_pb2.Job, "result", job.result))
-    error = job.error
-    if error is not None:
-        content = job_pb2.JobError(reason=error.reason, message=error.message).SerializeToString()
-        if error.details is not None:
-            content += encoded_field(job_pb2.JobError, "details", error.details)
-        parts.append(encoded_field(job_pb2.Job, "error", content))
-    return b"".join(parts)
+    parts = []
+    if job.error is not None:
+        error = _error_message(job.error)
+        if payloads.error_details is None:
+            message.error.CopyFrom(error)
+        else:
+            details = encoded_field(job_pb2.JobError, "details", payloads.error_details)
+            parts.append(encoded_field(job_pb2.Job, "error", error.SerializeToString() + details))
+    if payloads.parameters is not None:
+        parts.append(encoded_field(job_pb2.Job, "parameters", payloads.parameters))
+    if payloads.result is not None:
+        parts.append(encoded_field(job_pb2.Job, "result", payloads.result))
+    data = message.SerializeToString()
+    return b"".join((data, *parts)) if parts else data
 
 
-def job_response(response: type[Message], job: Job) -> bytes:
+def job_response(response: type[Message], job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     """Serialize a response with this `job` and nothing else."""
-    return encoded_field(response, "job", job_bytes(job))
+    return encoded_field(response, "job", job_bytes(job, payloads))
 
 
 def jobs_response(response: type[Message], jobs: Iterable[bytes]) -> bytes:
@@ -107,28 +120,59 @@ def transition_message(transition: Transition) -> job_pb2.JobTransition:
     )
 
 
+def attempt_message(attempt: Attempt) -> job_pb2.Attempt:
+    message = job_pb2.Attempt(
+        number=attempt.number,
+        worker_id=attempt.worker_id,
+        start_time=_time(attempt.start_time),
+        progress=attempt.progress,
+    )
+    if attempt.error is not None:
+        message.error.CopyFrom(_error_message(attempt.error))
+    _set_time(message.end_time, attempt.end_time)
+    if attempt.outcome is not None:
+        message.outcome = _OUTCOMES[attempt.outcome]
+    return message
+
+
+def _error_message(error: JobError) -> job_pb2.JobError:
+    return job_pb2.JobError(reason=error.reason, message=error.message)
+
+
 WATCH_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString()
 
 
-def watch_message(job: Job, transitions: Sequence[Transition]) -> bytes:
+def watch_message(
+    job: Job, transitions: Sequence[Transition], payloads: Payloads = NO_PAYLOADS
+) -> bytes:
     response = job_service_pb2.WatchJobResponse
     rest = response(transitions=map(transition_message, transitions))
-    return job_response(response, job) + rest.SerializeToString()
+    return job_response(response, job, payloads) + rest.SerializeToString()
 
 
-def changes_message(changes: Iterable[Change], resume_token: str) -> bytes:
+def changes_message(
+    changes: Iterable[Change],
+    resume_token: str,
+    payloads: Mapping[int, Payloads] = _WITHOUT_PAYLOADS,
+) -> bytes:
+    """Serialize changes, and the payloads that are sent with some, by their sequence numbers."""
     response = job_service_pb2.WatchJobsResponse
-    fields = [encoded_field(response, "changes", _change_bytes(change)) for change in changes]
+    fields = [
+        encoded_field(
+            response, "changes", _change_bytes(change, payloads.get(change.seq, NO_PAYLOADS))
+        )
+        for change in changes
+    ]
     fields.append(response(resume_token=resume_token).SerializeToString())
     return b"".join(fields)
 
 
-def _change_bytes(change: Change) -> bytes:
+def _change_bytes(change: Change, payloads: Payloads) -> bytes:
     rest = job_service_pb2.JobChange(
         transitions=map(transition_message, change.transitions), deleted=change.deleted
     )
     job = change.job
-    data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job)
+    data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job, payloads)
     return encoded_field(job_service_pb2.JobChange, "job", data) + rest.SerializeToString()
 
 

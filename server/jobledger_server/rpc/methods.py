@@ -65,11 +65,13 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}CreateJob", jobs.CreateJobRequest, _OWNER, large=True),
         Method(f"{JOB_SERVICE}BatchCreateJobs", jobs.BatchCreateJobsRequest, _OWNER, large=True),
         Method(f"{JOB_SERVICE}GetJob", jobs.GetJobRequest, _READER, reads=True),
+        Method(f"{JOB_SERVICE}BatchGetJobs", jobs.BatchGetJobsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListJobs", jobs.ListJobsRequest, _READER, reads=True, all_users=True),
         Method(f"{JOB_SERVICE}CancelJob", jobs.CancelJobRequest, _READER),
         Method(f"{JOB_SERVICE}DeleteJob", jobs.DeleteJobRequest, _READER),
         Method(f"{JOB_SERVICE}ListAssets", jobs.ListAssetsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListTransitions", jobs.ListTransitionsRequest, _READER, reads=True),
+        Method(f"{JOB_SERVICE}ListAttempts", jobs.ListAttemptsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}WatchJob", jobs.WatchJobRequest, _READER, lasts=True),
         Method(
             f"{JOB_SERVICE}WatchJobs", jobs.WatchJobsRequest, _READER, lasts=True, all_users=True

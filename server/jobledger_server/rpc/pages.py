@@ -10,11 +10,11 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from jobledger_server.domain.job import Job, JobId, is_id
-from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES
+from jobledger_server.domain.job import Job, JobId, Payloads, is_id
+from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES, MAX_PAGE_SIZE
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import InvalidRequest
-from jobledger_server.store import JobQuery, Store
+from jobledger_server.store import JobQuery, Store, StoredJob
 
 ROWS_PER_STEP = 100
 """Rows converted to messages before the event loop can run something else."""
@@ -60,7 +60,7 @@ class Page(Generic[Row]):
         *,
         cursor: Callable[[Row], str],
     ) -> None:
-        self._size = request.page_size or DEFAULT_PAGE_SIZE
+        self._size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         self._key = key
         self._fetch = fetch
         self._cursor = cursor
@@ -97,15 +97,26 @@ class Page(Generic[Row]):
         return page
 
 
-def job_page(request: PagedRequest, key: object, store: Store, query: JobQuery) -> Page[Job]:
-    """Return a page of the jobs of a query."""
+def job_page(
+    request: PagedRequest,
+    key: object,
+    store: Store,
+    query: JobQuery,
+    payloads: Callable[[Sequence[Job]], Awaitable[Sequence[Payloads | None]]] | None = None,
+) -> Page[StoredJob]:
+    """Return a page of the jobs of a query, with their payloads if that reads these."""
 
-    async def fetch(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
+    async def fetch(after: str | None, limit: int) -> tuple[Sequence[StoredJob], str | None]:
         before = JobId(id_from(after)) if after else None
-        found = await store.list_jobs(query, before=before, limit=limit)
-        return found.jobs, found.next_before
+        full = payloads is not None
+        found = await store.list_jobs(query, before=before, limit=limit, full=full)
+        if payloads is None:
+            return [StoredJob(job) for job in found.jobs], found.next_before
+        read = zip(found.jobs, await payloads(found.jobs), strict=True)
+        rows = [StoredJob(job, payloads=each) for job, each in read if each is not None]
+        return rows, found.next_before
 
-    return Page(request, key, fetch, cursor=lambda job: job.id)
+    return Page(request, key, fetch, cursor=lambda row: row.job.id)
 
 
 def message_bytes(message: Message) -> int:

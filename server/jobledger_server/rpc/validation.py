@@ -158,14 +158,13 @@ class Checker:
             self.add(field, f"is {value}, must not be negative")
         return value
 
-    def struct(self, field: str, struct: Struct) -> Payload:
-        """Check a Struct and return it serialized, with its keys sorted."""
+    def struct(self, field: str, struct: Struct) -> Payload | None:
+        """Check a Struct and return it serialized, with its keys sorted. An empty one is none."""
         data = struct.SerializeToString(deterministic=True)
         violation = _struct_violation(struct, len(data))
         if violation:
             self.add(field, violation)
-            return Payload(b"")
-        return Payload(data)
+        return Payload(data) if data else None
 
     def url(self, field: str, url: str, schemes: Collection[str]) -> str:
         """Check a URL: absolute, of an allowed scheme, with a host, without credentials."""

@@ -53,7 +53,7 @@ class Dialect(Protocol):
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
         """Return the statement with its rows locked until the transaction ends.
 
-        With `skip` it skips rows that another transaction has locked.
+        They are the rows of jobs. With `skip` it skips those that another transaction has locked.
         """
 
     def find_claimable(
@@ -103,18 +103,11 @@ class Dialect(Protocol):
         """Return the database server's time."""
 
 
-ANSWER_OVERHEAD_BYTES = 1024
-"""About the bytes that the small fields of a job take in an answer."""
-
-
-def claimable(length: str, labels: str = "labels") -> tuple[str, str]:
-    """Return the columns read of claimable jobs, and the condition that lacks only the time.
-
-    Args:
-        length: The function that returns a value's length without reading the value.
-        labels: The labels as text. It has at least as many bytes as they have in an answer.
-    """
-    # Overdue jobs belong to the reaper, and must not hide jobs that can be claimed. `+ 0` keeps the
-    # planner from the index on deadlines: nearly every job's is later.
-    size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {ANSWER_OVERHEAD_BYTES}"
-    return f"id, job_type, create_time, {size} AS size", f"{CLAIMABLE} AND deadline + 0 >"
+# Overdue jobs belong to the reaper, and must not hide jobs that can be claimed. `+ 0` keeps the
+# planner from the index on deadlines: nearly every job's is later.
+# As JSON, labels have at least as many characters as they have bytes in an answer.
+CLAIMABLE_COLUMNS = (
+    "id, job_type, create_time, parameters_bytes + length(CAST(labels AS text)) AS size"
+)
+CLAIMABLE_AFTER = f"{CLAIMABLE} AND deadline + 0 >"
+"""The columns read of claimable jobs, and the condition that lacks only the time."""

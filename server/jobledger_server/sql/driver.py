@@ -26,7 +26,7 @@ on."""
 Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
 """Statements of the dialect's `insertion`, `change` and `deletion`, each with at least one row."""
 
-NEW_SEQS = ("seq", "change_seq", "start_seq")
+NEW_SEQS = ("seq", "change_seq", "start_seq", "delete_seq")
 """The columns whose values may be counted from the newest sequence number; see `append`."""
 
 
@@ -71,20 +71,21 @@ class Driver(Protocol):
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Writes,
+        deletions: bool,
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:
-        """Lock the feed, delete, then insert or update rows.
+        """Lock the feed, then write rows.
 
-        The order matters: a deletion frees the request ids that a creation may use, and the
-        holder of the feed must not wait for a transaction that waits for the feed.
+        The order matters: the holder of the feed must not wait for a transaction that waits for
+        the feed.
 
         Args:
             count: How many changes are added to the feed. If none, it is not locked.
             writes: Returns what to write, given the newest sequence number; or given 0, if the
                 database adds it itself. After a statement fails, none is run.
-            deletions: What to delete first.
+            deletions: Whether jobs are deleted. It frees the request ids that a creation may
+                use, so updates come before insertions then, as they do in the list.
             new: How many new jobs are in `writes`.
             last: The transaction may commit here.
 

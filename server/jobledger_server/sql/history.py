@@ -1,7 +1,7 @@
-"""Transitions, which are kept in the row of their job: a job has two at most.
+"""Transitions and the deletion, which are kept in the row of their job: it has two and one at most.
 
-The start is the first, and has columns for what later changes overwrite. Nothing but a deletion
-follows a terminal state, so the job's own columns describe the end.
+The first transition has columns for what later changes overwrite. Nothing but the deletion follows
+a terminal state, and it overwrites nothing, so the job's own columns describe the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,28 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.job import Job, JobStatus, Micros, Transition
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Transition
 from jobledger_server.domain.state_machine import TERMINAL, VERSION_OF_START, stall_expire_time
 from jobledger_server.sql.tables import jobs
 
-HISTORY_COLUMNS = (
+START_COLUMNS = (
     "start_seq",
     "start_actor",
     "start_worker_id",
     "start_progress",
     "start_progress_message",
     "start_lease_expire_time",
-    "end_actor",
 )
-"""The columns of a job's transitions. Once written, none changes."""
+"""The columns of a job's first transition."""
+
+DELETION_COLUMNS = ("delete_seq", "delete_time")
+"""The columns of its deletion."""
+
+HISTORY_COLUMNS = (*START_COLUMNS, "end_actor", *DELETION_COLUMNS)
+"""The columns of a job's transitions and of its deletion. Once written, none changes."""
 
 NO_HISTORY: Sequence[Any] = (None,) * len(HISTORY_COLUMNS)
-"""The values of HISTORY_COLUMNS where no transition is to be written."""
+"""The values of HISTORY_COLUMNS where nothing is to be written."""
 
 _FIRST = tuple(jobs.c.keys()).index(HISTORY_COLUMNS[0])
 _END_SEQ = tuple(jobs.c.keys()).index("change_seq")
@@ -35,9 +40,9 @@ def with_transition(
     history: Sequence[Any], transition: Transition, job: Job, seq: int
 ) -> Sequence[Any]:
     """Return the values of HISTORY_COLUMNS with a transition added, which led to the job."""
-    *start, end_actor = history
+    *start, _, delete_seq, delete_time = history
     if transition.to_status in TERMINAL:
-        return (*start, transition.actor)
+        return (*start, transition.actor, delete_seq, delete_time)
     return (
         seq,
         transition.actor,
@@ -45,25 +50,42 @@ def with_transition(
         job.progress,
         job.progress_message,
         job.lease_expire_time,
-        end_actor,
+        *NO_HISTORY[6:],
     )
+
+
+def with_deletion(history: Sequence[Any], deleted: Job, seq: int) -> Sequence[Any]:
+    """Return the values of HISTORY_COLUMNS with the deletion added."""
+    return (*history[:-2], seq, deleted.update_time)
+
+
+def deletion_of(history: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of DELETION_COLUMNS among those of HISTORY_COLUMNS."""
+    return history[-len(DELETION_COLUMNS) :]
+
+
+def deletion_from_row(row: Sequence[Any]) -> tuple[int | None, Instant | None]:
+    """Return the sequence number and the time of a job's deletion, from its whole row of `jobs`."""
+    seq, time = row[_END_SEQ - 2 : _END_SEQ]
+    return seq, time
 
 
 def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transition]:
     """Return the job's transitions by their sequence numbers, from its whole row of `jobs`."""
-    history = row[_FIRST : _FIRST + len(HISTORY_COLUMNS)]
-    start_seq, start_actor, end_actor = history[0], history[1], history[-1]
+    start_seq, start_actor, *_, end_actor = row[_FIRST : _END_SEQ - 2]
     found: dict[int, Transition] = {}
-    if start_seq is not None and job.start_time is not None:
+    # A job that ended without a start passed through PROCESSING then.
+    start_time = job.start_time or job.complete_time
+    if start_seq is not None and start_time is not None:
         found[start_seq] = Transition(
             job_id=job.id,
             from_status=JobStatus.QUEUED,
             to_status=JobStatus.PROCESSING,
             version=VERSION_OF_START,
-            attempt=1,
+            attempt=0 if job.start_time is None else 1,
             actor=start_actor,
             reason="",
-            time=job.start_time,
+            time=start_time,
         )
     if job.complete_time is not None:
         found[row[_END_SEQ]] = Transition(
@@ -80,33 +102,36 @@ def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transitio
 
 
 def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
-    """Return the job as it was after its start, from its newest state and whole row."""
-    _, _, worker_id, progress, message, lease_expire_time, _ = row[
-        _FIRST : _FIRST + len(HISTORY_COLUMNS)
-    ]
-    # If cancellation was requested before the start, the job only passes through PROCESSING, and
-    # its lease expires at once. Times cannot be compared: a transaction that commits later may
-    # have begun earlier.
-    cancelled_before = lease_expire_time == start.time
-    return replace(
+    """Return the job as it was after its first transition, from its newest state and whole row."""
+    _, _, worker_id, progress, message, lease_expire_time = row[_FIRST : _FIRST + 6]
+    after = replace(
         job,
         status=start.to_status,
         progress=progress,
         progress_message=message,
-        result=None,
         error=None,
         attempt=start.attempt,
         releases=0,
         worker_id=worker_id,
         update_time=start.time,
         complete_time=None,
+        lease_duration=None,
+        lease_expire_time=None,
+        queue_expire_time=None,
+        version=start.version,
+        outcome_digest=None,
+        outcome_bytes=0,
+    )
+    if lease_expire_time is None:
+        # It ended without a start: it still waited, and if it was cancelled, then before this.
+        return replace(after, queue_expire_time=Instant(job.create_time + job.queue_timeout))
+    return replace(
+        after,
+        attempt_time=start.time,
         lease_duration=Micros(lease_expire_time - start.time),
         lease_expire_time=lease_expire_time,
         progress_time=start.time,
         stall_expire_time=stall_expire_time(job.stall_timeout, start.time),
-        queue_expire_time=None,
-        cancel_request_time=job.cancel_request_time if cancelled_before else None,
-        cancel_reason=job.cancel_reason if cancelled_before else "",
-        version=start.version,
-        outcome_digest=None,
+        cancel_request_time=None,
+        cancel_reason="",
     )

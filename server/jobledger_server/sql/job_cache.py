@@ -11,11 +11,8 @@ from collections.abc import Collection
 from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
 
-MAX_JOBS = 8192
-"""Jobs cached at most."""
-
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of jobs cached at most."""
+"""Bytes of jobs cached at most: about 13,000 jobs."""
 
 WriteId = str | int
 """Identifies the transaction that wrote a row. Each dialect has its own kind."""
@@ -26,7 +23,6 @@ class JobCache:
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, tuple[Change, WriteId]] = {}  # the one written last comes last
-        self._sizes: dict[JobId, int] = {}
         self._bytes = 0
 
     def find(self, ids: Collection[JobId]) -> dict[JobId, tuple[Change, WriteId]]:
@@ -35,21 +31,20 @@ class JobCache:
 
     def put(self, change: Change, write_id: WriteId) -> None:
         """Cache a job as it was written and committed."""
-        job = change.job
-        self.discard(job.id)
-        self._jobs[job.id] = change, write_id
-        size = self._sizes[job.id] = job.memory_bytes
-        self._bytes += size
-        while len(self._jobs) > MAX_JOBS or self._bytes > MAX_BYTES:
+        job_id = change.job.id
+        self.discard(job_id)
+        self._jobs[job_id] = change, write_id
+        self._bytes += change.memory_bytes
+        while self._bytes > MAX_BYTES:
             self.discard(next(iter(self._jobs)))
 
     def discard(self, job_id: JobId) -> None:
         """Remove a job, if it is cached."""
-        if self._jobs.pop(job_id, None) is not None:
-            self._bytes -= self._sizes.pop(job_id)
+        if job_id in self._jobs:
+            change, _ = self._jobs.pop(job_id)
+            self._bytes -= change.memory_bytes
 
     def clear(self) -> None:
         """Remove every job: the next answer may come from another database."""
         self._jobs.clear()
-        self._sizes.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""Lists: pages of an owner's jobs, and of a job's assets.
+"""Lists: pages of an owner's jobs, and of a job's assets and attempts.
 
 Lists take longer than all other reads, so they have connections of their own, and a list
 whose caller has disconnected is interrupted.
@@ -7,30 +7,32 @@ whose caller has disconnected is interrupted.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, select
+from sqlalchemy import ColumnElement, Executable, Select, Table, exists, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import (
     ID_AHEAD,
     Asset,
     AssetId,
+    Attempt,
     Instant,
     Job,
     JobId,
     first_id,
 )
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
-from jobledger_server.sql.feed_pages import fitting
-from jobledger_server.sql.feed_statements import ANSWER_SIZE
-from jobledger_server.sql.rows import asset_from_row, job_from_row
+from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
 from jobledger_server.sql.store_connections import Interrupt, StoreConnections, to_completion
-from jobledger_server.sql.tables import assets, jobs
+from jobledger_server.sql.tables import KEPT, NOT_DELETED, assets, attempts, jobs
 from jobledger_server.store import JobPage, JobQuery
 
 Result = TypeVar("Result")
 
 STEP = 100
 """Jobs that are read at once. Others are served between two steps."""
+
+JOB_BYTES = 1024
+"""About the bytes that a job takes in an answer besides its longer texts and its payloads."""
 
 
 class JobLists:
@@ -39,18 +41,25 @@ class JobLists:
     def __init__(self, connections: StoreConnections) -> None:
         self._connections = connections
 
-    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
+    async def list_jobs(
+        self, query: JobQuery, *, before: JobId | None, limit: int, full: bool
+    ) -> JobPage:
         async def read(connection: AsyncConnection) -> JobPage:
-            return await _job_page(connection, query, before=before, limit=limit)
+            return await _job_page(connection, query, before=before, limit=limit, full=full)
 
         return await self._list(read)
 
+    async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
+        statement = _of_job(attempts, job_id).where(attempts.c.number > after)
+        rows = await self._rows(statement.order_by(attempts.c.number).limit(limit))
+        return [attempt_from_row(row) for row in rows]
+
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
-        statement = select(assets).where(assets.c.job_id == job_id)
+        statement = _of_job(assets, job_id)
         if after is not None:
             statement = statement.where(assets.c.id > after)
-        statement = statement.order_by(assets.c.id).limit(limit)
-        return [asset_from_row(row) for row in await self._rows(statement)]
+        rows = await self._rows(statement.order_by(assets.c.id).limit(limit))
+        return [asset_from_row(row) for row in rows]
 
     async def _rows(self, statement: Executable) -> Sequence[Any]:
         async def read(connection: AsyncConnection) -> Sequence[Any]:
@@ -77,10 +86,21 @@ class JobLists:
         return await to_completion(reading(), interrupt_reading)
 
 
+def _of_job(table: Table, job_id: JobId) -> Select[Any]:
+    """Return the statement for the rows of a job that was not deleted."""
+    kept = exists().where(jobs.c.id == job_id, NOT_DELETED)
+    return select(table).where(table.c.job_id == job_id, kept)
+
+
 async def _job_page(
-    connection: AsyncConnection, query: JobQuery, *, before: JobId | None, limit: int
+    connection: AsyncConnection,
+    query: JobQuery,
+    *,
+    before: JobId | None,
+    limit: int,
+    full: bool,
 ) -> JobPage:
-    """Read a page of jobs: first how far to scan, then which jobs, then the jobs themselves."""
+    """Read a page of jobs: first how far to scan, then the jobs in steps, until they fill it."""
     first, end = _range(query, before)
     filters = _filters(query)
     newest_first = jobs.c.id.desc()
@@ -88,20 +108,22 @@ async def _job_page(
     if filters:
         last = select(jobs.c.id).where(*_span(query, first, end)).order_by(newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
-    span = _span(query, rest or first, end)
-    sizes = select(jobs.c.id, ANSWER_SIZE).where(*span, *filters).order_by(newest_first)
-    # One more than needed shows whether any follow.
-    found = (await connection.execute(sizes.limit(limit + 1))).all()
-    count, _ = fitting([size for _, size in found], limit, MAX_ANSWER_BYTES)
-    ids = [job_id for job_id, _ in found[:count]]
-    if count < len(found):
-        rest = ids[-1]
     listed: list[Job] = []
-    for start in range(0, count, STEP):
-        step = ids[start : start + STEP]
-        page = select(jobs).where(jobs.c.id.in_(step)).order_by(newest_first)
-        listed += [job_from_row(row) for row in (await connection.execute(page)).all()]
-    return JobPage(listed, rest)
+    room = MAX_ANSWER_BYTES
+    while True:
+        step = select(jobs).where(*_span(query, rest or first, end), *filters)
+        # One more than needed shows whether any follow.
+        count = min(STEP, limit + 1 - len(listed))
+        rows = (await connection.execute(step.order_by(newest_first).limit(count))).all()
+        for row in rows:
+            job = job_from_row(row)
+            room -= JOB_BYTES + job.content_bytes + (job.payload_bytes if full else 0)
+            if len(listed) == limit or (listed and room < 0):
+                return JobPage(listed, listed[-1].id)
+            listed.append(job)
+        if len(rows) < count:
+            return JobPage(listed, rest)
+        end = listed[-1].id
 
 
 def _range(query: JobQuery, before: JobId | None) -> tuple[JobId | None, JobId | None]:
@@ -118,7 +140,9 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
 
     Each bound stands once: of two SQLite would scan by one of them, and filter by the other.
     """
-    span = [] if query.user_id is None else [jobs.c.user_id == query.user_id]
+    span: list[ColumnElement[bool]] = []
+    if query.user_id is not None:
+        span += [jobs.c.user_id == query.user_id, literal_column(KEPT)]
     if end is not None:
         span.append(jobs.c.id < end)
     if first is not None:
@@ -128,7 +152,8 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
 
 def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     """Return the other conditions on the jobs that are listed."""
-    filters: list[ColumnElement[bool]] = []
+    # The index on all owners' jobs has deleted ones too.
+    filters: list[ColumnElement[bool]] = [NOT_DELETED] if query.user_id is None else []
     if query.statuses:
         filters.append(jobs.c.status.in_(sorted(s.value for s in query.statuses)))
     if query.job_types:

@@ -2,7 +2,7 @@
 
 The columns of a table have the names and the order of the fields; `_COMPUTED` has those that
 differ. So a new field of a job needs a column of the same name in the same position, and its
-name in `FIXED_COLUMNS` if it never changes.
+name in `FIXED_COLUMNS` if it never changes. Payloads are rows of a table of their own.
 """
 
 import json
@@ -10,24 +10,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from msgspec.structs import replace
+
 from jobledger_server.domain.job import (
     Asset,
     AssetLink,
+    Attempt,
+    AttemptOutcome,
     Instant,
     Job,
     JobError,
+    JobId,
     JobStatus,
-    Lease,
-    Micros,
+    Payloads,
 )
 from jobledger_server.domain.leases import deadline
 from jobledger_server.sql.history import (
+    DELETION_COLUMNS,
     HISTORY_COLUMNS,
+    deletion_from_row,
+    deletion_of,
     job_after_start,
     transitions_from_row,
 )
-from jobledger_server.sql.tables import assets, jobs, tombstones
-from jobledger_server.store import Change
+from jobledger_server.sql.tables import assets, attempts, jobs, payloads
+from jobledger_server.store import Change, StoredJob
 
 Row = tuple[Any, ...]
 """One row to write. Its values are in the order of a given list of columns."""
@@ -40,9 +47,8 @@ FIXED_COLUMNS = (
     "id",
     "user_id",
     "job_type",
-    "parameters",
+    "parameters_bytes",
     "labels",
-    "request_id",
     "traceparent",
     "create_time",
     "max_attempts",
@@ -50,7 +56,7 @@ FIXED_COLUMNS = (
     "stall_timeout",
     "run_timeout",
 )
-"""The columns of a job that never change."""
+"""The columns of a job that never change. Its deletion frees the request id."""
 
 REPORT_COLUMNS = (
     "update_time",
@@ -87,7 +93,6 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "deadline": deadline,
     "error_reason": lambda job: job.error and job.error.reason,
     "error_message": lambda job: job.error and job.error.message,
-    "error_details": lambda job: job.error and job.error.details,
 }
 """The columns of `jobs` that are computed from the job. HISTORY_COLUMNS and `change_seq` are not,
 nor are they fields of the job."""
@@ -124,11 +129,6 @@ mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMN
 
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes."""
-
-LEASE_COLUMNS = Lease.__struct_fields__
-"""The columns that are read to renew a lease. SQLite stores all of them before the payloads."""
-
-_lease_fields = attrgetter(*LEASE_COLUMNS)
 
 RENEWAL_COLUMNS = ("lease_expire_time",)
 """The column that a renewal of the lease changes."""
@@ -170,14 +170,9 @@ def _is_sooner(after: Job, before: Job) -> bool:
     return soon is not None and late is not None and soon < late
 
 
-def renewal_row(job: Job | Lease) -> Row:
+def renewal_row(job: Job) -> Row:
     """Make a row of the job's id and RENEWAL_COLUMNS."""
     return job.id, job.lease_expire_time
-
-
-def lease_of(job: Job) -> Lease:
-    """Return the part of the job that a renewal needs."""
-    return Lease(*_lease_fields(job))
 
 
 def deadline_row(job: Job) -> Row:
@@ -191,14 +186,30 @@ def deadline_row(job: Job) -> Row:
     )
 
 
+DELETED_COLUMNS = (*DELETION_COLUMNS, "request_id")
+"""The columns that a deletion changes."""
+
+
+def deleted_row(job_id: JobId, history: Sequence[Any]) -> Row:
+    """Make a row of the job's id and DELETED_COLUMNS, from the values of HISTORY_COLUMNS."""
+    return job_id, *deletion_of(history), ""
+
+
 def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job from a whole row of `jobs`."""
-    *fields, reason, message, details, parameters, result = row
+    *fields, reason, message = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
     del fields[_DEADLINE : _CHANGE_SEQ + 1]  # those that are not fields of a job
-    error = None if message is None else JobError(reason, message, details)
-    return Job(*(*fields, error, parameters, result))
+    return Job(*(*fields, None if message is None else JobError(reason, message)))
+
+
+def stored_job_from_row(row: Sequence[Any]) -> StoredJob:
+    """Make a StoredJob from a whole row of `jobs`, and its payloads if they follow."""
+    columns = len(_JOB_COLUMNS)
+    job = job_from_row(row[:columns])
+    transitions = tuple(transitions_from_row(job, row).values())
+    return StoredJob(job, transitions, Payloads(*row[columns:]))
 
 
 def change_from_row(row: Sequence[Any]) -> Change:
@@ -206,15 +217,57 @@ def change_from_row(row: Sequence[Any]) -> Change:
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ])
 
 
-def recorded_change(row: Sequence[Any], seq: int, as_of: int) -> Change:
-    """Make the job's change at `seq`, its latest one or its start, from a whole row of `jobs`."""
+def recorded_change(row: Sequence[Any], seq: int) -> Change:
+    """Make the job's change at `seq` from a whole row of `jobs`.
+
+    It is the job's latest change, its first transition, or its deletion.
+    """
     job = job_from_row(row)
+    delete_seq, delete_time = deletion_from_row(row)
+    if seq == delete_seq and delete_time is not None:
+        last = replace(job, version=job.version + 1, update_time=delete_time)
+        return Change(last, seq, deleted=True)
     transition = transitions_from_row(job, row).get(seq)
     if transition is None:
-        return Change(job, seq, as_of=as_of)
+        return Change(job, seq)
     if seq != row[_CHANGE_SEQ]:
         job = job_after_start(job, transition, row)
-    return Change(job, seq, (transition,), as_of=as_of)
+    return Change(job, seq, (transition,))
+
+
+PAYLOAD_COLUMNS = tuple(payloads.c.keys())
+
+PAYLOAD_KINDS = {name: kind for kind, name in enumerate(Payloads.__struct_fields__, start=1)}
+"""The values of the column `kind`."""
+
+
+def payload_rows(job_id: JobId, content: Payloads) -> list[Row]:
+    """Make rows of PAYLOAD_COLUMNS from the payloads that there are."""
+    found = ((kind, getattr(content, name)) for name, kind in PAYLOAD_KINDS.items())
+    return [(job_id, kind, payload) for kind, payload in found if payload]
+
+
+ATTEMPT_COLUMNS = tuple(attempts.c.keys())
+
+_attempt_fields = attrgetter(
+    *(name for name in ATTEMPT_COLUMNS if name in Attempt.__struct_fields__)
+)
+
+
+def attempt_row(attempt: Attempt) -> Row:
+    """Make a row of ATTEMPT_COLUMNS from an attempt that ended."""
+    *fields, outcome = _attempt_fields(attempt)
+    error = attempt.error
+    return (*fields, outcome.value, error and error.reason, error and error.message)
+
+
+def attempt_from_row(row: Sequence[Any]) -> Attempt:
+    """Make an Attempt from a whole row of `attempts`."""
+    *values, reason, message = row
+    fields = dict(zip(ATTEMPT_COLUMNS, values, strict=False))
+    fields["outcome"] = AttemptOutcome(fields["outcome"])
+    error = None if message is None else JobError(reason, message)
+    return Attempt(**fields, error=error)
 
 
 ASSET_COLUMNS = (*(name for name in Asset.__struct_fields__ if name != "link"), *_LINK_FIELDS)
@@ -231,37 +284,3 @@ asset_row: Callable[[Asset], Row] = attrgetter(
     *(f"link.{name}" if name in _LINK_FIELDS else name for name in ASSET_COLUMNS)
 )
 """Makes a row of ASSET_COLUMNS."""
-
-TOMBSTONE_COLUMNS = tuple(tombstones.c.keys())
-
-
-def tombstone_row(job: Job, change_seq: int) -> Row:
-    """Make a row of TOMBSTONE_COLUMNS from a deleted job."""
-    return (
-        change_seq,
-        job.id,
-        job.user_id,
-        job.job_type,
-        job.status.value,
-        labels_to_text(job.labels),
-        job.version,
-        job.create_time,
-        job.update_time,
-    )
-
-
-def tombstone_from_row(row: Sequence[Any], as_of: int) -> Change:
-    """Make the deletion from a whole row of `tombstones`."""
-    values = dict(zip(TOMBSTONE_COLUMNS, row, strict=True))
-    job = Job(
-        id=values["job_id"],
-        user_id=values["user_id"],
-        job_type=values["job_type"],
-        status=_STATUS[values["status"]],
-        labels=_labels(values["labels"]),
-        version=values["version"],
-        create_time=values["create_time"],
-        update_time=values["delete_time"],
-        queue_timeout=Micros(0),
-    )
-    return Change(job, values["change_seq"], deleted=True, as_of=as_of)

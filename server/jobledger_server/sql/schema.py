@@ -1,10 +1,19 @@
-"""The schema's revision: migrates a database to it, or checks it."""
+"""The schema's revision: migrates a database to it, and checks whether this server works with it.
 
+The table `alembic_version` holds the newest migration that was applied, and in `schema_min` the
+oldest server that works with it, by the revision that this server was made for. So a database that
+was migrated for the next version still serves servers of the version before.
+"""
+
+import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.sql.database import Database
@@ -12,48 +21,83 @@ from jobledger_server.sql.database_errors import DROPPED_SETTINGS, cause_of, poo
 from jobledger_server.store import StoreUnavailable
 
 HEAD = "0001"
-"""The revision that this code needs: the newest in `migrations/versions`."""
+"""The revision that this code was made for: the newest in `migrations/versions`."""
 
 MIGRATION_LOCK = 0x6A6F626C
 """The advisory lock of a migration, since two servers may start at once: an arbitrary number."""
 
+POLL_SECONDS = 0.1
+"""How often a migration asks whether another one has ended."""
+
+LOCK_SECONDS = 2
+"""How long a migration waits for a lock on a table. Whatever needs the table waits behind it."""
+
+LOCK_TRIES = 30
+
+LOCK_PAUSE_SECONDS = 8
+"""Between two tries, in which everybody else goes on."""
+
+_LOCK_ERRORS = frozenset({"55P03", "40P01"})
+"""By SQLSTATE: lock_not_available (of `lock_timeout`), deadlock_detected."""
+
+log = logging.getLogger("jobledger.schema")
+
 
 class SchemaError(Exception):
-    """The database is at another revision than this code needs; the message says what to do."""
+    """The schema cannot be used, or not be migrated; the message says what to do."""
+
+
+class Schema(NamedTuple):
+    """What a database says of its schema."""
+
+    head: str
+    min: str
+    """The oldest server that works with it: the HEAD of its code."""
 
 
 async def migrate(database: Database) -> None:
     """Migrate the database to HEAD. Idempotent, and safe if several processes do it at once.
 
-    A newer database is not changed. Raises StoreUnavailable.
+    A newer database is not changed. Raises SchemaError and StoreUnavailable.
     """
     with _translating(database):
-        async with database.writer.begin() as connection:
-            if database.dialect.name == "postgresql":
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-            found = await connection.run_sync(_revision)
-            if found is None or found < HEAD:
+        if database.dialect.name == "sqlite":
+            # One transaction, which excludes other writers.
+            async with database.writer.begin() as connection:
                 await connection.run_sync(_upgrade)
+            return
+        async with database.writer.connect() as connection:
+            try:
+                await _lock_out_other_migrations(connection)
+                await connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+                await connection.commit()
+                await _upgrade_when_unlocked(connection)
+            finally:
+                # Ends the session, and with it the advisory lock.
+                await connection.invalidate()
 
 
-async def require_head(database: Database) -> None:
-    """Raise SchemaError unless the database is at HEAD. Raises StoreUnavailable."""
+async def require_supported(database: Database) -> str:
+    """Return the database's revision. Raises StoreUnavailable.
+
+    Raises SchemaError unless this server works with it: it is HEAD, or a newer one that says so.
+    """
     with _translating(database):
         async with database.reader.connect() as connection:
             if database.dialect.name == "postgresql":
                 await _require_settings(connection)
-            found = await connection.run_sync(_revision)
-    if found == HEAD:
-        return
-    if found is None or found < HEAD:
+            found = await connection.run_sync(_schema)
+    if found is None or found.head < HEAD:
         raise SchemaError(
-            f"the database is at revision {found or 'none'}, this server needs {HEAD}: "
-            "run `jobledger-server migrate` with the same --database first"
+            f"the database is at revision {found.head if found else 'none'}, this server needs "
+            f"{HEAD}: run `jobledger-server migrate` with the same --database first"
         )
-    raise SchemaError(
-        f"the database is at revision {found}, newer than this server's {HEAD}: "
-        "run a newer jobledger-server"
-    )
+    if found.min > HEAD:
+        raise SchemaError(
+            f"the database is at revision {found.head}, which needs servers for {found.min} or "
+            f"newer, and this one is for {HEAD}: run a newer jobledger-server"
+        )
+    return found.head
 
 
 async def _require_settings(connection: AsyncConnection) -> None:
@@ -62,14 +106,57 @@ async def _require_settings(connection: AsyncConnection) -> None:
         raise StoreUnavailable(DROPPED_SETTINGS)
 
 
-def _revision(connection: Connection) -> str | None:
+async def _lock_out_other_migrations(connection: AsyncConnection) -> None:
+    """Take the advisory lock, for the session.
+
+    A session that waits in the statement would have a snapshot, and CREATE INDEX CONCURRENTLY
+    of the other migration would wait for it.
+    """
+    while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
+        await connection.rollback()
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _upgrade_when_unlocked(connection: AsyncConnection) -> None:
+    """Migrate; repeat what did not get its lock in time. What was migrated before stays."""
+    for tries in range(1, LOCK_TRIES + 1):
+        try:
+            await connection.run_sync(_upgrade)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _LOCK_ERRORS:
+                raise
+            statement, cause = " ".join((error.statement or "").split())[:200], cause_of(error)
+            await connection.rollback()
+        else:
+            return
+        log.warning(
+            "migration_waits_for_lock",
+            extra={"statement": statement, "cause": cause, "tries": tries},
+        )
+        if tries < LOCK_TRIES:
+            await asyncio.sleep(LOCK_PAUSE_SECONDS)
+    raise SchemaError(
+        f"another session holds a lock that the migration needs, and has not released it in "
+        f"{LOCK_TRIES} tries: end its transaction, and migrate again. The statement was: "
+        f"{statement}"
+    )
+
+
+def _schema(connection: Connection) -> Schema | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return found
+    found = connection.execute(text("SELECT version_num, schema_min FROM alembic_version")).first()
+    return None if found is None else Schema(*found)
 
 
 def _upgrade(connection: Connection) -> None:
+    """Migrate in the connection's transaction, else in one for each migration."""
+    within = connection.in_transaction()
+    found = _schema(connection)
+    if not within:
+        connection.rollback()
+    if found is not None and found.head >= HEAD:
+        return
     # Not at the top of the file: importing it takes as long as starting a server, and a database
     # that is up to date does not need it.
     from alembic import command  # noqa: PLC0415

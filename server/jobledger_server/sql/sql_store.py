@@ -7,27 +7,19 @@ from typing import Any
 
 from sqlalchemy import Executable
 
-from jobledger_server.domain.job import (
-    Asset,
-    AssetId,
-    Job,
-    JobId,
-    Micros,
-    Transition,
-)
+from jobledger_server.domain.job import Asset, AssetId, Attempt, JobId, Micros
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.feed_pages import FeedPageReader
-from jobledger_server.sql.history import transitions_from_row
+from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
-from jobledger_server.sql.rows import job_from_row
+from jobledger_server.sql.rows import change_from_row, recorded_change, stored_job_from_row
 from jobledger_server.sql.statements import Statements, bind_ids
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
-    PAGE_BYTES,
     ActivePage,
     ActivePosition,
+    Change,
     Claimable,
     FeedCompacted,
     FeedHead,
@@ -36,6 +28,7 @@ from jobledger_server.store import (
     JobQuery,
     Overdue,
     Purgeable,
+    StoredJob,
 )
 
 MAX_SCANNED_ENDS = 2000
@@ -64,27 +57,24 @@ class SqlStore:
             await driver.commit()
             transaction.committed()
 
-    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        rows = await self._read_jobs(ids)
-        return {job.id: job for job in map(job_from_row, rows)}
+    async def read_jobs(self, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
+        statement = self._statements.read_full_jobs if full else self._statements.read_jobs
+        rows = await self._read_jobs(statement, ids)
+        return {stored.job.id: stored for stored in map(stored_job_from_row, rows)}
 
-    async def read_histories(
-        self, ids: Collection[JobId]
-    ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        rows = await self._read_jobs(ids)
-        jobs = {row[0]: (job_from_row(row), row) for row in rows}
-        return {
-            job_id: (job, list(transitions_from_row(job, row).values()))
-            for job_id, (job, row) in jobs.items()
-        }
-
-    async def _read_jobs(self, ids: Collection[JobId]) -> Sequence[Sequence[Any]]:
-        statement = self._statements.read_jobs
+    async def _read_jobs(
+        self, statement: Prepared, ids: Collection[JobId]
+    ) -> Sequence[Sequence[Any]]:
         values = statement.values(bind_ids(self._dialect, "ids", ids))
         return await self._connections.fetch(statement.text, values)
 
-    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
-        return await self._lists.list_jobs(query, before=before, limit=limit)
+    async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
+        return await self._lists.list_attempts(job_id, after=after, limit=limit)
+
+    async def list_jobs(
+        self, query: JobQuery, *, before: JobId | None, limit: int, full: bool = False
+    ) -> JobPage:
+        return await self._lists.list_jobs(query, before=before, limit=limit, full=full)
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         return await self._lists.list_assets(job_id, after=after, limit=limit)
@@ -136,41 +126,31 @@ class SqlStore:
         return FeedHead(*row)
 
     async def changes_after(
-        self,
-        seq: int,
-        *,
-        limit: int,
-        max_bytes: int = PAGE_BYTES,
-        user_id: str | None = None,
-        until: int | None = None,
+        self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None
     ) -> FeedPage:
-        return await to_completion(self._changes_after(seq, limit, max_bytes, user_id, until))
+        return await to_completion(self._changes_after(seq, limit, user_id, until))
 
     async def _changes_after(
-        self, seq: int, limit: int, max_bytes: int, user_id: str | None, until: int | None
+        self, seq: int, limit: int, user_id: str | None, until: int | None
     ) -> FeedPage:
         async with self._connections.snapshot() as connection:
             head = FeedHead(*(await connection.execute(self._statements.feed.head)).one())
             if seq < head.compacted_seq:
                 raise FeedCompacted
-            if seq >= head.seq:
+            last = head.seq if until is None else min(until, head.seq)
+            if seq >= last:
                 return FeedPage(head, [], seq)
-            reader = FeedPageReader(connection, self._statements, limit, max_bytes, user_id)
-            if until is None:
-                return await reader.changes(head, seq)
-            return await reader.changes_until(head, seq, until)
-
-    async def newest_from(self, *, limit: int, max_bytes: int) -> int:
-        head = await self.feed_head()
-        floor = max(head.compacted_seq, head.seq - limit)
-        page = {"seq": floor, "count": limit}
-        for seq, _, size in await self._connections.read(
-            self._statements.feed.newest_changes, page
-        ):
-            max_bytes -= size
-            if max_bytes < 0:
-                return int(seq)
-        return floor
+            bounds: dict[str, Any] = {"seq": seq, "count": limit}
+            if user_id is None:
+                statement = self._statements.feed.changes
+                bounds["until"] = last
+            else:
+                statement = self._statements.feed.owned_changes
+                bounds["user_id"] = user_id
+            rows = (await connection.execute(statement, bounds)).all()
+        # The whole row of the job follows the sequence number.
+        changes = [recorded_change(row, at) for at, *row in rows if row[0] is not None]
+        return FeedPage(head, changes, last if len(rows) < limit else rows[-1][0])
 
     async def active_jobs(
         self,
@@ -178,17 +158,39 @@ class SqlStore:
         *,
         until: int,
         limit: int,
-        max_bytes: int = PAGE_BYTES,
         user_id: str | None = None,
+        ids: Collection[JobId] = (),
     ) -> ActivePage:
-        return await to_completion(self._active_jobs(after, until, limit, max_bytes, user_id))
+        if ids:
+            found = await to_completion(self._find_active(after, limit, user_id, ids))
+        else:
+            bounds: dict[str, Any] = {"after_id": after.job_id, "count": limit}
+            if user_id is None:
+                statement = self._statements.feed.active_jobs
+                bounds["after_user_id"] = after.user_id
+            else:
+                statement = self._statements.feed.owned_active_jobs
+                bounds["user_id"] = user_id
+            rows = await self._connections.read(statement, bounds)
+            found = [change_from_row(row) for row in rows]
+        last = None if len(found) < limit else ActivePosition(*_position(found[-1]))
+        # A job that changed since is left out: the feed has it after `until`.
+        return ActivePage([change for change in found if change.seq <= until], last)
 
-    async def _active_jobs(
-        self, after: ActivePosition, until: int, limit: int, max_bytes: int, user_id: str | None
-    ) -> ActivePage:
-        async with self._connections.snapshot() as connection:
-            reader = FeedPageReader(connection, self._statements, limit, max_bytes, user_id)
-            return await reader.active(after, until)
+    async def _find_active(
+        self, after: ActivePosition, limit: int, user_id: str | None, ids: Collection[JobId]
+    ) -> list[Change]:
+        """Return the first active jobs among these: they are few, so the database need not sort."""
+        first = (after.user_id if user_id is None else user_id, after.job_id)
+        rows = await self._read_jobs(self._statements.read_jobs, ids)
+        found = sorted(map(change_from_row, rows), key=_position)
+        return [
+            change
+            for change in found
+            if change.job.complete_time is None
+            and user_id in (None, change.job.user_id)
+            and _position(change) > first
+        ][:limit]
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
         return await to_completion(self._compact_deletions(age, limit))
@@ -202,7 +204,8 @@ class SqlStore:
             if last["last"] is None:
                 return 0
             await connection.execute(self._statements.compact_changes, last)
-            deleted = await connection.execute(self._statements.compact_deletions, last)
+            await connection.execute(self._statements.compact_attempts, last)
+            deleted = await connection.execute(self._statements.compact_jobs, last)
             await connection.execute(self._statements.set_compacted_seq, last)
             return deleted.rowcount
 
@@ -222,3 +225,7 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._connections.close()
+
+
+def _position(change: Change) -> tuple[str, JobId]:
+    return change.job.user_id, change.job.id

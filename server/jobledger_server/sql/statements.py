@@ -4,12 +4,15 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
+    Select,
+    and_,
     bindparam,
     delete,
     func,
     select,
     text,
     true,
+    union_all,
     update,
 )
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
@@ -22,21 +25,25 @@ from jobledger_server.sql.feed_statements import FeedStatements
 from jobledger_server.sql.history import HISTORY_COLUMNS
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
+    ATTEMPT_COLUMNS,
     DEADLINE_COLUMNS,
-    LEASE_COLUMNS,
+    DELETED_COLUMNS,
+    PAYLOAD_COLUMNS,
+    PAYLOAD_KINDS,
     RENEWAL_COLUMNS,
-    TOMBSTONE_COLUMNS,
     job_rows,
     mutable_rows,
     report_rows,
 )
 from jobledger_server.sql.tables import (
     ACTIVE,
+    NOT_DELETED,
     assets,
+    attempts,
     changes,
     feed,
     jobs,
-    tombstones,
+    payloads,
 )
 
 # In the text and not bound: otherwise the planner cannot use a partial index.
@@ -46,6 +53,19 @@ _NONE = text("''")
 def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, Any]:
     """Return the parameters for a list of ids. A text that cannot be an id names no job."""
     return dialect.bind_list(name, [job_id for job_id in ids if is_id(job_id)])
+
+
+def with_payloads(*names: str) -> Select[Any]:
+    """Return the statement for jobs with these of their payloads, one row a job."""
+    statement = select(jobs)
+    for name in names:
+        payload = payloads.alias(name)
+        statement = statement.add_columns(payload.c.content.label(name)).outerjoin_from(
+            jobs,
+            payload,
+            and_(payload.c.job_id == jobs.c.id, payload.c.kind == text(str(PAYLOAD_KINDS[name]))),
+        )
+    return statement
 
 
 class Statements:
@@ -63,19 +83,20 @@ class Statements:
             return Prepared(statement, sqlalchemy_dialect)
 
         self.dialect = dialect
-        jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
-        self.read_jobs = prepared(jobs_by_id)
+        by_id = dialect.one_of(jobs.c.id, "ids"), NOT_DELETED
+        self.read_jobs = prepared(select(jobs).where(*by_id))
+        self.read_full_jobs = prepared(with_payloads(*PAYLOAD_KINDS).where(*by_id))
         # In the order of the ids, so that transactions do not deadlock.
-        self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
-        leases_by_id = jobs_by_id.with_only_columns(*(jobs.c[name] for name in LEASE_COLUMNS))
-        self.lock_leases = prepared(dialect.locked(leases_by_id.order_by(jobs.c.id)))
+        self.lock_jobs = prepared(dialect.locked(select(jobs).where(*by_id).order_by(jobs.c.id)))
         # With the time, which a claim always needs.
-        self.lock_unlocked_jobs = prepared(
-            dialect.locked(jobs_by_id.add_columns(dialect.clock), skip=True)
+        self.lock_claimed = prepared(
+            dialect.locked(
+                with_payloads("parameters").add_columns(dialect.clock).where(*by_id), skip=True
+            )
         )
         self.find_created = prepared(
             dialect.with_pairs(
-                select(jobs).where(jobs.c.request_id != _NONE),
+                with_payloads("parameters").where(jobs.c.request_id != _NONE),
                 jobs.c.user_id,
                 jobs.c.request_id,
                 "requests",
@@ -89,23 +110,20 @@ class Statements:
                 "requests",
             )
         )
-        self.delete_changes = dialect.deletion(
-            changes,
-            "changes.seq IN (SELECT change_seq FROM jobs WHERE id {in_ids}"
-            " UNION SELECT start_seq FROM jobs WHERE id {in_ids})",
-        )
-        self.delete_jobs = dialect.deletion(jobs, "id {in_ids}")
         self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
         self.update_jobs = dialect.change(
             jobs, jobs.c.id, mutable_rows.columns, kept=HISTORY_COLUMNS
         )
+        self.delete_jobs = dialect.change(jobs, jobs.c.id, DELETED_COLUMNS)
         self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns)
         self.renew_jobs = dialect.change(jobs, jobs.c.id, RENEWAL_COLUMNS)
         self.set_deadlines = dialect.change(jobs, jobs.c.id, DEADLINE_COLUMNS)
         self.insert_changes = dialect.insertion(changes, changes.c.keys())
         self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
-        self.insert_tombstones = dialect.insertion(tombstones, TOMBSTONE_COLUMNS)
+        self.insert_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS)
+        self.delete_payloads = dialect.deletion(payloads, "job_id {in_ids}")
+        self.insert_attempts = dialect.insertion(attempts, ATTEMPT_COLUMNS)
         overdue = (
             select(jobs.c.id, jobs.c.deadline)
             .where(jobs.c.deadline <= dialect.clock)
@@ -127,23 +145,30 @@ class Statements:
             .subquery()
         )
         self.count_active = select(func.count()).select_from(active)
-        self.feed = FeedStatements(dialect)
+        self.feed = FeedStatements()
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement
         # reads all of them.
         oldest = (
-            select(tombstones.c.change_seq, tombstones.c.delete_time)
-            .order_by(tombstones.c.change_seq)
+            select(jobs.c.delete_seq, jobs.c.delete_time)
+            .where(jobs.c.delete_seq.is_not(None))
+            .order_by(jobs.c.delete_seq)
             .limit(bindparam("count"))
             .subquery()
         )
-        self.last_old_deletion = select(func.max(oldest.c.change_seq)).where(
+        self.last_old_deletion = select(func.max(oldest.c.delete_seq)).where(
             oldest.c.delete_time < bindparam("before")
         )
-        old = tombstones.c.change_seq <= bindparam("last")
-        self.compact_changes = delete(changes).where(
-            changes.c.seq.in_(select(tombstones.c.change_seq).where(old))
+        old = jobs.c.delete_seq <= bindparam("last")
+        seqs = (
+            select(column).where(old)
+            for column in (jobs.c.start_seq, jobs.c.change_seq, jobs.c.delete_seq)
         )
-        self.compact_deletions = delete(tombstones).where(old)
+        self.compact_changes = delete(changes).where(changes.c.seq.in_(union_all(*seqs)))
+        self.compact_attempts = delete(attempts).where(
+            attempts.c.job_id.in_(select(jobs.c.id).where(old))
+        )
+        # With their assets.
+        self.compact_jobs = delete(jobs).where(old)
         self.set_compacted_seq = (
             update(feed)
             .where(feed.c.compacted_seq < bindparam("last"))

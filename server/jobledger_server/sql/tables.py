@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -62,6 +63,9 @@ CLAIMABLE = "queue_expire_time IS NOT NULL"
 """The condition for a job that waits for a worker; `state_machine.is_claimable` in SQL. It reads no
 column that a report changes, for the index on it would make each report change every index."""
 
+KEPT = "delete_seq IS NULL"
+"""The condition for a job that was not deleted; in statements about one owner's jobs."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -73,7 +77,7 @@ jobs = Table(
     # Not later than the earliest time at which something happens without a call; NULL in a terminal
     # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
     Column("deadline", BigInteger),
-    # The transitions; see history.py.
+    # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
     Column("start_actor", String(MAX_NAME_CHARACTERS)),
     Column("start_worker_id", String(MAX_NAME_CHARACTERS)),
@@ -81,7 +85,9 @@ jobs = Table(
     Column("start_progress_message", String(MAX_MESSAGE_CHARACTERS)),
     Column("start_lease_expire_time", BigInteger),
     Column("end_actor", String(MAX_NAME_CHARACTERS)),
-    # The sequence number of the job's latest change.
+    Column("delete_seq", BigInteger),
+    Column("delete_time", BigInteger),
+    # The sequence number of the job's latest change but its deletion.
     Column("change_seq", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
@@ -98,7 +104,9 @@ jobs = Table(
     Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("traceparent", String(MAX_TRACEPARENT_CHARACTERS), nullable=False),
+    Column("parameters_bytes", Integer, nullable=False),
     Column("start_time", BigInteger),
+    Column("attempt_time", BigInteger),
     Column("complete_time", BigInteger),
     Column("lease_duration", BigInteger),
     Column("queue_expire_time", BigInteger),
@@ -108,21 +116,28 @@ jobs = Table(
     Column("cancel_request_time", BigInteger),
     Column("cancel_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
     Column("outcome_digest", LargeBinary),
+    Column("outcome_bytes", Integer, nullable=False),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
-    # The largest come last: SQLite reads them to find the columns stored after them.
     Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
-    Column("error_details", LargeBinary),
-    Column("parameters", LargeBinary),
-    Column("result", LargeBinary),
     CheckConstraint(f"status IN {_STATUSES}", name="status"),
     CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
     CheckConstraint(f"length(user_id) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="user_id"),
     CheckConstraint(f"length(job_type) BETWEEN 1 AND {MAX_JOB_TYPE_CHARACTERS}", name="job_type"),
-    # A job's first change is its start; see `state_machine.was_just_started`.
-    CheckConstraint("version >= 1 AND (status = 'QUEUED') = (version = 1)", name="version"),
-    CheckConstraint("attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name="attempt"),
+    # A job's first change is its first transition; see `state_machine.was_just_started`.
     CheckConstraint(
-        "(status = 'QUEUED') = (start_time IS NULL) AND (start_time IS NULL) = (start_seq IS NULL)",
+        "version >= 1 AND (status = 'QUEUED') = (version = 1)"
+        " AND (status = 'QUEUED') = (start_seq IS NULL)",
+        name="version",
+    ),
+    CheckConstraint(
+        "attempt >= 0 AND (attempt = 0) = (start_time IS NULL)"
+        " AND (start_time IS NULL) = (attempt_time IS NULL)",
+        name="attempt",
+    ),
+    # A job that ends without a start passes through PROCESSING, and fails with its next version.
+    CheckConstraint(
+        "(start_time IS NULL AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3)))"
+        " OR (start_time IS NOT NULL AND status <> 'QUEUED')",
         name="start_time",
     ),
     CheckConstraint(
@@ -148,7 +163,30 @@ jobs = Table(
     ),
     CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
     CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
-    Index("ix_jobs_user_id_id", "user_id", "id"),
+    CheckConstraint(
+        "parameters_bytes >= 0 AND outcome_bytes >= 0"
+        " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)",
+        name="payloads",
+    ),
+    CheckConstraint(
+        "(delete_seq IS NULL) = (delete_time IS NULL)"
+        " AND (delete_seq IS NULL OR complete_time IS NOT NULL)",
+        name="deleted",
+    ),
+    Index(
+        "ix_jobs_user_id_id",
+        "user_id",
+        "id",
+        sqlite_where=text(KEPT),
+        postgresql_where=text(KEPT),
+    ),
+    # Deleted jobs, which are kept for the feed for some time.
+    Index(
+        "ix_jobs_delete_seq",
+        "delete_seq",
+        sqlite_where=text("delete_seq IS NOT NULL"),
+        postgresql_where=text("delete_seq IS NOT NULL"),
+    ),
     # Claimable jobs, oldest first within each type.
     Index(
         "ix_jobs_claimable",
@@ -182,6 +220,47 @@ jobs = Table(
     ),
 )
 
+NOT_DELETED = jobs.c.delete_time.is_(None)
+"""The condition for a job that was not deleted, where it is found by its id. It does not imply
+KEPT: without statistics PostgreSQL would read the whole of an index with that condition."""
+
+# The payloads of jobs, apart: a change of a job's state writes nothing here. No foreign key, for
+# its check locks the job's row. SQLite stores a row in the index of its primary key.
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("job_id", ID, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("job_id", "kind"),
+    CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
+    CheckConstraint("length(content) > 0", name="content"),
+    sqlite_with_rowid=False,
+)
+
+# Attempts that ended without ending their job. No foreign key, as above.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", ID, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("end_time", BigInteger, nullable=False),
+    Column("outcome", String(13), nullable=False),
+    Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
+    Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
+    PrimaryKeyConstraint("job_id", "number"),
+    CheckConstraint("number >= 1", name="number"),
+    CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
+    CheckConstraint(
+        "outcome IN ('FAILED', 'LEASE_EXPIRED', 'STALLED', 'RELEASED')", name="outcome"
+    ),
+    CheckConstraint("(error_message IS NULL) = (error_reason IS NULL)", name="error"),
+    sqlite_with_rowid=False,
+)
+
 assets = Table(
     "assets",
     metadata,
@@ -210,9 +289,9 @@ assets = Table(
     sqlite_with_rowid=False,
 )
 
-# The feed: a row for the latest change of each job, for each start, and for each deletion that is
-# still known. A change replaces the row of the job's previous one, unless that was the start. It is
-# apart from the jobs, so that a report changes the indexes of a narrow row only.
+# The feed: a row for the latest change of each job, for its first transition, and for its deletion.
+# A change replaces the row of the job's previous one, unless that was the first transition or the
+# end. It is apart from the jobs, so that a report changes the indexes of a narrow row only.
 changes = Table(
     "changes",
     metadata,
@@ -220,21 +299,6 @@ changes = Table(
     Column("job_id", ID, nullable=False),
     Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Index("ix_changes_user_id_seq", "user_id", "seq"),
-)
-
-# Deleted jobs.
-tombstones = Table(
-    "tombstones",
-    metadata,
-    Column("change_seq", _SEQ, primary_key=True, autoincrement=False),
-    Column("job_id", ID, nullable=False),
-    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
-    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
-    Column("status", String(10), nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("version", BigInteger, nullable=False),
-    Column("create_time", BigInteger, nullable=False),
-    Column("delete_time", BigInteger, nullable=False),
 )
 
 # One row. A writer of the feed locks it until the commit, so sequence order is commit order.

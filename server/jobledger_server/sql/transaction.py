@@ -5,29 +5,40 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, Lease, is_id
+from jobledger_server.domain.decisions import Created
+from jobledger_server.domain.job import (
+    NO_PAYLOADS,
+    Asset,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Payloads,
+    is_id,
+)
 from jobledger_server.domain.state_machine import Decision, was_just_started
 from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
-from jobledger_server.sql.history import NO_HISTORY, with_transition
+from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,
     asset_row,
+    attempt_row,
     change_from_row,
     deadline_row,
+    deleted_row,
     job_from_row,
     job_rows,
-    lease_of,
     mutable_rows,
     only_renewed,
     only_reported,
+    payload_rows,
     renewal_row,
     report_rows,
-    tombstone_row,
 )
 from jobledger_server.sql.statements import Statements, bind_ids
-from jobledger_server.store import Change, Claimable
+from jobledger_server.store import Change, Claimable, StoredJob
 
 
 class SqlTransaction:
@@ -46,71 +57,39 @@ class SqlTransaction:
         return await self._driver.now()
 
     async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        missing = await self._load_if_cached(ids)
-        if missing:
-            bound = bind_ids(self._dialect, "ids", missing)
-            self._add(await self._fetch(self._statements.lock_jobs, bound))
-        return self._jobs()
-
-    async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        bound = bind_ids(self._dialect, "ids", ids)
-        rows = await self._fetch(self._statements.lock_unlocked_jobs, bound)
-        if rows and self._driver.time is None:
-            self._driver.time = Instant(rows[0][-1])
-        self._add([row[:-1] for row in rows])
-        return self._jobs()
-
-    async def load_leases(self, ids: Collection[JobId]) -> dict[JobId, Lease]:
-        missing = await self._load_if_cached(ids)
-        leases = {job_id: lease_of(change.job) for job_id, change in self._loaded.items()}
-        if missing:
-            bound = bind_ids(self._dialect, "ids", missing)
-            rows = await self._fetch(self._statements.lock_leases, bound)
-            leases.update((lease.id, lease) for lease in (Lease(*row) for row in rows))
-            # The cached ones among them stay so, with their new leases.
-            await self._load_cached(self._cache.find(missing))
-        return leases
-
-    async def _load_if_cached(self, ids: Collection[JobId]) -> set[JobId]:
-        """Load the jobs from the cache if it has them all; return those that are to be read.
-
-        Else they are read by one statement, so that all are locked in the order of their ids.
-        """
         missing = set(ids)
         known = self._cache.find(missing)
-        if len(known) == len(missing):
-            await self._load_cached(known)
-        return missing - self._loaded.keys()
-
-    async def _load_cached(self, known: Mapping[JobId, tuple[Change, WriteId]]) -> None:
-        if known:
+        # If not all are cached, one statement reads all, to lock them in the order of their ids.
+        if known and len(known) == len(missing):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
             same = await self._driver.unchanged(write_ids)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-
-    async def renew(self, leases: Sequence[Lease]) -> None:
-        writes = [(self._statements.renew_jobs, [renewal_row(lease) for lease in leases])]
-        _, self._write_id = await self._driver.append(
-            0, lambda _: writes, deletions=(), new=0, last=True
-        )
-        for lease in leases:
-            change = self._loaded.get(lease.id)
-            if change is not None:
-                job = replace(change.job, lease_expire_time=lease.lease_expire_time)
-                self._written.append(replace(change, job=job))
-
-    def _add(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))
-
-    def _jobs(self) -> dict[JobId, Job]:
+            missing.difference_update(same)
+        if missing:
+            bound = bind_ids(self._dialect, "ids", missing)
+            rows = await self._fetch(self._statements.lock_jobs, bound)
+            self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))
         return {job_id: change.job for job_id, change in self._loaded.items()}
+
+    async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
+        bound = bind_ids(self._dialect, "ids", ids)
+        rows = await self._fetch(self._statements.lock_claimed, bound)
+        if rows and self._driver.time is None:
+            self._driver.time = Instant(rows[0][-1])
+        claimed: dict[JobId, StoredJob] = {}
+        for *row, parameters, _ in rows:
+            change = change_from_row(row)
+            self._loaded[change.job.id] = change
+            claimed[change.job.id] = StoredJob(change.job, payloads=Payloads(parameters))
+        return claimed
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
-    ) -> dict[tuple[str, str], Job]:
-        parameters = self._dialect.bind_pairs("requests", requests)
-        rows = await self._fetch(self._statements.find_created, parameters)
-        return {(job.user_id, job.request_id): job for job in map(job_from_row, rows)}
+    ) -> dict[tuple[str, str], Created]:
+        bound = self._dialect.bind_pairs("requests", requests)
+        rows = await self._fetch(self._statements.find_created, bound)
+        found = [(job_from_row(row), parameters) for *row, parameters in rows]
+        return {(job.user_id, job.request_id): (job, parameters) for job, parameters in found}
 
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
@@ -130,9 +109,8 @@ class SqlTransaction:
         def writes(after: int) -> Writes:
             return batch.writes(self._statements, after=after)
 
-        deletions = batch.deletions(self._statements)
         seq, write_id = await self._driver.append(
-            batch.count, writes, deletions=deletions, new=len(batch.created), last=last
+            batch.count, writes, deletions=bool(batch.deleted), new=batch.new, last=last
         )
         self._write_id = write_id
         before = seq - batch.count
@@ -177,8 +155,8 @@ class _Batch:
         self.count = len(self._changed)
         """How many sequence numbers the decisions take."""
         self.deleted = {decision.job.id for decision in decisions if decision.deleted}
-        new = {decision.job.id for decision in decisions if decision.job.version == 1}
-        self.created = new - self.deleted
+        self.new = sum(decision.job.version == 1 for decision in self._changed)
+        """How many jobs are created."""
 
     def changes(self, *, after: int) -> list[Change]:
         """Return the changes, at the sequence numbers after this one."""
@@ -193,45 +171,52 @@ class _Batch:
         ]
 
     def latest(self, *, after: int) -> dict[JobId, Change]:
-        """Return each job as the last of its decisions left it, at its latest change."""
+        """Return each job as the last of its decisions left it, at its latest change.
+
+        A deleted job is as it was before, without its request id, which is how it is stored.
+        """
         latest: dict[JobId, Change] = {}
         seq = after
         for decision in self._decisions:
             job = decision.job
             seq += decision.changed
             previous = latest.get(job.id) or self._loaded.get(job.id)
-            at = seq if decision.changed or previous is None else previous.seq
-            latest[job.id] = Change(job, at, deleted=decision.deleted)
+            if previous is None or (decision.changed and not decision.deleted):
+                latest[job.id] = Change(job, seq)
+            elif decision.deleted:
+                latest[job.id] = Change(replace(previous.job, request_id=""), previous.seq)
+            else:
+                latest[job.id] = Change(job, previous.seq)
         return latest
 
     def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
-        """Return the HISTORY_COLUMNS of the jobs that make transitions."""
+        """Return the HISTORY_COLUMNS of the jobs that make transitions or are deleted."""
         histories: dict[JobId, Sequence[Any]] = {}
         for seq, decision in enumerate(self._changed, start=after + 1):
-            if decision.transition is not None:
-                job = decision.job
-                history = histories.get(job.id, NO_HISTORY)
+            job = decision.job
+            history = histories.get(job.id, NO_HISTORY)
+            if decision.deleted:
+                histories[job.id] = with_deletion(history, job, seq)
+            elif decision.transition is not None:
                 histories[job.id] = with_transition(history, decision.transition, job, seq)
         return histories
-
-    def deletions(self, statements: Statements) -> Writes:
-        """Return the statements that delete jobs, and their rows in the feed, before the writes."""
-        ids = [(job_id,) for job_id in self.deleted]
-        return [(statements.delete_changes, ids), (statements.delete_jobs, ids)] if ids else ()
 
     def writes(self, statements: Statements, *, after: int) -> Writes:
         """Return the statements with their rows, at the sequence numbers after this one."""
         rows: dict[WriteStatement, list[Row]] = {
             statement: []
             for statement in (
-                statements.insert_tombstones,
-                statements.insert_jobs,
+                statements.delete_jobs,
+                statements.delete_payloads,
                 statements.update_jobs,
                 statements.report_jobs,
                 statements.renew_jobs,
                 statements.set_deadlines,
-                statements.insert_changes,
                 statements.move_changes,
+                statements.insert_jobs,
+                statements.insert_changes,
+                statements.insert_payloads,
+                statements.insert_attempts,
                 statements.insert_assets,
             )
         }
@@ -240,19 +225,12 @@ class _Batch:
         for job_id, change in latest.items():
             job, seq, before = change.job, change.seq, self._loaded.get(job_id)
             history = histories.get(job_id, NO_HISTORY)
-            if change.deleted:
-                rows[statements.insert_tombstones].append(tombstone_row(job, seq))
-                rows[statements.insert_changes].append((seq, job_id, job.user_id))
-            elif before is None:
+            if before is None:
                 rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
                 rows[statements.insert_changes].append((seq, job_id, job.user_id))
-            elif job.version == before.job.version:
-                if only_renewed(before.job, job, self._now):
-                    rows[statements.renew_jobs].append(renewal_row(job))
-                else:
-                    rows[statements.set_deadlines].append(deadline_row(job))
-            else:
-                if only_reported(before.job, job):
+                continue
+            if job.version != before.job.version:
+                if job_id not in self.deleted and only_reported(before.job, job):
                     rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
                 else:
                     rows[statements.update_jobs].append(
@@ -262,11 +240,23 @@ class _Batch:
                     rows[statements.insert_changes].append((seq, job_id, job.user_id))
                 else:
                     rows[statements.move_changes].append((before.seq, seq))
+            elif job_id in self.deleted:
+                rows[statements.delete_jobs].append(deleted_row(job_id, history))
+            elif only_renewed(before.job, job, self._now):
+                rows[statements.renew_jobs].append(renewal_row(job))
+            else:
+                rows[statements.set_deadlines].append(deadline_row(job))
         for seq, decision in enumerate(self._changed, start=after + 1):
             job = decision.job
-            if job.id in self.deleted:
+            if decision.deleted:
+                rows[statements.insert_changes].append((seq, job.id, job.user_id))
+                rows[statements.delete_payloads].append((job.id,))
                 continue
             if was_just_started(job) and seq != latest[job.id].seq:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
+            if decision.payloads is not NO_PAYLOADS and job.id not in self.deleted:
+                rows[statements.insert_payloads] += payload_rows(job.id, decision.payloads)
+            if decision.ended is not None:
+                rows[statements.insert_attempts].append(attempt_row(decision.ended))
             rows[statements.insert_assets] += map(asset_row, decision.assets)
         return [(statement, values) for statement, values in rows.items() if values]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from jobledger_server.domain.job import MICROS_PER_SECOND, Job, JobStatus
+from jobledger_server.domain.leases import SERVICE_REASONS
 from jobledger_server.store import Change
 from jobledger_server.telemetry.instruments import COUNTS, JOB_SECONDS, Histogram
 
@@ -11,12 +12,6 @@ MAX_JOB_TYPES = 100
 """Types of jobs that are distinguished. All further ones are `other`."""
 
 OTHER = "other"
-
-SERVICE_REASONS = frozenset(
-    {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
-)
-"""The reasons that the service itself gives. A worker may choose any; those are not distinguished,
-because each would be a time series of its own."""
 
 
 class JobMetrics:
@@ -59,11 +54,12 @@ class JobMetrics:
             return
         status = job.status.value
         reason = "" if job.error is None else job.error.reason
+        # Workers choose any others: each would be a time series of its own.
         reason = reason if reason in SERVICE_REASONS else ""
         self.finished[job_type, status, reason] += 1
         if start is not None:
             _of(self.runs, (job_type, status), JOB_SECONDS).record(_seconds(start, end))
-        _of(self.attempts, job_type, COUNTS).record(job.attempt)
+            _of(self.attempts, job_type, COUNTS).record(job.attempt)
 
     def _type(self, job: Job) -> str:
         job_type = job.job_type

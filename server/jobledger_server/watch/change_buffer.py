@@ -13,22 +13,19 @@ MAX_CHANGES = 8192
 """Changes kept at most."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes kept at most: the sizes of the jobs, counted once for each change."""
+"""Bytes kept at most."""
 
 
 class ChangeBuffer:
     """The changes after sequence number `floor`, up to and including `seq`.
 
     A change read from the table replaces earlier changes of the same job that the table
-    no longer holds. `as_of` is the feed's head when the table was read last, or 0 if the
-    change at `seq` follows all that was read then: jobs deleted up to `as_of` may be missing
-    from the buffer. `version` is another number after each modification.
+    no longer holds. `version` is another number after each modification.
     """
 
     def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
         self.floor = seq
         self.seq = seq
-        self.as_of = 0
         self.version = 0
         self._max_changes = max_changes
         self._changes: deque[Change] = deque()
@@ -45,28 +42,24 @@ class ChangeBuffer:
         if owned is None:
             owned = self._by_owner[job.user_id] = deque()
         owned.append(change)
-        size = job.memory_bytes
+        size = change.memory_bytes
         self._sizes.append(size)
         self._bytes += size
         self.seq = change.seq
-        self.as_of = change.as_of
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
             self._drop_oldest()
 
-    def advance(self, seq: int, as_of: int) -> None:
-        """Take note that no change up to `seq` is missing, as of that head of the feed."""
+    def advance(self, seq: int) -> None:
+        """Take note that no change up to `seq` is missing."""
         self.version += 1
         self.seq = seq
-        self.as_of = as_of
 
-    def after(self, seq: int, user_id: str | None = None, as_of: int = 0) -> list[Change]:
+    def after(self, seq: int, user_id: str | None = None) -> list[Change]:
         """Return the changes after `seq`, of one owner or of all.
 
         Args:
             seq: A sequence number, not less than `floor`.
             user_id: The owner, or None for all owners.
-            as_of: Of jobs deleted up to this sequence number only the deletions are
-                returned. It is not greater than the buffer's `seq`.
         """
         kept = self._changes if user_id is None else self._by_owner.get(user_id, ())
         found = []
@@ -75,9 +68,6 @@ class ChangeBuffer:
                 break
             found.append(change)
         found.reverse()
-        if seq < as_of:
-            gone = {change.job.id for change in found if change.deleted and change.seq <= as_of}
-            return [change for change in found if change.deleted or change.job.id not in gone]
         return found
 
     def restart(self, seq: int) -> None:
@@ -88,7 +78,6 @@ class ChangeBuffer:
         self._by_owner.clear()
         self._bytes = 0
         self.floor = self.seq = seq
-        self.as_of = 0
 
     def _drop_oldest(self) -> None:
         change = self._changes.popleft()

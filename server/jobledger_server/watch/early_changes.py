@@ -11,7 +11,7 @@ MAX_CHANGES = 4096
 """Changes kept at most, and those of one commit more."""
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Bytes of their jobs at most, and those of one commit more."""
+"""Bytes of them at most, and those of one commit more."""
 
 
 class EarlyChanges:
@@ -36,13 +36,13 @@ class EarlyChanges:
         if len(self._by_seq) < MAX_CHANGES and self._bytes < MAX_BYTES:
             for change in changes:
                 self._by_seq[change.seq] = change
-                self._bytes += change.job.memory_bytes
+                self._bytes += change.memory_bytes
 
     def take(self, seq: int) -> list[Change]:
         """Remove and return the changes that follow `seq`, up to the next gap."""
         taken = []
         while (change := self._by_seq.pop(seq + 1, None)) is not None:
-            self._bytes -= change.job.memory_bytes
+            self._bytes -= change.memory_bytes
             taken.append(change)
             seq += 1
         return taken
@@ -50,7 +50,7 @@ class EarlyChanges:
     def drop(self, seq: int) -> None:
         """Drop the changes up to and including `seq`: they were read from the table."""
         for early in [early for early in self._by_seq if early <= seq]:
-            self._bytes -= self._by_seq.pop(early).job.memory_bytes
+            self._bytes -= self._by_seq.pop(early).memory_bytes
 
     def clear(self) -> None:
         """Drop everything."""

@@ -1,12 +1,13 @@
 """Reads the feed for its watches: from the change buffer if they keep up, else from the table."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.fair_queue import Turns
+from jobledger_server.domain.job import JobId
 from jobledger_server.store import (
     ActivePage,
     ActivePosition,
@@ -22,9 +23,6 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 PAGE = 100
 """Changes in a page of the table. Few: a page is one turn."""
 
-TURN_BYTES = 256 * 1024
-"""Bytes of jobs in a page of the table at most, or one job that is larger."""
-
 SLICE_BYTES = 1024 * 1024
 """Bytes of a message with the changes of a slice of the change buffer, at most."""
 
@@ -35,7 +33,7 @@ READERS = 2
 """Feed watches that read the table at once. The rest wait, and callers take turns, so that
 thousands that resume together leave connections and turns to everybody else."""
 
-FILL_PAGE = 1000
+FILL_PAGE = 200
 """Changes read at once to fill the change buffer."""
 
 
@@ -47,16 +45,12 @@ class ForeignCursor(Exception):
 class FeedSlice:
     """A part of the feed: every change up to `through` is in it or was in an earlier one.
 
-    `whole`: nothing came after it when it was read. `from_table`: it is a page of the table,
-    not of the change buffer. Jobs that were deleted up to sequence number `as_of` may be
-    missing from it, except for their deletions.
+    `whole`: nothing came after it when it was read.
     """
 
     changes: Sequence[Change]
     through: int
     whole: bool
-    as_of: int = 0
-    from_table: bool = False
 
 
 async def filled_change_buffer(store: Store, head: FeedHead) -> ChangeBuffer:
@@ -66,12 +60,8 @@ async def filled_change_buffer(store: Store, head: FeedHead) -> ChangeBuffer:
     before has to read the table. The buffer is filled page by page, within its bounds. If
     the database does not answer in time, it starts with fewer changes.
     """
-    buffer = ChangeBuffer(head.seq)
+    buffer = ChangeBuffer(max(head.compacted_seq, head.seq - change_buffer.MAX_CHANGES))
     try:
-        start = await store.newest_from(
-            limit=change_buffer.MAX_CHANGES, max_bytes=change_buffer.MAX_BYTES
-        )
-        buffer.restart(start)
         while buffer.seq < head.seq:
             page = await store.changes_after(buffer.seq, limit=FILL_PAGE)
             for change in page.changes:
@@ -100,18 +90,12 @@ class FeedReader:
         """The newest sequence number that the hub has handed to its watches."""
         return self._buffer.seq
 
-    @property
-    def as_of(self) -> int:
-        """The head of the feed when the change at `seq` was read from the table, else 0."""
-        return self._buffer.as_of
-
     async def after(
         self,
         seq: int,
         user_id: str | None,
         *,
         caller: Caller,
-        as_of: int = 0,
         max_wait: float | None = None,
     ) -> FeedSlice:
         """Return the changes after `seq`. Does not await if the change buffer has them all.
@@ -120,40 +104,34 @@ class FeedReader:
             seq: The reader's sequence number.
             user_id: The owner, or None for all owners.
             caller: Who reads: callers take turns at the table.
-            as_of: The reader may have missed changes of jobs deleted up to this sequence
-                number, so it gets only their deletions.
             max_wait: Seconds to wait at most for a turn to read the table.
 
         Raises:
             FeedCompacted: Deletions after `seq` are no longer known.
-            ForeignCursor: `seq` or `as_of` is ahead of the feed.
+            ForeignCursor: `seq` is ahead of the feed.
             StoreUnavailable: The database does not answer.
             TimeoutError: The turn did not come in time.
         """
         buffer = self._buffer
-        if seq < buffer.floor or as_of > max(seq, buffer.seq):
+        if seq < buffer.floor:
             async with self._turn(caller, max_wait):
-                page = await self._store.changes_after(
-                    seq, limit=PAGE, max_bytes=TURN_BYTES, user_id=user_id
-                )
+                page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
             head = page.head.seq
-            if head < max(seq, as_of):
+            if head < seq:
                 raise ForeignCursor
-            whole = page.through == head
-            return FeedSlice(page.changes, page.through, whole, as_of=head, from_table=True)
-        key = buffer.version, seq, user_id, as_of
+            return FeedSlice(page.changes, page.through, whole=page.through == head)
+        key = buffer.version, seq, user_id
         if self._last_read is None or self._last_read[0] != key:
-            self._last_read = key, self._read_buffer(seq, user_id, as_of)
+            self._last_read = key, self._read_buffer(seq, user_id)
         return self._last_read[1]
 
-    def _read_buffer(self, seq: int, user_id: str | None, as_of: int) -> FeedSlice:
+    def _read_buffer(self, seq: int, user_id: str | None) -> FeedSlice:
         buffer = self._buffer
-        changes = buffer.after(seq, user_id, as_of)
+        changes = buffer.after(seq, user_id)
         count = _fitting(changes)
         if count < len(changes):
-            last = changes[count - 1]
-            return FeedSlice(changes[:count], last.seq, whole=False, as_of=last.as_of)
-        return FeedSlice(changes, max(seq, buffer.seq), whole=True, as_of=buffer.as_of)
+            return FeedSlice(changes[:count], changes[count - 1].seq, whole=False)
+        return FeedSlice(changes, max(seq, buffer.seq), whole=True)
 
     async def active(
         self,
@@ -161,6 +139,7 @@ class FeedReader:
         *,
         until: int,
         user_id: str | None,
+        ids: Collection[JobId] = (),
         caller: Caller,
         max_wait: float | None = None,
     ) -> ActivePage:
@@ -172,7 +151,7 @@ class FeedReader:
         """
         async with self._turn(caller, max_wait):
             return await self._store.active_jobs(
-                after, until=until, limit=PAGE, max_bytes=TURN_BYTES, user_id=user_id
+                after, until=until, limit=PAGE, user_id=user_id, ids=ids
             )
 
     @asynccontextmanager

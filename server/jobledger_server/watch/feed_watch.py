@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import Ending
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.job import Job, JobId
 from jobledger_server.store import ActivePosition, Change
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.wake_up import WakeUp
@@ -23,17 +23,24 @@ class Selection:
     user_id: str | None = None
     job_types: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
+    job_ids: frozenset[JobId] = frozenset()
 
     def matches(self, job: Job) -> bool:
         return (
             (self.user_id is None or job.user_id == self.user_id)
             and (not self.job_types or job.job_type in self.job_types)
             and (not self.labels or self.labels.items() <= job.labels.items())
+            and (not self.job_ids or job.id in self.job_ids)
         )
 
     def key(self) -> tuple[object, ...]:
         """Return a key whose repr is the same for equal selections, and only for those."""
-        return self.user_id, sorted(self.job_types), sorted(self.labels.items())
+        return (
+            self.user_id,
+            sorted(self.job_types),
+            sorted(self.labels.items()),
+            sorted(self.job_ids),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,10 @@ class Cursor:
 
     With `listed` the watch still lists the jobs that were active when the feed was at `seq`,
     and has listed those up to this position.
-    An `as_of` greater than `seq` means that the client may have missed changes of jobs that
-    were deleted up to `as_of`: of such a job it is sent only the deletion.
     """
 
     seq: int
     listed: ActivePosition | None = None
-    as_of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,6 @@ class FeedWatch:
         self.wake_scheduled = False  # set and cleared by the hub
         self._reader = reader
         self._cursor = cursor
-        # The newest head of a read of the table, by this server or by the one that made the cursor.
-        self._as_of = cursor.as_of
         self._synced = False
         self._idle = False
         self._ending: Ending | None = None
@@ -91,7 +93,7 @@ class FeedWatch:
     def cursor(self) -> Cursor:
         """How far it has got."""
         if self._idle and self._cursor.seq < self._reader.seq:
-            return self._cursor_at(self._reader.seq, self._reader.as_of)
+            return Cursor(self._reader.seq)
         return self._cursor
 
     def offer(self, changes: Sequence[Change]) -> bool:
@@ -100,7 +102,7 @@ class FeedWatch:
             return False
         for change in changes:
             if change.seq > self._cursor.seq and self.selection.matches(change.job):
-                self._cursor = self._cursor_at(change.seq - 1, change.as_of)
+                self._cursor = Cursor(change.seq - 1)
                 self._idle = False
                 return True
         return False
@@ -156,6 +158,7 @@ class FeedWatch:
             listed,
             until=after.seq,
             user_id=self.selection.user_id,
+            ids=self.selection.job_ids,
             caller=self.caller,
             max_wait=max_wait,
         )
@@ -168,12 +171,9 @@ class FeedWatch:
             after.seq,
             self.selection.user_id,
             caller=self.caller,
-            as_of=self._as_of,
             max_wait=max_wait,
         )
-        self._cursor = self._cursor_at(part.through, part.as_of)
-        if part.from_table:
-            self._as_of = part.as_of
+        self._cursor = Cursor(part.through)
         matching = self._matching(part.changes)
         synced = part.whole and not self._synced
         self._synced = self._synced or synced
@@ -182,13 +182,9 @@ class FeedWatch:
         self._idle = part.whole and self._reader.seq <= part.through
         return FeedUpdate(matching, after, synced)
 
-    def _cursor_at(self, seq: int, as_of: int) -> Cursor:
-        as_of = max(self._as_of, as_of)
-        return Cursor(seq, as_of=as_of if as_of > seq else 0)
-
     def _matching(self, changes: Sequence[Change]) -> Sequence[Change]:
         """Return which of the owner's changes match."""
         selection = self.selection
-        if not selection.job_types and not selection.labels:
+        if not (selection.job_types or selection.labels or selection.job_ids):
             return changes
         return [change for change in changes if selection.matches(change.job)]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from jobledger_server.admission.endings import Ending
-from jobledger_server.domain.job import Job, JobId, Lease
+from jobledger_server.domain.job import Job, JobId
 from jobledger_server.store import Change
 
 
@@ -72,7 +72,7 @@ class HeldJobs:
             return self.lose(change.job.id, attempt)
         return self.observe(change.job)
 
-    def observe(self, job: Job | Lease) -> bool:
+    def observe(self, job: Job) -> bool:
         """Take note of a job as it was read or written; return whether there is a signal.
 
         It may be older than what was offered before.

@@ -2,11 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
-
-from msgspec import structs
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -41,9 +39,6 @@ class WatchHub:
     one came in between, is kept, and `on_gap` is called: what is missing is read from the
     table, and then the commit is handed on.
 
-    A page of the table lacks jobs that were deleted up to the head of its read. Of these, a
-    commit up to that head is not handed on either, except for the deletion.
-
     Args:
         buffer: The newest changes.
         on_gap: Called when changes have to be read from the table.
@@ -77,8 +72,6 @@ class WatchHub:
         self._job_watches: dict[JobId, set[JobWatch]] = {}
         self._feed_watches: dict[str | None, set[FeedWatch]] = {}
         self._early = EarlyChanges()
-        # The jobs that were deleted after the last page, up to the head of its read, if known.
-        self._deleted: Collection[JobId] | None = None
         self.delivered = {"commit": 0, "table": 0}
         """Changes handed to watches: from this process's own commits, and read from the table."""
         self._holders = Holders()
@@ -119,9 +112,9 @@ class WatchHub:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
-        follows = changes and changes[0].seq == self.seq + 1 and self.seq >= self._buffer.as_of
+        follows = changes and changes[0].seq == self.seq + 1
         if follows and self._early.first is None:
-            self._hand_on(list(changes), changes[-1].seq, 0)
+            self._hand_on(list(changes), changes[-1].seq)
             self.delivered["commit"] += len(changes)
             return
         self._early.add([change for change in changes if change.seq > self.seq])
@@ -131,37 +124,23 @@ class WatchHub:
 
     def deliver(self, page: FeedPage) -> None:
         """Take a page of the table that leaves no gap. What was handed on before is ignored."""
-        if page.through < self.seq or (page.through == self.seq >= self._buffer.as_of):
+        if page.through <= self.seq:
             return
         new = [change for change in page.changes if change.seq > self.seq]
-        self._hand_on(new, page.through, page.head.seq)
+        self._hand_on(new, page.through)
         self.delivered["table"] += len(new)
-        self._deleted = page.deleted
-        if page.deleted is None:
-            self._early.clear()
-        else:
-            self._early.drop(page.through)
+        self._early.drop(page.through)
         self._deliver_early()
 
     def _deliver_early(self) -> None:
         """Hand on the commits that follow what was handed on."""
-        as_of, deleted = self._buffer.as_of, self._deleted or ()
-        if self.seq < as_of and self._deleted is None:
-            return
         changes = self._early.take(self.seq)
-        if not changes:
-            return
-        through = changes[-1].seq
-        complete = [
-            structs.replace(change, as_of=as_of) if change.seq < as_of else change
-            for change in changes
-            if change.seq > as_of or change.deleted or change.job.id not in deleted
-        ]
-        self._hand_on(complete, through, as_of if as_of > through else 0)
-        self.delivered["commit"] += len(changes)
+        if changes:
+            self._hand_on(changes, changes[-1].seq)
+            self.delivered["commit"] += len(changes)
 
-    def _hand_on(self, changes: list[Change], through: int, as_of: int) -> None:
-        """Hand on the changes up to the sequence number `through`, as of that head of the feed."""
+    def _hand_on(self, changes: list[Change], through: int) -> None:
+        """Hand on the changes up to the sequence number `through`."""
         of_owner: dict[str | None, list[Change]] = {None: changes}
         for change in changes:
             of_owner.setdefault(change.job.user_id, []).append(change)
@@ -174,7 +153,7 @@ class WatchHub:
                     held_jobs.wake()
             self._observe(change)
             self._buffer.add(change)
-        self._buffer.advance(through, as_of)
+        self._buffer.advance(through)
         for user_id, owned in of_owner.items():
             for feed_watch in self._feed_watches.get(user_id, ()):
                 if feed_watch.offer(owned):
@@ -260,7 +239,6 @@ class WatchHub:
         """
         self._end_all(FeedRestarted)
         self._early.clear()
-        self._deleted = None
         self._buffer.restart(seq)
 
     def _end_all(self, ending: Callable[[], Ending]) -> None:

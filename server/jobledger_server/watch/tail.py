@@ -10,7 +10,6 @@ import random
 from time import monotonic
 
 from jobledger_server.store import (
-    PAGE_BYTES,
     FeedCompacted,
     FeedHead,
     Store,
@@ -19,7 +18,7 @@ from jobledger_server.store import (
 )
 from jobledger_server.watch.hub import WatchHub
 
-PAGE = 1000
+PAGE = 200
 """Changes read at once."""
 
 BUSY_SECONDS = 0.05
@@ -114,7 +113,7 @@ class Tail:
         """Read up to the head, or to the first commit that the hub has already."""
         known, gap_end = self._hub.seq, self._hub.gap_end
         until = head if gap_end is None else min(head, gap_end)
-        page = await self._store.changes_after(known, limit=PAGE, max_bytes=PAGE_BYTES, until=until)
+        page = await self._store.changes_after(known, limit=PAGE, until=until)
         last = page.changes[-1].seq if page.changes else known
         if last < page.through == page.head.seq:
             # The change at the head is always there: no later change can have replaced it.

@@ -17,7 +17,10 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.rpc.methods import METHODS
 from tests.support.access_file import write_access_file
 
-READS = {"GetJob", "ListJobs", "CancelJob", "DeleteJob", "ListAssets", "ListTransitions"}
+READS = {
+    *("GetJob", "BatchGetJobs", "ListJobs", "CancelJob", "DeleteJob"),
+    *("ListAssets", "ListTransitions", "ListAttempts"),
+}
 WATCHES = {"WatchJob", "WatchJobs"}
 OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
 OWNERS = {"CreateJob", "BatchCreateJobs", *READS, *WATCHES, *OPERATIONS, "ListOperations"}

@@ -152,7 +152,7 @@ def test_each_of_several_jobs_has_its_line_and_the_worst_is_the_exit_code(
     jobledger, client, command
 ):
     done, queued = client.create_job("render"), client.create_job("render")
-    client.mark_completed(client.start_job(done.id).id)
+    client.mark_completed(client.start_job(done.id).id, attempt=1)
     nobody = str(uuid.uuid4())
     run = jobledger(command, "no-uuid", done.id, queued.id, nobody, done.id)
     refused = {"cancel": ["no-uuid", nobody], "delete": ["no-uuid", queued.id, nobody]}[command]

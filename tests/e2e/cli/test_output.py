@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ def done(client):
     job = client.create_job("render", {"scene": "castle"}, labels={"team": "a"})
     client.start_job(job.id, worker_id="worker-1")
     assets = [Asset(asset_type="image/png", url="https://example.com/a.png", file_size=7)]
-    return client.mark_completed(job.id, {"frames": 240}, assets=assets)
+    return client.mark_completed(job.id, {"frames": 240}, assets=assets, attempt=1)
 
 
 def test_create_prints_nothing_but_the_id(jobledger, client):
@@ -117,7 +118,7 @@ def test_an_empty_list_is_its_header(jobledger, client):
     job = client.create_job("render")
     (header,) = jobledger.ok("list", "--type", "bake").splitlines()
     assert header.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE"]
-    for command in ("transitions", "assets"):
+    for command in ("transitions", "attempts", "assets"):
         assert len(jobledger.ok(command, job.id).splitlines()) == 1
         assert jobledger.ok(command, job.id, "--json") == ""
 
@@ -144,6 +145,48 @@ def test_transitions_are_listed_oldest_first(jobledger, done):
     out = jobledger.ok("transitions", done.id, "--json")
     steps = [json.loads(line)["to_status"] for line in out.splitlines()]
     assert steps == ["PROCESSING", "COMPLETED"]
+
+
+def waiting(client):
+    """Make a job whose first attempt was released."""
+    job_type = f"t-{uuid.uuid4()}"
+    client.create_job(job_type, {"scene": "castle"})
+    (job,) = client.claim_jobs([job_type], worker_id="worker-1")
+    client.update_progress(job.id, 40, attempt=1)
+    return client.release_job(job.id, 1)
+
+
+def test_a_job_that_nobody_holds_is_waiting(jobledger, client):
+    job = waiting(client)
+    card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", job.id).splitlines())
+    assert card["status"] == "WAITING"
+    (_, row) = jobledger.ok("list").splitlines()
+    assert row.split()[:2] == [job.id, "WAITING"]
+    shown = json.loads(jobledger.ok("list", "--json", "--status", "processing"))
+    assert (shown["status"], shown["held"]) == ("PROCESSING", False)
+
+
+def test_get_shows_payloads_and_list_does_not_read_them(jobledger, client):
+    job = waiting(client)
+    assert json.loads(jobledger.ok("get", job.id, "--json"))["parameters"] == {"scene": "castle"}
+    assert json.loads(jobledger.ok("list", "--json"))["parameters"] is None
+
+
+def test_attempts_are_listed_with_how_they_ended(jobledger, client):
+    job = waiting(client)
+    client.claim_jobs([job.job_type], worker_id="worker-2")
+    head, *rows = jobledger.ok("attempts", job.id).splitlines()
+    titles = ["ATTEMPT", "STARTED", "ENDED", "OUTCOME", "PROGRESS", "WORKER", "ERROR"]
+    assert head.split() == titles
+    assert [row[head.index("OUTCOME") :].split() for row in rows] == [
+        ["RELEASED", "40", "%", "worker-1"],
+        ["RUNNING", "0", "%", "worker-2"],
+    ]
+    client.mark_failed(job.id, "disk full", reason="NO_DISK", attempt=2)
+    assert jobledger.ok("attempts", job.id).splitlines()[-1].endswith("NO_DISK: disk full")
+    out = jobledger.ok("attempts", job.id, "--json")
+    ends = [(each["number"], each["outcome"]) for each in map(json.loads, out.splitlines())]
+    assert ends == [(1, "RELEASED"), (2, "FAILED")]
 
 
 def test_assets_are_listed_with_their_urls(jobledger, done):
@@ -178,13 +221,13 @@ def test_delete_says_so_in_json(jobledger, done):
 
 def test_a_jobs_text_cannot_control_the_terminal(jobledger, client):
     job = client.start_job(client.create_job("render").id)
-    client.mark_failed(job.id, "red \x1b[31m alert", reason="ALARM")
+    client.mark_failed(job.id, "red \x1b[31m alert", reason="ALARM", attempt=1)
     assert "\x1b" not in jobledger.ok("get", job.id)
 
 
 def test_a_character_that_the_output_cannot_encode_is_no_failure(jobledger, client):
     job = client.start_job(client.create_job("render").id)
-    client.update_progress(job.id, 1, progress_message="Zürich")
+    client.update_progress(job.id, 1, progress_message="Zürich", attempt=1)
     run = subprocess.run(
         [PROGRAM, "get", job.id],
         env={**jobledger.environment, "PYTHONIOENCODING": "ascii"},

@@ -51,7 +51,7 @@ def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
     terminal = on_a_terminal(jobledger, width=160)
     terminal.until(lambda s: rows(s, waits.id, "QUEUED"))
     client.start_job(waits.id, worker_id="worker-1")
-    client.update_progress(waits.id, 40, progress_message="frame [red]96\x1b[2J")
+    client.update_progress(waits.id, 40, progress_message="frame [red]96\x1b[2J", attempt=1)
     terminal.until(lambda s: rows(s, waits.id, "PROCESSING", "40", BAR, "worker-1"))
     # A job's text is shown as it is: neither markup nor control sequences.
     (row,) = rows(terminal.screen, waits.id)
@@ -59,7 +59,7 @@ def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
     assert "\x1b[2J" not in terminal.drawn
     assert "1 processing  0 queued" in terminal.screen[0]
     assert "changes/s" in terminal.screen[0]
-    client.mark_failed(waits.id, "disk full", reason="NO_DISK")
+    client.mark_failed(waits.id, "disk full", reason="NO_DISK", attempt=1)
     terminal.until(lambda s: rows(s, waits.id, "FAILED", "NO_DISK: disk full"))
     terminal.until(lambda s: not rows(s, waits.id))
 
@@ -71,6 +71,16 @@ def test_a_running_job_whose_cancellation_was_requested_is_cancelling(
     terminal = on_a_terminal(jobledger)
     client.cancel_job(job.id)
     terminal.until(lambda s: rows(s, job.id, "CANCELLING"))
+
+
+def test_a_job_that_nobody_holds_is_waiting(jobledger, client, on_a_terminal):
+    job = client.start_job(client.create_job("render").id)
+    terminal = on_a_terminal(jobledger)
+    terminal.until(lambda s: rows(s, job.id, "PROCESSING") and "1 processing  0 queued" in s[0])
+    client.release_job(job.id, 1)
+    terminal.until(
+        lambda s: rows(s, job.id, "WAITING") and "0 processing  1 waiting  0 queued" in s[0]
+    )
 
 
 def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_terminal):
@@ -94,7 +104,7 @@ def test_top_fits_any_terminal_and_counts_the_hidden_jobs(
         job = client.create_job("a-type-of-job-with-a-name-as-long-as-they-get")
         if number % 2:
             client.start_job(job.id, worker_id="a-worker-with-a-long-name-indeed")
-            client.update_progress(job.id, number, progress_message=WIDE * 100)
+            client.update_progress(job.id, number, progress_message=WIDE * 100, attempt=1)
     terminal = on_a_terminal(jobledger, width=width, height=height)
     screen = terminal.until(lambda s: rows(s, "more"))
     # rich leaves out the line break after the last line.
@@ -150,7 +160,7 @@ def test_top_reconnects_when_the_server_is_killed_and_reports_it(shell, own_serv
         own_server.kill()
         terminal.until(lambda s: "connection lost, reconnecting" in s[0])
         own_server.start()
-        client.update_progress(job.id, 77)
+        client.update_progress(job.id, 77, attempt=1)
         terminal.until(lambda s: rows(s, job.id, "77") and "lost" not in s[0])
 
 

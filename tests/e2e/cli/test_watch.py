@@ -11,9 +11,11 @@ from jobledger import Client
 from tests.e2e.cli.terminal import read_to_end
 
 ENDS = {
-    "COMPLETED": lambda client, job_id: client.mark_completed(job_id),
-    "PARTIAL": lambda client, job_id: client.mark_partial(job_id),
-    "FAILED": lambda client, job_id: client.mark_failed(job_id, "disk full", reason="NO_DISK"),
+    "COMPLETED": lambda client, job_id: client.mark_completed(job_id, attempt=1),
+    "PARTIAL": lambda client, job_id: client.mark_partial(job_id, attempt=1),
+    "FAILED": lambda client, job_id: client.mark_failed(
+        job_id, "disk full", reason="NO_DISK", attempt=1
+    ),
 }
 
 
@@ -30,9 +32,9 @@ def test_each_change_is_a_line_until_the_job_is_terminal(jobledger, client, runn
     process = jobledger.start("watch", job_id)
     first = json.loads(process.stdout.readline())
     assert first["job"]["status"] == "PROCESSING"
-    client.update_progress(job_id, 50)
+    client.update_progress(job_id, 50, attempt=1)
     assert json.loads(process.stdout.readline())["job"]["progress"] == 50
-    client.mark_completed(job_id)
+    client.mark_completed(job_id, attempt=1)
     out, err = process.communicate(timeout=30)
     last = json.loads(out)
     assert last["job"]["status"] == "COMPLETED"
@@ -63,7 +65,7 @@ def test_the_exit_code_is_that_of_the_worst_status(jobledger, client, running, e
 
 def test_a_job_named_twice_is_watched_once(jobledger, client, running):
     job_id = running()
-    client.mark_completed(job_id)
+    client.mark_completed(job_id, attempt=1)
     assert len(jobledger.ok("watch", job_id, job_id).splitlines()) == 1
 
 
@@ -81,9 +83,9 @@ def on_a_terminal(jobledger, *arguments, width=100, term="xterm-256color"):
 
 def test_bars_are_drawn_on_a_terminal(jobledger, client, running):
     ids = [running(), running()]
-    client.mark_completed(ids[0])
-    client.update_progress(ids[1], 40)
-    client.mark_failed(ids[1], "disk [red]full\x1b[2J", reason="NO_DISK")
+    client.mark_completed(ids[0], attempt=1)
+    client.update_progress(ids[1], 40, attempt=1)
+    client.mark_failed(ids[1], "disk [red]full\x1b[2J", reason="NO_DISK", attempt=1)
     code, drawn = on_a_terminal(jobledger, "watch", *ids)
     assert code == 1
     for words in (
@@ -104,8 +106,8 @@ def test_a_narrow_terminal_shows_the_end_of_an_id_the_percent_and_the_status(
     jobledger, client, running
 ):
     job_id = running()
-    client.update_progress(job_id, 40)
-    client.mark_failed(job_id, "disk full", reason="NO_DISK")
+    client.update_progress(job_id, 40, attempt=1)
+    client.mark_failed(job_id, "disk full", reason="NO_DISK", attempt=1)
     code, drawn = on_a_terminal(jobledger, "watch", job_id, width=40)
     assert code == 1
     assert f"\N{HORIZONTAL ELLIPSIS}{job_id[-12:]}  40 % FAILED" in drawn
@@ -113,7 +115,7 @@ def test_a_narrow_terminal_shows_the_end_of_an_id_the_percent_and_the_status(
 
 def test_json_is_json_on_a_terminal_too(jobledger, client, running):
     job_id = running()
-    client.mark_completed(job_id)
+    client.mark_completed(job_id, attempt=1)
     code, drawn = on_a_terminal(jobledger, "watch", "--json", job_id)
     assert code == 0
     assert json.loads(drawn)["job"]["id"] == job_id
@@ -121,7 +123,7 @@ def test_json_is_json_on_a_terminal_too(jobledger, client, running):
 
 def test_a_terminal_that_cannot_draw_gets_lines(jobledger, client, running):
     job_id = running()
-    client.mark_completed(job_id)
+    client.mark_completed(job_id, attempt=1)
     code, drawn = on_a_terminal(jobledger, "watch", job_id, term="dumb")
     assert code == 0
     assert json.loads(drawn)["job"]["id"] == job_id
@@ -140,7 +142,7 @@ def test_a_watch_exits_quietly_when_its_reader_closes_the_pipe(jobledger, client
     process = jobledger.start("watch", job_id)
     process.stdout.readline()
     process.stdout.close()
-    client.update_progress(job_id, 50)
+    client.update_progress(job_id, 50, attempt=1)
     assert process.wait(30) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
@@ -169,7 +171,7 @@ def test_an_outage_is_reported_when_it_starts_and_when_it_is_over(shell, own_ser
         own_server.start()
         assert process.stderr.readline() == f"note: connected to {own_server.target} again\n"
         for job in jobs:
-            client.mark_completed(job.id)
+            client.mark_completed(job.id, attempt=1)
         out, err = process.communicate(timeout=30)
     # Once, though there are two watches.
     assert (process.returncode, err) == (0, "")

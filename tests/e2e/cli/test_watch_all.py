@@ -42,7 +42,7 @@ def until_synced(process):
 def test_the_jobs_are_listed_and_then_each_change_is_a_line(jobledger, client):
     job = client.create_job("render")
     ended = client.start_job(client.create_job("render").id)
-    client.mark_completed(ended.id)
+    client.mark_completed(ended.id, attempt=1)
     with following(jobledger, "--all") as process:
         assert until_synced(process) == [job.id]
         client.start_job(job.id)
@@ -72,7 +72,7 @@ def test_resume_continues_after_the_line_that_was_processed(jobledger, client):
         until_synced(process)
         client.start_job(job.id)
         token = line(process)["resume_token"]
-    client.mark_completed(job.id)
+    client.mark_completed(job.id, attempt=1)
     with following(jobledger, "--all", "--resume", token) as process:
         missed = line(process)
         assert [step["to_status"] for step in missed["transitions"]] == [COMPLETED]
@@ -110,8 +110,8 @@ def test_every_transition_is_printed_once_although_the_server_is_killed(shell, o
             if number % 4 == 1:
                 own_server.restart()  # Returns when it serves again.
             for progress in range(5):
-                client.update_progress(job.id, progress)
-            client.mark_completed(job.id)
+                client.update_progress(job.id, progress, attempt=1)
+            client.mark_completed(job.id, attempt=1)
         steps, versions = defaultdict(list), defaultdict(list)
         while sum(COMPLETED in seen for seen in steps.values()) < len(jobs):
             shown = line(process)

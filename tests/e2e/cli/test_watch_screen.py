@@ -49,7 +49,7 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
         terminal = on_a_terminal(shell(own_server.target, "ada"), *ids)
         terminal.until(lambda s: shown(s) == ids)
         own_server.restart()
-        client.update_progress(ids[0], 77)
+        client.update_progress(ids[0], 77, attempt=1)
 
         def connected_again(screen):
             notes, bars = screen[:-3], screen[-3:]
@@ -65,12 +65,20 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
         terminal.until(connected_again)
 
 
+def test_the_bar_of_a_job_that_nobody_holds_says_that_it_waits(jobledger, client, on_a_terminal):
+    (job_id,) = running(client, 1)
+    terminal = on_a_terminal(jobledger, job_id)
+    terminal.until(lambda s: any(job_id in line and "PROCESSING" in line for line in s))
+    client.release_job(job_id, 1)
+    terminal.until(lambda s: any(job_id in line and "WAITING" in line for line in s))
+
+
 def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
     jobledger, client, on_a_terminal
 ):
     ids = running(client, 10)
     for job_id in ids:
-        client.update_progress(job_id, 40, progress_message=LONG)
+        client.update_progress(job_id, 40, progress_message=LONG, attempt=1)
     terminal = on_a_terminal(jobledger, *ids, width=130, height=30)
     terminal.until(lambda s: shown(s) == ids)
     for width, height in ((70, 30), (100, 12), (50, 12), (130, 30)):

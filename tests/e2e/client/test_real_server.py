@@ -9,14 +9,18 @@ import pytest
 from jobledger import (
     Asset,
     AsyncClient,
+    AttemptOutcome,
     Client,
     IllegalTransition,
     InvalidField,
     InvalidToken,
+    JobError,
     JobNotFound,
     JobStatus,
     JobTerminal,
+    JobView,
     LeaseLost,
+    NewJob,
     RequestIdReused,
     VersionMismatch,
 )
@@ -40,29 +44,39 @@ def running(client):
 
 def test_a_job_lives_from_creation_to_deletion(client):
     job = client.create_job("render", {"scene": {"frames": [1, 2]}}, labels={"team": "a"})
-    assert job.parameters == {"scene": {"frames": [1, 2]}}
     assert (job.status, job.version, dict(job.labels)) == (
         JobStatus.QUEUED,
         1,
         {"team": "a"},
     )
     assert client.get_job(job.id) == job
+    assert client.get_job(job.id).parameters == {"scene": {"frames": [1, 2]}}
 
     started = client.start_job(job.id)
     assert (started.status, started.attempt, started.worker_id) == (PROCESSING, 1, client.worker_id)
+    assert started.held
     answer = client.update_progress(job.id, 40, progress_message="on it", attempt=1)
     assert (answer.applied, answer.job.progress, answer.job.progress_message) == (True, 40, "on it")
-    assert not client.update_progress(job.id, 30).applied
+    lower = client.update_progress(job.id, 30, progress_message="again", attempt=1)
+    assert (lower.applied, lower.job.progress, lower.job.progress_message) == (True, 40, "again")
 
-    asset = client.create_asset(job.id, "image/png", url="https://example.com/a.png", file_size=7)
+    asset = client.create_asset(
+        job.id, "image/png", url="https://example.com/a.png", file_size=7, attempt=1
+    )
     more = Asset("text/plain", storage_path="logs/1")
     done = client.mark_completed(job.id, {"frames": 2}, assets=[more], attempt=1)
-    assert (done.status, done.progress) == (COMPLETED, 100)
-    assert done.result == {"frames": 2}
+    assert (done.status, done.progress, done.held) == (COMPLETED, 100, False)
+    assert client.get_job(job.id).result == {"frames": 2}
+    assert not client.update_progress(job.id, 50, attempt=1).applied
     assert [made.asset_type for made in client.list_assets(job.id)] == ["image/png", "text/plain"]
     assert next(client.list_assets(job.id)) == asset
     assert [step.to_status for step in client.list_transitions(job.id)] == [PROCESSING, COMPLETED]
-    assert client.wait(job.id) == done
+    waited = client.wait(job.id)
+    assert (waited, waited.parameters, waited.result) == (
+        done,
+        {"scene": {"frames": [1, 2]}},
+        {"frames": 2},
+    )
 
     client.delete_job(job.id)
     with pytest.raises(JobNotFound):
@@ -74,8 +88,8 @@ async def test_the_async_client_does_the_same(server):
         job = await client.create_job("render", {"a": 1})
         assert await client.get_job(job.id) == job
         await client.start_job(job.id)
-        assert (await client.update_progress(job.id, 5)).applied
-        await client.create_asset(job.id, "x", storage_path="p")
+        assert (await client.update_progress(job.id, 5, attempt=1)).applied
+        await client.create_asset(job.id, "x", storage_path="p", attempt=1)
         failed = await client.mark_failed(job.id, "disk full", reason="NO_DISK", attempt=1)
         assert (failed.status, failed.error.reason, failed.error.message) == (
             FAILED,
@@ -93,8 +107,80 @@ async def test_the_async_client_does_the_same(server):
 
 
 def test_a_partial_job_has_its_missing_parts(client, running):
-    job = client.mark_partial(running.id, {"done": 3}, error="2 are missing")
+    job = client.mark_partial(running.id, {"done": 3}, error="2 are missing", attempt=1)
     assert (job.status, job.error.message) == (PARTIAL, "2 are missing")
+
+
+VIEWS = [(JobView.BASIC, (None, None, None)), (JobView.FULL, ({"a": 1}, {"b": 2}, {"c": 3}))]
+
+
+@pytest.mark.parametrize(("view", "payloads"), VIEWS)
+def test_a_view_says_whether_payloads_are_read(client, view, payloads):
+    job = client.start_job(client.create_job("render", {"a": 1}).id)
+    error = JobError("no", reason="NO", details={"c": 3})
+    written = client.mark_failed(job.id, error, result={"b": 2}, attempt=1)
+    read = [
+        client.get_job(job.id, view=view),
+        client.get_jobs([job.id], view=view)[job.id],
+        *client.list_jobs(view=view),
+        *(change.job for change in client.watch(job.id, view=view)),
+    ]
+    assert [(each.parameters, each.result, each.error.details) for each in read] == [payloads] * 4
+    assert (written.parameters, written.result, written.error.details) == (None, None, None)
+
+
+def test_jobs_are_read_by_their_ids(client):
+    jobs = client.create_jobs([NewJob("render")] * 1000) + client.create_jobs([NewJob("zip")] * 5)
+    theirs = client.create_job("render", user_id="another").id
+    ids = [job.id for job in jobs]
+    found = client.get_jobs([theirs, *reversed(ids), str(uuid.uuid4()), ids[0]])
+    assert [*found] == ids[::-1]
+    assert found[ids[3]] == jobs[3]
+    assert client.get_jobs([]) == {}
+    with pytest.raises(InvalidField):
+        client.get_jobs([ids[0], ""])
+
+
+def test_more_payloads_than_an_answer_may_have_are_read(client):
+    jobs = client.create_jobs([NewJob("render", {"a": "x" * 250_000})] * 4)
+    jobs += [client.create_job("render", {"a": "x" * 250_000}) for _ in range(12)]
+    found = client.get_jobs([job.id for job in jobs], view=JobView.FULL)
+    assert [len(job.parameters["a"]) for job in found.values()] == [250_000] * 16
+
+
+def test_attempts_are_listed_with_how_they_ended(client):
+    job_type = f"t-{uuid.uuid4()}"
+    job = client.create_job(job_type)
+    for attempt in (1, 2):
+        (claimed,) = client.claim_jobs([job_type], worker_id=f"w{attempt}")
+        client.update_progress(job.id, 40 * attempt, attempt=attempt)
+        if attempt == 1:
+            assert client.release_job(job.id, 1).is_waiting
+    first, second = client.list_attempts(job.id, page_size=1)
+    assert (first.number, first.worker_id, first.outcome, first.progress) == (
+        1,
+        "w1",
+        AttemptOutcome.RELEASED,
+        40,
+    )
+    assert first.start_time < first.end_time <= second.start_time == claimed.progress_time
+    assert (second.number, second.worker_id, second.outcome, second.progress) == (2, "w2", None, 80)
+    client.mark_failed(job.id, "disk full", reason="NO_DISK", attempt=2)
+    last = [*client.list_attempts(job.id)][-1]
+    assert (last.outcome, last.error) == (
+        AttemptOutcome.FAILED,
+        JobError("disk full", reason="NO_DISK"),
+    )
+
+
+def test_a_worker_names_its_attempt_or_says_that_it_means_any(client, running):
+    with pytest.raises(InvalidField, match="attempt"):
+        client.update_progress(running.id, 5)
+    with pytest.raises(InvalidField, match="any_attempt"):
+        client.mark_completed(running.id, attempt=1, any_attempt=True)
+    assert client.update_progress(running.id, 5, any_attempt=True).applied
+    assert client.create_asset(running.id, "x", storage_path="p", any_attempt=True).id
+    assert client.mark_completed(running.id, any_attempt=True).status == COMPLETED
 
 
 def test_lists_read_all_pages_and_apply_filters(client):
@@ -126,8 +212,8 @@ def test_a_start_may_be_repeated_by_the_same_client_only(client, running):
 
 
 def test_a_terminal_report_may_be_repeated(client, running):
-    done = client.mark_completed(running.id, {"a": 1})
-    assert client.mark_completed(running.id, {"a": 1}) == done
+    done = client.mark_completed(running.id, {"a": 1}, attempt=1)
+    assert client.mark_completed(running.id, {"a": 1}, attempt=1) == done
 
 
 def test_an_invalid_request_reports_every_violation(client):
@@ -161,16 +247,16 @@ def test_another_owners_job_is_not_found(client, running):
 def test_an_illegal_transition_names_the_allowed_statuses(client):
     job = client.create_job("render")
     with pytest.raises(IllegalTransition) as raised:
-        client.mark_completed(job.id)
+        client.mark_completed(job.id, any_attempt=True)
     assert (raised.value.current, raised.value.target) == ("QUEUED", "COMPLETED")
     assert raised.value.allowed == ("PROCESSING",)
     assert raised.value.metadata["job_id"] == job.id
 
 
 def test_a_terminal_job_refuses_another_terminal_state(client, running):
-    client.mark_completed(running.id)
+    client.mark_completed(running.id, attempt=1)
     with pytest.raises(JobTerminal) as raised:
-        client.mark_failed(running.id, "no")
+        client.mark_failed(running.id, "no", attempt=1)
     assert (raised.value.current, raised.value.allowed) == ("COMPLETED", ())
 
 
@@ -183,7 +269,7 @@ def test_a_stale_attempt_is_fenced(client, running):
 
 def test_an_outdated_version_is_refused(client, running):
     with pytest.raises(VersionMismatch) as raised:
-        client.transition_job(running.id, COMPLETED, expected_version=1)
+        client.transition_job(running.id, COMPLETED, expected_version=1, attempt=1)
     assert raised.value.version == running.version
 
 
@@ -192,17 +278,17 @@ def test_watching_yields_every_step_and_ends(client, running):
     first = next(news)
     assert first.job == running
     assert [step.to_status for step in first.transitions] == [PROCESSING]
-    client.update_progress(running.id, 50)
+    client.update_progress(running.id, 50, attempt=1)
     assert next(news).job.progress == 50
-    client.mark_completed(running.id)
+    client.mark_completed(running.id, attempt=1)
     rest = list(news)
     assert rest[-1].job.status == COMPLETED
     assert [step.to_status for message in rest for step in message.transitions] == [COMPLETED]
 
 
 def test_watching_after_a_version_yields_only_what_is_newer(client, running):
-    client.update_progress(running.id, 50)
-    done = client.mark_completed(running.id)
+    client.update_progress(running.id, 50, attempt=1)
+    done = client.mark_completed(running.id, attempt=1)
     (message,) = client.watch(running.id, after_version=running.version)
     assert message.job == done
     assert [step.version for step in message.transitions] == [done.version]

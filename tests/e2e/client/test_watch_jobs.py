@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter, defaultdict
+from functools import partial
 
 import pytest
 
@@ -46,10 +47,10 @@ def test_a_feed_watch_yields_active_jobs_then_synced_then_each_change(client):
     waits = client.create_job("render")
     runs = client.start_job(client.create_job("render").id)
     ended = client.start_job(client.create_job("render").id)
-    client.mark_completed(ended.id)
+    client.mark_completed(ended.id, attempt=1)
     with client.watch_jobs() as news:
         assert listing(news) == {waits.id: waits, runs.id: runs}
-        failed = client.mark_failed(runs.id, "disk full")
+        failed = client.mark_failed(runs.id, "disk full", attempt=1)
         message = next(news)
         assert (message.job, [step.to_status for step in message.transitions]) == (failed, [FAILED])
         created = client.create_job("bake")
@@ -89,7 +90,7 @@ def test_a_resume_token_works_in_another_process_without_a_listing(client):
         listing(news)
         client.start_job(job.id)
         token = next(news).resume_token
-    done = client.mark_completed(job.id)
+    done = client.mark_completed(job.id, attempt=1)
     with client.watch_jobs(resume_token=token) as news:
         missed = next(news)
         assert (missed.job, [s.to_status for s in missed.transitions]) == (done, [COMPLETED])
@@ -167,8 +168,8 @@ async def work(client, job_id, steps):
     """Start and complete a job."""
     await answered(client.start_job, job_id)
     for progress in range(steps):
-        await answered(client.update_progress, job_id, progress)
-    return await answered(client.mark_completed, job_id)
+        await answered(partial(client.update_progress, job_id, progress, attempt=1))
+    return await answered(partial(client.mark_completed, job_id, attempt=1))
 
 
 def check(follower, done):
@@ -233,10 +234,10 @@ async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, c
         async def slowly(job_id):
             await client.start_job(job_id)
             for progress in range(8):
-                await client.update_progress(job_id, progress)
+                await client.update_progress(job_id, progress, attempt=1)
                 # Long enough for streams to reach their maximum age.
                 await asyncio.sleep(0.2)
-            return await client.mark_completed(job_id)
+            return await client.mark_completed(job_id, attempt=1)
 
         jobs = [await client.create_job("render") for _ in range(count)]
         singles = [group.create_task(single(job.id)) for job in jobs]

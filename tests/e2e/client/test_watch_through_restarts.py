@@ -75,14 +75,14 @@ async def test_a_watch_yields_every_transition_once_and_in_order(own_server, int
 
             await asyncio.to_thread(interrupt, own_server)
             await client.start_job(job.id)
-            await client.update_progress(job.id, 10)
+            await client.update_progress(job.id, 10, attempt=1)
             await everybody_has(lambda message: message.job.progress == 10)
 
             await asyncio.to_thread(interrupt, own_server)
             for progress in range(11, 60):
-                await client.update_progress(job.id, progress)
+                await client.update_progress(job.id, progress, attempt=1)
             await asyncio.to_thread(interrupt, own_server)
-            done = await client.mark_completed(job.id)
+            done = await client.mark_completed(job.id, attempt=1)
 
     for seen in (seen_async, seen_sync):
         versions = [message.job.version for message in seen.messages]
@@ -104,7 +104,7 @@ async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_tra
         await asyncio.to_thread(own_server.kill)
         await asyncio.to_thread(own_server.start)
         await client.start_job(job.id)
-        await client.mark_failed(job.id, "disk full")
+        await client.mark_failed(job.id, "disk full", attempt=1)
         rest = [message async for message in news]
     steps = [step for message in rest for step in message.transitions]
     assert [step.version for step in steps] == [2, 3]

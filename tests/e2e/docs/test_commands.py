@@ -81,9 +81,9 @@ def test_the_quickstarts_lines_create_show_list_and_watch_a_job(
         try:
             assert shell.stdout is not None
             job_id = shell.stdout.readline().removeprefix("id").strip()
-            job = ada.start_job(job_id)
-            assert job.parameters == {"name": "Ada"}
-            ada.mark_completed(job_id)
+            ada.start_job(job_id)
+            assert ada.get_job(job_id).parameters == {"name": "Ada"}
+            ada.mark_completed(job_id, attempt=1)
             rest = shell.stdout.read()
         finally:
             shell.kill()

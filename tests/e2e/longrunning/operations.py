@@ -7,6 +7,7 @@ from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger.v1 import job_pb2
+from tests.support.rpc_caller import FULL, Caller
 
 
 class Operations:
@@ -32,6 +33,13 @@ class Operations:
 
 def name_of(job: job_pb2.Job) -> str:
     return f"jobs/{job.id}"
+
+
+async def full(call: Caller, job: job_pb2.Job) -> job_pb2.Job:
+    """Return the job as it is now, in the view FULL."""
+    read = await call.GetJob(job_id=job.id, user_id=job.user_id, view=FULL)
+    found: job_pb2.Job = read.job
+    return found
 
 
 def job_in(packed: Any) -> job_pb2.Job:

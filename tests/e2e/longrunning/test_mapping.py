@@ -1,12 +1,12 @@
 """What a job is as an operation, in each of its states."""
 
-from typing import Any
-
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, error_details_pb2
 from grpc import StatusCode
 
-from tests.e2e.longrunning.operations import Operations, job_in, name_of
+from jobledger_server.rpc.operations.operation_messages import CODES
+from tests.e2e.longrunning.operations import Operations, full, job_in, name_of
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
 
@@ -14,7 +14,8 @@ from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUE
 async def test_a_job_that_is_not_terminal_has_neither_response_nor_error(
     call: Caller, operations: Operations
 ) -> None:
-    for job in (await call.job(parameters={"frames": 240}), await call.running()):
+    for made in (await call.job(parameters={"frames": 240}), await call.running()):
+        job = await full(call, made)
         operation = await operations.Get(name=name_of(job))
         assert operation.name == name_of(job)
         assert not operation.done
@@ -25,7 +26,8 @@ async def test_a_job_that_is_not_terminal_has_neither_response_nor_error(
 
 async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
     job = await call.running()
-    job = (await call.MarkCompleted(job_id=job.id, result={"pages": 4})).job
+    await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+    job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
     assert job_in(operation.response) == job_in(operation.metadata) == job
@@ -37,7 +39,8 @@ async def test_partial_is_a_response_and_the_missing_parts_are_in_response_and_m
 ) -> None:
     job = await call.running()
     error = {"reason": "TWO_PAGES_MISSING", "message": "pages 3 and 4 could not be read"}
-    job = (await call.MarkPartial(job_id=job.id, result={"pages": 2}, error=error)).job
+    await call.MarkPartial(job_id=job.id, attempt=1, result={"pages": 2}, error=error)
+    job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
     for packed in (operation.response, operation.metadata):
@@ -46,29 +49,19 @@ async def test_partial_is_a_response_and_the_missing_parts_are_in_response_and_m
         assert (told.status, told.error.reason) == (PARTIAL, "TWO_PAGES_MISSING")
 
 
-@in_turn(
-    ("reason", "code"),
-    [
-        ("CANCELLED", code_pb2.CANCELLED),
-        ("QUEUE_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
-        ("RUN_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
-        ("LEASE_EXPIRED", code_pb2.ABORTED),
-        ("STALLED", code_pb2.ABORTED),
-        ("INTERNAL", code_pb2.UNKNOWN),
-        ("NOT_FOUND", code_pb2.UNKNOWN),
-        ("", code_pb2.UNKNOWN),
-    ],
-)
-async def test_failed_is_an_error_with_a_code_for_its_reason(
-    call: Caller, operations: Operations, reason: str, code: Any
+@in_turn("reason", ["INTERNAL", "NOT_FOUND", ""])
+async def test_failed_by_its_worker_is_an_error_with_the_code_unknown(
+    call: Caller, operations: Operations, reason: str
 ) -> None:
     job = await call.running()
     error = {"reason": reason, "message": "no such font", "details": {"font": "Ü"}}
-    job = (await call.MarkFailed(job_id=job.id, error=error)).job
+    await call.MarkFailed(job_id=job.id, attempt=1, error=error)
+    job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
     assert operation.WhichOneof("result") == "error"
-    assert (operation.error.code, operation.error.message) == (code, "no such font")
+    assert operation.error.code == code_pb2.UNKNOWN
+    assert operation.error.message == "no such font"
     info, details = error_details_pb2.ErrorInfo(), Struct()
     first, second = operation.error.details
     assert (first.Unpack(info), second.Unpack(details)) == (True, True)
@@ -77,6 +70,25 @@ async def test_failed_is_an_error_with_a_code_for_its_reason(
     assert details["font"] == "Ü"
     assert job_in(operation.metadata) == job
     assert job.status == FAILED
+
+
+async def test_failed_by_the_service_is_an_error_with_a_code_for_its_reason(
+    call: Caller, operations: Operations
+) -> None:
+    second = Duration(seconds=1)
+    queued = await call.job(job_type="queued", queue_timeout=second)
+    jobs = {
+        "QUEUE_EXPIRED": (queued, code_pb2.DEADLINE_EXCEEDED),
+        "RUN_EXPIRED": (await call.running(run_timeout=second), code_pb2.DEADLINE_EXCEEDED),
+        "STALLED": (await call.running(stall_timeout=second), code_pb2.ABORTED),
+        "LEASE_EXPIRED": (await call.job(), code_pb2.ABORTED),
+    }
+    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=Duration(seconds=5))
+    for reason, (job, code) in jobs.items():
+        operation = await operations.Wait(name=name_of(job))
+        assert (operation.done, operation.error.code) == (True, code), reason
+        assert job_in(operation.metadata).error.reason == reason
+    assert CODES.keys() == {"CANCELLED", *jobs}
 
 
 async def test_cancelling_a_queued_job_finishes_the_operation_with_code_1(
@@ -98,7 +110,7 @@ async def test_cancelling_a_running_job_asks_its_worker(
     operation = await operations.Get(name=name_of(job))
     assert not operation.done
     assert job_in(operation.metadata).HasField("cancel_request_time")
-    assert (await call.UpdateProgress(job_id=job.id)).cancel_requested
+    assert (await call.UpdateProgress(job_id=job.id, attempt=1)).cancel_requested
 
 
 async def test_a_running_job_is_not_deleted(call: Caller, operations: Operations) -> None:
@@ -109,7 +121,7 @@ async def test_a_running_job_is_not_deleted(call: Caller, operations: Operations
         "ILLEGAL_TRANSITION",
     )
     assert refused.metadata["target"] == "DELETED"
-    await call.MarkCompleted(job_id=job.id)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
     await operations.Delete(name=name_of(job))
     refused = await refusal(operations.Get(name=name_of(job)))
     assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
@@ -122,7 +134,8 @@ async def test_the_largest_job_passes_as_metadata_and_response_at_once(
     payload = {"pad": "x" * (255 * 1024)}
     job = await call.running(parameters=payload)
     error = {"message": "m" * 4096, "details": payload}
-    job = (await call.MarkPartial(job_id=job.id, result=payload, error=error)).job
+    await call.MarkPartial(job_id=job.id, attempt=1, result=payload, error=error)
+    job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert job_in(operation.response) == job_in(operation.metadata) == job
     listed = await operations.List(name="jobs")

@@ -13,14 +13,14 @@ from grpc import StatusCode
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sql_store import SqlStore
-from tests.e2e.longrunning.operations import Operations, job_in, name_of
+from tests.e2e.longrunning.operations import Operations, full, job_in, name_of
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
 Start = Callable[..., Any]
 
-READS = ("read_jobs", "read_histories", "list_jobs", "list_assets")
+READS = ("read_jobs", "list_jobs", "list_assets")
 
 
 @pytest.fixture
@@ -49,20 +49,26 @@ async def until_waiting(app: App, watches: int = 1) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_completion_ends_the_wait_with_one_database_query(
-    app: App, call: Caller, operations: Operations, reads: Counter[str]
+@pytest.mark.parametrize(("result", "queries"), [({}, 1), ({"pages": 4}, 2)])
+async def test_a_completion_ends_the_wait_with_a_query_for_the_job_and_one_for_its_result(
+    app: App,
+    call: Caller,
+    operations: Operations,
+    reads: Counter[str],
+    result: dict[str, int],
+    queries: int,
 ) -> None:
     job = await call.running()
     waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
     await until_waiting(app)
     for progress in range(10):
-        await call.UpdateProgress(job_id=job.id, progress=progress)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
     assert not waiting.done()
-    ended = (await call.MarkCompleted(job_id=job.id, result={"pages": 4})).job
+    await call.MarkCompleted(job_id=job.id, attempt=1, result=result)
     operation = await waiting
     assert operation.done
-    assert job_in(operation.response) == ended
-    assert reads == {"read_jobs": 1}
+    assert reads == {"read_jobs": queries}
+    assert job_in(operation.response) == await full(call, job)
     assert app.hub.watches == 0
 
 
@@ -80,8 +86,8 @@ async def test_nothing_is_lost_between_subscribing_and_reading(
     gate = Gate()
     original = SqlStore.read_jobs
 
-    async def read_then_wait(self: Any, wanted: Any) -> Any:
-        jobs = await original(self, wanted)
+    async def read_then_wait(self: Any, wanted: Any, **options: Any) -> Any:
+        jobs = await original(self, wanted, **options)
         await gate()
         return jobs
 
@@ -92,7 +98,7 @@ async def test_nothing_is_lost_between_subscribing_and_reading(
         monkeypatch.setattr(SqlStore, "read_jobs", read_then_wait)
         waiting = asyncio.ensure_future(Operations(channel).Wait(name=name_of(job)))
         await gate.reached.wait()  # read as PROCESSING, and not known yet
-        ended = (await call.MarkCompleted(job_id=job.id)).job
+        ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         gate.open()
         assert job_in((await waiting).response) == ended
 
@@ -107,7 +113,7 @@ async def test_a_timeout_returns_the_newest_state_undone(
         operations.Wait(name=name_of(job), timeout=Duration(nanos=700_000_000))
     )
     await until_waiting(app)
-    await call.UpdateProgress(job_id=job.id, progress=42)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=42)
     operation = await waiting
     assert loop.time() - began >= 0.7
     assert not operation.done
@@ -172,7 +178,7 @@ async def test_a_wait_for_a_job_that_finishes_and_is_deleted_returns_its_termina
     await until_waiting(app)
     # A wait subscribes, then reads the job; reads are answered in their order.
     await call.GetJob(job_id=job.id, user_id="ada")
-    await call.MarkCompleted(job_id=job.id)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
     await call.DeleteJob(job_id=job.id, user_id="ada")
     assert (await waiting).done
 

@@ -11,7 +11,7 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.app import App
 from jobledger_server.ledger import claim_waiters
 from tests.support.databases import both_databases
-from tests.support.rpc_caller import QUEUED, Caller, refusal
+from tests.support.rpc_caller import FULL, QUEUED, Caller, refusal
 
 
 def creation(**fields: Any) -> pb.CreateJobRequest:
@@ -36,7 +36,8 @@ async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None
     assert [job.max_attempts for job in jobs] == list(range(1, 201))
     assert {(job.user_id, job.status, job.version) for job in jobs} == {("ada", QUEUED, 1)}
     assert [job.id for job in jobs] == sorted(job.id for job in jobs)
-    assert jobs[7].parameters == requests[7].parameters
+    full = (await call.GetJob(job_id=jobs[7].id, user_id="ada")).job
+    assert full.parameters == requests[7].parameters
     assert app.hub.seq == before + 200
     listed = (await call.ListJobs(user_id="ada", page_size=1000)).jobs
     assert list(listed) == list(reversed(jobs))
@@ -146,7 +147,9 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
         "LIMIT_EXCEEDED",
     )
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[big] * 5)).jobs
-    assert [len(job.parameters["blob"]) for job in jobs] == [200_000] * 5
+    ids = [job.id for job in jobs]
+    full = (await call.BatchGetJobs(user_id="ada", job_ids=ids, view=FULL)).jobs
+    assert [len(job.parameters["blob"]) for job in full] == [200_000] * 5
 
 
 async def test_a_waiting_worker_is_given_each_job_of_a_batch(

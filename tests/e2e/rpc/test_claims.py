@@ -52,7 +52,7 @@ async def waiting(app: App, job_type: str, count: int) -> None:
 
 @both_databases
 async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None:
-    made = [await call.job() for _ in range(3)]
+    made = [await call.job(parameters={"n": n}) for n in range(3)]
     claimed = await call.ClaimJobs(
         worker_id="w1", job_types=["render"], max_jobs=2, lease_duration=seconds(30)
     )
@@ -62,6 +62,7 @@ async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None
     lease = job.lease_expire_time.ToMicroseconds() - job.update_time.ToMicroseconds()
     assert lease == 30_000_000
     assert not job.HasField("queue_expire_time")
+    assert [job.parameters["n"] for job in claimed.jobs] == [0, 1]
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 

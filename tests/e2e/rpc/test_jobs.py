@@ -1,5 +1,6 @@
 """A job's life over the wire, and the lists."""
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -10,7 +11,18 @@ from grpc import StatusCode
 
 from jobledger_server.app import App
 from tests.support.databases import both_databases
-from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
+from tests.support.gated_store import Gate
+from tests.support.rpc_caller import (
+    BASIC,
+    COMPLETED,
+    FAILED,
+    FULL,
+    PARTIAL,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    refusal,
+)
 
 ASSET = {"asset_type": "image/png", "url": "https://e.example/ü.png", "storage_path": "s/1"}
 
@@ -29,7 +41,7 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     assert uuid.UUID(job.id).version == 7
     assert (job.user_id, job.job_type, job.status) == ("ada", "render", QUEUED)
     assert (job.progress, job.attempt, job.version) == (0, 0, 1)
-    assert job.parameters == parameters
+    assert not job.HasField("parameters")  # the answer to a write has no payloads
     assert dict(job.labels) == {"team": "red"}
     assert job.create_time == job.update_time
     assert not job.HasField("start_time")
@@ -40,6 +52,7 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
         )
     ).job
     assert (job.status, job.attempt, job.worker_id, job.version) == (PROCESSING, 1, "w1", 2)
+    assert job.held
     assert job.start_time == job.update_time
     assert job.progress_message == "warming up"
 
@@ -56,10 +69,12 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     ).job
     assert (job.status, job.progress, job.version) == (COMPLETED, 100, 5)
     assert job.complete_time == job.update_time
-    assert job.result == struct(ok=True)
+    assert not job.held
     assert not job.HasField("error")
 
-    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+    full = (await call.GetJob(job_id=job.id, user_id="ada")).job
+    assert (full.parameters, full.result) == (parameters, struct(ok=True))
+    assert (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job == job
     steps = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
     assert [(s.from_status, s.to_status, s.version, s.attempt, s.actor) for s in steps] == [
         (QUEUED, PROCESSING, 2, 1, "w1"),
@@ -79,14 +94,17 @@ async def test_a_job_is_failed_with_its_error(
     call: Caller, end: str, status: int, progress: int
 ) -> None:
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, progress=30)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=30)
     error = {"reason": "DISK_FULL", "message": "no space", "details": struct(free=0)}
     fields = {"job_id": job.id, "error": error, "result": struct(done=3), "assets": [ASSET]}
+    fields["attempt"] = 1
     job = (await getattr(call, end)(**fields)).job
     assert (job.status, job.progress) == (status, progress)
     assert (job.error.reason, job.error.message) == ("DISK_FULL", "no space")
-    assert job.error.details == struct(free=0)
-    assert job.result == struct(done=3)
+    assert not job.error.HasField("details")
+    full = (await call.GetJob(job_id=job.id, user_id="ada")).job
+    assert full.error.details == struct(free=0)
+    assert full.result == struct(done=3)
     (_, last) = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
     assert last.reason == "DISK_FULL"
     # A retry after a lost answer.
@@ -97,23 +115,26 @@ async def test_a_job_is_failed_with_its_error(
 
 async def test_an_error_without_a_reason_gets_one(call: Caller) -> None:
     job = await call.running()
-    job = (await call.MarkFailed(job_id=job.id, error={"message": "no"})).job
+    job = (await call.MarkFailed(job_id=job.id, attempt=1, error={"message": "no"})).job
     assert job.error.reason == "UNKNOWN"
 
 
 @pytest.mark.promise(number=8)
-async def test_late_progress_is_no_error_and_changes_nothing(call: Caller) -> None:
+async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> None:
     job = await call.running()
-    job = (await call.UpdateProgress(job_id=job.id, progress=50)).job
-    late = await call.UpdateProgress(job_id=job.id, progress=49, progress_message="late")
-    assert (late.applied, late.job) == (False, job)
-    beat = await call.UpdateProgress(job_id=job.id)
+    job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)).job
+    lower = await call.UpdateProgress(job_id=job.id, attempt=1, progress=49, progress_message="l")
+    assert (lower.applied, lower.job.progress, lower.job.progress_message) == (True, 50, "l")
+    assert lower.job.version == job.version + 1
+    assert lower.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
+    job = lower.job
+    beat = await call.UpdateProgress(job_id=job.id, attempt=1)
     assert beat.applied
     assert beat.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
     beat.job.lease_expire_time.CopyFrom(job.lease_expire_time)
     assert beat.job == job
-    ended = (await call.MarkCompleted(job_id=job.id)).job
-    late = await call.UpdateProgress(job_id=job.id, progress=60)
+    ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
+    late = await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
     assert (late.applied, late.job) == (False, ended)
 
 
@@ -127,18 +148,33 @@ async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> Non
     assert (await call.job("bob", **fields)).id != job.id
     for other in ({"parameters": struct(a=2)}, {"labels": {}}, {"job_type": "export"}):
         assert (await refusal(call.job(**{**fields, **other}))).reason == "REQUEST_ID_REUSED"
-    await call.MarkCompleted(job_id=job.id)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
     await call.DeleteJob(job_id=job.id, user_id="ada")
     assert (await call.job(**fields)).id != job.id
 
 
-async def test_output_only_fields_of_an_asset_are_ignored(call: Caller) -> None:
-    job = await call.running()
-    forged = {"id": "mine", "job_id": "other", "user_id": "eve", **ASSET}
-    await call.MarkCompleted(job_id=job.id, assets=[forged])
-    (asset,) = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
-    assert (asset.job_id, asset.user_id) == (job.id, "ada")
-    assert uuid.UUID(asset.id).version == 7
+async def test_empty_parameters_are_none(call: Caller) -> None:
+    job = await call.job(request_id="r", parameters=struct())
+    assert await call.job(request_id="r") == job
+    assert not (await call.GetJob(job_id=job.id, user_id="ada")).job.HasField("parameters")
+
+
+async def test_a_full_list_has_each_job_as_it_was_listed(gated: App) -> None:
+    """The payloads are read after the jobs, which may have finished or gone by then."""
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        finishes = await call.running(parameters=struct(n=1))
+        goes = await call.ended(parameters=struct(n=2))
+        gate = gated.store.before_read = Gate()
+        listing = asyncio.ensure_future(call.ListJobs(user_id="ada", view=FULL))
+        await gate.reached.wait()
+        await call.MarkCompleted(job_id=finishes.id, attempt=1, result=struct(n=3))
+        await call.DeleteJob(job_id=goes.id, user_id="ada")
+        gate.open()
+        (job,) = (await listing).jobs
+    assert (job.parameters, job.HasField("result")) == (struct(n=1), False)
+    job.ClearField("parameters")
+    assert job == finishes
 
 
 @pytest.mark.promise(number=72)
@@ -171,20 +207,34 @@ async def test_a_full_last_page_has_no_token(call: Caller) -> None:
 async def test_a_page_of_huge_jobs_stays_below_the_message_limit_of_a_client(call: Caller) -> None:
     for _ in range(20):
         await call.job(parameters=struct(pad="x" * 250_000))
-    page = await call.ListJobs(user_id="ada", page_size=1000)
+    page = await call.ListJobs(user_id="ada", view=FULL, page_size=1000)
     assert 0 < len(page.jobs) < 20
     assert page.ByteSize() < 4 * 1024 * 1024
-    rest = await call.ListJobs(user_id="ada", page_size=1000, page_token=page.next_page_token)
+    rest = await call.ListJobs(
+        user_id="ada", view=FULL, page_size=1000, page_token=page.next_page_token
+    )
     assert len({job.id for job in (*page.jobs, *rest.jobs)}) == 20
+    assert {len(job.parameters["pad"]) for job in (*page.jobs, *rest.jobs)} == {250_000}
     assert rest.next_page_token == ""
 
 
-async def test_a_page_size_of_0_means_50(call: Caller) -> None:
-    for _ in range(51):
-        await call.job()
-    page = await call.ListJobs(user_id="ada")
-    assert len(page.jobs) == 50
-    assert page.next_page_token
+async def test_a_view_is_no_part_of_a_page_token(call: Caller) -> None:
+    ids = [(await call.job(parameters=struct(a=1))).id for _ in range(2)]
+    page = await call.ListJobs(user_id="ada", page_size=1)
+    assert [(job.id, job.HasField("parameters")) for job in page.jobs] == [(ids[1], False)]
+    token = page.next_page_token
+    page = await call.ListJobs(user_id="ada", view=FULL, page_token=token)
+    assert [(job.id, job.HasField("parameters")) for job in page.jobs] == [(ids[0], True)]
+
+
+async def test_a_page_size_of_0_means_50_and_more_than_1000_means_1000(call: Caller) -> None:
+    requests = [{"job_type": "render"}] * 501
+    for _ in range(2):
+        await call.BatchCreateJobs(user_id="ada", requests=requests)
+    for size, jobs in ((0, 50), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)):
+        page = await call.ListJobs(user_id="ada", page_size=size)
+        assert len(page.jobs) == jobs
+        assert page.next_page_token
 
 
 async def test_every_filter_of_a_list_is_applied(call: Caller) -> None:
@@ -212,7 +262,7 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
     other = await call.running()
     for target in (job, other):
         for i in range(3):
-            await call.CreateAsset(job_id=target.id, asset_type="t", storage_path=f"{i}")
+            await call.CreateAsset(job_id=target.id, attempt=1, asset_type="t", storage_path=f"{i}")
     jobs = (await call.ListJobs(user_id="ada", page_size=1)).next_page_token
     assets = (await call.ListAssets(job_id=job.id, user_id="ada", page_size=1)).next_page_token
     assert jobs
@@ -229,6 +279,7 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
         call.ListJobs(user_id="ada", page_token=assets),
         call.ListAssets(job_id=other.id, user_id="ada", page_token=assets),
         call.ListTransitions(job_id=job.id, user_id="ada", page_token=assets),
+        call.ListAttempts(job_id=job.id, user_id="ada", page_token=assets),
     ):
         refused = await refusal(called)
         assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
@@ -240,8 +291,10 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
 async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> None:
     job = await call.running()
     for i in range(5):
-        await call.CreateAsset(job_id=job.id, asset_type="t", storage_path=f"{i}")
-    await call.MarkCompleted(job_id=job.id, assets=[{"asset_type": "t", "storage_path": "5"}])
+        await call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path=f"{i}")
+    await call.MarkCompleted(
+        job_id=job.id, attempt=1, assets=[{"asset_type": "t", "storage_path": "5"}]
+    )
     paths: list[str] = []
     token = ""
     while True:
@@ -281,6 +334,5 @@ async def test_every_field_of_a_job_is_read_back_exactly(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.job(parameters=tricky, request_id="r")
-        assert job.parameters == tricky
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job.parameters == tricky
         assert await call.job(parameters=tricky, request_id="r") == job

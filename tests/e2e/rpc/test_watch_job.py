@@ -16,7 +16,10 @@ from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
+    BASIC,
+    BIG_LABELS,
     COMPLETED,
+    FULL,
     PARTIAL,
     PROCESSING,
     QUEUED,
@@ -62,9 +65,9 @@ async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     assert not first.transitions
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
     for progress in range(1, 30):
-        await call.UpdateProgress(job_id=job.id, progress=progress)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
     error = {"error": {"message": "no"}} if end == "MarkFailed" else {}
-    last = (await getattr(call, end)(job_id=job.id, **error)).job
+    last = (await getattr(call, end)(job_id=job.id, attempt=1, **error)).job
     messages = await until_the_end(stream)
     assert messages[-1].job == last
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, last.status)]
@@ -79,12 +82,15 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
         await stream.read()
     await asyncio.gather(
         *(
-            call.UpdateProgress(job_id=job.id, progress=p % 100, progress_message=f"{p}")
+            call.UpdateProgress(job_id=job.id, attempt=1, progress=p % 100, progress_message=f"{p}")
             for p in range(300)
         ),
-        *(call.CreateAsset(job_id=job.id, asset_type="t", storage_path=f"{i}") for i in range(50)),
+        *(
+            call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path=f"{i}")
+            for i in range(50)
+        ),
     )
-    await call.MarkCompleted(job_id=job.id)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
     for stream in streams:
         messages = await until_the_end(stream)
         assert_ordered_and_unique(messages)
@@ -95,9 +101,9 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
 @in_turn("after", [0, 1, 2, 3, 4, 5, 99])
 async def test_resumable_after_any_version_no_transition_is_lost(call: Caller, after: int) -> None:
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, progress=10)
-    await call.UpdateProgress(job_id=job.id, progress=20)
-    await call.MarkPartial(job_id=job.id)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=20)
+    await call.MarkPartial(job_id=job.id, attempt=1)
     stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=after)
     (message,) = await until_the_end(stream)
     assert message.job.version == 5
@@ -117,7 +123,7 @@ async def test_resumable_on_another_server_over_the_same_database(
         stream = there.WatchJob(job_id=job.id, user_id="ada", after_version=1)
         first = await stream.read()
         assert steps_of([first]) == [(QUEUED, PROCESSING)]
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         messages = await until_the_end(stream)
     assert steps_of(messages) == [(PROCESSING, COMPLETED)]
     assert_ordered_and_unique([first, *messages])
@@ -126,18 +132,16 @@ async def test_resumable_on_another_server_over_the_same_database(
 @pytest.mark.promise(number=27)
 async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: Caller) -> None:
     """A watcher that does not read for a while gets the newest state, and every transition."""
-    job = await call.job(parameters={"pad": "x" * 100_000})
-    async with grpc.aio.insecure_channel(
-        app.address, options=[("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
-    ) as channel:
+    job = await call.job(labels=BIG_LABELS)
+    async with grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as channel:
         stream = Caller(channel).WatchJob(job_id=job.id, user_id="ada")
         messages = [await stream.read()]
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         for progress in range(1, 100):
-            await call.UpdateProgress(job_id=job.id, progress=progress)
-        last = (await call.MarkCompleted(job_id=job.id)).job
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+        last = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         messages += await until_the_end(stream)
-    assert len(messages) < 80  # 100 kB each: the rest waited in one slot, not in a queue
+    assert len(messages) < 80  # 33 kB each: the rest waited in one slot, not in a queue
     assert messages[-1].job == last
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
     assert_ordered_and_unique(messages)
@@ -148,7 +152,7 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> 
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     await stream.read()
-    await call.MarkCompleted(job_id=job.id)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
     await call.DeleteJob(job_id=job.id, user_id="ada")
     (end,) = await until_the_end(
         stream
@@ -156,6 +160,81 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> 
     assert end.job.status == COMPLETED
     late = await refusal(call.WatchJob(job_id=job.id, user_id="ada").read())
     assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+@pytest.mark.promise(number=24)
+@both_databases
+async def test_payloads_are_sent_once_the_parameters_first_and_the_outcome_last(
+    call: Caller,
+) -> None:
+    job = await call.running(parameters={"frames": 240})
+    streams = {
+        view: call.WatchJob(job_id=job.id, user_id="ada", view=view) for view in (0, BASIC, FULL)
+    }
+    first = {view: (await stream.read()).job for view, stream in streams.items()}
+    assert first[BASIC] == job
+    for view in (0, FULL):
+        assert first[view].parameters["frames"] == 240
+        first[view].ClearField("parameters")
+        assert first[view] == job
+    for progress in (10, 20):
+        reported = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)).job
+        for stream in streams.values():
+            assert (await stream.read()).job == reported
+    error = {"reason": "TWO_PAGES_MISSING", "message": "in words", "details": {"pages": [3, 4]}}
+    last = (await call.MarkPartial(job_id=job.id, attempt=1, result={"pages": 2}, error=error)).job
+    for view, stream in streams.items():
+        (message,) = await until_the_end(stream)
+        assert steps_of([message]) == [(PROCESSING, PARTIAL)]
+        if view != BASIC:
+            assert not message.job.HasField("parameters")
+            assert message.job.result["pages"] == 2
+            assert list(message.job.error.details["pages"]) == [3, 4]
+            message.job.ClearField("result")
+            message.job.error.ClearField("details")
+        assert message.job == last
+    # A watch of a job that has ended has one message, with everything.
+    (message,) = await until_the_end(call.WatchJob(job_id=job.id, user_id="ada"))
+    assert message.job == (await call.GetJob(job_id=job.id, user_id="ada")).job
+
+
+@pytest.mark.promise(number=24)
+async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await call.running(parameters={"frames": 240})
+    streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(50)]
+    for stream in streams:
+        await stream.read()
+    reads: list[bool] = []
+    read_jobs = app.store.read_jobs
+
+    async def counted(ids: Any, *, full: bool) -> Any:
+        reads.append(full)
+        return await read_jobs(ids, full=full)
+
+    monkeypatch.setattr(app.store, "read_jobs", counted)
+    await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+    for stream in streams:
+        (message,) = await until_the_end(stream)
+        assert message.job.result["pages"] == 4
+    assert reads == [True]
+
+
+@pytest.mark.promise(number=24)
+async def test_a_job_that_is_deleted_at_once_ends_without_its_outcome(gated: App) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        await stream.read()
+        gate = gated.store.before_read = Gate()
+        await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+        await gate.reached.wait()  # the watch reads the result
+        await call.DeleteJob(job_id=job.id, user_id="ada")
+        gate.open()
+        (end,) = await until_the_end(stream)
+    assert (end.job.status, end.job.HasField("result")) == (COMPLETED, False)
 
 
 @pytest.mark.promise(number=28)
@@ -203,7 +282,7 @@ async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: App) 
         before.open()
         message = await first
         assert (message.job.version, steps_of([message])) == (2, [(QUEUED, PROCESSING)])
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         assert steps_of(await until_the_end(stream)) == [(PROCESSING, COMPLETED)]
 
 
@@ -219,7 +298,7 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
         first = asyncio.create_task(stream.read())
         await after.reached.wait()  # read as QUEUED, and not sent yet
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         after.open()
         message = await first
         assert (message.job.version, message.job.status) == (1, QUEUED)
@@ -230,7 +309,7 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
 @pytest.mark.promise(number=30)
 @pytest.mark.promise(number=38)
 async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, call: Caller) -> None:
-    job = await call.job(parameters={"pad": "x" * 200_000})
+    job = await call.job(labels=BIG_LABELS)
     async with grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as channel:
         stalled = [Caller(channel).WatchJob(job_id=job.id, user_id="ada") for _ in range(20)]
         for stream in stalled:
@@ -240,10 +319,10 @@ async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, cal
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         assert steps_of([await healthy.read()]) == [(QUEUED, PROCESSING)]
         for progress in range(1, 60):
-            await call.UpdateProgress(job_id=job.id, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
             while (await healthy.read()).job.progress < progress:
                 pass
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         for stream in (healthy, *stalled):
             messages = await until_the_end(stream)
             assert messages[-1].job.status == COMPLETED

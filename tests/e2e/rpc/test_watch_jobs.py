@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
+from jobledger_server.rpc.jobs.feed_streams import selection_key
 from jobledger_server.rpc.tokens import token
 from jobledger_server.store import START_OF_ACTIVE
 from jobledger_server.watch import change_buffer, feed_reader
@@ -20,8 +21,12 @@ from tests.support.feed_events import Event, events
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
+    BASIC,
+    BIG_LABELS,
     COMPLETED,
     FAILED,
+    FULL,
+    PARTIAL,
     PROCESSING,
     QUEUED,
     Caller,
@@ -87,8 +92,8 @@ async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller
         assert [m.job for m in listed] == [waiting, running]
         assert not any(m.transitions or m.synced or m.deleted for m in listed)
         assert ended.id not in {m.job.id for m in listed}
-        await call.UpdateProgress(job_id=running.id, progress=30)
-        last = (await call.MarkCompleted(job_id=running.id)).job
+        await call.UpdateProgress(job_id=running.id, attempt=1, progress=30)
+        last = (await call.MarkCompleted(job_id=running.id, attempt=1)).job
         new = await call.job()
         progress, end, creation = await news(stream, 3)
         assert (progress.job.progress, list(progress.transitions)) == (30, [])
@@ -125,30 +130,47 @@ async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None
 
 
 @pytest.mark.promise(number=34)
-async def test_a_message_has_a_mebibyte_of_changes_at_most_or_one_that_is_larger(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.promise(number=36)
+@pytest.mark.parametrize("read_from", ["list", "buffer", "table"])
+@pytest.mark.parametrize("view", [BASIC, FULL])
+async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
+    app: App, call: Caller, read_from: str, view: int
 ) -> None:
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
+    """Also where one update of the server's own has more than fit a message."""
+    async with watching(call.WatchJobs()) as stream:
+        (synced,) = await until_synced(stream)
+    request = job_service_pb2.CreateJobRequest(job_type="render")
+    if view == FULL:
         request.parameters["blob"] = "x" * 30_000
-        async with watching(call.WatchJobs()) as stream:
-            (synced,) = await until_synced(stream)
-        made: list[Any] = []
-        for _ in range(4):
-            made += (await call.BatchCreateJobs(user_id="ada", requests=[request] * 25)).jobs
-        async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
-            messages = [await stream.read() for _ in range(4)]
-        assert [each.job for message in messages for each in message.changes] == made
-        assert [len(message.changes) for message in messages] == [33, 33, 33, 1]
-        assert max(message.ByteSize() for message in messages) <= 1024 * 1024
-        monkeypatch.setattr(feed_reader, "SLICE_BYTES", 1)
-        async with watching(call.WatchJobs(resume_token=messages[1].resume_token)) as stream:
-            messages = [await stream.read() for _ in range(34)]
-        assert [[each.job for each in message.changes] for message in messages] == [
-            [job] for job in made[66:]
-        ]
+    else:
+        request.labels.update(BIG_LABELS)
+    made: list[str] = []
+    for user_id in ("ada", "bob", "a/b"):
+        answer = await call.BatchCreateJobs(user_id=user_id, requests=[request] * 25)
+        made += [job.id for job in answer.jobs]
+    if read_from == "list":
+        made = [*made[50:], *made[:50]]  # it is by owner
+    if read_from == "table":
+        app.hub.restart(app.hub.seq)
+    begin = "" if read_from == "list" else synced.resume_token
+    async with watching(call.WatchJobs(view=view, resume_token=begin)) as stream:
+        messages = []
+        while not messages or not messages[-1].synced:
+            messages.append(await stream.read())
+    *messages, last = messages
+    assert 3 <= len(messages) <= 6
+    assert all(400_000 < each.ByteSize() <= 1024 * 1024 for each in messages[:-1])
+    assert [change.job.id for each in messages for change in each.changes] == made
+    assert last.resume_token == messages[-1].resume_token
+    sent = 0
+    for message in messages:
+        assert {len(each.job.parameters["blob"]) for each in message.changes if view == FULL} in (
+            set(),
+            {30_000},
+        )
+        sent += len(message.changes)
+        async with watching(call.WatchJobs(view=view, resume_token=message.resume_token)) as stream:
+            assert [each.job.id for each in (await until_synced(stream))[:-1]] == made[sent:]
 
 
 @pytest.mark.promise(number=34)
@@ -192,6 +214,59 @@ async def test_filters_apply_to_the_listing_and_to_the_changes(
         assert [m.job for m in missed] == [m.job for m in fresh]
 
 
+async def test_a_watch_of_some_jobs_has_these_only(call: Caller) -> None:
+    one, two, other = [await call.job(user_id=user_id) for user_id in ("ada", "bob", "ada")]
+    ended = await call.ended()
+    ids = [two.id, one.id, ended.id, "0" * 36]
+    async with watching(call.WatchJobs(job_ids=ids, user_id="ada")) as stream:
+        assert [event.job for event in await until_synced(stream) if event.job] == [one]
+    async with watching(call.WatchJobs(job_ids=ids)) as stream:
+        *listed, synced = await until_synced(stream)
+        assert [event.job for event in listed] == [one, two]
+        for job in (other, two, one):
+            await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+            await call.MarkCompleted(job_id=job.id, attempt=1)
+        await call.DeleteJob(job_id=ended.id, user_id="ada")
+        found = await news(stream, 5)
+        assert [event.job.id for event in found] == [two.id, two.id, one.id, one.id, ended.id]
+    # It resumes with the same ids in any order.
+    again = call.WatchJobs(job_ids=[*reversed(ids), one.id], resume_token=synced.resume_token)
+    async with watching(again) as stream:
+        *missed, _ = await until_synced(stream)
+        assert [event.job for event in missed] == [event.job for event in found]
+
+
+@pytest.mark.promise(number=34)
+@both_databases
+async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call: Caller) -> None:
+    listed = await call.job(parameters={"n": 1})
+    async with watching(call.WatchJobs(view=FULL)) as stream:
+        first, synced = await until_synced(stream)
+        assert first.job.parameters["n"] == 1
+        job = await call.running(parameters={"n": 2})
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+        error = {"message": "no", "details": {"n": 4}}
+        await call.MarkPartial(job_id=job.id, attempt=1, result={"n": 3}, error=error)
+        created, started, progress, ended = await news(stream, 4)
+        for change in (created, started):
+            assert change.job.parameters["n"] == 2
+            assert not change.job.HasField("result")
+        assert not progress.job.HasField("parameters")
+        assert (ended.job.parameters["n"], ended.job.result["n"]) == (2, 3)
+        assert ended.job.error.details["n"] == 4
+        await call.DeleteJob(job_id=job.id, user_id="ada")
+        (deleted,) = await news(stream, 1)
+        assert not deleted.job.HasField("parameters")
+    # Of a job that was deleted meanwhile they are gone, and in the view BASIC there are none.
+    for view in (FULL, BASIC):
+        async with watching(call.WatchJobs(view=view, resume_token=synced.resume_token)) as stream:
+            *missed, _ = await until_synced(stream)
+        assert steps(missed, job.id) == [(QUEUED, PROCESSING), (PROCESSING, PARTIAL)]
+        assert not any(event.job.HasField("parameters") for event in missed)
+        assert not any(event.job.HasField("result") for event in missed)
+    assert (await call.GetJob(job_id=listed.id, user_id="ada")).job == first.job
+
+
 @pytest.mark.promise(number=35)
 async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: Caller) -> None:
     job = await call.ended(labels={"k": "v"})
@@ -223,8 +298,8 @@ async def test_resumable_after_any_message_without_loss_or_duplicates(
         messages = await until_synced(stream)
         job = await call.running()
         for progress in (10, 20, 30):
-            await call.UpdateProgress(job_id=job.id, progress=progress)
-        await call.MarkCompleted(job_id=job.id)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         await call.CancelJob(job_id=waiting.id, user_id="ada")
         gone = await call.ended()
         await call.DeleteJob(job_id=gone.id, user_id="ada")
@@ -240,9 +315,8 @@ async def test_resumable_after_any_message_without_loss_or_duplicates(
             told = versions(before, job_id) + versions(rest, job_id)
             assert told == sorted(set(told))
             assert told[-1] == last
-            if not rest or not rest[-1].deleted or job_id != gone.id:
-                assert steps(before, job_id) + steps(rest, job_id) == steps(messages, job_id)
-    assert steps(messages, job.id) == WHOLE
+            assert steps(before, job_id) + steps(rest, job_id) == steps(messages, job_id)
+    assert steps(messages, job.id) == steps(messages, gone.id) == WHOLE
 
 
 @pytest.mark.promise(number=37)
@@ -259,11 +333,11 @@ async def test_resumable_on_another_server_and_across_a_restart(
         async with watching(call.WatchJobs()) as stream:
             *_, synced = await until_synced(stream)
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        await call.UpdateProgress(job_id=job.id, progress=10)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
             messages = await until_ended(stream, {job.id})
     assert steps(messages, job.id) == WHOLE
@@ -278,13 +352,16 @@ async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        async with watching(call.WatchJobs()) as stalled, watching(call.WatchJobs()) as healthy:
+        async with (
+            watching(call.WatchJobs(view=FULL)) as stalled,
+            watching(call.WatchJobs(view=FULL)) as healthy,
+        ):
             for stream in (stalled, healthy):
                 await until_synced(stream)
             big = {"blob": "x" * 100_000}
             jobs = [await call.running(parameters=big) for _ in range(40)]
             for job in jobs:
-                await call.MarkCompleted(job_id=job.id)
+                await call.MarkCompleted(job_id=job.id, attempt=1)
             ids = {job.id for job in jobs}
             for stream in (
                 healthy,
@@ -319,7 +396,7 @@ async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present
             assert listed.job == first
             await gate.reached.wait()
             await call.TransitionJob(job_id=first.id, target_status=PROCESSING)
-            await call.MarkCompleted(job_id=first.id)  # sent already, and terminal since
+            await call.MarkCompleted(job_id=first.id, attempt=1)  # sent already, and terminal since
             await call.TransitionJob(job_id=second.id, target_status=PROCESSING)
             await call.CancelJob(job_id=third.id, user_id="ada")  # terminal before it was sent
             gate.open()
@@ -415,6 +492,7 @@ async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
         "{epoch}/x/",
         "{epoch}/-1/",
         "{epoch}/1/2/3",
+        "{epoch}/1//1",
         "{epoch}/99/",
         "{epoch}/0/99",
         "{epoch}/999999999999999999999/",
@@ -423,7 +501,7 @@ async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
 )
 async def test_an_invented_token_is_refused(call: Caller, app: App, content: str) -> None:
     epoch = (await app.store.feed_head()).epoch
-    made_up = token(Selection().key(), content.format(epoch=epoch))
+    made_up = token(selection_key(Selection()), content.format(epoch=epoch))
     refused = await refusal(call.WatchJobs(resume_token=made_up).read())
     assert (refused.code, refused.reason) == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -435,7 +513,12 @@ async def test_an_invented_token_is_refused(call: Caller, app: App, content: str
 async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
     async with watching(call.WatchJobs(user_id="ada")) as stream:
         (synced,) = await until_synced(stream)
-    for filters in ({}, {"user_id": "bob"}, {"user_id": "ada", "job_types": ["t"]}):
+    for filters in (
+        {},
+        {"user_id": "bob"},
+        {"user_id": "ada", "job_types": ["t"]},
+        {"user_id": "ada", "job_ids": ["j"]},
+    ):
         stream = call.WatchJobs(**filters, resume_token=synced.resume_token)
         assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
 
@@ -550,7 +633,7 @@ async def test_a_watcher_that_disconnects_within_a_message_logs_no_error(
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        stalled = call.WatchJobs()
+        stalled = call.WatchJobs(view=FULL)
         await until_synced(stalled)
         for _ in range(30):
             await call.job(parameters={"blob": "x" * 200_000})

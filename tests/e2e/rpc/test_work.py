@@ -102,9 +102,9 @@ async def test_a_job_is_pushed_as_soon_as_it_is_created(
 ) -> None:
     async with working(channel, slots=1) as worker:
         await waiting(app, 1)
-        made = await call.job()
+        made = await call.job(parameters={"frames": 240})
         (job,) = await worker.jobs()
-        assert job.id == made.id
+        assert (job.id, job.parameters["frames"]) == (made.id, 240)
         assert job == await stored(call, job)
 
 
@@ -268,6 +268,8 @@ async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
     unfenced = type(job)(id=job.id)
     bad_asset = pb.JobUpdate(job_id=job.id, attempt=1, asset=pb.AssetUpdate())
     bad_finish = pb.JobUpdate(job_id=job.id, attempt=1, finish=pb.FinishUpdate(status=PROCESSING))
+    error = {"message": "no", "reason": "CANCELLED"}  # which only the service gives
+    bad_reason = pb.FinishUpdate(status="JOB_STATUS_FAILED", error=error)
     updates = [
         (progressed(job, 10), ""),
         (progressed(stranger, 1), "JOB_NOT_FOUND"),
@@ -277,6 +279,7 @@ async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
         (pb.JobUpdate(job_id=job.id, attempt=1), "INVALID_FIELD"),
         (bad_asset, "INVALID_FIELD"),
         (bad_finish, "INVALID_FIELD"),
+        (pb.JobUpdate(job_id=job.id, attempt=1, finish=bad_reason), "INVALID_FIELD"),
         (completed(old), "LEASE_LOST"),
         (released(ended), "JOB_TERMINAL"),
         (progressed(ended, 5), ""),
@@ -290,7 +293,7 @@ async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
         assert [reason(result) for result in results] == [expected for _, expected in updates]
         assert [result.job_id for result in results] == [update.job_id for update, _ in updates]
         assert [result.applied for result in results] == [
-            i in (0, 12, 13) for i in range(len(updates))
+            i in (0, 13, 14) for i in range(len(updates))
         ]
         assert results[1].error.code == 5
         assert "progress.progress" in results[2].error.message
@@ -352,7 +355,7 @@ async def test_updates_read_before_a_stream_broke_are_committed(
         while app.hub.seq < seq + len(jobs):
             await asyncio.sleep(0.005)
     assert {(await stored(call, job)).progress for job in jobs} == {50}
-    await call.UpdateProgress(job_id=jobs[0].id, progress=60)
+    await call.UpdateProgress(job_id=jobs[0].id, attempt=1, progress=60)
     assert (await stored(call, jobs[0])).progress == 60
 
 
@@ -423,10 +426,10 @@ async def test_a_cancellation_right_after_the_claim_is_pushed(
     claim = LongPoll.claim
 
     async def cancelled(self: LongPoll, *arguments: Any) -> Any:
-        jobs = await claim(self, *arguments)
-        for job in jobs:
-            await call.CancelJob(job_id=job.id, user_id="ada", reason="at once")
-        return jobs
+        started = await claim(self, *arguments)
+        for start in started:
+            await call.CancelJob(job_id=start.job.id, user_id="ada", reason="at once")
+        return started
 
     monkeypatch.setattr(LongPoll, "claim", cancelled)
     if not buffered:
@@ -538,9 +541,9 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     event = asyncio.Event()
     serialize = work_streams.job_bytes
 
-    def noted(job: Any) -> bytes:
+    def noted(*arguments: Any) -> bytes:
         event.set()
-        return serialize(job)
+        return serialize(*arguments)
 
     monkeypatch.setattr(work_streams, "job_bytes", noted)
     return event

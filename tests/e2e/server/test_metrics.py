@@ -162,7 +162,7 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> Non
         await call.CancelJob(job_id=cancelled.id, user_id="ada")
         failed = await call.running(job_type="print")
         error = {"reason": "MY_OWN", "message": "no"}
-        await call.MarkFailed(job_id=failed.id, error=error)
+        await call.MarkFailed(job_id=failed.id, attempt=1, error=error)
         await call.DeleteJob(job_id=failed.id, user_id="ada")
         figures = await scraped(address)
     assert figures['jobledger_jobs_created_total{job_type="render"}'] == 1
@@ -197,7 +197,7 @@ async def test_no_time_is_negative_if_the_clock_is_set_back(
         hours = 1
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         hours = 2
-        job = (await call.MarkCompleted(job_id=job.id)).job
+        job = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         assert job.create_time.seconds > job.start_time.seconds > job.complete_time.seconds
         figures = await scraped(address)
     assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == 0

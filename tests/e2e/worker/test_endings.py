@@ -47,7 +47,7 @@ async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client
         return Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}, assets=[asset])
 
     end = await end_of(service, fake_client, running, render)
-    assert [Asset.from_proto(each) for each in end.assets] == [asset]
+    assert [*end.assets] == [asset.to_new_proto()]
     assert (end.error.reason, end.error.message) == ("NO_SOUND", "no sound")
     assert end.error.details["track"] == 2
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.job import NO_PAYLOADS, Job, Payloads
 from jobledger_server.rpc import messages
 from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
@@ -27,9 +27,9 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
     serialized: list[int] = []
     job_bytes = messages.job_bytes
 
-    def noted(job: Job) -> bytes:
+    def noted(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
         serialized.append(job.version)
-        return job_bytes(job)
+        return job_bytes(job, payloads)
 
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -115,7 +115,7 @@ async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
         for stream in streams:
             await stream.read()
         handed.clear()
-        await call.UpdateProgress(job_id=job.id, progress=5)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=5)
         for stream in streams:
             assert (await stream.read()).job.progress == 5
             stream.cancel()

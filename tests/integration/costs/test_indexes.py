@@ -58,8 +58,8 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         Delete(job_id=job.id, user_id="ada"),
     ):
         await apply(ledger, command)
-    await store.read_jobs([jobs[1].id])
-    await store.read_histories([jobs[1].id])
+    for full in (False, True):
+        await store.read_jobs([jobs[1].id], full=full)
     first = JobId(seeded_id(1))
     for query in (
         JobQuery(user_id=None),
@@ -68,11 +68,12 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     ):
         await store.list_jobs(query, before=first, limit=5)
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
+    await store.list_attempts(jobs[1].id, after=0, limit=5)
     await store.overdue(limit=5)
     for user_id in (None, "ada"):
         await store.changes_after(0, limit=50_000, user_id=user_id)
         await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)
-    await store.newest_from(limit=5, max_bytes=10**6)
+    await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, ids=[jobs[1].id])
     await store.find_purgeable(Micros(0), after=0, limit=5)
     await store.compact_deletions(Micros(0), limit=5)
 
@@ -101,6 +102,6 @@ async def test_the_indexes_are_those_that_the_plans_of_all_statements_use(
     used = {index for index in there for found in plans.values() if f" {index} " in found}
     assert there - OF_ONE_ROW == used
     for statement, found in plans.items():
-        for table in ("jobs", "changes", "assets", "tombstones"):
+        for table in ("jobs", "payloads", "attempts", "changes", "assets"):
             assert f"Seq Scan on {table} " not in found, statement
             assert f"SCAN {table}\n" not in f"{found}\n", statement

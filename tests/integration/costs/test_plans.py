@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobledger_server.domain.commands import Create, CreateAll
-from jobledger_server.domain.job import JobId
+from jobledger_server.domain.job import JobId, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
@@ -25,8 +25,11 @@ async def filled(ledger: Ledger) -> list[JobId]:
     ids: list[JobId] = []
     for start in range(0, JOBS, 1000):
         numbers = range(start, start + 1000)
-        creations = (Create(user_id="ada", job_type="t", request_id=f"r-{n}") for n in numbers)
-        ids += [job.id for job in await create_all(ledger, CreateAll(tuple(creations)))]
+        creations = tuple(
+            Create(user_id="ada", job_type="t", request_id=f"r-{n}", parameters=Payload(b"p"))
+            for n in numbers
+        )
+        ids += [job.id for job in await create_all(ledger, CreateAll(creations))]
     return ids[:: JOBS // CHANGED][:CHANGED]
 
 
@@ -43,6 +46,7 @@ async def test_a_batch_finds_its_rows_by_an_index(database: Database, ledger: Le
         assert index in found
         assert "Seq Scan" not in found
         assert "SCAN jobs" not in found
+        assert "SCAN payloads" not in found
 
 
 Found = tuple[str, str, Sequence[Any]]
@@ -51,17 +55,28 @@ Found = tuple[str, str, Sequence[Any]]
 
 def requests_made_before(statements: Statements) -> Found:
     pairs = [("ada", f"r-{number}") for number in range(CREATED)]
-    wanted = statements.dialect.bind_pairs("requests", pairs)
+    bound = statements.dialect.bind_pairs("requests", pairs)
     statement = statements.find_created
-    return "uq_jobs_user_id_request_id", statement.text, statement.values(wanted)
+    return "uq_jobs_user_id_request_id", statement.text, statement.values(bound)
+
+
+def index_on_ids(statements: Statements) -> str:
+    return "sqlite_autoindex_jobs_1" if statements.dialect.name == "sqlite" else "pk_jobs"
+
+
+def wanted(statements: Statements, ids: Sequence[JobId]) -> dict[str, Any]:
+    return bind_ids(statements.dialect, "ids", ids)
 
 
 def by_id(statements: Statements, ids: Sequence[JobId]) -> list[Found]:
-    index = "sqlite_autoindex_jobs_1" if statements.dialect.name == "sqlite" else "pk_jobs"
-    wanted = bind_ids(statements.dialect, "ids", ids)
     return [
-        (index, each.text, each.values(wanted))
-        for each in (statements.read_jobs, statements.lock_jobs, statements.lock_leases)
+        (index_on_ids(statements), each.text, each.values(wanted(statements, ids)))
+        for each in (
+            statements.read_jobs,
+            statements.read_full_jobs,
+            statements.lock_jobs,
+            statements.lock_claimed,
+        )
     ]
 
 

@@ -5,24 +5,21 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Claim, Create, CreateAll, Renew, Report
-from jobledger_server.domain.errors import JobNotFound, LeaseLost
-from jobledger_server.domain.job import Job, JobId, Lease, Micros, Payload
+from jobledger_server.domain.commands import Claim, Create, CreateAll, Report
+from jobledger_server.domain.job import Job, Micros, Payload
 from jobledger_server.domain.limits import MAX_CLAIMED_JOBS, MAX_SLOTS
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.transaction import SqlTransaction
 from tests.support.counted import counting
-from tests.support.ledger_calls import apply_all, claim_jobs, create_all, renew_all
+from tests.support.ledger_calls import apply_all, claim_jobs, create_all
+from tests.support.store_writer import read_jobs
 
 RENEWALS = 3
 """In a minute: a worker sends a message each third of a lease, which lasts a minute by default."""
 
 TRANSACTIONS = ("BEGIN", "BEGIN IMMEDIATE", "COMMIT")
-
 
 CLAIM = Claim(
     worker_id="w",
@@ -41,6 +38,20 @@ async def claimed(ledger: Ledger, count: int, **fields: object) -> list[Job]:
     return jobs
 
 
+async def renewed(ledger: Ledger, store: SqlStore, jobs: Sequence[Job]) -> list[Job]:
+    """Renew the leases of the jobs, and check that nothing else of them changes."""
+    decisions = await apply_all(ledger, [Report(job_id=job.id, attempt=1) for job in jobs])
+    found = await read_jobs(store, [job.id for job in jobs])
+    after = [found[job.id] for job in jobs]
+    assert after == [decision.job for decision in decisions]
+    for job, later in zip(jobs, after, strict=True):
+        assert job.lease_expire_time is not None
+        assert later.lease_expire_time is not None
+        assert later.lease_expire_time > job.lease_expire_time
+        assert later == replace(job, lease_expire_time=later.lease_expire_time)
+    return after
+
+
 async def test_1000_idle_jobs_cost_at_most_10_statements_a_minute_and_no_change(
     ledger: Ledger, store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,15 +60,16 @@ async def test_1000_idle_jobs_cost_at_most_10_statements_a_minute_and_no_change(
         seq = (await store.feed_head()).seq
         counted.reset()
         for _ in range(RENEWALS):
-            leases = await renew_all(ledger, jobs)
+            await apply_all(ledger, [Report(job_id=job.id, attempt=1) for job in jobs])
         statements = [each for each in counted.statements if each not in TRANSACTIONS]
         assert 0 < len(statements) <= 10, statements
         assert (await store.feed_head()).seq == seq
-    assert await store.read_jobs([job.id for job in jobs]) == renewed(jobs, leases)
+    await renewed(ledger, store, jobs)
 
 
-async def test_a_renewal_reads_and_answers_the_same_for_small_and_large_jobs(
-    ledger: Ledger, store: SqlStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("progress", [None, 5])
+async def test_reports_and_renewals_read_the_same_for_small_and_large_jobs(
+    ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch, progress: int | None
 ) -> None:
     """Jobs of another server: this one has cached none of them."""
     small = await claimed(ledger, 10)
@@ -65,76 +77,24 @@ async def test_a_renewal_reads_and_answers_the_same_for_small_and_large_jobs(
     first = await claimed(ledger, 1)
     database = open_database(parse_url(database_url))
     with counting(database, monkeypatch) as counted:
-        other = SqlStore(database)
         read: list[int] = []
-        async with Ledger(other, lambda _: None, max_waiting=100) as renewing:
-            await renew_all(renewing, first)  # opens a connection
-            for jobs in (small, large):
+        async with Ledger(SqlStore(database), lambda _: None, max_waiting=100) as other:
+            for jobs in (first, small, large):  # the first ones open a connection
                 counted.reset()
-                leases = await renew_all(renewing, jobs)
+                reports = [Report(job_id=job.id, attempt=1, progress=progress) for job in jobs]
+                assert len(await apply_all(other, reports)) == len(jobs)
                 read.append(counted.bytes)
-                ids = [job.id for job in jobs]
-                assert await store.read_jobs(ids) == renewed(jobs, leases)
-        await other.close()
-    assert 0 < read[0] == read[1] < 10 * 1000
+    await database.close()
+    assert 0 < read[1] == read[2] < 10 * 1000
 
 
-async def test_a_report_after_a_renewal_still_finds_the_whole_job_in_the_cache(
+async def test_a_report_after_a_renewal_still_finds_the_job_in_the_cache(
     ledger: Ledger, store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with counting(database, monkeypatch) as counted:
-        jobs = await claimed(ledger, 10, parameters=Payload(b"x" * 250_000))
-        await renew_all(ledger, jobs)
-        counted.reset()
-        reports = [Report(job_id=job.id, attempt=1, progress=5) for job in jobs]
-        reported = await apply_all(ledger, reports)
-        assert counted.bytes < 10 * 1000
-    assert {each.job.parameters for each in reported} == {jobs[0].parameters}
-    after = await store.read_jobs([job.id for job in jobs])
-    assert after == {each.job.id: each.job for each in reported}
-
-
-async def test_a_refused_renewal_renews_nothing_and_the_others_are_renewed(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    jobs = await claimed(ledger, 3)
-    renewals = [
-        Renew(job_id=jobs[0].id, attempt=2),
-        Renew(job_id=JobId("nowhere"), attempt=1),
-        Renew(job_id=jobs[1].id, attempt=1, job_types=frozenset({"other"})),
-        Renew(job_id=jobs[2].id, attempt=1, job_types=frozenset({"render"})),
-    ]
-    *refusals, lease = await ledger.renew(renewals, SERVICE)
-    assert list(map(type, refusals)) == [LeaseLost, JobNotFound, JobNotFound]
-    assert isinstance(lease, Lease)
-    after = await store.read_jobs([job.id for job in jobs])
-    assert [after[job.id] for job in jobs[:2]] == jobs[:2]
-    assert after[jobs[2].id] == renewed(jobs[2:], [lease])[jobs[2].id]
-
-
-async def test_renewals_write_no_more_bytes_of_jobs_than_a_batch_may(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite reads the whole row that it updates."""
-    jobs = await claimed(ledger, 8, parameters=Payload(b"x" * 250_000))
-    sizes: list[int] = []
-    renew = SqlTransaction.renew
-
-    async def counted(self: SqlTransaction, leases: Sequence[Lease]) -> None:
-        sizes.append(len(leases))
-        await renew(self, leases)
-
-    monkeypatch.setattr(SqlTransaction, "renew", counted)
-    await renew_all(ledger, jobs)
-    assert sizes == [5, 3]  # the fifth fills a megabyte
-
-
-def renewed(jobs: Sequence[Job], leases: Sequence[Lease]) -> dict[JobId, Job]:
-    """Return the jobs as they are with these leases, which are later."""
-    after: dict[JobId, Job] = {}
-    for job, lease in zip(jobs, leases, strict=True):
-        assert job.lease_expire_time is not None
-        assert lease.lease_expire_time is not None
-        assert lease.lease_expire_time > job.lease_expire_time
-        after[job.id] = replace(job, lease_expire_time=lease.lease_expire_time)
-    return after
+    jobs = await renewed(ledger, store, await claimed(ledger, 10))
+    monkeypatch.setattr("jobledger_server.sql.transaction.change_from_row", None)
+    reports = [Report(job_id=job.id, attempt=1, progress=5) for job in jobs]
+    reported = await apply_all(ledger, reports)
+    assert await read_jobs(store, [job.id for job in jobs]) == {
+        each.job.id: each.job for each in reported
+    }

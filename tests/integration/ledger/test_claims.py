@@ -27,6 +27,7 @@ from jobledger_server.ledger import claims
 from jobledger_server.ledger.allocation import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
+from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.sql import transaction
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
@@ -39,6 +40,7 @@ from tests.support.databases import NoOutages, sqlite_only
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
+from tests.support.store_writer import read_job, read_jobs
 
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
@@ -142,7 +144,7 @@ async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
 
 
 def known(job: Job) -> Claimable:
-    return Claimable(job.id, job.job_type, job.memory_bytes)
+    return Claimable(job.id, job.job_type, 0)
 
 
 @sqlite_only
@@ -173,7 +175,7 @@ async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
         claim_jobs(ledger, claim("b")),
     )
     assert (leaving, [job.id for job in staying]) == ([], [made[1].id])
-    assert (await store.read_jobs([made[0].id]))[made[0].id].attempt == 0
+    assert (await read_jobs(store, [made[0].id]))[made[0].id].attempt == 0
 
 
 @sqlite_only
@@ -213,7 +215,7 @@ async def test_a_job_cancelled_during_a_claim_is_either_claimed_or_failed(
         _, (given,) = await asyncio.gather(
             apply(ledger, Cancel(job_id=job.id, user_id="ada")), claim_jobs(ledger, claim())
         )
-        after = (await store.read_jobs([job.id]))[job.id]
+        after = (await read_jobs(store, [job.id]))[job.id]
         assert after.cancel_request_time is not None
         if given.id == job.id:
             assert after.leased
@@ -233,7 +235,7 @@ async def test_a_job_deleted_during_a_claim_stays_deleted(ledger: Ledger, store:
         claim_jobs(ledger, claim()),
     )
     assert await claim_jobs(ledger, claim()) == []
-    assert await store.read_jobs([job.id]) == {}
+    assert await read_jobs(store, [job.id]) == {}
 
 
 @pytest.mark.promise(number=65)
@@ -304,14 +306,24 @@ async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     loaded.clear()
     first = await claim_jobs(ledger, claim(max_jobs=60))
     assert [job.id for job in first] == [job.id for job in made[:12]]
-    assert sum(job.memory_bytes for job in first) <= MAX_ANSWER_BYTES
+    assert sum(job.parameters_bytes for job in first) <= MAX_ANSWER_BYTES
     assert len(loaded) == 12
     # No attempt of those that did not fit is used up.
-    left = await store.read_jobs([job.id for job in made[12:]])
+    left = await read_jobs(store, [job.id for job in made[12:]])
     assert {job.attempt for job in left.values()} == {0}
     assert [job.id for job in await claim_jobs(ledger, claim(max_jobs=60))] == [
         job.id for job in made[12:]
     ]
+
+
+@pytest.mark.promise(number=12)
+async def test_a_claim_counts_the_labels_of_its_jobs(ledger: Ledger) -> None:
+    labels = {f"key-{number}": "\U0001f600" * 255 for number in range(32)}
+    for _ in range(40):
+        await created(ledger, labels=labels)
+    claimed = await claim_jobs(ledger, claim(max_jobs=60))
+    assert 1 < len(claimed) < 40
+    assert sum(len(job_bytes(job)) for job in claimed) <= MAX_ANSWER_BYTES
 
 
 @pytest.mark.promise(number=12)
@@ -409,11 +421,11 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
             await pass_time(job, seconds)
             await apply(ledger, heartbeat)
             await Reaper(store, ledger).reap()
-            held = (await store.read_jobs([job.id]))[job.id]
+            held = (await read_jobs(store, [job.id]))[job.id]
             assert (held.leased, held.attempt, held.progress) == (True, attempt, 5)
         await pass_time(job, 2)
         await Reaper(store, ledger).reap()
-        lost = (await store.read_jobs([job.id]))[job.id]
+        lost = (await read_jobs(store, [job.id]))[job.id]
         assert not lost.leased
         assert (lost.error and lost.error.reason) == reason
         done = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=attempt)
@@ -442,18 +454,8 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
     assert await Reaper(store, ledger).reap() == 1
     assert await deadline_in_row() == job.lease_expire_time
     assert await Reaper(store, ledger).reap() == 0
-    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert await read_jobs(store, [job.id]) == {job.id: job}
     assert published == []
-    for lease, progress in ((Micros(30 * SECOND), None), (Micros(20 * SECOND), 6)):
-        sooner = ChangeStatus(
-            job_id=job.id,
-            target=JobStatus.PROCESSING,
-            attempt=1,
-            lease_duration=lease,
-            progress=progress,
-        )
-        job = (await apply(ledger, sooner)).job
-        assert await deadline_in_row() == job.lease_expire_time
 
 
 @pytest.mark.promise(number=14)
@@ -481,14 +483,15 @@ async def test_the_reaper_fails_every_expired_job(
         (job,) = await claim_jobs(ledger, claim())
     await pass_time(job, seconds)
     assert await Reaper(store, ledger).reap() == 1
-    ended, steps = (await store.read_histories([job.id]))[job.id]
+    stored = await read_job(store, job.id)
+    ended, steps = stored.job, stored.transitions
     assert (ended.status, ended.error and ended.error.reason) == (JobStatus.FAILED, reason)
     # Never past PROCESSING, even from the queue.
     assert [(s.from_status.value, s.to_status.value) for s in steps] == [
         ("QUEUED", "PROCESSING"),
         ("PROCESSING", "FAILED"),
     ]
-    assert [step for change in published for step in change.transitions] == steps
+    assert [step for change in published for step in change.transitions] == list(steps)
     assert [change.seq for change in published] == list(range(1, len(published) + 1))
     assert await Reaper(store, ledger).reap() == 0
 
@@ -518,7 +521,8 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
         finished, expired = await asyncio.gather(
             apply(ledger, finish), apply(other, Expire(job_id=job.id)), return_exceptions=True
         )
-        after, steps = (await store.read_histories([job.id]))[job.id]
+        stored = await read_job(store, job.id)
+        after, steps = stored.job, stored.transitions
         if isinstance(finished, LeaseLost):
             assert (after.status, after.error and after.error.reason) == (
                 JobStatus.FAILED,
@@ -544,7 +548,7 @@ async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_
             apply(other, Expire(job_id=job.id)),
             return_exceptions=True,
         )
-        after = (await store.read_jobs([job.id]))[job.id]
+        after = (await read_jobs(store, [job.id]))[job.id]
         if isinstance(beat, LeaseLost):
             assert expired.changed
             assert not after.leased
@@ -581,7 +585,7 @@ async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
             apply(other, Cancel(job_id=job.id, user_id="ada", reason="enough")),
             apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
         )
-        after = (await store.read_jobs([job.id]))[job.id]
+        after = (await read_jobs(store, [job.id]))[job.id]
         assert after.status is JobStatus.COMPLETED
         assert finished.job.status is JobStatus.COMPLETED
         assert asked.changed == (after.cancel_request_time is not None)

@@ -11,6 +11,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from tests.support.ledger_calls import apply, create_all
+from tests.support.store_writer import read_jobs
 
 
 def creation(request_id: str, job_type: str = "t") -> Create:
@@ -30,7 +31,7 @@ async def test_a_call_in_the_same_batch_gets_no_job_of_a_refused_call(
     assert isinstance(outcomes[0], RequestIdReused)
     assert outcomes[0].index == 1
     job = outcomes[1].job
-    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert await read_jobs(store, [job.id]) == {job.id: job}
     assert (await store.feed_head()).seq == before + 1
 
 

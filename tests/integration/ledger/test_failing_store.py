@@ -1,14 +1,12 @@
-"""What claims and renewals answer when the database fails, or others are faster."""
+"""What claims answer when the database fails, or others are faster."""
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
-from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Claim, Create, Renew
-from jobledger_server.domain.job import Job, Lease, Micros
+from jobledger_server.domain.commands import Claim, Create
+from jobledger_server.domain.job import Job, Micros
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
@@ -52,25 +50,6 @@ async def test_a_claim_keeps_what_it_got_before_the_database_failed(
     assert (ledger.store_errors["connection"], searches) == (1, 2)
 
 
-async def test_a_renewal_that_the_database_failed_is_answered_with_its_error_and_counted(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await created(ledger, "a")
-    (job,) = await claim_jobs(ledger, claim("a"))
-
-    def unavailable(self: SqlStore) -> Any:
-        raise StoreUnavailable("gone", kind="timeout")
-
-    renewal = Renew(job_id=job.id, attempt=job.attempt)
-    with monkeypatch.context() as patch:
-        patch.setattr(SqlStore, "transaction", unavailable)
-        (failed,) = await ledger.renew([renewal], SERVICE)
-    assert isinstance(failed, StoreUnavailable)
-    assert ledger.store_errors["timeout"] == 1
-    (renewed,) = await ledger.renew([renewal], SERVICE)
-    assert isinstance(renewed, Lease)
-
-
 async def test_a_claim_that_others_always_overtake_ends_without_a_job(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +61,7 @@ async def test_a_claim_that_others_always_overtake_ends_without_a_job(
         nonlocal searches
         searches += 1
         assert searches <= claims.MAX_LOST_RACES
-        return [Claimable(job.id, job.job_type, job.memory_bytes)]
+        return [Claimable(job.id, job.job_type, 0)]
 
     monkeypatch.setattr(SqlStore, "find_claimable", outdated)
     assert await claim_jobs(ledger, claim("a")) == []

@@ -12,12 +12,14 @@ from msgspec.structs import replace
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
+    Cancel,
     ChangeStatus,
     Command,
     Create,
     Delete,
     Expire,
     LinkAsset,
+    Release,
     Report,
 )
 from jobledger_server.domain.errors import (
@@ -29,7 +31,7 @@ from jobledger_server.domain.errors import (
     LimitExceeded,
     RequestIdReused,
 )
-from jobledger_server.domain.job import AssetLink, Job, JobError, JobId, JobStatus, Payload
+from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
@@ -39,6 +41,7 @@ from jobledger_server.telemetry.logs import JsonFormatter
 from tests.support.databases import sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
+from tests.support.store_writer import read_jobs
 
 LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)
 
@@ -78,7 +81,7 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     outcomes = await together(ledger, *(LinkAsset(job_id=job.id, link=link) for link in links))
     assert sorted(o.job.version for o in outcomes) == list(range(3, 203))
     assert [a.link for a in await store.list_assets(job.id, after=None, limit=500)] == links
-    after = (await store.read_jobs([job.id]))[job.id]
+    after = (await read_jobs(store, [job.id]))[job.id]
     assert after.version == 202
     assert (await store.feed_head()).seq == 202
 
@@ -98,13 +101,13 @@ async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
         before = jobs[job.id]
         assert (job.lease_expire_time or 0) > (before.lease_expire_time or 0)
         assert replace(job, lease_expire_time=before.lease_expire_time) == before
-    assert await store.read_jobs(jobs) == {job.id: job for job in renewed}
+    assert await read_jobs(store, jobs) == {job.id: job for job in renewed}
     assert (published, await store.feed_head()) == ([], head)
     news = Report(job_id=second, attempt=1, progress=5)
     outcomes = await together(ledger, heartbeats[0], heartbeats[1], news, heartbeats[1])
     assert [outcome.job.version for outcome in outcomes] == [2, 2, 3, 3]
     assert [(change.job.id, change.seq) for change in published] == [(second, head.seq + 1)]
-    after = await store.read_jobs(jobs)
+    after = await read_jobs(store, jobs)
     assert after[second] == outcomes[3].job
     feed = (await store.changes_after(0, limit=10)).changes
     assert [(change.job.id, change.job.version) for change in feed] == [
@@ -122,7 +125,7 @@ LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in ra
 @sqlite_only
 @pytest.mark.parametrize(
     "content",
-    [{"result": LARGE}, {"error": JobError("r", "m", LARGE)}, {"assets": LARGE_ASSETS}],
+    [{"result": LARGE}, {"error_details": LARGE}, {"assets": LARGE_ASSETS}],
     ids=lambda content: next(iter(content)),
 )
 async def test_queued_commands_of_one_caller_are_bounded_by_bytes(
@@ -175,24 +178,27 @@ async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
         Decision,
         Decision,
     ]
-    after = await store.read_jobs([job.id, other.id])
+    after = await read_jobs(store, [job.id, other.id])
     assert [after[j.id].progress for j in (job, other)] == [10, 30]
     assert (await store.feed_head()).seq == 7
 
 
 async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -> None:
     job = await created(ledger)
-    started, reported, late, ended, again, too_late = await together(
+    started, reported, lower, ended, again, late, too_late = await together(
         ledger,
         ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING),
         Report(job_id=job.id, progress=50),
         Report(job_id=job.id, progress=40),
         ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED),
         ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED),
+        Report(job_id=job.id, progress=60),
         LinkAsset(job_id=job.id, link=LINK),
     )
-    assert [d.job.version for d in (started, reported, late, ended, again)] == [2, 3, 3, 4, 4]
-    assert (late.applied, again.changed) == (False, False)
+    outcomes = (started, reported, lower, ended, again, late)
+    assert [d.job.version for d in outcomes] == [2, 3, 3, 4, 4, 4]
+    assert (lower.applied, lower.renewed, lower.job.progress) == (True, True, 50)
+    assert (again.changed, late.applied) == (False, False)
     assert isinstance(too_late, JobTerminal)
 
 
@@ -244,7 +250,7 @@ async def test_a_caller_is_never_answered_before_its_commit(
     assert (await gated.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == []
     gate.open()
     job = await caller
-    assert await gated.read_jobs([job.id]) == {job.id: job}
+    assert await read_jobs(gated, [job.id]) == {job.id: job}
 
 
 @pytest.mark.promise(number=1)
@@ -275,7 +281,7 @@ async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole
     for outcome in await together(gated_ledger, *commands):
         assert isinstance(outcome, RuntimeError)
     assert published == []
-    assert await gated.read_jobs([job.id]) == {job.id: job}
+    assert await read_jobs(gated, [job.id]) == {job.id: job}
     assert await gated.list_assets(job.id, after=None, limit=10) == []
     assert (await gated.feed_head()).seq == 2
 
@@ -383,7 +389,7 @@ async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
 
 
 @sqlite_only
-async def test_each_transition_is_one_line_of_the_log(
+async def test_each_transition_and_each_attempt_that_ends_is_one_line_of_the_log(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="jobledger")
@@ -392,8 +398,12 @@ async def test_each_transition_is_one_line_of_the_log(
         ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
     )
     await apply(ledger, Report(job_id=job.id, progress=7))
-    await apply(ledger, Report(job_id=job.id, progress=5))
-    started, late = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    await apply(ledger, Release(job_id=job.id, attempt=1))
+    await apply(ledger, Release(job_id=job.id, attempt=1))
+    await apply(ledger, Cancel(job_id=job.id, user_id="ada"))
+    await apply(ledger, Report(job_id=job.id, attempt=1, progress=9))
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    started, ended, cancelled, late = lines
     assert {
         k: started[k] for k in ("event", "job", "from", "to", "version", "attempt", "actor")
     } == {
@@ -405,6 +415,15 @@ async def test_each_transition_is_one_line_of_the_log(
         "attempt": 1,
         "actor": "w1",
     }
+    assert {k: ended[k] for k in ("event", "job", "attempt", "worker", "outcome", "progress")} == {
+        "event": "attempt_ended",
+        "job": job.id,
+        "attempt": 1,
+        "worker": "w1",
+        "outcome": "RELEASED",
+        "progress": 7,
+    }
+    assert (cancelled["event"], cancelled["to"]) == ("transition", "FAILED")
     assert (late["event"], late["count"]) == ("late_progress_reports", 1)
 
 
@@ -443,4 +462,4 @@ async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore)
         )
     assert [type(outcome) for outcome in outcomes] == [Decision, Decision, RuntimeError, Decision]
     stored = [outcome.job.id for outcome in outcomes if isinstance(outcome, Decision)]
-    assert (await store.read_jobs(stored)).keys() == set(stored)
+    assert (await read_jobs(store, stored)).keys() == set(stored)

@@ -15,6 +15,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.store_writer import read_jobs
 
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
@@ -109,7 +110,7 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
     await let_leases_expire(3 * 60)
     reaper = Reaper(store, restarted)
     assert await reaper.reap() == 1
-    extended = (await store.read_jobs([job.id]))[job.id]
+    extended = (await read_jobs(store, [job.id]))[job.id]
     assert restarted.outages.resumed_at is not None
     assert extended.lease_expire_time == restarted.outages.resumed_at + LEASE
     assert await reaper.reap() == 0
@@ -154,7 +155,7 @@ async def test_without_an_outage_a_lease_that_expired_is_lost(
     restarted.outages.resumed_at = Instant(1)
     await let_leases_expire()
     assert await Reaper(store, restarted).reap() == 1
-    assert (await store.read_jobs([job.id]))[job.id].status is JobStatus.FAILED
+    assert (await read_jobs(store, [job.id]))[job.id].status is JobStatus.FAILED
 
 
 @pytest.mark.promise(number=17)
@@ -168,7 +169,7 @@ async def test_extended_leases_do_not_delay_later_expiries(
     reaper = Reaper(store, restarted)
     while await reaper.reap():
         pass
-    found = await store.read_jobs([job.id for job in jobs])
+    found = await read_jobs(store, [job.id for job in jobs])
     assert {job.version for job in found.values()} == {jobs[0].version}
     assert all(job.leased for job in found.values())
     restarted.outages.resumed_at = Instant(1)
@@ -177,5 +178,5 @@ async def test_extended_leases_do_not_delay_later_expiries(
     while count := await reaper.reap():
         counts.append(count)
     assert counts == [BATCH, BATCH, BATCH, 1]
-    found = await store.read_jobs([job.id for job in jobs])
+    found = await read_jobs(store, [job.id for job in jobs])
     assert {job.status for job in found.values()} == {JobStatus.FAILED}

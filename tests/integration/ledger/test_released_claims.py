@@ -18,6 +18,7 @@ from jobledger_server.store import StoreUnavailable
 from tests.support.databases import sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
+from tests.support.store_writer import read_jobs
 
 CLAIM = Claim(
     worker_id="w", job_types=frozenset({"render"}), max_jobs=3, lease_duration=Micros(60_000_000)
@@ -50,7 +51,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
                 await claiming
             gate.open()
             assert (await completion).job.status is JobStatus.COMPLETED
-        after = await store.read_jobs([job.id for job in jobs])
+        after = await read_jobs(store, [job.id for job in jobs])
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
 
 
@@ -73,9 +74,9 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
         async with LongPoll(ledger, ClaimWaiters()) as claims:
             claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = refused
-            claims.release(claimed)
+            claims.release([decision.job for decision in claimed])
             async with asyncio.timeout(20):
-                while (await store.read_jobs([job.id]))[job.id].leased:
+                while (await read_jobs(store, [job.id]))[job.id].leased:
                     await asyncio.sleep(0.01)
     assert not refusals
 
@@ -97,7 +98,7 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(
         async with asyncio.timeout(20), LongPoll(ledger, ClaimWaiters()) as claims:
             claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = away
-            claims.release(claimed)
+            claims.release([decision.job for decision in claimed])
             await refused.wait()
 
 
@@ -121,6 +122,6 @@ async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: 
             with suppress(asyncio.CancelledError):
                 await second
             gate.open()
-            assert [job.id for job in await first] == [jobs[0].id]
-        after = await store.read_jobs([jobs[1].id])
+            assert [decision.job.id for decision in await first] == [jobs[0].id]
+        after = await read_jobs(store, [jobs[1].id])
     assert after == {jobs[1].id: jobs[1]}

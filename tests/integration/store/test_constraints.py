@@ -31,7 +31,10 @@ JOB = {
     "traceparent": "''",
     "create_time": "1",
     "start_time": "1",
+    "attempt_time": "1",
     "start_seq": "1",
+    "parameters_bytes": "0",
+    "outcome_bytes": "0",
     "update_time": "1",
     "version": "2",
     "change_seq": "1",
@@ -45,6 +48,16 @@ ASSET = {
     "file_size": "1",
     "create_time": "1",
     "request_id": "''",
+}
+PAYLOAD = {"job_id": JOB_ID, "kind": "1", "content": "'x'"}
+ATTEMPT = {
+    "job_id": JOB_ID,
+    "number": "1",
+    "worker_id": "'w'",
+    "start_time": "1",
+    "progress": "0",
+    "end_time": "2",
+    "outcome": "'RELEASED'",
 }
 Run = Callable[..., list[tuple[object, ...]]]
 
@@ -90,14 +103,20 @@ def refused(run: Run, *statements: str) -> str:
 
 def test_a_valid_row_is_accepted(run: Run) -> None:
     run(insert("jobs", JOB), insert("assets", ASSET))
+    run(insert("payloads", PAYLOAD), insert("attempts", ATTEMPT))
+    run(insert("jobs", JOB, id=OTHER_ID, **UNSTARTED, status="'FAILED'", version="3", **FAILED))
 
 
+UNSTARTED = {"attempt": "0", "start_time": "NULL", "attempt_time": "NULL"}
+QUEUED = {**UNSTARTED, "status": "'QUEUED'", "version": "1", "start_seq": "NULL"}
 ENDED = {
     "complete_time": "1",
     "end_actor": "'w'",
     "deadline": "NULL",
     "queue_expire_time": "NULL",
 }
+
+FAILED = {**ENDED, "error_reason": "'X'", "error_message": "'no'"}
 
 BROKEN_JOBS = [
     ("status", {"status": "'DONE'"}),
@@ -108,22 +127,23 @@ BROKEN_JOBS = [
     ("version", {"version": "1"}),
     ("attempt", {"attempt": "0"}),
     ("attempt", {"attempt": "-1"}),
-    ("start_time", {"start_time": "NULL"}),
-    ("start_time", {"start_seq": "NULL"}),
-    ("start_time", {"status": "'QUEUED'", "attempt": "0", "version": "1"}),
-    ("deadline", {"deadline": "NULL"}),
+    ("attempt", {"start_time": "NULL"}),
+    ("attempt", {"attempt_time": "NULL"}),
+    ("version", {"start_seq": "NULL"}),
+    ("version", {**QUEUED, "start_seq": "1"}),
+    ("start_time", {**QUEUED, "attempt": "1", "start_time": "1", "attempt_time": "1"}),
+    ("start_time", UNSTARTED),
+    ("start_time", {**UNSTARTED, **FAILED, "status": "'FAILED'"}),
     (
-        "lease",
-        {
-            "status": "'QUEUED'",
-            "attempt": "0",
-            "start_time": "NULL",
-            "start_seq": "NULL",
-            "version": "1",
-            "lease_expire_time": "1",
-            "queue_expire_time": "NULL",
-        },
+        "start_time",
+        {**UNSTARTED, **ENDED, "status": "'COMPLETED'", "progress": "100", "version": "3"},
     ),
+    ("deadline", {"deadline": "NULL"}),
+    ("payloads", {"outcome_bytes": "1"}),
+    ("payloads", {"parameters_bytes": "-1"}),
+    ("deleted", {"delete_seq": "1", "delete_time": "1"}),
+    ("deleted", {**FAILED, "status": "'FAILED'", "delete_seq": "1"}),
+    ("lease", {**QUEUED, "lease_expire_time": "1", "queue_expire_time": "NULL"}),
     ("queue", {"queue_expire_time": "NULL"}),
     ("queue", {"lease_expire_time": "1"}),
     ("attempts", {"max_attempts": "0"}),
@@ -206,3 +226,24 @@ def test_a_second_feed_row_is_refused(run: Run) -> None:
         run,
         "INSERT INTO feed (id, epoch, compacted_seq, database_identity) VALUES (2, 'x', 0, '')",
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "changed"),
+    [
+        ("payloads", PAYLOAD, {"kind": "0"}),
+        ("payloads", PAYLOAD, {"kind": "4"}),
+        ("payloads", PAYLOAD, {"content": "''"}),
+        ("attempts", ATTEMPT, {"number": "0"}),
+        ("attempts", ATTEMPT, {"progress": "101"}),
+        ("attempts", ATTEMPT, {"outcome": "'COMPLETED'"}),
+        ("attempts", ATTEMPT, {"error_reason": "'X'"}),
+        ("attempts", ATTEMPT, {"end_time": "NULL"}),
+    ],
+)
+def test_a_row_of_a_job_that_breaks_a_rule_is_refused(
+    run: Run, table: str, row: dict[str, str], changed: dict[str, str]
+) -> None:
+    assert next(iter(changed)).partition("_")[0] in refused(run, insert(table, row, **changed))
+    run(insert(table, row))
+    refused(run, insert(table, row))

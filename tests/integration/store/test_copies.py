@@ -14,9 +14,9 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import StoreUnavailable
+from jobledger_server.store import StoredJob, StoreUnavailable
 from tests.support.databases import several_servers
-from tests.support.store_writer import append, creation, step
+from tests.support.store_writer import append, creation, read_job, read_jobs, step
 
 pytestmark = several_servers
 
@@ -50,8 +50,7 @@ async def test_a_transition_of_a_copied_job_is_written_after_the_job(store: SqlS
     many = [creation() for _ in range(MANY)]
     start = step(many[0].job, ChangeStatus(job_id=many[0].job.id, target=JobStatus.PROCESSING))
     await append(store, *many, start)
-    found = await store.read_histories([start.job.id])
-    assert found == {start.job.id: (start.job, [start.transition])}
+    assert await read_job(store, start.job.id) == StoredJob(start.job, (start.transition,))
 
 
 async def test_a_copy_whose_connection_breaks_writes_nothing_and_can_be_repeated(
@@ -65,7 +64,7 @@ async def test_a_copy_whose_connection_breaks_writes_nothing_and_can_be_repeated
             await task
     assert refused.value.stale
     assert [change.seq for change in await append(store, *many)] == list(range(1, MANY + 1))
-    found = await store.read_jobs([decision.job.id for decision in many])
+    found = await read_jobs(store, [decision.job.id for decision in many])
     assert found == {decision.job.id: decision.job for decision in many}
 
 

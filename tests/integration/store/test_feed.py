@@ -2,31 +2,30 @@
 
 import asyncio
 import random
-import tracemalloc
 from collections.abc import AsyncIterator, Iterable
-from functools import partial
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Release, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Instant,
     Job,
+    JobError,
     JobId,
     JobStatus,
     Micros,
     Payload,
     first_id,
 )
+from jobledger_server.domain.leases import expire
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import (
-    PAGE_BYTES,
     START_OF_ACTIVE,
     ActivePosition,
     Change,
@@ -34,7 +33,15 @@ from jobledger_server.store import (
     StoreUnavailable,
 )
 from tests.support.query_plans import plan
-from tests.support.store_writer import append, creation, finished, moved, saved, step
+from tests.support.store_writer import (
+    append,
+    creation,
+    finished,
+    moved,
+    read_jobs,
+    saved,
+    step,
+)
 
 COMPLETED, PROCESSING = JobStatus.COMPLETED, JobStatus.PROCESSING
 
@@ -51,14 +58,11 @@ async def pages(
     *,
     limit: int,
     user_id: str | None = None,
-    max_bytes: int = PAGE_BYTES,
 ) -> AsyncIterator[list[Change]]:
     """Read to the head, a page at a time."""
     while True:
-        page = await store.changes_after(after, limit=limit, user_id=user_id, max_bytes=max_bytes)
+        page = await store.changes_after(after, limit=limit, user_id=user_id)
         assert len(page.changes) <= limit
-        taken = sum(change.job.memory_bytes for change in page.changes)
-        assert taken <= max_bytes or len(page.changes) == 1
         yield list(page.changes)
         after = page.through
         if after == page.head.seq:
@@ -99,25 +103,18 @@ async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> Non
     assert (list(last.changes), last.through) == ([], 3)
 
 
-async def test_a_page_up_to_a_change_has_the_jobs_that_were_deleted_later(store: SqlStore) -> None:
-    """So what follows the page can be handed on without reading it."""
-    first, second = await finished(store), await finished(store)
-    kept = await saved(store)
-    for job in (first, second):
-        await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    page = await store.changes_after(0, limit=10, until=7)
-    assert [(c.seq, c.job, c.as_of) for c in page.changes] == [(7, kept, 9)]
-    assert (page.through, page.head.seq, page.deleted) == (7, 9, {first.id, second.id})
-    page = await store.changes_after(7, limit=10, until=8)
-    assert [(c.seq, c.deleted) for c in page.changes] == [(8, True)]
-    assert (page.through, page.deleted) == (8, {second.id})
+async def test_a_page_ends_at_the_change_that_it_is_read_up_to(store: SqlStore) -> None:
+    jobs = [await saved(store) for _ in range(4)]
+    page = await store.changes_after(0, limit=10, until=3)
+    assert [change.job for change in page.changes] == jobs[:3]
+    assert (page.through, page.head.seq) == (3, 4)
+    page = await store.changes_after(1, limit=1, until=3)
+    assert ([change.job for change in page.changes], page.through) == ([jobs[1]], 2)
     # Nothing is missing before it, and nothing is read.
-    page = await store.changes_after(8, limit=10, until=8)
-    assert (list(page.changes), page.through, page.deleted) == ([], 8, {second.id})
-    # There may be too many.
-    assert (await store.changes_after(0, limit=1, until=7)).deleted is None
+    page = await store.changes_after(3, limit=10, until=3)
+    assert (list(page.changes), page.through) == ([], 3)
     # What the head has become since `until` was read is not in the page.
-    assert (await store.changes_after(0, limit=10, until=99)).through == 9
+    assert (await store.changes_after(0, limit=10, until=99)).through == 4
 
 
 @pytest.mark.promise(number=23)
@@ -131,18 +128,38 @@ async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore
     assert [(c.seq, c.job) for c in first][:1] == [(2, started)]
     assert [t.version for t in first[0].transitions] == [2]
     assert [(c.seq, c.job, c.transitions) for c in second] == [(4, last, ())]
-    assert {change.as_of for change in (*first, *second)} == {4}
 
 
-async def test_the_start_within_a_cancellation_is_in_the_feed_as_a_start(store: SqlStore) -> None:
-    job = await saved(store)
-    cancelled = step(job, Cancel(job_id=job.id, user_id="ada", reason="enough"))
-    assert cancelled.via is not None
-    await append(store, cancelled.via, cancelled)
+async def test_a_start_in_the_feed_is_that_of_the_first_attempt(store: SqlStore) -> None:
+    """With nothing of what the next attempt and the end overwrote."""
+    job = await saved(store, max_attempts=2, stall_timeout=Micros(10**8), run_timeout=Micros(10**9))
+    started = await moved(store, job, PROCESSING, worker_id="w-1", lease_duration=Micros(10**7))
+    released = step(await reported(store, started, 60), Release(job_id=job.id, attempt=1))
+    await append(store, released)
+    again = await moved(store, released.job, PROCESSING, worker_id="w-2", progress=5)
+    error = JobError("SOME_LEFT", "some are left")
+    ended = await moved(store, again, JobStatus.PARTIAL, error=error, result=Payload(b"r"))
+    changes = (await store.changes_after(0, limit=10)).changes
+    assert [(change.seq, change.job) for change in changes] == [(2, started), (6, ended)]
+
+
+@pytest.mark.parametrize("reason", ["CANCELLED", "QUEUE_EXPIRED"])
+async def test_a_job_that_ends_without_a_start_is_in_the_feed_at_both_transitions(
+    store: SqlStore, reason: str
+) -> None:
+    job = await saved(store, stall_timeout=Micros(10**6), run_timeout=Micros(10**9))
+    ended = step(job, Cancel(job_id=job.id, user_id="ada", reason="enough"))
+    if reason == "QUEUE_EXPIRED":
+        assert job.queue_expire_time is not None
+        ended = expire(job, job.queue_expire_time)
+    assert ended.via is not None
+    changes = await append(store, ended.via, ended)
+    assert ended.job.error is not None
+    assert ended.job.error.reason == reason
     first, second = [page async for page in pages(store, after=1, limit=1)]
-    assert [c.job for c in first] == [cancelled.via.job]
-    assert [c.job for c in second] == [cancelled.job]
-    assert [t.version for c in (*first, *second) for t in c.transitions] == [2, 3]
+    assert [*first, *second] == changes
+    assert [t.version for c in changes for t in c.transitions] == [2, 3]
+    assert [t.attempt for c in changes for t in c.transitions] == [0, 0]
 
 
 async def test_a_start_in_the_feed_has_no_later_cancellation_of_an_earlier_time(
@@ -160,6 +177,25 @@ async def test_a_start_in_the_feed_has_no_later_cancellation_of_an_earlier_time(
 
 
 @pytest.mark.promise(number=23)
+async def test_a_deleted_job_is_in_the_feed_at_its_start_its_end_and_its_deletion(
+    store: SqlStore,
+) -> None:
+    """Wherever a reader is between them, it misses none."""
+    job = await saved(store, parameters=Payload(b"p"), labels={"k": "v"})
+    started = await moved(store, job, PROCESSING, worker_id="w")
+    ended = await moved(store, await reported(store, started, 5), COMPLETED, result=Payload(b"r"))
+    (deletion,) = await append(store, step(ended, Delete(job_id=job.id, user_id="ada")))
+    for limit in (1, 2, 10):
+        for after in range(6):
+            changes = await all_changes(store, after, limit=limit)
+            expected = [(2, started, 1, False), (4, ended, 1, False), (5, deletion.job, 0, True)]
+            assert [(c.seq, c.job, len(c.transitions), c.deleted) for c in changes] == [
+                each for each in expected if each[0] > after
+            ]
+    assert (deletion.job.version, deletion.job.status) == (5, COMPLETED)
+
+
+@pytest.mark.promise(number=23)
 async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) -> None:
     jobs = [await moved(store, await saved(store), PROCESSING) for _ in range(5)]
     for progress in (10, 20):
@@ -173,7 +209,7 @@ async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) ->
         final = {change.job.id: change for change in changes}
         assert [final[job.id].deleted for job in jobs] == [False, True, True, False, False]
         assert steps[jobs[0].id] == [2]
-        assert [steps[job.id] for job in ended[2:]] == [[2, 5], [2, 5]]
+        assert [steps[job.id] for job in ended] == [[2, 5]] * 4
         assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
 
 
@@ -190,48 +226,9 @@ async def test_the_feed_of_one_owner_is_complete(store: SqlStore) -> None:
         changes = await all_changes(store, limit=limit, user_id="ada")
         steps = assert_told_once_and_in_order(changes)
         assert {change.job.user_id for change in changes} == {"ada"}
-        assert [steps[job.id] for job in ours[1:]] == [[2], [2], [2]]
+        assert [steps[job.id] for job in ours] == [[2, 4], [2], [2], [2]]
         assert changes[-1].deleted
         assert changes[-1].job.id == gone.id
-
-
-BLOB = Payload(b"x" * 100_000)
-
-
-@pytest.mark.promise(number=39)
-async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(store: SqlStore) -> None:
-    """Also where jobs that have gone on since stand in it at their starts."""
-    jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
-    jobs += [await saved(store) for _ in range(5)]
-    for job in jobs[:4]:
-        await moved(store, job, COMPLETED, result=BLOB)
-    await finished(store)
-    whole = await all_changes(store, limit=100, max_bytes=10**9)
-    for user_id in (None, "ada"):
-        for max_bytes in (1, 150_000, 350_000):
-            changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
-            assert changes == whole
-    steps = assert_told_once_and_in_order(whole)
-    assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
-
-
-@pytest.mark.promise(number=39)
-async def test_jobs_that_do_not_fit_in_a_page_are_not_read(store: SqlStore) -> None:
-    """Sizes come first: 200 jobs of 100 kB are not read to return two of them."""
-    for _ in range(20):
-        await append(store, *(creation(parameters=BLOB) for _ in range(10)))
-    for read in (
-        partial(store.changes_after, 0),
-        partial(store.active_jobs, START_OF_ACTIVE, until=200),
-    ):
-        tracemalloc.start()
-        try:
-            page = await read(limit=1000, max_bytes=250_000)
-            _, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert len(page.changes) == 2
-        assert most < 3_000_000
 
 
 @pytest.mark.promise(number=65)
@@ -245,28 +242,10 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     page = await store.changes_after(0, limit=10, user_id="ada")
     assert [change.job for change in page.changes] == [first, last]
     assert page.through == page.head.seq
-    owned = Prepared(FeedStatements(database.dialect).owned_changes, database.reader.dialect)
+    owned = Prepared(FeedStatements().owned_changes, database.reader.dialect)
     values = owned.values({"seq": 0, "count": 5, "user_id": "bob"})
     found = await plan(database, owned.text, values)
     assert "ix_changes_user_id_seq" in found
-
-
-async def test_newest_from_returns_the_first_change_that_fits_the_limits(store: SqlStore) -> None:
-    assert await store.newest_from(limit=10, max_bytes=1) == 0
-    for size in (0, 500_000, 100, 100_000, 100_000):
-        await saved(store, parameters=Payload(bytes(size)))
-    for limit, max_bytes, seq in (
-        (10, 10**6, 0),
-        (10, 300_000, 2),
-        (10, 200_000, 3),
-        (10, 1, 5),
-        (2, 300_000, 3),
-    ):
-        assert await store.newest_from(limit=limit, max_bytes=max_bytes) == seq
-    gone = await finished(store)
-    await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
-    await store.compact_deletions(Micros(0), limit=1)
-    assert await store.newest_from(limit=10, max_bytes=10**9) == 9
 
 
 @pytest.mark.promise(number=23)
@@ -328,11 +307,25 @@ async def test_active_jobs_are_listed_as_they_are_unless_they_changed_since(
     assert await listed(store, head, limit=3) == [[first, second, third], [other]]
     assert await listed(store, head, limit=10, user_id="ada") == [[first, second, third]]
     assert await listed(store, head, limit=2, user_id="ada") == [[first, second], [third]]
-    one_each = [[first], [second], [third], [other], []]
-    assert await listed(store, head, limit=10, max_bytes=1) == one_each
     await moved(store, second, PROCESSING)
     assert await listed(store, head, limit=2) == [[first], [third, other], []]
     assert await listed(store, head - 1, limit=10) == [[third, other]]
+
+
+async def test_active_jobs_are_listed_by_their_ids(store: SqlStore) -> None:
+    jobs = [await saved(store) for _ in range(3)]
+    ended, other = await finished(store), await saved(store, "bob")
+    head = (await store.feed_head()).seq
+    ids = [*(job.id for job in jobs[::-2]), ended.id, other.id, JobId("nowhere")]
+    for options, expected in (
+        ({"limit": 10}, [[jobs[0], jobs[2], other]]),
+        ({"limit": 2}, [[jobs[0], jobs[2]], [other]]),
+        ({"limit": 10, "user_id": "ada"}, [[jobs[0], jobs[2]]]),
+        ({"limit": 1, "user_id": "ada"}, [[jobs[0]], [jobs[2]], []]),
+    ):
+        assert await listed(store, head, ids=ids, **options) == expected
+    await moved(store, jobs[0], PROCESSING)
+    assert await listed(store, head, ids=ids, limit=10, user_id="ada") == [[jobs[2]]]
 
 
 async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
@@ -340,12 +333,12 @@ async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
 ) -> None:
     created = await append(store, *(creation() for _ in range(2000)))
     for target in (PROCESSING, COMPLETED):
-        jobs = (await store.read_jobs([change.job.id for change in created])).values()
+        jobs = (await read_jobs(store, [change.job.id for change in created])).values()
         moves = (step(job, ChangeStatus(job_id=job.id, target=target)) for job in jobs)
         await append(store, *moves)
     async with database.writer.begin() as connection:
         await connection.execute(text("ANALYZE"))
-    statements = FeedStatements(database.dialect)
+    statements = FeedStatements()
     values = {
         "after_user_id": "",
         "after_id": START_OF_ACTIVE.job_id,
@@ -367,7 +360,7 @@ async def test_deletions_are_compacted_oldest_first_and_an_older_cursor_is_refus
     for _ in range(3):
         job = await finished(store)
         await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    deleted = [change.seq for change in await all_changes(store, limit=10)]
+    deleted = [change.seq for change in await all_changes(store, limit=10) if change.deleted]
     # The clock of these tests is long past, so all are old; none is older than a century.
     assert await store.compact_deletions(Micros(10**17), limit=10) == 0
     assert await store.compact_deletions(Micros(10**9), limit=2) == 2
@@ -377,7 +370,7 @@ async def test_deletions_are_compacted_oldest_first_and_an_older_cursor_is_refus
         with pytest.raises(FeedCompacted):
             await store.changes_after(seq, limit=10)
     page = await store.changes_after(deleted[1], limit=10)
-    assert [(change.seq, change.deleted) for change in page.changes] == [(deleted[2], True)]
+    assert [change.job.version for change in page.changes] == [2, 3, 4]
     assert await store.compact_deletions(Micros(10**9), limit=2) == 1
     assert (await store.feed_head()).compacted_seq == deleted[2]
 
@@ -443,7 +436,7 @@ async def test_after_any_failed_read_the_database_identity_is_verified(
 
     with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
         patched.setattr(AsyncEngine, "connect", away)
-        await store.read_jobs([creation().job.id])
+        await read_jobs(store, [creation().job.id])
     verified = await store.feed_head()
     assert verified.epoch != head.epoch
     assert await store.feed_head() == verified

@@ -18,7 +18,8 @@ from jobledger_server.domain.job import (
     Payload,
     Transition,
 )
-from jobledger_server.sql import job_cache as memory_module
+from jobledger_server.domain.state_machine import Decision
+from jobledger_server.sql import job_cache
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.job_cache import JobCache
@@ -26,7 +27,16 @@ from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
-from tests.support.store_writer import append, creation, finished, moved, saved, step
+from tests.support.store_writer import (
+    append,
+    creation,
+    finished,
+    moved,
+    read_job,
+    read_jobs,
+    saved,
+    step,
+)
 
 PROCESSING = JobStatus.PROCESSING
 
@@ -47,8 +57,7 @@ async def count(database: Database, statement: str) -> int:
 
 
 async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
-    _, steps = (await store.read_histories([job.id]))[job.id]
-    return steps
+    return list((await read_job(store, job.id)).transitions)
 
 
 async def running(store: SqlStore, **fields: Any) -> Job:
@@ -79,10 +88,10 @@ async def test_after_every_command_the_cached_job_equals_its_row(store: SqlStore
             known = (await transaction.load_jobs([job.id]))[job.id]
             decision = step(known, command)
             await transaction.append([decision])
-        assert await store.read_jobs([job.id]) == await loaded(store, job.id)
+        assert await read_jobs(store, [job.id]) == await loaded(store, job.id)
         assert await loaded(store, job.id) == {job.id: decision.job}
     ended = await moved(store, decision.job, JobStatus.PARTIAL, result=Payload(b"\n\x03\n\x01b"))
-    assert await store.read_jobs([job.id]) == await loaded(store, job.id) == {job.id: ended}
+    assert await read_jobs(store, [job.id]) == await loaded(store, job.id) == {job.id: ended}
 
 
 async def test_a_change_by_hand_is_seen(store: SqlStore, database: Database) -> None:
@@ -109,16 +118,16 @@ async def test_a_change_by_another_process_is_seen(store: SqlStore, database_url
 async def test_a_renewal_keeps_the_cached_job_only_if_its_row_is_unchanged(
     store: SqlStore, database_url: str
 ) -> None:
-    payload = Payload(b"\n\x03\n\x01a")
-    job, changed = [await running(store, parameters=payload) for _ in range(2)]
+    job, changed = [await running(store) for _ in range(2)]
     other = SqlStore(open_database(parse_url(database_url)))
     report = step(changed, Report(job_id=changed.id, progress=50))
     await append(other, report)
+    until = Instant(10**16)
     async with store.transaction() as transaction:
-        leases = await transaction.load_leases([job.id, changed.id])
-        until = Instant(10**16)
-        await transaction.renew(
-            [replace(lease, lease_expire_time=until) for lease in leases.values()]
+        held = await transaction.load_jobs([job.id, changed.id])
+        renewed = [replace(each, lease_expire_time=until) for each in held.values()]
+        await transaction.append(
+            [Decision(job=each, changed=False, renewed=True) for each in renewed]
         )
     expected = {each.id: replace(each, lease_expire_time=until) for each in (job, report.job)}
     for each in (store, other):
@@ -196,7 +205,7 @@ async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
     await by_hand(database, "DROP TRIGGER full")
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
     ended = await moved(store, job, JobStatus.COMPLETED)
-    assert await store.read_jobs([job.id]) == {job.id: ended}
+    assert await read_jobs(store, [job.id]) == {job.id: ended}
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING, ended.status]
 
 
@@ -253,40 +262,32 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
     ]
     await append(store, *starts)
     ids = [change.job.id for change in changes]
-    assert await store.read_jobs(ids) == {start.job.id: start.job for start in starts}
+    assert await read_jobs(store, ids) == {start.job.id: start.job for start in starts}
     async with store.transaction() as transaction:
         known = await transaction.load_jobs(ids)
         reports = [step(known[id_], Report(job_id=id_, progress=9)) for id_ in ids]
         await transaction.append(reports)
-    assert await store.read_jobs(ids) == {report.job.id: report.job for report in reports}
+    assert await read_jobs(store, ids) == {report.job.id: report.job for report in reports}
     assert (await store.feed_head()).seq == 3 * number
     assert await count(database, "SELECT count(*) FROM jobs WHERE start_seq > 0") == number
 
 
-def test_the_cache_is_bounded_by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "MAX_JOBS", 3)
-    memory = JobCache()
-    jobs = [Change(creation().job, seq) for seq in range(4)]
-    for job in jobs:
-        memory.put(job, "m")
-    ids = [change.job.id for change in jobs]
-    assert set(memory.find(ids)) == set(ids[1:])
-    memory.put(jobs[1], "n")  # written again, and so the newest
-    memory.put(jobs[0], "m")
-    assert set(memory.find(ids)) == {ids[n] for n in (0, 1, 3)}
-    memory.clear()
-    assert memory.find(ids) == {}
-
-
 def test_the_cache_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
-    memory = JobCache()
-    small, large = (
-        Change(creation(parameters=Payload(part * 60_000)).job, seq)
-        for seq, part in enumerate((b"x", b"y"))
-    )
-    memory.put(small, "m")
-    memory.put(small, "n")
-    assert set(memory.find([small.job.id])) == {small.job.id}
-    memory.put(large, "m")
-    assert set(memory.find([small.job.id, large.job.id])) == {large.job.id}
+    cache = JobCache()
+    changes = [Change(creation().job, seq) for seq in range(4)]
+    monkeypatch.setattr(job_cache, "MAX_BYTES", 3 * changes[0].memory_bytes)
+    for change in changes:
+        cache.put(change, "m")
+    ids = [change.job.id for change in changes]
+    assert set(cache.find(ids)) == set(ids[1:])
+    cache.put(changes[1], "n")  # written again, and so the newest
+    cache.put(changes[0], "m")
+    assert set(cache.find(ids)) == {ids[n] for n in (0, 1, 3)}
+    large = Change(creation(labels={"k": "x" * 255}).job, 5)
+    cache.put(large, "m")
+    assert set(cache.find([*ids, large.job.id])) == {ids[0], large.job.id}
+    cache.clear()
+    assert cache.find(ids) == {}
+    for change in changes:
+        cache.put(change, "m")
+    assert set(cache.find(ids)) == set(ids[1:])

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
 from tests.support.seeding import FAR, seed, seeded_id
-from tests.support.store_writer import finished, saved
+from tests.support.store_writer import append, creation, finished, saved
 
 NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
 
@@ -68,16 +70,41 @@ async def test_another_owners_jobs_are_not_scanned(store: SqlStore, database: Da
 
 
 @pytest.mark.promise(number=65)
-async def test_a_page_of_large_jobs_is_cut_before_they_are_read(store: SqlStore) -> None:
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_page_ends_where_its_jobs_would_not_fit_an_answer(
+    store: SqlStore,
+    full: bool,  # noqa: FBT001
+) -> None:
+    """With their payloads, which are not read, only if they are to be in the answer."""
     made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(17)]
-    first = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=1000)
-    assert sum(len(job.parameters) for job in first.jobs) <= MAX_ANSWER_BYTES
-    rest = await store.list_jobs(JobQuery(user_id="ada"), before=first.next_before, limit=1000)
-    assert [*first.jobs, *rest.jobs] == made[::-1]
-    assert rest.next_before is None
+    query = JobQuery(user_id="ada")
+    first = await store.list_jobs(query, before=None, limit=1000, full=full)
+    if full:
+        assert len(first.jobs) == MAX_ANSWER_BYTES // 252_000
+        rest = await store.list_jobs(query, before=first.next_before, limit=1000, full=full)
+        assert [*first.jobs, *rest.jobs] == made[::-1]
+        first = rest
+    assert first.jobs == made[::-1][-len(first.jobs) :]
+    assert first.next_before is None
 
 
-async def make_lists_endless(database: Database) -> None:
+async def test_a_page_of_jobs_with_long_texts_ends_where_they_would_not_fit_an_answer(
+    store: SqlStore,
+) -> None:
+    labels = {f"{n:063}": "🎬" * 255 for n in range(32)}
+    await append(store, *(creation(labels=labels) for _ in range(200)))
+    query = JobQuery(user_id="ada")
+    first = await store.list_jobs(query, before=None, limit=1000)
+    rest = await store.list_jobs(query, before=first.next_before, limit=1000)
+    last = await store.list_jobs(query, before=rest.next_before, limit=1000)
+    listed = [job.id for page in (first, rest, last) for job in page.jobs]
+    assert listed == sorted(set(listed), reverse=True)
+    assert (len(listed), last.next_before) == (200, None)
+    assert len(first.jobs) == len(rest.jobs) < 100
+
+
+@asynccontextmanager
+async def endless_lists(database: Database) -> AsyncIterator[None]:
     """Replace the table of jobs by a view that takes far too long to read.
 
     It does end: if the test fails, SQLite's thread does not run indefinitely.
@@ -92,6 +119,10 @@ async def make_lists_endless(database: Database) -> None:
         await connection.execute(
             text(f"CREATE VIEW jobs AS SELECT all_jobs.* FROM all_jobs, {endless} AS n")
         )
+    yield
+    async with database.writer.begin() as connection:
+        await connection.execute(text("DROP VIEW jobs"))
+        await connection.execute(text("ALTER TABLE all_jobs RENAME TO jobs"))
 
 
 @pytest.mark.promise(number=65)
@@ -100,22 +131,23 @@ async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
 ) -> None:
     """Its connection can be used again, and no statement keeps running."""
     job = await finished(store)
-    await make_lists_endless(database)
     query = JobQuery(user_id="ada")
     for _ in range(3):  # there are fewer connections
-        lists = [
-            asyncio.create_task(store.list_jobs(query, before=None, limit=10)) for _ in range(2)
-        ]
-        await asyncio.sleep(0.1)
-        assert not any(each.done() for each in lists)
-        for each in lists:
-            each.cancel()
-        await asyncio.wait(lists, timeout=3 * LIST_SECONDS)
-        assert all(each.cancelled() for each in lists)
+        async with endless_lists(database):
+            lists = [
+                asyncio.create_task(store.list_jobs(query, before=None, limit=10)) for _ in range(2)
+            ]
+            await asyncio.sleep(0.1)
+            assert not any(each.done() for each in lists)
+            for each in lists:
+                each.cancel()
+            await asyncio.wait(lists, timeout=3 * LIST_SECONDS)
+            assert all(each.cancelled() for each in lists)
         assert await store.list_assets(job.id, after=None, limit=10) == []
     if database.dialect.name == "postgresql":
-        with pytest.raises(StoreUnavailable) as caught:
-            await store.list_jobs(query, before=None, limit=10)
+        async with endless_lists(database):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.list_jobs(query, before=None, limit=10)
         assert caught.value.kind == "timeout"
         running = (
             "SELECT count(*) FROM pg_stat_activity"
@@ -130,13 +162,15 @@ async def test_a_list_cancelled_twice_stops_before_its_task_ends(
 ) -> None:
     """Else an unsupervised task would use its connection, even when the store is closed."""
     await saved(store)
-    await make_lists_endless(database)
-    listing = asyncio.create_task(store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10))
-    await asyncio.sleep(0.1)
-    for _ in range(3):
-        listing.cancel()
-        await asyncio.sleep(0)
-    await asyncio.wait([listing], timeout=3 * LIST_SECONDS)
+    async with endless_lists(database):
+        listing = asyncio.create_task(
+            store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)
+        )
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            listing.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([listing], timeout=3 * LIST_SECONDS)
     assert listing.cancelled()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

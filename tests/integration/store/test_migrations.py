@@ -15,12 +15,18 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
-from jobledger_server.domain.job import JobId
+from jobledger_server.domain.job import (
+    NO_PAYLOADS,
+    AttemptOutcome,
+    JobId,
+    Payload,
+    Payloads,
+)
 from jobledger_server.sql import schema
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
-from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
+from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.sql.tables import metadata
@@ -93,7 +99,7 @@ async def test_migrating_again_changes_nothing(empty_url: str) -> None:
     await migrate(database)
     async with database.writer.connect() as connection:
         assert (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one() == before
-    await require_head(database)
+    await require_supported(database)
     await database.close()
 
 
@@ -101,7 +107,7 @@ async def test_several_may_migrate_at_once(empty_url: str) -> None:
     databases = [open_database(parse_url(empty_url)) for _ in range(4)]
     await asyncio.gather(*map(migrate, databases))
     for database in databases:
-        await require_head(database)
+        await require_supported(database)
         await database.close()
 
 
@@ -110,18 +116,7 @@ async def test_a_database_without_a_schema_is_refused_with_the_command_to_run(
 ) -> None:
     database = open_database(parse_url(empty_url))
     with pytest.raises(SchemaError, match="run `jobledger-server migrate`"):
-        await require_head(database)
-    await database.close()
-
-
-async def test_a_database_of_a_newer_server_is_refused_and_left_unchanged(empty_url: str) -> None:
-    database = open_database(parse_url(empty_url))
-    await migrate(database)
-    async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    await migrate(database)
-    with pytest.raises(SchemaError, match="9999, newer"):
-        await require_head(database)
+        await require_supported(database)
     await database.close()
 
 
@@ -170,7 +165,7 @@ async def test_the_parameters_of_libpq_are_understood(postgres: Databases) -> No
         database = open_database(parse_url(f"{url}?{parameters}"))
         try:
             await migrate(database)
-            await require_head(database)
+            await require_supported(database)
         except StoreUnavailable as error:
             found.append(str(error))
         await database.close()
@@ -243,7 +238,7 @@ def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> 
 async def test_an_unusable_database_is_named_without_its_password() -> None:
     database = open_database(parse_url("postgresql://u:secret@127.0.0.1:1/n"))
     with pytest.raises(StoreUnavailable, match=r"postgresql://u:\*{3}@127.0.0.1:1/n: ") as caught:
-        await require_head(database)
+        await require_supported(database)
     assert "secret" not in str(caught.value)
     await database.close()
 
@@ -269,6 +264,8 @@ JOB = {
     "queue_timeout": 60_000_000,
     "cancel_reason": "",
     "version": 1,
+    "parameters_bytes": 0,
+    "outcome_bytes": 0,
 }
 START = {
     "start_actor": "w1",
@@ -277,7 +274,13 @@ START = {
     "start_progress_message": "",
     "start_lease_expire_time": 32_000_000,
 }
-STARTED = {"attempt": 2, "releases": 1, "worker_id": "w1", "start_time": 2_000_000}
+STARTED = {
+    "attempt": 2,
+    "releases": 1,
+    "worker_id": "w1",
+    "start_time": 2_000_000,
+    "attempt_time": 2_200_000,
+}
 ROWS: dict[str, list[dict[str, object]]] = {
     "jobs": [
         JOB
@@ -286,7 +289,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "queue_expire_time": 61_000_000,
             "deadline": 61_000_000,
             "change_seq": 1,
-            "parameters": b"\x0a\x00",
+            "parameters_bytes": 2,
         },
         JOB
         | STARTED
@@ -313,14 +316,48 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "complete_time": 3_000_000,
             "error_reason": "SOME_LEFT",
             "error_message": "some are left",
-            "error_details": b"\x0a\x01",
-            "result": b"\x0a\x02",
+            "outcome_bytes": 4,
             **START,
             "start_seq": 4,
             "end_actor": "w1",
             "change_seq": 5,
             "version": 3,
         },
+        JOB
+        | {
+            "id": D,
+            "status": "FAILED",
+            "complete_time": 3_000_000,
+            "error_reason": "CANCELLED",
+            "error_message": "enough",
+            **START,
+            "start_worker_id": "",
+            "start_lease_expire_time": None,
+            "start_seq": 6,
+            "end_actor": "ada",
+            "change_seq": 7,
+            "version": 3,
+            "delete_seq": 8,
+            "delete_time": 4_000_000,
+        },
+    ],
+    "payloads": [
+        {"job_id": A, "kind": 1, "content": b"\x0a\x00"},
+        {"job_id": C, "kind": 2, "content": b"\x0a\x02"},
+        {"job_id": C, "kind": 3, "content": b"\x0a\x01"},
+    ],
+    "attempts": [
+        {
+            "job_id": B,
+            "number": 1,
+            "worker_id": "w0",
+            "start_time": 2_000_000,
+            "progress": 10,
+            "end_time": 2_100_000,
+            "outcome": "LEASE_EXPIRED",
+            "error_reason": "LEASE_EXPIRED",
+            "error_message": "worker 'w0' lost its lease",
+        }
     ],
     "assets": [
         {
@@ -336,20 +373,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
     ],
     "changes": [
         {"seq": seq, "job_id": job_id, "user_id": "ada"}
-        for seq, job_id in enumerate((A, B, B, C, C, D), start=1)
-    ],
-    "tombstones": [
-        {
-            "job_id": D,
-            "user_id": "ada",
-            "job_type": "render",
-            "status": "FAILED",
-            "labels": {},
-            "version": 4,
-            "create_time": 1_000_000,
-            "delete_time": 4_000_000,
-            "change_seq": 6,
-        }
+        for seq, job_id in enumerate((A, B, B, C, C, D, D, D), start=1)
     ],
 }
 
@@ -405,15 +429,24 @@ async def test_a_populated_database_keeps_its_values_through_every_migration(
     async with database.writer.connect() as connection:
         assert await connection.run_sync(held) == ROWS
 
-    histories = await SqlStore(database).read_histories([JobId(job_id) for job_id in (A, B, C)])
+    store = SqlStore(database)
+    stored = await store.read_jobs([JobId(job_id) for job_id in (A, B, C, D)], full=True)
     summary = {
-        job.id: (job.status.value, job.parameters, job.result, job.labels, len(transitions))
-        for job, transitions in histories.values()
+        job_id: (found.job.status.value, found.payloads, found.job.labels, len(found.transitions))
+        for job_id, found in stored.items()
     }
+    labels = {"team": "red"}
     assert summary == {
-        A: ("QUEUED", b"\x0a\x00", None, {"team": "red"}, 0),
-        B: ("PROCESSING", None, None, {"team": "red"}, 1),
-        C: ("PARTIAL", None, b"\x0a\x02", {"team": "red"}, 2),
+        A: ("QUEUED", Payloads(parameters=Payload(b"\x0a\x00")), labels, 0),
+        B: ("PROCESSING", NO_PAYLOADS, labels, 1),
+        C: ("PARTIAL", Payloads(None, Payload(b"\x0a\x02"), Payload(b"\x0a\x01")), labels, 2),
     }
-    assert (await SqlStore(database).feed_head()).seq == 6
+    ended = await store.list_attempts(JobId(B), after=0, limit=10)
+    assert [attempt.outcome for attempt in ended] == [AttemptOutcome.LEASE_EXPIRED]
+    page = await store.changes_after(5, limit=10)
+    assert [(change.seq, change.deleted) for change in page.changes] == [
+        (6, False),
+        (7, False),
+        (8, True),
+    ]
     await database.close()

@@ -7,54 +7,94 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from jobledger_server.domain.commands import ChangeStatus, Delete, LinkAsset, Report
+from jobledger_server.domain.commands import (
+    Cancel,
+    ChangeStatus,
+    Delete,
+    LinkAsset,
+    Release,
+    Report,
+)
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     AssetLink,
+    Attempt,
+    AttemptOutcome,
+    Instant,
     JobError,
     JobId,
     JobStatus,
+    Micros,
     Payload,
+    Payloads,
 )
+from jobledger_server.domain.leases import expire
 from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import JobQuery, StoreConflict
-from tests.support.store_writer import append, creation, finished, moved, saved, step
+from jobledger_server.store import JobQuery, StoreConflict, StoredJob
+from tests.support.store_writer import (
+    append,
+    creation,
+    finished,
+    moved,
+    read_job,
+    read_jobs,
+    saved,
+    step,
+)
 
 
 @pytest.mark.promise(number=9)
 async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
+    payloads = Payloads(parameters=Payload(b"\n\x07\n\x01a\x12\x02 \x01"))
     job = await saved(
         store,
-        parameters=Payload(b"\n\x07\n\x01a\x12\x02 \x01"),
+        parameters=payloads.parameters,
         labels={"team/a": "ümläut 🎬", "k": ""},
         request_id="r-1",
     )
-    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert await read_job(store, job.id) == StoredJob(job, (), payloads)
+    assert job.parameters_bytes == 9
     job = await moved(
         store, job, JobStatus.PROCESSING, worker_id="w", progress=5, progress_message="go"
     )
-    assert await store.read_jobs([job.id]) == {job.id: job}
-    error = JobError("DISK_FULL", "no space", Payload(b""))
-    job = await moved(store, job, JobStatus.PARTIAL, result=Payload(b""), error=error)
-    assert await store.read_jobs([job.id]) == {job.id: job}
+    stored = await read_job(store, job.id)
+    assert (stored.job, stored.payloads, len(stored.transitions)) == (job, payloads, 1)
+    outcome = {"result": Payload(b"r" * 9), "error_details": Payload(b"d" * 5)}
+    error = JobError("DISK_FULL", "no space")
+    job = await moved(store, job, JobStatus.PARTIAL, error=error, **outcome)
+    stored = await read_job(store, job.id)
+    assert stored.job == job
+    assert stored.payloads == replace(payloads, **outcome)
+    assert len(stored.transitions) == 2
     assert job.outcome_digest is not None
     assert job.complete_time is not None
+    assert job.payload_bytes == 9 + 9 + 5
+    assert await store.read_jobs([job.id], full=False) == {
+        job.id: replace(stored, payloads=NO_PAYLOADS)
+    }
 
 
 @pytest.mark.promise(number=9)
-async def test_an_absent_payload_stays_apart_from_an_empty_one(store: SqlStore) -> None:
-    absent = await saved(store, parameters=None)
-    empty = await saved(store, parameters=Payload(b""))
-    found = await store.read_jobs([absent.id, empty.id])
-    assert found[absent.id].parameters is None
-    assert found[empty.id].parameters == b""
+async def test_each_job_is_read_with_its_own_payloads(store: SqlStore) -> None:
+    jobs = [await saved(store, parameters=Payload(bytes([n, 1]))) for n in range(3)]
+    none = await saved(store)
+    read = await store.read_jobs([job.id for job in (*jobs, none)], full=True)
+    assert [read[job.id].payloads.parameters for job in jobs] == [b"\0\1", b"\1\1", b"\2\1"]
+    assert read[none.id].payloads == NO_PAYLOADS
+    async with store.transaction() as transaction:
+        claimed = await transaction.load_claimed([jobs[2].id, none.id, JobId("nowhere")])
+    assert claimed == {
+        jobs[2].id: StoredJob(jobs[2], payloads=Payloads(Payload(b"\2\1"))),
+        none.id: StoredJob(none),
+    }
 
 
 async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
     job = await saved(store)
-    assert set(await store.read_jobs([job.id, JobId("nowhere")])) == {job.id}
-    assert await store.read_jobs([]) == {}
+    assert set(await read_jobs(store, [job.id, JobId("nowhere")])) == {job.id}
+    assert await read_jobs(store, []) == {}
 
 
 @pytest.mark.promise(number=1)
@@ -65,9 +105,9 @@ async def test_changes_are_visible_only_after_the_commit(
     with pytest.raises(RuntimeError, match="crash"):
         async with store.transaction() as transaction:
             await transaction.append([decision])
-            assert await store.read_jobs([decision.job.id]) == {}
+            assert await read_jobs(store, [decision.job.id]) == {}
             raise RuntimeError("crash")
-    assert await store.read_jobs([decision.job.id]) == {}
+    assert await read_jobs(store, [decision.job.id]) == {}
     assert (await store.feed_head()).seq == 0
 
 
@@ -100,7 +140,7 @@ async def test_a_loaded_job_is_locked_until_the_end_of_the_transaction(store: Sq
             await transaction.append([decision])
 
     await asyncio.gather(*(report() for _ in range(20)))
-    after = (await store.read_jobs([job.id]))[job.id]
+    after = (await read_job(store, job.id)).job
     assert (after.progress, after.version) == (20, job.version + 20)
 
 
@@ -116,19 +156,41 @@ async def test_several_decisions_on_one_job_in_one_transaction_chain(store: SqlS
         (3, 3, 0),
         (4, 4, 1),
     ]
-    job, transitions = (await store.read_histories([created.job.id]))[created.job.id]
-    assert job == ended.job
-    assert transitions == [started.transition, ended.transition]
+    stored = await read_job(store, created.job.id)
+    assert stored == StoredJob(ended.job, (started.transition, ended.transition))
     read = (await store.changes_after(0, limit=10)).changes
-    assert [replace(change, as_of=0) for change in read] == [changes[0], changes[2]]
+    assert read == [changes[0], changes[2]]
+
+
+async def test_a_whole_life_in_one_transaction_is_in_the_feed(store: SqlStore) -> None:
+    """Also the deletion of a job that the same transaction changes, and the payloads go with it."""
+    job = await saved(store, parameters=Payload(b"p"))
+    via = step(job, Cancel(job_id=job.id, user_id="ada"))
+    assert via.via is not None
+    deletion = step(via.job, Delete(job_id=job.id, user_id="ada"))
+    changes = await append(store, via.via, via, deletion)
+    assert (await store.changes_after(0, limit=10)).changes == changes
+    assert [change.deleted for change in changes] == [False, False, True]
+    assert await rows_of(store, "payloads") == 0
+    created = creation(parameters=Payload(b"p"))
+    started = step(created.job, ChangeStatus(job_id=created.job.id, target=JobStatus.PROCESSING))
+    target = JobStatus.COMPLETED
+    ended = step(
+        started.job,
+        ChangeStatus(job_id=created.job.id, target=target, result=Payload(b"r")),
+    )
+    deletion = step(ended.job, Delete(job_id=created.job.id, user_id="ada"))
+    changes = await append(store, created, started, ended, deletion)
+    assert (await store.changes_after(4, limit=10)).changes == changes[1:]
+    assert await rows_of(store, "payloads") == 0
 
 
 async def test_a_request_id_belongs_to_its_owner(store: SqlStore) -> None:
-    ours = await saved(store, request_id="same")
+    ours = await saved(store, request_id="same", parameters=Payload(b"p"))
     theirs = await saved(store, "bob", request_id="same")
     async with store.transaction() as transaction:
         found = await transaction.find_created([("ada", "same"), ("bob", "same"), ("ada", "x")])
-    assert found == {("ada", "same"): ours, ("bob", "same"): theirs}
+    assert found == {("ada", "same"): (ours, b"p"), ("bob", "same"): (theirs, None)}
 
 
 async def test_a_request_id_is_taken_once(store: SqlStore) -> None:
@@ -153,15 +215,39 @@ async def test_an_asset_is_found_by_its_request_id(store: SqlStore) -> None:
     assert found == {(job.id, "r"): decision.assets[0]}
 
 
-async def test_assets_and_transitions_are_paged_oldest_first(store: SqlStore) -> None:
+async def test_assets_are_paged_oldest_first(store: SqlStore) -> None:
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     links = tuple(AssetLink("t", "", f"p{i}", i) for i in range(5))
     job = await moved(store, job, JobStatus.COMPLETED, assets=links)
     first = await store.list_assets(job.id, after=None, limit=2)
     rest = await store.list_assets(job.id, after=first[-1].id, limit=10)
     assert [asset.link for asset in first + rest] == list(links)
-    _, steps = (await store.read_histories([job.id]))[job.id]
-    assert [step.to_status for step in steps] == [JobStatus.PROCESSING, JobStatus.COMPLETED]
+
+
+async def test_the_attempts_that_did_not_end_their_job_are_paged_oldest_first(
+    store: SqlStore,
+) -> None:
+    job = await saved(store, max_attempts=2)
+    ended: list[Attempt | None] = []
+    for number in (1, 2, 3):
+        job = await moved(store, job, JobStatus.PROCESSING, worker_id=f"w-{number}", progress=7)
+        if number == 2:
+            assert job.lease_expire_time is not None
+            end = expire(job, Instant(job.lease_expire_time + 1))
+        else:
+            end = step(job, Release(job_id=job.id, attempt=number))
+        await append(store, end)
+        job = end.job
+        ended.append(end.ended)
+    assert await store.list_attempts(job.id, after=0, limit=2) == ended[:2]
+    assert await store.list_attempts(job.id, after=2, limit=2) == ended[2:]
+    assert [each and each.outcome for each in ended] == [
+        AttemptOutcome.RELEASED,
+        AttemptOutcome.LEASE_EXPIRED,
+        AttemptOutcome.RELEASED,
+    ]
+    other = await moved(store, await saved(store), JobStatus.PROCESSING)
+    assert await store.list_attempts(other.id, after=0, limit=2) == []
 
 
 async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> None:
@@ -230,27 +316,69 @@ async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> Non
     assert (await store.list_jobs(between, before=None, limit=10)).jobs == [jobs[1]]
 
 
+async def rows_of(store: SqlStore, table: str) -> int:
+    """Return how many rows a table has."""
+    async with store._connections.snapshot() as connection:  # noqa: SLF001
+        return int(await connection.scalar(text(f"SELECT count(*) FROM {table}")))
+
+
 @pytest.mark.promise(number=23)
-async def test_deleting_a_job_deletes_its_rows_and_leaves_a_tombstone(store: SqlStore) -> None:
-    job = await moved(store, await saved(store, labels={"k": "v"}), JobStatus.PROCESSING)
-    job = await moved(store, job, JobStatus.COMPLETED, assets=(AssetLink("t", "", "p", 1),))
+async def test_a_deleted_job_is_kept_for_the_feed_alone(store: SqlStore) -> None:
+    job = await saved(store, max_attempts=2, labels={"k": "v"}, parameters=Payload(b"p"))
+    job = await moved(store, job, JobStatus.PROCESSING, worker_id="w", progress=3)
+    released = step(job, Release(job_id=job.id, attempt=1))
+    await append(store, released)
+    job = await moved(store, released.job, JobStatus.PROCESSING, worker_id="w")
+    links = (AssetLink("t", "", "p", 1),)
+    job = await moved(store, job, JobStatus.COMPLETED, assets=links, result=Payload(b"r"))
     other = await finished(store)
-    (deletion,) = await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    assert await store.read_histories([job.id]) == {}
+    before = (await store.changes_after(0, limit=10)).changes
+    changes = await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    assert changes[0].job == replace(
+        job, version=job.version + 1, update_time=changes[0].job.update_time
+    )
+    assert (await store.changes_after(0, limit=10)).changes == [*before, *changes]
+    assert [len(change.transitions) for change in before] == [1, 1, 1, 1]
+    assert await store.read_jobs([job.id], full=True) == {}
     assert await store.list_assets(job.id, after=None, limit=10) == []
-    *_, kept, gone = (await store.changes_after(0, limit=10)).changes
-    assert kept.job == other
-    assert (gone.deleted, gone.seq, gone.job.id) == (True, deletion.seq, job.id)
-    assert (gone.job.user_id, gone.job.job_type, gone.job.labels) == ("ada", "render", {"k": "v"})
+    assert await store.list_attempts(job.id, after=0, limit=10) == []
+    for owner in ("ada", None):
+        page = await store.list_jobs(JobQuery(user_id=owner), before=None, limit=10)
+        assert (page.jobs, page.next_before) == ([other], None)
+    purgeable = await store.find_purgeable(Micros(0), after=0, limit=10)
+    assert purgeable.jobs == [other.id]
+    async with store.transaction() as transaction:
+        assert await transaction.load_jobs([job.id]) == {}
+        assert await transaction.load_claimed([job.id]) == {}
+    # Of what only readers of the job itself need, the payloads are gone.
+    tables = ("payloads", "attempts", "assets", "jobs")
+    assert [await rows_of(store, table) for table in tables] == [0, 1, 1, 2]
+    assert await store.compact_deletions(Micros(0), limit=10) == 1
+    assert [await rows_of(store, table) for table in tables] == [0, 0, 0, 1]
+    assert await rows_of(store, "changes") == 2
 
 
 async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transaction(
     store: SqlStore,
 ) -> None:
     job = await finished(store, request_id="r")
-    deletion = step(job, Delete(job_id=job.id, user_id="ada"))
-    await append(store, deletion, creation(request_id="r"))
-    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
+    again = creation(request_id="r")
+    await append(store, step(job, Delete(job_id=job.id, user_id="ada")), again)
+    job = again.job
+    cancelled = step(job, Cancel(job_id=job.id, user_id="ada"))
+    assert cancelled.via is not None
+    deletion = step(cancelled.job, Delete(job_id=job.id, user_id="ada"))
+    await append(store, cancelled.via, cancelled, deletion)
+    async with store.transaction() as transaction:
+        assert await transaction.find_created([("ada", "r")]) == {}
+    again = creation(request_id="r")
+    await append(store, again)
+    async with store.transaction() as transaction:
+        found = await transaction.find_created([("ada", "r")])
+    assert found == {("ada", "r"): (again.job, None)}
+    assert (await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == [
+        again.job
+    ]
 
 
 async def test_the_transactions_time_is_the_databases(store: SqlStore, database: Database) -> None:
@@ -300,8 +428,8 @@ async def test_a_history_is_complete_or_absent_during_a_deletion(
             await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
 
     async def read() -> None:
-        while histories := await store.read_histories([job.id for job in jobs]):
-            assert {len(steps) for _, steps in histories.values()} == {2}
+        while found := await store.read_jobs([job.id for job in jobs], full=False):
+            assert {len(stored.transitions) for stored in found.values()} == {2}
 
     await asyncio.gather(delete(), *(read() for _ in range(3)))
 

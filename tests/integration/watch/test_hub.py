@@ -194,25 +194,22 @@ async def test_commits_behind_a_gap_are_kept_within_bounds_and_the_others_are_re
     assert hub.seq == 8
 
 
-async def test_of_a_job_that_a_gap_lacks_only_the_deletion_is_handed_on(
+async def test_a_job_that_was_deleted_behind_a_gap_is_handed_on_whole(
     store: SqlStore, hub: WatchHub
 ) -> None:
-    """Its start was in the gap, and is gone with it. Other commits behind the gap are handed on."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
-    report = step(job, Report(job_id=job.id, progress=10))
-    other = creation()
-    own = await append(store, report, other)
-    end = await append(store, step(report.job, ChangeStatus(job_id=job.id, target=COMPLETED)))
+    own = await append(store, step(job, Report(job_id=job.id, progress=10)))
+    end = await append(store, step(own[0].job, ChangeStatus(job_id=job.id, target=COMPLETED)))
     gone = await append(store, step(end[0].job, Delete(job_id=job.id, user_id="ada")))
-    with hub.subscribe(job.id, SERVICE) as watch, hub.subscribe(other.job.id, SERVICE) as beside:
+    with hub.subscribe(job.id, SERVICE) as watch:
         hub.publish(own)
-        assert await read(store, hub) == 0
-        assert hub.seq == 4
-        assert await news_of(beside, 1) == [(1, [])]
-        # Up to the head of that read this applies to each commit.
-        hub.publish(end)
+        assert await read(store, hub) == 1
+        assert hub.seq == 3
+        assert await news_of(watch, 3) == [(3, [2])]
         hub.publish(gone)
-        assert hub.seq == 6
+        hub.publish(end)
+        assert hub.seq == 5
+        assert await news_of(watch, 4) == [(4, [4])]
         with pytest.raises(JobNotFound):
             await watch.next_update(0.0)
 
@@ -253,30 +250,6 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
         task.cancel()
         await asyncio.wait([task])
     assert "feed_epoch_changed" in caplog.text
-
-
-async def test_a_change_behind_a_page_that_skipped_its_job_is_held_back(
-    store: SqlStore, hub: WatchHub, poll_now: asyncio.Event
-) -> None:
-    """A busy server can read a page of the table before it learns of its own commits."""
-    job = await moved(store, await saved(store), JobStatus.PROCESSING)
-    await saved(store)
-    report = step(job, Report(job_id=job.id, progress=10))
-    end = step(report.job, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
-    own = await append(store, report)
-    for decision in (end, step(end.job, Delete(job_id=job.id, user_id="ada"))):
-        await append(store, decision)
-    with hub.subscribe(job.id, SERVICE) as watch:
-        hub.deliver(await store.changes_after(0, limit=1))
-        assert hub.seq == own[0].seq - 1
-        hub.publish(own)
-        assert await watch.next_update(0.0) is None
-        assert poll_now.is_set()
-        hub.deliver(await store.changes_after(hub.seq, limit=10))
-        with pytest.raises(JobNotFound):
-            await watch.next_update(0.0)
-    hub.publish(await append(store, creation()))
-    assert hub.seq == 7
 
 
 @pytest.mark.promise(number=31)

@@ -38,7 +38,7 @@ async def sees_the_end(here: Any, there: Any) -> None:
         job = await call.running()
         stream = Caller(other).WatchJob(job_id=job.id, user_id="ada")
         await stream.read()
-        await call.MarkCompleted(job_id=job.id)
+        await call.MarkCompleted(job_id=job.id, attempt=1)
         assert (await stream.read()).job.status == COMPLETED
 
 

@@ -12,6 +12,7 @@ from jobledger_server.rpc.workers.work_leases import Leases
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch.held_jobs import HeldJobs, Signal
 from tests.support.ledger_calls import apply
+from tests.support.store_writer import read_jobs
 
 LEASE = Micros(30_000_000)
 
@@ -61,7 +62,7 @@ async def test_each_lease_that_is_held_is_renewed_and_counted(
 ) -> None:
     jobs = [await running(ledger) for _ in range(3)]
     await leases.hold(Micros(60_000_000), [(job.id, 1) for job in jobs])
-    after = await store.read_jobs([job.id for job in jobs])
+    after = await read_jobs(store, [job.id for job in jobs])
     for job in jobs:
         renewed, before = after[job.id].lease_expire_time, job.lease_expire_time
         assert renewed is not None

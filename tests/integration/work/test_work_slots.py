@@ -19,6 +19,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 from tests.support.ledger_calls import apply
+from tests.support.store_writer import read_job
 
 WORKER = Caller("1.1.1.1:1", "w")
 LEASE = Micros(60_000_000)
@@ -44,7 +45,7 @@ class Stream:
         async with asyncio.timeout(20):
             await self.ready.wait()
         self.ready.clear()
-        ids = [job.id for job in self.slots.take()]
+        ids = [started.job.id for started in self.slots.take()]
         self.slots.sent()
         return ids
 
@@ -93,7 +94,7 @@ async def test_jobs_that_were_not_sent_are_released_at_the_end(
         stream = Stream(ledger, hub, held, long_poll)
         stream.slots.set(HELLO, 1)
         await stream.ready.wait()
-        assert [job.id for job in stream.slots.take()] == [job_id]
+        assert [started.job.id for started in stream.slots.take()] == [job_id]
         stream.slots.close()
-    (job,) = (await store.read_jobs([job_id])).values()
+    job = (await read_job(store, job_id)).job
     assert (job.leased, job.releases) == (False, 1)

@@ -47,7 +47,8 @@ async def test_the_server_ignores_fields_that_it_does_not_know(call: Caller, app
         newer = (await create(with_future_fields(request))).job
         # To this version they are the same call.
         assert (await create(request)).job == newer
-    assert (await call.GetJob(job_id=newer.id, user_id="ada")).job == newer
+    read = await call.GetJob(job_id=newer.id, user_id="ada", view="JOB_VIEW_BASIC")
+    assert read.job == newer
 
 
 async def test_the_server_names_the_field_of_an_enum_value_that_it_does_not_know(
@@ -56,6 +57,7 @@ async def test_the_server_names_the_field_of_an_enum_value_that_it_does_not_know
     job = await call.job()
     for awaitable, field in (
         (call.ListJobs(user_id="ada", statuses=[FUTURE_STATUS]), "statuses"),
+        (call.GetJob(job_id=job.id, user_id="ada", view=FUTURE_STATUS), "view"),
         (call.TransitionJob(job_id=job.id, target_status=FUTURE_STATUS), "target_status"),
     ):
         error = await refusal(awaitable)

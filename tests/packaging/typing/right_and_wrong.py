@@ -7,6 +7,7 @@ from datetime import datetime
 from jobledger import (
     Asset,
     AsyncClient,
+    Attempt,
     BlockingJob,
     ClaimedJob,
     Client,
@@ -17,6 +18,7 @@ from jobledger import (
     JobChange,
     JobledgerError,
     JobStatus,
+    JobView,
     NewJob,
     Outcome,
     Page,
@@ -34,7 +36,7 @@ def owner(client: Client, job_id: str) -> None:
     job: Job = client.create_job("render", {"frames": [1, 2.5, None]}, labels={"a": "b"})
     jobs: list[Job] = client.create_jobs([NewJob("render"), NewJob("bake", {"a": 1})])
     created: datetime | None = job.create_time
-    frames: int = job.parameters["frames"]
+    frames: int = (job.parameters or {})["frames"]
     finished: bool = job.is_terminal or job.status is JobStatus.QUEUED or job.status.is_terminal
     pages: Iterator[Page[Job]] = client.list_jobs(statuses=[JobStatus.FAILED]).pages()
     steps: list[Transition] = [*client.list_transitions(job_id, timeout=5, metadata={"a": "b"})]
@@ -42,9 +44,12 @@ def owner(client: Client, job_id: str) -> None:
         change: JobChange = next(changes)
     event: FeedEvent = next(client.watch_jobs(resume_token=""))
     done: list[Job] = client.wait_all([job_id], timeout=60)
+    found: dict[str, Job] = client.get_jobs([job_id], view=JobView.FULL)
+    attempts: list[Attempt] = [*client.list_attempts(job_id)]
     message: job_pb2.Job = job.to_proto()
-    print(jobs, created, frames, finished, pages, steps, change, event, done, message)
+    print(jobs, created, frames, finished, pages, steps, change, event, done, message, found, attempts)
 
+    job.parameters["frames"]  # wrong
     client.create_job(5)  # wrong
     client.create_job("render", [1])  # wrong
     client.create_job("render", label={"a": "b"})  # wrong

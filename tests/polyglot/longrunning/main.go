@@ -29,7 +29,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"jobledger.test/longrunning/jobledgerv1"
+	jobledgerv1 "jobledger.test/longrunning/jobledger/v1"
 )
 
 func main() {

@@ -59,8 +59,8 @@ async def test_a_worker_that_says_it_holds_a_job_of_another_type_learns_nothing_
             assert reason(result) == "JOB_NOT_FOUND"
             for job in (secret, own):
                 await ada.CancelJob(user_id="ada", job_id=job.id, reason="a secret reason")
-            await ada.MarkCompleted(job_id=secret.id)
-            await ada.MarkCompleted(job_id=own.id)
+            await ada.MarkCompleted(job_id=secret.id, attempt=1)
+            await ada.MarkCompleted(job_id=own.id, attempt=1)
             signals = []
             while not (signals and signals[-1].job_id == own.id and ended(signals[-1])):
                 signals += await eve.signals()

@@ -41,19 +41,22 @@ LONGEST_PAUSE = 5.0
 """Seconds of real time; a thread that keeps the interpreter would show here."""
 
 ID = "00000000-0000-7000-8000-000000000000"
-JOB_ID = "00000000-0000-7000-8000-000000000001"
-"""Stands in the requests for the id of a job that there is."""
 
 EMPTY_LISTS = Struct(
     fields={"a": Value(list_value=ListValue(values=[Value(list_value=ListValue())] * 65_000))}
 )
 """The most that 256 KiB can hold."""
 
+JOB_IDS = [f"00000000-0000-7000-8000-{number:012}" for number in range(1, 1001)]
+"""Stand for the ids of jobs, the largest first."""
+
+JOB_ID = JOB_IDS[0]
+
 LABELS = {f"{n:02}{'k' * 61}": "v" * 255 for n in range(32)}
 SMALL_LABELS = {f"k{n}": "v" * 10 for n in range(32)}
 STATUSES = [QUEUED, PROCESSING, COMPLETED, PARTIAL, FAILED]
 TYPES = [f"{n:03}{'t' * 47}" for n in range(100)]
-ASSETS = [asset_pb2.Asset(asset_type="t", url=f"https://e.example/{'x' * 990}")] * 1000
+ASSETS = [asset_pb2.NewAsset(asset_type="t", url=f"https://e.example/{'x' * 990}")] * 1000
 
 
 def empty_entries(message: bytes, field: int, entries: int) -> bytes:
@@ -65,7 +68,7 @@ def empty_entries(message: bytes, field: int, entries: int) -> bytes:
 def requests() -> Mapping[str, list[bytes]]:
     """Return the largest requests of each method, of about a mebibyte where it may be large."""
     error = job_pb2.JobError(reason="R" * 63, message="ü" * 4096, details=EMPTY_LISTS)
-    end = {"job_id": JOB_ID, "result": EMPTY_LISTS, "assets": ASSETS[:700]}
+    end = {"job_id": JOB_ID, "attempt": 1, "result": EMPTY_LISTS, "assets": ASSETS[:700]}
     create = jobs.CreateJobRequest(
         user_id="ü" * 128, job_type="t" * 50, parameters=EMPTY_LISTS, labels=LABELS
     )
@@ -90,12 +93,19 @@ def requests() -> Mapping[str, list[bytes]]:
             ),
         ],
         "JobService/GetJob": [jobs.GetJobRequest(job_id=JOB_ID, user_id="ada")],
+        "JobService/BatchGetJobs": [
+            jobs.BatchGetJobsRequest(user_id="ada", job_ids=JOB_IDS),
+            jobs.BatchGetJobsRequest(user_id="ada", job_ids=JOB_IDS, view="JOB_VIEW_FULL"),
+            jobs.BatchGetJobsRequest(user_id="ada", job_ids=JOB_IDS[:12], view="JOB_VIEW_FULL"),
+            jobs.BatchGetJobsRequest(user_id="ada", job_ids=[""] * 500_000),
+        ],
         "JobService/ListJobs": [
             jobs.ListJobsRequest(
                 user_id="ada", page_size=1000, job_types=TYPES, statuses=STATUSES * 20
             ),
             jobs.ListJobsRequest(user_id="ada", page_size=1000, labels=LABELS),
             jobs.ListJobsRequest(user_id="ada", page_size=1000),
+            jobs.ListJobsRequest(user_id="ada", page_size=1000, view="JOB_VIEW_FULL"),
             jobs.ListJobsRequest(user_id="ada", statuses=STATUSES[:1] * 1_000_000),
         ],
         "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
@@ -106,6 +116,9 @@ def requests() -> Mapping[str, list[bytes]]:
         "JobService/ListTransitions": [
             jobs.ListTransitionsRequest(job_id=JOB_ID, user_id="ada", page_size=1000)
         ],
+        "JobService/ListAttempts": [
+            jobs.ListAttemptsRequest(job_id=JOB_ID, user_id="ada", page_size=1000)
+        ],
         "WorkerService/ClaimJobs": [
             workers.ClaimJobsRequest(worker_id="w", job_types=TYPES, max_jobs=100),
             workers.ClaimJobsRequest(worker_id="w", job_types=["small"], max_jobs=100),
@@ -113,16 +126,18 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "WorkerService/TransitionJob": [
             workers.TransitionJobRequest(target_status=3, **end),
-            workers.TransitionJobRequest(job_id=JOB_ID, target_status=5, error=error),
+            workers.TransitionJobRequest(job_id=JOB_ID, attempt=1, target_status=5, error=error),
         ],
         "WorkerService/UpdateProgress": [
-            workers.UpdateProgressRequest(job_id=JOB_ID, progress_message="ü" * 512)
+            workers.UpdateProgressRequest(job_id=JOB_ID, attempt=1, progress_message="ü" * 512)
         ],
         "WorkerService/MarkCompleted": [
-            workers.MarkCompletedRequest(job_id=JOB_ID, assets=ASSETS),
+            workers.MarkCompletedRequest(job_id=JOB_ID, attempt=1, assets=ASSETS),
             workers.MarkCompletedRequest(**end),
             empty_entries(b"\x0a\x01a", 5, 500_000),
-            workers.MarkCompletedRequest(job_id=JOB_ID, assets=[asset_pb2.Asset()] * 1000),
+            workers.MarkCompletedRequest(
+                job_id=JOB_ID, attempt=1, assets=[asset_pb2.NewAsset()] * 1000
+            ),
         ],
         "WorkerService/MarkPartial": [workers.MarkPartialRequest(**end, error=error)],
         "WorkerService/MarkFailed": [
@@ -131,7 +146,11 @@ def requests() -> Mapping[str, list[bytes]]:
         "WorkerService/ReleaseJob": [workers.ReleaseJobRequest(job_id=ID, attempt=1)],
         "WorkerService/CreateAsset": [
             workers.CreateAssetRequest(
-                job_id=ID, asset_type="t", url=ASSETS[0].url, storage_path="ü" * 1024
+                job_id=ID,
+                attempt=1,
+                asset_type="t",
+                url=ASSETS[0].url,
+                storage_path="ü" * 1024,
             )
         ],
     }
@@ -209,16 +228,23 @@ class Holds:
         return happened
 
 
-async def filled(call: Caller) -> job_pb2.Job:
-    """Make jobs of all sizes, and return one that has ended with many assets."""
+async def filled(call: Caller) -> list[str]:
+    """Make jobs of all sizes, and return their ids: first one that has ended with many assets."""
     small = [jobs.CreateJobRequest(job_type="small")] * 1000
-    await call.BatchCreateJobs(user_id="ada", requests=small)
+    made = list((await call.BatchCreateJobs(user_id="ada", requests=small)).jobs)
     for _ in range(6):
         creations = [jobs.CreateJobRequest(job_type="large", parameters=EMPTY_LISTS)] * 3
-        await call.BatchCreateJobs(user_id="ada", requests=creations)
+        made += (await call.BatchCreateJobs(user_id="ada", requests=creations)).jobs
     ended = await call.running()
-    await call.MarkCompleted(job_id=ended.id, assets=ASSETS)
-    return ended
+    await call.MarkCompleted(job_id=ended.id, attempt=1, assets=ASSETS)
+    return [ended.id, *(job.id for job in reversed(made))]
+
+
+def with_ids(request: bytes, ids: Iterable[str]) -> bytes:
+    """Return the request for these jobs."""
+    for stand_in, job_id in zip(JOB_IDS, ids, strict=False):
+        request = request.replace(stand_in.encode(), job_id.encode())
+    return request
 
 
 SERVICES = [
@@ -234,7 +260,9 @@ METHODS = [
 ]
 """All with one request and one response."""
 
-OF_MANY_JOBS = [method for method in METHODS if "List" in method or "Claim" in method]
+OF_MANY_JOBS = [
+    method for method in METHODS if any(word in method for word in ("List", "Claim", "BatchGet"))
+]
 OF_ONE_JOB = [[method] for method in METHODS if method not in OF_MANY_JOBS]
 
 
@@ -258,10 +286,9 @@ async def test_no_request_blocks_the_event_loop(
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        filling = filled(call) if methods is OF_MANY_JOBS else call.running()
-        job_id = (await filling).id.encode()
+        ids = await filled(call) if methods is OF_MANY_JOBS else [(await call.running()).id]
     for method in methods:
-        made = [request.replace(JOB_ID.encode(), job_id) for request in requests()[method]]
+        made = [with_ids(request, ids) for request in requests()[method]]
         # By another thread: only what the event loop's own computes counts.
         with Holds() as holds:
             codes = await asyncio.to_thread(send, app.address, method, made)

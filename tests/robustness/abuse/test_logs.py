@@ -208,8 +208,7 @@ async def test_late_reports_are_merged_into_one_log_line(tmp_path: Path, databas
     server = ServerProcess(tmp_path, database=database_url)
     begun = time.monotonic()
     async with server, grpc.aio.insecure_channel(server.target) as channel:
-        job = await Caller(channel).running()
-        await Caller(channel).UpdateProgress(job_id=job.id, progress=90)
+        job = await Caller(channel).ended()
         progress = workers.ProgressUpdate(progress=1)
         late = workers.JobUpdate(job_id=job.id, attempt=1, progress=progress)
         stream: Any = WorkerServiceStub(channel).Work()

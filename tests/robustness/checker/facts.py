@@ -4,16 +4,25 @@ import hashlib
 from typing import Any
 
 from jobledger.v1 import job_pb2
-from tests.robustness.checker.history import Message, Snapshot, Step
+from tests.robustness.checker.history import Attempt, Message, Snapshot, Step
 
 _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
+_OUTCOMES = {
+    number: name.removeprefix("ATTEMPT_OUTCOME_")
+    for name, number in job_pb2.AttemptOutcome.items()
+    if number
+}
 
 
 def snapshot(job: Any) -> Snapshot:
-    # A renewal of the lease is no change, so a version does not name the lease's end.
+    # A renewal of the lease is no change, so a version does not name the lease's end. Payloads
+    # come or not, as the caller asked.
     named = job_pb2.Job()
     named.CopyFrom(job)
-    named.ClearField("lease_expire_time")
+    for field in ("lease_expire_time", "parameters", "result"):
+        named.ClearField(field)
+    if named.HasField("error"):
+        named.error.ClearField("details")
     whole = named.SerializeToString(deterministic=True)
     return Snapshot(
         job_id=job.id,
@@ -24,6 +33,35 @@ def snapshot(job: Any) -> Snapshot:
         job_type=job.job_type,
         content=hashlib.blake2b(whole, digest_size=8).digest(),
         message=job.progress_message,
+        progress=job.progress,
+        worker=job.worker_id,
+        held=job.held,
+        reason=job.error.reason,
+        parameters=_mark(job, "parameters"),
+        result=_mark(job, "result"),
+        details=_mark(job.error, "details"),
+    )
+
+
+def _mark(message: Any, payload: str) -> str:
+    """Return the mark in a payload; empty if there is no payload."""
+    if not message.HasField(payload):
+        return ""
+    fields = getattr(message, payload).fields
+    return str(fields["mark"].string_value) if "mark" in fields else "a payload without a mark"
+
+
+def attempt(listed: Any) -> Attempt:
+    seconds = None
+    if listed.HasField("end_time"):
+        seconds = (listed.end_time.ToMicroseconds() - listed.start_time.ToMicroseconds()) / 1e6
+    return Attempt(
+        number=listed.number,
+        worker=listed.worker_id,
+        outcome=_OUTCOMES.get(listed.outcome, ""),
+        seconds=seconds,
+        progress=listed.progress,
+        reason=listed.error.reason,
     )
 
 
@@ -41,7 +79,7 @@ def watch_job_messages(response: Any, at: float) -> list[Message]:
     return [
         Message(
             at=at,
-            job=None if response.heartbeat else snapshot(response.job),
+            job=snapshot(response.job) if response.HasField("job") else None,
             steps=tuple(map(step, response.transitions)),
             heartbeat=response.heartbeat,
         )

@@ -14,7 +14,11 @@ TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job as a caller received it. `content` is a fingerprint of all that a version names."""
+    """A job as a caller received it.
+
+    `content` is a fingerprint of all that a version names, without payloads. `parameters`, `result`
+    and `details` are the marks in the payloads that came along; empty where none came.
+    """
 
     job_id: str
     version: int
@@ -25,6 +29,13 @@ class Snapshot:
     content: bytes = b""
     message: str = ""
     """The progress message."""
+    progress: int = 0
+    worker: str = ""
+    held: bool = False
+    reason: str = ""
+    parameters: str = ""
+    result: str = ""
+    details: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -39,6 +50,21 @@ class Step:
     from_status: str
     to_status: str
     attempt: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt as a caller received it. `outcome` is empty, and it has no `seconds`, if it runs.
+
+    `seconds` is how long it lasted, by the service.
+    """
+
+    number: int
+    worker: str
+    outcome: str = ""
+    seconds: float | None = None
+    progress: int = 0
     reason: str = ""
 
 
@@ -57,8 +83,9 @@ class Operation:
 
     `mark` names it in what it leaves behind: the label of a created job, the result
     of an ended one, the storage path of an asset, the message of a report. `assets` are
-    the storage paths that it asked to link. `changed` says that the answer shows a version that was
-    committed after `sent`, the first time that it was asked for.
+    the storage paths that it asked to link. `attempt` is that of the worker that asked, if it
+    matters, and `attempts` are those that were listed. `changed` says that the answer shows a
+    version that was committed after `sent`, the first time that it was asked for.
     """
 
     rpc: str
@@ -71,6 +98,8 @@ class Operation:
     told: Snapshot | None = None
     version: int = 0
     """The job's version in an answer without the job: a result on a stream of Work."""
+    attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
     changed: bool = False
 
 
@@ -115,6 +144,7 @@ class Stream:
 class Watcher:
     """A watcher, with all its streams. `job_id` is empty for a watch of many jobs.
 
+    `full` says that it asked for payloads.
     `left` says that it did not stay until the end of the run, so that nothing is
     owed to it.
     """
@@ -123,6 +153,7 @@ class Watcher:
     job_id: str = ""
     user_id: str = ""
     job_types: frozenset[str] = frozenset()
+    full: bool = False
     streams: list[Stream] = field(default_factory=list)
     left: bool = False
 
@@ -169,6 +200,7 @@ class Record:
     job: Snapshot
     steps: tuple[Step, ...] = ()
     assets: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     created_by: str = ""
     ended_by: str = ""
     deleted: bool = False

@@ -5,11 +5,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.robustness.checker.asking import SLOW_READER, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
+from tests.robustness.checker.brief_jobs import run_brief_jobs
 from tests.robustness.checker.history import History, Watcher
 from tests.robustness.checker.records import any_active, read_all
 from tests.robustness.checker.stream_workers import StreamWorker
@@ -33,6 +34,7 @@ MANY = (
     *(Watcher(name=f"of {user}", user_id=user) for user in USERS[:2]),
     Watcher(name=f"of type {TYPES[0]}", job_types=frozenset({TYPES[0]})),
     Watcher(name=f"of {USERS[2]}, two types", user_id=USERS[2], job_types=frozenset(TYPES[:2])),
+    Watcher(name="all, in full", full=True),
 )
 
 Work = Coroutine[Any, Any, None]
@@ -42,9 +44,10 @@ Work = Coroutine[Any, Any, None]
 class Size:
     """How many clients there are, and how much they do.
 
-    `rate` is in changes a second; `abandoned` and `deleted` are shares of the jobs, `deaths`
+    `rate` is in changes a second; `abandoned`, `released` and `deleted` are shares of the
+    jobs, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
-    for a signal;
+    for a signal; `brief` are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more.
     """
@@ -55,7 +58,9 @@ class Size:
     stream_workers: int = 6
     job_watchers: int = 30
     abandoned: float = 0.02
+    released: float = 0.03
     deleted: float = 0.25
+    brief: int = 2
     deaths: float = 0.01
     waits: float = 0.3
     patience: float = 30.0
@@ -118,9 +123,16 @@ class Load:
         rate = self._size.rate / CHANGES_PER_JOB / self._size.writers
         names = [f"writer-{number}" for number in range(self._size.writers)]
         board, history = self._board, self.history
+        brief = [f"brief-{number}" for number in range(self._size.brief)]
         return [
-            create_jobs(name, self._connect(name), self.rng(name), board, history, rate)
-            for name in names
+            *(
+                create_jobs(name, self._connect(name), self.rng(name), board, history, rate)
+                for name in names
+            ),
+            *(
+                run_brief_jobs(name, self._connect(name), self.rng(name), board, history)
+                for name in brief
+            ),
         ]
 
     def _workers(self) -> list[Work]:
@@ -134,6 +146,7 @@ class Load:
                 board,
                 history,
                 abandoned=self._size.abandoned,
+                released=self._size.released,
             ).run()
             for name in names
         ]
@@ -167,7 +180,7 @@ class Load:
     def _watchers_of_many(self) -> list[Work]:
         work = []
         for who in MANY:
-            watcher = Watcher(who.name, user_id=who.user_id, job_types=who.job_types)
+            watcher = replace(who, streams=[])
             self.history.watchers.append(watcher)
             slow = "slow" in watcher.name
             connections = self._connect(watcher.name, SLOW_READER if slow else ())

@@ -1,7 +1,8 @@
 """Reads what the service holds."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,8 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas
 from tests.robustness.checker.board import USERS
-from tests.robustness.checker.facts import snapshot, step
-from tests.robustness.checker.history import History, Outcome, Record
+from tests.robustness.checker.facts import attempt, snapshot, step
+from tests.robustness.checker.history import Attempt, History, Operation, Outcome, Record
 
 AT_ONCE = 16
 """Jobs that are read at the same time."""
@@ -50,9 +51,18 @@ async def read_record(replicas: Replicas, job_id: str, user_id: str) -> Record |
         job=snapshot(job),
         steps=tuple(steps),
         assets=tuple(assets),
+        attempts=await list_attempts(replicas, job_id, user_id),
         created_by=job.labels["mark"],
-        ended_by=job.result.fields["mark"].string_value,
+        ended_by=snapshot(job).result,
     )
+
+
+async def list_attempts(
+    replicas: Replicas, job_id: str, user_id: str, page_size: int = 1000
+) -> tuple[Attempt, ...]:
+    request = pb.ListAttemptsRequest(job_id=job_id, user_id=user_id, page_size=page_size)
+    pages = _pages(replicas, "ListAttempts", request)
+    return tuple([attempt(listed) async for page in pages for listed in page.attempts])
 
 
 async def read_all(replicas: Replicas, history: History) -> None:
@@ -60,8 +70,18 @@ async def read_all(replicas: Replicas, history: History) -> None:
     found: dict[str, str] = {}
     for user_id in USERS:
         request = pb.ListJobsRequest(user_id=user_id, page_size=1000)
-        async for page in _pages(replicas, "ListJobs", request):
-            found |= {job.id: user_id for job in page.jobs}
+        sent = time.monotonic()
+        listed = [job async for page in _pages(replicas, "ListJobs", request) for job in page.jobs]
+        _note("ListJobs", listed, sent, history)
+        found |= {job.id: user_id for job in listed}
+        for first in range(0, len(listed), 1000):
+            sent = time.monotonic()
+            ids = [job.id for job in listed[first : first + 1000]]
+            batch = pb.BatchGetJobsRequest(user_id=user_id, job_ids=ids)
+            answer = await replicas.ask("BatchGetJobs", batch)
+            if answer.response is None or answer.response.missing_job_ids:
+                raise Unreadable(f"not all jobs of {user_id} can be read")
+            _note("BatchGetJobs", answer.response.jobs, sent, history)
     for job_id, record in history.records.items():
         if job_id not in found:
             history.records[job_id] = replace(record, deleted=True)
@@ -77,6 +97,13 @@ async def read_all(replicas: Replicas, history: History) -> None:
     async with asyncio.TaskGroup() as reading:
         for job_id, user_id in found.items():
             reading.create_task(read(job_id, user_id))
+
+
+def _note(rpc: str, jobs: Iterable[Any], sent: float, history: History) -> None:
+    now = time.monotonic()
+    history.operations += [
+        Operation(rpc, sent, now, Outcome.ACKNOWLEDGED, job.id, told=snapshot(job)) for job in jobs
+    ]
 
 
 async def any_active(replicas: Replicas) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
@@ -19,6 +18,7 @@ from tests.robustness.checker.asking import Replicas, reason_of
 from tests.robustness.checker.board import TYPES, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Hold, Operation, Outcome
+from tests.robustness.checker.writers import marked
 
 LEASE = Duration(seconds=5)
 SLOTS = 8
@@ -299,7 +299,7 @@ class StreamWorker:
             return await self._update("ReleaseJob", job, "", release=pb.ReleaseUpdate())
         if chance > 0.6:
             mark = next(self._marks)
-            asset = asset_pb2.Asset(asset_type="image/png", storage_path=mark)
+            asset = asset_pb2.NewAsset(asset_type="image/png", storage_path=mark)
             link = pb.AssetUpdate(asset=asset, request_id=mark)
             if not await self._update("CreateAsset", job, mark, (mark,), asset=link):
                 return False
@@ -308,15 +308,15 @@ class StreamWorker:
     async def _finish(self, job: Any, rpc: str) -> bool:
         mark = next(self._marks)
         paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
-        result = Struct()
-        result.update({"mark": mark})
         status = f"JOB_STATUS_{rpc.removeprefix('Mark').upper()}"
         failed = rpc == "MarkFailed"
         finish = pb.FinishUpdate(
             status=status,
-            result=result,
-            assets=[asset_pb2.Asset(asset_type="image/png", storage_path=p) for p in paths],
-            error=job_pb2.JobError(reason="STOPPED", message="stopped") if failed else None,
+            result=marked(mark),
+            assets=[asset_pb2.NewAsset(asset_type="image/png", storage_path=p) for p in paths],
+            error=job_pb2.JobError(reason="STOPPED", message="stopped", details=marked(mark))
+            if failed
+            else None,
         )
         done = await self._update(rpc, job, mark, paths, finish=finish)
         if done:
@@ -349,5 +349,6 @@ class StreamWorker:
                 version=0 if result is None else result.version,
                 # A repetition may find what was done before.
                 changed=result is not None and result.applied and update.tries == 1,
+                attempt=update.message.attempt,
             )
         )

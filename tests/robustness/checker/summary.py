@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from tests.robustness.checker.history import Fault, History, Outcome, Watcher
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.violation import Kind, Promise, Violation
-from tests.robustness.checker.watching_many import unheard_steps
 from tests.robustness.checker.writing import ENDS
 
 LEAST_RATE = 100.0
@@ -19,6 +18,7 @@ SHOWN = 10
 
 WRITES = ENDS | {
     "CreateJob",
+    "StartJob",
     "CancelJob",
     "DeleteJob",
     "ClaimJobs",
@@ -31,7 +31,10 @@ WRITES = ENDS | {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts of a run. `changes` are acknowledged ones while there was load."""
+    """The counts of a run.
+
+    `changes` are acknowledged ones while there was load, `attempts` those that ended, by outcome.
+    """
 
     seconds: float
     changes: int
@@ -42,7 +45,7 @@ class Summary:
     deliveries: int
     streams: int
     resumed: int
-    unheard: int
+    attempts: Counter[str]
     faults: Counter[str]
     refusals: Counter[str]
     recoveries: Mapping[str, Sequence[float | None]]
@@ -73,7 +76,7 @@ def summarize(history: History) -> Summary:
         deliveries=sum(m.job is not None for s in streams for m in s.messages),
         streams=len(streams),
         resumed=sum(s.after is not None or s.after_version > 0 for s in streams),
-        unheard=unheard_steps(history),
+        attempts=Counter(a.outcome for r in history.records.values() for a in r.attempts),
         faults=Counter(fault.kind for fault in history.faults),
         refusals=history.refusals,
         recoveries=_recoveries(history),
@@ -135,7 +138,7 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
         f"jobs        {summary.jobs:,}, {summary.deleted} deleted",
         f"deliveries  {told}, on {summary.streams:,} streams, {summary.resumed} of them resumed",
         f"{counted}, otherwise wrong {kinds['wrong']}",
-        f"{summary.unheard} steps were deleted before a watcher received them",
+        "attempts    " + ", ".join(f"{count} {how}" for how, count in summary.attempts.items()),
         "broken      " + ", ".join(f"{p} {len(found)}" for p, found in violations.items()),
     ]
     for kind, count in sorted(summary.faults.items()):

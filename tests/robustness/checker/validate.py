@@ -1,9 +1,11 @@
 """The judge: a history in, what broke each promise out."""
 
 from tests.robustness.checker import watching_many as many
+from tests.robustness.checker.attempts import check_attempts
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations
 from tests.robustness.checker.timeline import Timeline
+from tests.robustness.checker.views import check_views
 from tests.robustness.checker.violation import Promise, Violation
 from tests.robustness.checker.watching_one import check_streams
 from tests.robustness.checker.writing import check_kept, check_terminal, check_whole
@@ -17,6 +19,8 @@ PROMISES: tuple[Promise, ...] = (
     "terminal",
     "kept",
     "cancelled",
+    "attempts",
+    "views",
 )
 
 
@@ -37,6 +41,8 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_whole(history)
     found += check_terminal(history)
     found += check_cancellations(history)
+    found += check_attempts(history)
+    found += check_views(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Promise = Literal[
-    "ordered", "unique", "reliable", "resumable", "atomic", "terminal", "kept", "cancelled"
+    "ordered",
+    "unique",
+    "reliable",
+    "resumable",
+    "atomic",
+    "terminal",
+    "kept",
+    "cancelled",
+    "attempts",
+    "views",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

@@ -107,6 +107,7 @@ class JobsWatcher:
             request = pb.WatchJobsRequest(
                 user_id=self.watcher.user_id,
                 job_types=sorted(self.watcher.job_types),
+                view="JOB_VIEW_FULL" if self.watcher.full else "JOB_VIEW_UNSPECIFIED",
                 resume_token=self._tokens[place.stream][place.message] if place else "",
             )
             call = self.replicas.method(replica, "WatchJobs")(request)
@@ -141,7 +142,8 @@ async def watch_jobs_one_by_one(
             await asyncio.sleep(0.02)
             continue
         job = board.fresh.popleft()
-        watcher = Watcher(name=f"{name}-{count}", job_id=job.job_id, user_id=job.user_id)
+        full = rng.random() < 0.5
+        watcher = Watcher(f"{name}-{count}", job.job_id, job.user_id, full=full)
         count += 1
         history.watchers.append(watcher)
         await _watch_to_the_end(watcher, job, replicas, rng)
@@ -159,7 +161,12 @@ async def _watch_to_the_end(
         replica = replicas.choose()
         stream = Stream(opened=time.monotonic(), replica=replica, after_version=version)
         watcher.streams.append(stream)
-        request = pb.WatchJobRequest(job_id=job.job_id, user_id=job.user_id, after_version=version)
+        request = pb.WatchJobRequest(
+            job_id=job.job_id,
+            user_id=job.user_id,
+            after_version=version,
+            view="JOB_VIEW_UNSPECIFIED" if watcher.full else "JOB_VIEW_BASIC",
+        )
         call = replicas.method(replica, "WatchJob")(request)
         # Jobs are short: who stays as long as others do would never resume.
         stay = rng.uniform(0.1, 2.0) if rng.random() < 0.5 else 60.0

@@ -73,7 +73,9 @@ def _check_steps_of(
         if job.status != record.job.status:
             what = f"{where} deleted as {job.status}, ended as {record.job.status}"
             yield Violation("terminal", "wrong", what)
-        return  # what had not been sent yet was deleted with the job
+        if job.version != record.job.version + 1:
+            what = f"{where} deleted after version {record.job.version}"
+            yield Violation("kept", "wrong", what)
     for step in steps_between(record, told.before or 0, job.version):
         if step.version in versions:
             continue
@@ -164,15 +166,3 @@ def check_ends(history: History) -> Iterator[Violation]:
             promise = "reliable" if stream.after is None else "resumable"
             what = f"{watcher.name}: stream {number} ended with {stream.end or 'nothing'}"
             yield Violation(promise, "wrong", what)
-
-
-def unheard_steps(history: History) -> int:
-    """Count the transitions that some watcher had not received before the job was deleted."""
-    count = 0
-    for line in all_lines(history):
-        for told in line.told():
-            record = history.records.get(told.job.job_id)
-            if line.last and told.message.deleted and record is not None and told.before:
-                owed = steps_between(record, told.before, told.job.version)
-                count += len(owed) - len(told.message.steps)
-    return count

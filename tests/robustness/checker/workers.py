@@ -3,10 +3,10 @@
 import asyncio
 import itertools
 import random
+import time
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
@@ -14,11 +14,13 @@ from tests.robustness.checker.asking import Answer, Replicas
 from tests.robustness.checker.board import TYPES, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome
+from tests.robustness.checker.records import Unreadable, list_attempts
+from tests.robustness.checker.writers import marked
 
 LEASE = Duration(seconds=5)
 WAIT_SECONDS = 0.3
 
-RELEASED = 0.03
+LISTED = 0.05
 
 
 class JobWorker:
@@ -33,6 +35,7 @@ class JobWorker:
         history: History,
         *,
         abandoned: float,
+        released: float,
     ) -> None:
         self._name = name
         self._replicas = replicas
@@ -40,6 +43,7 @@ class JobWorker:
         self._board = board
         self._history = history
         self._abandoned = abandoned
+        self._released = released
         self._marks = (f"{name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
@@ -62,18 +66,39 @@ class JobWorker:
 
     async def _work(self, job: Any) -> None:
         chance = self._rng.random()
+        if job.attempt > 1 or self._rng.random() < LISTED:
+            await self._list(job)
         for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
             await asyncio.sleep(self._rng.uniform(0.01, 0.08))
             if not await self._report(job, percent):
                 return
         if chance < self._abandoned and not self._board.load.is_set():
             return
-        if chance < self._abandoned + RELEASED:
+        if chance < self._abandoned + self._released:
             await self._release(job)
             return
         if chance > 0.6 and not await self._link(job):
             return
         await self._end(job)
+
+    async def _list(self, job: Any) -> None:
+        sent = time.monotonic()
+        size = self._rng.choice((1, 1000))
+        try:
+            attempts = await list_attempts(self._replicas, job.id, job.user_id, size)
+        except Unreadable:
+            return
+        self._history.operations.append(
+            Operation(
+                rpc="ListAttempts",
+                sent=sent,
+                answered=time.monotonic(),
+                outcome=Outcome.ACKNOWLEDGED,
+                job_id=job.id,
+                attempt=job.attempt,
+                attempts=attempts,
+            )
+        )
 
     async def _report(self, job: Any, percent: int) -> bool:
         mark = next(self._marks)
@@ -93,7 +118,7 @@ class JobWorker:
         told = None if answer.response is None else answer.response.job
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
-        self._record("ReleaseJob", answer, job.id, told=told, changed=changed)
+        self._record("ReleaseJob", answer, job.id, told=told, changed=changed, attempt=job.attempt)
 
     async def _link(self, job: Any) -> bool:
         mark = next(self._marks)
@@ -111,15 +136,15 @@ class JobWorker:
     async def _end(self, job: Any) -> None:
         mark = next(self._marks)
         paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
-        result = Struct()
-        result.update({"mark": mark})
         fields: dict[str, Any] = {
             "job_id": job.id,
             "attempt": job.attempt,
-            "result": result,
-            "assets": [asset_pb2.Asset(asset_type="image/png", storage_path=p) for p in paths],
+            "result": marked(mark),
+            "assets": [asset_pb2.NewAsset(asset_type="image/png", storage_path=p) for p in paths],
         }
-        error = job_pb2.JobError(reason="OUT_OF_PAINT", message="no paint is left")
+        error = job_pb2.JobError(
+            reason="OUT_OF_PAINT", message="no paint is left", details=marked(mark)
+        )
         rpc, request = self._rng.choices(
             [
                 ("MarkCompleted", pb.MarkCompletedRequest(**fields)),
@@ -152,6 +177,7 @@ class JobWorker:
         assets: tuple[str, ...] = (),
         told: Any = None,
         changed: bool = False,
+        attempt: int = 0,
     ) -> None:
         self._history.operations.append(
             Operation(
@@ -164,5 +190,6 @@ class JobWorker:
                 assets=assets,
                 told=None if told is None else snapshot(told),
                 changed=changed and answer.outcome is Outcome.ACKNOWLEDGED,
+                attempt=attempt,
             )
         )

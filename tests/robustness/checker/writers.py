@@ -4,14 +4,16 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board, pause
 from tests.robustness.checker.facts import snapshot
-from tests.robustness.checker.history import History, Operation, Outcome, Snapshot
+from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
 from tests.robustness.checker.records import read_record
 
 MOST_OPEN = 400
@@ -35,18 +37,32 @@ async def create_jobs(
             return
         due += 1 / rate
         mark = f"{name}-{number}"
-        job = await _create(mark, replicas, rng, board, history)
+        job = await create_job(mark, replicas, rng, board, history)
         if job is not None and rng.random() < CANCELLED:
             await asyncio.sleep(rng.uniform(0, 0.3))
-            await _cancel(job, replicas, board, history)
+            await cancel_job(job, replicas, board, history)
 
 
-async def _create(
-    mark: str, replicas: Replicas, rng: random.Random, board: Board, history: History
+def marked(mark: str) -> Struct:
+    """Return a payload with a mark."""
+    payload = Struct()
+    payload.update({"mark": mark})
+    return payload
+
+
+async def create_job(
+    mark: str,
+    replicas: Replicas,
+    rng: random.Random,
+    board: Board,
+    history: History,
+    job_types: Sequence[str] = TYPES,
 ) -> Snapshot | None:
+    """Create a job of one of the types; return it if that was acknowledged."""
     request = pb.CreateJobRequest(
         user_id=rng.choice(USERS),
-        job_type=rng.choice(TYPES),
+        job_type=rng.choice(job_types),
+        parameters=marked(mark),
         labels={"mark": mark},
         request_id=mark,
         max_attempts=3,
@@ -75,7 +91,10 @@ async def _create(
     return told
 
 
-async def _cancel(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
+async def cancel_job(
+    job: Snapshot, replicas: Replicas, board: Board, history: History
+) -> Snapshot | None:
+    """Cancel a job; return it as it is then, if that was acknowledged."""
     request = pb.CancelJobRequest(job_id=job.job_id, user_id=job.user_id, reason="not wanted")
     answer = await replicas.ask("CancelJob", request)
     told = snapshot(answer.response.job) if answer.response is not None else None
@@ -91,6 +110,7 @@ async def _cancel(job: Snapshot, replicas: Replicas, board: Board, history: Hist
     )
     if told is not None and told.terminal:
         board.close(told)
+    return told
 
 
 async def delete_jobs(
@@ -110,6 +130,12 @@ async def _delete(job: Snapshot, replicas: Replicas, history: History) -> None:
     if record is None:
         return
     # What has ended does not change any more, so this is what is deleted.
+    await delete_job(record, replicas, history)
+
+
+async def delete_job(record: Record, replicas: Replicas, history: History) -> None:
+    """Delete a job that has ended, of which the record is known."""
+    job = record.job
     history.records[job.job_id] = record
     request = pb.DeleteJobRequest(job_id=job.job_id, user_id=job.user_id)
     answer = await replicas.ask("DeleteJob", request)

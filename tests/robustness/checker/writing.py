@@ -10,7 +10,7 @@ from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
 
 ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
-GIVEN = frozenset({"ClaimJobs", "Work"})
+GIVEN = frozenset({"ClaimJobs", "StartJob", "Work"})
 EDGES = frozenset(
     {("QUEUED", "PROCESSING"), *(("PROCESSING", end) for end in ("COMPLETED", "PARTIAL", "FAILED"))}
 )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.robustness.checker.history import (
+    Attempt,
     History,
     Message,
     Operation,
@@ -21,7 +22,15 @@ END = {"a": Step(5, "PROCESSING", "COMPLETED"), "b": Step(4, "PROCESSING", "FAIL
 
 def job(job_id: str, version: int, status: str = "PROCESSING") -> Snapshot:
     content = f"{job_id} {version} {status}".encode()
-    return Snapshot(job_id, version, status, attempt=min(1, version - 1), content=content)
+    return Snapshot(
+        job_id,
+        version,
+        status,
+        attempt=min(1, version - 1),
+        content=content,
+        worker="w" if version > 1 else "",
+        held=status == "PROCESSING",
+    )
 
 
 A1, A2, A3, A4, A5 = (
@@ -32,6 +41,22 @@ A1, A2, A3, A4, A5 = (
     job("a", 5, "COMPLETED"),
 )
 B1, B2, B3, B4 = job("b", 1, "QUEUED"), job("b", 2), job("b", 3), job("b", 4, "FAILED")
+FULL = {
+    "a": replace(A5, parameters="create a", result="end a"),
+    "b": replace(B4, parameters="create b", result="end b", details="end b"),
+}
+"""The jobs as they are read in full when all is over."""
+
+MADE = {
+    "a": (Attempt(1, "w", "COMPLETED", 5.5, progress=100),),
+    "b": (Attempt(1, "w", "FAILED", 4.5, reason="BROKEN"),),
+}
+"""Their attempts."""
+
+
+def given(shown: Snapshot, mark: str) -> Snapshot:
+    """Return a job as its worker received it."""
+    return replace(shown, parameters=mark)
 
 
 def done(rpc: str, sent: float, shown: Snapshot, **fields: object) -> Operation:
@@ -53,13 +78,13 @@ def done(rpc: str, sent: float, shown: Snapshot, **fields: object) -> Operation:
 def story() -> History:
     """Two jobs, one after the other step by step; `a` completes with an asset, `b` is deleted.
 
-    Three watch: `all` resumes once, `other` never, and `one` watches `a` and resumes once.
+    Three watch: `all` resumes once, `other` never, and `one` watches `a` in full and resumes once.
     """
     operations = [
         done("CreateJob", 1, A1, mark="create a"),
         done("CreateJob", 2, B1, mark="create b"),
-        done("ClaimJobs", 3, A2),
-        done("ClaimJobs", 4, B2),
+        done("ClaimJobs", 3, given(A2, "create a")),
+        done("ClaimJobs", 4, given(B2, "create b")),
         done("UpdateProgress", 5, A3),
         done("UpdateProgress", 6, B3),
         done("CreateAsset", 7, A4, mark="x", assets=("x",), told=None, changed=False),
@@ -71,8 +96,23 @@ def story() -> History:
         operations=operations,
         watchers=[_all(), _other(), _one()],
         records={
-            "a": Record(A5, (START["a"], END["a"]), ("x", "y", "z"), "create a", "end a"),
-            "b": Record(B4, (START["b"], END["b"]), (), "create b", "end b", deleted=True),
+            "a": Record(
+                FULL["a"],
+                (START["a"], END["a"]),
+                ("x", "y", "z"),
+                MADE["a"],
+                "create a",
+                "end a",
+            ),
+            "b": Record(
+                FULL["b"],
+                (START["b"], END["b"]),
+                (),
+                MADE["b"],
+                "create b",
+                "end b",
+                deleted=True,
+            ),
         },
         load_began=0.0,
         load_ended=11.0,
@@ -115,16 +155,17 @@ def _other() -> Watcher:
 
 
 def _one() -> Watcher:
-    first = Stream(2.1, messages=[Message(2.2, A1), Message(3.7, A2, (START["a"],))], end="left")
+    begin = given(A1, "create a")
+    first = Stream(2.1, messages=[Message(2.2, begin), Message(3.7, A2, (START["a"],))], end="left")
     second = Stream(
         4.1,
         after_version=2,
         messages=[
-            Message(4.2, A2),
+            Message(4.2, given(A2, "create a")),
             Message(5.1, heartbeat=True),
             Message(5.7, A3),
-            Message(9.7, A5, (END["a"],)),
+            Message(9.7, replace(A5, result="end a"), (END["a"],)),
         ],
         end="OK",
     )
-    return Watcher("one", job_id="a", streams=[first, second])
+    return Watcher("one", job_id="a", full=True, streams=[first, second])

@@ -5,10 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from tests.robustness.checker.history import Fault, History, Hold, Outcome, Record, Snapshot, Step
+from tests.robustness.checker.history import (
+    Attempt,
+    Fault,
+    History,
+    Hold,
+    Outcome,
+    Record,
+    Snapshot,
+    Step,
+)
 from tests.robustness.checker.holding import DELIVERY_SECONDS
 from tests.robustness.checker.validate import judge
-from tests.unit.checker.histories import done
+from tests.unit.checker.histories import done, given
 
 START, END = Step(2, "QUEUED", "PROCESSING"), Step(6, "PROCESSING", "FAILED")
 
@@ -16,12 +25,23 @@ START, END = Step(2, "QUEUED", "PROCESSING"), Step(6, "PROCESSING", "FAILED")
 def job(version: int, status: str = "PROCESSING", message: str = "") -> Snapshot:
     content = f"{version} {status} {message}".encode()
     return Snapshot(
-        "a", version, status, attempt=min(1, version - 1), content=content, message=message
+        "a",
+        version,
+        status,
+        attempt=min(1, version - 1),
+        content=content,
+        message=message,
+        worker="w",
+        held=status == "PROCESSING",
     )
 
 
 A1, A2, A3, A4 = job(1, "QUEUED"), job(2), job(3, message="m1"), job(4, message="m2")
 A5, A6 = job(5, message="m2"), job(6, "FAILED", message="m2")
+
+
+FULL = replace(A6, parameters="create a", result="end a")
+MADE = (Attempt(1, "w", "FAILED", 4.0, reason="STOPPED"),)
 
 
 def story() -> History:
@@ -30,7 +50,7 @@ def story() -> History:
     return History(
         operations=[
             done("CreateJob", 1, A1, mark="create a"),
-            done("Work", 2, A2),
+            done("Work", 2, given(A2, "create a")),
             done("UpdateProgress", 3, A3, mark="m1", version=3, **unseen),
             done("UpdateProgress", 4, A4, mark="m2", version=4, **unseen),
             done("CancelJob", 5, A5, changed=False),
@@ -39,7 +59,7 @@ def story() -> History:
             done("GetJob", 4.6, A4, changed=False),
         ],
         holds=[Hold("w", "a", 1, began=2.5, asked=5.6, ended=6.5)],
-        records={"a": Record(A6, (START, END), (), "create a", "end a")},
+        records={"a": Record(FULL, (START, END), (), MADE, "create a", "end a")},
         load_ended=7.0,
     )
 
@@ -72,7 +92,7 @@ def fault(**fields: object) -> Spoil:
 SPOILT: dict[str, tuple[str, list[Spoil]]] = {
     "a job on two streams": (
         "atomic: given to 2 workers",
-        [lambda history: history.operations.append(done("Work", 2, A2))],
+        [lambda history: history.operations.append(done("Work", 2, given(A2, "create a")))],
     ),
     "an update that is not there": ("kept: has only 6", [operation(3, version=7)]),
     "an update that is another": (

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.robustness.checker.history import (
+    Attempt,
     Fault,
     History,
     Message,
@@ -17,7 +18,23 @@ from tests.robustness.checker.history import (
 )
 from tests.robustness.checker.summary import summarize
 from tests.robustness.checker.validate import judge
-from tests.unit.checker.histories import A1, A2, A3, A4, B3, END, START, done, job, story
+from tests.unit.checker.histories import (
+    A1,
+    A2,
+    A3,
+    A4,
+    A5,
+    B3,
+    B4,
+    END,
+    FULL,
+    MADE,
+    START,
+    done,
+    given,
+    job,
+    story,
+)
 
 Spoil = Callable[[History], object]
 
@@ -75,17 +92,36 @@ def also(done: Operation) -> Spoil:
 def again(history: History) -> None:
     twin = replace(job("c", 1), status="FAILED")
     steps = (Step(1, "QUEUED", "PROCESSING"), Step(1, "PROCESSING", "FAILED"))
-    history.records["c"] = Record(twin, steps, created_by="create a")
+    attempts = (Attempt(1, "w", "FAILED", 0.0),)
+    history.records["c"] = Record(twin, steps, attempts=attempts, created_by="create a")
 
 
 def again_after_its_deletion(history: History) -> None:
     """`b` is deleted at 10, and its creation is repeated by a call that was late."""
     steps = (START["b"], END["b"])
-    late = replace(job("c", 4, "FAILED"), attempt=1)
-    history.records["c"] = Record(late, steps, created_by="create b")
+    late = job("c", 4, "FAILED")
+    full = replace(late, parameters="create b", result="late")
+    history.records["c"] = Record(
+        full, steps, attempts=MADE["b"], created_by="create b", ended_by="late"
+    )
     messages = [Message(12.0, job("c", 1, "QUEUED")), Message(12.1, late, steps)]
     for watcher, stream in ((ALL, 1), (OTHER, 0)):
         history.watchers[watcher].streams[stream].messages += messages
+
+
+def unstarted(history: History) -> None:
+    """`c` is cancelled before it starts."""
+    steps = (
+        replace(START["b"], attempt=0),
+        Step(3, "PROCESSING", "FAILED", attempt=0, reason="CANCELLED"),
+    )
+    created = replace(job("c", 1, "QUEUED"), content=b"")
+    end = replace(created, version=3, status="FAILED")
+    record = Record(replace(end, parameters="create c"), steps, created_by="create c")
+    history.records["c"] = record
+    for watcher, stream in ((ALL, 1), (OTHER, 0)):
+        told = [Message(12.0, created), Message(12.1, end, steps)]
+        history.watchers[watcher].streams[stream].messages += told
 
 
 def both(*spoils: Spoil) -> Spoil:
@@ -94,6 +130,45 @@ def both(*spoils: Spoil) -> Spoil:
             one(history)
 
     return spoil
+
+
+MADE_A = MADE["a"][0]
+
+
+def attempts_of_a(*attempts: Attempt) -> Spoil:
+    return record("a", attempts=attempts)
+
+
+def second_attempt(history: History) -> None:
+    """`a` loses its lease, and the end is made by its second attempt."""
+    a = history.records["a"]
+    history.records["a"] = replace(
+        a,
+        job=replace(a.job, attempt=2),
+        attempts=(Attempt(1, "w", "LEASE_EXPIRED", 5.0), replace(MADE_A, number=2)),
+    )
+
+
+def earlier_attempt(**fields: object) -> Spoil:
+    def spoil(history: History) -> None:
+        a = history.records["a"]
+        first, second = a.attempts
+        history.records["a"] = replace(a, attempts=(replace(first, **fields), second))
+
+    return spoil
+
+
+def released(outcome: Outcome = Outcome.ACKNOWLEDGED) -> Spoil:
+    """Add a release of the first attempt of `a`."""
+    waits = replace(job("a", 3), held=False, worker="")
+    release = done("ReleaseJob", 4.6, waits, changed=False, outcome=outcome, attempt=1)
+    return both(also(release), earlier_attempt(outcome="RELEASED", seconds=1.0))
+
+
+def listed(holds: int, *attempts: Attempt) -> Operation:
+    """List the attempts of `a` by a worker that holds it."""
+    told = {"told": None, "changed": False}
+    return done("ListAttempts", 5, A3, attempt=holds, attempts=attempts, **told)
 
 
 ALL, OTHER, ONE = 0, 1, 2
@@ -151,6 +226,15 @@ SPOILT = {
         change(OTHER, 0, 5, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
     ),
     "a job that never was": ("kept", insert(OTHER, 0, 4, Message(3.7, job("z", 1)))),
+    "the end of a deleted job is not sent": ("reliable", forget(ALL, 1, 4)),
+    "the end of a deleted job is not sent on resuming": (
+        "resumable",
+        lambda h: messages(h, ALL, 1).__delitem__(slice(0, 5)),
+    ),
+    "a deletion as the version that it deletes": (
+        "kept: deleted after version 4",
+        change(OTHER, 0, 10, job=B4),
+    ),
     "a deletion that never was": ("kept: a deletion that never was", record("b", deleted=False)),
     # of one job
     "a step of one job is left out": ("reliable", change(ONE, 0, 1, steps=())),
@@ -209,7 +293,7 @@ SPOILT = {
             lambda history: history.operations.pop(1),
         ),
     ),
-    "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, A2))),
+    "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, given(A2, "create a")))),
     "a finish with half of its assets": ("atomic", record("a", assets=("x", "y"))),
     "assets without their finish": (
         "atomic",
@@ -242,6 +326,90 @@ SPOILT = {
         "terminal",
         record("a", job=A4, steps=(START["a"],), ended_by=""),
     ),
+    # of payloads
+    "parameters do not come first": ("views", change(ONE, 0, 0, job=A1)),
+    "parameters do not come first on resuming": ("views", change(ONE, 1, 0, job=A2)),
+    "parameters come again": ("views", change(ONE, 1, 2, job=given(A3, "create a"))),
+    "parameters come with the end": (
+        "views",
+        change(ONE, 1, 3, job=replace(FULL["a"], parameters="create a")),
+    ),
+    "other parameters": ("views", change(ONE, 0, 0, job=given(A1, "other"))),
+    "the result does not come last": ("views", change(ONE, 1, 3, job=A5)),
+    "parameters that were not asked for": ("views", change(ALL, 1, 0, job=given(A3, "create a"))),
+    "a result that was not asked for": (
+        "views",
+        change(ALL, 1, 5, job=replace(A5, result="end a")),
+    ),
+    "an answer to a write with parameters": ("views", operation(4, told=given(A3, "create a"))),
+    "a claim without parameters": ("views", operation(2, told=A2)),
+    "a watch of many in full without payloads": (
+        "views",
+        lambda h: setattr(h.watchers[OTHER], "full", True),
+    ),
+    # of attempts
+    "an attempt is not listed": ("attempts: made 1 attempts, and []", record("a", attempts=())),
+    "an attempt too many": ("attempts: [1, 2]", attempts_of_a(MADE_A, replace(MADE_A, number=2))),
+    "an attempt of another worker": (
+        "attempts: was given to w",
+        attempts_of_a(replace(MADE_A, worker="v")),
+    ),
+    "an attempt with less progress than was seen": (
+        "attempts: had reached 70",
+        both(
+            operation(4, told=replace(A3, progress=70)),
+            attempts_of_a(replace(MADE_A, progress=60)),
+        ),
+    ),
+    "an attempt that finished its job in another way": (
+        "attempts: did not end in this way",
+        attempts_of_a(replace(MADE_A, outcome="FAILED")),
+    ),
+    "an attempt that goes on when all is over": (
+        "attempts: did not end in this way",
+        attempts_of_a(Attempt(1, "w")),
+    ),
+    "an attempt that nobody released": (
+        "attempts: was not released",
+        both(second_attempt, earlier_attempt(outcome="RELEASED", seconds=1.0)),
+    ),
+    "an attempt whose release was refused": (
+        "attempts: was not released",
+        both(second_attempt, released(outcome=Outcome.REFUSED)),
+    ),
+    "an attempt that was released and is said to have lost its lease": (
+        "attempts: is shorter than its lease",
+        both(second_attempt, released(), earlier_attempt(outcome="LEASE_EXPIRED", seconds=1.0)),
+    ),
+    "an earlier attempt that ended the job": (
+        "attempts: did not end in this way",
+        both(second_attempt, earlier_attempt(outcome="FAILED")),
+    ),
+    "an attempt is not listed while it runs": ("attempts: in attempt 1", also(listed(1))),
+    "attempts are listed without the first": (
+        "attempts: in attempt 1",
+        also(listed(1, Attempt(2, "w"))),
+    ),
+    "an attempt changes after its end": (
+        "attempts: and one became",
+        also(listed(1, replace(MADE_A, seconds=2.0))),
+    ),
+    "a job that ended without a start begins with an attempt": (
+        "attempts: began with attempt 0",
+        record("a", steps=(replace(START["a"], attempt=0), END["a"])),
+    ),
+    "a job that is held after its end": (
+        "attempts: and held",
+        change(OTHER, 0, 9, job=replace(A5, held=True)),
+    ),
+    "a claimed job that nobody holds": (
+        "attempts: held is False",
+        operation(2, told=replace(given(A2, "create a"), held=False)),
+    ),
+    "a released job that is held": (
+        "attempts: after ReleaseJob",
+        also(done("ReleaseJob", 5, A3, attempt=1)),
+    ),
     "a change after the terminal state": (
         "terminal",
         insert(OTHER, 0, 11, Message(9.7, job("a", 6))),
@@ -264,7 +432,9 @@ ALLOWED = {
     "a step is sent with a later version": both(
         forget(OTHER, 0, 3), change(OTHER, 0, 4, steps=(START["a"],))
     ),
-    "a terminal state that was deleted before it was sent": forget(ALL, 1, 4),
+    "a terminal state that is sent with the deletion": both(
+        forget(ALL, 1, 4), change(ALL, 1, 5, steps=(END["b"],))
+    ),
     "a finish of unknown outcome was applied": operation(8, **UNKNOWN),
     "a finish of unknown outcome was not applied": both(
         operation(7, **UNKNOWN), record("b", ended_by="")
@@ -273,6 +443,17 @@ ALLOWED = {
         operation(6, outcome=Outcome.UNKNOWN), record("a", assets=("y", "z"))
     ),
     "a creation is repeated after the deletion of its job": again_after_its_deletion,
+    "a lease that expired": second_attempt,
+    "an attempt that was released": both(second_attempt, released()),
+    "a release of unknown outcome": both(second_attempt, released(outcome=Outcome.UNKNOWN)),
+    "attempts are listed while one runs": also(listed(1, Attempt(1, "w", progress=20))),
+    "a job that ended without a start": unstarted,
+    "a job is deleted before its payloads are read": both(
+        change(ONE, 1, 3, job=A5),
+        record("a", deleted=True),
+        insert(ALL, 1, 7, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+        insert(OTHER, 0, 12, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+    ),
     "a job of one watcher is deleted": both(
         forget(ONE, 1, 3),
         end(ONE, 1, "NOT_FOUND"),
@@ -312,13 +493,11 @@ def replace_stream(stream, **fields):
     return replace(stream, messages=list(stream.messages), **fields)
 
 
-def test_a_summary_counts_undelivered_changes_and_voids_a_run_without_load() -> None:
+def test_a_summary_counts_what_was_done_and_voids_a_run_without_load() -> None:
     history = story()
-    assert summarize(history).unheard == 0
-    messages(history, ALL, 1).pop(4)
     summary = summarize(history)
-    assert summary.unheard == 1
     assert (summary.changes, summary.void) == (10, True)
+    assert summary.attempts == {"COMPLETED": 1, "FAILED": 1}
     history.load_ended = 10.6
     history.load_began = 10.55
     assert not summarize(history).void

@@ -9,9 +9,16 @@ from jobledger import (
     ResumeTokenExpired,
     Unavailable,
 )
-from jobledger.core.feed_watch import FeedWatch
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch
 from jobledger.core.reconnecting import Pause, Why
-from jobledger.v1.job_pb2 import Job
+from jobledger.v1.job_pb2 import (
+    JOB_STATUS_COMPLETED,
+    JOB_STATUS_PROCESSING,
+    JOB_VIEW_BASIC,
+    JOB_VIEW_FULL,
+    Job,
+    JobTransition,
+)
 from jobledger.v1.job_service_pb2 import JobChange, WatchJobsRequest, WatchJobsResponse
 
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
@@ -179,3 +186,89 @@ def test_pauses_restart_after_a_change_but_not_after_synced(make, heard):
     assert watch.broken(LOST).seconds == 0.8
     watch.accept(heard)
     assert watch.broken(LOST).seconds == 0.1
+
+
+# --- payloads -------------------------------------------------------------------------------------
+
+
+STEP = [JobTransition(to_status=JOB_STATUS_PROCESSING)]
+
+
+@pytest.mark.parametrize(
+    ("before", "message", "has_payloads"),
+    [
+        ([], job("1", 5), True),
+        ([synced("1")], job("2", 5), False),
+        ([synced("1")], job("2", 1), True),
+        ([synced("1")], job("2", 5, transitions=STEP), True),
+        ([synced("1")], job("2", 5, transitions=STEP, deleted=True), False),
+        ([synced("1"), EXPIRED], job("2", 5), True),
+    ],
+)
+def test_an_event_says_whether_its_job_has_its_payloads(make, before, message, has_payloads):
+    for view in (JOB_VIEW_FULL, JOB_VIEW_BASIC):
+        watch = make(view=view)
+        for each in before:
+            watch.broken(each) if each is EXPIRED else watch.accept(each)
+        (event,) = watch.accept(message)
+        is_full = has_payloads and view == JOB_VIEW_FULL
+        assert event.job.parameters == ({} if is_full else None)
+
+
+def test_a_watch_that_is_resumed_by_a_token_begins_with_changes_and_no_listing(make):
+    (event,) = make(view=JOB_VIEW_FULL, resume_token="mine").accept(job("1", 5))
+    assert event.job.parameters is None
+
+
+# --- waiting for jobs -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting():
+    request = WatchJobsRequest(user_id="ada", job_ids=["a", "b", "c"])
+    return CompletionWatch(request, uniform=lambda low, high: high)
+
+
+def states(token, *, synced=False, **jobs):
+    statuses = {"active": JOB_STATUS_PROCESSING, "terminal": JOB_STATUS_COMPLETED, "deleted": 0}
+    changes = [
+        JobChange(job=Job(id=job_id, status=statuses[state]), deleted=state == "deleted")
+        for job_id, state in jobs.items()
+    ]
+    return WatchJobsResponse(changes=changes, synced=synced, resume_token=token)
+
+
+def finished(watch, *messages):
+    return [job_id for message in messages for ids in watch.accept(message) for job_id in ids]
+
+
+def test_jobs_that_are_not_in_the_listing_may_have_finished_before(waiting):
+    assert finished(waiting, states("1", a="active")) == []
+    assert finished(waiting, synced("2")) == ["b", "c"]
+    assert finished(waiting, states("3", a="terminal")) == ["a"]
+
+
+def test_a_job_that_finished_or_was_deleted_is_read(waiting):
+    assert finished(waiting, states("1", a="active", b="terminal", c="deleted")) == ["b", "c"]
+
+
+def test_what_a_resumed_stream_omits_has_not_finished(waiting):
+    finished(waiting, states("1", a="active", b="active"))
+    waiting.broken(LOST)
+    assert waiting.request().resume_token == "1"
+    assert finished(waiting, states("2", c="active"), synced("3")) == []
+    waiting.broken(LOST)
+    assert finished(waiting, synced("4")) == []
+
+
+@pytest.mark.parametrize("listed", [[], [synced("2")], [synced("2"), states("3", a="active")]])
+def test_a_job_that_finished_in_a_gap_is_read_after_the_next_listing(waiting, listed):
+    """A listing has no terminal jobs: what finished in a gap would be waited for indefinitely."""
+    finished(waiting, states("1", a="active", b="active", c="active"), *listed)
+    assert waiting.broken(EXPIRED).why is Why.GAP
+    assert finished(waiting, states("9", b="active"), synced("10")) == ["a", "c"]
+
+
+def test_each_message_is_an_occasion_to_read_again_what_could_not_be_read(waiting):
+    for message in (synced("1"), heartbeat("2"), states("3", a="active")):
+        assert len(waiting.accept(message)) == 1

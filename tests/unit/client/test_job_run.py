@@ -45,7 +45,6 @@ def stop(run, why):
             run.lose(Stop[why], "scripted")
 
 
-CANCELLED = Failed("not needed", "CANCELLED")
 DISK_FULL = Failed("disk full", "VALUE_ERROR")
 KEPT = Completed({"half": True})
 
@@ -68,7 +67,7 @@ async def outcome_of(function, *reasons, clean_up=10.0, **options):
 @pytest.mark.parametrize(
     ("function", "why", "outcome"),
     [
-        (hang, "CANCELLED", CANCELLED),
+        (hang, "CANCELLED", Release()),
         (hang, "SHUTDOWN", Release()),
         (hang, "EXPIRED", Release()),
         (hang, "LOST", None),
@@ -99,8 +98,23 @@ async def test_a_timeout_after_the_handler_has_returned_changes_nothing():
     assert await outcome_of(finish, timeout=0) == Completed()
 
 
-async def test_a_cancellation_takes_precedence_over_a_shutdown():
-    assert await outcome_of(hang, "SHUTDOWN", "CANCELLED") == CANCELLED
+@pytest.mark.parametrize("why", ["CANCELLED", "SHUTDOWN"])
+async def test_what_a_stopped_handler_raises_while_it_cleans_up_is_no_failure(why):
+    async def cleans_up(job):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("nothing to clean up")
+
+    assert await outcome_of(cleans_up, why) == Release()
+
+
+async def test_a_handler_that_returns_no_outcome_after_a_cancellation_has_not_completed_the_job():
+    async def obeys(job):
+        while not job.cancel_requested:
+            await asyncio.sleep(0)
+
+    assert await outcome_of(obeys, "CANCELLED", on_cancel="flag") == Release()
 
 
 async def test_an_expired_job_that_the_service_gives_to_another_worker_is_not_released():

@@ -179,17 +179,11 @@ async def test_a_lease_is_renewed_where_nothing_is_reported():
     assert set(stream.reports) == {0}
 
 
-async def test_a_late_report_renews_no_lease(clock):
-    stream = Stream(UpdateResult(applied=False))
-    sent = Sent(stream, clock)
-    before = sent.lease.deadline
-    clock.now += 10
-    async with sent.renewing() as updates:
-        await updates.ask()
-        assert sent.lease.deadline == before
-        clock.now += 1
-        await updates.ask()
-        assert sent.lease.deadline > before
+async def test_a_report_on_a_terminal_job_loses_it(clock):
+    sent = Sent(Stream(UpdateResult(applied=False)), clock)
+    sent.updates.report(1, None)
+    await sent.updates.renew_lease()
+    assert sent.lost == [Stop.LOST]
 
 
 async def test_a_job_whose_lease_is_not_renewed_in_time_has_expired():
@@ -234,13 +228,14 @@ async def test_an_asset_that_comes_too_late_loses_the_job_and_stops_the_handler(
 # --- the outcome -----------------------------------------------------------------------------
 
 
-async def test_the_last_report_is_sent_with_the_outcome_if_it_was_not_before(clock):
+@pytest.mark.parametrize(("outcome", "kind"), [(Completed(), "finish"), (Release(), "release")])
+async def test_the_last_report_is_sent_with_the_outcome_if_it_was_not_before(clock, outcome, kind):
     sent = Sent(Stream(), clock)
     sent.updates.report(75, "encoded")
-    await sent.updates.send_outcome(Completed())
-    ((report, finish),) = sent.stream.messages
+    await sent.updates.send_outcome(outcome)
+    ((report, end),) = sent.stream.messages
     assert (report.progress.progress, report.progress.progress_message) == (75, "encoded")
-    assert finish.finish.status == COMPLETED
+    assert end.WhichOneof("update") == kind
 
 
 @pytest.mark.parametrize("outcome", [Completed(), Release()])

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from jobledger import Asset, Job, JobError, JobStatus, Transition
+from jobledger import Asset, Attempt, AttemptOutcome, Job, JobError, JobStatus, JobView, Transition
 from jobledger.v1 import asset_pb2, job_pb2
 
 MESSAGE = ParseDict(
@@ -27,6 +27,7 @@ MESSAGE = ParseDict(
         "attempt": 2,
         "max_attempts": 3,
         "worker_id": "w",
+        "held": True,
         "create_time": "2026-11-26T12:00:00.000001Z",
         "complete_time": "2026-11-26T12:00:01Z",
         "cancel_reason": "no",
@@ -61,11 +62,22 @@ def test_unset_fields_are_none_or_empty():
     assert (job.parameters, job.labels) == ({}, {})
 
 
+def test_only_a_job_in_the_view_basic_has_no_parameters_at_all():
+    empty = job_pb2.Job(id="j")
+    assert Job.from_proto(empty, JobView.FULL).parameters == {}
+    assert Job.from_proto(empty, JobView.BASIC).parameters is None
+    assert (
+        Job(id="j", job_type="t").to_proto()
+        == Job(id="j", job_type="t", parameters=None).to_proto()
+    )
+
+
 def test_every_field_of_the_contract_is_there():
     for message, kind in (
         (job_pb2.Job, Job),
         (job_pb2.JobError, JobError),
         (job_pb2.JobTransition, Transition),
+        (job_pb2.Attempt, Attempt),
         (asset_pb2.Asset, Asset),
     ):
         names = {field.name for field in dataclasses.fields(kind)}
@@ -105,6 +117,52 @@ def test_an_asset_and_a_transition_go_to_their_messages_and_back():
         job_pb2.JobTransition(),
     )
     assert Transition.from_proto(step).to_proto() == step
+
+
+def test_an_asset_to_link_has_what_a_worker_gives():
+    asset = Asset("image/png", url="https://example.com/a.png", file_size=7, id="a", job_id="j")
+    assert asset.to_new_proto() == asset_pb2.NewAsset(
+        asset_type="image/png", url="https://example.com/a.png", file_size=7
+    )
+
+
+def test_an_attempt_that_runs_has_neither_an_end_nor_an_outcome():
+    start = {"number": 2, "worker_id": "w", "start_time": "2026-11-26T12:00:00Z", "progress": 40}
+    attempt = Attempt.from_proto(ParseDict(start, job_pb2.Attempt()))
+    assert attempt == Attempt(
+        number=2,
+        worker_id="w",
+        start_time=datetime(2026, 11, 26, 12, tzinfo=UTC),
+        end_time=None,
+        outcome=None,
+        error=None,
+        progress=40,
+    )
+    end = {
+        "end_time": "2026-11-26T12:00:01Z",
+        "outcome": "ATTEMPT_OUTCOME_STALLED",
+        "error": {"reason": "STALLED", "message": "no news"},
+    }
+    ended = Attempt.from_proto(ParseDict({**start, **end}, job_pb2.Attempt()))
+    assert ended.end_time == datetime(2026, 11, 26, 12, 0, 1, tzinfo=UTC)
+    assert ended.outcome is AttemptOutcome.STALLED
+    assert ended.error == JobError("no news", reason="STALLED")
+
+
+def test_every_outcome_of_the_contract_has_its_name():
+    for name, number in job_pb2.AttemptOutcome.items():
+        outcome = AttemptOutcome.from_proto(number)
+        assert outcome == (name.removeprefix("ATTEMPT_OUTCOME_") if number else None)
+    assert AttemptOutcome.from_proto(99) is AttemptOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("status", "held", "waits"),
+    [("PROCESSING", False, True), ("PROCESSING", True, False), ("QUEUED", False, False)],
+)
+def test_a_job_waits_if_it_was_started_and_nobody_holds_it(status, held, waits):
+    job = Job(id="j", job_type="t", status=JobStatus(status), held=held)
+    assert job.is_waiting is waits
 
 
 def test_jobs_are_equal_by_id_and_version(job):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jobledger import Asset
 from jobledger.worker.outcomes import (
+    SERVICE_REASONS,
     Completed,
     Failed,
     Partial,
@@ -17,6 +18,7 @@ from jobledger.worker.outcomes import (
     reason_of,
     summary,
 )
+from jobledger_server.domain import leases
 
 REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
@@ -35,6 +37,8 @@ REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
         ("E2", "E2"),
         ("_", "ERROR"),
         ("A" * 80, "A" * 63),
+        ("Cancelled", "CANCELLED_ERROR"),
+        ("LeaseExpired", "LEASE_EXPIRED_ERROR"),
     ],
 )
 def test_a_class_is_spelled_as_a_reason(name, reason):
@@ -103,6 +107,8 @@ def test_only_failed_and_partial_with_a_message_have_an_error():
         (lambda: Partial({}, 5), "message: "),
         (lambda: Failed(ValueError("no")), "message: ValueError('no')"),
         (lambda: Failed("no", None), "reason: "),
+        (lambda: Failed("no", "CANCELLED"), "reason: only the service gives CANCELLED"),
+        (lambda: Partial({}, "no", "STALLED"), "reason: only the service gives STALLED"),
         (lambda: Failed("no", details=[1]), "details: "),
         (lambda: Failed("no", result=7), "result: "),
         (lambda: Completed(assets=7), ""),
@@ -115,6 +121,10 @@ def test_a_wrong_argument_of_an_outcome_is_refused_when_it_is_made(make, words):
     with pytest.raises((TypeError, ValueError)) as caught:
         make()
     assert str(caught.value).startswith(words)
+
+
+def test_the_reasons_that_only_the_service_gives_are_those_that_it_refuses():
+    assert SERVICE_REASONS == leases.SERVICE_REASONS
 
 
 def test_assets_can_be_any_iterable_and_are_kept_as_a_tuple():

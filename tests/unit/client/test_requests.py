@@ -5,6 +5,7 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import grpc
 import grpc_testing
@@ -13,10 +14,17 @@ from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from jobledger import Asset, Client, JobError, JobStatus, NewJob
+from jobledger import Asset, Client, JobError, JobStatus, JobView, MessageTooLarge, NewJob
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger.v1.job_pb2 import JOB_STATUS_FAILED, JOB_STATUS_PARTIAL, JOB_STATUS_PROCESSING
+from jobledger.v1.job_pb2 import (
+    JOB_STATUS_FAILED,
+    JOB_STATUS_PARTIAL,
+    JOB_STATUS_PROCESSING,
+    JOB_VIEW_BASIC,
+    JOB_VIEW_FULL,
+)
+from tests.support.fault_server import rich
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -58,7 +66,7 @@ def struct(**fields):
 ERROR = JobError("disk full", reason="NO_DISK")
 ASSETS = [Asset("image/png", url="https://example.com/a.png", file_size=7)]
 ERROR_MESSAGE = ERROR.to_proto()
-ASSET_MESSAGES = [asset.to_proto() for asset in ASSETS]
+ASSET_MESSAGES = [asset.to_new_proto() for asset in ASSETS]
 
 CASES = {
     "create_job": (
@@ -123,17 +131,32 @@ CASES = {
     "get_job": (
         lambda c: c.get_job("j"),
         "GetJob",
-        jobs.GetJobRequest(job_id="j", user_id="ada"),
+        jobs.GetJobRequest(job_id="j", user_id="ada", view=JOB_VIEW_FULL),
+    ),
+    "get_job without payloads": (
+        lambda c: c.get_job("j", view=JobView.BASIC),
+        "GetJob",
+        jobs.GetJobRequest(job_id="j", user_id="ada", view=JOB_VIEW_BASIC),
+    ),
+    "get_jobs": (
+        lambda c: c.get_jobs(["k", "j", "k"]),
+        "BatchGetJobs",
+        jobs.BatchGetJobsRequest(user_id="ada", job_ids=["k", "j"], view=JOB_VIEW_BASIC),
+    ),
+    "get_jobs with payloads": (
+        lambda c: c.get_jobs(["j"], view=JobView.FULL),
+        "BatchGetJobs",
+        jobs.BatchGetJobsRequest(user_id="ada", job_ids=["j"], view=JOB_VIEW_FULL),
     ),
     "list_jobs": (
         lambda c: list(c.list_jobs()),
         "ListJobs",
-        jobs.ListJobsRequest(user_id="ada"),
+        jobs.ListJobsRequest(user_id="ada", view=JOB_VIEW_BASIC),
     ),
     "list_jobs of everybody": (
         lambda c: list(c.list_jobs(all_users=True)),
         "ListJobs",
-        jobs.ListJobsRequest(),
+        jobs.ListJobsRequest(view=JOB_VIEW_BASIC),
     ),
     "list_jobs with every filter": (
         lambda c: list(
@@ -144,6 +167,7 @@ CASES = {
                 created_after=datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
                 created_before=datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC),
                 page_size=7,
+                view=JobView.FULL,
             )
         ),
         "ListJobs",
@@ -155,6 +179,7 @@ CASES = {
             created_after={"seconds": 0},
             created_before={"seconds": 1, "nanos": 5000},
             page_size=7,
+            view=JOB_VIEW_FULL,
         ),
     ),
     "delete_job": (
@@ -171,6 +196,11 @@ CASES = {
         lambda c: list(c.list_transitions("j")),
         "ListTransitions",
         jobs.ListTransitionsRequest(job_id="j", user_id="ada"),
+    ),
+    "list_attempts": (
+        lambda c: list(c.list_attempts("j", page_size=3)),
+        "ListAttempts",
+        jobs.ListAttemptsRequest(job_id="j", user_id="ada", page_size=3),
     ),
     "start_job": (
         lambda c: c.start_job("j", worker_id="w"),
@@ -251,20 +281,44 @@ CASES = {
         "UpdateProgress",
         worker.UpdateProgressRequest(job_id="j", attempt=1, progress=0, progress_message=""),
     ),
-    "update_progress with nothing known": (
-        lambda c: c.update_progress("j"),
+    "update_progress with nothing new": (
+        lambda c: c.update_progress("j", any_attempt=True),
         "UpdateProgress",
-        worker.UpdateProgressRequest(job_id="j"),
+        worker.UpdateProgressRequest(job_id="j", any_attempt=True),
     ),
     "mark_completed": (
         lambda c: c.mark_completed("j", {}, assets=ASSETS, attempt=1),
         "MarkCompleted",
         worker.MarkCompletedRequest(job_id="j", attempt=1, result=Struct(), assets=ASSET_MESSAGES),
     ),
+    "mark_completed whatever the attempt": (
+        lambda c: c.mark_completed("j", any_attempt=True),
+        "MarkCompleted",
+        worker.MarkCompletedRequest(job_id="j", any_attempt=True),
+    ),
     "mark_partial": (
-        lambda c: c.mark_partial("j", error="disk full", reason="NO_DISK"),
+        lambda c: c.mark_partial("j", error="disk full", reason="NO_DISK", any_attempt=True),
         "MarkPartial",
-        worker.MarkPartialRequest(job_id="j", error=ERROR_MESSAGE),
+        worker.MarkPartialRequest(job_id="j", error=ERROR_MESSAGE, any_attempt=True),
+    ),
+    "mark_failed whatever the attempt": (
+        lambda c: c.mark_failed("j", ERROR, any_attempt=True),
+        "MarkFailed",
+        worker.MarkFailedRequest(job_id="j", error=ERROR_MESSAGE, any_attempt=True),
+    ),
+    "transition_job whatever the attempt": (
+        lambda c: c.transition_job("j", JobStatus.FAILED, any_attempt=True, worker_id="w"),
+        "TransitionJob",
+        worker.TransitionJobRequest(
+            job_id="j", target_status=JOB_STATUS_FAILED, any_attempt=True, worker_id="w"
+        ),
+    ),
+    "create_asset whatever the attempt": (
+        lambda c: c.create_asset("j", "x", storage_path="b", request_id="r", any_attempt=True),
+        "CreateAsset",
+        worker.CreateAssetRequest(
+            job_id="j", asset_type="x", storage_path="b", request_id="r", any_attempt=True
+        ),
     ),
     "mark_failed": (
         lambda c: c.mark_failed("j", ERROR, attempt=2, result={"c": [True, "x"]}),
@@ -275,11 +329,18 @@ CASES = {
     ),
     "create_asset": (
         lambda c: c.create_asset(
-            "j", "image/png", url="https://a/b", storage_path="b", file_size=7, request_id="r"
+            "j",
+            "image/png",
+            url="https://a/b",
+            storage_path="b",
+            file_size=7,
+            attempt=3,
+            request_id="r",
         ),
         "CreateAsset",
         worker.CreateAssetRequest(
             job_id="j",
+            attempt=3,
             asset_type="image/png",
             url="https://a/b",
             storage_path="b",
@@ -300,23 +361,34 @@ def test_every_unary_rpc_of_the_contract_is_covered_above():
     assert {method for _, method, _ in CASES.values()} == set(METHODS) - STREAMS
 
 
-WATCHES = {
+WATCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the client's own owner": ({}, {"user_id": "ada"}),
     "another owner": ({"user_id": "bob"}, {"user_id": "bob"}),
     "everybody": ({"all_users": True}, {}),
     "filters and a token": (
-        {"job_types": ["render"], "labels": {"k": "v"}, "resume_token": "t"},
-        {"user_id": "ada", "job_types": ["render"], "labels": {"k": "v"}, "resume_token": "t"},
+        {"job_types": ["render"], "labels": {"k": "v"}, "job_ids": ["j"], "resume_token": "t"},
+        {
+            "user_id": "ada",
+            "job_types": ["render"],
+            "labels": {"k": "v"},
+            "job_ids": ["j"],
+            "resume_token": "t",
+        },
+    ),
+    "payloads": (
+        {"view": JobView.FULL},
+        {"user_id": "ada", "view": JOB_VIEW_FULL},
     ),
 }
 
 
 @pytest.mark.parametrize("case", WATCHES)
 def test_a_watch_of_many_jobs_sends_exactly_the_expected_request(wire, case):
-    options, fields = WATCHES[case]
+    options, fields = WATCHES[case][0], dict(WATCHES[case][1])
     news = wire.client.watch_jobs(**options)
     first = wire.threads.submit(next, news)
     _, request, rpc = wire.channel.take_unary_stream(METHODS["WatchJobs"])
+    fields.setdefault("view", JOB_VIEW_BASIC)
     assert request == jobs.WatchJobsRequest(**fields)
     rpc.send_initial_metadata(())
     rpc.send_response(jobs.WatchJobsResponse(synced=True))
@@ -338,6 +410,17 @@ def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
     for ask in (client.watch_jobs, client.list_jobs):
         with pytest.raises(ValueError, match="user_id"):
             ask(**options)
+
+
+def test_all_jobs_are_not_watched_in_place_of_none(wire):
+    with pytest.raises(ValueError, match="job_ids"):
+        wire.client.watch_jobs(job_ids=[])
+
+
+@pytest.mark.parametrize("view", ["", "EVERYTHING"])
+def test_a_view_that_does_not_exist_is_refused(wire, view):
+    with pytest.raises(ValueError, match="is not a valid JobView"):
+        wire.client.get_job("j", view=view)
 
 
 @pytest.mark.promise(number=45)
@@ -410,6 +493,39 @@ def test_pages_are_fetched_until_no_token_follows(wire):
         rpc.send_initial_metadata(())
         rpc.terminate(page, (), grpc.StatusCode.OK, "")
     assert result.result(10) == ["a", "b", "c"]
+
+
+def test_jobs_are_read_in_groups_which_are_halved_where_they_are_too_large(wire):
+    ids = [str(number) for number in range(1600)]
+    result = wire.threads.submit(wire.client.get_jobs, ids)
+    too_large = rich(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED", limit="answer_bytes", scope="request"
+    )
+    sizes = []
+    while sum(sizes) < len(ids):
+        _, request, rpc = wire.channel.take_unary_unary(METHODS["BatchGetJobs"])
+        rpc.send_initial_metadata(())
+        if len(request.job_ids) > 500:
+            rpc.terminate(None, too_large.trailing_metadata, too_large.code, too_large.details)
+            continue
+        sizes.append(len(request.job_ids))
+        # One job does not exist.
+        found = [{"id": job_id} for job_id in request.job_ids if job_id != "2"]
+        rpc.terminate(jobs.BatchGetJobsResponse(jobs=found), (), grpc.StatusCode.OK, "")
+    assert sizes == [500, 500, 500, 100]
+    assert [*result.result(10)] == [job_id for job_id in ids if job_id != "2"]
+
+
+def test_a_job_that_alone_is_too_large_is_an_error(wire):
+    result = wire.threads.submit(wire.client.get_jobs, ["a", "b"])
+    too_large = rich(grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED", scope="request")
+    for size in (2, 1):
+        _, request, rpc = wire.channel.take_unary_unary(METHODS["BatchGetJobs"])
+        assert len(request.job_ids) == size
+        rpc.send_initial_metadata(())
+        rpc.terminate(None, too_large.trailing_metadata, too_large.code, too_large.details)
+    with pytest.raises(MessageTooLarge):
+        result.result(10)
 
 
 def test_a_call_without_an_owner_is_refused_at_once():

@@ -68,10 +68,10 @@ def test_run_handler_converts_parameters_as_a_worker_does():
 
 
 @pytest.mark.parametrize(
-    ("on_cancel", "outcome"),
-    [("raise", Failed("late", "CANCELLED")), ("flag", Partial({"steps": 3}))],
+    ("on_cancel", "outcome", "cancelled"),
+    [("raise", Release(), True), ("flag", Partial({"steps": 3}), False)],
 )
-def test_cancel_after_cancels_with_that_report(on_cancel, outcome):
+def test_cancel_after_cancels_with_that_report(on_cancel, outcome, cancelled):
     async def steps(job):
         for step in range(10):
             await job.progress(step)
@@ -88,7 +88,7 @@ def test_cancel_after_cancels_with_that_report(on_cancel, outcome):
 
     for function in (steps, steps_in_thread):
         run = run_handler(function, on_cancel=on_cancel, cancel_after=3, cancel_reason="late")
-        assert run.outcome == outcome
+        assert (run.outcome, run.cancelled) == (outcome, cancelled)
         assert run.reports == [Report(0), Report(1), Report(2)]
 
 
@@ -131,7 +131,8 @@ def test_a_timeout_and_a_release_are_outcomes_too():
         await asyncio.Event().wait()
 
     assert run_handler(hang, timeout=0.01).outcome.reason == "TIMED_OUT"
-    assert run_handler(lambda job: Release()).outcome == Release()
+    run = run_handler(lambda job: Release())
+    assert (run.outcome, run.cancelled) == (Release(), False)
 
 
 def test_an_error_of_run_handler_has_no_other_error_before_it():

@@ -15,7 +15,7 @@ from jobledger import (
 )
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, may_reconnect, timed_out
-from jobledger.v1.job_pb2 import Job, JobStatus
+from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, JOB_VIEW_FULL, Job, JobStatus
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
@@ -23,8 +23,8 @@ LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
 
 @pytest.fixture
 def make(clock):
-    def make(after_version=0, uniform=lambda low, high: high, **options):
-        request = WatchJobRequest(job_id="j", user_id="ada", after_version=after_version)
+    def make(after_version=0, uniform=lambda low, high: high, view=JOB_VIEW_FULL, **options):
+        request = WatchJobRequest(job_id="j", user_id="ada", after_version=after_version, view=view)
         return JobWatch(request, clock=clock, uniform=uniform, **options)
 
     return make
@@ -33,9 +33,13 @@ def make(clock):
 HEARTBEAT = WatchJobResponse(heartbeat=True)
 
 
-def message(version, status="PROCESSING"):
-    job = Job(version=version, status=JobStatus.Value(f"JOB_STATUS_{status}"))
-    return WatchJobResponse(job=job)
+def message(version, status="PROCESSING", **payloads):
+    response = WatchJobResponse(
+        job=Job(version=version, status=JobStatus.Value(f"JOB_STATUS_{status}"))
+    )
+    for name, fields in payloads.items():
+        getattr(response.job, name).update(fields)
+    return response
 
 
 def test_only_greater_versions_are_updates(make):
@@ -44,7 +48,9 @@ def test_only_greater_versions_are_updates(make):
     assert [bool(watch.accept(message(version))) for version in given] == [
         True, False, True, False, False, True,
     ]  # fmt: skip
-    assert watch.request() == WatchJobRequest(job_id="j", user_id="ada", after_version=4)
+    assert watch.request() == WatchJobRequest(
+        job_id="j", user_id="ada", after_version=4, view=JOB_VIEW_FULL
+    )
 
 
 def test_heartbeats_are_no_updates(make):
@@ -59,6 +65,30 @@ def test_a_version_that_the_caller_has_seen_is_no_update(make):
     watch = make(after_version=5)
     assert not watch.accept(message(5))
     assert watch.accept(message(6))
+
+
+def test_each_update_in_the_view_full_is_complete_although_payloads_come_once(make):
+    watch = make()
+    given = [message(1, parameters={"a": 1}), message(2), message(3, "COMPLETED", result={"b": 2})]
+    jobs = [change.job for each in given for change in watch.accept(each)]
+    assert [(job.parameters, job.result) for job in jobs] == [
+        ({"a": 1}, None),
+        ({"a": 1}, None),
+        ({"a": 1}, {"b": 2}),
+    ]
+
+
+def test_parameters_are_known_from_a_message_that_is_no_update(make):
+    watch = make(after_version=5)
+    assert not watch.accept(message(5, parameters={"a": 1}))
+    (change,) = watch.accept(message(6))
+    assert change.job.parameters == {"a": 1}
+
+
+def test_a_job_without_parameters_has_empty_ones_in_the_view_full_alone(make):
+    for view, parameters in ((JOB_VIEW_FULL, {}), (JOB_VIEW_BASIC, None)):
+        (change,) = make(view=view).accept(message(1))
+        assert change.job.parameters == parameters
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "PARTIAL", "FAILED"])

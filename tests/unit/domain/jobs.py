@@ -18,8 +18,11 @@ from jobledger_server.domain.errors import (
     VersionMismatch,
 )
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Asset,
     AssetLink,
+    Attempt,
+    AttemptOutcome,
     Instant,
     Job,
     JobError,
@@ -27,6 +30,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Payloads,
 )
 from jobledger_server.domain.state_machine import Decision
 
@@ -45,16 +49,23 @@ LINK = AssetLink(
     file_size=7,
 )
 OTHER_LINK = AssetLink(asset_type="text/plain", url="", storage_path="b.txt", file_size=0)
-ERROR = JobError(reason="OUT_OF_MEMORY", message="64 GiB were not enough", details=Payload(b"d"))
+ERROR = JobError(reason="OUT_OF_MEMORY", message="64 GiB were not enough")
+PARAMETERS = Payload(b"p")
 
 ENDED_BY = {
     JobStatus.COMPLETED: ChangeStatus(
         job_id=JOB_ID, target=JobStatus.COMPLETED, result=Payload(b"r"), assets=(LINK,)
     ),
     JobStatus.PARTIAL: ChangeStatus(
-        job_id=JOB_ID, target=JobStatus.PARTIAL, result=Payload(b"r"), error=ERROR
+        job_id=JOB_ID,
+        target=JobStatus.PARTIAL,
+        result=Payload(b"r"),
+        error=ERROR,
+        error_details=Payload(b"details"),
     ),
-    JobStatus.FAILED: ChangeStatus(job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR),
+    JobStatus.FAILED: ChangeStatus(
+        job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR, error_details=Payload(b"details")
+    ),
 }
 """The report that finished the job of `job_in`, for each terminal state."""
 
@@ -93,7 +104,7 @@ def job_in(state: State) -> Job:
         job_type="render",
         create_time=Instant(1_000_000),
         update_time=Instant(1_000_000),
-        parameters=Payload(b"p"),
+        parameters_bytes=len(PARAMETERS),
         labels={"team": "red"},
         max_attempts=3,
         request_id="request-1",
@@ -108,6 +119,7 @@ def job_in(state: State) -> Job:
         attempt=1,
         worker_id=WORKER,
         start_time=Instant(2_000_000),
+        attempt_time=Instant(2_000_000),
         lease_duration=LEASE,
         lease_expire_time=Instant(63_000_000),
         queue_expire_time=None,
@@ -137,7 +149,7 @@ def job_in(state: State) -> Job:
         held,
         status=state.status,
         progress=40 if state is State.FAILED else 100,
-        result=end.result,
+        outcome_bytes=payloads_of(end).outcome_bytes,
         error=end.error,
         lease_duration=None,
         lease_expire_time=None,
@@ -145,6 +157,26 @@ def job_in(state: State) -> Job:
         complete_time=Instant(4_000_000),
         version=4,
         outcome_digest=outcome_digest(end),
+    )
+
+
+def payloads_of(end: ChangeStatus) -> Payloads:
+    """Return the payloads that a report on the end of a job brings."""
+    return Payloads(result=end.result, error_details=end.error_details)
+
+
+def attempt_of(job: Job, outcome: AttemptOutcome, end_time: int, cause: str = "") -> Attempt:
+    """Return the attempt of the held job as it is kept if it ends without ending the job."""
+    assert job.attempt_time is not None
+    return Attempt(
+        job_id=JOB_ID,
+        number=job.attempt,
+        worker_id=job.worker_id,
+        start_time=job.attempt_time,
+        progress=job.progress,
+        end_time=Instant(end_time),
+        outcome=outcome,
+        error=JobError(outcome.value, cause) if cause else None,
     )
 
 
@@ -203,11 +235,12 @@ def name_of(job: Job, outcome: Decision | str) -> str:
         return outcome
     after = outcome.job
     if not outcome.changed:
-        assert (outcome.transition, outcome.via) == (None, None)
+        assert (outcome.transition, outcome.via, outcome.ended) == (None, None, None)
+        assert outcome.payloads == NO_PAYLOADS
         if outcome.renewed and after != job:
             assert after == replace(job, lease_expire_time=after.lease_expire_time)
             return "renews"
-        assert after is job, "what is not changed is returned as it was"
+        assert after == job, "what is not changed is returned as it was"
         return "repeats" if outcome.applied else "late"
     assert outcome.applied
     if outcome.via:
@@ -220,7 +253,9 @@ def name_of(job: Job, outcome: Decision | str) -> str:
     if after.attempt != job.attempt:
         return "takes"
     if job.leased and not after.leased:
+        assert outcome.ended, "an attempt that does not end its job is kept"
         return "leaves"
+    assert outcome.ended is None
     if after.cancel_request_time != job.cancel_request_time:
         return "asks"
     return "links" if outcome.assets else "reports"

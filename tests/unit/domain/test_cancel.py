@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Expire, Release, Report
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Transition
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Transition
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
@@ -30,13 +30,13 @@ from tests.unit.domain.jobs import (
 CANCEL = Cancel(job_id=JOB_ID, user_id=OWNER, reason="too dear")
 
 
-def failed(version: int, actor: str) -> Transition:
+def failed(version: int, actor: str, attempt: int = 1) -> Transition:
     return Transition(
         job_id=JOB_ID,
         from_status=JobStatus.PROCESSING,
         to_status=JobStatus.FAILED,
         version=version,
-        attempt=1,
+        attempt=attempt,
         actor=actor,
         reason="CANCELLED",
         time=NOW,
@@ -47,25 +47,21 @@ def cancelled(job: Job) -> Job:
     return decide(job, CANCEL, now=NOW, new_id=ids()).job
 
 
-def test_cancelling_a_queued_job_fails_it_at_once_by_both_transitions() -> None:
+def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt() -> None:
     job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
     decision = decide(job, CANCEL, now=NOW, new_id=ids())
     ended = replace(
         job,
         status=JobStatus.FAILED,
-        attempt=1,
         error=JobError("CANCELLED", "too dear"),
-        start_time=NOW,
         complete_time=NOW,
         queue_expire_time=None,
-        run_expire_time=Instant(NOW + RUN_TIMEOUT),
         cancel_request_time=NOW,
         cancel_reason="too dear",
-        progress_time=NOW,
         update_time=NOW,
         version=3,
     )
-    assert (decision.job, decision.transition) == (ended, failed(3, OWNER))
+    assert (decision.job, decision.transition) == (ended, failed(3, OWNER, attempt=0))
     via = decision.via
     assert via is not None
     assert via.transition == Transition(
@@ -73,7 +69,7 @@ def test_cancelling_a_queued_job_fails_it_at_once_by_both_transitions() -> None:
         from_status=JobStatus.QUEUED,
         to_status=JobStatus.PROCESSING,
         version=2,
-        attempt=1,
+        attempt=0,
         actor=OWNER,
         reason="",
         time=NOW,
@@ -82,8 +78,7 @@ def test_cancelling_a_queued_job_fails_it_at_once_by_both_transitions() -> None:
         ended,
         status=JobStatus.PROCESSING,
         error=None,
-        lease_duration=Micros(0),
-        lease_expire_time=NOW,
+        queue_expire_time=job.queue_expire_time,
         complete_time=None,
         version=2,
     )

@@ -6,11 +6,21 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
 from jobledger_server.domain.decisions import create
 from jobledger_server.domain.errors import RequestIdReused
-from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Payload
+from jobledger_server.domain.job import (
+    NO_PAYLOADS,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+    Payloads,
+)
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     NOW,
     OWNER,
+    PARAMETERS,
     QUEUE_TIMEOUT,
     RUN_TIMEOUT,
     STATES,
@@ -22,7 +32,7 @@ from tests.unit.domain.jobs import (
 COMMAND = Create(
     user_id=OWNER,
     job_type="render",
-    parameters=Payload(b"p"),
+    parameters=PARAMETERS,
     labels={"team": "red"},
     request_id="request-1",
     max_attempts=3,
@@ -38,7 +48,7 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
             id=JobId("id-000001"),
             user_id=OWNER,
             job_type="render",
-            parameters=Payload(b"p"),
+            parameters_bytes=1,
             labels={"team": "red"},
             request_id="request-1",
             traceparent="00-trace-1",
@@ -49,11 +59,12 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
             max_attempts=3,
             releases=0,
             worker_id="",
-            result=None,
+            outcome_bytes=0,
             error=None,
             create_time=NOW,
             update_time=NOW,
             start_time=None,
+            attempt_time=None,
             complete_time=None,
             lease_duration=None,
             lease_expire_time=None,
@@ -70,23 +81,26 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
         applied=True,
         deleted=False,
         transition=None,
+        payloads=Payloads(parameters=PARAMETERS),
+        ended=None,
         assets=(),
         via=None,
     )
 
 
 def test_defaults_are_one_attempt_seven_days_in_the_queue_and_no_run_timeout() -> None:
-    job = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids()).job
-    week = 7 * 24 * 3600 * 1_000_000
+    decision = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids())
+    job, week = decision.job, 7 * 24 * 3600 * 1_000_000
     assert (job.max_attempts, job.queue_timeout, job.run_timeout) == (1, week, None)
     assert job.queue_expire_time == NOW + week
-    assert (job.parameters, job.labels, job.request_id) == (None, {}, "")
+    assert (job.parameters_bytes, job.labels, job.request_id) == (0, {}, "")
+    assert decision.payloads == NO_PAYLOADS
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State) -> None:
     existing = job_in(state)
-    decision = create(existing, COMMAND, now=NOW, new_id=ids())
+    decision = create((existing, PARAMETERS), COMMAND, now=NOW, new_id=ids())
     assert decision == Decision(job=existing, changed=False)
 
 
@@ -96,7 +110,6 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
     [
         replace(COMMAND, job_type="print"),
         replace(COMMAND, parameters=None),
-        replace(COMMAND, parameters=Payload(b"")),
         replace(COMMAND, parameters=Payload(b"q")),
         replace(COMMAND, labels={}),
         replace(COMMAND, labels={"team": "blue"}),
@@ -111,22 +124,24 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
 def test_a_request_id_used_for_something_else_is_refused(state: State, other: Create) -> None:
     existing = job_in(state)
     with pytest.raises(RequestIdReused) as refusal:
-        create(existing, other, now=NOW, new_id=ids())
+        create((existing, PARAMETERS), other, now=NOW, new_id=ids())
     assert repr(refusal.value) == repr(RequestIdReused("request-1", "Job", existing.id))
 
 
 def test_a_run_timeout_is_content_too() -> None:
     command = replace(COMMAND, run_timeout=RUN_TIMEOUT)
     existing = create(None, command, now=NOW, new_id=ids()).job
-    assert not create(existing, command, now=NOW, new_id=ids()).changed
+    assert not create((existing, PARAMETERS), command, now=NOW, new_id=ids()).changed
     for other in (None, Micros(RUN_TIMEOUT + 1)):
         with pytest.raises(RequestIdReused):
-            create(existing, replace(command, run_timeout=other), now=NOW, new_id=ids())
+            again = replace(command, run_timeout=other)
+            create((existing, PARAMETERS), again, now=NOW, new_id=ids())
 
 
 def test_the_trace_of_a_creation_is_not_content() -> None:
     existing = create(None, COMMAND, now=NOW, new_id=ids()).job
-    again = create(existing, replace(COMMAND, traceparent="00-2"), now=NOW, new_id=ids())
+    other = replace(COMMAND, traceparent="00-2")
+    again = create((existing, PARAMETERS), other, now=NOW, new_id=ids())
     assert (again.changed, again.job) == (False, existing)
 
 
@@ -134,4 +149,4 @@ def test_the_order_of_labels_is_not_content() -> None:
     first = replace(COMMAND, labels={"a": "1", "b": "2"})
     existing = create(None, first, now=NOW, new_id=ids()).job
     again = replace(COMMAND, labels={"b": "2", "a": "1"})
-    assert not create(existing, again, now=NOW, new_id=ids()).changed
+    assert not create((existing, PARAMETERS), again, now=NOW, new_id=ids()).changed

@@ -149,7 +149,7 @@ def test_the_reported_reason_where_several_deadlines_have_passed(
         assert not decision.job.leased
 
 
-def test_a_queued_job_that_expires_passes_through_processing() -> None:
+def test_a_queued_job_that_expires_passes_through_processing_without_an_attempt() -> None:
     job, now = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT), Instant(601 * SECOND)
     decision = expire(job, now)
     via = decision.via
@@ -158,13 +158,9 @@ def test_a_queued_job_that_expires_passes_through_processing() -> None:
     assert decision.job == replace(
         job,
         status=JobStatus.FAILED,
-        attempt=1,
         error=JobError("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
-        start_time=now,
         complete_time=now,
         queue_expire_time=None,
-        run_expire_time=Instant(now + RUN_TIMEOUT),
-        progress_time=now,
         update_time=now,
         version=3,
     )
@@ -172,8 +168,7 @@ def test_a_queued_job_that_expires_passes_through_processing() -> None:
         decision.job,
         status=JobStatus.PROCESSING,
         error=None,
-        lease_duration=Micros(0),
-        lease_expire_time=now,
+        queue_expire_time=job.queue_expire_time,
         complete_time=None,
         version=2,
     )
@@ -183,7 +178,7 @@ def test_a_queued_job_that_expires_passes_through_processing() -> None:
             from_status=before,
             to_status=to,
             version=version,
-            attempt=1,
+            attempt=0,
             actor="system",
             reason=reason,
             time=now,

@@ -17,6 +17,7 @@ FULL = ChangeStatus(
     progress_message="shading",
     result=Payload(b"r"),
     error=ERROR,
+    error_details=Payload(b"d"),
     assets=(LINK, OTHER_LINK),
 )
 BARE = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
@@ -51,11 +52,11 @@ def test_the_caller_and_its_fences_are_not_in_the_digest() -> None:
         replace(FULL, result=None),
         replace(FULL, result=Payload(b"")),
         replace(FULL, error=None),
-        replace(FULL, error=JobError(reason="", message="", details=None)),
+        replace(FULL, error=JobError(reason="", message="")),
         replace(FULL, error=replace(ERROR, reason="X")),
         replace(FULL, error=replace(ERROR, message="X")),
-        replace(FULL, error=replace(ERROR, details=None)),
-        replace(FULL, error=replace(ERROR, details=Payload(b""))),
+        replace(FULL, error_details=None),
+        replace(FULL, error_details=Payload(b"")),
         replace(FULL, assets=()),
         replace(FULL, assets=(LINK,)),
         replace(FULL, assets=(OTHER_LINK, LINK)),
@@ -81,7 +82,7 @@ def test_text_moved_between_adjacent_fields_changes_the_digest() -> None:
 # Few values and short ones, so that neighbours collide where the encoding lets them.
 words = st.sampled_from(["", "0", "1", "1:", "-1:", "1:1", "a"])
 payloads = st.none() | words.map(lambda word: Payload(word.encode()))
-errors = st.none() | st.builds(JobError, words, words, payloads)
+errors = st.none() | st.builds(JobError, words, words)
 links = st.builds(AssetLink, words, words, words, st.integers(0, 11))
 ends = st.builds(
     ChangeStatus,
@@ -91,6 +92,7 @@ ends = st.builds(
     progress_message=st.none() | words,
     result=payloads,
     error=errors,
+    error_details=payloads,
     assets=st.lists(links, max_size=2).map(tuple),
 )
 

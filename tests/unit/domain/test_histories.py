@@ -25,14 +25,15 @@ from jobledger_server.domain.errors import DomainError, IllegalTransition, Reque
 from jobledger_server.domain.job import (
     Asset,
     AssetLink,
+    Attempt,
     Instant,
     Job,
     JobStatus,
     Micros,
     Transition,
 )
-from jobledger_server.domain.leases import claim, deadline
-from jobledger_server.domain.state_machine import Decision, was_just_started
+from jobledger_server.domain.leases import attempts, claim, deadline
+from jobledger_server.domain.state_machine import Decision, is_claimable, was_just_started
 from tests.unit.domain.jobs import ENDED_BY, JOB_ID, LINK, NOW, OTHER_LINK, OWNER, SECOND, ids
 
 HOUR = 3600 * SECOND
@@ -44,8 +45,9 @@ TERMINAL = ("COMPLETED", "PARTIAL", "FAILED")
 class Model:
     """What the contract makes of a job, as far as it can be said in a page.
 
-    `lost` counts the attempts whose leases expired or that stalled; `times` are those of the
-    causes that can end what is going on, as far as they apply.
+    `lost` counts the attempts whose leases expired or that stalled; `past` are the attempts that
+    ended, each with its outcome and its progress; `times` are those of the causes that can end what
+    is going on, as far as they apply.
     """
 
     max_attempts: int
@@ -58,6 +60,7 @@ class Model:
     progress: int = 0
     attempt: int = 0
     lost: int = 0
+    past: tuple[tuple[int, str, int], ...] = ()
     lease: int = 0
     reason: str = ""
     version: int = 1
@@ -84,26 +87,26 @@ class Model:
             version=self.version + 1,
         )
 
-    def put_down(self, now: int, *, lost: bool) -> "Model":
+    def put_down(self, now: int, outcome: str) -> "Model":
         held = ("LEASE_EXPIRED", "STALLED")
         times = {cause: time for cause, time in self.times.items() if cause not in held}
         times["QUEUE_EXPIRED"] = now + self.queue_timeout
         return replace(
-            self, times=times, held=False, lost=self.lost + lost, version=self.version + 1
+            self,
+            times=times,
+            held=False,
+            lost=self.lost + (outcome != "RELEASED"),
+            past=(*self.past, (self.attempt, outcome, self.progress)),
+            version=self.version + 1,
         )
 
-    def reported(self, now: int, progress: int | None, lease: int | None = None) -> "Model":
-        if progress is not None and progress < self.progress:
-            return self
+    def reported(self, now: int, progress: int | None) -> "Model":
+        model = self
         if self.held:
-            lease = lease or self.lease
-            model = replace(self, lease=lease, times={**self.times, "LEASE_EXPIRED": now + lease})
-            if progress in (None, self.progress):
-                return model
-            return replace(model.with_news(now), progress=progress)
-        if progress is None or progress == self.progress:
-            return self
-        return replace(self.with_news(now), progress=progress)
+            model = replace(self, times={**self.times, "LEASE_EXPIRED": now + self.lease})
+        if progress is None or progress <= self.progress:
+            return model
+        return replace(model.with_news(now), progress=progress)
 
     def with_news(self, now: int) -> "Model":
         times = dict(self.times)
@@ -112,16 +115,18 @@ class Model:
         return replace(self, times=times, version=self.version + 1)
 
     def ended(self, status: str, reason: str = "", progress: int = 0) -> "Model":
-        job = self if self.attempt else self.taken(0, 0)
-        progress = 100 if status in ("COMPLETED", "PARTIAL") else max(progress, job.progress)
+        progress = 100 if status in ("COMPLETED", "PARTIAL") else max(progress, self.progress)
+        outcome = reason if reason in ("LEASE_EXPIRED", "STALLED") else status
+        steps = 2 if self.status == "QUEUED" else 1
         return replace(
-            job,
+            self,
             times={},
             status=status,
             held=False,
             progress=progress,
+            past=(*self.past, (self.attempt, outcome, progress)) if self.held else self.past,
             reason=reason,
-            version=job.version + 1,
+            version=self.version + steps,
         )
 
     def cancelled(self, now: int) -> "Model":
@@ -138,7 +143,7 @@ class Model:
             return self
         if "CANCELLED" in self.times:
             return self.ended("FAILED", "CANCELLED")
-        return self.put_down(now, lost=False)
+        return self.put_down(now, "RELEASED")
 
     def expired(self, now: int, resumed_at: int | None) -> "Model":
         if resumed_at is not None and "LEASE_EXPIRED" in self.times:
@@ -157,7 +162,7 @@ class Model:
         for cause in ("LEASE_EXPIRED", "STALLED"):
             if cause in passed:
                 if self.lost + 1 < self.max_attempts:
-                    return self.put_down(now, lost=True)
+                    return self.put_down(now, cause)
                 return self.ended("FAILED", cause)
         return self
 
@@ -169,11 +174,12 @@ class Record:
     job: Job
     assets: list[Asset] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
+    ended: list[Attempt] = field(default_factory=list)
     accepted: list[JobCommand] = field(default_factory=list)
 
 
 progresses = st.none() | st.integers(0, 100)
-attempts = st.none() | st.integers(0, 3)
+fences = st.none() | st.integers(0, 3)
 # Of the job's own attempt, most often.
 attempt_offsets = st.none() | st.sampled_from([0, 0, 0, -1, 1])
 version_offsets = st.none() | st.sampled_from([0, 0, 0, -1, 1])
@@ -239,14 +245,14 @@ class Histories(RuleBasedStateMachine):
     def keep(self, decision: Decision) -> None:
         record, before, after = self.record, self.record.job, decision.job
         if not decision.changed:
-            assert (decision.via, decision.transition) == (None, None)
+            assert (decision.via, decision.transition, decision.ended) == (None, None, None)
             renewed = structs.replace(
                 before,
                 lease_duration=after.lease_duration,
                 lease_expire_time=after.lease_expire_time,
                 stall_expire_time=after.stall_expire_time,
             )
-            assert after is before or (decision.renewed and after == renewed)
+            assert after == (renewed if decision.renewed else before)
             record.job = after
             return
         for step in (decision.via, decision):
@@ -262,7 +268,11 @@ class Histories(RuleBasedStateMachine):
         record.assets += decision.assets
         assert before.complete_time is None or decision.deleted, "what has ended never changes"
         taken = after.leased and not before.leased
-        assert after.attempt == before.attempt + (taken or decision.via is not None)
+        assert after.attempt == before.attempt + taken
+        requeued = before.leased and is_claimable(after)
+        assert (decision.ended is not None) == requeued
+        if decision.ended is not None:
+            record.ended.append(decision.ended)
         assert after.attempt > before.attempt or after.progress >= before.progress
         assert before.start_time in (None, after.start_time)
         assert before.run_expire_time in (None, after.run_expire_time)
@@ -306,8 +316,6 @@ class Histories(RuleBasedStateMachine):
                 self.model = model.ended(to.value, reason, progress or 0)
             elif to is JobStatus.PROCESSING and not model.held:
                 self.model = model.taken(self.now, lease or HOUR, progress or 0)
-            elif to is JobStatus.PROCESSING and (attempt, version) != (None, None):
-                self.model = model.reported(self.now, progress, lease)
         self.send(command)
 
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), lease=leases)
@@ -329,15 +337,14 @@ class Histories(RuleBasedStateMachine):
         attempt = None if attempt_offset is None else model.attempt + attempt_offset
         decision = self.send(Report(job_id=JOB_ID, progress=progress, attempt=attempt))
         if model.status == "PROCESSING" and not model.fenced_out(attempt):
-            late = progress is not None and progress < model.progress
             self.model = model.reported(self.now, progress)
             assert isinstance(decision, Decision)
-            assert decision.applied is not late
+            assert decision.applied
 
     @rule(
         link=st.sampled_from([LINK, OTHER_LINK]),
         request_id=st.sampled_from(["", "link-1", "link-2"]),
-        attempt=attempts,
+        attempt=fences,
     )
     def link(self, link: AssetLink, request_id: str, attempt: int | None) -> None:
         known = {a.request_id: a for a in self.record.assets if a.request_id}.get(request_id)
@@ -457,12 +464,34 @@ class Histories(RuleBasedStateMachine):
         assert self.record.job.version >= version
 
     @invariant()
+    def attempts_are_those_that_were_made(self) -> None:
+        job, model, record = self.record.job, self.model, self.record
+        found = attempts(job, record.ended)
+        running = ((model.attempt, None, model.progress),) if model.held else ()
+        assert [
+            (each.number, each.outcome.value if each.outcome else None, each.progress)
+            for each in found
+        ] == [*model.past, *running]
+        assert [each.number for each in found] == list(range(1, job.attempt + 1))
+        ends = [job.create_time, *(each.end_time for each in found)]
+        for before, each in zip(ends, found, strict=False):
+            assert before is not None
+            assert before <= each.start_time
+            assert each.end_time is None or each.start_time <= each.end_time
+            assert (each.end_time is None) == (each.outcome is None)
+            assert each.job_id == job.id
+        assert not found or found[0].start_time == job.start_time
+
+    @invariant()
     def fields_fit_the_state(self) -> None:
         job = self.record.job
         ended = job.status in ENDED_BY
         waits = not ended and not job.leased
-        assert (job.start_time is None) == (job.status is JobStatus.QUEUED)
-        assert (job.attempt == 0) == (job.status is JobStatus.QUEUED)
+        unstarted = job.attempt == 0
+        assert not unstarted or job.status in (JobStatus.QUEUED, JobStatus.FAILED)
+        assert job.status is not JobStatus.QUEUED or unstarted
+        assert (job.start_time is None) == unstarted
+        assert (job.attempt_time is None) == unstarted
         assert (job.complete_time is None) == (not ended)
         assert job.outcome_digest is None or ended
         assert (deadline(job) is None) == ended
@@ -471,7 +500,7 @@ class Histories(RuleBasedStateMachine):
         assert (job.queue_expire_time is None) == (not waits)
         stalls = job.leased and job.stall_timeout is not None
         assert (job.stall_expire_time is None) == (not stalls)
-        assert (job.progress_time is None) == (job.status is JobStatus.QUEUED)
+        assert (job.progress_time is None) == unstarted
         assert not waits or job.cancel_request_time is None, "who waits was not cancelled"
         assert not waits or not job.worker_id
         assert 0 <= job.releases <= job.attempt

@@ -11,23 +11,21 @@ from jobledger_server.domain.commands import (
     JobCommand,
     LinkAsset,
     Release,
-    Renew,
     Report,
 )
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.errors import DomainError, JobNotFound, JobTerminal, LeaseLost
+from jobledger_server.domain.errors import JobTerminal, LeaseLost
 from jobledger_server.domain.job import (
+    AttemptOutcome,
     Instant,
     Job,
     JobError,
     JobStatus,
-    Lease,
     Micros,
     Transition,
 )
-from jobledger_server.domain.leases import claim, renew
+from jobledger_server.domain.leases import SERVICE_REASONS, claim
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.sql.rows import lease_of
 from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,
@@ -42,8 +40,8 @@ from tests.unit.domain.jobs import (
     RELEASED,
     RUN_TIMEOUT,
     SECOND,
-    STATES,
     State,
+    attempt_of,
     ids,
     job_in,
     name_of,
@@ -85,6 +83,7 @@ def test_a_claim_starts_a_queued_job() -> None:
             attempt=1,
             worker_id="worker-2",
             start_time=NOW,
+            attempt_time=NOW,
             lease_duration=Micros(30 * SECOND),
             lease_expire_time=Instant(35 * SECOND),
             queue_expire_time=None,
@@ -119,6 +118,7 @@ def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(stat
             lease_duration=Micros(30 * SECOND),
             lease_expire_time=Instant(35 * SECOND),
             queue_expire_time=None,
+            attempt_time=NOW,
             progress_time=NOW,
             update_time=NOW,
             version=5,
@@ -157,7 +157,8 @@ def test_a_release_clears_only_the_worker_and_the_lease() -> None:
             queue_expire_time=Instant(NOW + QUEUE_TIMEOUT),
             update_time=NOW,
             version=4,
-        )
+        ),
+        ended=attempt_of(job, AttemptOutcome.RELEASED, NOW),
     )
 
 
@@ -174,7 +175,10 @@ def test_an_expired_lease_clears_only_the_worker_and_the_lease() -> None:
             queue_expire_time=Instant(now + QUEUE_TIMEOUT),
             update_time=now,
             version=4,
-        )
+        ),
+        ended=attempt_of(
+            job, AttemptOutcome.LEASE_EXPIRED, now, "worker 'worker-1' lost its lease"
+        ),
     )
 
 
@@ -231,7 +235,6 @@ def test_the_old_worker_is_fenced_out_before_the_job_is_claimed_again(state: Sta
         Report(job_id=JOB_ID, attempt=1),
         LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
         replace(END, attempt=1),
-        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
     ):
         with pytest.raises(LeaseLost) as refusal:
             decide(job, command, now=NOW, new_id=ids())
@@ -350,6 +353,15 @@ def test_a_late_report_is_refused_as_lease_lost_if_that_failed_the_job(reason: s
         decide(job, Report(job_id=JOB_ID, attempt=2), now=NOW, new_id=ids())
 
 
+def test_the_reasons_that_only_the_service_gives_are_those_that_it_gives() -> None:
+    waiting = after(job_in(QUEUED), Expire(job_id=JOB_ID), NOW + QUEUE_TIMEOUT)
+    assert waiting.error is not None
+    given = {"LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"}
+    for reason in given:
+        ended_by_the_service(reason)
+    assert given | {waiting.error.reason} == SERVICE_REASONS
+
+
 @pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"])
 def test_a_release_that_failed_a_cancelled_job_can_be_repeated(reason: str) -> None:
     job = ended_by_the_service(reason)
@@ -360,36 +372,3 @@ def test_a_release_that_failed_a_cancelled_job_can_be_repeated(reason: str) -> N
         lost: type[Exception] = LeaseLost if reason in LOST else JobTerminal
         with pytest.raises(lost):
             decide(job, release, now=NOW, new_id=ids())
-
-
-def renewal(job: Job | None, renewing: Renew, now: int = NOW) -> Lease | type[DomainError]:
-    try:
-        return renew(None if job is None else lease_of(job), renewing, Instant(now))
-    except DomainError as refusal:
-        return type(refusal)
-
-
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("attempt", [0, 1, 2])
-@pytest.mark.parametrize("now", [NOW, LEASE_EXPIRED_AT + 1])
-def test_a_renewal_is_a_report_without_news_or_the_lease_is_lost(
-    state: State, attempt: int, now: int
-) -> None:
-    job = job_in(state)
-    outcome = outcome_of(job, Report(job_id=JOB_ID, attempt=attempt), now=now)
-    reported = outcome.job if isinstance(outcome, Decision) and outcome.renewed else None
-    expected = LeaseLost if reported is None else lease_of(reported)
-    assert renewal(job, Renew(job_id=JOB_ID, attempt=attempt), now) == expected
-
-
-def test_a_job_that_is_gone_or_of_another_type_cannot_be_renewed() -> None:
-    job = job_in(HELD)
-    assert renewal(None, Renew(job_id=JOB_ID, attempt=1)) is JobNotFound
-    other = Renew(job_id=JOB_ID, attempt=1, job_types=frozenset({"other"}))
-    assert renewal(job, other) is JobNotFound
-
-
-def test_a_renewal_never_ends_a_lease_sooner() -> None:
-    """The clock may go back. The reaper would miss a deadline that is sooner than in the row."""
-    job = replace(job_in(HELD), lease_expire_time=Instant(NOW + 2 * LEASE))
-    assert renewal(job, Renew(job_id=JOB_ID, attempt=1)) == lease_of(job)

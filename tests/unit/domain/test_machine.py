@@ -51,6 +51,7 @@ from tests.unit.domain.jobs import (
     QUEUED,
     STATES,
     WAITING,
+    WORKER,
     State,
     ids,
     job_in,
@@ -82,7 +83,7 @@ UNFENCED = table("""
 BY_VERSION = table("""
     target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
-    PROCESSING  moves    reports  takes     takes    terminal   terminal  terminal
+    PROCESSING  moves    illegal  takes     takes    terminal   terminal  terminal
     COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
     PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
     FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
@@ -91,7 +92,7 @@ BY_VERSION = table("""
 BY_ATTEMPT = table("""
     target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     QUEUED      illegal  illegal  lease     lease    terminal   terminal  terminal
-    PROCESSING  moves    reports  lease     lease    terminal   terminal  terminal
+    PROCESSING  moves    illegal  lease     lease    terminal   terminal  terminal
     COMPLETED   illegal  moves    lease     lease    terminal   terminal  terminal
     PARTIAL     illegal  moves    lease     lease    terminal   terminal  terminal
     FAILED      illegal  moves    lease     lease    terminal   terminal  terminal
@@ -137,11 +138,19 @@ ENDING_AGAIN_BY_ATTEMPT = table("""
     PARTIAL     illegal  moves    lease     lease    terminal   repeats   terminal
     FAILED      illegal  moves    lease     lease    terminal   terminal  repeats
 """)
+# What a start comes to by the worker that started the job before: the answer may have been lost.
+STARTING_AGAIN = table("""
+    version     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    none        moves    repeats  takes     takes    terminal   terminal  terminal
+    right       moves    illegal  takes     takes    terminal   terminal  terminal
+    wrong       version  version  version   version  terminal   terminal  terminal
+""")
 # What a report of progress comes to that names no attempt.
 REPORTS = table("""
     progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     alive       illegal  renews   repeats   repeats  late       late      late
-    lower       illegal  late     late      late     late       late      late
+    lower       illegal  renews   repeats   repeats  late       late      late
+    but_says    illegal  reports  reports   reports  late       late      late
     same        illegal  renews   repeats   repeats  late       late      late
     message     illegal  reports  reports   reports  late       late      late
     higher      illegal  reports  reports   reports  late       late      late
@@ -151,7 +160,8 @@ REPORTS = table("""
 REPORTS_BY_ATTEMPT = table("""
     progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     alive       illegal  renews   lease     lease    late       late      late
-    lower       illegal  late     lease     lease    late       late      late
+    lower       illegal  renews   lease     lease    late       late      late
+    but_says    illegal  reports  lease     lease    late       late      late
     same        illegal  renews   lease     lease    late       late      late
     message     illegal  reports  lease     lease    late       late      late
     higher      illegal  reports  lease     lease    late       late      late
@@ -267,6 +277,21 @@ def test_every_transition_from_every_state(state: State, target: JobStatus) -> N
 
 
 @pytest.mark.promise(number=45)
+@pytest.mark.parametrize("state", STATES)
+def test_starting_a_job_again_by_the_same_worker(state: State) -> None:
+    job = job_in(state)
+    for version, expected in ("none", None), ("right", job.version), ("wrong", job.version - 1):
+        start = ChangeStatus(
+            job_id=JOB_ID,
+            target=JobStatus.PROCESSING,
+            worker_id=WORKER,
+            expected_version=expected,
+            progress=70,
+        )
+        assert name_of(job, outcome_of(job, start)) == STARTING_AGAIN[version, state], version
+
+
+@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("target", list(ENDED_BY))
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_the_report_that_finished_a_job_changes_nothing(
@@ -290,7 +315,7 @@ def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> 
     assert name_of(job, outcome_of(job, replace(end, worker_id="worker-2"))) == "repeats"
     for other in (
         replace(end, result=Payload(b"x")),
-        replace(end, result=Payload(b"")),
+        replace(end, error_details=Payload(b"x")),
         replace(end, error=replace(ERROR, message="x")),
         replace(end, progress=100),
         replace(end, progress_message=""),
@@ -306,7 +331,8 @@ def test_every_report_in_every_state(state: State) -> None:
     job = job_in(state)
     reports = {
         "alive": Report(job_id=JOB_ID),
-        "lower": Report(job_id=JOB_ID, progress=39, progress_message="late"),
+        "lower": Report(job_id=JOB_ID, progress=39),
+        "but_says": Report(job_id=JOB_ID, progress=0, progress_message="once more"),
         "same": Report(job_id=JOB_ID, progress=40, progress_message="drawing"),
         "message": Report(job_id=JOB_ID, progress_message="shading"),
         "higher": Report(job_id=JOB_ID, progress=41),

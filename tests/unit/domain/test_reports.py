@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import ChangeStatus, LinkAsset, Report
+from jobledger_server.domain.commands import ChangeStatus, Expire, LinkAsset, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Asset,
@@ -25,12 +25,14 @@ from tests.unit.domain.jobs import (
     QUEUED,
     RELEASED,
     RUN_TIMEOUT,
+    SECOND,
     WORKER,
     State,
     ids,
     job_in,
     name_of,
     outcome_of,
+    payloads_of,
 )
 
 START = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
@@ -55,6 +57,7 @@ def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() 
             attempt=1,
             worker_id=WORKER,
             start_time=NOW,
+            attempt_time=NOW,
             lease_duration=Micros(90_000_000),
             lease_expire_time=Instant(95_000_000),
             queue_expire_time=None,
@@ -90,6 +93,7 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
             lease_duration=Micros(3600_000_000),
             lease_expire_time=Instant(3605_000_000),
             queue_expire_time=None,
+            attempt_time=NOW,
             progress_time=NOW,
             update_time=NOW,
             version=5,
@@ -132,7 +136,7 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
         status=target,
         progress=progress,
         progress_message="so",
-        result=end.result,
+        outcome_bytes=payloads_of(end).outcome_bytes,
         error=end.error,
         lease_duration=None,
         lease_expire_time=None,
@@ -143,6 +147,7 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
         outcome_digest=decision.job.outcome_digest,
     )
     assert decision.job.outcome_digest
+    assert decision.payloads == payloads_of(end)
     assert decision.transition == Transition(
         job_id=JOB_ID,
         from_status=JobStatus.PROCESSING,
@@ -200,48 +205,36 @@ def test_only_the_worker_that_started_a_job_may_start_it_again() -> None:
         (41, None, (41, "drawing")),
         (40, "shading", (40, "shading")),
         (None, "", (40, "")),
-        (39, None, None),
-        (39, "shading", None),
-        (0, None, None),
+        (39, None, (40, "drawing")),
+        (39, "drawing", (40, "drawing")),
+        (39, "shading", (40, "shading")),
+        (0, "once more", (40, "once more")),
     ],
 )
-def test_no_kind_of_report_lowers_the_progress(
-    progress: int | None, message: str | None, after: tuple[int, str] | None
+def test_a_lower_progress_stays_as_it_was_and_the_rest_of_the_report_is_taken(
+    progress: int | None, message: str | None, after: tuple[int, str]
 ) -> None:
     job = job_in(HELD)
-    report = Report(job_id=JOB_ID, progress=progress, progress_message=message)
-    transit = replace(START, progress=progress, progress_message=message)
-    for command in (
-        report,
-        replace(report, attempt=1),
-        replace(transit, attempt=1),
-        replace(transit, expected_version=3),
-        replace(transit, attempt=1, expected_version=3, worker_id="worker-2"),
-    ):
-        if after is None:
-            expected = Decision(job=job, changed=False, applied=False)
-        else:
-            renewed = replace(job, lease_expire_time=Instant(65_000_000))
-            expected = Decision(job=renewed, changed=False, renewed=True)
-            if after != (40, "drawing"):
-                news = {"progress": after[0], "progress_message": after[1]}
-                expected = Decision(
-                    job=replace(renewed, **news, progress_time=NOW, update_time=NOW, version=4)
-                )
-        assert outcome_of(job, command) == expected
+    renewed = replace(job, lease_expire_time=Instant(65_000_000))
+    expected = Decision(job=renewed, changed=False, renewed=True)
+    if after != (40, "drawing"):
+        news = {"progress": after[0], "progress_message": after[1]}
+        expected = Decision(
+            job=replace(renewed, **news, progress_time=NOW, update_time=NOW, version=4)
+        )
+    for attempt in (None, 1):
+        report = Report(job_id=JOB_ID, progress=progress, progress_message=message, attempt=attempt)
+        assert outcome_of(job, report) == expected
 
 
-def test_progress_by_a_transition_may_change_the_lease_unless_it_is_late() -> None:
+def test_a_worker_whose_progress_falls_keeps_its_job() -> None:
     job = job_in(HELD)
-    command = replace(START, attempt=1, progress=41, lease_duration=Micros(7_000_000))
-    decision = decide(job, command, now=NOW, new_id=ids())
-    assert decision.job.lease_duration == 7_000_000
-    assert decision.job.lease_expire_time == 12_000_000
-    report = Report(job_id=JOB_ID)
-    renewed = decide(decision.job, report, now=Instant(6_000_000), new_id=ids()).job
-    assert renewed.lease_expire_time == 13_000_000
-    late = decide(job, replace(command, progress=39), now=NOW, new_id=ids())
-    assert late == Decision(job=job, changed=False, applied=False)
+    for seconds in (50, 100, 150):
+        report = Report(job_id=JOB_ID, attempt=1, progress=10)
+        job = decide(job, report, now=Instant(seconds * SECOND), new_id=ids()).job
+        expire = Expire(job_id=JOB_ID)
+        job = decide(job, expire, now=Instant((seconds + 59) * SECOND), new_id=ids()).job
+        assert (job.leased, job.progress) == (True, 40)
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])

@@ -14,10 +14,21 @@ from jobledger_server.domain.commands import (
     Report,
 )
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.job import AttemptOutcome, Instant, Job, JobStatus, Micros
 from jobledger_server.domain.leases import claim, deadline
 from jobledger_server.domain.state_machine import Decision
-from tests.unit.domain.jobs import HELD, JOB_ID, LINK, NOW, OWNER, QUEUED, SECOND, ids, job_in
+from tests.unit.domain.jobs import (
+    HELD,
+    JOB_ID,
+    LINK,
+    NOW,
+    OWNER,
+    QUEUED,
+    SECOND,
+    attempt_of,
+    ids,
+    job_in,
+)
 
 LIMIT = Micros(10 * SECOND)
 LEASE = Micros(60 * SECOND)
@@ -53,7 +64,7 @@ def test_the_stall_timeout_counts_from_the_start_of_the_attempt() -> None:
         Report(job_id=JOB_ID, attempt=1, progress=1),
         Report(job_id=JOB_ID, progress_message="drawing"),
         LinkAsset(job_id=JOB_ID, link=LINK),
-        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1, progress=1),
+        Report(job_id=JOB_ID, attempt=1, progress=0, progress_message="once more"),
     ],
 )
 def test_new_progress_restarts_the_stall_timeout(news: JobCommand) -> None:
@@ -67,7 +78,7 @@ def test_new_progress_restarts_the_stall_timeout(news: JobCommand) -> None:
     [
         Report(job_id=JOB_ID, attempt=1),
         Report(job_id=JOB_ID, progress=0, progress_message=""),
-        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="w", progress=1),
         Cancel(job_id=JOB_ID, user_id=OWNER),
     ],
 )
@@ -79,7 +90,11 @@ def test_no_other_command_restarts_the_stall_timeout(command: JobCommand) -> Non
 @pytest.mark.promise(number=15)
 def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     job = after(STARTED, Report(job_id=JOB_ID, attempt=1), STALLS_AT).job
-    lost = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
+    decision = after(job, Expire(job_id=JOB_ID), STALLS_AT)
+    assert decision.ended == attempt_of(
+        job, AttemptOutcome.STALLED, STALLS_AT, "worker 'w' had no news"
+    )
+    lost = decision.job
     assert (lost.status, lost.leased, lost.stall_expire_time) == (JobStatus.PROCESSING, False, None)
     again = claimed(lost, STALLS_AT + 1)
     assert (again.attempt, again.progress_time) == (2, STALLS_AT + 1)

@@ -75,6 +75,16 @@ async def test_items_that_are_put_together_share_a_batch_and_no_error() -> None:
     assert work.batches == [[1, -1, 2, 3]]
 
 
+async def test_putting_no_items_is_answered_at_once_and_makes_no_batch() -> None:
+    """The reaper puts none while nothing is overdue: it would wait for another caller's."""
+    work = Work()
+    async with Batcher("numbers", work, max_batch=2, max_waiting=10) as batcher:
+        none = batcher.put([], SERVICE)
+        assert none.done()
+        assert await none == []
+    assert work.batches == []
+
+
 async def test_an_exception_of_a_batch_fails_all_its_items_and_the_next_batch_runs() -> None:
     async with Batcher("numbers", Work(), max_batch=2, max_waiting=10) as batcher:
         for task in await submitted(batcher, 13, 1):
@@ -277,15 +287,13 @@ async def test_a_batch_waits_for_a_bounded_number_of_ticks(
 
 
 async def test_nobody_waits_for_a_batcher_that_failed() -> None:
-    def broken() -> Callable[[int], int]:
+    def broken(caller: Caller, item: int, result: object) -> None:
         raise OSError
 
-    async with Batcher(
-        "numbers", Work(), max_batch=10, max_waiting=10, read_counter=broken
-    ) as batcher:
-        waiting = batcher.put([1], SERVICE)
-        await asyncio.wait([waiting], timeout=5)
-        assert waiting.cancelled()
+    async with Batcher("numbers", Work(), max_batch=1, max_waiting=10, observe=broken) as batcher:
+        waiting = [batcher.put([number], SERVICE) for number in range(2)]
+        await asyncio.wait(waiting, timeout=5)
+        assert all(each.cancelled() for each in waiting)
         with pytest.raises(ShuttingDown):
             batcher.put([2], SERVICE)
     assert batcher.task is not None

@@ -10,7 +10,7 @@ from tests.support.store_writer import creation
 
 def test_what_was_read_from_the_table_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     job = creation().job
-    monkeypatch.setattr(early_changes, "MAX_BYTES", 2 * job.memory_bytes)
+    monkeypatch.setattr(early_changes, "MAX_BYTES", 2 * Change(job, 3).memory_bytes)
     early = EarlyChanges()
     early.add([Change(job, 3), Change(job, 4)])
     early.add([Change(job, 5)])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Instant,
     Job,
     JobError,
@@ -15,6 +16,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Payloads,
     Transition,
 )
 from jobledger_server.rpc.messages import (
@@ -34,7 +36,7 @@ def _payload(fields: dict[str, object]) -> Payload:
 TEXT = st.text(max_size=300)
 NAMES = st.text(min_size=1, max_size=300)
 INSTANTS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999).map(Instant)
-PAYLOADS = st.dictionaries(TEXT, st.floats(allow_nan=False) | TEXT, max_size=40).map(_payload)
+STRUCTS = st.dictionaries(TEXT, st.floats(allow_nan=False) | TEXT, max_size=40).map(_payload)
 JOBS = st.builds(
     Job,
     id=NAMES.map(JobId),
@@ -45,9 +47,7 @@ JOBS = st.builds(
     status=st.sampled_from(JobStatus),
     progress=st.integers(0, 100),
     progress_message=TEXT,
-    parameters=st.none() | PAYLOADS,
-    result=st.none() | PAYLOADS,
-    error=st.none() | st.builds(JobError, TEXT, TEXT, st.none() | PAYLOADS),
+    error=st.none() | st.builds(JobError, TEXT, TEXT),
     labels=st.dictionaries(TEXT, TEXT, max_size=4),
     attempt=st.integers(0, 2**31 - 1),
     max_attempts=st.integers(1, 1000),
@@ -65,6 +65,12 @@ JOBS = st.builds(
     traceparent=TEXT,
     version=st.integers(1, 2**63 - 1),
 )
+CONTENTS = st.builds(
+    Payloads,
+    parameters=st.none() | STRUCTS,
+    result=st.none() | STRUCTS,
+    error_details=st.none() | STRUCTS,
+)
 PLAIN = Job(
     id=JobId("j"),
     user_id="u",
@@ -72,11 +78,10 @@ PLAIN = Job(
     create_time=Instant(0),
     update_time=Instant(-1),
     queue_timeout=Micros(1),
-    parameters=Payload(b""),
 )
 
 
-def expected(job: Job) -> job_pb2.Job:
+def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
     """Make the message field by field, as protobuf's own code has it."""
     message = job_pb2.Job(
         id=job.id,
@@ -89,6 +94,7 @@ def expected(job: Job) -> job_pb2.Job:
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         worker_id=job.worker_id,
+        held=job.lease_expire_time is not None,
         cancel_reason=job.cancel_reason,
         traceparent=job.traceparent,
         version=job.version,
@@ -103,7 +109,7 @@ def expected(job: Job) -> job_pb2.Job:
     if job.stall_timeout is not None:
         message.stall_timeout.FromMicroseconds(job.stall_timeout)
     for name in ("parameters", "result"):
-        payload = getattr(job, name)
+        payload = getattr(payloads, name)
         if payload is not None:
             getattr(message, name).SetInParent()
             getattr(message, name).MergeFromString(payload)
@@ -111,22 +117,23 @@ def expected(job: Job) -> job_pb2.Job:
         message.error.SetInParent()
         message.error.reason = job.error.reason
         message.error.message = job.error.message
-        if job.error.details is not None:
+        if payloads.error_details is not None:
             message.error.details.SetInParent()
-            message.error.details.MergeFromString(job.error.details)
+            message.error.details.MergeFromString(payloads.error_details)
     return message
 
 
-@given(JOBS)
-@example(PLAIN)
-def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job) -> None:
+@given(JOBS, CONTENTS)
+@example(PLAIN, Payloads(parameters=Payload(b"")))
+def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job, payloads: Payloads) -> None:
+    assert job_pb2.Job.FromString(job_bytes(job, payloads)) == expected(job, payloads)
     assert job_pb2.Job.FromString(job_bytes(job)) == expected(job)
 
 
-@given(JOBS)
-def test_a_serialized_job_is_no_longer_than_protobufs_own(job: Job) -> None:
+@given(JOBS, CONTENTS)
+def test_a_serialized_job_is_no_longer_than_protobufs_own(job: Job, payloads: Payloads) -> None:
     """Nothing is in it twice, and no field has its default."""
-    assert len(job_bytes(job)) == expected(job).ByteSize()
+    assert len(job_bytes(job, payloads)) == expected(job, payloads).ByteSize()
 
 
 @given(st.lists(JOBS, max_size=3))
@@ -135,9 +142,10 @@ def test_responses_hold_their_jobs(jobs: list[Job]) -> None:
         jobs_response(worker_service_pb2.ClaimJobsResponse, map(job_bytes, jobs))
     )
     assert list(batch.jobs) == [expected(job) for job in jobs]
+    payloads = Payloads(parameters=Payload(b"\n\x00"))
     for job in jobs:
-        data = job_response(job_service_pb2.GetJobResponse, job)
-        assert job_service_pb2.GetJobResponse.FromString(data).job == expected(job)
+        data = job_response(job_service_pb2.GetJobResponse, job, payloads)
+        assert job_service_pb2.GetJobResponse.FromString(data).job == expected(job, payloads)
 
 
 @given(JOBS, st.integers(0, 2))

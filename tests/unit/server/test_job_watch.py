@@ -58,6 +58,13 @@ async def test_a_change_that_the_read_has_seen_is_no_update() -> None:
     assert await slot.next_update(NOW) is None
 
 
+async def test_a_change_that_comes_after_a_newer_read_is_no_update() -> None:
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(3)
+    slot.offer(change(2, step(2)))
+    assert await slot.next_update(NOW) is None
+
+
 async def test_only_transitions_after_the_read_are_in_the_update() -> None:
     slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))

@@ -1,5 +1,6 @@
 """The calls of a job's owner: create, read, list, watch, cancel, delete."""
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -8,10 +9,12 @@ from typing import Unpack
 from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.aio.completion import as_completed
 from jobledger.core.aio.pages import AsyncPager
+from jobledger.core.attempts import Attempt
 from jobledger.core.conversion import JsonObject, Seconds, build, to_timestamp
-from jobledger.core.feed_watch import FeedWatch
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch
 from jobledger.core.job_watch import JobWatch
-from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
+from jobledger.core.merging import merge_async
+from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, JobView, Transition
 from jobledger.core.new_job import JobOptions, NewJob
 from jobledger.core.options import (
     DEFAULT,
@@ -24,14 +27,17 @@ from jobledger.core.options import (
     seconds_of,
 )
 from jobledger.core.page import Page
-from jobledger.core.requests import texts
+from jobledger.core.requests import MAX_IDS, groups, texts
 from jobledger.core.streams import AsyncWatch
+from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
+    BatchGetJobsRequest,
     CancelJobRequest,
     DeleteJobRequest,
     GetJobRequest,
     ListAssetsRequest,
+    ListAttemptsRequest,
     ListJobsRequest,
     ListTransitionsRequest,
     WatchJobRequest,
@@ -40,7 +46,11 @@ from jobledger.v1.job_service_pb2 import (
 
 
 class AsyncOwnerCalls(AsyncCalls):
-    """For the owners of jobs. `user_id` is whose jobs; by default the client's own."""
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
+
+    `view` is how much of a job is read; see JobView. What a call that writes returns is in the
+    view BASIC.
+    """
 
     async def create_job(
         self,
@@ -70,7 +80,7 @@ class AsyncOwnerCalls(AsyncCalls):
         request = job.to_proto(self._identity.owner(user_id))
         call: CallOptions = {"timeout": timeout, "metadata": metadata}
         answer = await self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def create_jobs(
         self,
@@ -98,15 +108,21 @@ class AsyncOwnerCalls(AsyncCalls):
         owner = self._identity.owner(user_id)
         request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
         answer = await self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
-        return [Job.from_proto(job) for job in answer.jobs]
+        return [Job.from_proto(job, JobView.BASIC) for job in answer.jobs]
 
     async def get_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self,
+        job_id: str,
+        *,
+        view: JobView = JobView.FULL,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> Job:
         """Read a job.
 
         Args:
             job_id: the job.
+            view: how much of it.
             user_id: its owner.
             **options: see CallOptions.
 
@@ -114,9 +130,59 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
         """
-        request = build(GetJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        view = JobView(view)
+        request = build(
+            GetJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=view.to_proto(),
+        )
         answer = await self._call(lambda service: service.jobs.GetJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, view)
+
+    async def get_jobs(
+        self,
+        job_ids: Iterable[str],
+        *,
+        view: JobView = JobView.BASIC,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> dict[str, Job]:
+        """Read some jobs; return them by their ids, in the order of `job_ids`.
+
+        A job that the owner does not have is missing in the answer: `job_ids - jobs.keys()`.
+
+        Args:
+            job_ids: any number; one call reads at most 1000 of them, and 3 MiB.
+            view: how much of them.
+            user_id: their owner.
+            **options: see CallOptions; for each call.
+
+        Raises:
+            InvalidField: an id is empty, or longer than the 36 characters of a UUID.
+        """
+        view = JobView(view)
+        request = build(
+            BatchGetJobsRequest, user_id=self._identity.owner(user_id), view=view.to_proto()
+        )
+        options = self._checked(options)
+        left = list(dict.fromkeys(texts(job_ids, "job_ids")))
+        jobs: dict[str, Job] = {}
+        size = MAX_IDS
+        while left:
+            request.job_ids[:] = left[:size]
+            try:
+                answer = await self._call(
+                    lambda service: service.jobs.BatchGetJobs, request, options
+                )
+            except MessageTooLarge:
+                size = min(size, len(left)) // 2
+                if not size:
+                    raise
+                continue
+            jobs.update((job.id, Job.from_proto(job, view)) for job in answer.jobs)
+            left = left[size:]
+        return jobs
 
     def list_jobs(
         self,
@@ -128,6 +194,7 @@ class AsyncOwnerCalls(AsyncCalls):
         created_before: datetime | None = None,
         page_size: int = 0,
         page_token: str = "",
+        view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
         **options: Unpack[CallOptions],
@@ -140,8 +207,9 @@ class AsyncOwnerCalls(AsyncCalls):
             labels: only jobs with all of these.
             created_after: only jobs created later.
             created_before: only jobs created earlier.
-            page_size: jobs read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: jobs read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
+            view: how much of them.
             user_id: the owner.
             all_users: the jobs of all users instead, if the caller may see them.
             **options: see CallOptions; for each page.
@@ -150,6 +218,7 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidField: a filter breaks its rule.
             InvalidToken: `page_token` is of another list.
         """
+        view = JobView(view)
         request = build(
             ListJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
@@ -159,13 +228,15 @@ class AsyncOwnerCalls(AsyncCalls):
             created_after=to_timestamp(created_after, "created_after"),
             created_before=to_timestamp(created_before, "created_before"),
             page_size=page_size,
+            view=view.to_proto(),
         )
         options = self._checked(options)
 
         async def read(token: str) -> Page[Job]:
             request.page_token = token
             page = await self._call(lambda service: service.jobs.ListJobs, request, options)
-            return Page(tuple(map(Job.from_proto, page.jobs)), page.next_page_token)
+            jobs = tuple(Job.from_proto(job, view) for job in page.jobs)
+            return Page(jobs, page.next_page_token)
 
         return AsyncPager(read, page_token)
 
@@ -174,6 +245,7 @@ class AsyncOwnerCalls(AsyncCalls):
         job_id: str,
         *,
         after_version: int = 0,
+        view: JobView = JobView.FULL,
         user_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AsyncWatch[JobChange]:
@@ -188,6 +260,7 @@ class AsyncOwnerCalls(AsyncCalls):
             job_id: the job.
             after_version: the version of the last change that was seen; only newer ones follow,
                 or the terminal state.
+            view: how much of the job.
             user_id: the owner.
             **options: see WatchOptions.
 
@@ -202,6 +275,7 @@ class AsyncOwnerCalls(AsyncCalls):
             job_id=job_id,
             user_id=self._identity.owner(user_id),
             after_version=after_version,
+            view=JobView(view).to_proto(),
         )
         return self._watch_job(request, options)
 
@@ -210,6 +284,8 @@ class AsyncOwnerCalls(AsyncCalls):
         *,
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
         resume_token: str = "",
@@ -226,6 +302,8 @@ class AsyncOwnerCalls(AsyncCalls):
         Args:
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
+            job_ids: only these, 1 to 1000. Default: all.
+            view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
             resume_token: the token of the last event that was processed, by this program or
@@ -249,12 +327,18 @@ class AsyncOwnerCalls(AsyncCalls):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
+        ids = None if job_ids is None else texts(job_ids, "job_ids")
+        if ids == []:
+            # In the request this would mean all jobs.
+            raise ValueError("job_ids: is empty; leave it out for all jobs")
         request = build(
             WatchJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             job_types=texts(job_types, "job_types"),
             labels=labels,
+            job_ids=ids,
             resume_token=resume_token,
+            view=JobView(view).to_proto(),
         )
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
@@ -283,7 +367,12 @@ class AsyncOwnerCalls(AsyncCalls):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch` raises.
         """
-        request = build(WatchJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            WatchJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=JobView.FULL.to_proto(),
+        )
         watch = self._watch_job(request, options, timeout=timeout)
         async with watch:
             async for change in watch:
@@ -300,13 +389,14 @@ class AsyncOwnerCalls(AsyncCalls):
     ) -> AsyncIterator[Job]:
         """Yield each of these jobs once it is terminal, in the order in which they finish.
 
-        All are watched over one stream of the owner's changes.
+        They are watched over one stream for each 1000 of them, and read in the view FULL when
+        they have finished.
 
         Args:
             job_ids: any number; one that occurs twice is yielded once.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
-            **options: see WatchOptions.
+            **options: see WatchOptions. The callbacks are called for each stream.
 
         Raises:
             JobNotFound: the owner has no such job, or it was deleted before it was yielded.
@@ -314,17 +404,30 @@ class AsyncOwnerCalls(AsyncCalls):
             JobledgerError: what `watch_jobs` raises.
         """
         waiting = dict.fromkeys(texts(job_ids, "job_ids"))
-        headers = headers_of(options.get("metadata", ()))
         owner = self._identity.owner_or_all(user_id, all_users=False)
-        request = build(WatchJobsRequest, user_id=owner)
-        watch = self._watch(
-            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
-            partial(FeedWatch, request, relist=True, heartbeats=False),
-            {**options, "metadata": headers},
-            timeout=timeout,
-        )
-        get_job = partial(self.get_job, user_id=user_id, metadata=headers)
-        return as_completed(watch, waiting, get_job, seconds_of(timeout, "timeout"))
+        headers = headers_of(options.get("metadata", ()))
+        options = {**options, "metadata": headers}
+        limit = seconds_of(timeout, "timeout")
+        deadline = None if limit is None else time.monotonic() + limit
+
+        def watch(ids: Iterable[str]) -> AsyncWatch[tuple[str, ...]]:
+            request = build(WatchJobsRequest, user_id=owner, job_ids=ids)
+            return self._watch(
+                lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+                partial(CompletionWatch, request),
+                options,
+                timeout=limit,
+            )
+
+        async def read(ids: Iterable[str]) -> dict[str, Job]:
+            call: CallOptions = {"metadata": headers}
+            if deadline is not None:
+                left = max(deadline - time.monotonic(), 0.0)
+                call["timeout"] = left if self._timeout is None else min(left, self._timeout)
+            return await self.get_jobs(ids, view=JobView.FULL, user_id=owner, **call)
+
+        watches = [watch(group) for group in groups([*waiting])]
+        return as_completed(merge_async(watches), waiting, read)
 
     async def wait_all(
         self,
@@ -371,7 +474,7 @@ class AsyncOwnerCalls(AsyncCalls):
         owner = self._identity.owner(user_id)
         request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
         answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def delete_job(
         self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
@@ -405,7 +508,7 @@ class AsyncOwnerCalls(AsyncCalls):
 
         Args:
             job_id: the job.
-            page_size: assets read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: assets read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
             **options: see CallOptions; for each page.
@@ -439,7 +542,7 @@ class AsyncOwnerCalls(AsyncCalls):
 
         Args:
             job_id: the job.
-            page_size: transitions read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: transitions read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
             **options: see CallOptions; for each page.
@@ -457,6 +560,40 @@ class AsyncOwnerCalls(AsyncCalls):
             request.page_token = token
             page = await self._call(lambda service: service.jobs.ListTransitions, request, options)
             return Page(tuple(map(Transition.from_proto, page.transitions)), page.next_page_token)
+
+        return AsyncPager(read, page_token)
+
+    def list_attempts(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Attempt]:
+        """List the attempts of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: attempts read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(ListAttemptsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        options = self._checked(options)
+
+        async def read(token: str) -> Page[Attempt]:
+            request.page_token = token
+            page = await self._call(lambda service: service.jobs.ListAttempts, request, options)
+            return Page(tuple(map(Attempt.from_proto, page.attempts)), page.next_page_token)
 
         return AsyncPager(read, page_token)
 

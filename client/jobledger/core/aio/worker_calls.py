@@ -12,7 +12,7 @@ from jobledger.core.conversion import (
     to_seconds,
     to_struct,
 )
-from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
+from jobledger.core.models import Asset, Job, JobError, JobStatus, JobView, ProgressResult
 from jobledger.core.options import CallOptions
 from jobledger.core.requests import fresh_id, job_error, texts
 from jobledger.v1.worker_service_pb2 import (
@@ -28,7 +28,11 @@ from jobledger.v1.worker_service_pb2 import (
 
 
 class AsyncWorkerCalls(AsyncCalls):
-    """For workers. `attempt` fences a call: it is refused unless it is the job's attempt."""
+    """For workers. What a call returns is in the view BASIC, except for claimed jobs.
+
+    `attempt` fences a call: it is refused unless it is the job's attempt. It is required, or
+    `any_attempt=True` says that only one worker ever runs the job.
+    """
 
     @property
     def worker_id(self) -> str:
@@ -99,7 +103,7 @@ class AsyncWorkerCalls(AsyncCalls):
         """
         request = build(ReleaseJobRequest, job_id=job_id, attempt=attempt)
         answer = await self._call(lambda service: service.worker.ReleaseJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def start_job(
         self,
@@ -138,6 +142,7 @@ class AsyncWorkerCalls(AsyncCalls):
         target_status: JobStatus,
         *,
         attempt: int | None = None,
+        any_attempt: bool = False,
         expected_version: int | None = None,
         progress: int | None = None,
         progress_message: str | None = None,
@@ -157,7 +162,8 @@ class AsyncWorkerCalls(AsyncCalls):
         Args:
             job_id: the job.
             target_status: PROCESSING to start, COMPLETED, PARTIAL or FAILED to finish.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's; to finish only.
+            any_attempt: instead of `attempt`.
             expected_version: refuses the call unless it is the job's version.
             progress: percent, 0 to 100.
             progress_message: at most 512 characters.
@@ -182,17 +188,18 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id=job_id,
             target_status=JobStatus(target_status).to_proto(),
             attempt=attempt,
+            any_attempt=any_attempt,
             expected_version=expected_version,
             progress=progress,
             progress_message=progress_message,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
         answer = await self._call(lambda service: service.worker.TransitionJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def update_progress(
         self,
@@ -201,15 +208,20 @@ class AsyncWorkerCalls(AsyncCalls):
         *,
         progress_message: str | None = None,
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> ProgressResult:
         """Report the progress of a job, which renews its lease.
 
+        A report on a terminal job is no error; its `applied` is false.
+
         Args:
             job_id: the job.
-            progress: percent, 0 to 100. Default: unchanged.
+            progress: percent, 0 to 100; a lower one than before changes nothing. Default:
+                unchanged.
             progress_message: at most 512 characters. Default: unchanged.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -222,6 +234,7 @@ class AsyncWorkerCalls(AsyncCalls):
             UpdateProgressRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             progress=progress,
             progress_message=progress_message,
         )
@@ -235,6 +248,7 @@ class AsyncWorkerCalls(AsyncCalls):
         *,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as COMPLETED: everything was done.
@@ -243,7 +257,8 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id: the job.
             result: the output: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -257,11 +272,12 @@ class AsyncWorkerCalls(AsyncCalls):
             MarkCompletedRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = await self._call(lambda service: service.worker.MarkCompleted, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def mark_partial(
         self,
@@ -272,6 +288,7 @@ class AsyncWorkerCalls(AsyncCalls):
         reason: str | None = None,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as PARTIAL: some of it was done.
@@ -282,7 +299,8 @@ class AsyncWorkerCalls(AsyncCalls):
             error: what was not: a message of 1 to 4096 characters, or a JobError.
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -292,12 +310,13 @@ class AsyncWorkerCalls(AsyncCalls):
             MarkPartialRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = await self._call(lambda service: service.worker.MarkPartial, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def mark_failed(
         self,
@@ -308,6 +327,7 @@ class AsyncWorkerCalls(AsyncCalls):
         result: JsonObject | None = None,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as FAILED: it was not done.
@@ -318,7 +338,8 @@ class AsyncWorkerCalls(AsyncCalls):
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             result: what is known in spite of the failure: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -328,12 +349,13 @@ class AsyncWorkerCalls(AsyncCalls):
             MarkFailedRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = await self._call(lambda service: service.worker.MarkFailed, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     async def create_asset(
         self,
@@ -344,6 +366,7 @@ class AsyncWorkerCalls(AsyncCalls):
         storage_path: str = "",
         file_size: int = 0,
         attempt: int | None = None,
+        any_attempt: bool = False,
         request_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Asset:
@@ -355,7 +378,8 @@ class AsyncWorkerCalls(AsyncCalls):
             url: where it is; this or `storage_path` is required.
             storage_path: where it is, for programs that share a storage.
             file_size: bytes.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             request_id: 1 to 128 characters. The same id with the same content returns the asset
                 that exists. Default: a new one for each call.
             **options: see CallOptions.
@@ -372,6 +396,7 @@ class AsyncWorkerCalls(AsyncCalls):
             CreateAssetRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             asset_type=asset_type,
             url=url,
             storage_path=storage_path,

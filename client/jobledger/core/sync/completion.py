@@ -1,63 +1,57 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
-"""Waiting for many jobs over one watch."""
+"""Waiting for many jobs over a watch of them."""
 
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 
-from jobledger.core.models import FeedEvent, Job
+from jobledger.core.models import Job
+from jobledger.core.reconnecting import may_reconnect
 from jobledger.core.streams import Watch
-from jobledger.errors import DeadlineExceeded, JobNotFound
+from jobledger.errors import JobledgerError, JobNotFound, MessageTooLarge
 
 
 def as_completed(
-    watch: Watch[FeedEvent],
+    watch: Watch[tuple[str, ...]],
     waiting: dict[str, None],
-    get_job: Callable[[str], Job],
-    timeout: float | None,
+    read: Callable[[Iterable[str]], dict[str, Job]],
 ) -> Iterator[Job]:
     """Yield each job of `waiting` once it is terminal.
 
     Args:
-        watch: all jobs of the owner, from a listing on.
+        watch: yields the ids of jobs that may have finished; see CompletionWatch.
         waiting: the ids; emptied.
-        get_job: reads a job that the listing does not have.
-        timeout: seconds, as the watch has it, to read them; None: any time.
+        read: reads jobs with their payloads; those that do not exist are missing.
 
     Raises:
         JobNotFound: there is no such job, or it was deleted.
-        DeadlineExceeded: `timeout` has passed.
+        JobledgerError: what `watch` and `read` raise.
     """
     if not waiting:
         return
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
-    listed: set[str] = set()
-    synced = False
+    unread: dict[str, None] = {}
     with watch:
-        for event in watch:
-            if event.synced:
-                # What is not in the listing was terminal before the watch started, or does not
-                # exist. A second listing follows a gap, in which any job may have finished.
-                for job_id in [job_id for job_id in waiting if synced or job_id not in listed]:
-                    if time.monotonic() >= deadline:
-                        raise DeadlineExceeded(
-                            f"{len(waiting)} jobs did not finish in time",
-                            code=grpc.StatusCode.DEADLINE_EXCEEDED,
-                        )
-                    job = get_job(job_id)
-                    if job.is_terminal:
-                        del waiting[job_id]
-                        yield job
-                synced = True
-            elif event.job is not None and event.job.id in waiting:
-                job = event.job
-                listed.add(job.id)
-                if event.deleted:
-                    raise JobNotFound(f"job {job.id} was deleted", code=grpc.StatusCode.NOT_FOUND)
-                if job.is_terminal:
-                    del waiting[job.id]
-                    yield job
+        for ids in watch:
+            unread.update(dict.fromkeys(job_id for job_id in ids if job_id in waiting))
+            if not unread:
+                continue
+            try:
+                jobs = read(unread)
+            except JobledgerError as error:
+                if not may_reconnect(error) or isinstance(error, MessageTooLarge):
+                    raise
+                # The watch says when the service answers again, or gives up.
+                continue
+            for job_id in unread:
+                if job_id not in jobs:
+                    raise JobNotFound(
+                        f"job {job_id} does not exist or was deleted",
+                        code=grpc.StatusCode.NOT_FOUND,
+                        reason="JOB_NOT_FOUND",
+                    )
+                if jobs[job_id].is_terminal:
+                    del waiting[job_id]
+                    yield jobs[job_id]
+            unread.clear()
             if not waiting:
                 return

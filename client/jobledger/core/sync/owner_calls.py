@@ -1,15 +1,18 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """The calls of a job's owner: create, read, list, watch, cancel, delete."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Unpack
 
+from jobledger.core.attempts import Attempt
 from jobledger.core.conversion import JsonObject, Seconds, build, to_timestamp
-from jobledger.core.feed_watch import FeedWatch
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch
 from jobledger.core.job_watch import JobWatch
-from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
+from jobledger.core.merging import merge
+from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, JobView, Transition
 from jobledger.core.new_job import JobOptions, NewJob
 from jobledger.core.options import (
     DEFAULT,
@@ -22,17 +25,20 @@ from jobledger.core.options import (
     seconds_of,
 )
 from jobledger.core.page import Page
-from jobledger.core.requests import texts
+from jobledger.core.requests import MAX_IDS, groups, texts
 from jobledger.core.streams import Watch
 from jobledger.core.sync.base import Calls
 from jobledger.core.sync.completion import as_completed
 from jobledger.core.sync.pages import Pager
+from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
+    BatchGetJobsRequest,
     CancelJobRequest,
     DeleteJobRequest,
     GetJobRequest,
     ListAssetsRequest,
+    ListAttemptsRequest,
     ListJobsRequest,
     ListTransitionsRequest,
     WatchJobRequest,
@@ -41,7 +47,11 @@ from jobledger.v1.job_service_pb2 import (
 
 
 class OwnerCalls(Calls):
-    """For the owners of jobs. `user_id` is whose jobs; by default the client's own."""
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
+
+    `view` is how much of a job is read; see JobView. What a call that writes returns is in the
+    view BASIC.
+    """
 
     def create_job(
         self,
@@ -71,7 +81,7 @@ class OwnerCalls(Calls):
         request = job.to_proto(self._identity.owner(user_id))
         call: CallOptions = {"timeout": timeout, "metadata": metadata}
         answer = self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def create_jobs(
         self,
@@ -99,15 +109,21 @@ class OwnerCalls(Calls):
         owner = self._identity.owner(user_id)
         request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
         answer = self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
-        return [Job.from_proto(job) for job in answer.jobs]
+        return [Job.from_proto(job, JobView.BASIC) for job in answer.jobs]
 
     def get_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self,
+        job_id: str,
+        *,
+        view: JobView = JobView.FULL,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> Job:
         """Read a job.
 
         Args:
             job_id: the job.
+            view: how much of it.
             user_id: its owner.
             **options: see CallOptions.
 
@@ -115,9 +131,57 @@ class OwnerCalls(Calls):
             InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
         """
-        request = build(GetJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        view = JobView(view)
+        request = build(
+            GetJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=view.to_proto(),
+        )
         answer = self._call(lambda service: service.jobs.GetJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, view)
+
+    def get_jobs(
+        self,
+        job_ids: Iterable[str],
+        *,
+        view: JobView = JobView.BASIC,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> dict[str, Job]:
+        """Read some jobs; return them by their ids, in the order of `job_ids`.
+
+        A job that the owner does not have is missing in the answer: `job_ids - jobs.keys()`.
+
+        Args:
+            job_ids: any number; one call reads at most 1000 of them, and 3 MiB.
+            view: how much of them.
+            user_id: their owner.
+            **options: see CallOptions; for each call.
+
+        Raises:
+            InvalidField: an id is empty, or longer than the 36 characters of a UUID.
+        """
+        view = JobView(view)
+        request = build(
+            BatchGetJobsRequest, user_id=self._identity.owner(user_id), view=view.to_proto()
+        )
+        options = self._checked(options)
+        left = list(dict.fromkeys(texts(job_ids, "job_ids")))
+        jobs: dict[str, Job] = {}
+        size = MAX_IDS
+        while left:
+            request.job_ids[:] = left[:size]
+            try:
+                answer = self._call(lambda service: service.jobs.BatchGetJobs, request, options)
+            except MessageTooLarge:
+                size = min(size, len(left)) // 2
+                if not size:
+                    raise
+                continue
+            jobs.update((job.id, Job.from_proto(job, view)) for job in answer.jobs)
+            left = left[size:]
+        return jobs
 
     def list_jobs(
         self,
@@ -129,6 +193,7 @@ class OwnerCalls(Calls):
         created_before: datetime | None = None,
         page_size: int = 0,
         page_token: str = "",
+        view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
         **options: Unpack[CallOptions],
@@ -141,8 +206,9 @@ class OwnerCalls(Calls):
             labels: only jobs with all of these.
             created_after: only jobs created later.
             created_before: only jobs created earlier.
-            page_size: jobs read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: jobs read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
+            view: how much of them.
             user_id: the owner.
             all_users: the jobs of all users instead, if the caller may see them.
             **options: see CallOptions; for each page.
@@ -151,6 +217,7 @@ class OwnerCalls(Calls):
             InvalidField: a filter breaks its rule.
             InvalidToken: `page_token` is of another list.
         """
+        view = JobView(view)
         request = build(
             ListJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
@@ -160,13 +227,15 @@ class OwnerCalls(Calls):
             created_after=to_timestamp(created_after, "created_after"),
             created_before=to_timestamp(created_before, "created_before"),
             page_size=page_size,
+            view=view.to_proto(),
         )
         options = self._checked(options)
 
         def read(token: str) -> Page[Job]:
             request.page_token = token
             page = self._call(lambda service: service.jobs.ListJobs, request, options)
-            return Page(tuple(map(Job.from_proto, page.jobs)), page.next_page_token)
+            jobs = tuple(Job.from_proto(job, view) for job in page.jobs)
+            return Page(jobs, page.next_page_token)
 
         return Pager(read, page_token)
 
@@ -175,6 +244,7 @@ class OwnerCalls(Calls):
         job_id: str,
         *,
         after_version: int = 0,
+        view: JobView = JobView.FULL,
         user_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> Watch[JobChange]:
@@ -189,6 +259,7 @@ class OwnerCalls(Calls):
             job_id: the job.
             after_version: the version of the last change that was seen; only newer ones follow,
                 or the terminal state.
+            view: how much of the job.
             user_id: the owner.
             **options: see WatchOptions.
 
@@ -203,6 +274,7 @@ class OwnerCalls(Calls):
             job_id=job_id,
             user_id=self._identity.owner(user_id),
             after_version=after_version,
+            view=JobView(view).to_proto(),
         )
         return self._watch_job(request, options)
 
@@ -211,6 +283,8 @@ class OwnerCalls(Calls):
         *,
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
         resume_token: str = "",
@@ -227,6 +301,8 @@ class OwnerCalls(Calls):
         Args:
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
+            job_ids: only these, 1 to 1000. Default: all.
+            view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
             resume_token: the token of the last event that was processed, by this program or
@@ -250,12 +326,18 @@ class OwnerCalls(Calls):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
+        ids = None if job_ids is None else texts(job_ids, "job_ids")
+        if ids == []:
+            # In the request this would mean all jobs.
+            raise ValueError("job_ids: is empty; leave it out for all jobs")
         request = build(
             WatchJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             job_types=texts(job_types, "job_types"),
             labels=labels,
+            job_ids=ids,
             resume_token=resume_token,
+            view=JobView(view).to_proto(),
         )
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
@@ -284,7 +366,12 @@ class OwnerCalls(Calls):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch` raises.
         """
-        request = build(WatchJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            WatchJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=JobView.FULL.to_proto(),
+        )
         watch = self._watch_job(request, options, timeout=timeout)
         with watch:
             for change in watch:
@@ -301,13 +388,14 @@ class OwnerCalls(Calls):
     ) -> Iterator[Job]:
         """Yield each of these jobs once it is terminal, in the order in which they finish.
 
-        All are watched over one stream of the owner's changes.
+        They are watched over one stream for each 1000 of them, and read in the view FULL when
+        they have finished.
 
         Args:
             job_ids: any number; one that occurs twice is yielded once.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
-            **options: see WatchOptions.
+            **options: see WatchOptions. The callbacks are called for each stream.
 
         Raises:
             JobNotFound: the owner has no such job, or it was deleted before it was yielded.
@@ -315,17 +403,30 @@ class OwnerCalls(Calls):
             JobledgerError: what `watch_jobs` raises.
         """
         waiting = dict.fromkeys(texts(job_ids, "job_ids"))
-        headers = headers_of(options.get("metadata", ()))
         owner = self._identity.owner_or_all(user_id, all_users=False)
-        request = build(WatchJobsRequest, user_id=owner)
-        watch = self._watch(
-            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
-            partial(FeedWatch, request, relist=True, heartbeats=False),
-            {**options, "metadata": headers},
-            timeout=timeout,
-        )
-        get_job = partial(self.get_job, user_id=user_id, metadata=headers)
-        return as_completed(watch, waiting, get_job, seconds_of(timeout, "timeout"))
+        headers = headers_of(options.get("metadata", ()))
+        options = {**options, "metadata": headers}
+        limit = seconds_of(timeout, "timeout")
+        deadline = None if limit is None else time.monotonic() + limit
+
+        def watch(ids: Iterable[str]) -> Watch[tuple[str, ...]]:
+            request = build(WatchJobsRequest, user_id=owner, job_ids=ids)
+            return self._watch(
+                lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+                partial(CompletionWatch, request),
+                options,
+                timeout=limit,
+            )
+
+        def read(ids: Iterable[str]) -> dict[str, Job]:
+            call: CallOptions = {"metadata": headers}
+            if deadline is not None:
+                left = max(deadline - time.monotonic(), 0.0)
+                call["timeout"] = left if self._timeout is None else min(left, self._timeout)
+            return self.get_jobs(ids, view=JobView.FULL, user_id=owner, **call)
+
+        watches = [watch(group) for group in groups([*waiting])]
+        return as_completed(merge(watches), waiting, read)
 
     def wait_all(
         self,
@@ -372,7 +473,7 @@ class OwnerCalls(Calls):
         owner = self._identity.owner(user_id)
         request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
         answer = self._call(lambda service: service.jobs.CancelJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def delete_job(
         self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
@@ -406,7 +507,7 @@ class OwnerCalls(Calls):
 
         Args:
             job_id: the job.
-            page_size: assets read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: assets read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
             **options: see CallOptions; for each page.
@@ -440,7 +541,7 @@ class OwnerCalls(Calls):
 
         Args:
             job_id: the job.
-            page_size: transitions read with one call, 0 to 1000; 0 leaves it to the server.
+            page_size: transitions read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
             **options: see CallOptions; for each page.
@@ -458,6 +559,40 @@ class OwnerCalls(Calls):
             request.page_token = token
             page = self._call(lambda service: service.jobs.ListTransitions, request, options)
             return Page(tuple(map(Transition.from_proto, page.transitions)), page.next_page_token)
+
+        return Pager(read, page_token)
+
+    def list_attempts(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Pager[Attempt]:
+        """List the attempts of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: attempts read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(ListAttemptsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        options = self._checked(options)
+
+        def read(token: str) -> Page[Attempt]:
+            request.page_token = token
+            page = self._call(lambda service: service.jobs.ListAttempts, request, options)
+            return Page(tuple(map(Attempt.from_proto, page.attempts)), page.next_page_token)
 
         return Pager(read, page_token)
 

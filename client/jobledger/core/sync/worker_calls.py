@@ -12,7 +12,7 @@ from jobledger.core.conversion import (
     to_seconds,
     to_struct,
 )
-from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
+from jobledger.core.models import Asset, Job, JobError, JobStatus, JobView, ProgressResult
 from jobledger.core.options import CallOptions
 from jobledger.core.requests import fresh_id, job_error, texts
 from jobledger.core.sync.base import Calls
@@ -29,7 +29,11 @@ from jobledger.v1.worker_service_pb2 import (
 
 
 class WorkerCalls(Calls):
-    """For workers. `attempt` fences a call: it is refused unless it is the job's attempt."""
+    """For workers. What a call returns is in the view BASIC, except for claimed jobs.
+
+    `attempt` fences a call: it is refused unless it is the job's attempt. It is required, or
+    `any_attempt=True` says that only one worker ever runs the job.
+    """
 
     @property
     def worker_id(self) -> str:
@@ -98,7 +102,7 @@ class WorkerCalls(Calls):
         """
         request = build(ReleaseJobRequest, job_id=job_id, attempt=attempt)
         answer = self._call(lambda service: service.worker.ReleaseJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def start_job(
         self,
@@ -137,6 +141,7 @@ class WorkerCalls(Calls):
         target_status: JobStatus,
         *,
         attempt: int | None = None,
+        any_attempt: bool = False,
         expected_version: int | None = None,
         progress: int | None = None,
         progress_message: str | None = None,
@@ -156,7 +161,8 @@ class WorkerCalls(Calls):
         Args:
             job_id: the job.
             target_status: PROCESSING to start, COMPLETED, PARTIAL or FAILED to finish.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's; to finish only.
+            any_attempt: instead of `attempt`.
             expected_version: refuses the call unless it is the job's version.
             progress: percent, 0 to 100.
             progress_message: at most 512 characters.
@@ -181,17 +187,18 @@ class WorkerCalls(Calls):
             job_id=job_id,
             target_status=JobStatus(target_status).to_proto(),
             attempt=attempt,
+            any_attempt=any_attempt,
             expected_version=expected_version,
             progress=progress,
             progress_message=progress_message,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
         answer = self._call(lambda service: service.worker.TransitionJob, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def update_progress(
         self,
@@ -200,15 +207,20 @@ class WorkerCalls(Calls):
         *,
         progress_message: str | None = None,
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> ProgressResult:
         """Report the progress of a job, which renews its lease.
 
+        A report on a terminal job is no error; its `applied` is false.
+
         Args:
             job_id: the job.
-            progress: percent, 0 to 100. Default: unchanged.
+            progress: percent, 0 to 100; a lower one than before changes nothing. Default:
+                unchanged.
             progress_message: at most 512 characters. Default: unchanged.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -221,6 +233,7 @@ class WorkerCalls(Calls):
             UpdateProgressRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             progress=progress,
             progress_message=progress_message,
         )
@@ -234,6 +247,7 @@ class WorkerCalls(Calls):
         *,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as COMPLETED: everything was done.
@@ -242,7 +256,8 @@ class WorkerCalls(Calls):
             job_id: the job.
             result: the output: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -256,11 +271,12 @@ class WorkerCalls(Calls):
             MarkCompletedRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = self._call(lambda service: service.worker.MarkCompleted, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def mark_partial(
         self,
@@ -271,6 +287,7 @@ class WorkerCalls(Calls):
         reason: str | None = None,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as PARTIAL: some of it was done.
@@ -281,7 +298,8 @@ class WorkerCalls(Calls):
             error: what was not: a message of 1 to 4096 characters, or a JobError.
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -291,12 +309,13 @@ class WorkerCalls(Calls):
             MarkPartialRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = self._call(lambda service: service.worker.MarkPartial, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def mark_failed(
         self,
@@ -307,6 +326,7 @@ class WorkerCalls(Calls):
         result: JsonObject | None = None,
         assets: Iterable[Asset] = (),
         attempt: int | None = None,
+        any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
         """Finish a job as FAILED: it was not done.
@@ -317,7 +337,8 @@ class WorkerCalls(Calls):
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             result: what is known in spite of the failure: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             **options: see CallOptions.
 
         Raises:
@@ -327,12 +348,13 @@ class WorkerCalls(Calls):
             MarkFailedRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             result=to_struct(result, "result"),
             error=job_error(error, reason),
-            assets=[asset.to_proto() for asset in assets],
+            assets=[asset.to_new_proto() for asset in assets],
         )
         answer = self._call(lambda service: service.worker.MarkFailed, request, options)
-        return Job.from_proto(answer.job)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def create_asset(
         self,
@@ -343,6 +365,7 @@ class WorkerCalls(Calls):
         storage_path: str = "",
         file_size: int = 0,
         attempt: int | None = None,
+        any_attempt: bool = False,
         request_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Asset:
@@ -354,7 +377,8 @@ class WorkerCalls(Calls):
             url: where it is; this or `storage_path` is required.
             storage_path: where it is, for programs that share a storage.
             file_size: bytes.
-            attempt: the caller's. Default: not fenced.
+            attempt: the caller's.
+            any_attempt: instead of `attempt`.
             request_id: 1 to 128 characters. The same id with the same content returns the asset
                 that exists. Default: a new one for each call.
             **options: see CallOptions.
@@ -371,6 +395,7 @@ class WorkerCalls(Calls):
             CreateAssetRequest,
             job_id=job_id,
             attempt=attempt,
+            any_attempt=any_attempt,
             asset_type=asset_type,
             url=url,
             storage_path=storage_path,

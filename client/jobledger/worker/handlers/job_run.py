@@ -153,7 +153,7 @@ class JobRun:
                 self._log_raised(self.raised)
             return outcome
         if self._state.cancel_reason is not None:
-            return Failed(self._state.cancel_reason or "cancelled", "CANCELLED")
+            return Release()  # the service makes it FAILED / CANCELLED
         if Stop.TIMED_OUT in self._state.reasons:
             return Failed(f"not finished within {self._handler.timeout:g} s", "TIMED_OUT")
         if error is None:

@@ -159,10 +159,12 @@ class JobUpdates:
             except TimeoutError:
                 pass  # the lease is over, unless something else has renewed it
             else:
+                if not result.applied:
+                    self._on_lost(Stop.LOST, "it is terminal")
+                    return
                 backoff.reset()
                 self._pending.committed(report)
-                if result.applied:  # a late report renews nothing
-                    self.lease.renewed(sent)
+                self.lease.renewed(sent)
             self._answered()
 
     def _answered(self) -> None:
@@ -198,7 +200,7 @@ class JobUpdates:
         name = log_name(self._job)
         try:
             if isinstance(outcome, Release):
-                await self._send(release_update(self._job))
+                await self._send(*self._last_report(), release_update(self._job))
                 _logger.info("%s: released", name)
             else:
                 finished = await self._finish(outcome)
@@ -217,11 +219,8 @@ class JobUpdates:
             _logger.exception("%s: its outcome cannot be sent", log_name(self._job))
             outcome = failure(error)
             update = finish_update(self._job, outcome)
-        # What the handler reported last arrives with its outcome, if not before.
-        report = self._pending.report
-        before = [progress_update(self._job, report)] if report else []
         try:
-            await self._send(*before, update)
+            await self._send(*self._last_report(), update)
         except JobledgerError as error:
             if isinstance(error, GONE) or is_transient(error):
                 raise
@@ -229,6 +228,11 @@ class JobUpdates:
             outcome = Failed(text, error.reason or error.code.name)
             await self._send(finish_update(self._job, outcome))
         return outcome
+
+    def _last_report(self) -> list[JobUpdate]:
+        """Return what the handler reported last, to arrive with its outcome if not before."""
+        report = self._pending.report
+        return [progress_update(self._job, report)] if report else []
 
     async def _send(self, *updates: JobUpdate) -> UpdateResult:
         """Send updates until the last one is accepted.

@@ -41,7 +41,7 @@ def progress_update(job: Job, report: Report) -> JobUpdate:
 
 def asset_update(job: Job, asset: Asset, request_id: str) -> JobUpdate:
     """Link an asset."""
-    update = build(AssetUpdate, asset=asset.to_proto(), request_id=request_id)
+    update = build(AssetUpdate, asset=asset.to_new_proto(), request_id=request_id)
     return JobUpdate(job_id=job.id, attempt=job.attempt, asset=update)
 
 
@@ -53,7 +53,7 @@ def finish_update(job: Job, outcome: Finish) -> JobUpdate:
         status=STATUSES[type(outcome)].to_proto(),
         result=to_struct(outcome.result, "result"),
         error=None if error is None else error.to_proto(),
-        assets=[asset.to_proto() for asset in outcome.assets],
+        assets=[asset.to_new_proto() for asset in outcome.assets],
     )
     return JobUpdate(job_id=job.id, attempt=job.attempt, finish=update)
 

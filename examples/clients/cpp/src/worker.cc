@@ -78,7 +78,7 @@ void Work(const Client& client, const Options& options) {
     for (const UpdateResult& result : answer.results()) {  // One for each update, in their order.
       Print(*next++, {{"result", Json(result)}});
     }
-    // A signal would say that the job is cancelled or lost: stop it.
+    // A signal would say that the job is cancelled or lost: stop, and release a cancelled one.
   }
   heartbeats = {};
   stream->WritesDone();
@@ -92,6 +92,8 @@ void Complete(const Client& client, const Options& options) {
   request.set_job_id(options.job);
   if (options.attempt) {
     request.set_attempt(*options.attempt);
+  } else {
+    request.set_any_attempt(true);
   }
   if (options.result) {
     *request.mutable_result() = *options.result;

@@ -38,7 +38,7 @@ export async function work(client: grpc.Client, options: Options): Promise<void>
       for (const result of results) {
         print({ event: unanswered.shift(), result: json(UpdateResultSchema, result) });
       }
-      // A signal would say that the job is cancelled or lost: stop it.
+      // A signal would say that the job is cancelled or lost: stop, and release a cancelled one.
     }
   } finally {
     clearInterval(heartbeats);
@@ -77,6 +77,7 @@ export async function complete(client: grpc.Client, options: Options): Promise<v
   const answer = await unary(client, WorkerService.method.markCompleted, {
     jobId: options.job,
     attempt: options.attempt,
+    anyAttempt: options.attempt === undefined,
     result: options.result,
   });
   print({ event: "ended", job: json(JobSchema, answer.job) });

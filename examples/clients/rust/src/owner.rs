@@ -73,7 +73,11 @@ pub struct Get {
 
 pub async fn get(options: Get) -> Result<(), Status> {
     let client = options.service.client();
-    let request = GetJobRequest { job_id: options.job, user_id: options.user };
+    let request = GetJobRequest {
+        job_id: options.job,
+        user_id: options.user,
+        ..Default::default()
+    };
     let answer = unary(request, async |r| client.jobs().get_job(r).await).await?;
     print(json!({"event": "job", "job": message(&answer.job.unwrap_or_default())}));
     Ok(())

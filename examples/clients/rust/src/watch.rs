@@ -35,6 +35,7 @@ pub async fn watch(options: Watch) -> Result<(), Status> {
         job_id: options.job,
         user_id: options.user,
         after_version: options.after_version,
+        ..Default::default()
     };
     let mut failures = 0;
     loop {

@@ -14,7 +14,7 @@ use crate::Service;
 use crate::connect::unary;
 use crate::pb::job_update::Update;
 use crate::pb::{
-    Asset, AssetUpdate, FinishUpdate, Job, JobError, JobStatus, JobUpdate, MarkCompletedRequest,
+    AssetUpdate, FinishUpdate, Job, JobError, JobStatus, JobUpdate, MarkCompletedRequest, NewAsset,
     ProgressUpdate, WorkHello, WorkRequest,
 };
 use crate::print::{message, print, read_struct};
@@ -87,7 +87,7 @@ pub async fn work(options: Work) -> Result<(), Status> {
         for (result, event) in answer.results.iter().zip(&mut unanswered) {
             print(json!({"event": event, "result": message(result)}));
         }
-        // A signal would say that the job is cancelled or lost: stop it.
+        // A signal would say that the job is cancelled or lost: stop, and release a cancelled one.
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ pub async fn work(options: Work) -> Result<(), Status> {
 fn finish(job: Job, options: &Work) -> WorkRequest {
     let progress =
         ProgressUpdate { progress: Some(50), progress_message: Some(options.message.clone()) };
-    let asset = Asset {
+    let asset = NewAsset {
         asset_type: "application/octet-stream".to_owned(),
         storage_path: format!("results/{}", job.id),
         file_size: options.asset_size,
@@ -133,7 +133,7 @@ pub struct Complete {
     /// Which job
     #[arg(long)]
     job: String,
-    /// The caller's attempt [default: not fenced]
+    /// The caller's attempt [default: any]
     #[arg(long)]
     attempt: Option<i32>,
     /// File with the outcome
@@ -146,6 +146,7 @@ pub async fn complete(options: Complete) -> Result<(), Status> {
     let request = MarkCompletedRequest {
         job_id: options.job,
         attempt: options.attempt,
+        any_attempt: options.attempt.is_none(),
         result: options.result,
         ..Default::default()
     };

@@ -1,27 +1,30 @@
 """WatchJobs: a feed watch's updates as messages, each with a token to resume from."""
 
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, unquote
 
 from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.job import JobId, is_id
+from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.messages import changes_message
+from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
-from jobledger_server.store import START_OF_ACTIVE, ActivePosition
-from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor
+from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change
+from jobledger_server.watch.feed_reader import CHANGE_BYTES, SLICE_BYTES, FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 
 _CURSOR = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/((?P<job_id>[^/]{36})/(?P<user_id>[^/]*))?"
-    r"(/(?P<as_of>[0-9]{1,18}))?"
 )
 
 
@@ -31,13 +34,16 @@ class FeedStreams:
 
     hub: WatchHub
     reader: FeedReader
+    reads: Reads
     epoch: Callable[[], str]
     heartbeat: float
     max_age: float
     # A message from one cursor to another serves all watches that are at the first.
     _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
 
-    async def serve(self, selection: Selection, resume_token: str, call: Call) -> None:
+    async def serve(
+        self, selection: Selection, resume_token: str, call: Call, *, full: bool
+    ) -> None:
         """Serve one stream, until it is cancelled or an error ends it.
 
         Raises:
@@ -54,32 +60,103 @@ class FeedStreams:
         cursor = tokens.read(resume_token) if resume_token else start
         age = StreamAge(self.max_age)
         watch = FeedWatch(self.reader, selection, cursor, call.caller)
-        try:
-            with self.hub.subscribe_to_feed(watch):
-                await self.reader.check(max(cursor.seq, cursor.as_of))
-                while True:
+        with self.hub.subscribe_to_feed(watch):
+            await self.reader.check(cursor.seq)
+            while True:
+                try:
                     update = await watch.next_update(age.max_wait(self.heartbeat))
-                    unsent = self._serialized(update, tokens.token_at(watch.cursor))
-                    del update
-                    while unsent:
-                        # The client may not read for a long time. It then holds only messages.
-                        await call.write(unsent.pop(0))
-        except Ending as ending:
-            ending.resume_token = tokens.token_at(watch.cursor)
-            raise
+                except Ending as ending:
+                    ending.resume_token = tokens.token_at(watch.cursor)
+                    raise
+                cursor = watch.cursor
+                unsent = _parts(update, cursor, full=full)
+                rest = _rest(update, cursor, tokens)
+                # The client may not read for a long time. It then holds only the message, and the
+                # changes of those that follow it.
+                del update
+                while unsent:
+                    await call.write(await self._message(unsent.pop(0), tokens))
+                if rest:
+                    await call.write(rest)
 
-    def _serialized(self, update: FeedUpdate | None, at: str) -> list[bytes]:
-        """Serialize what a watch sends next: changes, `synced` or both, else a heartbeat."""
-        if update is None:
-            return [pb.WatchJobsResponse(heartbeat=True, resume_token=at).SerializeToString()]
-        messages = []
-        if update.changes:
-            make = partial(changes_message, update.changes, at)
-            messages.append(self._messages.get((update.after, at), make))
-        if update.synced:
-            synced = pb.WatchJobsResponse(synced=True, resume_token=at)
-            messages.append(synced.SerializeToString())
-        return messages
+    async def _message(self, part: "_Part", tokens: "_Tokens") -> bytes:
+        changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
+        if not carriers:
+            make = partial(changes_message, changes, at)
+            return self._messages.get((part.after, at), make)
+
+        async def read() -> bytes:
+            # For all watches that are sent it.
+            found = await payloads_of(self.reads, [each.job for each in carriers], SERVICE)
+            payloads = {
+                change.seq: each
+                for change, each in zip(carriers, found, strict=True)
+                if each is not None
+            }
+            return changes_message(changes, at, payloads)
+
+        return await self._messages.read((part.after, at, "full"), read)
+
+
+def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
+    """Return what follows the changes of an update: `synced`, or a heartbeat without an update."""
+    if update is not None and not update.synced:
+        return b""
+    rest = pb.WatchJobsResponse(
+        heartbeat=update is None, synced=update is not None, resume_token=tokens.token_at(cursor)
+    )
+    return rest.SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The changes of one message, which lead from one cursor to another.
+
+    `carriers` are those that are sent with their jobs' payloads.
+    """
+
+    changes: Sequence[Change]
+    carriers: Sequence[Change]
+    after: Cursor
+    through: Cursor
+
+
+def _parts(update: FeedUpdate | None, through: Cursor, *, full: bool) -> list[_Part]:
+    """Cut the changes of an update, which leads to `through`, into messages."""
+    if update is None:
+        return []
+    after, listed = update.after, update.after.listed is not None
+    parts: list[_Part] = []
+    changes: list[Change] = []
+    carriers: list[Change] = []
+    room = SLICE_BYTES
+    for change in update.changes:
+        job = change.job
+        carries = full and not change.deleted and (listed or _is_carrier(change))
+        size = CHANGE_BYTES + job.content_bytes + (job.payload_bytes if carries else 0)
+        room -= size
+        if changes and room < 0:
+            last = changes[-1]
+            position = ActivePosition(last.job.user_id, last.job.id) if listed else None
+            at = Cursor(after.seq if listed else last.seq, position)
+            parts.append(_Part(changes, carriers, after, at))
+            after, changes, carriers, room = at, [], [], SLICE_BYTES - size
+        changes.append(change)
+        if carries and job.payload_bytes:
+            carriers.append(change)
+    if changes:
+        parts.append(_Part(changes, carriers, after, through))
+    return parts
+
+
+def _is_carrier(change: Change) -> bool:
+    """Whether a change in the view FULL has payloads: a creation or a transition."""
+    return change.job.version == 1 or bool(change.transitions)
+
+
+def selection_key(selection: Selection) -> bytes:
+    """Return the key of a selection's tokens: a digest, as a selection may have many ids."""
+    return hashlib.blake2b(repr(selection.key()).encode(), digest_size=16).digest()
 
 
 class _Tokens:
@@ -87,13 +164,12 @@ class _Tokens:
 
     def __init__(self, epoch: str, selection: Selection) -> None:
         self._epoch = epoch
-        self._key = selection.key()
+        self._key = selection_key(selection)
 
     def token_at(self, cursor: Cursor) -> str:
         position = cursor.listed
         listed = "" if position is None else f"{position.job_id}/{quote(position.user_id, safe='')}"
-        as_of = f"/{cursor.as_of}" if cursor.as_of else ""
-        return token(self._key, f"{self._epoch}/{cursor.seq}/{listed}{as_of}")
+        return token(self._key, f"{self._epoch}/{cursor.seq}/{listed}")
 
     def read(self, given: str) -> Cursor:
         """Read a token. Raises InvalidRequest and ForeignCursor."""
@@ -107,4 +183,4 @@ class _Tokens:
             if "\0" in user_id or not is_id(parts["job_id"]):
                 raise ForeignCursor
             listed = ActivePosition(user_id, JobId(parts["job_id"]))
-        return Cursor(int(parts["seq"]), listed, int(parts["as_of"] or 0))
+        return Cursor(int(parts["seq"]), listed)

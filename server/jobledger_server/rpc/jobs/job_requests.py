@@ -16,6 +16,7 @@ from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.domain.limits import (
     MAX_ATTEMPTS,
     MAX_CREATIONS,
+    MAX_JOB_IDS,
     MAX_MESSAGE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
     MIN_TIMEOUT_SECONDS,
@@ -25,13 +26,9 @@ from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 from jobledger_server.watch.feed_watch import Selection
 
-JobRequest = (
-    pb.GetJobRequest
-    | pb.DeleteJobRequest
-    | pb.WatchJobRequest
-    | pb.ListAssetsRequest
-    | pb.ListTransitionsRequest
-)
+ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttemptsRequest
+
+ViewRequest = pb.GetJobRequest | pb.WatchJobRequest
 
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
@@ -57,39 +54,65 @@ def create_all(request: pb.BatchCreateJobsRequest, *, traceparent: str = "") -> 
     return CreateAll(tuple(creations))
 
 
-def owned_job(request: JobRequest) -> tuple[JobId, str]:
-    """Return the job's id and the owner on whose behalf the call is made."""
+def viewed_job(request: ViewRequest) -> tuple[JobId, str, bool]:
+    """Return the job's id, the owner on whose behalf the call is made, and if the view is FULL."""
     check = Checker()
-    job_id = fields.job_id(check, request.job_id)
-    user_id = fields.user_id(check, request.user_id)
+    job_id, user_id = _owned_job(check, request)
+    full = fields.is_full(check, request.view, default=True)
     if isinstance(request, pb.WatchJobRequest):
         check.at_least_zero("after_version", request.after_version)
-    elif isinstance(request, pb.ListAssetsRequest | pb.ListTransitionsRequest):
-        fields.check_page_size(check, request.page_size)
+    check.finish()
+    return job_id, user_id, full
+
+
+def listed_job(request: ListRequest) -> tuple[JobId, str]:
+    """Return the id of the job of which something is listed, and its owner."""
+    check = Checker()
+    job_id, user_id = _owned_job(check, request)
+    check.at_least_zero("page_size", request.page_size)
     check.finish()
     return job_id, user_id
 
 
+def batch(request: pb.BatchGetJobsRequest) -> tuple[list[JobId], str, bool]:
+    """Return the ids of the jobs, their owner, and whether the view is FULL."""
+    check = Checker()
+    user_id = fields.user_id(check, request.user_id)
+    ids = fields.job_ids(check, request.job_ids)
+    if not request.job_ids:
+        check.add("job_ids", f"must have from 1 to {MAX_JOB_IDS} entries")
+    if len(set(ids)) < len(ids):
+        check.add("job_ids", "has an id more than once")
+    full = fields.is_full(check, request.view, default=False)
+    check.finish()
+    return ids, user_id, full
+
+
 def delete(request: pb.DeleteJobRequest) -> Delete:
-    job_id, user_id = owned_job(request)
+    check = Checker()
+    job_id, user_id = _owned_job(check, request)
+    check.finish()
     return Delete(job_id=job_id, user_id=user_id)
 
 
 def cancel(request: pb.CancelJobRequest) -> Cancel:
     check = Checker()
+    job_id, user_id = _owned_job(check, request)
     command = Cancel(
-        job_id=fields.job_id(check, request.job_id),
-        user_id=fields.user_id(check, request.user_id),
+        job_id=job_id,
+        user_id=user_id,
         reason=check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS),
     )
     check.finish()
     return command
 
 
-def query(request: pb.ListJobsRequest) -> JobQuery:
+def query(request: pb.ListJobsRequest) -> tuple[JobQuery, bool]:
+    """Return the query, and whether the view is FULL."""
     check = Checker()
     statuses = fields.statuses(check, "statuses", request.statuses)
-    fields.check_page_size(check, request.page_size)
+    check.at_least_zero("page_size", request.page_size)
+    full = fields.is_full(check, request.view, default=False)
     has = request.HasField
     found = JobQuery(
         user_id=fields.user_id(check, request.user_id, required=False) or None,
@@ -100,18 +123,28 @@ def query(request: pb.ListJobsRequest) -> JobQuery:
         created_before=_optional_time(check, "created_before", request.created_before, has),
     )
     check.finish()
-    return found
+    return found, full
 
 
-def selection(request: pb.WatchJobsRequest) -> Selection:
+def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
+    """Return the selection, and whether the view is FULL."""
     check = Checker()
+    full = fields.is_full(check, request.view, default=False)
     selected = Selection(
         user_id=fields.user_id(check, request.user_id, required=False) or None,
         job_types=fields.job_types(check, request.job_types),
         labels=check.labels("labels", request.labels),
+        job_ids=frozenset(fields.job_ids(check, request.job_ids)),
     )
     check.finish()
-    return selected
+    return selected, full
+
+
+def _owned_job(
+    check: Checker, request: ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest
+) -> tuple[JobId, str]:
+    """Return the job's id and the owner on whose behalf the call is made."""
+    return fields.job_id(check, request.job_id), fields.user_id(check, request.user_id)
 
 
 def _creation(
@@ -122,7 +155,7 @@ def _creation(
     return Create(
         user_id=user_id,
         job_type=check.job_type("job_type", request.job_type),
-        parameters=fields.optional_struct(check, "parameters", request.parameters, has),
+        parameters=check.struct("parameters", request.parameters),
         labels=check.labels("labels", request.labels),
         request_id=fields.request_id(check, request.request_id),
         max_attempts=check.number("max_attempts", request.max_attempts, 0, MAX_ATTEMPTS) or 1,

@@ -1,12 +1,23 @@
 """JobService: for the owners of jobs."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger_server.domain.job import Asset, AssetId, Transition
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import (
+    NO_PAYLOADS,
+    Asset,
+    AssetId,
+    Attempt,
+    Job,
+    Payloads,
+    Transition,
+)
+from jobledger_server.domain.leases import attempts
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.call import Call
@@ -14,17 +25,16 @@ from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
-from jobledger_server.rpc.jobs.shared_messages import SharedMessages
+from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.jobs.trace_context import traceparent_of
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
-    WATCH_HEARTBEAT,
     asset_message,
+    attempt_message,
     job_bytes,
     job_response,
     jobs_response,
     transition_message,
-    watch_message,
 )
 from jobledger_server.rpc.pages import (
     ROWS_PER_STEP,
@@ -34,10 +44,8 @@ from jobledger_server.rpc.pages import (
     message_bytes,
     number_from,
 )
-from jobledger_server.rpc.stream_age import StreamAge
+from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.store import Store
-from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import JobUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +55,10 @@ class JobService:
     store: Store
     ledger: Ledger
     reads: Reads
-    hub: WatchHub
     lists: Lists
     creations: CreationQuotas
+    job_streams: JobStreams
     feed_streams: FeedStreams
-    heartbeat: float
-    max_watch_age: float
-    _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
@@ -70,22 +75,38 @@ class JobService:
         creations = command.creations
         async with self.creations.creating(call.caller, creations[0].user_id, len(creations)):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))
-        jobs = []
-        for decision in decisions:
-            jobs.append(job_bytes(decision.job))
-            if len(jobs) % ROWS_PER_STEP == 0:
-                await asyncio.sleep(0)
+        jobs = await _serialized((decision.job, NO_PAYLOADS) for decision in decisions)
         return jobs_response(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
-        job = await self.reads.job(*job_requests.owned_job(request), call.caller)
-        return job_response(pb.GetJobResponse, job)
+        job_id, user_id, full = job_requests.viewed_job(request)
+        read = await self.reads.job(job_id, user_id, call.caller, full=full)
+        return job_response(pb.GetJobResponse, read.job, read.payloads)
+
+    async def BatchGetJobs(self, request: pb.BatchGetJobsRequest, call: Call) -> bytes:
+        ids, user_id, full = job_requests.batch(request)
+        read = await self.reads.jobs(ids, user_id, call.caller, full=False)
+        found = [(read[job_id].job, NO_PAYLOADS) for job_id in ids if job_id in read]
+        if full:
+            # Before they are read.
+            _check_size(sum(job.payload_bytes for job, _ in found))
+            jobs = [job for job, _ in found]
+            payloads = await payloads_of(self.reads, jobs, call.caller)
+            found = [
+                (job, each) for job, each in zip(jobs, payloads, strict=True) if each is not None
+            ]
+        serialized = await _serialized(found)
+        _check_size(sum(map(len, serialized)))
+        names = {job.id for job, _ in found}
+        rest = pb.BatchGetJobsResponse(missing_job_ids=[each for each in ids if each not in names])
+        return jobs_response(pb.BatchGetJobsResponse, serialized) + rest.SerializeToString()
 
     async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> bytes:
-        query = job_requests.query(request)
-        page = job_page(request, query.key(), self.store, query)
+        query, full = job_requests.query(request)
+        payloads = partial(payloads_of, self.reads, caller=call.caller) if full else None
+        page = job_page(request, query.key(), self.store, query, payloads)
         async with self.lists.turn(call.caller):
-            listed = await page.read(job_bytes, len)
+            listed = await page.read(lambda row: job_bytes(row.job, row.payloads), len)
         rest = pb.ListJobsResponse(next_page_token=page.next_token)
         return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
@@ -99,26 +120,26 @@ class JobService:
         return pb.DeleteJobResponse().SerializeToString()
 
     async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
-        job_id, user_id = job_requests.owned_job(request)
+        job_id, user_id = job_requests.listed_job(request)
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
             last = AssetId(id_from(after)) if after else None
             return await self.store.list_assets(job_id, after=last, limit=limit + 1), None
 
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
-        await self.reads.job(job_id, user_id, call.caller)
+        await self.reads.job(job_id, user_id, call.caller, full=False)
         async with self.lists.turn(call.caller):
             listed = await page.read(partial(asset_message, user_id=user_id), message_bytes)
         response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 
     async def ListTransitions(self, request: pb.ListTransitionsRequest, call: Call) -> bytes:
-        job_id, user_id = job_requests.owned_job(request)
+        job_id, user_id = job_requests.listed_job(request)
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            _, history = await self.reads.history(job_id, user_id, call.caller)
-            return [each for each in history if each.version > version][: limit + 1], None
+            read = await self.reads.job(job_id, user_id, call.caller, full=False)
+            return [each for each in read.transitions if each.version > version][: limit + 1], None
 
         page = Page(
             request,
@@ -130,38 +151,46 @@ class JobService:
         response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 
-    # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, call: Call) -> bytes:
+        job_id, user_id = job_requests.listed_job(request)
+
+        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Attempt], None]:
+            number = number_from(after)
+            # First the job, then the ended attempts: its last one may be among these by now.
+            read = await self.reads.job(job_id, user_id, call.caller, full=False)
+            ended = await self.store.list_attempts(job_id, after=number, limit=limit + 1)
+            if len(ended) > limit:
+                return ended, None
+            return [each for each in attempts(read.job, ended) if each.number > number], None
+
+        page = Page(
+            request, ("attempts", job_id), fetch, cursor=lambda attempt: str(attempt.number)
+        )
+        async with self.lists.turn(call.caller):
+            listed = await page.read(attempt_message, message_bytes)
+        response = pb.ListAttemptsResponse(attempts=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
+
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> None:
-        job_id, user_id = job_requests.owned_job(request)
-        age = StreamAge(self.max_watch_age)
-        # Subscribe, then read: the watch keeps what is committed in between.
-        with self.hub.subscribe(job_id, call.caller) as watch:
-            job, history = await self.reads.history(job_id, user_id, call.caller)
-            watch.sent_up_to(job.version)
-            unsent = tuple(each for each in history if each.version > request.after_version)
-            message, last = self._message(JobUpdate(job, unsent))
-            # The client may not read for a long time. It then holds only the message.
-            del job
-            await call.write(message)
-            while not last:
-                del message
-                update = await watch.next_update(age.max_wait(self.heartbeat))
-                if update is None:
-                    message = WATCH_HEARTBEAT
-                else:
-                    message, last = self._message(update)
-                    del update
-                await call.write(message)
+        job_id, user_id, full = job_requests.viewed_job(request)
+        await self.job_streams.serve(job_id, user_id, request.after_version, call, full=full)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
-        selection = job_requests.selection(request)
-        await self.feed_streams.serve(selection, request.resume_token, call)
+        selection, full = job_requests.selection(request)
+        await self.feed_streams.serve(selection, request.resume_token, call, full=full)
 
-    def _message(self, update: JobUpdate) -> tuple[bytes, bool]:
-        """Return the serialized update, and whether it is the last one of a stream."""
-        job, versions = update.job, tuple(each.version for each in update.transitions)
-        # Without a new version only the lease changes. In a restored database a version can be
-        # another one, of another time.
-        key = job.id, job.version, job.update_time, job.lease_expire_time, versions
-        make = partial(watch_message, job, update.transitions)
-        return self._messages.get(key, make), update.last
+
+async def _serialized(jobs: Iterable[tuple[Job, Payloads]]) -> Sequence[bytes]:
+    """Serialize jobs, a few at a time."""
+    serialized = []
+    for job, payloads in jobs:
+        serialized.append(job_bytes(job, payloads))
+        if len(serialized) % ROWS_PER_STEP == 0:
+            await asyncio.sleep(0)
+    return serialized
+
+
+def _check_size(size: int) -> None:
+    """Raise LimitExceeded if the jobs of an answer have more bytes than it may have."""
+    if size > MAX_ANSWER_BYTES:
+        raise LimitExceeded("answer_bytes", MAX_ANSWER_BYTES, scope="request")

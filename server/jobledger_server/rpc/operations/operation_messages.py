@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import Job, JobError, JobStatus
+from jobledger_server.domain.job import Job, JobError, JobStatus, Payload
 from jobledger_server.domain.leases import (
     CANCELLED,
     LEASE_EXPIRED,
@@ -25,6 +25,7 @@ from jobledger_server.domain.leases import (
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.rpc.operations.operation_requests import COLLECTION
+from jobledger_server.store import StoredJob
 
 JOB_DOMAIN = "jobs.jobledger"
 """The domain of the reasons of failed jobs. The reasons of refused calls are in another domain, so
@@ -46,10 +47,11 @@ _JOB, _STRUCT = (
 )
 
 
-def operation_message(job: Job) -> operations_pb2.Operation:
+def operation_message(read: StoredJob) -> operations_pb2.Operation:
     # From bytes, as in all answers with jobs: parsing a job only to serialize it again would block
     # the event loop.
-    packed = AnyMessage(type_url=_JOB, value=job_bytes(job))
+    job = read.job
+    packed = AnyMessage(type_url=_JOB, value=job_bytes(job, read.payloads))
     operation = operations_pb2.Operation(
         name=f"{COLLECTION}/{job.id}", metadata=packed, done=job.status in TERMINAL
     )
@@ -59,13 +61,13 @@ def operation_message(job: Job) -> operations_pb2.Operation:
         case JobStatus.COMPLETED | JobStatus.PARTIAL:
             operation.response.CopyFrom(packed)
         case JobStatus.FAILED:
-            operation.error.CopyFrom(_failure(job))
+            operation.error.CopyFrom(_failure(job, read.payloads.error_details))
         case _:
             assert_never(job.status)
     return operation
 
 
-def _failure(job: Job) -> status_pb2.Status:
+def _failure(job: Job, error_details: Payload | None) -> status_pb2.Status:
     error = job.error or JobError("UNKNOWN", "")  # a failed job has one
     info = error_details_pb2.ErrorInfo(
         reason=error.reason,
@@ -75,8 +77,8 @@ def _failure(job: Job) -> status_pb2.Status:
     packed = AnyMessage()
     packed.Pack(info)
     details = [packed]
-    if error.details is not None:
-        details.append(AnyMessage(type_url=_STRUCT, value=error.details))
+    if error_details is not None:
+        details.append(AnyMessage(type_url=_STRUCT, value=error_details))
     return status_pb2.Status(
         code=CODES.get(error.reason, code_pb2.UNKNOWN), message=error.message, details=details
     )

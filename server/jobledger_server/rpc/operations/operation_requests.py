@@ -17,7 +17,6 @@ from jobledger_server.domain.limits import (
     MAX_TIMEOUT_SECONDS,
 )
 from jobledger_server.domain.state_machine import TERMINAL
-from jobledger_server.rpc import fields
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
@@ -80,7 +79,7 @@ def query(request: operations_pb2.ListOperationsRequest, call: Call) -> JobQuery
     check = Checker()
     if request.name != COLLECTION:
         check.add("name", f"must be {COLLECTION!r}")
-    fields.check_page_size(check, request.page_size)
+    check.at_least_zero("page_size", request.page_size)
     statuses, job_types = _filter(check, request.filter)
     query = JobQuery(user_id=_owner(check, call), statuses=statuses, job_types=job_types)
     check.finish()

@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from jobledger_server.domain.job import NO_PAYLOADS
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
@@ -15,8 +17,9 @@ from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations import operation_requests
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.pages import job_page, message_bytes
+from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
-from jobledger_server.store import Store
+from jobledger_server.store import Store, StoredJob
 from jobledger_server.watch.hub import WatchHub
 
 MARGIN_SECONDS = 0.5
@@ -36,12 +39,14 @@ class OperationsService:
     max_age: float
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> bytes:
-        job = await self.reads.job(*operation_requests.owned_job(request, call), call.caller)
-        return _serialized(operation_message(job))
+        job_id, user_id = operation_requests.owned_job(request, call)
+        read = await self.reads.job(job_id, user_id, call.caller, full=True)
+        return _serialized(operation_message(read))
 
     async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
         query = operation_requests.query(request, call)
-        page = job_page(request, ("operations", query.key()), self.store, query)
+        payloads = partial(payloads_of, self.reads, caller=call.caller)
+        page = job_page(request, ("operations", query.key()), self.store, query, payloads)
         async with self.lists.turn(call.caller):
             listed = await page.read(operation_message, message_bytes)
         response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
@@ -65,19 +70,19 @@ class OperationsService:
             until = min(until, loop.time() + left)
         # Subscribe, then read: the watch keeps what is committed in between.
         with self.hub.subscribe(job_id, call.caller) as watch:
-            job = await self.reads.job(job_id, user_id, call.caller)
+            job = (await self.reads.job(job_id, user_id, call.caller, full=False)).job
             watch.sent_up_to(job.version)
             while job.status not in TERMINAL and (rest := until - loop.time()) > 0:
-                # The wait may be long, and the job large: it is read again in the end.
-                del job
+                del job  # the wait may be long
                 update = await watch.next_update(rest)
-                job = (
-                    await self.reads.job(job_id, user_id, call.caller)
-                    if update is None
-                    else update.job
-                )
+                if update is None:
+                    job = (await self.reads.job(job_id, user_id, call.caller, full=False)).job
+                else:
+                    job = update.job
                 del update
-        return _serialized(operation_message(job))
+        (payloads,) = await payloads_of(self.reads, [job], call.caller)
+        # A job that finished and was deleted since has none any more.
+        return _serialized(operation_message(StoredJob(job, payloads=payloads or NO_PAYLOADS)))
 
 
 def _serialized(response: Message) -> bytes:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import RateLimit
-from jobledger_server.domain.commands import ChangeStatus, Release, Renew, WorkerCommand
+from jobledger_server.domain.commands import ChangeStatus, Release, Report, WorkerCommand
 from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded
 from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.store import StoreError
 from jobledger_server.watch.held_jobs import HeldJobs, Signal
 
 RENEWALS_PER_LEASE = 10
@@ -60,9 +61,7 @@ class Leases:
             return
         try:
             await self.renew()
-        except Exception as error:
-            if _is_refusal(error) and not isinstance(error, LimitExceeded):
-                raise
+        except (LimitExceeded, StoreError):
             self._renewed = float("-inf")  # by the next message
 
     async def renew(self) -> None:
@@ -80,18 +79,20 @@ class Leases:
         self._rate.add(self._caller, len(held))
         job_types = self._caller.permissions.job_types
         renewals = [
-            Renew(job_id=job, attempt=attempt, job_types=job_types) for job, attempt in held
+            Report(job_id=job, attempt=attempt, job_types=job_types) for job, attempt in held
         ]
-        outcomes = await self._ledger.renew(renewals, self._caller)
+        outcomes = await self._ledger.submit(renewals, self._caller)
         for (job_id, attempt), outcome in zip(held, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                if not _is_refusal(outcome):
-                    raise outcome
+            if isinstance(outcome, DomainError) and not isinstance(outcome, LimitExceeded):
                 self._held.lose(job_id, attempt)
-                continue
-            self._held.observe(outcome)
-            if outcome.lease_duration is not None:
-                self.seconds = min(self.seconds, outcome.lease_duration / MICROS_PER_SECOND)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
+                (decision,) = outcome
+                job = decision.job
+                self._held.observe(job)  # it is lost if it is terminal
+                if job.lease_duration is not None:
+                    self.seconds = min(self.seconds, job.lease_duration / MICROS_PER_SECOND)
 
     def submitted(self, command: WorkerCommand) -> None:
         """Take note that an update is on its way."""
@@ -121,8 +122,3 @@ class Leases:
 def ends(command: WorkerCommand) -> bool:
     """Whether the command ends what its worker holds."""
     return isinstance(command, ChangeStatus | Release)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the decision on a renewal says that the lease is lost."""
-    return isinstance(error, DomainError) and not isinstance(error, LimitExceeded)

@@ -25,6 +25,7 @@ from jobledger_server.rpc.validation import Checker, InvalidRequest
 from jobledger_server.rpc.workers.worker_requests import (
     DEFAULT_CLAIM_LEASE,
     check_outcome,
+    held_attempt,
     job_error,
     lease,
     link,
@@ -129,8 +130,9 @@ class WorkRequests:
             job_id=job_id,
             target=targets[0] if targets else JobStatus.FAILED,  # refused by `finish`
             attempt=attempt,
-            result=fields.optional_struct(check, "result", finish.result, has),
+            result=check.struct("result", finish.result),
             error=job_error(check, finish.error) if has("error") else None,
+            error_details=check.struct("error.details", finish.error.details),
             assets=links(check, finish.assets, self._url_schemes),
         )
         if targets:
@@ -154,6 +156,5 @@ def _hello(check: Checker, hello: pb.WorkHello) -> Hello:
 
 
 def _held(check: Checker, held: pb.HeldJob | pb.JobUpdate) -> tuple[JobId, int]:
-    if held.attempt < 1:
-        check.add("attempt", "is required, 1 or more")
-    return fields.job_id(check, held.job_id), held.attempt
+    attempt = held_attempt(check, held.attempt)
+    return fields.job_id(check, held.job_id), attempt

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.job import Job
 from jobledger_server.domain.limits import MAX_CLAIMED_JOBS
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers.work_leases import Leases
 from jobledger_server.rpc.workers.work_requests import Hello
@@ -57,7 +57,7 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         self._slots = 0
         self._message_time = 0.0  # when the last message came
-        self._unsent: Sequence[Job] = ()  # claimed, and not written yet
+        self._unsent: Sequence[Decision] = ()  # claimed, and not written yet
         self._sending = False  # whether the message that is being written has them
         self._queried = 0  # the hub's sequence number when jobs were last queried for
         self._may_claim = asyncio.Event()
@@ -83,8 +83,8 @@ class Slots:
         """Take note that a slot may be free."""
         self._may_claim.set()
 
-    def take(self) -> Sequence[Job]:
-        """Return the jobs to send now. `sent` or `close` follows."""
+    def take(self) -> Sequence[Decision]:
+        """Return the starts of the jobs to send now. `sent` or `close` follows."""
         self._sending = bool(self._unsent)
         return self._unsent
 
@@ -100,7 +100,7 @@ class Slots:
         if self._claiming is not None:
             self._claiming.cancel()
         if self._unsent:
-            self._long_poll.release(self._unsent)
+            self._long_poll.release([start.job for start in self._unsent])
 
     async def _claim(self, hello: Hello) -> None:
         """Claim jobs whenever some may be pushed, until cancelled."""
@@ -133,13 +133,13 @@ class Slots:
             max_jobs=min(self._free(), MAX_CLAIMED_JOBS),
             lease_duration=hello.lease_duration,
         )
-        jobs = await self._long_poll.claim(claim, wait, self._caller, self._note_query)
-        if not jobs:
+        started = await self._long_poll.claim(claim, wait, self._caller, self._note_query)
+        if not started:
             return
         # Safe because nothing was awaited since the claim: `close` sees every claimed job.
-        self._unsent = jobs
-        for job in jobs:
-            self._held.add(job.id, job.attempt)
+        self._unsent = started
+        for start in started:
+            self._held.add(start.job.id, start.job.attempt)
         self._ready()
         # Changes since the claim, before its jobs were held here: a cancellation, for instance.
         missed = self._hub.changes_since(self._queried)

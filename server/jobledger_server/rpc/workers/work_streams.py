@@ -298,8 +298,11 @@ class _Stream:
 
     def _next_message(self) -> bytes:
         """Return what is ready, up to MAX_ANSWER_BYTES, or nothing."""
-        jobs = () if self._ended else self._slots.take()
-        parts = [encoded_field(pb.WorkResponse, "jobs", job_bytes(job)) for job in jobs]
+        starts = () if self._ended else self._slots.take()
+        parts = [
+            encoded_field(pb.WorkResponse, "jobs", job_bytes(start.job, start.payloads))
+            for start in starts
+        ]
         size = sum(map(len, parts))
         for part in self._results_and_signals():
             parts.append(part)

@@ -23,6 +23,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
 )
+from jobledger_server.domain.leases import SERVICE_REASONS
 from jobledger_server.domain.limits import (
     MAX_ASSET_TYPE_CHARACTERS,
     MAX_ASSETS,
@@ -36,6 +37,7 @@ from jobledger_server.domain.limits import (
     MAX_STORAGE_PATH_CHARACTERS,
     MIN_LEASE_SECONDS,
 )
+from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
@@ -70,7 +72,10 @@ class WorkerRequests:
 
     def release(self, request: pb.ReleaseJobRequest) -> Release:
         check = Checker()
-        command = Release(job_id=fields.job_id(check, request.job_id), attempt=request.attempt)
+        command = Release(
+            job_id=fields.job_id(check, request.job_id),
+            attempt=held_attempt(check, request.attempt),
+        )
         check.finish()
         return command
 
@@ -78,15 +83,22 @@ class WorkerRequests:
         check = Checker()
         targets = fields.statuses(check, "target_status", [request.target_status])
         has = request.HasField
+        attempt = None
+        if targets and targets[0] in TERMINAL:
+            attempt = fence(check, request)
+        elif has("attempt") or request.any_attempt:
+            name = "attempt" if has("attempt") else "any_attempt"
+            check.add(name, "is allowed for terminal states only")
         command = ChangeStatus(
             job_id=fields.job_id(check, request.job_id),
             target=targets[0] if targets else JobStatus.QUEUED,  # refused by `finish`
-            attempt=request.attempt if has("attempt") else None,
+            attempt=attempt,
             expected_version=request.expected_version if has("expected_version") else None,
             progress=progress(check, request),
             progress_message=progress_message(check, request),
-            result=fields.optional_struct(check, "result", request.result, has),
+            result=check.struct("result", request.result),
             error=job_error(check, request.error) if has("error") else None,
+            error_details=check.struct("error.details", request.error.details),
             assets=links(check, request.assets, self._url_schemes),
             worker_id=fields.worker_id(check, request.worker_id, required=False),
             lease_duration=lease(check, request),
@@ -97,7 +109,7 @@ class WorkerRequests:
 
     def mark(self, request: MarkRequest) -> ChangeStatus:
         check = Checker()
-        error = None
+        error, details = None, None
         match request:
             case pb.MarkCompletedRequest():
                 target = JobStatus.COMPLETED
@@ -105,15 +117,16 @@ class WorkerRequests:
                 target = JobStatus.PARTIAL
             case pb.MarkFailedRequest():
                 target = JobStatus.FAILED
-        has = request.HasField
-        if not isinstance(request, pb.MarkCompletedRequest):
-            error = job_error(check, request.error) if request.HasField("error") else None
+        if not isinstance(request, pb.MarkCompletedRequest) and request.HasField("error"):
+            error = job_error(check, request.error)
+            details = check.struct("error.details", request.error.details)
         command = ChangeStatus(
             job_id=fields.job_id(check, request.job_id),
             target=target,
-            attempt=request.attempt if has("attempt") else None,
-            result=fields.optional_struct(check, "result", request.result, has),
+            attempt=fence(check, request),
+            result=check.struct("result", request.result),
             error=error,
+            error_details=details,
             assets=links(check, request.assets, self._url_schemes),
         )
         check_outcome(check, command)
@@ -124,7 +137,7 @@ class WorkerRequests:
         check = Checker()
         command = Report(
             job_id=fields.job_id(check, request.job_id),
-            attempt=request.attempt if request.HasField("attempt") else None,
+            attempt=fence(check, request),
             progress=progress(check, request),
             progress_message=progress_message(check, request),
         )
@@ -135,7 +148,7 @@ class WorkerRequests:
         check = Checker()
         command = LinkAsset(
             job_id=fields.job_id(check, request.job_id),
-            attempt=request.attempt if request.HasField("attempt") else None,
+            attempt=fence(check, request),
             link=link(check, "", request, self._url_schemes),
             request_id=fields.request_id(check, request.request_id),
         )
@@ -146,27 +159,39 @@ class WorkerRequests:
 def limited(command: Limited, caller: Caller) -> Limited:
     """Return a worker's command with its caller's limits.
 
-    Raises InvalidRequest if the caller has to send its attempt and does not.
+    Raises InvalidRequest if the caller means any attempt and may not.
     """
     permissions = caller.permissions
-    if permissions.fenced and _without_fence(command):
-        raise InvalidRequest([("attempt", "is required of this caller")])
+    start = isinstance(command, ChangeStatus) and command.target not in TERMINAL
+    if permissions.fenced and command.attempt is None and not start:
+        raise InvalidRequest([("any_attempt", "is not allowed for this caller")])
     if permissions.job_types is None:
         return command
     return replace(command, job_types=permissions.job_types)
 
 
-def _without_fence(command: WorkerCommand) -> bool:
-    if isinstance(command, Release):
-        return not command.attempt
-    if isinstance(command, ChangeStatus) and command.target is JobStatus.PROCESSING:
-        # A start needs no attempt. With an expected version it could be a report on a running job.
-        return command.attempt is None and command.expected_version is not None
-    return command.attempt is None
+_Fenced = pb.TransitionJobRequest | pb.UpdateProgressRequest | MarkRequest | pb.CreateAssetRequest
+
+
+def fence(check: Checker, request: _Fenced) -> int | None:
+    """Return the attempt that a request names, or None for any attempt."""
+    if not request.HasField("attempt"):
+        if not request.any_attempt:
+            check.add("attempt", "is required, unless any_attempt is true")
+        return None
+    if request.any_attempt:
+        check.add("any_attempt", "is not allowed with an attempt")
+    return request.attempt
+
+
+def held_attempt(check: Checker, attempt: int) -> int:
+    if attempt < 1:
+        check.add("attempt", "is required, 1 or more")
+    return attempt
 
 
 def links(
-    check: Checker, assets: Sequence[asset_pb2.Asset], url_schemes: Collection[str]
+    check: Checker, assets: Sequence[asset_pb2.NewAsset], url_schemes: Collection[str]
 ) -> tuple[AssetLink, ...]:
     if not check.at_most("assets", assets, MAX_ASSETS):
         return ()
@@ -176,7 +201,7 @@ def links(
 def link(
     check: Checker,
     prefix: str,
-    asset: asset_pb2.Asset | pb.CreateAssetRequest,
+    asset: asset_pb2.NewAsset | pb.CreateAssetRequest,
     url_schemes: Collection[str],
 ) -> AssetLink:
     if not asset.url and not asset.storage_path:
@@ -224,10 +249,11 @@ def lease(
 def job_error(check: Checker, error: job_pb2.JobError) -> JobError:
     if not error.message:
         check.add("error.message", "is required")
+    if error.reason in SERVICE_REASONS:
+        check.add("error.reason", "is given by the service only")
     return JobError(
         reason=check.reason("error.reason", error.reason) if error.reason else "UNKNOWN",
         message=check.text("error.message", error.message, MAX_ERROR_MESSAGE_CHARACTERS),
-        details=check.struct("error.details", error.details) if error.HasField("details") else None,
     )
 
 

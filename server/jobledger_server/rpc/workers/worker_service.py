@@ -39,8 +39,9 @@ class WorkerService:
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, call: Call) -> bytes:
         claim, wait = self.requests.claim(request)
         check_job_types(call.caller, claim.job_types)
-        jobs = await self.long_poll.claim(claim, wait, call.caller)
-        return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
+        started = await self.long_poll.claim(claim, wait, call.caller)
+        jobs = [job_bytes(start.job, start.payloads) for start in started]
+        return jobs_response(pb.ClaimJobsResponse, jobs)
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, call: Call) -> bytes:
         decision = await self._decide(self.requests.release(request), call)

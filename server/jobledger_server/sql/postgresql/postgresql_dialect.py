@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import claimable
+from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
@@ -32,7 +32,7 @@ from jobledger_server.sql.postgresql.postgresql_driver import (
     deletion_statement,
     update_statement,
 )
-from jobledger_server.sql.tables import ID
+from jobledger_server.sql.tables import ID, jobs
 
 CLOSE_SECONDS = 3
 """How long PostgreSQL may take to close all connections gracefully."""
@@ -40,11 +40,11 @@ CLOSE_SECONDS = 3
 
 def _find_claimable(lock: str) -> str:
     """Return the statement that finds claimable jobs of some types."""
-    columns, condition = claimable("octet_length", labels="labels::text")
     return (
-        "SELECT id, job_type, size FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "  # noqa: S608
-        f"CROSS JOIN LATERAL (SELECT {columns} FROM jobs "
-        f"WHERE job_type = request.type AND {condition} (SELECT {CLOCK}) "
+        "SELECT id, job_type, size "  # noqa: S608
+        "FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "
+        f"CROSS JOIN LATERAL (SELECT {CLAIMABLE_COLUMNS} FROM jobs "
+        f"WHERE job_type = request.type AND {CLAIMABLE_AFTER} (SELECT {CLOCK}) "
         f"ORDER BY create_time, id LIMIT request.count {lock}) AS oldest "
         "ORDER BY create_time, id LIMIT $3"
     )
@@ -116,7 +116,7 @@ class PostgresqlDialect:
         return {f"{name}_first": [a for a, _ in pairs], f"{name}_second": [b for _, b in pairs]}
 
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
-        return statement.with_for_update(skip_locked=skip)
+        return statement.with_for_update(of=jobs, skip_locked=skip)
 
     def find_claimable(
         self, limits: Mapping[str, int], limit: int, *, lock: bool

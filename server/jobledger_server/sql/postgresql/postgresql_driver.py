@@ -129,21 +129,21 @@ class PostgresqlDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Writes,
+        deletions: bool,
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:
         # A creation may use the request id of a deleted job, and the parts of one statement have no
         # order.
         if new >= COPY_FROM_ROWS or (new and deletions):
-            seq, writer = await self._append_in_steps(count, writes, deletions)
+            seq, writer = await self._append_in_steps(count, writes, updates_first=deletions)
         else:
             if last and not self._begun:
                 self.committing = True
             else:
                 await self._begin()
             feed = LOCK_FEED if count else FEED_LOCKED
-            seq, writer = await self._write_at_once(feed, count, (*deletions, *writes(0)))
+            seq, writer = await self._write_at_once(feed, count, writes(0))
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
@@ -156,20 +156,20 @@ class PostgresqlDriver:
         return seq, writer
 
     async def _append_in_steps(
-        self, count: int, writes: Callable[[int], Writes], deletions: Writes
+        self, count: int, writes: Callable[[int], Writes], *, updates_first: bool
     ) -> tuple[int, int]:
-        """Lock the feed first: before a deletion, and since a copy cannot add to values."""
+        """Lock the feed first: a copy cannot add to values."""
         await self._begin()
-        seq, writer = await self._write_at_once(LOCK_FEED, count, ())
-        if deletions:
-            await self._write_at_once(FEED_LOCKED, seq, deletions)
+        updates: Writes = ()
+        if updates_first:
+            updates = [each for each in writes(0) if not isinstance(each[0], Insertion)]
+        seq, writer = await self._write_at_once(LOCK_FEED, count, updates)
         rest = []
         for writing, rows in writes(seq - count):
-            if (
-                isinstance(writing, Insertion)
-                and writing.table is jobs
-                and len(rows) >= COPY_FROM_ROWS
-            ):
+            if not isinstance(writing, Insertion):
+                if not updates_first:
+                    rest.append((writing, rows))
+            elif writing.table is jobs and len(rows) >= COPY_FROM_ROWS:
                 # Before the others, which may refer to these jobs.
                 await self._connection.copy_records_to_table(
                     jobs.name, records=rows, columns=writing.columns

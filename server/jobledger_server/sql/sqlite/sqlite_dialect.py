@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import claimable
+from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.sqlite.sqlite_driver import (
     SqliteDriver,
@@ -138,10 +138,9 @@ class SqliteDialect:
 @cache
 def _find_claimable(types: int) -> str:
     """Return the statement that finds claimable jobs of this number of types."""
-    columns, condition = claimable("length")
     of_type = (
-        f"SELECT * FROM (SELECT {columns} FROM jobs WHERE job_type = ? "  # noqa: S608
-        f"AND {condition} ? ORDER BY create_time, id LIMIT ?)"
+        f"SELECT * FROM (SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE job_type = ? "  # noqa: S608
+        f"AND {CLAIMABLE_AFTER} ? ORDER BY create_time, id LIMIT ?)"
     )
     each = " UNION ALL ".join([of_type] * types)
     return f"SELECT id, job_type, size FROM ({each}) ORDER BY create_time, id LIMIT ?"  # noqa: S608

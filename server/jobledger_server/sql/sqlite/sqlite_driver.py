@@ -101,14 +101,14 @@ class SqliteDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Writes,
+        deletions: bool,  # noqa: ARG002
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, WriteId]:
         before, version = await self._read_feed()
         # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
         # a further statement would be a transaction of its own.
-        for statement, rows in (*deletions, *writes(before)):
+        for statement, rows in writes(before):
             await self._write(statement, rows)
         self._feed = before + count, version
         self._generation.expect(self._connection, version, self._connection.total_changes)

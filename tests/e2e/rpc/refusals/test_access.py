@@ -64,7 +64,7 @@ async def ask(start: Any, tmp_path: Path) -> Any:
                 many = jobs.WatchJobsRequest(user_id=user_id)
                 called = JobServiceStub(channel).WatchJobs(many, metadata=metadata).read()
             else:
-                request = workers.UpdateProgressRequest(job_id="nowhere")
+                request = workers.UpdateProgressRequest(job_id="nowhere", attempt=1)
                 called = WorkerServiceStub(channel).UpdateProgress(request, metadata=metadata)
             try:
                 await called

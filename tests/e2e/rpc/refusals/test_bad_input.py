@@ -97,8 +97,11 @@ async def test_the_largest_job_allowed_is_accepted_and_read_back_unchanged(call:
         "request_id": "r" * 128,
     }
     job = (await call.CreateJob(parameters=largest, **fields)).job
-    assert job.parameters == largest
     assert dict(job.labels) == fields["labels"]
+    read = (await call.GetJob(job_id=job.id, user_id=job.user_id)).job
+    assert read.parameters == largest
+    read.ClearField("parameters")
+    assert read == job
     deep = await call.job(parameters=parameters)
     assert (await call.GetJob(job_id=deep.id, user_id="ada")).job.parameters == parameters
 
@@ -117,7 +120,7 @@ async def test_a_struct_of_32_levels_is_accepted_and_can_be_watched(app: App, ca
     async with grpc.aio.insecure_channel(app.address) as channel:
         method = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
         await method(nested_bytes(32))
-    (job,) = (await call.ListJobs(user_id="ada")).jobs
+    (job,) = (await call.ListJobs(user_id="ada", view="JOB_VIEW_FULL")).jobs
     assert job.parameters == nested(32)
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     assert (await stream.read()).job == job
@@ -146,7 +149,7 @@ async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unch
     job = await call.running()
     async with unchanged():
         asset = {"asset_type": "t", "storage_path": "x" * 1024, "url": f"https://e/{'x' * 2000}"}
-        refused = await refusal(call.MarkCompleted(job_id=job.id, assets=[asset] * 400))
+        refused = await refusal(call.MarkCompleted(job_id=job.id, attempt=1, assets=[asset] * 400))
         assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert refused.metadata == {
             "limit": "message_bytes",
@@ -154,6 +157,13 @@ async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unch
             "scope": "request",
         }
         assert "RetryInfo" not in refused.details
+
+
+async def test_the_selection_of_a_watch_is_checked(call: Caller) -> None:
+    await assert_invalid(call.WatchJobs(job_ids=["j"] * 1001).read(), "job_ids", "1001")
+    await assert_invalid(call.WatchJobs(job_ids=["j", ""]).read(), "job_ids[1]")
+    await assert_invalid(call.WatchJobs(view=3).read(), "view")
+    await assert_invalid(call.WatchJob(job_id="j", user_id="ada", view=3).read(), "view")
 
 
 async def test_a_negative_version_cannot_be_resumed_after(call: Caller) -> None:
@@ -166,7 +176,7 @@ async def test_an_operator_can_allow_other_url_schemes(start: Any) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.running()
-        asset = {"job_id": job.id, "asset_type": "t"}
+        asset = {"job_id": job.id, "attempt": 1, "asset_type": "t"}
         await call.CreateAsset(url="s3://bucket/key", **asset)
         await assert_invalid(call.CreateAsset(url="https://e.example", **asset), "url", "s3")
 

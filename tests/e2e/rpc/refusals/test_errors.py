@@ -21,6 +21,7 @@ FOREIGN_CALLS = [
     ("DeleteJob", {}),
     ("ListAssets", {}),
     ("ListTransitions", {}),
+    ("ListAttempts", {}),
 ]
 
 
@@ -65,7 +66,9 @@ async def test_an_absent_job_and_another_owners_job_give_identical_answers(
 @pytest.mark.promise(number=52)
 async def test_a_transition_that_is_not_in_the_table_is_refused(call: Caller) -> None:
     job = await call.job()
-    refused = await refusal(call.TransitionJob(job_id=job.id, target_status=COMPLETED))
+    refused = await refusal(
+        call.TransitionJob(job_id=job.id, any_attempt=True, target_status=COMPLETED)
+    )
     assert (refused.code, refused.reason) == (
         StatusCode.FAILED_PRECONDITION,
         "ILLEGAL_TRANSITION",
@@ -91,8 +94,8 @@ async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
     error = {"message": "no"}
     for called in (
         call.TransitionJob(job_id=job.id, target_status=PROCESSING),
-        call.MarkFailed(job_id=job.id, error=error),
-        call.TransitionJob(job_id=job.id, target_status=FAILED, error=error),
+        call.MarkFailed(job_id=job.id, attempt=1, error=error),
+        call.TransitionJob(job_id=job.id, attempt=1, target_status=FAILED, error=error),
     ):
         refused = await refusal(called)
         assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "JOB_TERMINAL")
@@ -129,7 +132,7 @@ async def test_a_report_with_a_stale_attempt_is_refused(
 async def test_a_report_with_another_version_than_expected_is_refused(call: Caller) -> None:
     job = await call.running()
     refused = await refusal(
-        call.TransitionJob(job_id=job.id, target_status=COMPLETED, expected_version=1)
+        call.TransitionJob(job_id=job.id, attempt=1, target_status=COMPLETED, expected_version=1)
     )
     assert (refused.code, refused.reason) == (StatusCode.ABORTED, "VERSION_MISMATCH")
     assert refused.metadata == {"job_id": job.id, "version": "2"}
@@ -144,10 +147,12 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     assert refused.details["ResourceInfo"].resource_name == job.id
     job = await call.running()
     asset = (
-        await call.CreateAsset(job_id=job.id, asset_type="t", storage_path="p", request_id="r")
+        await call.CreateAsset(
+            job_id=job.id, attempt=1, asset_type="t", storage_path="p", request_id="r"
+        )
     ).asset
     refused = await refusal(
-        call.CreateAsset(job_id=job.id, asset_type="t", storage_path="q", request_id="r")
+        call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path="q", request_id="r")
     )
     assert refused.reason == "REQUEST_ID_REUSED"
     assert refused.details["ResourceInfo"].resource_name == asset.id
@@ -197,7 +202,7 @@ async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("a secret of the inside")
 
-    monkeypatch.setattr(SqlStore, "read_histories", broken)
+    monkeypatch.setattr(SqlStore, "read_jobs", broken)
     refused = await refusal(call.WatchJob(job_id="j", user_id="ada").read())
     assert (refused.code, refused.reason) == (StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in refused.message

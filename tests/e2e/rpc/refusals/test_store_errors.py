@@ -27,7 +27,7 @@ from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.rpc_caller import Caller, Refusal, refusal
+from tests.support.rpc_caller import BASIC, Caller, Refusal, refusal
 from tests.support.server_process import ServerProcess
 
 Start = Callable[..., Awaitable[App]]
@@ -184,13 +184,14 @@ async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
             refused = await refusal(call.job(**pad))
             assert (refused.code, refused.message) == (grpc.StatusCode.UNAVAILABLE, words)
             assert "RetryInfo" in refused.details
-            assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job, "reads go on"
+            read = await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)
+            assert read.job == job, "reads go on"
         counted = await errors_counted(metrics)
         assert counted[kind] >= 1
         assert counted.keys() <= {kind, "connection"}
         assert ("WARNING", kind) in logged(caplog)
         again = await call.job(**pad)
-        assert (await call.GetJob(job_id=again.id, user_id="ada")).job == again
+        assert (await call.GetJob(job_id=again.id, user_id="ada", view=BASIC)).job == again
 
 
 @pytest.mark.promise(number=76)
@@ -217,7 +218,7 @@ async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_miss
         polls = [record for record in caplog.records if record.name == "jobledger.tail"]
         assert all(record.exc_info is None for record in polls), "no traceback at each poll"
         assert ("ERROR", "programming") in logged(caplog)
-        assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+        assert (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job == job
         await call.job()
 
 
@@ -298,7 +299,7 @@ async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> No
         assert await errors_counted(metrics) == {"io": 1}
         jobs.append(await call.job(**pad))
         for job in jobs:
-            assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+            assert (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job == job
 
 
 @pytest.mark.promise(number=76)

@@ -69,6 +69,13 @@ ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
 For Work it is each kind of update."""
 
 
+ANY_ATTEMPT = {
+    *("TransitionJob", "UpdateProgress", "MarkCompleted", "MarkPartial", "MarkFailed"),
+    "CreateAsset",
+}
+"""The methods that a caller may call for a job whatever its attempt."""
+
+
 class Worker:
     """Calls WorkerService by the names of its methods, the stream for one update."""
 
@@ -183,26 +190,32 @@ async def test_a_stream_holds_no_job_of_another_type(
 
 @pytest.mark.promise(number=54)
 @in_turn("method", ON_A_JOB)
-async def test_a_call_without_its_fence_is_refused_where_one_is_required(
+async def test_a_call_without_its_fence_is_refused(
     channel: grpc.aio.Channel, everything: Caller, method: str
 ) -> None:
-    fenced = Worker(channel, "fenced")
+    worker, fenced = Worker(channel, "all"), Worker(channel, "fenced")
     job = await everything.running(job_type="render")
-    code, reason, message = await fenced.refused(method, job_id=job.id, **ON_A_JOB[method])
+    fields = {"job_id": job.id, **ON_A_JOB[method]}
+    code, reason, message = await worker.refused(method, **fields)
     assert (code, reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert message.startswith("attempt is required")
+    unfenced = method in ANY_ATTEMPT
+    if unfenced:
+        code, reason, message = await fenced.refused(method, **fields, any_attempt=True)
+        assert (code, reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+        assert message == "any_attempt is not allowed for this caller"
     assert await now(everything, job) == job
-    await fenced.call(method, job_id=job.id, attempt=1, **ON_A_JOB[method])
+    await fenced.call(method, **fields, attempt=1)
     assert (await now(everything, job)).version == job.version + 1
+    if unfenced:
+        other = await everything.running(job_type="render")
+        await worker.call(method, **{**fields, "job_id": other.id}, any_attempt=True)
+        assert (await now(everything, other)).version == other.version + 1
 
 
-async def test_a_start_needs_no_fence_but_a_report_by_version_does(
-    channel: grpc.aio.Channel, everything: Caller
-) -> None:
+async def test_a_start_needs_no_fence(channel: grpc.aio.Channel, everything: Caller) -> None:
     fenced = Worker(channel, "fenced")
     job = await everything.job()
     start = {"job_id": job.id, "target_status": PROCESSING, "worker_id": "w"}
-    started = (await fenced.call("TransitionJob", **start)).job
+    started = (await fenced.call("TransitionJob", **start, expected_version=job.version)).job
     assert started.attempt == 1
-    refused = await fenced.refused("TransitionJob", **start, expected_version=started.version)
-    assert refused[2] == "attempt is required of this caller"

@@ -1,4 +1,4 @@
-"""Jobs, assets, the feed and tombstones.
+"""Jobs with their payloads, attempts and assets, and the feed.
 
 Revision ID: 0001
 """
@@ -39,6 +39,8 @@ def upgrade() -> None:
         sa.Column("start_progress_message", sa.String(512)),
         sa.Column("start_lease_expire_time", sa.BigInteger),
         sa.Column("end_actor", sa.String(128)),
+        sa.Column("delete_seq", sa.BigInteger),
+        sa.Column("delete_time", sa.BigInteger),
         # What a report changes is together: an update is logged from the first to the last byte
         # that differs.
         sa.Column("change_seq", sa.BigInteger, nullable=False),
@@ -57,7 +59,9 @@ def upgrade() -> None:
         sa.Column("worker_id", sa.String(128), nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
+        sa.Column("parameters_bytes", sa.Integer, nullable=False),
         sa.Column("start_time", sa.BigInteger),
+        sa.Column("attempt_time", sa.BigInteger),
         sa.Column("complete_time", sa.BigInteger),
         sa.Column("lease_duration", sa.BigInteger),
         sa.Column("queue_expire_time", sa.BigInteger),
@@ -67,12 +71,9 @@ def upgrade() -> None:
         sa.Column("cancel_request_time", sa.BigInteger),
         sa.Column("cancel_reason", sa.String(512), nullable=False),
         sa.Column("outcome_digest", sa.LargeBinary),
+        sa.Column("outcome_bytes", sa.Integer, nullable=False),
         sa.Column("error_reason", sa.String(63)),
-        # The largest come last: SQLite reads them to find the columns stored after them.
         sa.Column("error_message", sa.String(4096)),
-        sa.Column("error_details", sa.LargeBinary),
-        sa.Column("parameters", sa.LargeBinary),
-        sa.Column("result", sa.LargeBinary),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.CheckConstraint(
             "status IN ('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')",
@@ -82,14 +83,18 @@ def upgrade() -> None:
         sa.CheckConstraint("length(user_id) BETWEEN 1 AND 128", name=op.f("ck_jobs_user_id")),
         sa.CheckConstraint("length(job_type) BETWEEN 1 AND 50", name=op.f("ck_jobs_job_type")),
         sa.CheckConstraint(
-            "version >= 1 AND (status = 'QUEUED') = (version = 1)", name=op.f("ck_jobs_version")
+            "version >= 1 AND (status = 'QUEUED') = (version = 1)"
+            " AND (status = 'QUEUED') = (start_seq IS NULL)",
+            name=op.f("ck_jobs_version"),
         ),
         sa.CheckConstraint(
-            "attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name=op.f("ck_jobs_attempt")
+            "attempt >= 0 AND (attempt = 0) = (start_time IS NULL)"
+            " AND (start_time IS NULL) = (attempt_time IS NULL)",
+            name=op.f("ck_jobs_attempt"),
         ),
         sa.CheckConstraint(
-            "(status = 'QUEUED') = (start_time IS NULL)"
-            " AND (start_time IS NULL) = (start_seq IS NULL)",
+            "(start_time IS NULL AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3)))"
+            " OR (start_time IS NOT NULL AND status <> 'QUEUED')",
             name=op.f("ck_jobs_start_time"),
         ),
         sa.CheckConstraint(
@@ -123,8 +128,33 @@ def upgrade() -> None:
             "max_attempts >= 1 AND releases BETWEEN 0 AND attempt",
             name=op.f("ck_jobs_attempts"),
         ),
+        sa.CheckConstraint(
+            "parameters_bytes >= 0 AND outcome_bytes >= 0"
+            " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)",
+            name=op.f("ck_jobs_payloads"),
+        ),
+        sa.CheckConstraint(
+            "(delete_seq IS NULL) = (delete_time IS NULL)"
+            " AND (delete_seq IS NULL OR complete_time IS NOT NULL)",
+            name=op.f("ck_jobs_deleted"),
+        ),
     )
-    op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", "id"])
+    kept = sa.text("delete_seq IS NULL")
+    op.create_index(
+        "ix_jobs_user_id_id",
+        "jobs",
+        ["user_id", "id"],
+        sqlite_where=kept,
+        postgresql_where=kept,
+    )
+    deleted = sa.text("delete_seq IS NOT NULL")
+    op.create_index(
+        "ix_jobs_delete_seq",
+        "jobs",
+        ["delete_seq"],
+        sqlite_where=deleted,
+        postgresql_where=deleted,
+    )
     waiting = sa.text("queue_expire_time IS NOT NULL")
     op.create_index(
         "ix_jobs_claimable",
@@ -156,6 +186,41 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=sa.text("request_id <> ''"),
         postgresql_where=sa.text("request_id <> ''"),
+    )
+
+    op.create_table(
+        "payloads",
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("kind", sa.SmallInteger, nullable=False),
+        sa.Column("content", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "kind", name="pk_payloads"),
+        sa.CheckConstraint("kind BETWEEN 1 AND 3", name=op.f("ck_payloads_kind")),
+        sa.CheckConstraint("length(content) > 0", name=op.f("ck_payloads_content")),
+        sqlite_with_rowid=False,
+    )
+
+    op.create_table(
+        "attempts",
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("worker_id", sa.String(128), nullable=False),
+        sa.Column("start_time", sa.BigInteger, nullable=False),
+        sa.Column("progress", sa.Integer, nullable=False),
+        sa.Column("end_time", sa.BigInteger, nullable=False),
+        sa.Column("outcome", sa.String(13), nullable=False),
+        sa.Column("error_reason", sa.String(63)),
+        sa.Column("error_message", sa.String(4096)),
+        sa.PrimaryKeyConstraint("job_id", "number", name="pk_attempts"),
+        sa.CheckConstraint("number >= 1", name=op.f("ck_attempts_number")),
+        sa.CheckConstraint("progress BETWEEN 0 AND 100", name=op.f("ck_attempts_progress")),
+        sa.CheckConstraint(
+            "outcome IN ('FAILED', 'LEASE_EXPIRED', 'STALLED', 'RELEASED')",
+            name=op.f("ck_attempts_outcome"),
+        ),
+        sa.CheckConstraint(
+            "(error_message IS NULL) = (error_reason IS NULL)", name=op.f("ck_attempts_error")
+        ),
+        sqlite_with_rowid=False,
     )
 
     op.create_table(
@@ -199,20 +264,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_changes"),
     )
     op.create_index("ix_changes_user_id_seq", "changes", ["user_id", "seq"])
-
-    op.create_table(
-        "tombstones",
-        sa.Column("change_seq", _seq(), autoincrement=False, nullable=False),
-        sa.Column("job_id", _id(), nullable=False),
-        sa.Column("user_id", sa.String(128), nullable=False),
-        sa.Column("job_type", sa.String(50), nullable=False),
-        sa.Column("status", sa.String(10), nullable=False),
-        sa.Column("labels", sa.JSON, nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False),
-        sa.Column("create_time", sa.BigInteger, nullable=False),
-        sa.Column("delete_time", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("change_seq", name="pk_tombstones"),
-    )
 
     feed = op.create_table(
         "feed",
@@ -282,5 +333,5 @@ def _create_foreign_key_triggers() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION lock_feed()")
-    for table in ("feed", "tombstones", "changes", "assets", "jobs"):
+    for table in ("feed", "changes", "assets", "attempts", "payloads", "jobs"):
         op.drop_table(table)

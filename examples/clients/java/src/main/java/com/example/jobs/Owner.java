@@ -3,9 +3,9 @@ package com.example.jobs;
 import com.google.protobuf.util.Durations;
 import java.util.Map;
 import java.util.UUID;
-import jobledger.v1.JobServiceOuterClass.CreateJobRequest;
-import jobledger.v1.JobServiceOuterClass.GetJobRequest;
-import jobledger.v1.JobServiceOuterClass.ListJobsRequest;
+import jobledger.v1.CreateJobRequest;
+import jobledger.v1.GetJobRequest;
+import jobledger.v1.ListJobsRequest;
 
 /** For the owners of jobs: create them, see where they stand. */
 final class Owner {

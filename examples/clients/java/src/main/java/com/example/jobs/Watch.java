@@ -5,9 +5,9 @@ import io.grpc.StatusRuntimeException;
 import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.ThreadLocalRandom;
-import jobledger.v1.JobOuterClass.Job;
+import jobledger.v1.Job;
 import jobledger.v1.JobServiceGrpc;
-import jobledger.v1.JobServiceOuterClass.WatchJobRequest;
+import jobledger.v1.WatchJobRequest;
 
 /** Follows a job to its end, over as many streams as that takes. */
 final class Watch {

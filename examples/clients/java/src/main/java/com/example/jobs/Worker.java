@@ -7,19 +7,19 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import jobledger.v1.AssetOuterClass.Asset;
-import jobledger.v1.JobOuterClass.Job;
-import jobledger.v1.JobOuterClass.JobError;
-import jobledger.v1.JobOuterClass.JobStatus;
+import jobledger.v1.AssetUpdate;
+import jobledger.v1.FinishUpdate;
+import jobledger.v1.Job;
+import jobledger.v1.JobError;
+import jobledger.v1.JobStatus;
+import jobledger.v1.JobUpdate;
+import jobledger.v1.MarkCompletedRequest;
+import jobledger.v1.NewAsset;
+import jobledger.v1.ProgressUpdate;
+import jobledger.v1.WorkHello;
+import jobledger.v1.WorkRequest;
+import jobledger.v1.WorkResponse;
 import jobledger.v1.WorkerServiceGrpc;
-import jobledger.v1.WorkerServiceOuterClass.AssetUpdate;
-import jobledger.v1.WorkerServiceOuterClass.FinishUpdate;
-import jobledger.v1.WorkerServiceOuterClass.JobUpdate;
-import jobledger.v1.WorkerServiceOuterClass.MarkCompletedRequest;
-import jobledger.v1.WorkerServiceOuterClass.ProgressUpdate;
-import jobledger.v1.WorkerServiceOuterClass.WorkHello;
-import jobledger.v1.WorkerServiceOuterClass.WorkRequest;
-import jobledger.v1.WorkerServiceOuterClass.WorkResponse;
 
 /** For those who do the work: take a job, report on it, end it. */
 final class Worker {
@@ -53,7 +53,8 @@ final class Worker {
                 for (var result : answer.getResultsList()) {
                     Lines.print(unanswered.remove(), Map.of("result", result));
                 }
-                // A signal would say that the job is cancelled or lost: stop it.
+                // A signal would say that the job is cancelled or lost: stop, and release a
+                // cancelled one.
             }
         } catch (StatusException error) {
             throw error.getStatus().asRuntimeException(error.getTrailers());
@@ -73,7 +74,7 @@ final class Worker {
         var update = JobUpdate.newBuilder().setJobId(job.getId()).setAttempt(job.getAttempt());
         var progress = ProgressUpdate.newBuilder()
                 .setProgress(50).setProgressMessage(options.optional("message").orElse("half done"));
-        var asset = Asset.newBuilder()
+        var asset = NewAsset.newBuilder()
                 .setAssetType("application/octet-stream")
                 .setStoragePath("results/" + job.getId())
                 .setFileSize(options.integer64("asset-size").orElse(0L));
@@ -113,7 +114,8 @@ final class Worker {
 
     static void complete(Client client, Options options) {
         var request = MarkCompletedRequest.newBuilder().setJobId(options.text("job"));
-        options.integer("attempt").ifPresent(request::setAttempt);
+        options.integer("attempt")
+                .ifPresentOrElse(request::setAttempt, () -> request.setAnyAttempt(true));
         options.struct("result").ifPresent(request::setResult);
         var answer = client.workers().markCompleted(request.build());
         Lines.print("ended", Map.of("job", answer.getJob()));
