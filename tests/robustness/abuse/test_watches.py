@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from jobledger.v1 import job_service_pb2
+from jobledger_server.watch.change_buffer import MAX_CHANGES
 from tests.robustness.abuse.attacker import attack, begin, parent_waits, wait_for_parent
 from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.support.databases import sqlite_only
@@ -27,8 +28,8 @@ from tests.support.http2 import (
 from tests.support.rpc_caller import Caller, watching
 from tests.support.server_process import ServerProcess
 
-JOBS = 1000
-"""Of 50 kB: half of them have left the change buffer, and a page holds four."""
+JOBS = 2 * MAX_CHANGES
+"""Half of them have left the change buffer."""
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ async def create(call: Caller, jobs: int, size: int) -> None:
     """Create jobs of `size` bytes, as many at a time as fit in a message."""
     job = job_service_pb2.CreateJobRequest(user_id="ada", job_type="t")
     job.parameters["blob"] = "x" * size
-    at_once = 900_000 // size
+    at_once = min(1000, 900_000 // size)
     for first in range(0, jobs, at_once):
         count = min(at_once, jobs - first)
         await call.BatchCreateJobs(user_id="ada", requests=[job] * count)
@@ -116,7 +117,7 @@ async def test_many_old_tokens_of_one_caller_do_not_delay_other_watches(
         call = Caller(channel)
         token = await old_token(call, user_id="ada")
         theirs = await old_token(call, labels={"no": "such"})
-        await create(call, JOBS, 50_000)
+        await create(call, JOBS, 100)
         alone = await served_alone(proxied_server.target)
         undisturbed = await seconds_to_sync(call, token)
         async with attack(resume, proxied_server.target, token=theirs, count=RESUMED) as attacker:
