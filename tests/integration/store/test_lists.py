@@ -94,13 +94,15 @@ async def test_a_page_of_jobs_with_long_texts_ends_where_they_would_not_fit_an_a
     labels = {f"{n:063}": "🎬" * 255 for n in range(32)}
     await append(store, *(creation(labels=labels) for _ in range(200)))
     query = JobQuery(user_id="ada")
-    first = await store.list_jobs(query, before=None, limit=1000)
-    rest = await store.list_jobs(query, before=first.next_before, limit=1000)
-    last = await store.list_jobs(query, before=rest.next_before, limit=1000)
-    listed = [job.id for page in (first, rest, last) for job in page.jobs]
+    page = await store.list_jobs(query, before=None, limit=1000)
+    pages = [page]
+    while page.next_before is not None:
+        page = await store.list_jobs(query, before=page.next_before, limit=1000)
+        pages.append(page)
+    listed = [job.id for page in pages for job in page.jobs]
     assert listed == sorted(set(listed), reverse=True)
-    assert (len(listed), last.next_before) == (200, None)
-    assert len(first.jobs) == len(rest.jobs) < 100
+    assert len(listed) == 200
+    assert max(len(page.jobs) for page in pages) < 100
 
 
 @asynccontextmanager
