@@ -31,8 +31,8 @@ SMALL = Size(
 IMPATIENT = replace(SMALL, patience=3.0)
 """For servers that never send some changes."""
 
-WAITING = replace(IMPATIENT, waits=0.3)
-"""For workers that would hear of a cancellation."""
+WAITING = replace(IMPATIENT, waits=0.3, brief=0)
+"""For workers that would hear of a cancellation: all clients create jobs that may be cancelled."""
 
 STRIKE_SECONDS = 60.0
 
