@@ -48,6 +48,7 @@ FIXED_COLUMNS = (
     "user_id",
     "job_type",
     "parameters_bytes",
+    "request_id",
     "labels",
     "traceparent",
     "create_time",
@@ -56,7 +57,7 @@ FIXED_COLUMNS = (
     "stall_timeout",
     "run_timeout",
 )
-"""The columns of a job that never change. Its deletion frees the request id."""
+"""The columns of a job that only its deletion changes: it frees the request id."""
 
 REPORT_COLUMNS = (
     "update_time",
@@ -110,11 +111,12 @@ class JobRows:
         """The columns, in the order of a row's values."""
         self._fields = attrgetter(*fields)
         self._computed = [_COMPUTED[name] for name in computed]
+        self._history = len(history)
 
     def row(self, job: Job, change_seq: int, history: Sequence[Any] = ()) -> Row:
         """Make a row, with the values of HISTORY_COLUMNS if they are among the columns."""
         computed = [value(job) for value in self._computed]
-        return (*self._fields(job), *computed, *history, change_seq)
+        return (*self._fields(job), *computed, *history[: self._history], change_seq)
 
 
 _JOB_COLUMNS = tuple(jobs.c.keys())
@@ -124,8 +126,16 @@ _STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
 job_rows = JobRows(_JOB_COLUMNS)
 """Makes whole rows."""
 
-mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMNS)
-"""Makes rows of the columns that can change."""
+mutable_rows = JobRows(
+    name for name in _JOB_COLUMNS if name not in (*FIXED_COLUMNS, *DELETION_COLUMNS)
+)
+"""Makes rows of the columns that can change before the deletion. SQLite writes an index again whose
+condition reads a column that is set, even to the value that it has."""
+
+last_rows = JobRows(
+    name for name in _JOB_COLUMNS if name == "request_id" or name not in FIXED_COLUMNS
+)
+"""Makes rows of all that can change, for jobs that change and are deleted in one transaction."""
 
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes."""

@@ -32,6 +32,7 @@ from jobledger_server.sql.rows import (
     PAYLOAD_KINDS,
     RENEWAL_COLUMNS,
     job_rows,
+    last_rows,
     mutable_rows,
     report_rows,
 )
@@ -113,6 +114,9 @@ class Statements:
         self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
         self.update_jobs = dialect.change(
             jobs, jobs.c.id, mutable_rows.columns, kept=HISTORY_COLUMNS
+        )
+        self.change_and_delete_jobs = dialect.change(
+            jobs, jobs.c.id, last_rows.columns, kept=HISTORY_COLUMNS
         )
         self.delete_jobs = dialect.change(jobs, jobs.c.id, DELETED_COLUMNS)
         self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns)

@@ -30,6 +30,7 @@ from jobledger_server.sql.rows import (
     deleted_row,
     job_from_row,
     job_rows,
+    last_rows,
     mutable_rows,
     only_renewed,
     only_reported,
@@ -207,6 +208,7 @@ class _Batch:
             statement: []
             for statement in (
                 statements.delete_jobs,
+                statements.change_and_delete_jobs,
                 statements.delete_payloads,
                 statements.update_jobs,
                 statements.report_jobs,
@@ -230,7 +232,11 @@ class _Batch:
                 rows[statements.insert_changes].append((seq, job_id, job.user_id))
                 continue
             if job.version != before.job.version:
-                if job_id not in self.deleted and only_reported(before.job, job):
+                if job_id in self.deleted:
+                    rows[statements.change_and_delete_jobs].append(
+                        (job_id, *last_rows.row(job, seq, history))
+                    )
+                elif only_reported(before.job, job):
                     rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
                 else:
                     rows[statements.update_jobs].append(
@@ -256,7 +262,7 @@ class _Batch:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
             if decision.payloads is not NO_PAYLOADS and job.id not in self.deleted:
                 rows[statements.insert_payloads] += payload_rows(job.id, decision.payloads)
-            if decision.ended is not None:
-                rows[statements.insert_attempts].append(attempt_row(decision.ended))
+            ended = () if decision.ended is None else (decision.ended,)
+            rows[statements.insert_attempts] += map(attempt_row, ended)
             rows[statements.insert_assets] += map(asset_row, decision.assets)
         return [(statement, values) for statement, values in rows.items() if values]
