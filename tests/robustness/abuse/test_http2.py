@@ -1,7 +1,7 @@
 """Attacks with HTTP/2 itself, before any call is understood.
 
 docs/operate/exposure.md has what was measured. Where an attack takes the processor that others
-need, none of their calls fails, and half of them are as quick as all should be.
+need, none of their calls fails. How long they wait then is the machine's.
 """
 
 import asyncio
@@ -37,11 +37,17 @@ async def attacked(
 
 
 @pytest.mark.promise(number=66)
+@pytest.mark.parametrize("attack_with", [attacks.rapid_reset, attacks.cancelled_claims])
+async def test_resets_of_many_connections_fail_no_call_of_other_clients(
+    server: ServerProcess, attack_with: Callable[..., object]
+) -> None:
+    await attacked(server, attack_with, connections=10)
+
+
+@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options"),
     [
-        (attacks.rapid_reset, {"connections": 10}),
-        (attacks.cancelled_claims, {"connections": 10}),
         (attacks.continuation_flood, {}),
         (attacks.open_calls, {}),
         (attacks.hpack_bomb, {"repeats": 16_000}),
@@ -50,11 +56,11 @@ async def attacked(
         (attacks.reconnects, {}),
     ],
 )
-async def test_an_http2_attack_fails_no_call_of_other_clients(
+async def test_an_http2_attack_delays_other_clients_little(
     server: ServerProcess, attack_with: Callable[..., object], options: dict[str, object]
 ) -> None:
     good = await attacked(server, attack_with, **options)
-    assert good.p50 < 2 * LONGEST_P99, good
+    assert good.p50 < LONGEST_P99, good
 
 
 @pytest.mark.promise(number=66)
@@ -86,4 +92,4 @@ async def test_500_half_sent_messages_use_no_more_memory_than_their_bytes(
     server: ServerProcess,
 ) -> None:
     good = await attacked(server, attacks.half_sent)
-    assert good.p50 < 2 * LONGEST_P99, good
+    assert good.p50 < LONGEST_P99, good
