@@ -2,7 +2,7 @@
 
 from sqlalchemy import and_, bindparam, case, func, select, text, tuple_
 
-from jobledger_server.sql.tables import ACTIVE, ID, NOT_DELETED, changes, feed, jobs
+from jobledger_server.sql.tables import ACTIVE, ID, NOT_DELETED, STATE, changes, feed, jobs
 
 
 class FeedStatements:
@@ -15,7 +15,7 @@ class FeedStatements:
         self.head = select(feed.c.epoch, head.label("seq"), compacted)
         after = changes.c.seq > bindparam("seq")
         # An outer join, so that the changes are read first, in the order of one index.
-        entries = select(changes.c.seq, jobs).outerjoin_from(
+        entries = select(changes.c.seq, *STATE).outerjoin_from(
             changes, jobs, jobs.c.id == changes.c.job_id
         )
         entries = entries.limit(bindparam("count"))
@@ -42,7 +42,7 @@ class FeedStatements:
             .order_by(changes.c.seq)
             .limit(bindparam("count"))
         )
-        active = select(jobs).where(text(ACTIVE)).order_by(jobs.c.user_id, jobs.c.id)
+        active = select(*STATE).where(text(ACTIVE)).order_by(jobs.c.user_id, jobs.c.id)
         active = active.limit(bindparam("count"))
         owner_and_id = tuple_(jobs.c.user_id, jobs.c.id)
         self.active_jobs = active.where(

@@ -23,7 +23,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
 from jobledger_server.sql.store_connections import Interrupt, StoreConnections, to_completion
-from jobledger_server.sql.tables import KEPT, NOT_DELETED, assets, attempts, jobs
+from jobledger_server.sql.tables import KEPT, NOT_DELETED, STATE, assets, attempts, jobs
 from jobledger_server.store import JobPage, JobQuery
 
 Result = TypeVar("Result")
@@ -111,7 +111,7 @@ async def _job_page(
     listed: list[Job] = []
     room = MAX_ANSWER_BYTES
     while True:
-        step = select(jobs).where(*_span(query, rest or first, end), *filters)
+        step = select(*STATE).where(*_span(query, rest or first, end), *filters)
         # One more than needed shows whether any follow.
         count = min(STEP, limit + 1 - len(listed))
         rows = (await connection.execute(step.order_by(newest_first).limit(count))).all()

@@ -2,7 +2,7 @@
 
 The columns of a table have the names and the order of the fields; `_COMPUTED` has those that
 differ. So a new field of a job needs a column of the same name in the same position, and its
-name in `FIXED_COLUMNS` if it never changes. Payloads are rows of a table of their own.
+name in `FIXED_COLUMNS` if it never changes. Parameters are rows of a table of their own.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Asset,
     AssetLink,
     Attempt,
@@ -33,7 +34,7 @@ from jobledger_server.sql.history import (
     job_after_start,
     transitions_from_row,
 )
-from jobledger_server.sql.tables import assets, attempts, jobs, payloads
+from jobledger_server.sql.tables import OUTCOME_COLUMNS, STATE, assets, attempts, payloads
 from jobledger_server.store import Change, StoredJob
 
 Row = tuple[Any, ...]
@@ -95,8 +96,8 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "error_reason": lambda job: job.error and job.error.reason,
     "error_message": lambda job: job.error and job.error.message,
 }
-"""The columns of `jobs` that are computed from the job. HISTORY_COLUMNS and `change_seq` are not,
-nor are they fields of the job."""
+"""The columns of `jobs` that are computed from the job. HISTORY_COLUMNS, OUTCOME_COLUMNS and
+`change_seq` are not, nor are they fields of the job."""
 
 
 class JobRows:
@@ -107,33 +108,46 @@ class JobRows:
         history = [name for name in names if name in HISTORY_COLUMNS]
         computed = [name for name in names if name in _COMPUTED]
         fields = [name for name in names if name in Job.__struct_fields__ and name not in computed]
-        self.columns = (*fields, *computed, *history, "change_seq")
+        outcome = [name for name in names if name in OUTCOME_COLUMNS]
+        self.columns = (*fields, *computed, *history, *outcome, "change_seq")
         """The columns, in the order of a row's values."""
         self._fields = attrgetter(*fields)
         self._computed = [_COMPUTED[name] for name in computed]
         self._history = len(history)
+        self._outcome = bool(outcome)
 
-    def row(self, job: Job, change_seq: int, history: Sequence[Any] = ()) -> Row:
-        """Make a row, with the values of HISTORY_COLUMNS if they are among the columns."""
+    def row(
+        self,
+        job: Job,
+        change_seq: int,
+        history: Sequence[Any] = (),
+        outcome: Payloads = NO_PAYLOADS,
+    ) -> Row:
+        """Make a row, with HISTORY_COLUMNS and OUTCOME_COLUMNS if they are among the columns."""
         computed = [value(job) for value in self._computed]
-        return (*self._fields(job), *computed, *history[: self._history], change_seq)
+        ended = (outcome.result, outcome.error_details) if self._outcome else ()
+        return (*self._fields(job), *computed, *history[: self._history], *ended, change_seq)
 
 
-_JOB_COLUMNS = tuple(jobs.c.keys())
+_JOB_COLUMNS = tuple(column.name for column in STATE)
 _DEADLINE, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("deadline", "change_seq"))
 _STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
 
 job_rows = JobRows(_JOB_COLUMNS)
-"""Makes whole rows."""
+"""Makes rows of new jobs."""
 
 mutable_rows = JobRows(
-    name for name in _JOB_COLUMNS if name not in (*FIXED_COLUMNS, *DELETION_COLUMNS)
+    name
+    for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
+    if name not in (*FIXED_COLUMNS, *DELETION_COLUMNS)
 )
 """Makes rows of the columns that can change before the deletion. SQLite writes an index again whose
 condition reads a column that is set, even to the value that it has."""
 
 last_rows = JobRows(
-    name for name in _JOB_COLUMNS if name == "request_id" or name not in FIXED_COLUMNS
+    name
+    for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
+    if name == "request_id" or name not in FIXED_COLUMNS
 )
 """Makes rows of all that can change, for jobs that change and are deleted in one transaction."""
 
@@ -196,17 +210,17 @@ def deadline_row(job: Job) -> Row:
     )
 
 
-DELETED_COLUMNS = (*DELETION_COLUMNS, "request_id")
+DELETED_COLUMNS = (*DELETION_COLUMNS, "request_id", *OUTCOME_COLUMNS)
 """The columns that a deletion changes."""
 
 
 def deleted_row(job_id: JobId, history: Sequence[Any]) -> Row:
     """Make a row of the job's id and DELETED_COLUMNS, from the values of HISTORY_COLUMNS."""
-    return job_id, *deletion_of(history), ""
+    return job_id, *deletion_of(history), "", None, None
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
-    """Make a Job from a whole row of `jobs`."""
+    """Make a Job from a row of STATE."""
     *fields, reason, message = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
@@ -215,7 +229,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
 
 
 def stored_job_from_row(row: Sequence[Any]) -> StoredJob:
-    """Make a StoredJob from a whole row of `jobs`, and its payloads if they follow."""
+    """Make a StoredJob from a row of STATE, and its payloads if they follow."""
     columns = len(_JOB_COLUMNS)
     job = job_from_row(row[:columns])
     transitions = tuple(transitions_from_row(job, row).values())
@@ -223,12 +237,12 @@ def stored_job_from_row(row: Sequence[Any]) -> StoredJob:
 
 
 def change_from_row(row: Sequence[Any]) -> Change:
-    """Make the job's latest change, without its transition, from a whole row of `jobs`."""
+    """Make the job's latest change, without its transition, from a row of STATE."""
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ])
 
 
 def recorded_change(row: Sequence[Any], seq: int) -> Change:
-    """Make the job's change at `seq` from a whole row of `jobs`.
+    """Make the job's change at `seq` from a row of STATE.
 
     It is the job's latest change, its first transition, or its deletion.
     """
@@ -247,14 +261,8 @@ def recorded_change(row: Sequence[Any], seq: int) -> Change:
 
 PAYLOAD_COLUMNS = tuple(payloads.c.keys())
 
-PAYLOAD_KINDS = {name: kind for kind, name in enumerate(Payloads.__struct_fields__, start=1)}
-"""The values of the column `kind`."""
-
-
-def payload_rows(job_id: JobId, content: Payloads) -> list[Row]:
-    """Make rows of PAYLOAD_COLUMNS from the payloads that there are."""
-    found = ((kind, getattr(content, name)) for name, kind in PAYLOAD_KINDS.items())
-    return [(job_id, kind, payload) for kind, payload in found if payload]
+PARAMETERS = 1
+"""The value of the column `kind`."""
 
 
 ATTEMPT_COLUMNS = tuple(attempts.c.keys())

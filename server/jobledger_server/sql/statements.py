@@ -28,8 +28,8 @@ from jobledger_server.sql.rows import (
     ATTEMPT_COLUMNS,
     DEADLINE_COLUMNS,
     DELETED_COLUMNS,
+    PARAMETERS,
     PAYLOAD_COLUMNS,
-    PAYLOAD_KINDS,
     RENEWAL_COLUMNS,
     job_rows,
     last_rows,
@@ -39,6 +39,8 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.tables import (
     ACTIVE,
     NOT_DELETED,
+    OUTCOME_COLUMNS,
+    STATE,
     assets,
     attempts,
     changes,
@@ -56,17 +58,10 @@ def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, A
     return dialect.bind_list(name, [job_id for job_id in ids if is_id(job_id)])
 
 
-def with_payloads(*names: str) -> Select[Any]:
-    """Return the statement for jobs with these of their payloads, one row a job."""
-    statement = select(jobs)
-    for name in names:
-        payload = payloads.alias(name)
-        statement = statement.add_columns(payload.c.content.label(name)).outerjoin_from(
-            jobs,
-            payload,
-            and_(payload.c.job_id == jobs.c.id, payload.c.kind == text(str(PAYLOAD_KINDS[name]))),
-        )
-    return statement
+def with_parameters() -> Select[Any]:
+    """Return the statement for jobs with their parameters, one row a job."""
+    own = and_(payloads.c.job_id == jobs.c.id, payloads.c.kind == text(str(PARAMETERS)))
+    return select(*STATE, payloads.c.content).outerjoin_from(jobs, payloads, own)
 
 
 class Statements:
@@ -85,19 +80,19 @@ class Statements:
 
         self.dialect = dialect
         by_id = dialect.one_of(jobs.c.id, "ids"), NOT_DELETED
-        self.read_jobs = prepared(select(jobs).where(*by_id))
-        self.read_full_jobs = prepared(with_payloads(*PAYLOAD_KINDS).where(*by_id))
+        self.read_jobs = prepared(select(*STATE).where(*by_id))
+        self.read_full_jobs = prepared(
+            with_parameters().add_columns(*map(jobs.c.get, OUTCOME_COLUMNS)).where(*by_id)
+        )
         # In the order of the ids, so that transactions do not deadlock.
-        self.lock_jobs = prepared(dialect.locked(select(jobs).where(*by_id).order_by(jobs.c.id)))
+        self.lock_jobs = prepared(dialect.locked(select(*STATE).where(*by_id).order_by(jobs.c.id)))
         # With the time, which a claim always needs.
         self.lock_claimed = prepared(
-            dialect.locked(
-                with_payloads("parameters").add_columns(dialect.clock).where(*by_id), skip=True
-            )
+            dialect.locked(with_parameters().add_columns(dialect.clock).where(*by_id), skip=True)
         )
         self.find_created = prepared(
             dialect.with_pairs(
-                with_payloads("parameters").where(jobs.c.request_id != _NONE),
+                with_parameters().where(jobs.c.request_id != _NONE),
                 jobs.c.user_id,
                 jobs.c.request_id,
                 "requests",

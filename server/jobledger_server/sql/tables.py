@@ -119,6 +119,10 @@ jobs = Table(
     Column("outcome_bytes", Integer, nullable=False),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
+    # Payloads that come with the end: nothing changes the row afterwards but its deletion. They are
+    # last, so that SQLite reads the others without them.
+    Column("result", LargeBinary),
+    Column("error_details", LargeBinary),
     CheckConstraint(f"status IN {_STATUSES}", name="status"),
     CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
     CheckConstraint(f"length(user_id) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="user_id"),
@@ -165,7 +169,8 @@ jobs = Table(
     CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
     CheckConstraint(
         "parameters_bytes >= 0 AND outcome_bytes >= 0"
-        " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)",
+        " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)"
+        " AND (outcome_bytes > 0 OR (result IS NULL AND error_details IS NULL))",
         name="payloads",
     ),
     CheckConstraint(
@@ -220,11 +225,17 @@ jobs = Table(
     ),
 )
 
+OUTCOME_COLUMNS = ("result", "error_details")
+"""The columns with the payloads that come with the end."""
+
+STATE = [column for column in jobs.c if column.name not in OUTCOME_COLUMNS]
+"""The other columns: a job without its payloads."""
+
 NOT_DELETED = jobs.c.delete_time.is_(None)
 """The condition for a job that was not deleted, where it is found by its id. It does not imply
 KEPT: without statistics PostgreSQL would read the whole of an index with that condition."""
 
-# The payloads of jobs, apart: a change of a job's state writes nothing here. No foreign key, for
+# The parameters of jobs, apart: a change of a job's state writes nothing here. No foreign key, for
 # its check locks the job's row. SQLite stores a row in the index of its primary key.
 payloads = Table(
     "payloads",
@@ -233,7 +244,7 @@ payloads = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
     PrimaryKeyConstraint("job_id", "kind"),
-    CheckConstraint("kind BETWEEN 1 AND 3", name="kind"),
+    CheckConstraint("kind = 1", name="kind"),
     CheckConstraint("length(content) > 0", name="content"),
     sqlite_with_rowid=False,
 )

@@ -21,6 +21,7 @@ from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
 from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
+    PARAMETERS,
     Row,
     asset_from_row,
     asset_row,
@@ -34,7 +35,6 @@ from jobledger_server.sql.rows import (
     mutable_rows,
     only_renewed,
     only_reported,
-    payload_rows,
     renewal_row,
     report_rows,
 )
@@ -224,6 +224,9 @@ class _Batch:
         }
         latest = self.latest(after=after)
         histories = self._histories(after)
+        outcomes = {
+            each.job.id: each.payloads for each in self._changed if each.payloads.outcome_bytes
+        }
         for job_id, change in latest.items():
             job, seq, before = change.job, change.seq, self._loaded.get(job_id)
             history = histories.get(job_id, NO_HISTORY)
@@ -239,8 +242,9 @@ class _Batch:
                 elif only_reported(before.job, job):
                     rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
                 else:
+                    outcome = outcomes.get(job_id, NO_PAYLOADS)
                     rows[statements.update_jobs].append(
-                        (job_id, *mutable_rows.row(job, seq, history))
+                        (job_id, *mutable_rows.row(job, seq, history, outcome))
                     )
                 if was_just_started(before.job):  # the row in the feed of a start stays there
                     rows[statements.insert_changes].append((seq, job_id, job.user_id))
@@ -260,8 +264,9 @@ class _Batch:
                 continue
             if was_just_started(job) and seq != latest[job.id].seq:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
-            if decision.payloads is not NO_PAYLOADS and job.id not in self.deleted:
-                rows[statements.insert_payloads] += payload_rows(job.id, decision.payloads)
+            parameters = decision.payloads.parameters
+            if parameters is not None and job.id not in self.deleted:
+                rows[statements.insert_payloads].append((job.id, PARAMETERS, parameters))
             ended = () if decision.ended is None else (decision.ended,)
             rows[statements.insert_attempts] += map(attempt_row, ended)
             rows[statements.insert_assets] += map(asset_row, decision.assets)

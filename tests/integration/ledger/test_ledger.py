@@ -203,7 +203,7 @@ async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -
 
 
 async def test_one_request_id_in_one_batch_makes_one_job(ledger: Ledger, store: SqlStore) -> None:
-    same = Create(user_id="ada", job_type="render", request_id="r", parameters=Payload(b""))
+    same = Create(user_id="ada", job_type="render", request_id="r", parameters=Payload(b"p"))
     other = Create(user_id="ada", job_type="render", request_id="r")
     first, second, reused = await together(ledger, same, same, other)
     assert first.job == second.job

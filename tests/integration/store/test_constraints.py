@@ -141,6 +141,7 @@ BROKEN_JOBS = [
     ("deadline", {"deadline": "NULL"}),
     ("payloads", {"outcome_bytes": "1"}),
     ("payloads", {"parameters_bytes": "-1"}),
+    ("payloads", {"result": "'x'"}),
     ("deleted", {"delete_seq": "1", "delete_time": "1"}),
     ("deleted", {**FAILED, "status": "'FAILED'", "delete_seq": "1"}),
     ("lease", {**QUEUED, "lease_expire_time": "1", "queue_expire_time": "NULL"}),
@@ -232,7 +233,7 @@ def test_a_second_feed_row_is_refused(run: Run) -> None:
     ("table", "row", "changed"),
     [
         ("payloads", PAYLOAD, {"kind": "0"}),
-        ("payloads", PAYLOAD, {"kind": "4"}),
+        ("payloads", PAYLOAD, {"kind": "2"}),
         ("payloads", PAYLOAD, {"content": "''"}),
         ("attempts", ATTEMPT, {"number": "0"}),
         ("attempts", ATTEMPT, {"progress": "101"}),

@@ -21,6 +21,7 @@ from jobledger_server.domain.job import (
     first_id,
 )
 from jobledger_server.domain.leases import expire
+from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
@@ -399,7 +400,7 @@ async def test_only_old_terminal_jobs_are_purgeable(store: SqlStore, database: D
 
 def test_an_id_is_not_before_the_first_of_its_time() -> None:
     now = Instant(1_700_000_000_123_456)
-    assert first_id(now) <= creation().job.id
+    assert first_id(now) <= IdSource().new_id(now)
     assert first_id(now) == "018bcfe5-687b-7000-8000-000000000000"
 
 

@@ -317,6 +317,8 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "error_reason": "SOME_LEFT",
             "error_message": "some are left",
             "outcome_bytes": 4,
+            "result": b"\x0a\x02",
+            "error_details": b"\x0a\x01",
             **START,
             "start_seq": 4,
             "end_actor": "w1",
@@ -343,8 +345,6 @@ ROWS: dict[str, list[dict[str, object]]] = {
     ],
     "payloads": [
         {"job_id": A, "kind": 1, "content": b"\x0a\x00"},
-        {"job_id": C, "kind": 2, "content": b"\x0a\x02"},
-        {"job_id": C, "kind": 3, "content": b"\x0a\x01"},
     ],
     "attempts": [
         {

@@ -74,6 +74,8 @@ def upgrade() -> None:
         sa.Column("outcome_bytes", sa.Integer, nullable=False),
         sa.Column("error_reason", sa.String(63)),
         sa.Column("error_message", sa.String(4096)),
+        sa.Column("result", sa.LargeBinary),
+        sa.Column("error_details", sa.LargeBinary),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.CheckConstraint(
             "status IN ('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')",
@@ -130,7 +132,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "parameters_bytes >= 0 AND outcome_bytes >= 0"
-            " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)",
+            " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)"
+            " AND (outcome_bytes > 0 OR (result IS NULL AND error_details IS NULL))",
             name=op.f("ck_jobs_payloads"),
         ),
         sa.CheckConstraint(
@@ -194,7 +197,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.SmallInteger, nullable=False),
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("job_id", "kind", name="pk_payloads"),
-        sa.CheckConstraint("kind BETWEEN 1 AND 3", name=op.f("ck_payloads_kind")),
+        sa.CheckConstraint("kind = 1", name=op.f("ck_payloads_kind")),
         sa.CheckConstraint("length(content) > 0", name=op.f("ck_payloads_content")),
         sqlite_with_rowid=False,
     )
