@@ -102,7 +102,7 @@ def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transitio
 
 
 def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
-    """Return the job as it was after its first transition, from its newest state and its row of STATE."""
+    """Return the job as it was after its first transition, from its newest state and its row."""
     _, _, worker_id, progress, message, lease_expire_time = row[_FIRST : _FIRST + 6]
     after = replace(
         job,
