@@ -82,7 +82,7 @@ class Statements:
         by_id = dialect.one_of(jobs.c.id, "ids"), NOT_DELETED
         self.read_jobs = prepared(select(*STATE).where(*by_id))
         self.read_full_jobs = prepared(
-            with_parameters().add_columns(*map(jobs.c.get, OUTCOME_COLUMNS)).where(*by_id)
+            with_parameters().add_columns(*(jobs.c[name] for name in OUTCOME_COLUMNS)).where(*by_id)
         )
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(select(*STATE).where(*by_id).order_by(jobs.c.id)))
