@@ -19,6 +19,7 @@ from typing import Any
 
 import grpc
 import uvloop
+from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs_pb
@@ -34,6 +35,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 KEPT = 20_000
 """Jobs of a type that wait for a worker, and terminal jobs; the oldest are dropped."""
+
+RETRY_POLICY = job_pb2.RetryPolicy(
+    max_attempts=1,
+    initial_backoff=Duration(seconds=1),
+    max_backoff=Duration(seconds=300),
+    backoff_multiplier=2,
+)
+"""The defaults."""
 
 WEEK_SECONDS = 604_800
 HOUR_SECONDS = 3_600
@@ -255,7 +264,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
             job_type=request.job_type,
             labels=request.labels,
             status=job_pb2.JOB_STATUS_QUEUED,
-            max_attempts=1,
+            retry_policy=RETRY_POLICY,
         )
         self._change(job)
         job.create_time.CopyFrom(job.update_time)

@@ -42,7 +42,13 @@ from jobledger_server.domain.job import (
     Payload,
 )
 from jobledger_server.domain.leases import CANCEL_GRACE, SERVICE_REASONS, claim
-from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision
+from jobledger_server.domain.state_machine import (
+    TERMINAL,
+    TRANSITIONS,
+    Decision,
+    due_time,
+    is_due,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = Path(__file__).with_name("state_machine.template.md")
@@ -51,10 +57,13 @@ PAGE = ROOT / "docs/concepts/jobs-and-states.md"
 OWNER, STRANGER = "owner", "stranger"
 WORKER, OTHER_WORKER = "worker", "other-worker"
 KNOWN, NEW = "known", "new"
-LINK = AssetLink("image/png", "https://files.example/a.png", "", 1)
-OTHER_LINK = AssetLink("image/png", "https://files.example/b.png", "", 1)
+LINK = AssetLink("image/png", "https://files.example/a.png", "", 1, "a.png")
+OTHER_LINK = AssetLink("image/png", "https://files.example/b.png", "", 1, "b.png")
+TAKEN, TAKING = (
+    AssetLink("image/png", f"https://files.example/{n}/c.png", "", 1, "c.png") for n in "12"
+)
 
-NOW = Instant(3)
+NOW, LATER = Instant(3), Instant(1_000)
 LONG, LONGER = Micros(1_000_000_000), Micros(2_000_000_000)
 FAR = Instant(10**15)
 
@@ -64,6 +73,8 @@ NOT_ON_THE_WIRE = {
     "outcome_digest",
     "lease_duration",
     "releases",
+    "quick_releases",
+    "retry_time",
     "queue_timeout",
     "run_timeout",
     "stall_expire_time",
@@ -132,8 +143,11 @@ class Example:
     def cancel(self, user: str = OWNER) -> Cancel:
         return Cancel(job_id=self.id, user_id=user)
 
-    def release(self) -> Release:
-        return Release(job_id=self.id, attempt=self.job.attempt)
+    def release(self, delay: int = 0) -> Release:
+        return Release(job_id=self.id, attempt=self.job.attempt, delay=Micros(delay))
+
+    def fail(self) -> ChangeStatus:
+        return replace(self.finish(JobStatus.FAILED), retryable=True)
 
     def cancelled(self) -> Job:
         return _after(self.job, self.cancel(), NOW)
@@ -169,13 +183,23 @@ def examples() -> Columns:
             continue
         if status is not JobStatus.PROCESSING:
             columns[status.value] = [example]
+            later = replace(command, schedule_time=LATER)
+            scheduled = create(None, later, now=Instant(1), new_id=_new_id).job
+            columns["scheduled"] = [Example(scheduled, scheduled)]
             continue
         leased = example.job
         expiring = replace(leased, lease_expire_time=NOW)
+        lost = _after(expiring, Expire(job_id=leased.id), NOW)
+        failure = example.fail()
         columns["leased"] = [example]
         columns["claimable"] = [
             Example(_after(leased, example.release(), NOW), leased),
-            Example(_after(expiring, Expire(job_id=leased.id), NOW), leased),
+            Example(replace(lost, retry_time=NOW), leased),
+        ]
+        columns["pausing"] = [
+            Example(_after(leased, failure, NOW), leased, failure),
+            Example(lost, leased),
+            Example(_after(leased, example.release(LONG), NOW), leased),
         ]
     return columns
 
@@ -192,9 +216,14 @@ class Request:
 
 def outcome(request: Request) -> str:
     """Return the cell for the domain's decision on a command."""
-    job, command, linked = request.job, request.command, None
-    if isinstance(command, LinkAsset) and command.request_id == KNOWN:
-        linked = Asset(id=AssetId("id"), job_id=job.id, link=LINK, create_time=Instant(1))
+    job, command = request.job, request.command
+    by_id, taken = (
+        Asset(
+            id=AssetId("id"), job_id=job.id, link=link, create_time=Instant(1), attempt=job.attempt
+        )
+        for link in (LINK, TAKEN)
+    )
+    repeats = isinstance(command, LinkAsset) and command.request_id == KNOWN
     try:
         if isinstance(command, Claim):
             decision = claim(job, command, request.now)
@@ -204,7 +233,8 @@ def outcome(request: Request) -> str:
                 command,
                 now=request.now,
                 new_id=_new_id,
-                linked=linked,
+                linked=by_id if repeats else None,
+                named={TAKEN.name: taken},
                 resumed_at=request.resumed_at,
             )
     except DomainError as refusal:
@@ -232,7 +262,7 @@ def _cell(job: Job, decision: Decision) -> str:
     if decision.job.attempt > job.attempt:
         return "next attempt"
     if job.leased and not decision.job.leased:
-        return "requeued"
+        return "requeued" if is_due(decision.job, decision.job.update_time) else "pauses"
     return "updated"
 
 
@@ -274,7 +304,10 @@ CLAIM = Claim(
 )
 
 CLAIM_ROWS: Mapping[str, Row] = {
-    "in time": lambda it: [Request(it.job, CLAIM)],
+    "at once": lambda it: [Request(it.job, CLAIM)],
+    "at its `schedule_time`": lambda it: [
+        Request(it.job, CLAIM, due) for due in [due_time(it.job)] if due is not None
+    ],
     "after a deadline of the job": lambda it: [Request(it.job, CLAIM, FAR)],
 }
 TRANSIT_ROWS: Mapping[str, Row] = {
@@ -287,6 +320,19 @@ TRANSIT_ROWS: Mapping[str, Row] = {
         for target in JobStatus
         if target is not JobStatus.PROCESSING
     },
+    "to FAILED, `retryable`, and attempts are left": lambda it: [it.fail()] * (it.job.leased),
+    "to FAILED, `retryable`, and none is left": lambda it: (
+        [Request(replace(it.job, max_attempts=1), it.fail())] * it.job.leased
+    ),
+    "to FAILED, `retryable`, after cancellation was requested": lambda it: (
+        [Request(it.cancelled(), it.fail())] * it.job.leased
+    ),
+    "the retryable failure after which it waits, again": lambda it: (
+        [it.changed_by] if it.changed_by and not it.is_terminal and not it.job.leased else []
+    ),
+    "to FAILED, `retryable`, with `any_attempt`": lambda it: (
+        [replace(it.fail(), attempt=None, error=JobError("OTHER", "other"))]
+    ),
     "to COMPLETED, with `any_attempt`": lambda it: [it.to(JobStatus.COMPLETED)],
     "the report that finished it, with the same content": lambda it: (
         [it.changed_by] if it.changed_by and it.is_terminal else []
@@ -298,6 +344,7 @@ TRANSIT_ROWS: Mapping[str, Row] = {
 REPORT_ROWS: Mapping[str, Row] = {
     "with more progress": lambda it: [it.report(+1)],
     "with nothing new (a heartbeat)": lambda it: [it.report()],
+    "with a `checkpoint`": lambda it: [replace(it.report(), checkpoint=Payload(b"here"))],
     "with less progress": lambda it: [it.report(-1)],
     "with less progress and another message": lambda it: [it.report(-1, "shading")],
     "with more progress and `any_attempt`": lambda it: [replace(it.report(+1), attempt=None)],
@@ -311,6 +358,9 @@ LINK_ROWS: Mapping[str, Row] = {
     "again, with the same `request_id`": lambda it: [it.link(LINK, KNOWN)] * it.has_run,
     "something else, with the same `request_id`": lambda it: (
         [it.link(OTHER_LINK, KNOWN)] * it.has_run
+    ),
+    "with the `name` of another asset of this attempt": lambda it: (
+        [it.link(TAKING, NEW)] * it.has_run
     ),
 }
 EVERY_ROWS: Mapping[str, Row] = {
@@ -327,6 +377,10 @@ EVERY_ROWS: Mapping[str, Row] = {
 }
 RELEASE_ROWS: Mapping[str, Row] = {
     "with the job's `attempt`": lambda it: [it.release()],
+    "the same, with a `delay`": lambda it: [it.release(LONG)] * it.job.leased,
+    "the same, for the second time in a row within its lease": lambda it: (
+        [Request(replace(it.job, quick_releases=1), it.release())] * it.job.leased
+    ),
     "the same, after cancellation was requested": lambda it: (
         [Request(it.cancelled(), it.release())] * (it.job.leased or it.is_terminal)
     ),
@@ -357,13 +411,28 @@ DELETE_ROWS: Mapping[str, Row] = {
     "by its owner": lambda it: [Delete(job_id=it.id, user_id=OWNER)],
 }
 
-PROCESSING_INSIDE = """\
+INSIDE = """\
+    state QUEUED {
+        direction LR
+        [*] --> due
+        [*] --> scheduled: with a schedule_time
+        scheduled --> due: schedule_time
+    }
     state PROCESSING {
         direction LR
         [*] --> leased
-        leased --> claimable: ReleaseJob, or the lease expires
+        leased --> claimable: ReleaseJob
+        leased --> pausing: lost lease, stall or retryable failure, and attempts are left
+        leased --> pausing: ReleaseJob with a delay, or again and again
+        pausing --> claimable: schedule_time
         claimable --> leased: ClaimJobs
     }"""
+
+
+CALLS = {
+    JobStatus.PROCESSING: "ClaimJobs",
+    JobStatus.FAILED: "MarkFailed, or no attempt is left",
+}
 
 
 def diagram() -> str:
@@ -371,11 +440,11 @@ def diagram() -> str:
     lines = ["    [*] --> QUEUED: CreateJob"]
     for status, targets in TRANSITIONS.items():
         for target in targets:
-            call = f"Mark{target.value.title()}" if target in TERMINAL else "ClaimJobs"
+            call = CALLS.get(target, f"Mark{target.value.title()}")
             lines.append(f"    {status.value} --> {target.value}: {call}")
         if not targets:
             lines.append(f"    {status.value} --> [*]")
-    lines.append(PROCESSING_INSIDE)
+    lines.append(INSIDE)
     return "\n".join(["```mermaid", "stateDiagram-v2", "    direction LR", *lines, "```"])
 
 

@@ -171,9 +171,14 @@ def measure_growth(run: Run) -> None:
         filled = []
         for jobs in (SMALL, run.arguments.jobs):
             run.tell(f"filling {name} with {jobs:,} jobs")
-            filled.append(fill(run.database(name), jobs))
+            waiting = run.arguments.waiting if jobs != SMALL else 0
+            database = run.database(name)
+            filled.append(fill(database, jobs, scheduled=waiting, retrying=waiting))
             seconds = filled[-1].seconds
-            run.report.note(f"{name} was filled with {filled[-1].jobs:,} jobs in {seconds:.0f} s.")
+            also = f" and 2 x {waiting:,} that wait" if waiting else ""
+            run.report.note(
+                f"{name} was filled with {filled[-1].jobs:,} jobs{also} in {seconds:.0f} s."
+            )
         servers = [Server(one.database, *run.arguments.serve) for one in filled]
         for server in servers:
             run.stack.callback(server.kill)
@@ -195,6 +200,7 @@ SCENARIO = Scenario(
     measure_growth,
     {
         "jobs": (5_000_000, "jobs in the large database"),
+        "waiting": (0, "more jobs there that wait for their schedule, and for a retry as many"),
         "calls": (200, "calls of each kind a round"),
     },
 )

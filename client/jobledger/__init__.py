@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from jobledger.core.aio.client import AsyncClient
     from jobledger.core.aio.pages import AsyncPager
     from jobledger.core.attempts import Attempt, AttemptOutcome
+    from jobledger.core.bulk import BulkResult
     from jobledger.core.channel import CHANNEL_OPTIONS
+    from jobledger.core.filters import JobFilters
     from jobledger.core.models import (
         Asset,
         FeedEvent,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         JobStatus,
         JobView,
         ProgressResult,
+        RetryPolicy,
         Transition,
     )
     from jobledger.core.new_job import JobOptions, NewJob
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from jobledger.core.sync.pages import Pager
     from jobledger.errors import (
         AccessDenied,
+        AssetNameTaken,
         ClientClosed,
         DeadlineExceeded,
         IllegalTransition,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
         InvalidField,
         InvalidToken,
         JobledgerError,
+        JobNotDue,
         JobNotFound,
         JobTerminal,
         LeaseLost,
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from jobledger.version import __version__
+    from jobledger.worker.failures import RetryLater
     from jobledger.worker.handlers.threads import BlockingJob
     from jobledger.worker.job import ClaimedJob
     from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
@@ -69,12 +75,14 @@ __all__ = [
     "CHANNEL_OPTIONS",
     "AccessDenied",
     "Asset",
+    "AssetNameTaken",
     "AsyncClient",
     "AsyncPager",
     "AsyncWatch",
     "Attempt",
     "AttemptOutcome",
     "BlockingJob",
+    "BulkResult",
     "CallOptions",
     "ClaimedJob",
     "Client",
@@ -90,6 +98,8 @@ __all__ = [
     "Job",
     "JobChange",
     "JobError",
+    "JobFilters",
+    "JobNotDue",
     "JobNotFound",
     "JobOptions",
     "JobStatus",
@@ -108,6 +118,8 @@ __all__ = [
     "Release",
     "RequestIdReused",
     "ResumeTokenExpired",
+    "RetryLater",
+    "RetryPolicy",
     "Transition",
     "Unauthenticated",
     "Unavailable",
@@ -123,7 +135,9 @@ _MODULES = {
     "core.aio.client": ["AsyncClient"],
     "core.aio.pages": ["AsyncPager"],
     "core.attempts": ["Attempt", "AttemptOutcome"],
+    "core.bulk": ["BulkResult"],
     "core.channel": ["CHANNEL_OPTIONS"],
+    "core.filters": ["JobFilters"],
     "core.models": [
         "Asset",
         "FeedEvent",
@@ -133,6 +147,7 @@ _MODULES = {
         "JobStatus",
         "JobView",
         "ProgressResult",
+        "RetryPolicy",
         "Transition",
     ],
     "core.new_job": ["JobOptions", "NewJob"],
@@ -143,12 +158,14 @@ _MODULES = {
     "core.sync.pages": ["Pager"],
     "errors": [
         "AccessDenied",
+        "AssetNameTaken",
         "ClientClosed",
         "DeadlineExceeded",
         "IllegalTransition",
         "InternalError",
         "InvalidField",
         "InvalidToken",
+        "JobNotDue",
         "JobNotFound",
         "JobTerminal",
         "JobledgerError",
@@ -164,6 +181,7 @@ _MODULES = {
     "version": ["__version__"],
     "worker.job": ["ClaimedJob"],
     "worker.outcomes": ["Completed", "Failed", "Outcome", "Partial", "Release"],
+    "worker.failures": ["RetryLater"],
     "worker.handlers.threads": ["BlockingJob"],
     "worker.worker": ["Worker"],
 }

@@ -7,9 +7,11 @@ JobledgerError                 any failed call
 ├── JobNotFound                no such job for this user; a LookupError too
 ├── IllegalTransition          the job's status does not allow this
 ├── JobTerminal                the job is terminal and never changes again
+├── JobNotDue                  the job is scheduled for later
 ├── LeaseLost                  the attempt is no longer the job's
 ├── VersionMismatch            the job has changed since it was read
 ├── RequestIdReused            the request id was used with other content
+├── AssetNameTaken             the job has another asset of this name
 ├── MessageTooLarge            the request or its answer is too large; a ValueError too
 ├── LimitExceeded              a limit of the service; wait `retry_after` seconds
 ├── AccessDenied               the caller may not do this; a PermissionError too
@@ -26,6 +28,7 @@ code says no more. The grpc error is the `__cause__`.
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import cast
 
 import grpc
@@ -160,6 +163,16 @@ class JobTerminal(_StateRefusal):
     """The job is terminal and never changes again."""
 
 
+class JobNotDue(JobledgerError):
+    """The job is scheduled for later: it cannot be started before."""
+
+    @property
+    def schedule_time(self) -> datetime | None:
+        """When it can be started, by the database server's clock."""
+        text = self.metadata.get("schedule_time")
+        return None if text is None else datetime.fromisoformat(text)
+
+
 class LeaseLost(JobledgerError):
     """Another worker holds the job, or nobody: stop working on it."""
 
@@ -185,6 +198,15 @@ class RequestIdReused(JobledgerError):
     def index(self) -> int | None:
         """The index of the job in create_jobs(); None for any other call."""
         return _number(self.metadata.get("index"))
+
+
+class AssetNameTaken(JobledgerError):
+    """The job has another asset of this name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self.metadata.get("name", "")
 
 
 class MessageTooLarge(JobledgerError, ValueError):
@@ -242,6 +264,8 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "UNAVAILABLE": Unavailable,
     "INTERNAL": InternalError,
     "UNAUTHENTICATED": Unauthenticated,
+    "JOB_NOT_DUE": JobNotDue,
+    "ASSET_NAME_TAKEN": AssetNameTaken,
 }
 
 # Only codes that mean the same from any sender. NOT_FOUND is not among them: from a proxy it says

@@ -4,7 +4,7 @@ import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from jobledger import Client, InvalidField, JobNotFound, RequestIdReused
+from jobledger import Client, InvalidField, JobNotFound, RequestIdReused, RetryPolicy
 
 client = Client(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
 
@@ -20,7 +20,7 @@ class Pictures(BaseHTTPRequestHandler):
                 "picture",
                 json.loads(body),
                 request_id=self.headers["Idempotency-Key"],
-                max_attempts=3,
+                retry_policy=RetryPolicy(max_attempts=3),
                 stall_timeout=60,
                 run_timeout=600,
             )

@@ -38,6 +38,8 @@ def _default(setting: Setting) -> str:
 def limits_rows() -> Iterable[tuple[str, ...]]:
     """Return the rows of the table of limits."""
     structs = f"{_bytes(limits.MAX_STRUCT_BYTES)}, {limits.MAX_STRUCT_DEPTH} levels deep"
+    checkpoint = f"{_bytes(limits.MAX_CHECKPOINT_BYTES)}, {limits.MAX_STRUCT_DEPTH} levels deep"
+    shortest = f"{limits.MIN_BACKOFF_SECONDS}s"
     labels = (
         f"{limits.MAX_LABELS}; keys of {limits.MAX_LABEL_KEY_CHARACTERS}, "
         f"values of {limits.MAX_LABEL_VALUE_CHARACTERS} characters"
@@ -56,9 +58,29 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`asset_type`", _characters(limits.MAX_ASSET_TYPE_CHARACTERS)),
         ("`url`", _characters(limits.MAX_URL_CHARACTERS)),
         ("`storage_path`", _characters(limits.MAX_STORAGE_PATH_CHARACTERS)),
-        ("`assets` of a report of a terminal state", str(limits.MAX_ASSETS)),
+        ("`name` of an asset", _characters(limits.MAX_ASSET_NAME_CHARACTERS)),
+        ("`sha256`", "64 hexadecimal digits"),
+        ("`etag`", _characters(limits.MAX_ETAG_CHARACTERS)),
+        ("`assets` of a report", str(limits.MAX_ASSETS)),
         ("jobs of BatchCreateJobs", str(limits.MAX_CREATIONS)),
+        ("`checkpoint`", checkpoint),
         ("`max_attempts`", str(limits.MAX_ATTEMPTS)),
+        (
+            "`initial_backoff`",
+            f"{duration_text(limits.MAX_INITIAL_BACKOFF_SECONDS)}; at least {shortest}",
+        ),
+        (
+            "`max_backoff`",
+            f"{duration_text(limits.MAX_BACKOFF_SECONDS)}; at least `initial_backoff`",
+        ),
+        (
+            "`backoff_multiplier`",
+            f"{limits.MAX_BACKOFF_MULTIPLIER}; at least {limits.MIN_BACKOFF_MULTIPLIER}",
+        ),
+        (
+            "`retry_delay`, `delay` of a release, `schedule_time` from now",
+            duration_text(limits.MAX_DELAY_SECONDS),
+        ),
         (
             "`queue_timeout`, `stall_timeout`, `run_timeout`",
             _range(limits.MIN_TIMEOUT_SECONDS, limits.MAX_TIMEOUT_SECONDS),
@@ -67,7 +89,13 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`max_jobs` of a claim", str(limits.MAX_CLAIMED_JOBS)),
         ("`wait` of a claim", duration_text(limits.MAX_CLAIM_WAIT_SECONDS)),
         ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
+        ("`error_reasons`", f"{limits.MAX_ERROR_REASONS} entries"),
         ("`job_ids`", f"{limits.MAX_JOB_IDS} entries"),
+        ("`max_jobs` of RetryJobs, CancelJobs, DeleteJobs", str(limits.MAX_BULK_JOBS)),
+        (
+            "`jobs_per_second` of RetryJobs",
+            f"{limits.MAX_JOBS_PER_SECOND}; at least {limits.MIN_JOBS_PER_SECOND}",
+        ),
         ("`page_size`", f"{limits.MAX_PAGE_SIZE}; a higher one is lowered"),
         ("`filter` of ListOperations", _characters(limits.MAX_FILTER_CHARACTERS)),
     )

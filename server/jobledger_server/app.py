@@ -21,12 +21,14 @@ from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.audit import audit
 from jobledger_server.rpc.incoming import RequestParser
+from jobledger_server.rpc.jobs.bulk import Bulk
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
@@ -114,6 +116,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             observe=None if access is None else audit,
         ) as ledger,
         supervisor.running("reaper", Reaper(store, ledger).run()),
+        supervisor.running("promoter", Promoter(store, waiters).run()),
         supervisor.running("retention", _retention(settings, store, ledger).run()),
         LongPoll(ledger, waiters) as long_poll,
         RequestParser(share) as parser,
@@ -368,6 +371,7 @@ def _services(
             creations=creations,
             job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
             feed_streams=feed_streams,
+            bulk=Bulk(store, ledger, reads, lists, creations),
         ),
         workers=WorkerService(
             ledger,

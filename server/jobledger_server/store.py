@@ -171,7 +171,8 @@ class ActivePage(Struct, frozen=True):
 class JobQuery(Struct, frozen=True, kw_only=True):
     """Selects jobs of one owner, or of all (None). An empty filter matches every job.
 
-    `created_after` and `created_before` are exclusive.
+    `created_after` and `created_before` are exclusive. `unrepeated` leaves out jobs that another
+    job repeats, `uncancelled` those whose cancellation was requested.
     """
 
     user_id: str | None
@@ -180,6 +181,11 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     created_after: Instant | None = None
     created_before: Instant | None = None
+    error_reasons: frozenset[str] = frozenset()
+    origin_job_id: JobId | None = None
+    held: bool | None = None
+    unrepeated: bool = False
+    uncancelled: bool = False
 
     def key(self) -> tuple[object, ...]:
         """Return a key whose repr is the same for equal queries, and only for those."""
@@ -190,6 +196,11 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             sorted(self.labels.items()),
             self.created_after,
             self.created_before,
+            sorted(self.error_reasons),
+            self.origin_job_id,
+            self.held,
+            self.unrepeated,
+            self.uncancelled,
         )
 
 
@@ -222,7 +233,7 @@ class Purgeable(Struct, frozen=True):
 
 
 class Claimable(Struct, frozen=True):
-    """A claimable job. `size` is about the bytes of its parameters and labels."""
+    """A claimable job. `size` is about the bytes of its content in an answer."""
 
     id: JobId
     job_type: str
@@ -245,7 +256,8 @@ class Transaction(Protocol):
     async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
         """Like `load_jobs`, but skip jobs that another transaction has locked.
 
-        The jobs have their parameters, which a worker needs, and no other payloads.
+        The jobs have their parameters and checkpoints, which a worker needs, and no other
+        payloads.
         """
 
     async def find_created(
@@ -253,10 +265,18 @@ class Transaction(Protocol):
     ) -> dict[tuple[str, str], Created]:
         """Return the jobs that were created with these (user id, request id) pairs."""
 
+    async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
+        """Return the jobs that repeat these jobs, by the repeated one. Deleted ones repeat none."""
+
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
         """Return the assets that were linked with these (job id, request id) pairs."""
+
+    async def find_named(
+        self, names: Collection[tuple[JobId, str]]
+    ) -> dict[tuple[JobId, str], Asset]:
+        """Return the assets that have these (job id, name) pairs."""
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         """Like `Store.find_claimable`, but skip locked jobs, and lock those that are returned."""
@@ -310,7 +330,17 @@ class Store(Protocol):
         """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
-        """Return the job's assets with ids greater than `after`, oldest first."""
+        """Return the job's assets with ids greater than `after`, oldest first.
+
+        Those that later attempts have replaced are left out.
+        """
+
+    async def read_assets(self, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
+        """Return all assets of those of the jobs that have any, oldest first.
+
+        Those of a deleted job are returned until its deletion is forgotten, and with them those
+        that later attempts have replaced.
+        """
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         """Return claimable jobs whose deadline has not passed, oldest first.
@@ -330,6 +360,19 @@ class Store(Protocol):
 
         A report can postpone a deadline without the store taking note. Such a job is returned
         when its earlier deadline has passed, until a decision about it is appended.
+        """
+
+    async def promote(self, *, limit: int) -> Mapping[str, int]:
+        """Make jobs claimable whose time has come by the database's clock, the longest due first.
+
+        This is no change of a job: it has no version, and is not in the feed. Jobs that another
+        transaction has locked are left for the next call.
+
+        Args:
+            limit: How many jobs at most.
+
+        Returns:
+            By job type, how many jobs became claimable.
         """
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:

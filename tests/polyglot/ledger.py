@@ -7,11 +7,12 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1.asset_pb2 import Asset
-from jobledger.v1.job_pb2 import Job, JobTransition
+from jobledger.v1.job_pb2 import Attempt, Job, JobTransition
 from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
     GetJobRequest,
     ListAssetsRequest,
+    ListAttemptsRequest,
     ListTransitionsRequest,
 )
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
@@ -69,6 +70,10 @@ class Ledger:
     def assets(self, job: Job) -> list[Asset]:
         request = ListAssetsRequest(job_id=job.id, user_id=job.user_id)
         return list(self._call(self._jobs.ListAssets, request).assets)
+
+    def attempts(self, job: Job) -> list[Attempt]:
+        request = ListAttemptsRequest(job_id=job.id, user_id=job.user_id)
+        return list(self._call(self._jobs.ListAttempts, request).attempts)
 
     def transitions(self, job: Job) -> list[JobTransition]:
         request = ListTransitionsRequest(job_id=job.id, user_id=job.user_id)

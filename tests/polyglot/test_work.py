@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
-from jobledger.v1.job_pb2 import JobStatus
+from jobledger.v1.job_pb2 import AttemptOutcome, JobStatus
 from tests.polyglot.ledger import Ledger, basic, job_in, result_in, struct, transitions_in
 from tests.polyglot.programs import Event, Jobs, Program
 
@@ -44,7 +44,7 @@ def test_a_job_is_created_done_watched_and_read(
     assert job_in(claimed).HasField("lease_expire_time")
     assert result_in(progressed).applied
     assert [result_in(linked).asset] == ledger.assets(job)
-    assert result_in(linked).asset.storage_path == f"results/{job.id}"
+    assert result_in(linked).asset.storage_path == f"results/{job.id}/1"
     done = ledger.get(job)
     assert result_in(ended).version == done.version
     assert (done.status, done.progress_message) == (JobStatus.JOB_STATUS_COMPLETED, "40 of 80")
@@ -86,6 +86,33 @@ def test_a_job_fails_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: st
     assert (ended.status, ended.progress) == (JobStatus.JOB_STATUS_FAILED, 50)
     assert (ended.error.reason, ended.error.message) == ("NOT_DONE", "no disk")
     assert not ended.HasField("result")
+
+
+def test_a_retryable_failure_is_tried_again_and_the_next_attempt_completes(
+    jobs: Jobs, ledger: Ledger, kind: str
+) -> None:
+    job = job_in(jobs.run("create", user=kind, type=kind, max_attempts=2)[0])
+    assert job.retry_policy.max_attempts == 2
+    with jobs.start("watch", user=kind, job=job.id) as watcher:
+        first, *_ = jobs.run("work", worker="w", type=kind, outcome="retried", message="no disk")
+        waiting = ledger.get(job)
+        second, *_ = jobs.run("work", worker="w", type=kind, outcome="retried")
+        seen = [job_in(event) for event in watcher.finish()]
+    assert (job_in(first).attempt, job_in(first).last_error.reason) == (1, "")
+    assert (waiting.status, waiting.held) == (PROCESSING, False)
+    assert waiting.HasField("schedule_time")
+    assert job_in(second).attempt == 2
+    assert (job_in(second).last_error.reason, job_in(second).last_error.message) == (
+        "NOT_DONE",
+        "no disk",
+    )
+    assert seen[-1] == ledger.get(job)
+    assert seen[-1].status == JobStatus.JOB_STATUS_COMPLETED
+    assert [each.outcome for each in ledger.attempts(job)] == [
+        AttemptOutcome.ATTEMPT_OUTCOME_RETRIED,
+        AttemptOutcome.ATTEMPT_OUTCOME_COMPLETED,
+    ]
+    assert len(ledger.assets(job)) == 2
 
 
 def test_a_worker_waits_for_work(program: Program, jobs: Jobs, ledger: Ledger, kind: str) -> None:

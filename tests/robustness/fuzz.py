@@ -61,7 +61,7 @@ INTEGERS = (
     2**63 - 1,
     -(2**63),
 )
-NUMBERS = (0.0, -0.0, 1.5, 1e308, 5e-324, math.nan, math.inf, -math.inf)
+NUMBERS = (0.0, -0.0, 0.001, 1.5, 50.0, 1e308, 5e-324, math.nan, math.inf, -math.inf)
 COUNTS = (0, 1, 1, 2, 3, 5, 33, 101, 1001)
 
 MAX_BYTES = 4 * 1024 * 1024

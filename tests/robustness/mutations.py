@@ -147,6 +147,30 @@ class HidesWhatWasDeleted(Mutation):
                 yield message
 
 
+class ForgetsDeletedAssets(_OfMany):
+    """A deletion is sent without the assets of its job."""
+
+    def telling(self, request: Any) -> Tell:
+        def tell(change: Any) -> Iterable[Any]:
+            if change.deleted_assets and not self.struck:
+                self.strikes += 1
+                del change.deleted_assets[0]
+            yield change
+
+        return tell
+
+
+class AnswersWithoutDeletedAssets(Mutation):
+    """The answer to a deletion has not all assets of its job."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "DeleteJob" and answer.assets:
+            self.strikes += 1
+            del answer.assets[0]
+        return answer
+
+
 class ChangesAnEndedJob(_OfMany):
     """A change of a job is sent after its terminal state."""
 
@@ -236,6 +260,90 @@ class MistakesAnOutcome(Mutation):
             if attempt.outcome == job_pb2.ATTEMPT_OUTCOME_RELEASED:
                 self.strikes += 1
                 attempt.outcome = job_pb2.ATTEMPT_OUTCOME_LEASE_EXPIRED
+        return answer
+
+
+class IgnoresSchedules(Mutation):
+    """A job is created without the schedule that its creator asked for, and seems to have it."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc != "CreateJob" or not request.HasField("schedule_time"):
+            return await forward(request)
+        self.strikes += 1
+        asked = job_service_pb2.CreateJobRequest()
+        asked.CopyFrom(request)
+        asked.ClearField("schedule_time")
+        answer = await forward(asked)
+        answer.job.schedule_time.CopyFrom(request.schedule_time)
+        return answer
+
+
+class IgnoresPolicies(Mutation):
+    """A job is tried more often than its creator asked for."""
+
+    times = 300
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc == "CreateJob":
+            self.strikes += 1
+            request.retry_policy.max_attempts = 9
+        return await forward(request)
+
+
+class ForgetsCheckpoints(Mutation):
+    """A checkpoint is acknowledged and not kept."""
+
+    times = 100
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc == "UpdateProgress" and request.HasField("checkpoint"):
+            self.strikes += 1
+            request.ClearField("checkpoint")
+        return await forward(request)
+
+
+class GivesAnOlderCheckpoint(Mutation):
+    """A claimed job comes with the checkpoint of an earlier report than the last."""
+
+    def __init__(self) -> None:
+        self.reported: dict[str, list[Any]] = {}
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "UpdateProgress" and request.HasField("checkpoint"):
+            self.reported.setdefault(request.job_id, []).append(request.checkpoint)
+        for job in answer.jobs if rpc == "ClaimJobs" else ():
+            known = self.reported.get(job.id, [])
+            if job.HasField("checkpoint") and len(known) > 1:
+                self.strikes += 1
+                job.checkpoint.CopyFrom(known[0])
+        return answer
+
+
+class ForgetsRetries(Mutation):
+    """An attempt that failed retryably is listed as one that was released."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        for attempt in answer.attempts if rpc == "ListAttempts" else ():
+            if attempt.outcome == job_pb2.ATTEMPT_OUTCOME_RETRIED:
+                self.strikes += 1
+                attempt.outcome = job_pb2.ATTEMPT_OUTCOME_RELEASED
+        return answer
+
+
+class RepeatsAJobTwice(Mutation):
+    """Two jobs repeat the same one."""
+
+    origin = ""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "RetryJob" and not self.origin:
+            self.origin = request.job_id
+        if rpc == "RetryJob" and request.job_id != self.origin:
+            self.strikes += 1
+            answer.job.origin_job_id = self.origin
         return answer
 
 

@@ -6,6 +6,7 @@ import uvloop
 from tests.robustness.checker.faults import KINDS
 from tests.robustness.checker.run import Options, run
 from tests.robustness.checker.summary import describe, summarize
+from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.validate import judge
 from tests.support.seed import SEED
 
@@ -25,5 +26,8 @@ def test_every_guarantee_holds_under_load_and_injected_failures() -> None:
     assert summary.deliveries > summary.changes, found
     assert summary.resumed > 50, found
     assert len(history.holds) > 100, found
-    assert set(summary.attempts) >= {"COMPLETED", "LEASE_EXPIRED", "RELEASED"}, found
+    assert set(summary.attempts) >= {"COMPLETED", "LEASE_EXPIRED", "RELEASED", "RETRIED"}, found
+    assert summary.repeated > 0, found
+    assert any(operation.checkpoint for operation in history.operations), found
+    assert any(job.due for job, _ in observations(history)), found
     assert any(hold.resumed for hold in history.holds), found

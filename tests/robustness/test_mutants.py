@@ -28,6 +28,9 @@ SMALL = Size(
     waits=0.0,
 )
 
+OFTEN_RETRIED = replace(SMALL, patience=3.0, retried=0.5, released=0.05)
+"""For servers that are wrong about attempts that follow others."""
+
 IMPATIENT = replace(SMALL, patience=3.0)
 """For servers that never send some changes."""
 
@@ -84,6 +87,8 @@ async def test_a_correct_server_breaks_no_promise(app: App) -> None:
         (mutations.ForgetsAReport, "kept"),
         (mutations.LosesAnUpdate, "kept"),
         (mutations.HidesWhatWasDeleted, "resumable"),
+        (mutations.ForgetsDeletedAssets, "removed"),
+        (mutations.AnswersWithoutDeletedAssets, "removed"),
         (mutations.LosesAnAttempt, "attempts"),
         (mutations.MistakesAnOutcome, "attempts"),
         (mutations.SaysHeld, "attempts"),
@@ -106,9 +111,39 @@ async def test_a_server_that_breaks_a_promise_is_detected(
 
 @pytest.mark.promise(number=42)
 @sqlite
+@pytest.mark.parametrize(
+    ("mutation", "promise"),
+    [
+        (mutations.IgnoresSchedules, "scheduled"),
+        (mutations.IgnoresPolicies, "retried"),
+        (mutations.ForgetsCheckpoints, "checkpoints"),
+        (mutations.GivesAnOlderCheckpoint, "checkpoints"),
+        (mutations.ForgetsRetries, "attempts"),
+        (mutations.RepeatsAJobTwice, "repeated"),
+    ],
+)
+async def test_a_server_that_is_wrong_about_retries_is_detected(
+    app: App, mutation: Callable[[], Mutation], promise: Promise
+) -> None:
+    for seed in range(4):
+        found = await judged(app, mutation(), OFTEN_RETRIED, seed=seed)
+        if found[promise]:
+            return
+    raise AssertionError(f"not caught: {found}")
+
+
+@pytest.mark.promise(number=42)
+@sqlite
 async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(app: App) -> None:
     for seed in range(4):
         found = await judged(app, mutations.HidesCancellations(), WAITING, seed=seed)
         if found["cancelled"]:
             return
     raise AssertionError(f"not caught: {found}")
+
+
+@pytest.mark.promise(number=42)
+@sqlite
+async def test_a_correct_server_that_retries_often_breaks_no_promise(app: App) -> None:
+    found = await judged(app, Honest(), OFTEN_RETRIED)
+    assert not any(found.values()), found

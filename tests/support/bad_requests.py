@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED
 
 CREATE = {"user_id": "ada", "job_type": "render"}
 FENCED = {"job_id": "j", "attempt": 1}
@@ -52,6 +52,27 @@ JOBS: list[tuple[dict[str, Any], str]] = [
     ({"parameters": struct(a="x" * 262_144)}, "parameters"),
     ({"parameters": NO_KIND}, "parameters"),
     ({"parameters": NO_KIND_IN_LIST}, "parameters"),
+    *(
+        ({"retry_policy": policy}, f"retry_policy.{next(iter(policy))}")
+        for policy in (
+            {"max_attempts": -1},
+            {"max_attempts": 1001},
+            {"initial_backoff": Duration()},
+            {"initial_backoff": Duration(nanos=99_999_999)},
+            {"initial_backoff": seconds(86_401)},
+            {"initial_backoff": seconds(-1)},
+            {"max_backoff": Duration(nanos=999_999_999)},  # less than the first
+            {"max_backoff": seconds(4), "initial_backoff": seconds(5)},
+            {"max_backoff": seconds(7 * 86_400 + 1)},
+            {"backoff_multiplier": 0.99},
+            {"backoff_multiplier": 100.1},
+            {"backoff_multiplier": -2},
+            {"backoff_multiplier": math.nan},
+            {"backoff_multiplier": math.inf},
+        )
+    ),
+    ({"schedule_time": Timestamp(nanos=-1)}, "schedule_time"),
+    ({"schedule_time": Timestamp(seconds=253_402_300_799)}, "schedule_time"),
 ]
 """What makes a good job a bad one."""
 
@@ -68,6 +89,12 @@ ASSETS: list[tuple[dict[str, Any], str, str]] = [
     ({"url": "https://e.example/a b"}, "url", "space"),
     ({"url": "https://e.example/a\nb"}, "url", "control character"),
     ({"url": "https://[::1/a"}, "url", "not a URL"),
+    ({"name": "x" * 256}, "name", "256 characters"),
+    ({"name": "a\tb"}, "name", "control character"),
+    ({"sha256": "0" * 63}, "sha256", "64 hexadecimal digits"),
+    ({"sha256": "g" * 64}, "sha256", "64 hexadecimal digits"),
+    ({"etag": "x" * 256}, "etag", "256 characters"),
+    ({"etag": "\n"}, "etag", "control character"),
     ({"url": "https://e.example:99999/"}, "url", "not a URL"),
     ({"url": "https://e.example/" + "x" * 2048}, "url", "2048"),
     ({"storage_path": "x" * 1025}, "storage_path", "1025"),
@@ -108,7 +135,55 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         "created_after",
     ),
     ("ListJobs", {"user_id": "ada", "created_before": Timestamp(nanos=-1)}, "created_before"),
+    ("ListJobs", {"user_id": "ada", "error_reasons": ["A"] * 101}, "error_reasons"),
+    ("ListJobs", {"user_id": "ada", "error_reasons": ["A", "not upper"]}, "error_reasons[1]"),
+    ("ListJobs", {"user_id": "ada", "error_reasons": [""]}, "error_reasons[0]"),
+    ("ListJobs", {"user_id": "ada", "origin_job_id": "x" * 37}, "origin_job_id"),
+    ("RetryJob", {"user_id": "ada"}, "job_id"),
+    ("RetryJob", {"job_id": "j"}, "user_id"),
+    ("RetryJob", {"job_id": "j", "user_id": "ada", "request_id": "x" * 129}, "request_id"),
+    *(
+        (method, {"user_id": "ada", **fields}, field)
+        for method in ("RetryJobs", "CancelJobs", "DeleteJobs")
+        for fields, field in (
+            ({"user_id": "x" * 129}, "user_id"),
+            ({"max_jobs": -1}, "max_jobs"),
+            ({"max_jobs": 1001}, "max_jobs"),
+            ({"filter": {"statuses": [77]}}, "filter.statuses"),
+            ({"filter": {"job_types": ["a", "a b"]}}, "filter.job_types[1]"),
+            ({"filter": {"labels": {"'": ""}}}, "filter.labels"),
+            ({"filter": {"created_after": Timestamp(nanos=-1)}}, "filter.created_after"),
+            ({"filter": {"created_before": Timestamp(nanos=-1)}}, "filter.created_before"),
+            ({"filter": {"error_reasons": ["x"]}}, "filter.error_reasons[0]"),
+            ({"filter": {"origin_job_id": "x" * 37}}, "filter.origin_job_id"),
+        )
+    ),
+    # States that the call cannot change.
+    ("RetryJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),
+    ("CancelJobs", {"filter": {"statuses": [PROCESSING, COMPLETED]}}, "filter.statuses"),
+    ("DeleteJobs", {"filter": {"statuses": [QUEUED]}}, "filter.statuses"),
+    ("CancelJobs", {"reason": "x" * 513}, "reason"),
+    *(
+        ("RetryJobs", {"jobs_per_second": pace}, "jobs_per_second")
+        for pace in (-1, 0.0009, 1000.1, math.nan, math.inf)
+    ),
     ("UpdateProgress", {**FENCED, "progress": 101}, "progress"),
+    ("UpdateProgress", {**FENCED, "checkpoint": struct(a=math.nan)}, "checkpoint"),
+    ("UpdateProgress", {**FENCED, "checkpoint": struct(a="x" * 65_536)}, "checkpoint"),
+    ("UpdateProgress", {**FENCED, "report_number": -1}, "report_number"),
+    *(
+        (method, {**FENCED, **target, "error": {"message": "no"}, **fields}, field)
+        for method, target in (("MarkFailed", {}), ("TransitionJob", {"target_status": FAILED}))
+        for fields, field in (
+            ({"retry_delay": seconds(1)}, "retry_delay"),  # needs retryable
+            ({"retryable": True, "retry_delay": seconds(-1)}, "retry_delay"),
+            ({"retryable": True, "retry_delay": seconds(365 * 86_400 + 1)}, "retry_delay"),
+        )
+    ),
+    ("TransitionJob", {**FENCED, "target_status": COMPLETED, "retryable": True}, "retryable"),
+    ("TransitionJob", {"job_id": "j", "target_status": 2, "retryable": True}, "retryable"),
+    ("ReleaseJob", {**FENCED, "delay": seconds(-1)}, "delay"),
+    ("ReleaseJob", {**FENCED, "delay": seconds(365 * 86_400 + 1)}, "delay"),
     ("UpdateProgress", {**FENCED, "progress": -1}, "progress"),
     ("UpdateProgress", {**FENCED, "progress_message": "x" * 513}, "progress_message"),
     ("UpdateProgress", {**FENCED, "progress_message": "\0"}, "progress_message"),
@@ -194,7 +269,11 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         {**FENCED, "target_status": COMPLETED, "lease_duration": seconds(9)},
         "lease_duration",
     ),
-    ("CreateJob", {"user_id": "u", "job_type": "t", "max_attempts": 1001}, "max_attempts"),
+    (
+        "CreateJob",
+        {"user_id": "u", "job_type": "t", "retry_policy": {"max_attempts": 1001}},
+        "retry_policy.max_attempts",
+    ),
     (
         "CreateJob",
         {"user_id": "u", "job_type": "t", "queue_timeout": seconds(0)},

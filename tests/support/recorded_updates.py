@@ -1,6 +1,7 @@
 """Stands in for a worker's session with the service, where a test runs a JobRun."""
 
 import asyncio
+from typing import Any
 
 from jobledger import Asset, Outcome
 
@@ -11,7 +12,9 @@ class RecordedUpdates:
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
 
-    def report(self, progress: int | None, message: str | None) -> None:
+    def report(
+        self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None
+    ) -> None:
         pass
 
     async def ask(self) -> None:

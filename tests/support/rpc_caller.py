@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -33,6 +34,12 @@ SMALL_WINDOW = [
 """Options of the channel of a client that stalls."""
 
 _MODULES = (job_service_pb2, worker_service_pb2)
+
+
+def policy(count: int) -> job_pb2.RetryPolicy:
+    """Return a policy of so many attempts, with the shortest pauses between them."""
+    shortest = Duration(nanos=100_000_000)
+    return job_pb2.RetryPolicy(max_attempts=count, initial_backoff=shortest, max_backoff=shortest)
 
 
 class Caller:

@@ -17,9 +17,15 @@ def seeded_id(number: int) -> str:
 
 
 async def seed(
-    database: Database, count: int, *, user_id: str = "ada", job_type: str = "many"
+    database: Database,
+    count: int,
+    *,
+    user_id: str = "ada",
+    job_type: str = "many",
+    due_time: int | None = None,
 ) -> None:
     """Write queued jobs, and let the database take note of them. Once for each database."""
+    due = "NULL" if due_time is None else str(due_time)
     if database.dialect.name == "sqlite":
         series = (
             f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
@@ -31,11 +37,14 @@ async def seed(
     head = "(SELECT coalesce(max(seq), 0) AS seq FROM changes)"
     insert_jobs = (
         "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
-        " attempt, max_attempts, releases, worker_id, request_id, traceparent, create_time,"
-        " update_time, queue_timeout, queue_expire_time, cancel_reason, deadline, version,"
-        " change_seq, parameters_bytes, outcome_bytes) "
-        f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
-        f" '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i, 0, 0"
+        " attempt, max_attempts, initial_backoff, max_backoff, backoff_multiplier, releases,"
+        " quick_releases, worker_id, request_id, traceparent, create_time, update_time,"
+        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
+        " report_number, parameters_bytes, checkpoint_bytes, outcome_bytes, schedule_time,"
+        " due_time, asset_count, asset_bytes) "
+        f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 1,"
+        f" 1, 1, 0, 0, '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i, 0,"
+        f" 0, 0, 0, {due}, {due}, 0, 0"
         f" FROM n, {head} AS head"
     )
     insert_changes = (

@@ -1,20 +1,21 @@
-"""One progress bar for each job, on a terminal. Needs rich, which is slow to load."""
+"""Progress bars on a terminal: one for each job, or one for many. Needs rich, slow to load."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from typing import Final, Self
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from jobledger import Job, JobChange, JobView
+from jobledger import BulkResult, Job, JobChange, JobView
 from jobledger.cli.exit_codes import flush, print_note
 from jobledger.cli.job_watches import View
-from jobledger.cli.render import NARROW, clean, fitting_id, job_message, state
+from jobledger.cli.render import NARROW, clean, fitting_id, job_message, state, waits_until
 
 _REDRAW: Final = 0.1
 """Seconds for which changes are collected before they are drawn."""
@@ -40,18 +41,20 @@ class Bars(View, AbstractContextManager["Bars"]):
         self._jobs: dict[str, Job | None] = dict.fromkeys(job_ids)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._write(_HIDE_CURSOR)
+        _write(_HIDE_CURSOR)
         self._loop.add_signal_handler(signal.SIGWINCH, self._draw)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_signal_handler(signal.SIGWINCH)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._due):
+            if timer is not None:
+                timer.cancel()
         # All of them, also those that the terminal is too small for.
-        self._write(_ERASE_BELOW + self._picture(len(self._jobs)) + _SHOW_CURSOR)
+        _write(_ERASE_BELOW + self._picture(len(self._jobs)) + _SHOW_CURSOR)
 
     def show(self, change: JobChange) -> None:
         self._jobs[change.job.id] = change.job
@@ -59,7 +62,7 @@ class Bars(View, AbstractContextManager["Bars"]):
             self._timer = self._loop.call_later(_REDRAW, self._draw)
 
     def note(self, message: str) -> None:
-        self._write(_ERASE_BELOW)
+        _write(_ERASE_BELOW)
         print_note(message)
         self._draw()
 
@@ -70,7 +73,19 @@ class Bars(View, AbstractContextManager["Bars"]):
         # The cursor takes a line too.
         picture = self._picture(max(self._console.height - 1, 1))
         height = picture.count("\n")
-        self._write(_ERASE_BELOW + picture + (_UP.format(height) if height else ""))
+        _write(_ERASE_BELOW + picture + (_UP.format(height) if height else ""))
+        self._draw_when_due()
+
+    def _draw_when_due(self) -> None:
+        """Draw again when the next job is due: nothing tells that."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        now = datetime.now(UTC)
+        times = [time for job in self._jobs.values() if job and (time := waits_until(job, now))]
+        if times:
+            seconds = (min(times) - now).total_seconds()
+            self._due = self._loop.call_later(seconds + _REDRAW, self._draw)
 
     def _picture(self, count: int) -> str:
         """Draw bars on at most this many lines, and say how many more there are."""
@@ -91,8 +106,37 @@ class Bars(View, AbstractContextManager["Bars"]):
         if width >= NARROW:
             bar = self._console.render(ProgressBar(100, job.progress, width=10))
             line.append(" ").append_tokens((part.text, part.style) for part in bar)
-        return line.append(f" {job.progress:>3} % {state(job):<10} {clean(job_message(job))}")
+        now = datetime.now(UTC)
+        words = clean(job_message(job, now))
+        return line.append(f" {job.progress:>3} % {state(job, now):<10} {words}")
 
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        flush()
+
+@contextmanager
+def count_bar(total: int, done: str) -> Iterator[Callable[[BulkResult], None]]:
+    """Draw one bar for many jobs; nothing stays of it. Yields what shows a result.
+
+    The cursor stays visible: an interrupt ends the program at once.
+
+    Args:
+        total: how many jobs there are.
+        done: what happens to them: `deleted`.
+    """
+    console = Console()
+
+    def show(result: BulkResult) -> None:
+        # More may have been found since the count.
+        bar = ProgressBar(max(total, result.matched, 1), result.matched, width=30)
+        with console.capture() as capture:
+            console.print(bar, end="")
+        _write(f"{_ERASE_BELOW}{capture.get()} {done} {result.changed} of {total}")
+
+    show(BulkResult(0, 0))
+    try:
+        yield show
+    finally:
+        _write(_ERASE_BELOW)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    flush()

@@ -1,17 +1,18 @@
 """What `jobledger top` knows: which jobs there are, in which order, and how much happens.
 
-Pure: no network, no drawing; the clock is a parameter.
+Pure: no network, no drawing; the clocks are parameters.
 """
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from itertools import takewhile
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from jobledger import FeedEvent, Job
-from jobledger.cli.render import state
+from jobledger.cli.render import state, waits_until
 
 LINGER: Final = 5.0
 """Seconds that a job stays after it is terminal."""
@@ -21,22 +22,43 @@ RATE_SPAN: Final = 10
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-# The position of a job: running ones first, and within that the oldest. A job that finishes keeps
-# its position, so that rows do not move.
-_Rank: TypeAlias = tuple[bool, datetime, str]
+# The position of a job: started ones first, then those that wait for a worker, then those that are
+# scheduled; within that the oldest. A job that finishes keeps its position, so that rows do not
+# move.
+_Rank: TypeAlias = tuple[int, datetime, str]
+
+
+class _Row(NamedTuple):
+    """A job as it is shown: the time changes that, too."""
+
+    job: Job
+    state: str
+    rank: _Rank
 
 
 class Board:
-    """The jobs that are not terminal, and those that became terminal a moment ago."""
+    """The jobs that are not terminal, and those that became terminal a moment ago.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        clock: monotonic, in seconds.
+        now: the time of day, which schedules are compared with.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._clock = clock
+        self._now = now
         # Kept in order and counted as they change: a picture costs what it shows.
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, _Row] = {}
         self._order: list[_Rank] = []
         self._counts: Counter[str] = Counter()
         # In the order in which they will be removed.
         self._leaving: dict[str, float] = {}
+        # When scheduled jobs are due, the soonest first.
+        self._due: list[tuple[datetime, str]] = []
         self._changes: deque[tuple[int, int]] = deque()
         self._heard: float | None = None
         self._synced_at: float | None = None
@@ -55,9 +77,7 @@ class Board:
         self._drop(job.id)
         if event.deleted:
             return
-        self._jobs[job.id] = job
-        self._counts[state(job)] += 1
-        insort(self._order, _rank(job))
+        self._put(job)
         if job.is_terminal:
             self._leaving[job.id] = self._heard + LINGER
 
@@ -67,19 +87,26 @@ class Board:
         self._order.clear()
         self._counts.clear()
         self._leaving.clear()
+        self._due.clear()
         self._changes.clear()
         self._synced_at = None
 
     def tidy(self) -> None:
-        """Drop the jobs that have stayed long enough after they finished."""
+        """Drop the jobs that have stayed long enough after they finished; notice those now due."""
         now = self._clock()
         for job_id, _ in list(takewhile(lambda item: item[1] <= now, self._leaving.items())):
             del self._leaving[job_id]
             self._drop(job_id)
+        while self._due and self._due[0][0] <= self._now():
+            _, job_id = heappop(self._due)
+            if job_id in self._jobs:
+                job = self._jobs[job_id].job
+                self._drop(job_id)
+                self._put(job)
 
     def first(self, count: int) -> list[Job]:
         """Return at most `count` jobs from the top."""
-        return [self._jobs[job_id] for _, _, job_id in self._order[:count]]
+        return [self._jobs[job_id].job for _, _, job_id in self._order[:count]]
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -110,11 +137,20 @@ class Board:
         recent = sum(count for second, count in self._changes if second > now - RATE_SPAN)
         return recent / min(max(now - self._synced_at, 1.0), RATE_SPAN)
 
+    def _put(self, job: Job) -> None:
+        now = self._now()
+        row = self._jobs[job.id] = _Row(job, state(job, now), _rank(job, now))
+        self._counts[row.state] += 1
+        insort(self._order, row.rank)
+        until = waits_until(job, now)
+        if until is not None:
+            heappush(self._due, (until, job.id))
+
     def _drop(self, job_id: str) -> None:
-        job = self._jobs.pop(job_id, None)
-        if job is not None:
-            self._counts[state(job)] -= 1
-            del self._order[bisect_left(self._order, _rank(job))]
+        row = self._jobs.pop(job_id, None)
+        if row is not None:
+            self._counts[row.state] -= 1
+            del self._order[bisect_left(self._order, row.rank)]
 
     def _count(self, second: int) -> None:
         if self._changes and self._changes[-1][0] == second:
@@ -125,5 +161,10 @@ class Board:
             self._changes.popleft()
 
 
-def _rank(job: Job) -> _Rank:
-    return (job.start_time is None, job.start_time or job.create_time or _EPOCH, job.id)
+def _rank(job: Job, now: datetime) -> _Rank:
+    if job.start_time is not None:
+        return 0, job.start_time, job.id
+    until = waits_until(job, now)
+    if until is not None:
+        return 2, until, job.id
+    return 1, job.create_time or _EPOCH, job.id

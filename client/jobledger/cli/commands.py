@@ -4,20 +4,21 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, Unpack
 
 import click
 import grpc
 
-from jobledger import Job, JobledgerError, JobOptions, JobStatus
+from jobledger import JobOptions, JobStatus, RetryPolicy
+from jobledger.cli.bulk_commands import cancel, delete, retry
 from jobledger.cli.connection import Connection
-from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, print_error, verdict, write
+from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, write
+from jobledger.cli.filters import job_filters, selected
 from jobledger.cli.options import (
     Group,
     all_users_option,
     as_json_option,
-    filter_options,
     labels_option,
     pass_connection,
 )
@@ -36,13 +37,11 @@ from jobledger.cli.render import (
     to_json,
     transition_row,
 )
-from jobledger.cli.times import moment, time_span
+from jobledger.cli.times import date, time_span
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.worker_command import worker
 from jobledger.core.channel import open_channel
 from jobledger.errors import from_rpc_error
-
-_STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNKNOWN]
 
 
 @click.command(
@@ -50,7 +49,7 @@ _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNK
 )
 @click.version_option(package_name="jobledger", prog_name="jobledger")
 def jobledger() -> None:
-    """Create, list, watch, cancel, delete and run the jobs of a Jobledger service.
+    """Create, list, watch, run, repeat, cancel and delete the jobs of a Jobledger service.
 
     The options below may also follow the command. Options that are not given are taken
     from the environment, then from a profile in ~/.config/jobledger/config.toml.
@@ -72,29 +71,57 @@ def jobledger() -> None:
 )
 @click.option(
     "--max-attempts",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     metavar="N",
     default=1,
     show_default=True,
-    help="How many attempts may be lost before the job fails. With 2 it is started again once if"
-    " its worker dies. An attempt that a worker releases does not count.",
+    help="How often the job is tried. An attempt is used up when its worker dies, makes no progress"
+    " or reports an error that may pass; not when a worker releases it.",
+)
+@click.option(
+    "--initial-backoff",
+    type=time_span,
+    metavar="DURATION",
+    help="How long the job waits before its second attempt: 0.5s, 90s, 5m. It waits twice as long"
+    " before each further one.  [default: 1s]",
+)
+@click.option(
+    "--max-backoff",
+    type=time_span,
+    metavar="DURATION",
+    help="How long the job waits before an attempt at most.  [default: 5m]",
+)
+@click.option(
+    "--at",
+    "schedule_time",
+    type=date,
+    metavar="TIME",
+    help="No worker gets the job before: 2026-11-01T15:30Z, or 2026-11-01 for its first second."
+    " Without an offset it is UTC.",
+)
+@click.option(
+    "--delay",
+    type=time_span,
+    metavar="DURATION",
+    help="No worker gets the job sooner than in 90s, 5m, 2h.",
 )
 @click.option(
     "--queue-timeout",
     type=time_span,
-    metavar="TIME",
-    help="How long the job may wait for a worker: 90s, 5m, 2h.  [default: 7d]",
+    metavar="DURATION",
+    help="How long the job may wait for a worker, from --at or --delay on: 90s, 5m, 2h."
+    "  [default: 7d]",
 )
 @click.option(
     "--run-timeout",
     type=time_span,
-    metavar="TIME",
+    metavar="DURATION",
     help="How long the job may run: 90s, 5m, 2h.  [default: no limit]",
 )
 @click.option(
     "--stall-timeout",
     type=time_span,
-    metavar="TIME",
+    metavar="DURATION",
     help="How long a worker may make no progress before it loses the job.  [default: no limit]",
 )
 @as_json_option
@@ -104,6 +131,10 @@ def create(
     *,
     job_type: str,
     parameters: str | None,
+    max_attempts: int,
+    initial_backoff: timedelta | None,
+    max_backoff: timedelta | None,
+    delay: timedelta | None,
     as_json: bool,
     **options: Unpack[JobOptions],
 ) -> None:
@@ -111,6 +142,13 @@ def create(
 
     TYPE names the kind of work, for example render; workers claim jobs by it.
     """
+    options["retry_policy"] = RetryPolicy(
+        max_attempts=max_attempts, initial_backoff=initial_backoff, max_backoff=max_backoff
+    )
+    if delay is not None:
+        if options.get("schedule_time") is not None:
+            raise click.UsageError("give --at or --delay, not both")
+        options["schedule_time"] = datetime.now(UTC) + delay
     with connection.open() as client:
         job = client.create_job(job_type, _parameters(parameters), **options)
     write(to_json(job) if as_json else job.id)
@@ -129,22 +167,8 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
 
 
 @jobledger.command(name="list")
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice(_STATUSES, case_sensitive=False),
-    help="Only jobs with this status; repeat it for several.",
-)
+@job_filters(status for status in JobStatus if status is not JobStatus.UNKNOWN)
 @all_users_option
-@filter_options
-@click.option(
-    "--created-after",
-    type=moment,
-    metavar="WHEN",
-    help="Only jobs created later: 2026-11-01, 2026-11-01T15:30Z, or 2h for 2 hours ago.",
-)
-@click.option("--created-before", type=moment, metavar="WHEN", help="Only jobs created earlier.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -156,35 +180,21 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
 @as_json_option
 @pass_connection
 def list_(
-    connection: Connection,
-    *,
-    statuses: tuple[str, ...],
-    all_users: bool,
-    job_types: tuple[str, ...],
-    labels: dict[str, str],
-    created_after: datetime | None,
-    created_before: datetime | None,
-    limit: int,
-    as_json: bool,
+    connection: Connection, /, *, all_users: bool, limit: int, as_json: bool, **filters: Any
 ) -> None:
     """List jobs, newest first, without their parameters and results.
 
-    A job whose status is PROCESSING is shown as WAITING while no worker holds it. Dates without an
-    offset are UTC.
+    A job that must not start yet is shown as SCHEDULED, and a PROCESSING one that no worker holds
+    as WAITING. REASON is why a job failed, or until when it waits and why its last attempt ended.
+    Dates without an offset are UTC.
     """
     with connection.open(all_users=all_users) as client:
         jobs = client.list_jobs(
-            statuses=[JobStatus(status) for status in statuses],
-            job_types=job_types,
-            labels=labels,
-            created_after=created_after,
-            created_before=created_before,
-            page_size=min(limit, 1000) or 1000,
-            all_users=all_users,
+            page_size=min(limit, 1000) or 1000, all_users=all_users, **selected(filters)
         )
         some = itertools.islice(jobs, limit or None)
         columns, show = (OWNED_JOB_COLUMNS, owned_job_row) if all_users else (JOB_COLUMNS, job_row)
-        _table(some, to_json if as_json else show, header(columns, "TYPE"))
+        _table(some, to_json if as_json else show, header(columns, "REASON"))
 
 
 jobledger.add_command(watch)
@@ -225,53 +235,9 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         _table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-@jobledger.command()
-@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-@click.option("--reason", metavar="TEXT", default="", help="Why, for people.")
-@as_json_option
-@pass_connection
-def cancel(connection: Connection, *, job_ids: tuple[str, ...], reason: str, as_json: bool) -> int:
-    """Cancel jobs.
-
-    A job that waits for a worker is FAILED at once. The worker of a running job is asked to stop.
-    If one of several jobs cannot be cancelled the others are; the exit code is the highest.
-    """
-    with connection.open() as client:
-
-        def cancel(job_id: str) -> str:
-            job = client.cancel_job(job_id, reason)
-            return to_json(job) if as_json else f"{_cancelled(job)} {job.id}"
-
-        return _for_each(job_ids, cancel)
-
-
-def _cancelled(job: Job) -> str:
-    if not job.is_terminal:
-        return "cancelling"
-    if job.error is not None and job.error.reason == "CANCELLED":
-        return "cancelled"
-    return f"already {job.status}"
-
-
-@jobledger.command()
-@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-@as_json_option
-@pass_connection
-def delete(connection: Connection, *, job_ids: tuple[str, ...], as_json: bool) -> int:
-    """Delete jobs that are COMPLETED, PARTIAL or FAILED.
-
-    If one of several jobs cannot be deleted the others are; the exit code is the highest.
-    """
-    with connection.open() as client:
-
-        def delete(job_id: str) -> str:
-            client.delete_job(job_id)
-            answer = {"job_id": job_id, "deleted": True}
-            return json.dumps(answer) if as_json else f"deleted {job_id}"
-
-        return _for_each(job_ids, delete)
-
-
+jobledger.add_command(retry)
+jobledger.add_command(cancel)
+jobledger.add_command(delete)
 jobledger.add_command(worker)
 
 
@@ -311,23 +277,6 @@ def _table(items: Iterable[_Row], render: Callable[[_Row], str], columns: str) -
         write(columns)
     for item in itertools.chain(first, rows):
         write(render(item))
-
-
-def _for_each(job_ids: Iterable[str], call: Callable[[str], str]) -> int:
-    """Print what the call returns for each job, or its error; return the highest exit code."""
-    worst, unavailable = 0, False
-    for job_id in dict.fromkeys(job_ids):
-        if unavailable:
-            # Each further call would take as long to fail.
-            print_error(f"{job_id}: not tried")
-            continue
-        try:
-            write(call(job_id))
-        except JobledgerError as error:
-            message, code = verdict(error)
-            print_error(message if job_id in message else f"{job_id}: {message}")
-            worst, unavailable = max(worst, code), code == UNAVAILABLE
-    return worst
 
 
 def _parameters(given: str | None) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ Exit codes:
     6  the service is unavailable, overloaded or too slow
     7  access denied
    70  a bug
-  130  interrupted
+  130  interrupted, or its question was answered with no
   141  the reader closed the output
   143  terminated
 """
@@ -98,6 +98,11 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """Print what a person should know, and is no error, on stderr."""
     click.echo(f"note: {message}", err=True)
+
+
+def drawable() -> bool:
+    """Whether the output is a terminal that can move its cursor."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 def write(line: str) -> None:

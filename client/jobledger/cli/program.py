@@ -24,6 +24,8 @@ from jobledger.worker.outcomes import (
 )
 
 PARTIAL_EXIT: Final = 3
+RETRYABLE_EXIT: Final = 75
+"""EX_TEMPFAIL of sysexits.h: another attempt may succeed."""
 KILL_AFTER: Final = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -124,13 +126,9 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
             value = _object(line)
             if value is None:
                 self._output.write_line(line)
-            elif "progress" in value and not value.keys() - {"progress", "message"}:
-                percent, message = value["progress"], value.get("message")
-                if isinstance(percent, bool) or not isinstance(percent, int | float):
+            elif _is_report(value):
+                if not await _report(job, **value):
                     self._output.write_line(line)
-                    continue
-                message = message if isinstance(message, str) else None
-                await job.progress(min(max(percent, 0), 100), message)
             elif value.keys() == {"asset"} and isinstance(value["asset"], dict):
                 await job.add_asset(**{"asset_type": "", **value["asset"]})
             else:
@@ -184,7 +182,10 @@ def outcome_of(code: int, result: dict[str, Any] | None, stderr: bytes) -> Outco
     if code == PARTIAL_EXIT:
         return Partial(result, words, f"EXIT_{code}" if words else "")
     if code > 0:
-        return Failed(words or f"exit code {code}", f"EXIT_{code}", result=result)
+        retryable = code == RETRYABLE_EXIT
+        return Failed(
+            words or f"exit code {code}", f"EXIT_{code}", result=result, retryable=retryable
+        )
     try:
         name = signal.Signals(-code).name.removeprefix("SIG")
     except ValueError:
@@ -199,6 +200,24 @@ def last_lines(stderr: bytes) -> str:
     while len(kept) > 1 and len("\n".join(kept)) > MAX_MESSAGE:
         kept.pop(0)
     return clean_message("\n".join(kept))
+
+
+def _is_report(value: dict[str, Any]) -> bool:
+    known = not value.keys() - {"progress", "message", "checkpoint"}
+    return known and ("progress" in value or isinstance(value.get("checkpoint"), dict))
+
+
+async def _report(
+    job: ClaimedJob, *, progress: object = 0, message: object = None, checkpoint: object = None
+) -> bool:
+    """Report what a line says; return whether it has the right types."""
+    if isinstance(progress, bool) or not isinstance(progress, int | float):
+        return False
+    if not isinstance(checkpoint, dict | None):
+        return False
+    text = message if isinstance(message, str) else None
+    await job.progress(min(max(progress, 0), 100), text, checkpoint=checkpoint)
+    return True
 
 
 def _refuse(name: str) -> None:

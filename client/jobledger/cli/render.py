@@ -3,10 +3,20 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from jobledger import Asset, Attempt, FeedEvent, Job, JobChange, JobStatus, Transition
+from jobledger import (
+    Asset,
+    Attempt,
+    FeedEvent,
+    Job,
+    JobChange,
+    JobError,
+    JobStatus,
+    RetryPolicy,
+    Transition,
+)
 
 NARROW: Final = 60
 """A terminal with fewer columns cannot show both a whole id and the status."""
@@ -16,7 +26,13 @@ _STATUS: Final = 10
 
 # Fixed widths, so that rows can be shown while more are still being fetched;
 # text of any length comes last.
-JOB_COLUMNS: Final = (("ID", _ID), ("STATUS", _STATUS), ("PROGRESS", 8), ("CREATED", 20))
+JOB_COLUMNS: Final = (
+    ("ID", _ID),
+    ("STATUS", _STATUS),
+    ("PROGRESS", 8),
+    ("CREATED", 20),
+    ("TYPE", 16),
+)
 OWNED_JOB_COLUMNS: Final = (*JOB_COLUMNS, ("USER", 20))
 TRANSITION_COLUMNS: Final = (
     ("TIME", 27),
@@ -32,7 +48,7 @@ ATTEMPT_COLUMNS: Final = (
     ("OUTCOME", 13),
     ("PROGRESS", 8),
 )
-ASSET_COLUMNS: Final = (("ID", _ID), ("SIZE", 12), ("TYPE", 24))
+ASSET_COLUMNS: Final = (("ID", _ID), ("NAME", 24), ("SIZE", 12), ("TYPE", 24))
 
 
 def to_json(value: Job | Transition | Attempt | Asset | JobChange | FeedEvent) -> str:
@@ -73,15 +89,18 @@ def header(columns: Sequence[tuple[str, int]], last: str) -> str:
 
 
 def job_row(job: Job) -> str:
-    return row(JOB_COLUMNS, _job_cells(job), job.job_type)
+    now = datetime.now(UTC)
+    return row(JOB_COLUMNS, _job_cells(job, now), _reason(job, now))
 
 
 def owned_job_row(job: Job) -> str:
-    return row(OWNED_JOB_COLUMNS, [*_job_cells(job), job.user_id], job.job_type)
+    now = datetime.now(UTC)
+    return row(OWNED_JOB_COLUMNS, [*_job_cells(job, now), job.user_id], _reason(job, now))
 
 
-def _job_cells(job: Job) -> list[str]:
-    return [job.id, state(job), f"{job.progress} %", _time(job.create_time)]
+def _job_cells(job: Job, now: datetime) -> list[str]:
+    created = _time(job.create_time)
+    return [job.id, state(job, now), f"{job.progress} %", created, job.job_type]
 
 
 def transition_row(step: Transition) -> str:
@@ -103,50 +122,101 @@ def attempt_row(attempt: Attempt) -> str:
         attempt.outcome or "RUNNING",
         f"{attempt.progress} %",
     )
-    error = f"{attempt.error.reason}: {attempt.error.message}" if attempt.error else ""
-    return row(ATTEMPT_COLUMNS, cells, f"{attempt.worker_id}  {error}")
+    return row(ATTEMPT_COLUMNS, cells, f"{attempt.worker_id}  {_error(attempt.error)}")
 
 
 def asset_row(asset: Asset) -> str:
-    cells = (asset.id, str(asset.file_size), asset.asset_type)
+    cells = (asset.id, asset.name, str(asset.file_size), asset.asset_type)
     return row(ASSET_COLUMNS, cells, "  ".join(filter(None, (asset.url, asset.storage_path))))
 
 
 def job_card(job: Job) -> list[str]:
     """Lay out a whole job as `name  value` lines; what is unset has none."""
+    now = datetime.now(UTC)
+    until = waits_until(job, now)
     facts = [
         ("id", job.id),
         ("type", job.job_type),
-        ("status", state(job)),
+        ("status", state(job, now) + (f"  until {_time(until)}" if until else "")),
         ("progress", f"{job.progress} %  {job.progress_message}"),
         ("owner", job.user_id),
         ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
+        ("origin", job.origin_job_id),
         ("attempt", str(job.attempt)),
+        ("retries", _retries(job.retry_policy)),
+        ("last error", _error(job.last_error)),
         ("worker", job.worker_id),
         ("created", _time(job.create_time)),
+        ("scheduled", _time(job.schedule_time)),
         ("started", _time(job.start_time)),
         ("updated", _time(job.update_time)),
         ("completed", _time(job.complete_time)),
         ("version", str(job.version)),
         ("parameters", _for_people(job.parameters)),
+        ("checkpoint", _for_people(job.checkpoint)),
         ("result", _for_people(job.result)),
-        ("error", f"{job.error.reason}: {job.error.message}" if job.error else ""),
+        ("error", _error(job.error)),
         ("details", _for_people(job.error.details) if job.error else ""),
     ]
     return [f"{name:<10}  {clean(value).strip()}" for name, value in facts if value]
 
 
-def state(job: Job) -> str:
-    """Return a job's status, or more if it is PROCESSING: whether it waits, or is cancelled."""
+def state(job: Job, now: datetime) -> str:
+    """Return a job's status, or more: whether it is scheduled, waits, or is cancelled."""
     if job.is_waiting:
         return "WAITING"
+    if job.status is JobStatus.QUEUED and waits_until(job, now):
+        return "SCHEDULED"
     is_cancelled = job.status is JobStatus.PROCESSING and job.cancel_request_time is not None
     return "CANCELLING" if is_cancelled else job.status.value
 
 
-def job_message(job: Job) -> str:
-    """Return what people want to know of a job: its error, or its last progress message."""
-    return f"{job.error.reason}: {job.error.message}" if job.error else job.progress_message
+def waits_until(job: Job, now: datetime) -> datetime | None:
+    """Return when a worker can get a job; None if one can now, or has it, or the job has ended."""
+    waits = job.status is JobStatus.QUEUED or job.is_waiting
+    time = job.schedule_time
+    return time if waits and time is not None and time > now else None
+
+
+def job_message(job: Job, now: datetime) -> str:
+    """Return what people want to know of a job.
+
+    That is its error; or until when it waits, and why its last attempt ended; or its last progress
+    message.
+    """
+    if job.error:
+        return _error(job.error)
+    if job.status is JobStatus.QUEUED or job.is_waiting:
+        until = waits_until(job, now)
+        waits = "" if until is None else f"until {_time(until)}"
+        return "  ".join(filter(None, (waits, _error(job.last_error)))) or job.progress_message
+    return job.progress_message
+
+
+def _reason(job: Job, now: datetime) -> str:
+    """Return `job_message` without messages: in a list only reasons fit."""
+    if job.error:
+        return job.error.reason
+    if not (job.status is JobStatus.QUEUED or job.is_waiting):
+        return ""
+    until = waits_until(job, now)
+    last = job.last_error
+    words = (
+        f"until {_time(until)}" if until else "",
+        last.reason if last else "",
+    )
+    return "  ".join(filter(None, words))
+
+
+def _error(error: JobError | None) -> str:
+    return ": ".join(filter(None, (error.reason, error.message))) if error else ""
+
+
+def _retries(policy: RetryPolicy) -> str:
+    if policy.max_attempts == 1:
+        return ""
+    first, last = _plain(policy.initial_backoff), _plain(policy.max_backoff)
+    return f"{policy.max_attempts} attempts in all, after pauses of {first} to {last}"
 
 
 def fitting_id(job: Job, width: int) -> str:

@@ -1,4 +1,4 @@
-"""Times on the command line: spans (90s, 5m, 2h, 7d) and moments (2026-11-01, or 2h for 2h ago)."""
+"""Times on the command line: spans (90s, 5m, 2h, 7d), dates (2026-11-01T15:30Z), and both."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,22 @@ def time_span(text: str) -> timedelta:
         raise click.BadParameter(f"{text!r} is too long") from None
 
 
-def moment(text: str) -> datetime:
-    """Read a date, a date and time, or how long ago. A type for click's options.
+def date(text: str) -> datetime:
+    """Read a date, or a date and time. A type for click's options.
 
     Without an offset it is UTC, as all times that the command line prints.
     """
+    try:
+        given = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a date such as 2026-11-01 or 2026-11-01T15:30Z"
+        ) from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def moment(text: str) -> datetime:
+    """Read a date, a date and time, or how long ago. A type for click's options."""
     text = text.strip()
     if text[-1:].isalpha() and _SPAN.fullmatch(text):
         try:
@@ -33,10 +44,17 @@ def moment(text: str) -> datetime:
         except OverflowError:
             raise click.BadParameter(f"{text!r} is too long ago") from None
     try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
+        return date(text)
+    except click.BadParameter as error:
         raise click.BadParameter(
-            f"{text!r} is neither a date such as 2026-11-01 or 2026-11-01T15:30Z,"
-            " nor a time ago such as 90s, 5m, 2h or 7d"
+            f"{error.message}, nor a time ago such as 90s, 5m, 2h or 7d"
         ) from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def rough(seconds: float) -> str:
+    """Return a time span in its largest whole unit, for people: 90 seconds are 1m."""
+    whole = max(int(seconds), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"

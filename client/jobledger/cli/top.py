@@ -18,12 +18,14 @@ from jobledger import AsyncClient, Job, JobledgerError
 from jobledger.cli.board import Board
 from jobledger.cli.exit_codes import flush, print_note, stoppable, write
 from jobledger.cli.render import clean, fitting_id, job_message, state
+from jobledger.cli.times import rough
 
 _REDRAW: Final = 0.25
 # One heartbeat missed.
 _QUIET: Final = 20.0
 
 _STYLES: Final = {
+    "SCHEDULED": "dim",
     "QUEUED": "dim",
     "WAITING": "dim",
     "PROCESSING": "cyan",
@@ -54,18 +56,15 @@ def _text(words: str, style: str = "") -> Text:
     return Text(clean(words), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _state(job: Job) -> Text:
-    return _text(state(job), _STYLES.get(state(job), ""))
+def _state(job: Job, now: datetime) -> Text:
+    shown = state(job, now)
+    return _text(shown, _STYLES.get(shown, ""))
 
 
 def _age(job: Job, now: datetime) -> Text:
     """How long it has run, or waited. Never negative, even if two machines' clocks differ."""
     since = job.start_time or job.create_time or now
-    seconds = max(int(((job.complete_time or now) - since).total_seconds()), 0)
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return _text(f"{seconds // length}{unit}")
-    return _text(f"{seconds}s")
+    return _text(rough(((job.complete_time or now) - since).total_seconds()))
 
 
 def _columns(width: int, *, owners: bool) -> list[_Column]:
@@ -74,11 +73,11 @@ def _columns(width: int, *, owners: bool) -> list[_Column]:
         _Column("JOB", 0, 36, lambda job, _: _text(fitting_id(job, width)), {}),
         _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
         _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
-        _Column("STATUS", 0, 10, lambda job, _: _state(job), {"width": 10}),
+        _Column("STATUS", 0, 10, _state, {"width": 10}),
         _Column("", 5, 10, lambda job, _: ProgressBar(100, job.progress, width=10), {"width": 10}),
         _Column("%", 0, 3, lambda job, _: _text(f"{job.progress}"), _RIGHT),
         _Column("AGE", 1, 4, _age, {**_RIGHT, "width": 4}),
-        _Column("MESSAGE", 4, 12, lambda job, _: _text(job_message(job)), {"ratio": 1}),
+        _Column("MESSAGE", 4, 12, lambda job, now: _text(job_message(job, now)), {"ratio": 1}),
         _Column("WORKER", 6, 20, lambda job, _: _text(job.worker_id), {"max_width": 20}),
     ]
     if not owners:
@@ -133,6 +132,7 @@ class View:
             f"{counts['PROCESSING'] + counts['CANCELLING']} processing",
             *([f"{counts['WAITING']} waiting"] if counts["WAITING"] else []),
             f"{counts['QUEUED']} queued",
+            *([f"{counts['SCHEDULED']} scheduled"] if counts["SCHEDULED"] else []),
             f"{board.rate():.1f} changes/s" if board.synced else "listing",
         ]
         if self.disconnected:

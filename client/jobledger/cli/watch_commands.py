@@ -1,8 +1,6 @@
 """The commands that watch: `jobledger watch` and `jobledger top`."""
 
 import asyncio
-import os
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +8,7 @@ import click
 
 from jobledger import AsyncClient, JobledgerError
 from jobledger.cli.connection import Connection
-from jobledger.cli.exit_codes import flush, print_note, stoppable, write
+from jobledger.cli.exit_codes import drawable, flush, print_note, stoppable, write
 from jobledger.cli.job_watches import Lines, View, watch_all
 from jobledger.cli.options import (
     Command,
@@ -65,7 +63,7 @@ def watch(
     if all_jobs or all_users:
         if job_ids:
             raise click.UsageError("give JOB... or --all, not both")
-        if _drawable() and not as_json:
+        if drawable() and not as_json:
             raise click.UsageError("on a terminal use `jobledger top`, or give --json")
         options = _filters(all_users=all_users, job_types=job_types, labels=labels)
         asyncio.run(_print_changes(connection, resume_token=resume_token, **options))
@@ -74,7 +72,7 @@ def watch(
         raise click.UsageError("which jobs? Give JOB..., --all or --all-users")
     if job_types or labels or resume_token:
         raise click.UsageError("--type, --label and --resume need --all or --all-users")
-    draw = _drawable() and not as_json
+    draw = drawable() and not as_json
 
     async def run() -> int:
         ids = list(dict.fromkeys(job_ids))
@@ -107,11 +105,12 @@ def top(
     """Show a live table of all jobs.
 
     It shows the jobs that run or wait, until you stop it. Those that were started come first, the
-    longest-running at the top, then the queued ones, in the order in which they will be claimed.
-    A job that was started is WAITING while no worker holds it. One that finishes stays for five
-    seconds.
+    longest-running at the top, then the queued ones, in the order in which they will be claimed,
+    then those that are SCHEDULED for later. A job that was started is WAITING while no worker holds
+    it, with the time of its next attempt and why the one before ended. One that finishes stays for
+    five seconds.
     """
-    if not _drawable() and not once:
+    if not drawable() and not once:
         raise click.UsageError(
             "the output is not a terminal: use --once, or `jobledger watch --all --json`"
         )
@@ -150,11 +149,6 @@ async def _print_changes(connection: Connection, **options: Any) -> None:
                 outages.heard()
                 write(to_json(event))
                 flush()
-
-
-def _drawable() -> bool:
-    """Whether the output is a terminal that can move its cursor."""
-    return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 def _open(connection: Connection, *, all_users: bool) -> AsyncClient:

@@ -28,6 +28,8 @@ class AttemptOutcome(StrEnum):
     """It made no progress for longer than the job's `stall_timeout`."""
     RELEASED = "RELEASED"
     """Its worker released the job."""
+    RETRIED = "RETRIED"
+    """It failed with a retryable error, and the job waits for another attempt."""
 
     @classmethod
     def from_proto(cls, number: int) -> Self | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobledger.core.models import FeedEvent, Job, JobStatus, JobView, Transition
+from jobledger.core.models import Asset, FeedEvent, Job, JobStatus, JobView, Transition
 from jobledger.core.reconnecting import EventT, Pause, Reconnecting, Why
 from jobledger.errors import InvalidToken, JobledgerError, ResumeTokenExpired
 from jobledger.v1.job_service_pb2 import JobChange, WatchJobsRequest, WatchJobsResponse
@@ -101,6 +101,7 @@ class FeedWatch(Feed[FeedEvent]):
             job=Job.from_proto(change.job, view),
             transitions=tuple(map(Transition.from_proto, change.transitions)),
             deleted=change.deleted,
+            deleted_assets=tuple(map(Asset.from_proto, change.deleted_assets)),
             resume_token=resume_token,
         )
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.core.conversion import (
+    Seconds,
     build,
     from_duration,
     from_struct,
@@ -114,6 +115,51 @@ class JobError:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a job is tried, and how long it waits in between.
+
+    An attempt is used up by a lost lease, a stall or a retryable failure, not by a release. The
+    pause before a retry is drawn evenly from 0.8 to 1.2 times the backoff. The fields have the
+    names of gRPC's own retry policy.
+    """
+
+    max_attempts: int = 1
+    """How many attempts may be used up, 1 to 1000."""
+    initial_backoff: Seconds | None = None
+    """Seconds, or a timedelta, before the first retry: 0.1 seconds to 24 hours. Default: 1 s."""
+    max_backoff: Seconds | None = None
+    """The longest backoff, at most 7 days. Default: 5 minutes, or `initial_backoff` if that is
+    longer."""
+    backoff_multiplier: float | None = None
+    """How many times as long each backoff is as the one before, 1 to 100. Default: 2."""
+
+    @classmethod
+    def from_proto(cls, message: job_pb2.RetryPolicy) -> Self:
+        """Convert the message."""
+        return cls(
+            max_attempts=message.max_attempts,
+            initial_backoff=from_duration(message.initial_backoff),
+            max_backoff=from_duration(message.max_backoff),
+            backoff_multiplier=message.backoff_multiplier,
+        )
+
+    def to_proto(self) -> job_pb2.RetryPolicy:
+        """Convert to the message.
+
+        Raises:
+            TypeError: a field has the wrong type; the error names it.
+            ValueError: a message cannot hold a field.
+        """
+        return build(
+            job_pb2.RetryPolicy,
+            max_attempts=self.max_attempts,
+            initial_backoff=to_duration(self.initial_backoff, "initial_backoff"),
+            max_backoff=to_duration(self.max_backoff, "max_backoff"),
+            backoff_multiplier=self.backoff_multiplier or 0.0,
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Job:
     """A job at one of its versions.
@@ -147,8 +193,14 @@ class Job:
     """The owner's own key-value pairs."""
     attempt: int = 0
     """0 before the first start, 1 for the first attempt. Fences the calls of workers."""
-    max_attempts: int = 1
-    """How many attempts may be lost before the job is FAILED."""
+    retry_policy: RetryPolicy = RetryPolicy()
+    """How often it is tried, and how long it waits in between."""
+    last_error: JobError | None = None
+    """Why the latest attempt ended that ended without ending the job."""
+    checkpoint: dict[str, Any] | None = None
+    """Where the next attempt goes on, if a worker has said so; None in the view BASIC."""
+    origin_job_id: str = ""
+    """The job that this one repeats; empty if it repeats none."""
     worker_id: str = ""
     """Who works on it, or did last."""
     held: bool = False
@@ -163,6 +215,8 @@ class Job:
     """When it reached its terminal state."""
     lease_expire_time: datetime | None = None
     """When the attempt is lost unless its worker renews the lease."""
+    schedule_time: datetime | None = None
+    """It is not claimed before: as its creator said, or while it pauses before its next attempt."""
     queue_expire_time: datetime | None = None
     """When it is FAILED unless a worker has started it."""
     run_expire_time: datetime | None = None
@@ -219,7 +273,12 @@ class Job:
             error=JobError.from_proto(message.error) if message.HasField("error") else None,
             labels=dict(message.labels),
             attempt=message.attempt,
-            max_attempts=message.max_attempts,
+            retry_policy=RetryPolicy.from_proto(message.retry_policy),
+            last_error=JobError.from_proto(message.last_error)
+            if message.HasField("last_error")
+            else None,
+            checkpoint=from_struct(message.checkpoint) if message.HasField("checkpoint") else None,
+            origin_job_id=message.origin_job_id,
             worker_id=message.worker_id,
             held=message.held,
             cancel_reason=message.cancel_reason,
@@ -254,7 +313,10 @@ class Job:
             error=None if self.error is None else self.error.to_proto(),
             labels=self.labels,
             attempt=self.attempt,
-            max_attempts=self.max_attempts,
+            retry_policy=self.retry_policy.to_proto(),
+            last_error=None if self.last_error is None else self.last_error.to_proto(),
+            checkpoint=to_struct(self.checkpoint, "checkpoint"),
+            origin_job_id=self.origin_job_id,
             worker_id=self.worker_id,
             held=self.held,
             cancel_reason=self.cancel_reason,
@@ -275,7 +337,9 @@ _JOB_TIMES: Final = tuple(
 class Asset:
     """Something that a job made, and where it is.
 
-    A worker gives the first fields; the service adds the last four.
+    A worker gives the first fields; the service adds the last four. The same asset again, also in a
+    later attempt, changes nothing. Another one of its name is refused with AssetNameTaken, unless
+    an earlier attempt linked the first: then it replaces it.
     """
 
     asset_type: str
@@ -286,6 +350,13 @@ class Asset:
     """Where it is, for programs that share a storage."""
     file_size: int = field(default=0, kw_only=True)
     """Bytes."""
+    name: str = field(default="", kw_only=True)
+    """Its name, unique within the job: at most 255 characters. Default: the last part of the path
+    of `url`, or of `storage_path`, or `asset_type`. Empty for one that a later attempt replaced."""
+    sha256: str = field(default="", kw_only=True)
+    """The SHA-256 digest of its content: 64 hexadecimal digits, or empty."""
+    etag: str = field(default="", kw_only=True)
+    """The entity tag that its store gave it: at most 255 characters."""
     id: str = field(default="", kw_only=True)
     """A UUID, made by the service."""
     job_id: str = field(default="", kw_only=True)
@@ -303,6 +374,9 @@ class Asset:
             url=message.url,
             storage_path=message.storage_path,
             file_size=message.file_size,
+            name=message.name,
+            sha256=message.sha256,
+            etag=message.etag,
             id=message.id,
             job_id=message.job_id,
             user_id=message.user_id,
@@ -319,6 +393,9 @@ class Asset:
             url=self.url,
             storage_path=self.storage_path,
             file_size=self.file_size,
+            name=self.name,
+            sha256=self.sha256,
+            etag=self.etag,
         )
 
     def to_proto(self) -> asset_pb2.Asset:
@@ -329,6 +406,9 @@ class Asset:
             url=self.url,
             storage_path=self.storage_path,
             file_size=self.file_size,
+            name=self.name,
+            sha256=self.sha256,
+            etag=self.etag,
             id=self.id,
             job_id=self.job_id,
             user_id=self.user_id,
@@ -410,6 +490,9 @@ class FeedEvent:
     """Its transitions since the event of this job before, in order and complete."""
     deleted: bool = False
     """Whether the job was deleted."""
+    deleted_assets: tuple[Asset, ...] = ()
+    """The assets of a deleted job, oldest first: what is to be removed where they are stored. With
+    those that later attempts replaced."""
     synced: bool = False
     """Whether all that was there when the watch started has been yielded."""
     heartbeat: bool = False

@@ -1,9 +1,18 @@
 """What a job is created from."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TypedDict, Unpack
 
-from jobledger.core.conversion import JsonObject, Seconds, build, to_duration, to_struct
+from jobledger.core.conversion import (
+    JsonObject,
+    Seconds,
+    build,
+    to_duration,
+    to_struct,
+    to_timestamp,
+)
+from jobledger.core.models import RetryPolicy
 from jobledger.core.options import check_names
 from jobledger.core.requests import fresh_id
 from jobledger.v1.job_service_pb2 import CreateJobRequest
@@ -17,10 +26,13 @@ class JobOptions(TypedDict, total=False):
     request_id: str | None
     """1 to 128 characters. The same id with the same content returns the job that exists.
     Default: a new one for each call."""
-    max_attempts: int | None
-    """How many attempts may be lost, 1 to 1000. Default: 1."""
+    retry_policy: RetryPolicy | None
+    """How often it is tried, and how long it waits in between. Default: one attempt."""
+    schedule_time: datetime | None
+    """It is not claimed before this time, which has a time zone. Default: it may be at once."""
     queue_timeout: Seconds | None
-    """Seconds, or a timedelta, that the job may wait for a worker. Default: 7 days."""
+    """Seconds, or a timedelta, that the job may wait for a worker, from `schedule_time` on.
+    Default: 7 days."""
     run_timeout: Seconds | None
     """Seconds, or a timedelta, from its first start to its terminal state. Default: no limit."""
     stall_timeout: Seconds | None
@@ -50,13 +62,15 @@ class NewJob:
         **options: Unpack[JobOptions],
     ) -> None:
         check_names(options, JobOptions)
+        policy = options.get("retry_policy")
         self._request = build(
             CreateJobRequest,
             job_type=job_type,
             parameters=to_struct(parameters, "parameters"),
             labels=options.get("labels"),
             request_id=options.get("request_id") or "",
-            max_attempts=options.get("max_attempts") or 0,
+            retry_policy=None if policy is None else policy.to_proto(),
+            schedule_time=to_timestamp(options.get("schedule_time"), "schedule_time"),
             queue_timeout=to_duration(options.get("queue_timeout"), "queue_timeout"),
             run_timeout=to_duration(options.get("run_timeout"), "run_timeout"),
             stall_timeout=to_duration(options.get("stall_timeout"), "stall_timeout"),

@@ -3,16 +3,17 @@
 import asyncio
 import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
-from jobledger.core.models import Asset, Job, JobStatus
+from jobledger.core.models import Asset, Job, JobError, JobStatus, RetryPolicy
 from jobledger.core.options import check_names
 from jobledger.worker.handlers.handler import Function, Middleware, OnCancel, make_handler
 from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.job import checkpoint_of
 from jobledger.worker.outcomes import Outcome, Release
 from jobledger.worker.session.reports import Report
 
@@ -22,16 +23,24 @@ class HandlerRun:
     """What a handler did with a job."""
 
     outcome: Outcome
-    """How the job finishes; Release() also if `cancelled`."""
+    """What the worker tells the service: how the job finishes, a Failed with `retryable` and
+    `retry_after` if it may have another attempt, or Release(), also if `cancelled`."""
     cancelled: bool
     """Whether the job is FAILED / CANCELLED, as the service makes a released job whose cancellation
     was requested."""
     reports: list[Report]
-    """Each `job.progress(...)`, with `progress` and `message`; None means unchanged."""
+    """Each `job.progress(...)`, with `progress`, `message` and `checkpoint`; None means unchanged.
+    """
     assets: list[Asset]
     """What was linked, with `job.add_asset(...)` and with the outcome."""
     raised: BaseException | None
-    """What the handler raised, if that made the job FAILED."""
+    """What the handler raised, if that is the outcome."""
+
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """What the next attempt gets as its checkpoint, if this one has reported one."""
+        reported = [each.checkpoint for each in self.reports if each.checkpoint is not None]
+        return reported[-1] if reported else None
 
 
 class RunOptions(TypedDict, total=False):
@@ -45,13 +54,19 @@ class RunOptions(TypedDict, total=False):
     """The job's owner. Default: `ada`."""
     attempt: int
     """Default: 1."""
-    max_attempts: int
-    """Default: 1."""
+    retry_policy: RetryPolicy
+    """The job's. Default: one attempt."""
+    last_error: JobError
+    """Why the attempt before this one ended. Default: none."""
+    checkpoint: JsonObject
+    """What an earlier attempt has reported. Default: none."""
     state: Any
     """What the worker's lifespan would yield."""
     middleware: Sequence[Middleware]
     """The worker's middleware."""
     timeout: float
+    """As in `worker.handler`."""
+    retry_on: type[Exception] | Iterable[type[Exception]]
     """As in `worker.handler`."""
     on_cancel: OnCancel
     """As in `worker.handler`."""
@@ -97,6 +112,7 @@ async def run_handler_async(
         function,
         on_cancel=options.get("on_cancel", "raise"),
         timeout=options.get("timeout"),
+        retry_on=options.get("retry_on", ()),
         middleware=options.get("middleware", ()),
     )
     run = JobRun(job, handler, options.get("state"))
@@ -126,7 +142,9 @@ def _job(function: Function, parameters: JsonObject | None, options: RunOptions)
         parameters=from_struct(struct),
         labels=dict(options.get("labels", {})),
         attempt=options.get("attempt", 1),
-        max_attempts=options.get("max_attempts", 1),
+        retry_policy=options.get("retry_policy", RetryPolicy()),
+        last_error=options.get("last_error"),
+        checkpoint=checkpoint_of(options.get("checkpoint")),
         create_time=now,
         start_time=now,
         update_time=now,
@@ -152,8 +170,10 @@ class _Recorder:
     def cancelled(self) -> bool:
         return self._cancel_after is not None and self._calls >= self._cancel_after
 
-    def report(self, progress: int | None, message: str | None) -> None:
-        self.reports.append(Report(progress, message))
+    def report(
+        self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None
+    ) -> None:
+        self.reports.append(Report(progress, message, checkpoint))
         self._called()
 
     async def ask(self) -> None:

@@ -1,7 +1,9 @@
 """The worker library: claims jobs, runs a handler for each, and sends how each one finished."""
 
+from jobledger.worker.failures import RetryLater
 from jobledger.worker.handlers.handler import Middleware, Next
 from jobledger.worker.handlers.parameters import InvalidParameters
+from jobledger.worker.handlers.processes import ProcessDied
 from jobledger.worker.handlers.threads import BlockingJob
 from jobledger.worker.job import ClaimedJob
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
@@ -17,6 +19,8 @@ __all__ = [
     "Next",
     "Outcome",
     "Partial",
+    "ProcessDied",
     "Release",
+    "RetryLater",
     "Worker",
 ]

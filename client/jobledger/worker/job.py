@@ -7,10 +7,14 @@ from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from typing import Any, Protocol
 
-from jobledger.core.models import Asset, Job
+from jobledger.core.conversion import JsonObject, from_struct, to_struct
+from jobledger.core.models import Asset, Job, JobError
 from jobledger.worker.outcomes import Outcome
 
 MAX_PERCENT = 100
+
+MAX_CHECKPOINT = 64 * 1024
+"""Bytes."""
 
 _logger = logging.getLogger("jobledger.job")
 
@@ -73,14 +77,20 @@ class RunState:
 class Updates(Protocol):
     """Where a run sends what it has to say of its job: the service, or a test."""
 
-    def report(self, progress: int | None, message: str | None) -> None:
+    def report(
+        self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None
+    ) -> None:
         """Send this soon, unless something newer comes first."""
 
     async def ask(self) -> None:
         """Wait a moment for an answer of the service, if the last one is not new enough."""
 
     async def deliver(self) -> bool:
-        """Send at once what was reported; return whether all of it is committed."""
+        """Send at once what was reported; return whether all of it is committed.
+
+        Raises:
+            JobledgerError: a report was refused.
+        """
 
     async def link_asset(self, asset: Asset) -> Asset:
         """Link an asset, once."""
@@ -142,8 +152,18 @@ class JobFacts:
 
     @property
     def max_attempts(self) -> int:
-        """How many attempts may be lost before the job fails."""
-        return self._job.max_attempts
+        """How many attempts may be used up before the job fails."""
+        return self._job.retry_policy.max_attempts
+
+    @property
+    def last_error(self) -> JobError | None:
+        """Why the latest attempt ended that ended without ending the job; None if there is none."""
+        return self._job.last_error
+
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Where an earlier attempt said that the next one goes on; None if none has."""
+        return self._job.checkpoint
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -188,7 +208,12 @@ class ClaimedJob(JobFacts):
         self._updates = updates
 
     async def progress(
-        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+        self,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        checkpoint: JsonObject | None = None,
+        wait: bool = False,
     ) -> None:
         """Report how far the job is; without arguments, ask whether to go on.
 
@@ -200,17 +225,22 @@ class ClaimedJob(JobFacts):
         Args:
             progress: percent, 0 to 100, rounded down. A lower one than before changes nothing.
             message: for people; cut after 512 characters. Default: unchanged.
+            checkpoint: where the next attempt would go on, which gets it as `job.checkpoint`: a
+                JSON object of at most 64 KiB. It replaces the one before. Default: unchanged.
             wait: return when the report is committed. It is sent at once, and none is left out.
 
         Raises:
-            ValueError: `progress` is not from 0 to 100.
+            JobledgerError: the service refuses the report; only with `wait`.
+            TypeError: `checkpoint` is no mapping.
+            ValueError: `progress` is not from 0 to 100, or `checkpoint` is too large, or JSON
+                cannot hold a part of it.
         """
         self._check()
-        percent = percent_of(progress)
-        if percent is None and message is None:
+        percent, copy = percent_of(progress), checkpoint_of(checkpoint)
+        if percent is None and message is None and copy is None:
             await self._updates.ask()
         else:
-            self._updates.report(percent, message)
+            self._updates.report(percent, message, copy)
             # A handler that does nothing but compute and report lets others run too.
             await asyncio.sleep(0)
             while wait and not self._run.raised and not await self._updates.deliver():
@@ -218,7 +248,15 @@ class ClaimedJob(JobFacts):
         self._check()
 
     async def add_asset(
-        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+        self,
+        asset_type: str,
+        *,
+        url: str = "",
+        storage_path: str = "",
+        file_size: int = 0,
+        name: str = "",
+        sha256: str = "",
+        etag: str = "",
     ) -> Asset:
         """Link an asset, exactly once however often the call has to be repeated.
 
@@ -227,14 +265,28 @@ class ClaimedJob(JobFacts):
             url: where it is; this or `storage_path` is required.
             storage_path: where it is, for programs that share a storage.
             file_size: bytes.
+            name: unique within the job. Default: the last part of the path of `url`, or of
+                `storage_path`, or `asset_type`.
+            sha256: the digest of its content, 64 hexadecimal digits.
+            etag: the entity tag that its store gave it.
 
         Raises:
             InvalidField: a field breaks its rule.
+            AssetNameTaken: this attempt linked another asset of this name.
+            MessageTooLarge: the job would have too many assets, or too many bytes of them.
             JobledgerError: no try was answered for as long as a lease lasts.
         """
         self._check()
         return await self._updates.link_asset(
-            Asset(asset_type, url=url, storage_path=storage_path, file_size=file_size)
+            Asset(
+                asset_type,
+                url=url,
+                storage_path=storage_path,
+                file_size=file_size,
+                name=name,
+                sha256=sha256,
+                etag=etag,
+            )
         )
 
     def _check(self) -> None:
@@ -259,3 +311,18 @@ def percent_of(progress: float | None) -> int | None:
     if not 0 <= progress <= MAX_PERCENT:
         raise ValueError(f"progress: {progress} is not from 0 to 100")
     return int(progress)
+
+
+def checkpoint_of(value: JsonObject | None) -> dict[str, Any] | None:
+    """Return a copy as the next attempt will get it.
+
+    Raises:
+        TypeError: it is no mapping.
+        ValueError: it is too large, or JSON cannot hold a part of it.
+    """
+    struct = to_struct(value, "checkpoint")
+    if struct is None:
+        return None
+    if (size := struct.ByteSize()) > MAX_CHECKPOINT:
+        raise ValueError(f"checkpoint: has {size} bytes, at most {MAX_CHECKPOINT} are allowed")
+    return from_struct(struct)

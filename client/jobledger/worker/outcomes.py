@@ -1,16 +1,15 @@
-"""How a job finishes: what a handler returns, and what becomes of what it raises."""
+"""How a job finishes, or is released: what a handler returns."""
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from jobledger.core.conversion import JsonObject, to_struct
+from jobledger.core.conversion import JsonObject, Seconds, to_struct
 from jobledger.core.models import Asset, JobError, JobStatus
+from jobledger.core.options import seconds_of
 
-MAX_REASON: Final = 63
 MAX_MESSAGE: Final = 4096
 MAX_LOGGED: Final = 200
 
@@ -79,11 +78,15 @@ class Failed:
         details: more facts: a JSON object of at most 256 KiB.
         result: what is known in spite of the failure: a JSON object of at most 256 KiB.
         assets: at most 1000, linked in the same transaction; any iterable.
+        retryable: whether another attempt may succeed. If the job has one left, it waits and is
+            claimed again; `result` and `details` are then dropped. If not, it is FAILED.
+        retry_after: seconds, or a timedelta, until the next attempt, at most 365 days. Default:
+            the pause that the job's retry policy says.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: JSON cannot hold a part of `result` or `details`, or only the service gives
-            this reason.
+            this reason, or `retry_after` is no time span or without `retryable`.
     """
 
     message: str
@@ -91,18 +94,39 @@ class Failed:
     details: JsonObject | None = field(default=None, kw_only=True)
     result: JsonObject | None = field(default=None, kw_only=True)
     assets: Sequence[Asset] = field(default=(), kw_only=True)
+    retryable: bool = field(default=False, kw_only=True)
+    retry_after: Seconds | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _check(self)
+        if not isinstance(self.retryable, bool):
+            raise TypeError(f"retryable: {self.retryable!r:.100} is not a bool")
+        if self.retry_after is not None and not self.retryable:
+            raise ValueError("retry_after: only a retryable failure has one")
+        object.__setattr__(self, "retry_after", seconds_of(self.retry_after, "retry_after"))
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """It was not done and another worker should try: the job is claimable at once.
+    """Another worker should do it: no attempt is used up.
 
-    No attempt is used up. This worker may be the one that claims it next. A job whose cancellation
-    was requested is FAILED / CANCELLED instead.
+    The same worker may be the one that claims it next. A job that is released again and again soon
+    after its start waits longer each time, as its retry policy says. For an error, use RetryLater
+    or a retryable Failed. A job whose cancellation was requested is FAILED / CANCELLED instead.
+
+    Args:
+        after: seconds, or a timedelta, until it can be claimed again, at most 365 days.
+            Default: at once.
+
+    Raises:
+        TypeError: `after` has the wrong type.
+        ValueError: `after` is no time span.
     """
+
+    after: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", seconds_of(self.after, "after"))
 
 
 Finish: TypeAlias = Completed | Partial | Failed
@@ -177,47 +201,12 @@ def error_of(outcome: Finish) -> JobError | None:
 def summary(outcome: Finish) -> str:
     """Say in one line of a log how a job finished: `Failed (DISK_FULL: no space left)`."""
     name = type(outcome).__name__
+    if isinstance(outcome, Failed) and outcome.retryable:
+        name = "Failed, retryable"
     if (error := error_of(outcome)) is None:
         return name
     message = " ".join(error.message.split())
     return f"{name} ({error.reason and f'{error.reason}: '}{message:.{MAX_LOGGED}})"
-
-
-class RaisedElsewhere(Exception):
-    """A handler raised in another process what cannot be pickled. Its text is the traceback.
-
-    Args:
-        text: the traceback.
-        failed: what becomes of the job.
-    """
-
-    def __init__(self, text: str, failed: Failed) -> None:
-        super().__init__(text)
-        self.failed = failed
-
-
-def failure(error: BaseException) -> Failed:
-    """Convert what a handler raised: its class is the reason, its text the message."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, RaisedElsewhere):
-        return error.failed
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001
-        text = ""
-    return Failed(clean_message(text) or type(error).__name__, reason_of(type(error).__name__))
-
-
-def reason_of(name: str) -> str:
-    """Spell a class's name as a reason: JSONDecodeError is JSON_DECODE_ERROR.
-
-    One that only the service gives gets an end of its own: Stalled is STALLED_ERROR.
-    """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
-    plain = re.sub(r"[^A-Z0-9]+", "_", words).strip("_").lstrip("0123456789_")
-    reason = plain[:MAX_REASON].rstrip("_") or "ERROR"
-    return f"{reason}_ERROR" if reason in SERVICE_REASONS else reason
 
 
 def clean_message(text: str, limit: int = MAX_MESSAGE) -> str:

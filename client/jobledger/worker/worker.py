@@ -128,6 +128,7 @@ class Worker:
         *,
         concurrency: int | None = None,
         timeout: Seconds | None = None,
+        retry_on: type[Exception] | Iterable[type[Exception]] = (),
         on_cancel: OnCancel = "raise",
         executor: Executor = "thread",
     ) -> Callable[
@@ -141,6 +142,7 @@ class Worker:
         *,
         concurrency: int | None = None,
         timeout: Seconds | None = None,
+        retry_on: type[Exception] | Iterable[type[Exception]] = (),
         on_cancel: OnCancel = "raise",
         executor: Executor = "thread",
     ) -> Any:
@@ -153,6 +155,7 @@ class Worker:
 
         It returns Completed, Partial, Failed or Release; a mapping, a dataclass or None means
         COMPLETED. What it raises makes the job FAILED, with the exception's class as the reason.
+        After RetryLater and what `retry_on` names, the job has another attempt if one is left.
 
         Args:
             job_type: 1 to 50 characters. Default: the function's name.
@@ -160,6 +163,9 @@ class Worker:
                 besides those of the worker. Default: it shares the worker's slots.
             timeout: seconds, or a timedelta, that a run may take. Then the handler is cancelled
                 and the job FAILED / TIMED_OUT.
+            retry_on: an exception's class, or several: after these another attempt may succeed.
+                It goes by what leaves the handler and its middleware. TimeoutError stands for
+                `timeout` too.
             on_cancel: what happens when cancellation of the job is requested: "raise" raises
                 asyncio.CancelledError in the handler, "flag" only sets `job.cancel_requested`. If
                 it then returns no outcome, the job is FAILED / CANCELLED. It has 30 s.
@@ -181,6 +187,7 @@ class Worker:
                 function,
                 on_cancel=on_cancel,
                 timeout=seconds_of(timeout, "timeout"),
+                retry_on=retry_on,
                 executor=executor,
                 middleware=self._middleware,
             )

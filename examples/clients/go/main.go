@@ -50,7 +50,7 @@ type options struct {
 	server, user, job, kind, requestID, worker, outcome, message string
 	parameters, result                                           *structpb.Struct
 	labels                                                       map[string]string
-	pageSize, attempt, stallTimeout                              int
+	pageSize, attempt, stallTimeout, maxAttempts                 int
 	afterVersion, assetSize                                      int64
 }
 
@@ -66,8 +66,9 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.kind, "type", "", "the type of the job")
 	flags.StringVar(&o.requestID, "request-id", "", "makes create safe to repeat (default: random)")
 	flags.IntVar(&o.stallTimeout, "stall-timeout", 0, "`seconds` that an attempt may go without news")
+	flags.IntVar(&o.maxAttempts, "max-attempts", 0, "how often the job is tried (default: once)")
 	flags.StringVar(&o.worker, "worker", "", "the worker's name for itself")
-	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial or failed")
+	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial, failed or retried")
 	flags.StringVar(&o.message, "message", "half done", "what the worker says")
 	flags.IntVar(&o.pageSize, "page-size", 0, "jobs a page")
 	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: any)")

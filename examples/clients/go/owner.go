@@ -27,6 +27,10 @@ func create(ctx context.Context, c *client, o *options) error {
 	if o.stallTimeout != 0 {
 		request.StallTimeout = &durationpb.Duration{Seconds: int64(o.stallTimeout)}
 	}
+	if o.maxAttempts != 0 {
+		// The pause before each retry has defaults: a second, then twice as long each time.
+		request.RetryPolicy = &pb.RetryPolicy{MaxAttempts: int32(o.maxAttempts)}
+	}
 	answer, err := unary(ctx, c.jobs.CreateJob, request)
 	if err == nil {
 		print(event{"event": "created", "job": message(answer.GetJob())})

@@ -59,16 +59,19 @@ func do(job *pb.Job, o *options) *pb.WorkRequest {
 	id, attempt := job.GetId(), job.GetAttempt()
 	progress := &pb.ProgressUpdate{Progress: proto.Int32(50), ProgressMessage: &o.message}
 	made := &pb.AssetUpdate{RequestId: fmt.Sprintf("attempt-%d", attempt), Asset: &pb.NewAsset{
-		AssetType: "application/octet-stream", StoragePath: "results/" + id, FileSize: o.assetSize,
+		AssetType: "application/octet-stream", FileSize: o.assetSize,
+		StoragePath: fmt.Sprintf("results/%s/%d", id, attempt),
 	}}
 	finish := &pb.FinishUpdate{Status: pb.JobStatus_JOB_STATUS_COMPLETED, Result: o.result}
-	switch o.outcome {
-	case "partial":
+	switch retry := o.outcome == "retried" && attempt == 1; {
+	case o.outcome == "partial":
 		finish.Status = pb.JobStatus_JOB_STATUS_PARTIAL
 		finish.Error = &pb.JobError{Reason: "SOME_MISSING", Message: o.message}
-	case "failed":
+	case o.outcome == "failed", retry:
 		finish.Status = pb.JobStatus_JOB_STATUS_FAILED
 		finish.Error = &pb.JobError{Reason: "NOT_DONE", Message: o.message}
+		// With attempts left the job waits for the next one, instead of being FAILED.
+		finish.Retryable = retry
 	}
 	// What is ready goes in one message. No slots: no more jobs.
 	return &pb.WorkRequest{Slots: proto.Int32(0), Updates: []*pb.JobUpdate{

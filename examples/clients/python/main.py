@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--type", required=True)
     command.add_argument("--request-id")
     command.add_argument("--stall-timeout", type=int, metavar="SECONDS")
+    command.add_argument("--max-attempts", type=int)
     command.add_argument("--parameters", type=read_struct, metavar="FILE")
     command.add_argument("--label", type=divide, action="append", default=[], metavar="KEY=VALUE")
 
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--type", required=True)
     command.add_argument("--wait", type=int, default=10, metavar="SECONDS")
     command.add_argument(
-        "--outcome", choices=["completed", "partial", "failed"], default="completed"
+        "--outcome", choices=["completed", "partial", "failed", "retried"], default="completed"
     )
     command.add_argument("--message", default="half done")
     command.add_argument("--asset-size", type=int, default=0, metavar="BYTES")

@@ -37,6 +37,9 @@ def create(client: Client, options: Namespace) -> None:
     )
     if options.stall_timeout is not None:
         request.stall_timeout.seconds = options.stall_timeout
+    if options.max_attempts is not None:
+        # The pause before each retry has defaults: a second, then twice as long each time.
+        request.retry_policy.max_attempts = options.max_attempts
     emit("created", job=as_json(client.jobs.CreateJob(request, timeout=DEADLINE).job))
 
 

@@ -54,7 +54,7 @@ def work(client: Client, options: Namespace) -> None:
             job_id=job.id,
             attempt=job.attempt,
             asset_type="application/octet-stream",
-            storage_path=f"results/{job.id}",
+            storage_path=f"results/{job.id}/{job.attempt}",
             file_size=options.asset_size,
             request_id=f"attempt-{job.attempt}",
         ),
@@ -67,8 +67,9 @@ def work(client: Client, options: Namespace) -> None:
 
 def end(client: Client, options: Namespace, job: Job) -> Job:
     result = options.result
-    match options.outcome:
-        case "completed":
+    retry = options.outcome == "retried" and job.attempt == 1
+    match "failed" if retry else options.outcome:
+        case "completed" | "retried":
             completed = MarkCompletedRequest(job_id=job.id, attempt=job.attempt, result=result)
             return client.workers.MarkCompleted(completed, timeout=DEADLINE).job
         case "partial":
@@ -80,7 +81,12 @@ def end(client: Client, options: Namespace, job: Job) -> Job:
         case _:
             error = JobError(reason="NOT_DONE", message=options.message)
             failed = MarkFailedRequest(
-                job_id=job.id, attempt=job.attempt, result=result, error=error
+                job_id=job.id,
+                attempt=job.attempt,
+                result=result,
+                error=error,
+                # With attempts left the job waits for the next one, instead of being FAILED.
+                retryable=retry,
             )
             return client.workers.MarkFailed(failed, timeout=DEADLINE).job
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18jobledger/v1/asset.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\x05\x41sset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\nasset_type\x18\x04 \x01(\t\x12\x0b\n\x03url\x18\x05 \x01(\t\x12\x14\n\x0cstorage_path\x18\x06 \x01(\t\x12\x11\n\tfile_size\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x08NewAsset\x12\x12\n\nasset_type\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cstorage_path\x18\x03 \x01(\t\x12\x11\n\tfile_size\x18\x04 \x01(\x03\x42\x39\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18jobledger/v1/asset.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n\x05\x41sset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\nasset_type\x18\x04 \x01(\t\x12\x0b\n\x03url\x18\x05 \x01(\t\x12\x14\n\x0cstorage_path\x18\x06 \x01(\t\x12\x11\n\tfile_size\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\t \x01(\t\x12\x0e\n\x06sha256\x18\n \x01(\t\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\"\x80\x01\n\x08NewAsset\x12\x12\n\nasset_type\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x14\n\x0cstorage_path\x18\x03 \x01(\t\x12\x11\n\tfile_size\x18\x04 \x01(\x03\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\tB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014jobledger.v1P\001Z\030jobledger/v1;jobledgerv1\252\002\014Jobledger.V1'
   _globals['_ASSET']._serialized_start=76
-  _globals['_ASSET']._serialized_end=251
-  _globals['_NEWASSET']._serialized_start=253
-  _globals['_NEWASSET']._serialized_end=337
+  _globals['_ASSET']._serialized_end=295
+  _globals['_NEWASSET']._serialized_start=298
+  _globals['_NEWASSET']._serialized_end=426
 # @@protoc_insertion_point(module_scope)

@@ -20,8 +20,12 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Asset(_message.Message):
     """An output of a job, stored elsewhere and linked here. At least one of `url`
-    and `storage_path` is set. An asset never changes, and is deleted only with
-    its job.
+    and `storage_path` is set. To link an asset again, also in a later attempt,
+    changes nothing. Another asset of the same name is refused with
+    ASSET_NAME_TAKEN if the same attempt linked the first. If an earlier attempt
+    linked it, it is replaced: with the same `url` and `storage_path` the asset
+    has the new content from then on; else it is no longer listed, and comes with
+    the others, without its name, when the job is deleted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -34,6 +38,9 @@ class Asset(_message.Message):
     STORAGE_PATH_FIELD_NUMBER: _builtins.int
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service."""
     job_id: _builtins.str
@@ -55,6 +62,18 @@ class Asset(_message.Message):
     """
     file_size: _builtins.int
     """Its size in bytes, 0 or more."""
+    name: _builtins.str
+    """Its name, unique within the job: 1 to 255 characters without control
+    characters. Empty for an asset that a later attempt replaced.
+    """
+    sha256: _builtins.str
+    """The SHA-256 digest of its content, in 64 lower-case hexadecimal digits. Empty
+    if the worker sent none.
+    """
+    etag: _builtins.str
+    """The entity tag that its store gave it: at most 255 characters without control
+    characters. Empty if the worker sent none.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was linked, by the database server's clock."""
@@ -70,10 +89,13 @@ class Asset(_message.Message):
         storage_path: _builtins.str = ...,
         file_size: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_type", b"asset_type", "create_time", b"create_time", "file_size", b"file_size", "id", b"id", "job_id", b"job_id", "storage_path", b"storage_path", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_type", b"asset_type", "create_time", b"create_time", "etag", b"etag", "file_size", b"file_size", "id", b"id", "job_id", b"job_id", "name", b"name", "sha256", b"sha256", "storage_path", b"storage_path", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -89,6 +111,9 @@ class NewAsset(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     STORAGE_PATH_FIELD_NUMBER: _builtins.int
     FILE_SIZE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     asset_type: _builtins.str
     """What it is. Required; see Asset.asset_type."""
     url: _builtins.str
@@ -97,6 +122,15 @@ class NewAsset(_message.Message):
     """Its location; see Asset.storage_path."""
     file_size: _builtins.int
     """Its size in bytes, 0 or more."""
+    name: _builtins.str
+    """Its name; see Asset.name. Default: the last part of the path of `url`, or of
+    `storage_path`, or `asset_type` if both have none; of a longer one the last
+    255 characters.
+    """
+    sha256: _builtins.str
+    """The SHA-256 digest of its content: 64 hexadecimal digits. Default: none."""
+    etag: _builtins.str
+    """Its entity tag; see Asset.etag. Default: none."""
     def __init__(
         self,
         *,
@@ -104,10 +138,13 @@ class NewAsset(_message.Message):
         url: _builtins.str = ...,
         storage_path: _builtins.str = ...,
         file_size: _builtins.int = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_type", b"asset_type", "file_size", b"file_size", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset_type", b"asset_type", "etag", b"etag", "file_size", b"file_size", "name", b"name", "sha256", b"sha256", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

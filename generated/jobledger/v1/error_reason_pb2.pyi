@@ -89,6 +89,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: the caller has no valid identity: no certificate or token,
     or one that is unknown, has expired or cannot be verified.
     """
+    ERROR_REASON_JOB_NOT_DUE: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the job is scheduled for later, and cannot be started
+    before. Metadata: `job_id`, `schedule_time` (RFC 3339). With
+    google.rpc.PreconditionFailure.
+    """
+    ERROR_REASON_ASSET_NAME_TAKEN: _ErrorReason.ValueType  # 16
+    """ALREADY_EXISTS: the same attempt linked another asset of this name. Choose
+    another name. Metadata: `job_id`, `name`. With google.rpc.ResourceInfo.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -163,5 +172,14 @@ the cause.
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 14
 """UNAUTHENTICATED: the caller has no valid identity: no certificate or token,
 or one that is unknown, has expired or cannot be verified.
+"""
+ERROR_REASON_JOB_NOT_DUE: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the job is scheduled for later, and cannot be started
+before. Metadata: `job_id`, `schedule_time` (RFC 3339). With
+google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_ASSET_NAME_TAKEN: ErrorReason.ValueType  # 16
+"""ALREADY_EXISTS: the same attempt linked another asset of this name. Choose
+another name. Metadata: `job_id`, `name`. With google.rpc.ResourceInfo.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

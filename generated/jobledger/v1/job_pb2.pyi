@@ -33,8 +33,9 @@ class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.V
     JOB_STATUS_QUEUED: _JobStatus.ValueType  # 1
     """Created, not started."""
     JOB_STATUS_PROCESSING: _JobStatus.ValueType  # 2
-    """Started. Either a worker holds a lease on it, or it waits for the next
-    worker because it was released or its lease expired.
+    """Started. Either a worker holds a lease on it, or it waits for its next
+    attempt because it was released, its lease expired, it stalled, or it failed
+    with a retryable error.
     """
     JOB_STATUS_COMPLETED: _JobStatus.ValueType  # 3
     """Terminal: all work was done."""
@@ -54,8 +55,9 @@ JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
 JOB_STATUS_QUEUED: JobStatus.ValueType  # 1
 """Created, not started."""
 JOB_STATUS_PROCESSING: JobStatus.ValueType  # 2
-"""Started. Either a worker holds a lease on it, or it waits for the next
-worker because it was released or its lease expired.
+"""Started. Either a worker holds a lease on it, or it waits for its next
+attempt because it was released, its lease expired, it stalled, or it failed
+with a retryable error.
 """
 JOB_STATUS_COMPLETED: JobStatus.ValueType  # 3
 """Terminal: all work was done."""
@@ -74,7 +76,7 @@ class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.Value
     JOB_VIEW_UNSPECIFIED: _JobView.ValueType  # 0
     """The default of the call: each says which."""
     JOB_VIEW_BASIC: _JobView.ValueType  # 1
-    """Everything except `parameters`, `result` and `error.details`."""
+    """Everything except `parameters`, `checkpoint`, `result` and `error.details`."""
     JOB_VIEW_FULL: _JobView.ValueType  # 2
     """Everything."""
 
@@ -84,7 +86,7 @@ class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
 JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
 """The default of the call: each says which."""
 JOB_VIEW_BASIC: JobView.ValueType  # 1
-"""Everything except `parameters`, `result` and `error.details`."""
+"""Everything except `parameters`, `checkpoint`, `result` and `error.details`."""
 JOB_VIEW_FULL: JobView.ValueType  # 2
 """Everything."""
 Global___JobView: _TypeAlias = JobView  # noqa: Y015
@@ -111,6 +113,8 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     """Its worker had no news for longer than the job's `stall_timeout`."""
     ATTEMPT_OUTCOME_RELEASED: _AttemptOutcome.ValueType  # 6
     """Its worker released the job."""
+    ATTEMPT_OUTCOME_RETRIED: _AttemptOutcome.ValueType  # 7
+    """It failed with a retryable error, and attempts were left."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -131,6 +135,8 @@ ATTEMPT_OUTCOME_STALLED: AttemptOutcome.ValueType  # 5
 """Its worker had no news for longer than the job's `stall_timeout`."""
 ATTEMPT_OUTCOME_RELEASED: AttemptOutcome.ValueType  # 6
 """Its worker released the job."""
+ATTEMPT_OUTCOME_RETRIED: AttemptOutcome.ValueType  # 7
+"""It failed with a retryable error, and attempts were left."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 @_typing.final
@@ -172,7 +178,7 @@ class Job(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -188,6 +194,10 @@ class Job(_message.Message):
     PROGRESS_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -208,10 +218,6 @@ class Job(_message.Message):
     """The number of attempts so far: 1 from the first start on, 0 before, and in a
     job that ended without a start. It is the fencing token: a worker sends its
     attempt with each request, so it cannot overwrite the work of a later one.
-    """
-    max_attempts: _builtins.int
-    """The number of lost attempts after which the job fails, with LEASE_EXPIRED or
-    STALLED. An attempt that was released with ReleaseJob does not count.
     """
     worker_id: _builtins.str
     """The id, chosen by itself, of the worker that holds the job or held it last.
@@ -235,6 +241,8 @@ class Job(_message.Message):
     """Whether a worker holds the job. A PROCESSING job that none holds waits for
     its next attempt.
     """
+    origin_job_id: _builtins.str
+    """The job that this one repeats; see RetryJob. Empty if it repeats none."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """The input, from the creator. At most 256 KiB serialized and 32 levels deep,
@@ -259,6 +267,12 @@ class Job(_message.Message):
         """The creator's labels, at most 32. Keys: 1 to 63 characters,
         `[A-Za-z0-9][A-Za-z0-9._/-]*`; values: at most 255 characters. They never
         change.
+        """
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """How often the job is tried, and how long it waits before each retry. Always
+        set, with every field.
         """
 
     @_builtins.property
@@ -291,7 +305,8 @@ class Job(_message.Message):
     @_builtins.property
     def queue_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the job fails with QUEUE_EXPIRED unless a worker has started it. Set
-        while it waits for a worker.
+        while it waits for a worker. Counted from `schedule_time` where that is
+        later than the beginning of the wait.
         """
 
     @_builtins.property
@@ -320,6 +335,27 @@ class Job(_message.Message):
         worker reported something new. Unset if it was never started.
         """
 
+    @_builtins.property
+    def schedule_time(self) -> _timestamp_pb2.Timestamp:
+        """The job is not claimed before this time: what its creator sent, or the end of
+        the pause before its next attempt. It stays when it has passed. In a job that
+        is held or terminal it is what its creator sent. Unset if there is none.
+        """
+
+    @_builtins.property
+    def checkpoint(self) -> _struct_pb2.Struct:
+        """Where the next attempt goes on, from the worker: sent with a report, kept
+        until another one replaces it, and given to each later attempt. At most
+        64 KiB serialized, otherwise the same limits as `parameters`. Unset if there
+        is none. Only in the view FULL.
+        """
+
+    @_builtins.property
+    def last_error(self) -> Global___JobError:
+        """Why the latest attempt ended that ended without ending the job, without
+        `details`. Unset if there is none, or if all were released.
+        """
+
     def __init__(
         self,
         *,
@@ -334,7 +370,7 @@ class Job(_message.Message):
         error: Global___JobError | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         attempt: _builtins.int = ...,
-        max_attempts: _builtins.int = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
         worker_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
@@ -350,14 +386,71 @@ class Job(_message.Message):
         progress_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
         held: _builtins.bool = ...,
+        schedule_time: _timestamp_pb2.Timestamp | None = ...,
+        checkpoint: _struct_pb2.Struct | None = ...,
+        last_error: Global___JobError | None = ...,
+        origin_job_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """How often a job is tried, and how long it waits in between. The fields have
+    the names of gRPC's own retry policy. An attempt is used up by a lost lease, a
+    stall or a retryable failure, not by a release.
+
+    The pause before a retry is drawn evenly from 0.8 to 1.2 times the backoff:
+    `initial_backoff` before the first retry, `backoff_multiplier` times as long
+    before each further one, and never longer than `max_backoff`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    BACKOFF_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """The number of attempts that may be used up, 1 to 1000. Default (0): 1, no
+    retry.
+    """
+    backoff_multiplier: _builtins.float
+    """How many times as long each backoff is as the one before: 1 to 100.
+    Default (0): 2.
+    """
+    @_builtins.property
+    def initial_backoff(self) -> _duration_pb2.Duration:
+        """The backoff before the first retry: 0.1 seconds to 24 hours. Default: 1
+        second.
+        """
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """The longest backoff: `initial_backoff` to 7 days. Default: 5 minutes, or
+        `initial_backoff` if that is longer.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int = ...,
+        initial_backoff: _duration_pb2.Duration | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+        backoff_multiplier: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_multiplier", b"backoff_multiplier", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class JobError(_message.Message):

@@ -54,10 +54,11 @@ class CreateJobRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -66,10 +67,6 @@ class CreateJobRequest(_message.Message):
     """Makes the call idempotent: 1 to 128 characters without control characters,
     unique for this owner for as long as the job exists, for instance a UUID.
     Default: empty, each call creates a job.
-    """
-    max_attempts: _builtins.int
-    """The number of lost attempts after which the job fails, 1 to 1000; see
-    Job.max_attempts. Default (0): 1.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -80,9 +77,16 @@ class CreateJobRequest(_message.Message):
         """Labels of the creator's choice. Default: none. See Job.labels."""
 
     @_builtins.property
+    def retry_policy(self) -> _job_pb2.RetryPolicy:
+        """How often the job is tried, and how long it waits in between. Default: one
+        attempt.
+        """
+
+    @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
         """How long the job may wait for a worker, 1 second to 365 days. Each wait is
-        timed separately. Default: 7 days.
+        timed separately, and from `schedule_time` or the end of a pause on. Default:
+        7 days.
         """
 
     @_builtins.property
@@ -97,6 +101,12 @@ class CreateJobRequest(_message.Message):
         Job.stall_timeout. Default: no limit.
         """
 
+    @_builtins.property
+    def schedule_time(self) -> _timestamp_pb2.Timestamp:
+        """The job is not claimed before this time, at most 365 days from now. A time
+        that has passed is the same as none. Default: it may be claimed at once.
+        """
+
     def __init__(
         self,
         *,
@@ -105,14 +115,15 @@ class CreateJobRequest(_message.Message):
         parameters: _struct_pb2.Struct | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
-        max_attempts: _builtins.int = ...,
+        retry_policy: _job_pb2.RetryPolicy | None = ...,
         queue_timeout: _duration_pb2.Duration | None = ...,
         run_timeout: _duration_pb2.Duration | None = ...,
         stall_timeout: _duration_pb2.Duration | None = ...,
+        schedule_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "queue_timeout", b"queue_timeout", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type", "labels", b"labels", "max_attempts", b"max_attempts", "parameters", b"parameters", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +358,9 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    ERROR_REASONS_FIELD_NUMBER: _builtins.int
+    ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
@@ -366,6 +380,10 @@ class ListJobsRequest(_message.Message):
     """
     view: _job_pb2.JobView.ValueType
     """How much of the jobs. Default: BASIC."""
+    origin_job_id: _builtins.str
+    """Only the job that repeats this one. Default: all."""
+    held: _builtins.bool
+    """Only jobs that a worker holds, or only others. Default: all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """Only jobs in one of these states. Default: all."""
@@ -386,6 +404,10 @@ class ListJobsRequest(_message.Message):
     def created_before(self) -> _timestamp_pb2.Timestamp:
         """Only jobs created earlier than this. Default: all."""
 
+    @_builtins.property
+    def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only jobs whose error has one of these reasons, at most 100. Default: all."""
+
     def __init__(
         self,
         *,
@@ -398,12 +420,17 @@ class ListJobsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         view: _job_pb2.JobView.ValueType = ...,
+        error_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        origin_job_id: _builtins.str = ...,
+        held: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "job_types", b"job_types", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
+    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
 
 Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
@@ -646,6 +673,7 @@ class JobChange(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    DELETED_ASSETS_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     """True if the job was deleted: this is its last change."""
     @_builtins.property
@@ -662,16 +690,23 @@ class JobChange(_message.Message):
         job omits those from before the stream started: ListTransitions has them.
         """
 
+    @_builtins.property
+    def deleted_assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+        """The assets of the deleted job, oldest first: what is to be removed where they
+        are stored. With those that later attempts replaced, without their names.
+        """
+
     def __init__(
         self,
         *,
         job: _job_pb2.Job | None = ...,
         transitions: _abc.Iterable[_job_pb2.JobTransition] | None = ...,
         deleted: _builtins.bool = ...,
+        deleted_assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "job", b"job", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "deleted_assets", b"deleted_assets", "job", b"job", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,16 +798,433 @@ class DeleteJobResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ASSETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+        """Its assets; see JobChange.deleted_assets. If this response is lost, only
+        WatchJobs has them.
+        """
+
     def __init__(
         self,
+        *,
+        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class JobFilter(_message.Message):
+    """Selects jobs, as ListJobs does. An empty filter selects all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    ERROR_REASONS_FIELD_NUMBER: _builtins.int
+    ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    origin_job_id: _builtins.str
+    """See ListJobsRequest.origin_job_id."""
+    held: _builtins.bool
+    """See ListJobsRequest.held."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
+        """See ListJobsRequest.statuses."""
+
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See ListJobsRequest.job_types."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """See ListJobsRequest.labels."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """See ListJobsRequest.created_after."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """See ListJobsRequest.created_before."""
+
+    @_builtins.property
+    def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See ListJobsRequest.error_reasons."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
+        job_types: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        error_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        origin_job_id: _builtins.str = ...,
+        held: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
+    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
+
+Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
+
+@_typing.final
+class RetryJobRequest(_message.Message):
+    """A request to run a terminal job again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    user_id: _builtins.str
+    """Its owner. Required."""
+    request_id: _builtins.str
+    """The `request_id` of the new job; see CreateJobRequest.request_id. Default:
+    empty. The call is idempotent without one, too.
+    """
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobResponse(_message.Message):
+    """The job that repeats the other one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
+
+@_typing.final
+class RetryJobsRequest(_message.Message):
+    """A request to run terminal jobs again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    JOBS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner; see ListJobsRequest.user_id."""
+    validate_only: _builtins.bool
+    """True to change nothing: the answer says what would be matched. Default:
+    false.
+    """
+    max_jobs: _builtins.int
+    """The number of jobs at most, 1 to 1000. Default (0): 100. A step may match
+    fewer, or none, even if more follow: it also ends after a second of search,
+    or with 3 MiB of payloads.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous step, of a request with the same
+    owner, filter and pace. Default: empty, begin with the newest job.
+    """
+    jobs_per_second: _builtins.float
+    """The pace: the new jobs are scheduled so that this many may start in a
+    second, 0.001 to 1000, also across steps. If a step is repeated because its
+    answer was lost, its jobs may start together with those that it had made.
+    Invalid if a job would be scheduled more than 365 days from now. Default (0):
+    all at once.
+    """
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. `statuses` are terminal ones; default: FAILED."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        filter: Global___JobFilter | None = ...,
+        validate_only: _builtins.bool = ...,
+        max_jobs: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        jobs_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "jobs_per_second", b"jobs_per_second", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobsRequest: _TypeAlias = RetryJobsRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobsResponse(_message.Message):
+    """What a step did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """The number of jobs that this step matched."""
+    changed: _builtins.int
+    """The number of jobs that it made; 0 with `validate_only`."""
+    done: _builtins.bool
+    """True if no job follows that could match."""
+    next_page_token: _builtins.str
+    """Continues after this step. Empty if it is `done`."""
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """The first of the new jobs, or with `validate_only` of the matched ones, at
+        most 10, in the view BASIC.
+        """
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        next_page_token: _builtins.str = ...,
+        sample: _abc.Iterable[_job_pb2.Job] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "done", b"done", "matched", b"matched", "next_page_token", b"next_page_token", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobsResponse: _TypeAlias = RetryJobsResponse  # noqa: Y015
+
+@_typing.final
+class CancelJobsRequest(_message.Message):
+    """A request to cancel jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner; see ListJobsRequest.user_id."""
+    validate_only: _builtins.bool
+    """See RetryJobsRequest.validate_only."""
+    max_jobs: _builtins.int
+    """See RetryJobsRequest.max_jobs."""
+    page_token: _builtins.str
+    """See RetryJobsRequest.page_token."""
+    reason: _builtins.str
+    """See CancelJobRequest.reason."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. Default: all that are not terminal."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        filter: Global___JobFilter | None = ...,
+        validate_only: _builtins.bool = ...,
+        max_jobs: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "reason", b"reason", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsRequest: _TypeAlias = CancelJobsRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobsResponse(_message.Message):
+    """What a step did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """The number of jobs that this step matched."""
+    changed: _builtins.int
+    """The number of jobs that it cancelled, or whose workers it asked to; 0 with
+    `validate_only`. Others were finished meanwhile.
+    """
+    done: _builtins.bool
+    """True if no job follows that could match."""
+    next_page_token: _builtins.str
+    """Continues after this step. Empty if it is `done`."""
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """The first of the cancelled jobs, or with `validate_only` of the matched
+        ones, at most 10, in the view BASIC.
+        """
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        next_page_token: _builtins.str = ...,
+        sample: _abc.Iterable[_job_pb2.Job] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "done", b"done", "matched", b"matched", "next_page_token", b"next_page_token", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsResponse: _TypeAlias = CancelJobsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteJobsRequest(_message.Message):
+    """A request to delete terminal jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner; see ListJobsRequest.user_id."""
+    validate_only: _builtins.bool
+    """See RetryJobsRequest.validate_only."""
+    max_jobs: _builtins.int
+    """See RetryJobsRequest.max_jobs."""
+    page_token: _builtins.str
+    """See RetryJobsRequest.page_token."""
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. Default: all terminal ones."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        filter: Global___JobFilter | None = ...,
+        validate_only: _builtins.bool = ...,
+        max_jobs: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobsRequest: _TypeAlias = DeleteJobsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobsResponse(_message.Message):
+    """What a step did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """The number of jobs that this step matched."""
+    changed: _builtins.int
+    """The number of jobs that it deleted; 0 with `validate_only`."""
+    done: _builtins.bool
+    """True if no job follows that could match."""
+    next_page_token: _builtins.str
+    """Continues after this step. Empty if it is `done`."""
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """With `validate_only` the first of the matched jobs, at most 10, in the view
+        BASIC.
+        """
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        next_page_token: _builtins.str = ...,
+        sample: _abc.Iterable[_job_pb2.Job] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "done", b"done", "matched", b"matched", "next_page_token", b"next_page_token", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobsResponse: _TypeAlias = DeleteJobsResponse  # noqa: Y015
 
 @_typing.final
 class ListAssetsRequest(_message.Message):

@@ -84,6 +84,26 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/jobledger.v1.JobService/RetryJob',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/RetryJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+                _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/CancelJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
+        self.DeleteJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/DeleteJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobsResponse.FromString,
+                _registered_method=True)
         self.ListAssets = channel.unary_unary(
                 '/jobledger.v1.JobService/ListAssets',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListAssetsRequest.SerializeToString,
@@ -159,9 +179,9 @@ class JobServiceServicer(object):
         """Watches one job until its terminal state. Sends the job at once, then a
         message for each change. After the message with the terminal state the
         stream ends with OK. It never ends with OK otherwise. In the view FULL the
-        first message has the `parameters`, and the last one has the `result` and
-        the `error.details`, unless the job was deleted at once; those between have
-        neither.
+        first message has the `parameters` and the `checkpoint`, and the last one has
+        the `result` and the `error.details`, unless the job was deleted at once;
+        those between have none of these.
 
         Reliable: every transition is delivered, and so is the terminal state, for
         as long as the job exists. Ordered and unique: `job.version` strictly
@@ -222,6 +242,48 @@ class JobServiceServicer(object):
         """Deletes a terminal job with its linked assets and its transitions. Errors:
         INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
         job that is not terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Runs a terminal job again, as a new job with the same type, parameters,
+        labels, policy and timeouts, and with `origin_job_id`. The terminal one
+        stays as it is. A job is repeated once: a further call returns the job that
+        repeats it, for as long as that exists. So a retry is safe. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
+        terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJobs(self, request, context):
+        """RetryJob for the jobs that match a filter and were not repeated yet, newest
+        first: one bounded step. Call it again with `next_page_token` until `done`. A
+        step that is repeated repeats no job twice. If it fails in the middle, with
+        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+        again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJobs(self, request, context):
+        """CancelJob for the jobs that match a filter, are not terminal and were not
+        cancelled before, newest first: one bounded step. Call it again with
+        `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJobs(self, request, context):
+        """DeleteJob for the terminal jobs that match a filter, newest first: one
+        bounded step. Call it again with `next_page_token` until `done`. Safe to
+        retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -298,6 +360,26 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'RetryJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
+            ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'DeleteJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobsResponse.SerializeToString,
             ),
             'ListAssets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAssets,
@@ -563,6 +645,114 @@ class JobService(object):
             '/jobledger.v1.JobService/DeleteJob',
             jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/RetryJob',
+            jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/RetryJobs',
+            jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/CancelJobs',
+            jobledger_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/DeleteJobs',
+            jobledger_dot_v1_dot_job__service__pb2.DeleteJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.DeleteJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,9 +67,9 @@ class JobServiceStub:
     """Watches one job until its terminal state. Sends the job at once, then a
     message for each change. After the message with the terminal state the
     stream ends with OK. It never ends with OK otherwise. In the view FULL the
-    first message has the `parameters`, and the last one has the `result` and
-    the `error.details`, unless the job was deleted at once; those between have
-    neither.
+    first message has the `parameters` and the `checkpoint`, and the last one has
+    the `result` and the `error.details`, unless the job was deleted at once;
+    those between have none of these.
 
     Reliable: every transition is delivered, and so is the terminal state, for
     as long as the job exists. Ordered and unique: `job.version` strictly
@@ -118,6 +118,32 @@ class JobServiceStub:
     """Deletes a terminal job with its linked assets and its transitions. Errors:
     INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
     job that is not terminal.
+    """
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
+    """Runs a terminal job again, as a new job with the same type, parameters,
+    labels, policy and timeouts, and with `origin_job_id`. The terminal one
+    stays as it is. A job is repeated once: a further call returns the job that
+    repeats it, for as long as that exists. So a retry is safe. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
+    terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+    """
+    RetryJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]
+    """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    first: one bounded step. Call it again with `next_page_token` until `done`. A
+    step that is repeated repeats no job twice. If it fails in the middle, with
+    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+    again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    """
+    CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
+    """CancelJob for the jobs that match a filter, are not terminal and were not
+    cancelled before, newest first: one bounded step. Call it again with
+    `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    """
+    DeleteJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]
+    """DeleteJob for the terminal jobs that match a filter, newest first: one
+    bounded step. Call it again with `next_page_token` until `done`. Safe to
+    retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]
     """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
@@ -171,9 +197,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """Watches one job until its terminal state. Sends the job at once, then a
     message for each change. After the message with the terminal state the
     stream ends with OK. It never ends with OK otherwise. In the view FULL the
-    first message has the `parameters`, and the last one has the `result` and
-    the `error.details`, unless the job was deleted at once; those between have
-    neither.
+    first message has the `parameters` and the `checkpoint`, and the last one has
+    the `result` and the `error.details`, unless the job was deleted at once;
+    those between have none of these.
 
     Reliable: every transition is delivered, and so is the terminal state, for
     as long as the job exists. Ordered and unique: `job.version` strictly
@@ -222,6 +248,32 @@ class JobServiceAsyncStub(JobServiceStub):
     """Deletes a terminal job with its linked assets and its transitions. Errors:
     INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
     job that is not terminal.
+    """
+    RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
+    """Runs a terminal job again, as a new job with the same type, parameters,
+    labels, policy and timeouts, and with `origin_job_id`. The terminal one
+    stays as it is. A job is repeated once: a further call returns the job that
+    repeats it, for as long as that exists. So a retry is safe. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
+    terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+    """
+    RetryJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]  # type: ignore[assignment]
+    """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    first: one bounded step. Call it again with `next_page_token` until `done`. A
+    step that is repeated repeats no job twice. If it fails in the middle, with
+    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+    again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    """
+    CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
+    """CancelJob for the jobs that match a filter, are not terminal and were not
+    cancelled before, newest first: one bounded step. Call it again with
+    `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    """
+    DeleteJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]  # type: ignore[assignment]
+    """DeleteJob for the terminal jobs that match a filter, newest first: one
+    bounded step. Call it again with `next_page_token` until `done`. Safe to
+    retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]  # type: ignore[assignment]
     """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
@@ -308,9 +360,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Watches one job until its terminal state. Sends the job at once, then a
         message for each change. After the message with the terminal state the
         stream ends with OK. It never ends with OK otherwise. In the view FULL the
-        first message has the `parameters`, and the last one has the `result` and
-        the `error.details`, unless the job was deleted at once; those between have
-        neither.
+        first message has the `parameters` and the `checkpoint`, and the last one has
+        the `result` and the `error.details`, unless the job was deleted at once;
+        those between have none of these.
 
         Reliable: every transition is delivered, and so is the terminal state, for
         as long as the job exists. Ordered and unique: `job.version` strictly
@@ -377,6 +429,56 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a terminal job with its linked assets and its transitions. Errors:
         INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
         job that is not terminal.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _job_service_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
+        """Runs a terminal job again, as a new job with the same type, parameters,
+        labels, policy and timeouts, and with `origin_job_id`. The terminal one
+        stays as it is. A job is repeated once: a further call returns the job that
+        repeats it, for as long as that exists. So a retry is safe. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
+        terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryJobs(
+        self,
+        request: _job_service_pb2.RetryJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.RetryJobsResponse, _abc.Awaitable[_job_service_pb2.RetryJobsResponse]]:
+        """RetryJob for the jobs that match a filter and were not repeated yet, newest
+        first: one bounded step. Call it again with `next_page_token` until `done`. A
+        step that is repeated repeats no job twice. If it fails in the middle, with
+        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+        again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelJobs(
+        self,
+        request: _job_service_pb2.CancelJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.CancelJobsResponse, _abc.Awaitable[_job_service_pb2.CancelJobsResponse]]:
+        """CancelJob for the jobs that match a filter, are not terminal and were not
+        cancelled before, newest first: one bounded step. Call it again with
+        `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJobs(
+        self,
+        request: _job_service_pb2.DeleteJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.DeleteJobsResponse, _abc.Awaitable[_job_service_pb2.DeleteJobsResponse]]:
+        """DeleteJob for the terminal jobs that match a filter, newest first: one
+        bounded step. Call it again with `next_page_token` until `done`. Safe to
+        retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

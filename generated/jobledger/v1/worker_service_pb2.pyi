@@ -120,6 +120,8 @@ class TransitionJobRequest(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     target_status: _job_pb2.JobStatus.ValueType
@@ -146,6 +148,10 @@ class TransitionJobRequest(_message.Message):
     """True to finish the job whatever its attempt. Invalid with an `attempt`, and
     for PROCESSING.
     """
+    retryable: _builtins.bool
+    """True if another attempt may succeed. FAILED only; see
+    MarkFailedRequest.retryable.
+    """
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The result. Terminal states only. See Job.result."""
@@ -168,6 +174,10 @@ class TransitionJobRequest(_message.Message):
         to 24 hours. PROCESSING only. Default: 1 hour.
         """
 
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """See MarkFailedRequest.retry_delay."""
+
     def __init__(
         self,
         *,
@@ -183,10 +193,12 @@ class TransitionJobRequest(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         worker_id: _builtins.str = ...,
         any_attempt: _builtins.bool = ...,
+        retryable: _builtins.bool = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "retry_delay", b"retry_delay", "retryable", b"retryable", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -242,6 +254,8 @@ class UpdateProgressRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    REPORT_NUMBER_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -254,6 +268,18 @@ class UpdateProgressRequest(_message.Message):
     """See Job.progress_message. Default: unchanged."""
     any_attempt: _builtins.bool
     """True to report on the job whatever its attempt. Invalid with an `attempt`."""
+    report_number: _builtins.int
+    """1 for the first report of the attempt, and greater for each later one. A
+    report whose number is not greater than that of an earlier one is a late
+    retry: it renews the lease and changes nothing else. So no retry brings back
+    an old message or checkpoint. Default (0): not numbered.
+    """
+    @_builtins.property
+    def checkpoint(self) -> _struct_pb2.Struct:
+        """Where the next attempt would go on. It replaces the one before, and is news.
+        Default: unchanged. See Job.checkpoint.
+        """
+
     def __init__(
         self,
         *,
@@ -262,10 +288,12 @@ class UpdateProgressRequest(_message.Message):
         progress: _builtins.int | None = ...,
         progress_message: _builtins.str | None = ...,
         any_attempt: _builtins.bool = ...,
+        checkpoint: _struct_pb2.Struct | None = ...,
+        report_number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "checkpoint", b"checkpoint", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "attempt", b"attempt", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "attempt", b"attempt", "checkpoint", b"checkpoint", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message", "report_number", b"report_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -552,21 +580,31 @@ class ProgressUpdate(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    REPORT_NUMBER_FIELD_NUMBER: _builtins.int
     progress: _builtins.int
     """Percent done, 0 to 100. Default: unchanged. If it is lower than the current
     one, that stays.
     """
     progress_message: _builtins.str
     """See Job.progress_message. Default: unchanged."""
+    report_number: _builtins.int
+    """See UpdateProgressRequest.report_number."""
+    @_builtins.property
+    def checkpoint(self) -> _struct_pb2.Struct:
+        """See UpdateProgressRequest.checkpoint."""
+
     def __init__(
         self,
         *,
         progress: _builtins.int | None = ...,
         progress_message: _builtins.str | None = ...,
+        checkpoint: _struct_pb2.Struct | None = ...,
+        report_number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "checkpoint", b"checkpoint", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "checkpoint", b"checkpoint", "progress", b"progress", "progress_message", b"progress_message", "report_number", b"report_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
     _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
@@ -588,10 +626,7 @@ class AssetUpdate(_message.Message):
     ASSET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the update idempotent: 1 to 128 characters without control
-    characters, unique for this job. Default: empty, each update links an
-    asset.
-    """
+    """See CreateAssetRequest.request_id. Default: empty."""
     @_builtins.property
     def asset(self) -> _asset_pb2.NewAsset:
         """The asset. Required."""
@@ -622,8 +657,12 @@ class FinishUpdate(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     status: _job_pb2.JobStatus.ValueType
     """COMPLETED, PARTIAL or FAILED. Required."""
+    retryable: _builtins.bool
+    """FAILED only; see MarkFailedRequest.retryable."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The result. Default: none. See Job.result."""
@@ -638,6 +677,10 @@ class FinishUpdate(_message.Message):
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000, linked in the same transaction."""
 
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """See MarkFailedRequest.retry_delay."""
+
     def __init__(
         self,
         *,
@@ -645,10 +688,12 @@ class FinishUpdate(_message.Message):
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
         assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
+        retryable: _builtins.bool = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "error", b"error", "result", b"result", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "error", b"error", "result", b"result", "retry_delay", b"retry_delay", "retryable", b"retryable", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,12 +705,19 @@ class ReleaseUpdate(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DELAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """See ReleaseJobRequest.delay."""
+
     def __init__(
         self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -853,19 +905,27 @@ class ReleaseJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. Required."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long the job waits at least before it can be claimed again, at most 365
+        days. Default: no longer than the rule above says.
+        """
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "delay", b"delay", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1049,12 +1109,22 @@ class MarkFailedRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. This or `any_attempt` is required."""
     any_attempt: _builtins.bool
     """True to finish the job whatever its attempt. Invalid with an `attempt`."""
+    retryable: _builtins.bool
+    """True if another attempt may succeed. If one is left, the job waits for it
+    with `last_error`, `result` and `error.details` are dropped, and the assets
+    are linked. If none is left, or cancellation was requested, the job is
+    FAILED with this error. If no worker holds the job, the call is refused with
+    LEASE_LOST, also with `any_attempt`, unless it repeats the failure for which
+    the job waits. Default: false.
+    """
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """What is known despite the failure. Default: none. See Job.result."""
@@ -1067,6 +1137,12 @@ class MarkFailedRequest(_message.Message):
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
         """The job's assets, at most 1000. Default: none."""
 
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long the job waits before the next attempt, at most 365 days, in place of
+        the pause that its RetryPolicy says. Needs `retryable`. Default: unset.
+        """
+
     def __init__(
         self,
         *,
@@ -1076,10 +1152,12 @@ class MarkFailedRequest(_message.Message):
         error: _job_pb2.JobError | None = ...,
         assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
         any_attempt: _builtins.bool = ...,
+        retryable: _builtins.bool = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result", "retry_delay", b"retry_delay", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1125,6 +1203,9 @@ class CreateAssetRequest(_message.Message):
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -1138,11 +1219,19 @@ class CreateAssetRequest(_message.Message):
     file_size: _builtins.int
     """Its size in bytes, 0 or more."""
     request_id: _builtins.str
-    """Makes the call idempotent: 1 to 128 characters without control characters,
-    unique for this job. Default: empty, each call links an asset.
+    """An id of this request, unique for this job: 1 to 128 characters without
+    control characters. A further call with it returns the asset, and is refused
+    with REQUEST_ID_REUSED if it has other content. Default: empty; the name
+    alone makes the call safe to retry.
     """
     any_attempt: _builtins.bool
     """True to link it whatever the job's attempt. Invalid with an `attempt`."""
+    name: _builtins.str
+    """Its name; see NewAsset.name."""
+    sha256: _builtins.str
+    """The digest of its content; see NewAsset.sha256."""
+    etag: _builtins.str
+    """Its entity tag; see NewAsset.etag."""
     def __init__(
         self,
         *,
@@ -1154,10 +1243,13 @@ class CreateAssetRequest(_message.Message):
         file_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
         any_attempt: _builtins.bool = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "asset_type", b"asset_type", "attempt", b"attempt", "file_size", b"file_size", "job_id", b"job_id", "request_id", b"request_id", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "asset_type", b"asset_type", "attempt", b"attempt", "etag", b"etag", "file_size", b"file_size", "job_id", b"job_id", "name", b"name", "request_id", b"request_id", "sha256", b"sha256", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015

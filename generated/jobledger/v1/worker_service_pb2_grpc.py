@@ -30,9 +30,11 @@ class WorkerServiceStub(object):
     after its change is durable, never before.
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
-    job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
-    goes without news; see Job.stall_timeout.
+    attempt is used up: the job waits as its RetryPolicy says, and is then claimed
+    by the next worker with the next `attempt`, or fails with LEASE_EXPIRED if no
+    attempt is left. A failure that is reported as `retryable` is treated alike. A
+    job can also limit how long an attempt goes without news; see
+    Job.stall_timeout.
 
     Requests name the `attempt` that their worker runs, as a fence: if it is not
     the job's current attempt, or the job waits for another worker, the call is
@@ -102,9 +104,11 @@ class WorkerServiceServicer(object):
     after its change is durable, never before.
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
-    job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
-    goes without news; see Job.stall_timeout.
+    attempt is used up: the job waits as its RetryPolicy says, and is then claimed
+    by the next worker with the next `attempt`, or fails with LEASE_EXPIRED if no
+    attempt is left. A failure that is reported as `retryable` is treated alike. A
+    job can also limit how long an attempt goes without news; see
+    Job.stall_timeout.
 
     Requests name the `attempt` that their worker runs, as a fence: if it is not
     the job's current attempt, or the job waits for another worker, the call is
@@ -117,8 +121,8 @@ class WorkerServiceServicer(object):
     """
 
     def ClaimJobs(self, request, context):
-        """Claims the oldest jobs that wait for a worker, of any of these types, and
-        starts them. No job is claimed by two workers. If there is none, waits for
+        """Claims the oldest jobs that wait for a worker and are due, of any of these
+        types, and starts them. No job is claimed by two workers. If there is none, waits for
         one for at most `wait`. Not idempotent: if the answer is lost, its jobs
         wait for the next worker once their leases expire, or fail if that was
         their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
@@ -136,7 +140,7 @@ class WorkerServiceServicer(object):
         `expected_version`. A job that another worker holds is not started.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
-        LEASE_LOST, VERSION_MISMATCH.
+        JOB_NOT_DUE, LEASE_LOST, VERSION_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,11 +148,13 @@ class WorkerServiceServicer(object):
 
     def UpdateProgress(self, request, context):
         """Reports progress of a PROCESSING job and renews its lease. With nothing new
-        in `progress` and `progress_message` it is a heartbeat: it renews the lease
-        and changes nothing else, neither `version` nor `update_time`. Progress that
+        in `progress` and `progress_message`, and without a `checkpoint`, it is a
+        heartbeat: it renews the lease and changes nothing else, neither `version`
+        nor `update_time`. Progress that
         is lower than the current one is no error: the progress stays, the message
         is taken. A report on a terminal job is no error either: it changes nothing
-        and returns the job with `applied` false. Safe to retry.
+        and returns the job with `applied` false. Safe to retry, with a
+        `report_number` also where the retry arrives after a later report.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
         not started, LEASE_LOST.
         """
@@ -187,9 +193,9 @@ class WorkerServiceServicer(object):
 
         A stream that breaks loses nothing: open another one, at any server, with
         the jobs that the worker still holds in `holding`, and send the updates
-        without a result again, in their order. All updates are safe to repeat, an
-        asset if it has a `request_id`. A job that could not be sent on a stream
-        that broke is released, which does not use up its attempt.
+        without a result again, in their order. All updates are safe to repeat. A
+        job that could not be sent on a stream that broke is released, which does
+        not use up its attempt.
 
         The stream ends with OK after the client has closed its side and every
         update has its result. What it held stays leased. Errors: INVALID_FIELD for
@@ -221,7 +227,9 @@ class WorkerServiceServicer(object):
 
     def MarkFailed(self, request, context):
         """TransitionJob to FAILED: the work was not done. The assets are linked in
-        the same transaction. Safe to retry.
+        the same transaction. With `retryable` and attempts left the job is not
+        FAILED: it waits for its next attempt. Safe to retry, until the job is
+        claimed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,8 +237,11 @@ class WorkerServiceServicer(object):
 
     def ReleaseJob(self, request, context):
         """Releases an unfinished job, for instance when a worker shuts down. The job
-        can be claimed again at once, and the attempt does not count towards
-        `max_attempts`. Safe to retry until the job is claimed. If cancellation was
+        can be claimed again at once or after `delay`, and the attempt is not used
+        up. A job that is released again and again, each time sooner than its lease
+        would last and with a `delay` below `initial_backoff`, waits longer each
+        time, as its RetryPolicy says, from the second time on. Safe to retry until
+        the job is claimed. If cancellation was
         requested, the job becomes FAILED with CANCELLED instead. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
         """
@@ -239,9 +250,13 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateAsset(self, request, context):
-        """Links an asset to a PROCESSING job. Idempotent with a `request_id`. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
-        started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
+        """Links an asset to a PROCESSING job. Safe to retry: it returns the asset that
+        has this name and this content. A job has at most 1000 assets, and their
+        texts (`asset_type`, `url`, `storage_path`, `name`, `sha256` and `etag`) have
+        at most 1 MiB together. Errors: INVALID_FIELD, JOB_NOT_FOUND,
+        ILLEGAL_TRANSITION for a job that was not started, JOB_TERMINAL, LEASE_LOST,
+        REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED with the limit
+        `assets_per_job` or `asset_bytes_per_job`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -308,9 +323,11 @@ class WorkerService(object):
     after its change is durable, never before.
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
-    job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
-    goes without news; see Job.stall_timeout.
+    attempt is used up: the job waits as its RetryPolicy says, and is then claimed
+    by the next worker with the next `attempt`, or fails with LEASE_EXPIRED if no
+    attempt is left. A failure that is reported as `retryable` is treated alike. A
+    job can also limit how long an attempt goes without news; see
+    Job.stall_timeout.
 
     Requests name the `attempt` that their worker runs, as a fence: if it is not
     the job's current attempt, or the job waits for another worker, the call is

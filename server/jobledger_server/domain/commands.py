@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from jobledger_server.domain.job import (
+    DEFAULT_BACKOFF_MULTIPLIER,
+    DEFAULT_INITIAL_BACKOFF,
+    DEFAULT_MAX_BACKOFF,
     MICROS_PER_SECOND,
     AssetLink,
+    Instant,
     JobError,
     JobId,
     JobStatus,
@@ -22,9 +26,10 @@ DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 
 
 class Create(Struct, frozen=True, kw_only=True):
-    """Create a job. Idempotent if `request_id` is not empty.
+    """Create a job. Idempotent if `request_id` is not empty, or if it has an `origin_job_id`.
 
-    `traceparent` is no content: a retry may belong to another trace.
+    With an `origin_job_id` it repeats that job, which is terminal and has this content, unless
+    another job does already. `traceparent` is no content: a retry may belong to another trace.
     """
 
     user_id: str
@@ -33,10 +38,15 @@ class Create(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     max_attempts: int = 1
+    initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
+    max_backoff: Micros = DEFAULT_MAX_BACKOFF
+    backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
+    schedule_time: Instant | None = None
     queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
     stall_timeout: Micros | None = None
     run_timeout: Micros | None = None
     traceparent: str = ""
+    origin_job_id: JobId | None = None
 
 
 class CreateAll(Struct, frozen=True):
@@ -46,7 +56,7 @@ class CreateAll(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Start attempts of the oldest claimable jobs of these types, for one worker."""
+    """Start attempts of the oldest jobs of these types that wait and are due, for one worker."""
 
     worker_id: str
     job_types: frozenset[str]
@@ -55,7 +65,10 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class ChangeStatus(Struct, frozen=True, kw_only=True):
-    """Move a job to `target`. `attempt` and `expected_version` are checked if given."""
+    """Move a job to `target`. `attempt` and `expected_version` are checked if given.
+
+    A `retryable` failure requeues the job if attempts are left, after `retry_delay` if given.
+    """
 
     job_id: JobId
     target: JobStatus
@@ -67,23 +80,30 @@ class ChangeStatus(Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     error_details: Payload | None = None
     assets: tuple[AssetLink, ...] = ()
+    retryable: bool = False
+    retry_delay: Micros | None = None
     worker_id: str = ""
     lease_duration: Micros | None = None
     job_types: frozenset[str] | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Report the progress of a running job. A report that says nothing new is a heartbeat."""
+    """Report the progress of a running job. A report that says nothing new is a heartbeat.
+
+    So is one whose `number`, if it has one, is not greater than that of an earlier one.
+    """
 
     job_id: JobId
     attempt: int | None = None
     progress: int | None = None
     progress_message: str | None = None
+    checkpoint: Payload | None = None
+    number: int = 0
     job_types: frozenset[str] | None = None
 
 
 class LinkAsset(Struct, frozen=True, kw_only=True):
-    """Link an asset to a running job. Idempotent if `request_id` is not empty."""
+    """Link an asset to a running job. Idempotent: the job has one asset of each name."""
 
     job_id: JobId
     link: AssetLink
@@ -93,10 +113,14 @@ class LinkAsset(Struct, frozen=True, kw_only=True):
 
 
 class Release(Struct, frozen=True, kw_only=True):
-    """Release an unfinished job, so that it is claimable again; the attempt is not used up."""
+    """Release an unfinished job, so that it can be claimed again; the attempt is not used up.
+
+    The job waits for `delay` at least.
+    """
 
     job_id: JobId
     attempt: int
+    delay: Micros = Micros(0)
     job_types: frozenset[str] | None = None
 
 

@@ -4,11 +4,12 @@ Pure: the time and the source of new ids are passed in, and nothing is read or s
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from msgspec.structs import replace
 
+from jobledger_server.domain.assets import link
 from jobledger_server.domain.commands import (
     DEFAULT_START_LEASE,
     Cancel,
@@ -24,29 +25,42 @@ from jobledger_server.domain.commands import (
     WorkerCommand,
 )
 from jobledger_server.domain.errors import (
+    JobNotDue,
     JobNotFound,
     JobTerminal,
+    LeaseLost,
     RequestIdReused,
     VersionMismatch,
 )
 from jobledger_server.domain.job import (
     Asset,
-    AssetId,
-    AssetLink,
+    AttemptOutcome,
     Instant,
     Job,
     JobId,
     JobStatus,
+    Micros,
     Payload,
     Payloads,
 )
-from jobledger_server.domain.leases import cancel, check_attempt, expire, release
+from jobledger_server.domain.leases import (
+    backoff,
+    cancel,
+    check_attempt,
+    expire,
+    has_attempts_left,
+    release,
+)
 from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
     Decision,
+    due_time,
     finish,
     illegal_transition,
+    is_due,
+    is_waiting,
+    requeue,
     start_attempt,
     with_news,
 )
@@ -54,23 +68,41 @@ from jobledger_server.domain.state_machine import (
 NewId = Callable[[], str]
 """Returns a new UUIDv7, greater than the previous one."""
 
+_NONE: Mapping[str, Asset] = {}
+
 
 Created = tuple[Job, Payload | None]
 """A job and its parameters."""
 
 
 def create(found: Created | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
-    """Decide a creation; `found` is the owner's job with the same request id, if any.
+    """Decide a creation.
 
-    Raises RequestIdReused if that job was created with other content.
+    Args:
+        found: The job that repeats the same origin, or the owner's job with the same request id,
+            if there is one.
+        command: The command.
+        now: The database server's time.
+        new_id: Returns new ids.
+
+    Raises:
+        RequestIdReused: A job was created with that request id and other content.
     """
     if found is not None:
         existing, parameters = found
+        repeats = existing.origin_job_id
+        if repeats is not None and repeats == command.origin_job_id:
+            return Decision(job=existing, changed=False)
         same = (
-            existing.job_type == command.job_type
+            repeats == command.origin_job_id
+            and existing.job_type == command.job_type
             and parameters == command.parameters
             and existing.labels == command.labels
             and existing.max_attempts == command.max_attempts
+            and existing.initial_backoff == command.initial_backoff
+            and existing.max_backoff == command.max_backoff
+            and existing.backoff_multiplier == command.backoff_multiplier
+            and existing.schedule_time == command.schedule_time
             and existing.queue_timeout == command.queue_timeout
             and existing.stall_timeout == command.stall_timeout
             and existing.run_timeout == command.run_timeout
@@ -88,8 +120,13 @@ def create(found: Created | None, command: Create, *, now: Instant, new_id: NewI
             request_id=command.request_id,
             traceparent=command.traceparent,
             max_attempts=command.max_attempts,
+            initial_backoff=command.initial_backoff,
+            max_backoff=command.max_backoff,
+            backoff_multiplier=command.backoff_multiplier,
+            origin_job_id=command.origin_job_id,
+            schedule_time=command.schedule_time,
             queue_timeout=command.queue_timeout,
-            queue_expire_time=Instant(now + command.queue_timeout),
+            queue_expire_time=queue_expire_time(command.schedule_time, command.queue_timeout, now),
             stall_timeout=command.stall_timeout,
             run_timeout=command.run_timeout,
             create_time=now,
@@ -99,6 +136,13 @@ def create(found: Created | None, command: Create, *, now: Instant, new_id: NewI
     )
 
 
+def queue_expire_time(
+    schedule_time: Instant | None, queue_timeout: Micros, create_time: Instant
+) -> Instant:
+    """Return when a job fails that was created then, unless a worker has started it."""
+    return Instant(max(create_time, schedule_time or 0) + queue_timeout)
+
+
 def decide(
     job: Job | None,
     command: JobCommand,
@@ -106,6 +150,7 @@ def decide(
     now: Instant,
     new_id: NewId,
     linked: Asset | None = None,
+    named: Mapping[str, Asset] = _NONE,
     resumed_at: Instant | None = None,
 ) -> Decision:
     """Decide a command.
@@ -116,6 +161,8 @@ def decide(
         now: The database server's time.
         new_id: Returns new ids.
         linked: The job's asset with the request id of a LinkAsset, if there is one.
+        named: The job's assets that have the names of those that the command links, by their
+            names.
         resumed_at: When the service's last outage ended, if it had one.
 
     Raises:
@@ -125,11 +172,11 @@ def decide(
         raise JobNotFound(command.job_id)
     match command:
         case ChangeStatus():
-            return _change_status(job, command, now, new_id)
+            return _change_status(job, command, named, now, new_id)
         case Report():
             return _report(job, command, now)
         case LinkAsset():
-            return _link_asset(job, command, linked, now, new_id)
+            return _link_asset(job, command, linked, named, now=now, new_id=new_id)
         case Release():
             return release(job, command, now)
         case Cancel():
@@ -151,7 +198,11 @@ def _may_work_on(job: Job, command: JobCommand) -> bool:
     return job.job_type in command.job_types
 
 
-def _change_status(job: Job, command: ChangeStatus, now: Instant, new_id: NewId) -> Decision:
+def _change_status(
+    job: Job, command: ChangeStatus, named: Mapping[str, Asset], now: Instant, new_id: NewId
+) -> Decision:
+    if _repeats_retry(job, command):
+        return Decision(job=job, changed=False)
     check_attempt(job, command.attempt)
     if job.status in TERMINAL:
         if job.outcome_digest == outcome_digest(command):
@@ -163,22 +214,56 @@ def _change_status(job: Job, command: ChangeStatus, now: Instant, new_id: NewId)
         return _repeat_start(job, command) if job.leased else _start(job, command, now)
     if command.target not in TRANSITIONS[job.status]:
         raise illegal_transition(job, command.target.value)
+    if command.retryable and not job.leased:
+        raise LeaseLost(job.id, job.attempt)  # the attempt ended before, and the job goes on
     reported = _reported(job, command.progress, command.progress_message)
-    decision = finish(
-        reported,
-        command.target,
-        payloads=Payloads(result=command.result, error_details=command.error_details),
-        error=command.error,
-        actor=command.worker_id or job.worker_id or "worker",
-        now=now,
-        digest=outcome_digest(command),
-    )
-    if not command.assets:
+    linked = None
+    if command.assets:
+        linked = link(reported, command.assets, named, now=now, new_id=new_id)
+        reported = linked.job
+    if _may_retry(job, command):
+        pause = backoff(job) if command.retry_delay is None else command.retry_delay
+        retried = AttemptOutcome.RETRIED
+        decision = requeue(reported, retried, error=command.error, pause=pause, now=now)
+    else:
+        decision = finish(
+            reported,
+            command.target,
+            payloads=Payloads(result=command.result, error_details=command.error_details),
+            error=command.error,
+            actor=command.worker_id or job.worker_id or "worker",
+            now=now,
+            digest=outcome_digest(command),
+        )
+    if linked is None:
         return decision
-    return replace(decision, assets=_link_all(job, command.assets, now, new_id))
+    return replace(decision, assets=linked.added, updated=linked.updated)
+
+
+def _may_retry(job: Job, command: ChangeStatus) -> bool:
+    """Whether the job waits for another attempt after this end of the current one."""
+    cancelled = job.cancel_request_time is not None
+    return command.retryable and not cancelled and has_attempts_left(job)
+
+
+def _repeats_retry(job: Job, command: ChangeStatus) -> bool:
+    """Whether the command repeats the retryable failure after which the job waits.
+
+    The first response may have been lost. After the next start it is refused: the attempt differs.
+    """
+    return (
+        command.retryable
+        and is_waiting(job)
+        and command.attempt in (None, job.attempt)
+        and job.last_error is not None
+        and job.last_error == command.error
+    )
 
 
 def _start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
+    due = due_time(job)
+    if due is not None and not is_due(job, now):
+        raise JobNotDue(job.id, due)
     started = start_attempt(
         job,
         worker_id=command.worker_id,
@@ -209,11 +294,17 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
     lease = job.lease_duration
     expire_time = job.lease_expire_time if lease is None else Instant(now + lease)
-    after = _reported(job, command.progress, command.progress_message)
-    renewed = replace(after, lease_expire_time=expire_time)
-    if (after.progress, after.progress_message) != (job.progress, job.progress_message):
-        return Decision(job=with_news(renewed, now))
-    return Decision(job=renewed, changed=False, renewed=lease is not None)
+    renewed = replace(job, lease_expire_time=expire_time)
+    after = _reported(renewed, command.progress, command.progress_message)
+    said = (after.progress, after.progress_message) != (job.progress, job.progress_message)
+    late_retry = 0 < command.number <= job.report_number
+    if late_retry or not (said or command.checkpoint is not None):
+        return Decision(job=renewed, changed=False, renewed=lease is not None)
+    after = replace(after, report_number=max(job.report_number, command.number))
+    if command.checkpoint is None:
+        return Decision(job=with_news(after, now))
+    after = replace(after, checkpoint_bytes=len(command.checkpoint))
+    return Decision(job=with_news(after, now), payloads=Payloads(checkpoint=command.checkpoint))
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
@@ -228,20 +319,35 @@ def _reported(job: Job, progress: int | None, message: str | None) -> Job:
 
 
 def _link_asset(
-    job: Job, command: LinkAsset, linked: Asset | None, now: Instant, new_id: NewId
+    job: Job,
+    command: LinkAsset,
+    linked: Asset | None,
+    named: Mapping[str, Asset],
+    *,
+    now: Instant,
+    new_id: NewId,
 ) -> Decision:
-    if linked is not None and command.attempt in (None, job.attempt):
+    if command.attempt in (None, job.attempt):
         # A retry gets the same answer, whatever happened to the job since.
-        if linked.link != command.link:
+        if linked is not None and linked.link != command.link:
             raise RequestIdReused(command.request_id, "Asset", linked.id)
-        return Decision(job=job, changed=False, assets=(linked,))
+        existing = linked or named.get(command.link.name)
+        if existing is not None and existing.link == command.link:
+            return Decision(job=job, changed=False, asset=existing)
     check_attempt(job, command.attempt)
     if job.status in TERMINAL:
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.status is not JobStatus.PROCESSING:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
-    assets = _link_all(job, (command.link,), now, new_id, command.request_id)
-    return Decision(job=with_news(job, now), assets=assets)
+    linking = link(
+        job, (command.link,), named, now=now, new_id=new_id, request_id=command.request_id
+    )
+    return Decision(
+        job=with_news(linking.job, now),
+        asset=linking.found[command.link.name],
+        assets=linking.added,
+        updated=linking.updated,
+    )
 
 
 def _delete(job: Job, command: Delete, now: Instant) -> Decision:
@@ -262,21 +368,6 @@ def _next_version(job: Job, now: Instant) -> Job:
     return replace(job, update_time=now, version=job.version + 1)
 
 
-def _link_all(
-    job: Job, links: tuple[AssetLink, ...], now: Instant, new_id: NewId, request_id: str = ""
-) -> tuple[Asset, ...]:
-    return tuple(
-        Asset(
-            id=AssetId(new_id()),
-            job_id=job.id,
-            link=link,
-            create_time=now,
-            request_id=request_id,
-        )
-        for link in links
-    )
-
-
 def outcome_digest(command: ChangeStatus) -> bytes:
     """Return a digest of the content of a terminal report: 16 bytes, equal for equal content.
 
@@ -294,8 +385,9 @@ def outcome_digest(command: ChangeStatus) -> bytes:
         *((error.reason, error.message) if error else (None, None)),
         command.error_details,
     ]
-    for link in command.assets:
-        parts += [link.asset_type, link.url, link.storage_path, link.file_size]
+    for each in command.assets:
+        parts += [each.asset_type, each.url, each.storage_path, each.file_size]
+        parts += [each.name, each.sha256, each.etag]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else b"" if part is None else str(part).encode()

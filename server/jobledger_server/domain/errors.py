@@ -4,16 +4,18 @@ DomainError
 ├── JobNotFound
 ├── IllegalTransition
 ├── JobTerminal
+├── JobNotDue
 ├── LeaseLost
 ├── VersionMismatch
 ├── RequestIdReused
+├── AssetNameTaken
 └── LimitExceeded
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from jobledger_server.domain.job import JobId, JobStatus
+from jobledger_server.domain.job import AssetId, Instant, JobId, JobStatus
 
 
 class DomainError(Exception):
@@ -51,6 +53,14 @@ class JobTerminal(DomainError):
 
 
 @dataclass(eq=False)
+class JobNotDue(DomainError):
+    """The job cannot be started before its `schedule_time`."""
+
+    job_id: JobId
+    schedule_time: Instant
+
+
+@dataclass(eq=False)
 class LeaseLost(DomainError):
     """The caller's attempt is not the job's `attempt`, or it lost its lease."""
 
@@ -77,6 +87,15 @@ class RequestIdReused(DomainError):
     resource: Literal["Job", "Asset"]
     resource_id: str
     index: int | None = None
+
+
+@dataclass(eq=False)
+class AssetNameTaken(DomainError):
+    """The same attempt has linked another asset of this name: the one with this id."""
+
+    job_id: JobId
+    name: str
+    asset_id: AssetId
 
 
 @dataclass(eq=False)

@@ -79,12 +79,14 @@ class JobError(Struct, frozen=True):
 
 
 class Payloads(Struct, frozen=True):
-    """The large content of a job, which is stored and read apart from it: each at most 256 KiB.
+    """The large content of a job, which is stored and read apart from it.
 
-    `parameters` come with the creation, `result` and `error_details` with the end.
+    `parameters` come with the creation, a `checkpoint` with a report, `result` and
+    `error_details` with the end. A checkpoint has at most 64 KiB, each other at most 256 KiB.
     """
 
     parameters: Payload | None = None
+    checkpoint: Payload | None = None
     result: Payload | None = None
     error_details: Payload | None = None
 
@@ -98,20 +100,37 @@ NO_PAYLOADS = Payloads()
 """The payloads of a job that has none."""
 
 
+DEFAULT_INITIAL_BACKOFF = Micros(MICROS_PER_SECOND)
+"""The pause before the first retry, unless the creator sets another one."""
+
+DEFAULT_MAX_BACKOFF = Micros(5 * 60 * MICROS_PER_SECOND)
+"""The longest pause before a retry, unless the creator sets another one."""
+
+DEFAULT_BACKOFF_MULTIPLIER = 2.0
+"""How many times as long each pause is as the one before, unless the creator sets another one."""
+
+
 class Job(Struct, frozen=True, gc=False):
     """A long-running job, as of one `version`, without its payloads.
 
     A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
-    it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
-    and so not used up. `outcome_digest` is a digest of the report that finished the job,
+    it waits for a worker, as a QUEUED job does, and is claimed not before its `schedule_time`,
+    which its creator set, or its `retry_time`, which is set while it pauses before its next
+    attempt. `releases` counts the attempts that were released and so not used up,
+    `quick_releases` those since the last one that was not quick; see `leases.release`.
+    `last_error` is that of the latest attempt that ended without ending the job.
+    `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
     `traceparent` is the creator's trace context, which each attempt continues.
     `attempt_time` is when the current attempt started, `progress_time` is then or when its worker
-    last reported something new. `parameters_bytes` and `outcome_bytes` are the sizes of its
-    payloads; 0 means that there are none.
+    last reported something new. `report_number` is that of the attempt's latest numbered report.
+    `parameters_bytes`, `checkpoint_bytes` and `outcome_bytes` are the sizes of its payloads; 0
+    means that there are none. `asset_bytes` are those of the texts of its assets. `origin_job_id`
+    is the job that this one repeats.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
-    together: PostgreSQL logs an update as the bytes from the first to the last that differ.
+    together, and the retry policy is after what a completion changes: PostgreSQL logs an update
+    as the bytes from the first to the last that differ.
     """
 
     id: JobId
@@ -125,16 +144,22 @@ class Job(Struct, frozen=True, gc=False):
     stall_expire_time: Instant | None = None
     lease_expire_time: Instant | None = None
     progress: int = 0
+    report_number: int = 0
+    checkpoint_bytes: int = 0
     progress_message: str = ""
+    asset_count: int = 0
+    asset_bytes: int = 0
     status: JobStatus = JobStatus.QUEUED
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
-    max_attempts: int = 1
     releases: int = 0
+    quick_releases: int = 0
     worker_id: str = ""
     request_id: str = ""
     traceparent: str = ""
-    parameters_bytes: int = 0
+    origin_job_id: JobId | None = None
+    schedule_time: Instant | None = None
+    retry_time: Instant | None = None
     start_time: Instant | None = None
     attempt_time: Instant | None = None
     complete_time: Instant | None = None
@@ -147,6 +172,12 @@ class Job(Struct, frozen=True, gc=False):
     cancel_reason: str = ""
     outcome_digest: bytes | None = None
     outcome_bytes: int = 0
+    parameters_bytes: int = 0
+    max_attempts: int = 1
+    initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
+    max_backoff: Micros = DEFAULT_MAX_BACKOFF
+    backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
+    last_error: JobError | None = None
     error: JobError | None = None
 
     @property
@@ -157,12 +188,14 @@ class Job(Struct, frozen=True, gc=False):
         size += _text_bytes(self.progress_message) + _text_bytes(self.cancel_reason)
         for key, value in self.labels.items():
             size += _LABEL_BYTES + _text_bytes(key) + _text_bytes(value)
-        return size if self.error is None else size + _text_bytes(self.error.message)
+        for error in (self.last_error, self.error):
+            size += 0 if error is None else _text_bytes(error.message)
+        return size
 
     @property
     def payload_bytes(self) -> int:
         """Bytes of its payloads."""
-        return self.parameters_bytes + self.outcome_bytes
+        return self.parameters_bytes + self.checkpoint_bytes + self.outcome_bytes
 
     @property
     def leased(self) -> bool:
@@ -179,6 +212,7 @@ class AttemptOutcome(enum.Enum):
     LEASE_EXPIRED = "LEASE_EXPIRED"
     STALLED = "STALLED"
     RELEASED = "RELEASED"
+    RETRIED = "RETRIED"
 
     __hash__ = object.__hash__
 
@@ -201,21 +235,39 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class AssetLink(Struct, frozen=True):
-    """An asset as a caller describes it."""
+    """An asset as a caller describes it. `sha256` and `etag` are empty if it gave none."""
 
     asset_type: str
     url: str
     storage_path: str
     file_size: int
+    name: str
+    sha256: str = ""
+    etag: str = ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where the file is."""
+        return self.url, self.storage_path
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of its texts, in a message."""
+        texts = self.asset_type + self.url + self.storage_path + self.name
+        return len((texts + self.sha256 + self.etag).encode())
 
 
 class Asset(Struct, frozen=True, kw_only=True):
-    """An asset that is linked to its job. It never changes."""
+    """An asset that is linked to its job, by its `attempt`. See `assets.link`.
+
+    Its name is empty if a later attempt has replaced it.
+    """
 
     id: AssetId
     job_id: JobId
     link: AssetLink
     create_time: Instant
+    attempt: int
     request_id: str = ""
 
 

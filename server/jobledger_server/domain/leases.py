@@ -6,7 +6,9 @@ M. Kleppmann, "How to do distributed locking" (2016). The fence is the attempt a
 the time: a worker may use an expired lease until the reaper has requeued or failed the job.
 """
 
+import math
 from collections.abc import Sequence
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -27,7 +29,8 @@ from jobledger_server.domain.state_machine import (
     Decision,
     fail,
     illegal_transition,
-    is_claimable,
+    is_due,
+    is_waiting,
     last_attempt,
     requeue,
     start_attempt,
@@ -85,8 +88,8 @@ def _finished_as(job: Job, reason: str) -> bool:
 
 
 def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
-    """Start an attempt for the worker; None if the job is not claimable or its deadline passed."""
-    if not is_claimable(job) or _passed(deadline(job), now):
+    """Start an attempt for the worker; None if the job is not due or its deadline passed."""
+    if not is_due(job, now) or _passed(deadline(job), now):
         return None
     worker_id = command.worker_id
     return start_attempt(
@@ -109,7 +112,6 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
     extended = _extended(job, resumed_at) if _passed(deadline(job), now) else job
     if not _passed(deadline(extended), now):
         return Decision(job=extended, changed=False, renewed=True)
-    attempts_used = job.attempt - job.releases
     if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
@@ -122,8 +124,9 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
             outcome, cause = AttemptOutcome.LEASE_EXPIRED, f"{worker} lost its lease"
         else:
             outcome, cause = AttemptOutcome.STALLED, f"{worker} had no news"
-        if attempts_used < job.max_attempts:
-            return requeue(job, outcome, error=JobError(outcome.value, cause), now=now)
+        if has_attempts_left(job):
+            error = JobError(outcome.value, cause)
+            return requeue(job, outcome, error=error, pause=backoff(job), now=now)
         error = JobError(outcome.value, f"{cause}, and no attempts are left")
     return fail(job, error, actor=SYSTEM, now=now)
 
@@ -146,25 +149,67 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
     if job.status in TERMINAL or job.cancel_request_time is not None:
         return Decision(job=job, changed=False)
     requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
-    if is_claimable(job):
+    if is_waiting(job):
         return fail(requested, _cancelled(requested), actor=command.user_id, now=now)
     return Decision(job=replace(requested, update_time=now, version=job.version + 1))
 
 
 def release(job: Job, command: Release, now: Instant) -> Decision:
-    """Requeue a job that its worker releases. The attempt is not used up."""
+    """Requeue a job that its worker releases. The attempt is not used up.
+
+    A release is quick if the attempt took less than its lease, and asks for less of a pause than
+    the first backoff. From the second quick one in a row on the job waits longer each time:
+    otherwise a program that releases each job would run in a loop.
+    """
     if command.attempt != job.attempt:
         raise LeaseLost(job.id, job.attempt)
     if job.status is JobStatus.QUEUED:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
-    if is_claimable(job) or _finished_as(job, CANCELLED):
+    if is_waiting(job) or _finished_as(job, CANCELLED):
         return Decision(job=job, changed=False)  # a retry
     if job.status in TERMINAL:
         check_attempt(job, command.attempt)
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.cancel_request_time is not None:
         return fail(job, _cancelled(job), actor=job.worker_id or "worker", now=now)
-    return requeue(job, AttemptOutcome.RELEASED, error=None, now=now)
+    in_row, pause = 0, command.delay
+    if command.delay < job.initial_backoff and _began_within_lease(job, now):
+        in_row = job.quick_releases + 1
+        pause = max(pause, _backoff(job, in_row - 1))
+    return requeue(
+        job, AttemptOutcome.RELEASED, error=None, pause=pause, now=now, quick_releases=in_row
+    )
+
+
+def _began_within_lease(job: Job, now: Instant) -> bool:
+    return now - (job.attempt_time or 0) < (job.lease_duration or 0)
+
+
+def has_attempts_left(job: Job) -> bool:
+    """Whether the job may have another attempt if this one is used up."""
+    return job.attempt - job.releases < job.max_attempts
+
+
+def backoff(job: Job) -> Micros:
+    """Return how long the job pauses if its attempt is used up and another one is left."""
+    return _backoff(job, job.attempt - job.releases)
+
+
+def _backoff(job: Job, number: int) -> Micros:
+    """Return the backoff before the retry of this number, with jitter; 0 for number 0.
+
+    As in gRPC's retry policy: the pause is drawn evenly from 0.8 to 1.2 times the backoff
+    (gRFC A6). The draw follows from the job and its attempt, so that a decision depends on nothing
+    else, and jobs that failed together do not come back together.
+    """
+    if number == 0:
+        return Micros(0)
+    try:
+        longer = job.initial_backoff * job.backoff_multiplier ** (number - 1)
+    except OverflowError:
+        longer = math.inf
+    drawn = crc32(f"{job.id} {job.attempt}".encode()) / 2**32
+    return Micros(int(min(longer, job.max_backoff) * (0.8 + 0.4 * drawn)))
 
 
 def attempts(job: Job, ended: Sequence[Attempt]) -> list[Attempt]:

@@ -32,10 +32,20 @@ MAX_LABEL_VALUE_CHARACTERS = 255
 MAX_STRUCT_BYTES = 256 * 1024
 """`parameters`, `result` and `error.details`, each serialized."""
 
+MAX_CHECKPOINT_BYTES = 64 * 1024
+"""`checkpoint`, serialized."""
+
 MAX_STRUCT_DEPTH = 32
 
 MAX_ASSETS = 1000
-"""Assets that the report of a terminal state links."""
+"""Assets of a job."""
+
+MAX_ASSET_BYTES = 1024 * 1024
+"""Bytes of the texts of a job's assets."""
+
+MAX_ASSET_NAME_CHARACTERS = 255
+
+MAX_ETAG_CHARACTERS = 255
 
 MAX_ASSET_TYPE_CHARACTERS = 50
 
@@ -44,7 +54,19 @@ MAX_URL_CHARACTERS = 2048
 MAX_STORAGE_PATH_CHARACTERS = 1024
 
 MAX_ATTEMPTS = 1000
-"""The greatest `max_attempts`."""
+"""The greatest `retry_policy.max_attempts`."""
+
+MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS = 0.1, 24 * 3600
+"""`retry_policy.initial_backoff`."""
+
+MAX_BACKOFF_SECONDS = 7 * 24 * 3600
+"""The greatest `retry_policy.max_backoff`. The least is `initial_backoff`."""
+
+MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER = 1, 100
+"""`retry_policy.backoff_multiplier`."""
+
+MAX_DELAY_SECONDS = 365 * 24 * 3600
+"""`retry_delay`, the `delay` of a release, and how far ahead a `schedule_time` may be."""
 
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 1, 365 * 24 * 3600
 """`queue_timeout`, `stall_timeout` and `run_timeout`."""
@@ -64,6 +86,18 @@ MAX_UPDATES = 1000
 
 MAX_CREATIONS = 1000
 """Jobs of one BatchCreateJobs."""
+
+MAX_BULK_JOBS, DEFAULT_BULK_JOBS = 1000, 100
+"""Jobs that one step of RetryJobs, CancelJobs or DeleteJobs changes."""
+
+MAX_SAMPLED_JOBS = 10
+"""Jobs in the `sample` of such a step."""
+
+MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND = 0.001, 1000
+"""The pace of RetryJobs."""
+
+MAX_ERROR_REASONS = 100
+"""Entries of `error_reasons`."""
 
 MAX_JOB_IDS = 1000
 """Entries of `job_ids`."""

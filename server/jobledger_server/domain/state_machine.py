@@ -55,7 +55,9 @@ class Decision(Struct, frozen=True, kw_only=True):
         payloads: The payloads that the command brings, to be stored. Of a claim, once it is
             committed, those of the job.
         ended: The attempt that ended, if the job goes on without it.
-        assets: The assets that are linked.
+        asset: The asset that a LinkAsset asked for.
+        assets: The assets that are new.
+        updated: Assets of earlier attempts that change.
         via: The change to write before this one, in the same commit: a QUEUED job passes
             through PROCESSING on its way to FAILED, without an attempt.
     """
@@ -68,7 +70,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     transition: Transition | None = None
     payloads: Payloads = NO_PAYLOADS
     ended: Attempt | None = None
+    asset: Asset | None = None
     assets: tuple[Asset, ...] = ()
+    updated: tuple[Asset, ...] = ()
     via: "Decision | None" = None
 
 
@@ -78,9 +82,22 @@ def illegal_transition(job: Job, target: str) -> IllegalTransition:
     return IllegalTransition(job.id, job.status, target, allowed)
 
 
-def is_claimable(job: Job) -> bool:
-    """Whether a worker may claim the job: it is queued, or it was requeued."""
+def is_waiting(job: Job) -> bool:
+    """Whether the job waits for a worker: it is queued, or it was requeued."""
     return job.status not in TERMINAL and not job.leased
+
+
+def due_time(job: Job) -> Instant | None:
+    """Return the time before which a job that waits is not claimed; None if there is none."""
+    if not is_waiting(job):
+        return None
+    return job.schedule_time if job.attempt == 0 else job.retry_time
+
+
+def is_due(job: Job, now: Instant) -> bool:
+    """Whether a worker may claim the job now."""
+    due = due_time(job)
+    return is_waiting(job) and (due is None or due <= now)
 
 
 VERSION_OF_START = 2
@@ -101,6 +118,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         job,
         status=JobStatus.PROCESSING,
         progress=0,
+        report_number=0,
         progress_message="",
         attempt=job.attempt + 1,
         worker_id=worker_id,
@@ -109,6 +127,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         progress_time=now,
         stall_expire_time=stall_expire_time(job.stall_timeout, now),
         queue_expire_time=None,
+        retry_time=None,
         start_time=now if job.start_time is None else job.start_time,
         attempt_time=now,
         run_expire_time=job.run_expire_time
@@ -136,23 +155,37 @@ def with_news(job: Job, now: Instant) -> Job:
     )
 
 
-def requeue(job: Job, outcome: AttemptOutcome, *, error: JobError | None, now: Instant) -> Decision:
-    """Clear the lease and make the job claimable. It stays PROCESSING: no transition goes back.
+def requeue(
+    job: Job,
+    outcome: AttemptOutcome,
+    *,
+    error: JobError | None,
+    pause: Micros,
+    now: Instant,
+    quick_releases: int = 0,
+) -> Decision:
+    """Clear the lease and let the job wait. It stays PROCESSING: no transition goes back.
 
     Args:
         job: The job, which a worker holds.
         outcome: How its attempt ended.
         error: Why, unless it was released.
+        pause: How long it is not claimed.
         now: The database server's time.
+        quick_releases: How many times in a row it was released soon after its start.
     """
+    due = Instant(now + pause)
     requeued = replace(
         job,
         worker_id="",
         releases=job.releases + (outcome is AttemptOutcome.RELEASED),
+        quick_releases=quick_releases,
+        last_error=error or job.last_error,
         lease_duration=None,
         lease_expire_time=None,
         stall_expire_time=None,
-        queue_expire_time=Instant(now + job.queue_timeout),
+        retry_time=due if pause else None,
+        queue_expire_time=Instant(due + job.queue_timeout),
         update_time=now,
         version=job.version + 1,
     )
@@ -202,6 +235,7 @@ def finish(
         lease_expire_time=None,
         stall_expire_time=None,
         queue_expire_time=None,
+        retry_time=None,
         complete_time=now,
         update_time=now,
         version=job.version + 1,

@@ -13,7 +13,7 @@ MAX_BYTES = 4 * 1024 * 1024
 """Bytes of jobs that one transaction starts at most, or one larger job."""
 
 JOB_BYTES = 1024
-"""About the bytes that a job takes in an answer besides its labels and parameters."""
+"""About the bytes that a job takes in an answer besides `Claimable.size`."""
 
 
 @dataclass(eq=False)

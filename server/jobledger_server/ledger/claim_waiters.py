@@ -1,5 +1,8 @@
 """Claim waiters: wakes one waiting claim for each job that becomes claimable.
 
+Jobs become claimable by a change, which `observe` receives, or because their time has come. The
+promoter sees to the latter, and to whatever was missed: see maintenance/promoter.py.
+
 If a job woke every waiting claim, all of them would query at once, and only one would find
 it. A waiter that leaves with an unused wake-up wakes the next one.
 
@@ -8,15 +11,11 @@ one that woke it is the oldest, and it need not query again.
 """
 
 import asyncio
-import random
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from jobledger_server.domain.state_machine import is_claimable
+from jobledger_server.domain.state_machine import is_due
 from jobledger_server.store import Change, Claimable
-
-CLAIM_POLL_SECONDS = 5.0
-"""A waiter that is not woken polls this often: a claim elsewhere may have been rolled back."""
 
 
 class ClaimWaiter:
@@ -41,13 +40,10 @@ class ClaimWaiter:
         return oldest
 
     async def wait(self, max_wait: float) -> None:
-        """Return when woken, after `max_wait` seconds, or when it is time to poll."""
-        poll = CLAIM_POLL_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
-        try:
-            async with asyncio.timeout(min(max_wait, poll)):
+        """Return when woken, or after `max_wait` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max_wait):
                 await self._woken.wait()
-        except TimeoutError:
-            pass
 
 
 class ClaimWaiters:
@@ -63,10 +59,25 @@ class ClaimWaiters:
     def observe(self, change: Change) -> None:
         """Receive a change; wake one waiter if its job is claimable now."""
         job = change.job
-        if job.job_type in self._waiters and not change.deleted and is_claimable(job):
-            size = job.content_bytes + job.parameters_bytes
+        if job.job_type not in self._waiters or change.deleted:
+            return
+        if is_due(job, job.update_time):
+            size = job.content_bytes + job.payload_bytes
             claimable = Claimable(job.id, job.job_type, size)
             self._wake_one(job.job_type, claimable if self.sees_every_job else None)
+
+    def awaited(self) -> Mapping[str, int]:
+        """Return by job type how many claims wait for it."""
+        return {job_type: len(waiters) for job_type, waiters in self._waiters.items()}
+
+    def wake(self, job_type: str, count: int) -> None:
+        """Wake as many waiters: so many jobs of this type can be claimed."""
+        for waiter in self._waiters.get(job_type, ()):
+            if waiter.woken_for is not None:
+                waiter.oldest = None  # It may get one of these jobs, too or instead.
+            elif count:
+                waiter.wake(job_type)
+                count -= 1
 
     @contextmanager
     def waiting(self, job_types: Collection[str]) -> Iterator[ClaimWaiter]:

@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
-from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll
+from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, Report
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
@@ -223,7 +223,7 @@ class Ledger:
         try:
             async with self._store.transaction() as transaction:
                 working_set = await load_working_set(transaction, commands, find_created=look_up)
-                found = bool(working_set.created)
+                found = bool(working_set.created or working_set.repeats)
                 now = await transaction.now()
                 self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
@@ -263,9 +263,11 @@ def _content_bytes(command: Command) -> int:
         return len(command.parameters or b"")
     if isinstance(command, CreateAll):
         return sum(len(creation.parameters or b"") for creation in command.creations)
+    if isinstance(command, Report):
+        return len(command.checkpoint or b"")
     if isinstance(command, ChangeStatus):
-        addresses = sum(len(link.url) + len(link.storage_path) for link in command.assets)
-        return len(command.result or b"") + len(command.error_details or b"") + addresses
+        texts = sum(link.text_bytes for link in command.assets)
+        return len(command.result or b"") + len(command.error_details or b"") + texts
     return 0
 
 

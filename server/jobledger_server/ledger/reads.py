@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.errors import JobNotFound
-from jobledger_server.domain.job import JobId, Payloads
+from jobledger_server.domain.job import Asset, Job, JobId, Payloads
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Store, StoredJob
@@ -18,7 +18,14 @@ MAX_BATCH = 64
 """Jobs in one statement, without their payloads. More would not be faster."""
 
 MAX_FULL_BATCH = 16
-"""Jobs in one statement with their payloads, each of up to 768 KiB."""
+"""Jobs in one statement with their payloads, each of up to 832 KiB."""
+
+MAX_ASSET_BATCH_BYTES = 1024 * 1024
+"""Bytes of assets in one statement, and one request more."""
+
+ASSET_BYTES = 1024
+"""Bytes for which an asset counts besides its texts: more than it takes, so that many small ones
+are not converted at once."""
 
 Owned = tuple[JobId, str | None]
 """A job's id, and the user id of the owner that it must have, or None for any owner."""
@@ -49,6 +56,15 @@ class Reads:
             max_waiting=max_waiting,
             share=share,
         )
+        self._assets: Batcher[Job, Sequence[Asset]] = Batcher(
+            "assets",
+            self._read_assets,
+            max_batch=MAX_BATCH,
+            max_batch_bytes=MAX_ASSET_BATCH_BYTES,
+            measure=assets_bytes,
+            max_waiting=max_waiting,
+            share=share,
+        )
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -71,8 +87,8 @@ class Reads:
 
     @property
     def batchers(self) -> tuple[Batcher[Any, Any], ...]:
-        """What batches the reads of jobs without their payloads, and with them."""
-        return self._basic, self._full
+        """What batches the reads of jobs without their payloads, with them, and of assets."""
+        return self._basic, self._full, self._assets
 
     async def job(self, job_id: JobId, user_id: str, caller: Caller, *, full: bool) -> StoredJob:
         """Return a user's job with its transitions, and with its payloads if `full`.
@@ -107,6 +123,20 @@ class Reads:
         found = await self.jobs(ids, None, caller, full=True)
         return {job_id: read.payloads for job_id, read in found.items()}
 
+    async def assets(self, jobs: Sequence[Job], caller: Caller) -> dict[JobId, Sequence[Asset]]:
+        """Return all assets of those of the jobs that have any, of deleted jobs too.
+
+        The caller bounds their bytes: see `assets_bytes`, and `Store.read_assets`. Raises as `job`
+        does, but for JobNotFound.
+        """
+        assets: dict[JobId, Sequence[Asset]] = {}
+        for job, read in zip(jobs, await self._assets.put(jobs, caller), strict=True):
+            if isinstance(read, Exception):
+                raise read
+            if read:
+                assets[job.id] = read
+        return assets
+
     def _batcher(self, full: bool) -> Batcher[Owned, StoredJob]:  # noqa: FBT001
         return self._full if full else self._basic
 
@@ -121,3 +151,13 @@ class Reads:
             else JobNotFound(job_id)
             for job_id, user_id in requests
         ]
+
+    async def _read_assets(self, jobs: Sequence[Job]) -> Sequence[Sequence[Asset] | Exception]:
+        ids = {job.id for job in jobs}
+        found = await retry_if_stale(partial(self._store.read_assets, ids))
+        return [found.get(job.id, ()) for job in jobs]
+
+
+def assets_bytes(job: Job) -> int:
+    """Return an upper bound of the bytes of a job's assets in a message."""
+    return job.asset_bytes + job.asset_count * ASSET_BYTES

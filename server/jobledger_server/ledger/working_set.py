@@ -1,20 +1,22 @@
 """The working set of a batch: what its commands need, loaded once and decided in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobledger_server.domain.commands import Command, Create, CreateAll, LinkAsset
+from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, LinkAsset
 from jobledger_server.domain.decisions import Created, NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
-from jobledger_server.domain.job import Asset, Instant, Job, JobId
+from jobledger_server.domain.job import Asset, AssetLink, Instant, Job, JobId
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import Transaction
 
 Outcome = Sequence[Decision] | DomainError
 """The outcome of a command: one decision, or its refusal. CreateAll has one for each job."""
 
+NONE: Mapping[str, Asset] = {}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class WorkingSet:
     """The jobs and assets of a batch. Each command sees the changes of the earlier ones."""
 
@@ -22,8 +24,14 @@ class WorkingSet:
     created: dict[tuple[str, str], Created]
     """By user id and request id."""
 
+    repeats: dict[JobId, Job]
+    """By the id of the job that each repeats."""
+
     linked: dict[tuple[JobId, str], Asset]
     """By job id and request id."""
+
+    named: dict[tuple[JobId, str], Asset]
+    """By job id and name."""
 
     def decide(
         self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
@@ -38,6 +46,7 @@ class WorkingSet:
                 linked = None
                 if isinstance(command, LinkAsset) and command.request_id:
                     linked = self.linked.get((command.job_id, command.request_id))
+                links = links_of(command)
                 job = self.jobs.get(command.job_id)
                 decision = decide(
                     job,
@@ -45,6 +54,7 @@ class WorkingSet:
                     now=now,
                     new_id=new_id,
                     linked=linked,
+                    named=self._named(command.job_id, links) if links else NONE,
                     resumed_at=resumed_at,
                 )
                 self._apply(decision)
@@ -54,34 +64,58 @@ class WorkingSet:
 
     def _create(self, command: Create, now: Instant, new_id: NewId) -> Decision:
         request = (command.user_id, command.request_id)
-        decision = create(self.created.get(request), command, now=now, new_id=new_id)
-        if command.request_id:
+        found = self.created.get(request)
+        origin = command.origin_job_id
+        if origin is not None and origin in self.repeats:
+            found = self.repeats[origin], None
+        decision = create(found, command, now=now, new_id=new_id)
+        if command.request_id and decision.changed:
             self.created[request] = decision.job, command.parameters
+        if origin is not None:
+            self.repeats[origin] = decision.job
         return decision
 
     def _create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
         """Decide all creations. If one is refused, undo the others."""
-        before = dict(self.created)
+        created, repeats = dict(self.created), dict(self.repeats)
         decisions = []
         for index, creation in enumerate(command.creations):
             try:
                 decisions.append(self._create(creation, now, new_id))
             except RequestIdReused as refusal:
-                self.created.clear()
-                self.created.update(before)
+                self.created, self.repeats = created, repeats
                 refusal.index = index
                 raise
         return decisions
+
+    def _named(self, job_id: JobId, links: Sequence[AssetLink]) -> Mapping[str, Asset]:
+        """Return the job's assets that have the names of these links."""
+        pairs = ((link.name, (job_id, link.name)) for link in links)
+        return {name: self.named[pair] for name, pair in pairs if pair in self.named}
 
     def _apply(self, decision: Decision) -> None:
         if decision.deleted:
             del self.jobs[decision.job.id]
             self.created.pop((decision.job.user_id, decision.job.request_id), None)
+            if decision.job.origin_job_id is not None:
+                self.repeats.pop(decision.job.origin_job_id, None)
             return
         self.jobs[decision.job.id] = decision.job
-        for asset in decision.assets:
+        for asset in (*decision.updated, *decision.assets):  # the last of a name has it
+            self.named[asset.job_id, asset.link.name] = asset
             if asset.request_id:
                 self.linked[asset.job_id, asset.request_id] = asset
+
+
+def links_of(command: Command) -> Sequence[AssetLink]:
+    """Return the assets that a command links."""
+    match command:
+        case LinkAsset():
+            return (command.link,)
+        case ChangeStatus():
+            return command.assets
+        case _:
+            return ()
 
 
 async def load_working_set(
@@ -93,24 +127,37 @@ async def load_working_set(
         transaction: The transaction of the batch.
         commands: The batch.
         find_created: Whether to find the jobs that were created before with the request ids
-            of its creations.
+            of its creations, or that repeat the same jobs.
     """
     ids: set[JobId] = set()
     created: set[tuple[str, str]] = set()
-    linked: set[tuple[JobId, str]] = set()
+    origins: set[JobId] = set()
+    linking: list[ChangeStatus | LinkAsset] = []
     for command in commands:
-        if isinstance(command, Create):
-            if command.request_id:
-                created.add((command.user_id, command.request_id))
-        elif isinstance(command, CreateAll):
-            each = command.creations
-            created.update((c.user_id, c.request_id) for c in each if c.request_id)
+        if isinstance(command, Create | CreateAll):
+            for each in command.creations if isinstance(command, CreateAll) else (command,):
+                if each.request_id:
+                    created.add((each.user_id, each.request_id))
+                if each.origin_job_id is not None:
+                    origins.add(each.origin_job_id)
         else:
             ids.add(command.job_id)
-            if isinstance(command, LinkAsset) and command.request_id:
-                linked.add((command.job_id, command.request_id))
+            if isinstance(command, ChangeStatus | LinkAsset):
+                linking.append(command)
+    jobs = await transaction.load_jobs(ids) if ids else {}
+    # Most jobs have no assets when some are linked to them, and then there is none to look for.
+    linked: set[tuple[JobId, str]] = set()
+    named: set[tuple[JobId, str]] = set()
+    for linker in linking:
+        job = jobs.get(linker.job_id)
+        if job is not None and job.asset_count:
+            named.update((job.id, link.name) for link in links_of(linker))
+            if isinstance(linker, LinkAsset) and linker.request_id:
+                linked.add((job.id, linker.request_id))
     return WorkingSet(
-        jobs=await transaction.load_jobs(ids) if ids else {},
+        jobs=jobs,
         created=await transaction.find_created(created) if created and find_created else {},
+        repeats=await transaction.find_repeats(origins) if origins and find_created else {},
         linked=await transaction.find_linked(linked) if linked else {},
+        named=await transaction.find_named(named) if named else {},
     )

@@ -4,6 +4,7 @@ Jobs are converted to bytes, because their payloads are stored as bytes; see enc
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,7 +19,9 @@ from jobledger_server.domain.job import (
     Instant,
     Job,
     JobError,
+    JobId,
     JobStatus,
+    Micros,
     Payloads,
     Transition,
 )
@@ -30,6 +33,7 @@ from jobledger_server.watch.held_jobs import Signal
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
 _WITHOUT_PAYLOADS: Mapping[int, Payloads] = {}
+_WITHOUT_ASSETS: Mapping[JobId, Sequence[asset_pb2.Asset]] = {}
 
 _OUTCOMES = {o: job_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{o.value}") for o in AttemptOutcome}
 
@@ -46,27 +50,36 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     if job.labels:
         message.labels.update(job.labels)
     message.attempt = job.attempt
-    message.max_attempts = job.max_attempts
     message.worker_id = job.worker_id
     message.held = job.leased
     message.cancel_reason = job.cancel_reason
     message.version = job.version
     message.traceparent = job.traceparent
-    for time, instant in (
-        (message.create_time, job.create_time),
-        (message.start_time, job.start_time),
-        (message.update_time, job.update_time),
-        (message.complete_time, job.complete_time),
-        (message.lease_expire_time, job.lease_expire_time),
-        (message.queue_expire_time, job.queue_expire_time),
-        (message.run_expire_time, job.run_expire_time),
-        (message.progress_time, job.progress_time),
-        (message.cancel_request_time, job.cancel_request_time),
+    if job.origin_job_id is not None:
+        message.origin_job_id = job.origin_job_id
+    _set_time(message.create_time, job.create_time)
+    _set_time(message.update_time, job.update_time)
+    for field, instant in (
+        ("start_time", job.start_time),
+        ("complete_time", job.complete_time),
+        ("lease_expire_time", job.lease_expire_time),
+        ("queue_expire_time", job.queue_expire_time),
+        ("run_expire_time", job.run_expire_time),
+        ("progress_time", job.progress_time),
+        ("cancel_request_time", job.cancel_request_time),
+        ("schedule_time", job.schedule_time if job.retry_time is None else job.retry_time),
     ):
-        _set_time(time, instant)
+        if instant is not None:  # to touch a field costs as much as to set it
+            _set_time(getattr(message, field), instant)
     if job.stall_timeout is not None:
         message.stall_timeout.FromMicroseconds(job.stall_timeout)
-    parts = []
+    if job.last_error is not None:
+        message.last_error.CopyFrom(_error_message(job.last_error))
+    parts = [
+        _retry_policy(
+            job.max_attempts, job.initial_backoff, job.max_backoff, job.backoff_multiplier
+        )
+    ]
     if job.error is not None:
         error = _error_message(job.error)
         if payloads.error_details is None:
@@ -76,10 +89,22 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
             parts.append(encoded_field(job_pb2.Job, "error", error.SerializeToString() + details))
     if payloads.parameters is not None:
         parts.append(encoded_field(job_pb2.Job, "parameters", payloads.parameters))
+    if payloads.checkpoint is not None:
+        parts.append(encoded_field(job_pb2.Job, "checkpoint", payloads.checkpoint))
     if payloads.result is not None:
         parts.append(encoded_field(job_pb2.Job, "result", payloads.result))
-    data = message.SerializeToString()
-    return b"".join((data, *parts)) if parts else data
+    return b"".join((message.SerializeToString(), *parts))
+
+
+@lru_cache(maxsize=256)  # a service's jobs have few different ones
+def _retry_policy(
+    max_attempts: int, initial_backoff: Micros, max_backoff: Micros, multiplier: float
+) -> bytes:
+    """Serialize a job's field `retry_policy`."""
+    policy = job_pb2.RetryPolicy(max_attempts=max_attempts, backoff_multiplier=multiplier)
+    policy.initial_backoff.FromMicroseconds(initial_backoff)
+    policy.max_backoff.FromMicroseconds(max_backoff)
+    return encoded_field(job_pb2.Job, "retry_policy", policy.SerializeToString())
 
 
 def job_response(response: type[Message], job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
@@ -104,6 +129,9 @@ def asset_message(asset: Asset, user_id: str) -> asset_pb2.Asset:
         storage_path=link.storage_path,
         file_size=link.file_size,
         create_time=_time(asset.create_time),
+        name=link.name,
+        sha256=link.sha256,
+        etag=link.etag,
     )
 
 
@@ -154,12 +182,26 @@ def changes_message(
     changes: Iterable[Change],
     resume_token: str,
     payloads: Mapping[int, Payloads] = _WITHOUT_PAYLOADS,
+    assets: Mapping[JobId, Sequence[asset_pb2.Asset]] = _WITHOUT_ASSETS,
 ) -> bytes:
-    """Serialize changes, and the payloads that are sent with some, by their sequence numbers."""
+    """Serialize changes.
+
+    Args:
+        changes: The changes.
+        resume_token: The token to resume from after them.
+        payloads: The payloads that are sent with some, by their sequence numbers.
+        assets: The assets of the deleted jobs, by the jobs' ids.
+    """
     response = job_service_pb2.WatchJobsResponse
     fields = [
         encoded_field(
-            response, "changes", _change_bytes(change, payloads.get(change.seq, NO_PAYLOADS))
+            response,
+            "changes",
+            _change_bytes(
+                change,
+                payloads.get(change.seq, NO_PAYLOADS),
+                assets.get(change.job.id, ()) if change.deleted else (),
+            ),
         )
         for change in changes
     ]
@@ -167,18 +209,20 @@ def changes_message(
     return b"".join(fields)
 
 
-def _change_bytes(change: Change, payloads: Payloads) -> bytes:
-    rest = job_service_pb2.JobChange(
-        transitions=map(transition_message, change.transitions), deleted=change.deleted
-    )
+def _change_bytes(change: Change, payloads: Payloads, assets: Sequence[asset_pb2.Asset]) -> bytes:
     job = change.job
+    rest = job_service_pb2.JobChange(
+        transitions=map(transition_message, change.transitions),
+        deleted=change.deleted,
+        deleted_assets=assets,
+    )
     data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job, payloads)
     return encoded_field(job_service_pb2.JobChange, "job", data) + rest.SerializeToString()
 
 
-def result_message(decision: Decision, asset: Asset | None) -> worker_service_pb2.UpdateResult:
+def result_message(decision: Decision) -> worker_service_pb2.UpdateResult:
     """Make the result of an update, with the asset that it linked."""
-    job = decision.job
+    job, asset = decision.job, decision.asset
     return worker_service_pb2.UpdateResult(
         job_id=job.id,
         version=job.version,

@@ -18,13 +18,13 @@ class Role(StrEnum):
     """What a caller does with jobs."""
 
     OWNER = "owner"
-    """Creates, reads, cancels and deletes the jobs of the users that it may act for."""
+    """Creates, reads, repeats, cancels and deletes the jobs of the users that it may act for."""
 
     WORKER = "worker"
     """Runs jobs of the types that it may work on."""
 
     OPERATOR = "operator"
-    """Reads, cancels and deletes the jobs of all users."""
+    """Reads, repeats, cancels and deletes the jobs of all users."""
 
 
 JOB_SERVICE = "/jobledger.v1.JobService/"
@@ -69,6 +69,10 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}ListJobs", jobs.ListJobsRequest, _READER, reads=True, all_users=True),
         Method(f"{JOB_SERVICE}CancelJob", jobs.CancelJobRequest, _READER),
         Method(f"{JOB_SERVICE}DeleteJob", jobs.DeleteJobRequest, _READER),
+        Method(f"{JOB_SERVICE}RetryJob", jobs.RetryJobRequest, _READER),
+        Method(f"{JOB_SERVICE}RetryJobs", jobs.RetryJobsRequest, _READER, all_users=True),
+        Method(f"{JOB_SERVICE}CancelJobs", jobs.CancelJobsRequest, _READER, all_users=True),
+        Method(f"{JOB_SERVICE}DeleteJobs", jobs.DeleteJobsRequest, _READER, all_users=True),
         Method(f"{JOB_SERVICE}ListAssets", jobs.ListAssetsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListTransitions", jobs.ListTransitionsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListAttempts", jobs.ListAttemptsRequest, _READER, reads=True),
@@ -92,7 +96,9 @@ METHODS: Mapping[str, Method] = {
         Method(f"{WORKER_SERVICE}ClaimJobs", workers.ClaimJobsRequest, _WORKER, lasts=True),
         Method(f"{WORKER_SERVICE}ReleaseJob", workers.ReleaseJobRequest, _WORKER),
         Method(f"{WORKER_SERVICE}TransitionJob", workers.TransitionJobRequest, _WORKER, large=True),
-        Method(f"{WORKER_SERVICE}UpdateProgress", workers.UpdateProgressRequest, _WORKER),
+        Method(
+            f"{WORKER_SERVICE}UpdateProgress", workers.UpdateProgressRequest, _WORKER, large=True
+        ),
         Method(f"{WORKER_SERVICE}Work", workers.WorkRequest, _WORKER, lasts=True),
         Method(f"{WORKER_SERVICE}MarkCompleted", workers.MarkCompletedRequest, _WORKER, large=True),
         Method(f"{WORKER_SERVICE}MarkPartial", workers.MarkPartialRequest, _WORKER, large=True),

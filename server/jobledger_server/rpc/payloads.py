@@ -20,6 +20,13 @@ def _as_of(job: Job, found: dict[JobId, Payloads]) -> Payloads | None:
     if not job.payload_bytes:
         return NO_PAYLOADS
     payloads = found.get(job.id)
-    if payloads is None or job.outcome_bytes:
-        return payloads
-    return Payloads(parameters=payloads.parameters)  # it may have finished since
+    if payloads is None:
+        return None
+    # Since then it may have finished, or got a checkpoint for which an answer has no room.
+    fits = len(payloads.checkpoint or b"") <= job.checkpoint_bytes
+    return Payloads(
+        parameters=payloads.parameters,
+        checkpoint=payloads.checkpoint if fits else None,
+        result=payloads.result if job.outcome_bytes else None,
+        error_details=payloads.error_details if job.outcome_bytes else None,
+    )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2 as codes
 from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import (
@@ -28,8 +29,10 @@ from jobledger_server.admission.endings import (
     StreamTooOld,
 )
 from jobledger_server.domain.errors import (
+    AssetNameTaken,
     DomainError,
     IllegalTransition,
+    JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
@@ -195,6 +198,15 @@ def _domain(error: DomainError) -> Refusal | None:
                 target=target,
                 allowed="",
             )
+        case JobNotDue(job_id, schedule_time):
+            time = Timestamp()
+            time.FromMicroseconds(schedule_time)
+            return _precondition(
+                reasons.ERROR_REASON_JOB_NOT_DUE,
+                f"job {job_id} is scheduled for {time.ToJsonString()}",
+                job_id=job_id,
+                schedule_time=time.ToJsonString(),
+            )
         case LeaseLost(job_id, attempt):
             return Refusal(
                 codes.ABORTED,
@@ -216,6 +228,14 @@ def _domain(error: DomainError) -> Refusal | None:
                 f"the request id {request_id!r} was used before with other content",
                 {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
                 [ResourceInfo(resource_type=f"jobledger.v1.{kind}", resource_name=existing_id)],
+            )
+        case AssetNameTaken(job_id, name, asset_id):
+            return Refusal(
+                codes.ALREADY_EXISTS,
+                reasons.ERROR_REASON_ASSET_NAME_TAKEN,
+                f"job {job_id} has another asset named {printed(name)!r}: choose another name",
+                {"job_id": job_id, "name": name},
+                [ResourceInfo(resource_type="jobledger.v1.Asset", resource_name=asset_id)],
             )
         case LimitExceeded():
             return _limit_exceeded(error)
@@ -252,7 +272,9 @@ def _limit_exceeded(error: LimitExceeded) -> Refusal:
     limit, scope = error.limit, error.scope
     value = str(int(error.value) if error.value == int(error.value) else error.value)
     facts = {"limit": limit, "value": value, "scope": scope}
-    limited = f"at most {value} for each {scope}"
+    # The name of a limit on a job says that already.
+    each = "" if limit.endswith("_per_job") else f" for each {scope}"
+    limited = f"at most {value}{each}"
     violation = QuotaFailure.Violation(subject=limit, description=limited)
     details: list[Message] = [QuotaFailure(violations=[violation])]
     if scope != "request":  # else a retry cannot succeed
@@ -260,7 +282,7 @@ def _limit_exceeded(error: LimitExceeded) -> Refusal:
     return Refusal(
         codes.RESOURCE_EXHAUSTED,
         reasons.ERROR_REASON_LIMIT_EXCEEDED,
-        f"{limit} is limited to {value} for each {scope}",
+        f"{limit} is limited to {value}{each}",
         facts | ({"caller": error.caller} if error.caller else {}),
         details,
     )

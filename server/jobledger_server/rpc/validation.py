@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
@@ -25,11 +26,14 @@ from jobledger_server.domain.limits import (
     MAX_URL_CHARACTERS,
 )
 
+Number = TypeVar("Number", int, float)
+
 JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}\Z")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 # The years 1 to 9999, the range of google.protobuf.Timestamp.
@@ -113,6 +117,12 @@ class Checker:
             self.add(field, "has a control character")
         return value
 
+    def sha256(self, field: str, value: str) -> str:
+        """Check a SHA-256 digest, or an empty text, and return it in lower case."""
+        if value and not _SHA256.match(value):
+            self.add(field, "must be 64 hexadecimal digits")
+        return value.lower()
+
     def text(self, field: str, value: str, limit: int) -> str:
         """Check a human-readable text: at most `limit` characters, no U+0000."""
         if len(value) > limit:
@@ -158,10 +168,10 @@ class Checker:
             self.add(field, f"is {value}, must not be negative")
         return value
 
-    def struct(self, field: str, struct: Struct) -> Payload | None:
+    def struct(self, field: str, struct: Struct, limit: int = MAX_STRUCT_BYTES) -> Payload | None:
         """Check a Struct and return it serialized, with its keys sorted. An empty one is none."""
         data = struct.SerializeToString(deterministic=True)
-        violation = _struct_violation(struct, len(data))
+        violation = _struct_violation(struct, len(data), limit)
         if violation:
             self.add(field, violation)
         return Payload(data) if data else None
@@ -193,14 +203,14 @@ class Checker:
             self.add(field, "is not a time from year 1 to 9999")
         return Instant(value.seconds * MICROS_PER_SECOND + value.nanos // 1000)
 
-    def duration(self, field: str, value: Duration, shortest: int, longest: int) -> Micros:
+    def duration(self, field: str, value: Duration, shortest: float, longest: float) -> Micros:
         """Check a duration, given its bounds in seconds."""
         micros = value.seconds * MICROS_PER_SECOND + value.nanos // 1000
         if not shortest * MICROS_PER_SECOND <= micros <= longest * MICROS_PER_SECOND:
-            self.add(field, f"must be from {shortest} to {longest} seconds")
+            self.add(field, f"must be from {shortest:g} to {longest:.12g} seconds")
         return Micros(micros)
 
-    def number(self, field: str, value: int, lowest: int, highest: int) -> int:
+    def number(self, field: str, value: Number, lowest: float, highest: float) -> Number:
         if not lowest <= value <= highest:
             self.add(field, f"is {value}, must be from {lowest} to {highest}")
         return value
@@ -216,10 +226,10 @@ class Checker:
         return False
 
 
-def _struct_violation(struct: Struct, size: int) -> str | None:
+def _struct_violation(struct: Struct, size: int, limit: int) -> str | None:
     """Return what is wrong with a Struct. Iterative, because its depth is the caller's choice."""
-    if size > MAX_STRUCT_BYTES:
-        return f"has {size} bytes, at most {MAX_STRUCT_BYTES} are allowed"
+    if size > limit:
+        return f"has {size} bytes, at most {limit} are allowed"
     open_values: list[tuple[Struct | ListValue, int]] = [(struct, 1)]
     while open_values:
         container, depth = open_values.pop()

@@ -66,8 +66,13 @@ class Dialect(Protocol):
         many jobs wait.
         """
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:
-        """Return the statement that inserts rows of these columns."""
+    def insertion(
+        self, table: Table, columns: Sequence[str], *, replace: bool = False
+    ) -> WriteStatement:
+        """Return the statement that inserts rows of these columns.
+
+        With `replace` a row of the same primary key is replaced.
+        """
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
@@ -103,11 +108,20 @@ class Dialect(Protocol):
         """Return the database server's time."""
 
 
+def replacing(table: Table, columns: Sequence[str]) -> str:
+    """Return the end of an insertion that replaces rows of the same primary key."""
+    key = [column.name for column in table.primary_key]
+    values = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    return f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
+
+
 # Overdue jobs belong to the reaper, and must not hide jobs that can be claimed. `+ 0` keeps the
 # planner from the index on deadlines: nearly every job's is later.
-# As JSON, labels have at least as many characters as they have bytes in an answer.
+# As JSON, labels have at least as many characters as they have bytes in an answer. A character of
+# other text has at most 4.
 CLAIMABLE_COLUMNS = (
-    "id, job_type, create_time, parameters_bytes + length(CAST(labels AS text)) AS size"
+    "id, job_type, create_time, parameters_bytes + checkpoint_bytes + length(CAST(labels AS text))"
+    " + 4 * coalesce(length(last_error_message), 0) AS size"
 )
 CLAIMABLE_AFTER = f"{CLAIMABLE} AND deadline + 0 >"
 """The columns read of claimable jobs, and the condition that lacks only the time."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from jobledger_server.domain.decisions import queue_expire_time
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Transition
 from jobledger_server.domain.state_machine import TERMINAL, VERSION_OF_START, stall_expire_time
 from jobledger_server.sql.tables import jobs
@@ -108,23 +109,31 @@ def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
         job,
         status=start.to_status,
         progress=progress,
+        report_number=0,
+        checkpoint_bytes=0,
         progress_message=message,
+        asset_count=0,
+        asset_bytes=0,
+        last_error=None,
         error=None,
         attempt=start.attempt,
         releases=0,
+        quick_releases=0,
         worker_id=worker_id,
         update_time=start.time,
         complete_time=None,
         lease_duration=None,
         lease_expire_time=None,
         queue_expire_time=None,
+        retry_time=None,
         version=start.version,
         outcome_digest=None,
         outcome_bytes=0,
     )
     if lease_expire_time is None:
         # It ended without a start: it still waited, and if it was cancelled, then before this.
-        return replace(after, queue_expire_time=Instant(job.create_time + job.queue_timeout))
+        expire_time = queue_expire_time(job.schedule_time, job.queue_timeout, job.create_time)
+        return replace(after, queue_expire_time=expire_time)
     return replace(
         after,
         attempt_time=start.time,

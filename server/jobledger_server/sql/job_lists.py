@@ -55,7 +55,7 @@ class JobLists:
         return [attempt_from_row(row) for row in rows]
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
-        statement = _of_job(assets, job_id)
+        statement = _of_job(assets, job_id).where(assets.c.name != "")
         if after is not None:
             statement = statement.where(assets.c.id > after)
         rows = await self._rows(statement.order_by(assets.c.id).limit(limit))
@@ -162,5 +162,18 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
         filters.append(jobs.c.create_time > query.created_after)
     if query.created_before is not None:
         filters.append(jobs.c.create_time < query.created_before)
+    if query.error_reasons:
+        filters.append(jobs.c.error_reason.in_(sorted(query.error_reasons)))
+    if query.origin_job_id is not None:
+        filters.append(jobs.c.origin_job_id == query.origin_job_id)
+    if query.held is not None:
+        held = jobs.c.lease_expire_time.is_not(None)
+        filters.append(held if query.held else ~held)
+    if query.unrepeated:
+        other = jobs.alias()
+        repeats = exists().where(other.c.origin_job_id == jobs.c.id, other.c.delete_seq.is_(None))
+        filters.append(~repeats)
+    if query.uncancelled:
+        filters.append(jobs.c.cancel_request_time.is_(None))
     filters += [jobs.c.labels[key].as_string() == value for key, value in query.labels.items()]
     return filters

@@ -26,6 +26,7 @@ from jobledger_server.domain.job import (
     Payloads,
 )
 from jobledger_server.domain.leases import deadline
+from jobledger_server.domain.state_machine import due_time
 from jobledger_server.sql.history import (
     DELETION_COLUMNS,
     HISTORY_COLUMNS,
@@ -54,6 +55,11 @@ FIXED_COLUMNS = (
     "traceparent",
     "create_time",
     "max_attempts",
+    "initial_backoff",
+    "max_backoff",
+    "backoff_multiplier",
+    "schedule_time",
+    "origin_job_id",
     "queue_timeout",
     "stall_timeout",
     "run_timeout",
@@ -67,11 +73,15 @@ REPORT_COLUMNS = (
     "stall_expire_time",
     "lease_expire_time",
     "progress",
+    "report_number",
+    "checkpoint_bytes",
     "progress_message",
+    "asset_count",
+    "asset_bytes",
     "change_seq",
 )
-"""The columns that a report changes. No index is on any of them, so that PostgreSQL need not add to
-the indexes (a HOT update)."""
+"""The columns that a report or a new asset changes. No index is on any of them, so that PostgreSQL
+need not add to the indexes (a HOT update)."""
 
 
 def labels_from_text(text: str) -> dict[str, str]:
@@ -89,10 +99,19 @@ def _labels(value: str | dict[str, str]) -> dict[str, str]:
     return labels_from_text(value) if isinstance(value, str) else value
 
 
+def _later_due_time(job: Job) -> Instant | None:
+    """Return when the job becomes claimable, unless it is already when this row is written."""
+    due = due_time(job)
+    return due if due is not None and due > job.update_time else None
+
+
 _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "status": lambda job: job.status.value,
     "labels": lambda job: labels_to_text(job.labels),
     "deadline": deadline,
+    "due_time": _later_due_time,
+    "last_error_reason": lambda job: job.last_error and job.last_error.reason,
+    "last_error_message": lambda job: job.last_error and job.last_error.message,
     "error_reason": lambda job: job.error and job.error.reason,
     "error_message": lambda job: job.error and job.error.message,
 }
@@ -221,11 +240,15 @@ def deleted_row(job_id: JobId, history: Sequence[Any]) -> Row:
 
 def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job from a row of STATE."""
-    *fields, reason, message = row
+    *fields, last_reason, last_message, reason, message = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
     del fields[_DEADLINE : _CHANGE_SEQ + 1]  # those that are not fields of a job
-    return Job(*(*fields, None if message is None else JobError(reason, message)))
+    return Job(*(*fields, _error(last_reason, last_message), _error(reason, message)))
+
+
+def _error(reason: str | None, message: str | None) -> JobError | None:
+    return None if reason is None or message is None else JobError(reason, message)
 
 
 def stored_job_from_row(row: Sequence[Any]) -> StoredJob:
@@ -261,8 +284,8 @@ def recorded_change(row: Sequence[Any], seq: int) -> Change:
 
 PAYLOAD_COLUMNS = tuple(payloads.c.keys())
 
-PARAMETERS = 1
-"""The value of the column `kind`."""
+PARAMETERS, CHECKPOINT = 1, 2
+"""The values of the column `kind`."""
 
 
 ATTEMPT_COLUMNS = tuple(attempts.c.keys())
@@ -284,8 +307,7 @@ def attempt_from_row(row: Sequence[Any]) -> Attempt:
     *values, reason, message = row
     fields = dict(zip(ATTEMPT_COLUMNS, values, strict=False))
     fields["outcome"] = AttemptOutcome(fields["outcome"])
-    error = None if message is None else JobError(reason, message)
-    return Attempt(**fields, error=error)
+    return Attempt(**fields, error=_error(reason, message))
 
 
 ASSET_COLUMNS = (*(name for name in Asset.__struct_fields__ if name != "link"), *_LINK_FIELDS)

@@ -1,6 +1,7 @@
 """The store: jobs, assets, transitions and the feed in a SQL database."""
 
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -12,7 +13,12 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
-from jobledger_server.sql.rows import change_from_row, recorded_change, stored_job_from_row
+from jobledger_server.sql.rows import (
+    asset_from_row,
+    change_from_row,
+    recorded_change,
+    stored_job_from_row,
+)
 from jobledger_server.sql.statements import Statements, bind_ids
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.transaction import SqlTransaction
@@ -79,6 +85,13 @@ class SqlStore:
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         return await self._lists.list_assets(job_id, after=after, limit=limit)
 
+    async def read_assets(self, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
+        rows = await self._read_jobs(self._statements.read_assets, ids)
+        found: defaultdict[JobId, list[Asset]] = defaultdict(list)
+        for asset in map(asset_from_row, rows):
+            found[asset.job_id].append(asset)
+        return dict(found)
+
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         statement, values = self._dialect.find_claimable(limits, limit, lock=False)
         return [Claimable(*row) for row in await self._connections.fetch(statement, values)]
@@ -91,6 +104,17 @@ class SqlStore:
     async def overdue(self, *, limit: int) -> Overdue:
         rows = await self._connections.read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
+
+    async def promote(self, *, limit: int) -> Mapping[str, int]:
+        # First a read: usually no job is due, and a writer locks the file of SQLite.
+        if not await self._connections.read(self._statements.any_due):
+            return {}
+        return await to_completion(self._promote(limit))
+
+    async def _promote(self, limit: int) -> Mapping[str, int]:
+        async with self._connections.writing() as connection:
+            promoted = await connection.execute(self._statements.promote, {"count": limit})
+            return Counter(promoted.scalars())
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         return await to_completion(self._find_purgeable(age, after, limit))

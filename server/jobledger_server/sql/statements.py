@@ -26,6 +26,7 @@ from jobledger_server.sql.history import HISTORY_COLUMNS
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     ATTEMPT_COLUMNS,
+    CHECKPOINT,
     DEADLINE_COLUMNS,
     DELETED_COLUMNS,
     PARAMETERS,
@@ -40,6 +41,7 @@ from jobledger_server.sql.tables import (
     ACTIVE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
+    REPEATS,
     STATE,
     assets,
     attempts,
@@ -58,10 +60,14 @@ def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, A
     return dialect.bind_list(name, [job_id for job_id in ids if is_id(job_id)])
 
 
-def with_parameters() -> Select[Any]:
-    """Return the statement for jobs with their parameters, one row a job."""
-    own = and_(payloads.c.job_id == jobs.c.id, payloads.c.kind == text(str(PARAMETERS)))
-    return select(*STATE, payloads.c.content).outerjoin_from(jobs, payloads, own)
+def with_payloads(*kinds: int) -> Select[Any]:
+    """Return the statement for jobs with these kinds of payloads, one row a job."""
+    statement = select(*STATE).select_from(jobs)
+    for kind in kinds:
+        payload = payloads.alias()
+        own = and_(payload.c.job_id == jobs.c.id, payload.c.kind == text(str(kind)))
+        statement = statement.add_columns(payload.c.content).outerjoin_from(jobs, payload, own)
+    return statement
 
 
 class Statements:
@@ -81,22 +87,37 @@ class Statements:
         self.dialect = dialect
         by_id = dialect.one_of(jobs.c.id, "ids"), NOT_DELETED
         self.read_jobs = prepared(select(*STATE).where(*by_id))
+        # Those of deleted jobs too.
+        self.read_assets = prepared(
+            select(assets)
+            .where(dialect.one_of(assets.c.job_id, "ids"))
+            .order_by(assets.c.job_id, assets.c.id)
+        )
         self.read_full_jobs = prepared(
-            with_parameters().add_columns(*(jobs.c[name] for name in OUTCOME_COLUMNS)).where(*by_id)
+            with_payloads(PARAMETERS, CHECKPOINT)
+            .add_columns(*(jobs.c[name] for name in OUTCOME_COLUMNS))
+            .where(*by_id)
         )
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(select(*STATE).where(*by_id).order_by(jobs.c.id)))
         # With the time, which a claim always needs.
         self.lock_claimed = prepared(
-            dialect.locked(with_parameters().add_columns(dialect.clock).where(*by_id), skip=True)
+            dialect.locked(
+                with_payloads(PARAMETERS, CHECKPOINT).add_columns(dialect.clock).where(*by_id),
+                skip=True,
+            )
         )
         self.find_created = prepared(
             dialect.with_pairs(
-                with_parameters().where(jobs.c.request_id != _NONE),
+                with_payloads(PARAMETERS).where(jobs.c.request_id != _NONE),
                 jobs.c.user_id,
                 jobs.c.request_id,
                 "requests",
             )
+        )
+        repeats = jobs.c.origin_job_id, text(REPEATS)
+        self.find_repeats = prepared(
+            select(*STATE).where(dialect.one_of(repeats[0], "origins"), repeats[1])
         )
         self.find_linked = prepared(
             dialect.with_pairs(
@@ -104,6 +125,14 @@ class Statements:
                 assets.c.job_id,
                 assets.c.request_id,
                 "requests",
+            )
+        )
+        self.find_named = prepared(
+            dialect.with_pairs(
+                select(assets).where(assets.c.name != _NONE),
+                assets.c.job_id,
+                assets.c.name,
+                "names",
             )
         )
         self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
@@ -120,7 +149,9 @@ class Statements:
         self.insert_changes = dialect.insertion(changes, changes.c.keys())
         self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
+        self.replace_assets = dialect.insertion(assets, ASSET_COLUMNS, replace=True)
         self.insert_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS)
+        self.replace_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS, replace=True)
         self.delete_payloads = dialect.deletion(payloads, "job_id {in_ids}")
         self.insert_attempts = dialect.insertion(attempts, ATTEMPT_COLUMNS)
         overdue = (
@@ -136,6 +167,18 @@ class Statements:
             select(clock.c.now, overdue.c.id)
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
+        )
+        # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
+        # would read the table to find one of them.
+        due = select(jobs.c.id).where(jobs.c.due_time <= dialect.clock).order_by(jobs.c.due_time)
+        self.any_due = due.limit(1)
+        # As a common table expression PostgreSQL runs it once, so that the limit holds.
+        promoted = dialect.locked(due.limit(bindparam("count")), skip=True).cte("promoted")
+        self.promote = (
+            update(jobs)
+            .where(jobs.c.id.in_(select(promoted.c.id)))
+            .values(due_time=None)
+            .returning(jobs.c.job_type)
         )
         active = (
             select(jobs.c.id)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -24,9 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import UUID
 
 from jobledger_server.domain.limits import (
+    MAX_ASSET_NAME_CHARACTERS,
     MAX_ASSET_TYPE_CHARACTERS,
     MAX_ERROR_MESSAGE_CHARACTERS,
     MAX_ERROR_REASON_CHARACTERS,
+    MAX_ETAG_CHARACTERS,
     MAX_ID_CHARACTERS,
     MAX_JOB_TYPE_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
@@ -59,12 +62,16 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 ACTIVE = "complete_time IS NULL"
 """The condition for a job that has not finished."""
 
-CLAIMABLE = "queue_expire_time IS NOT NULL"
-"""The condition for a job that waits for a worker; `state_machine.is_claimable` in SQL. It reads no
-column that a report changes, for the index on it would make each report change every index."""
+CLAIMABLE = "queue_expire_time IS NOT NULL AND due_time IS NULL"
+"""The condition for a job that waits for a worker and is due; `state_machine.is_due` in SQL. It
+reads no column that a report changes, for the index on it would make each report change every
+index."""
 
 KEPT = "delete_seq IS NULL"
 """The condition for a job that was not deleted; in statements about one owner's jobs."""
+
+REPEATS = "origin_job_id IS NOT NULL AND delete_seq IS NULL"
+"""The condition for a job that repeats another one."""
 
 jobs = Table(
     "jobs",
@@ -77,6 +84,8 @@ jobs = Table(
     # Not later than the earliest time at which something happens without a call; NULL in a terminal
     # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
     Column("deadline", BigInteger),
+    # When the job becomes claimable; NULL unless it waits for that time. See `Store.promote`.
+    Column("due_time", BigInteger),
     # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
     Column("start_actor", String(MAX_NAME_CHARACTERS)),
@@ -95,16 +104,22 @@ jobs = Table(
     Column("stall_expire_time", BigInteger),
     Column("lease_expire_time", BigInteger),
     Column("progress", Integer, nullable=False),
+    Column("report_number", BigInteger, nullable=False),
+    Column("checkpoint_bytes", Integer, nullable=False),
     Column("progress_message", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("asset_count", Integer, nullable=False),
+    Column("asset_bytes", Integer, nullable=False),
     Column("status", String(10), nullable=False),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("max_attempts", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
+    Column("quick_releases", Integer, nullable=False),
     Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("traceparent", String(MAX_TRACEPARENT_CHARACTERS), nullable=False),
-    Column("parameters_bytes", Integer, nullable=False),
+    Column("origin_job_id", ID),
+    Column("schedule_time", BigInteger),
+    Column("retry_time", BigInteger),
     Column("start_time", BigInteger),
     Column("attempt_time", BigInteger),
     Column("complete_time", BigInteger),
@@ -117,6 +132,13 @@ jobs = Table(
     Column("cancel_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
     Column("outcome_digest", LargeBinary),
     Column("outcome_bytes", Integer, nullable=False),
+    Column("parameters_bytes", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("initial_backoff", BigInteger, nullable=False),
+    Column("max_backoff", BigInteger, nullable=False),
+    Column("backoff_multiplier", Double, nullable=False),
+    Column("last_error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
+    Column("last_error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     # Payloads that come with the end: nothing changes the row afterwards but its deletion. They are
@@ -160,18 +182,41 @@ jobs = Table(
         " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
         name="error",
     ),
+    CheckConstraint(
+        "(last_error_message IS NULL) = (last_error_reason IS NULL)"
+        " AND (last_error_message IS NULL OR attempt > 0)",
+        name="last_error",
+    ),
     CheckConstraint("status = 'PROCESSING' OR lease_expire_time IS NULL", name="lease"),
     CheckConstraint(
         "(complete_time IS NULL AND lease_expire_time IS NULL) = (queue_expire_time IS NOT NULL)",
         name="queue",
     ),
     CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
-    CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
     CheckConstraint(
-        "parameters_bytes >= 0 AND outcome_bytes >= 0"
+        "max_attempts >= 1 AND releases BETWEEN 0 AND attempt"
+        " AND quick_releases BETWEEN 0 AND releases",
+        name="attempts",
+    ),
+    CheckConstraint(
+        "initial_backoff > 0 AND max_backoff >= initial_backoff AND backoff_multiplier >= 1",
+        name="backoff",
+    ),
+    CheckConstraint(
+        "(due_time IS NULL OR queue_expire_time IS NOT NULL)"
+        " AND (retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0))",
+        name="due_time",
+    ),
+    CheckConstraint(
+        "parameters_bytes >= 0 AND checkpoint_bytes >= 0 AND outcome_bytes >= 0"
         " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)"
         " AND (outcome_bytes > 0 OR (result IS NULL AND error_details IS NULL))",
         name="payloads",
+    ),
+    CheckConstraint(
+        "asset_count >= 0 AND asset_bytes >= 0 AND (asset_count = 0) = (asset_bytes = 0)"
+        " AND (asset_count = 0 OR attempt > 0)",
+        name="assets",
     ),
     CheckConstraint(
         "(delete_seq IS NULL) = (delete_time IS NULL)"
@@ -191,6 +236,21 @@ jobs = Table(
         "delete_seq",
         sqlite_where=text("delete_seq IS NOT NULL"),
         postgresql_where=text("delete_seq IS NOT NULL"),
+    ),
+    # A job is repeated once. Deleted jobs repeat none.
+    Index(
+        "uq_jobs_origin_job_id",
+        "origin_job_id",
+        unique=True,
+        sqlite_where=text(REPEATS),
+        postgresql_where=text(REPEATS),
+    ),
+    # Jobs that wait for their time.
+    Index(
+        "ix_jobs_due_time",
+        "due_time",
+        sqlite_where=text("due_time IS NOT NULL"),
+        postgresql_where=text("due_time IS NOT NULL"),
     ),
     # Claimable jobs, oldest first within each type.
     Index(
@@ -235,8 +295,9 @@ NOT_DELETED = jobs.c.delete_time.is_(None)
 """The condition for a job that was not deleted, where it is found by its id. It does not imply
 KEPT: without statistics PostgreSQL would read the whole of an index with that condition."""
 
-# The parameters of jobs, apart: a change of a job's state writes nothing here. No foreign key, for
-# its check locks the job's row. SQLite stores a row in the index of its primary key.
+# The parameters and the checkpoints of jobs, apart: a change of a job's state writes nothing here.
+# No foreign key, for its check locks the job's row. SQLite stores a row in the index of its primary
+# key.
 payloads = Table(
     "payloads",
     metadata,
@@ -244,7 +305,7 @@ payloads = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
     PrimaryKeyConstraint("job_id", "kind"),
-    CheckConstraint("kind = 1", name="kind"),
+    CheckConstraint("kind BETWEEN 1 AND 2", name="kind"),
     CheckConstraint("length(content) > 0", name="content"),
     sqlite_with_rowid=False,
 )
@@ -266,7 +327,7 @@ attempts = Table(
     CheckConstraint("number >= 1", name="number"),
     CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
     CheckConstraint(
-        "outcome IN ('FAILED', 'LEASE_EXPIRED', 'STALLED', 'RELEASED')", name="outcome"
+        "outcome IN ('LEASE_EXPIRED', 'STALLED', 'RELEASED', 'RETRIED')", name="outcome"
     ),
     CheckConstraint("(error_message IS NULL) = (error_reason IS NULL)", name="error"),
     sqlite_with_rowid=False,
@@ -283,12 +344,27 @@ assets = Table(
     Column("file_size", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    # Empty if a later attempt has replaced it.
+    Column("name", String(MAX_ASSET_NAME_CHARACTERS), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("etag", String(MAX_ETAG_CHARACTERS), nullable=False),
+    Column("attempt", Integer, nullable=False),
     PrimaryKeyConstraint("job_id", "id"),
     CheckConstraint("file_size >= 0", name="file_size"),
     CheckConstraint(
         f"length(asset_type) BETWEEN 1 AND {MAX_ASSET_TYPE_CHARACTERS}", name="asset_type"
     ),
     CheckConstraint("length(url) > 0 OR length(storage_path) > 0", name="location"),
+    CheckConstraint("length(sha256) IN (0, 64)", name="sha256"),
+    CheckConstraint("attempt >= 1", name="attempt"),
+    Index(
+        "uq_assets_job_id_name",
+        "job_id",
+        "name",
+        unique=True,
+        sqlite_where=text("name <> ''"),
+        postgresql_where=text("name <> ''"),
+    ),
     Index(
         "uq_assets_job_id_request_id",
         "job_id",

@@ -9,10 +9,12 @@ from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
     Asset,
+    AssetId,
     Instant,
     Job,
     JobId,
     JobStatus,
+    Payload,
     Payloads,
     is_id,
 )
@@ -21,6 +23,7 @@ from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
 from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
+    CHECKPOINT,
     PARAMETERS,
     Row,
     asset_from_row,
@@ -78,10 +81,11 @@ class SqlTransaction:
         if rows and self._driver.time is None:
             self._driver.time = Instant(rows[0][-1])
         claimed: dict[JobId, StoredJob] = {}
-        for *row, parameters, _ in rows:
+        for *row, parameters, checkpoint, _ in rows:
             change = change_from_row(row)
             self._loaded[change.job.id] = change
-            claimed[change.job.id] = StoredJob(change.job, payloads=Payloads(parameters))
+            payloads = Payloads(parameters, checkpoint)
+            claimed[change.job.id] = StoredJob(change.job, payloads=payloads)
         return claimed
 
     async def find_created(
@@ -92,6 +96,12 @@ class SqlTransaction:
         found = [(job_from_row(row), parameters) for *row, parameters in rows]
         return {(job.user_id, job.request_id): (job, parameters) for job, parameters in found}
 
+    async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
+        bound = bind_ids(self._dialect, "origins", origins)
+        rows = await self._fetch(self._statements.find_repeats, bound)
+        found = map(job_from_row, rows)
+        return {job.origin_job_id: job for job in found if job.origin_job_id is not None}
+
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
@@ -99,6 +109,14 @@ class SqlTransaction:
         parameters = self._dialect.bind_pairs("requests", possible)
         rows = await self._fetch(self._statements.find_linked, parameters)
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
+
+    async def find_named(
+        self, names: Collection[tuple[JobId, str]]
+    ) -> dict[tuple[JobId, str], Asset]:
+        rows = await self._fetch(
+            self._statements.find_named, self._dialect.bind_pairs("names", names)
+        )
+        return {(asset.job_id, asset.link.name): asset for asset in map(asset_from_row, rows)}
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         statement, values = self._dialect.find_claimable(limits, limit, lock=True)
@@ -202,6 +220,25 @@ class _Batch:
                 histories[job.id] = with_transition(history, decision.transition, job, seq)
         return histories
 
+    def _payload_rows(self, kind: int, name: str) -> list[Row]:
+        """Return a row for the latest payload of this name of each job that is not deleted."""
+        latest: dict[JobId, Payload] = {}
+        for decision in self._changed:
+            payload = getattr(decision.payloads, name)
+            if payload is not None and decision.job.id not in self.deleted:
+                latest[decision.job.id] = payload
+        return [(job_id, kind, payload) for job_id, payload in latest.items()]
+
+    def _assets(self) -> tuple[Collection[Asset], Collection[Asset]]:
+        """Return the new assets, and the stored ones that change, as they are in the end."""
+        new: dict[AssetId, Asset] = {}
+        updated: dict[AssetId, Asset] = {}
+        for decision in self._changed:
+            for asset in decision.updated:
+                (new if asset.id in new else updated)[asset.id] = asset
+            new.update((asset.id, asset) for asset in decision.assets)
+        return new.values(), updated.values()
+
     def writes(self, statements: Statements, *, after: int) -> Writes:
         """Return the statements with their rows, at the sequence numbers after this one."""
         rows: dict[WriteStatement, list[Row]] = {
@@ -218,7 +255,9 @@ class _Batch:
                 statements.insert_jobs,
                 statements.insert_changes,
                 statements.insert_payloads,
+                statements.replace_payloads,
                 statements.insert_attempts,
+                statements.replace_assets,
                 statements.insert_assets,
             )
         }
@@ -264,10 +303,12 @@ class _Batch:
                 continue
             if was_just_started(job) and seq != latest[job.id].seq:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
-            parameters = decision.payloads.parameters
-            if parameters is not None and job.id not in self.deleted:
-                rows[statements.insert_payloads].append((job.id, PARAMETERS, parameters))
             ended = () if decision.ended is None else (decision.ended,)
             rows[statements.insert_attempts] += map(attempt_row, ended)
-            rows[statements.insert_assets] += map(asset_row, decision.assets)
+        new_assets, updated_assets = self._assets()
+        # One statement, as the parts of one have no order, with the names that become free first.
+        write = statements.replace_assets if updated_assets else statements.insert_assets
+        rows[write] += map(asset_row, (*updated_assets, *new_assets))
+        rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
+        rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
         return [(statement, values) for statement, values in rows.items() if values]

@@ -104,6 +104,37 @@ async def test_owners_changes_are_logged_with_their_outcomes(
 
 
 @pytest.mark.promise(number=60)
+async def test_changes_of_many_jobs_are_logged_one_by_one(
+    channel: grpc.aio.Channel, audit: Any
+) -> None:
+    web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
+    ids = [(await web.job()).id for _ in range(3)]
+    audit()
+    await web.CancelJobs(user_id="ada", filter={"held": False}, max_jobs=2, reason=SECRET)
+    cancelled = [("token:web", "cancel", (job_id,), "OK") for job_id in (ids[2], ids[1])]
+    assert audit() == cancelled
+    await web.RetryJobs(user_id="ada", validate_only=True)
+    assert audit() == []
+    made = (await web.RetryJobs(user_id="ada")).sample
+    assert audit() == [("token:web", "retry", (job.id,), "OK") for job in made]
+    await web.RetryJob(user_id="ada", job_id=ids[2])  # the same one again
+    assert audit() == [("token:web", "retry", (made[0].id,), "OK")]
+    await web.DeleteJobs(user_id="ada")
+    assert audit() == [("token:web", "delete", (job_id,), "OK") for job_id in (ids[2], ids[1])]
+    # What a worker may retry is a change of status.
+    claim = {"worker_id": "w", "job_types": ["render"]}
+    (job,) = (await farm.ClaimJobs(**claim)).jobs
+    failure = {"error": {"message": SECRET}, "retryable": True}
+    await farm.MarkFailed(job_id=job.id, attempt=1, **failure)
+    assert audit()[-1] == ("token:farm", "change_status", (job.id,), "OK")
+    denied = await refusal(farm.RetryJobs(user_id="ada"))
+    assert denied.reason == "ACCESS_DENIED"
+    assert audit() == [
+        ("token:farm", "denied", "jobledger.v1.JobService/RetryJobs", "ACCESS_DENIED")
+    ]
+
+
+@pytest.mark.promise(number=60)
 async def test_workers_changes_are_logged_by_call_and_by_stream(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:

@@ -17,8 +17,9 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.rpc.methods import METHODS
 from tests.support.access_file import write_access_file
 
+ALL_USERS = {"ListJobs", "RetryJobs", "CancelJobs", "DeleteJobs"}
 READS = {
-    *("GetJob", "BatchGetJobs", "ListJobs", "CancelJob", "DeleteJob"),
+    *("GetJob", "BatchGetJobs", "CancelJob", "DeleteJob", "RetryJob", *ALL_USERS),
     *("ListAssets", "ListTransitions", "ListAttempts"),
 }
 WATCHES = {"WatchJob", "WatchJobs"}
@@ -157,13 +158,16 @@ async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel
         assert (path, code) == (path, StatusCode.OK)
 
 
-async def test_a_caller_limited_to_some_users_may_not_watch_all_jobs(
+async def test_a_caller_limited_to_some_users_may_not_act_on_the_jobs_of_all(
     channel: grpc.Channel,
 ) -> None:
-    (watch,) = [each for each in methods() if each[1].name == "WatchJobs"]
-    for name, expected in (
-        ("owner", StatusCode.PERMISSION_DENIED),
-        ("operator", StatusCode.OK),
-        ("everybody's owner", StatusCode.OK),
-    ):
-        assert await code_of(channel, *watch, name, "") is expected
+    for path, method in methods():
+        if method.name not in ALL_USERS | {"WatchJobs"}:
+            continue
+        for name, expected in (
+            ("owner", StatusCode.PERMISSION_DENIED),
+            ("operator", StatusCode.OK),
+            ("everybody's owner", StatusCode.OK),
+        ):
+            code = await code_of(channel, path, method, name, "")
+            assert (method.name, name, code) == (method.name, name, expected)

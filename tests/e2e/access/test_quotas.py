@@ -234,3 +234,35 @@ async def test_queued_request_bytes_are_limited(
         assert each.metadata["value"] == "100000"
         assert "bytes" in each.metadata["limit"]
     await asyncio.gather(*(free.job(parameters=large) for _ in range(20)))
+
+
+async def failed_jobs(call: Caller, *users: str) -> None:
+    """Make jobs that a step of RetryJobs matches."""
+    for user_id in users:
+        job = await call.job(user_id)
+        await call.CancelJob(user_id=user_id, job_id=job.id)
+
+
+@pytest.mark.promise(number=63)
+async def test_jobs_that_are_repeated_count_as_created(callers: Any) -> None:
+    served = await callers(caller("eve", jobs_per_second=0.01), caller("tom", unfinished_jobs=2))
+    eve, tom, free = [await served.calls(name) for name in ("eve", "tom", "free")]
+    await failed_jobs(free, "ada", "bob", "ada", "bob", "ada")
+    # One step for several users is one batch: a larger one is admitted when the quota is unused.
+    answer = await eve.RetryJobs(max_jobs=3)
+    assert (answer.matched, answer.changed) == (3, 3)
+    job = (await free.ListJobs(user_id="ada", error_reasons=["CANCELLED"])).jobs[-1]
+    for call in (eve.RetryJobs(), eve.RetryJob(user_id="ada", job_id=job.id)):
+        assert is_own(await refusal(call), "jobs_per_second", "0.01")
+    dry = await eve.RetryJobs(validate_only=True)
+    assert (dry.matched, dry.changed) == (2, 0)  # nothing is created
+
+    # Of each user there may be two.
+    await failed_jobs(free, "sue", "sue", "sue", "ann")
+    refused = await refusal(tom.RetryJobs(user_id="sue"))
+    assert is_own(refused, "unfinished_jobs", "2", "tom")
+    assert (await tom.RetryJobs(user_id="sue", max_jobs=2)).changed == 2
+    refused = await refusal(tom.RetryJobs(user_id="sue"))
+    assert is_own(refused, "unfinished_jobs", "2", "tom")
+    assert (await tom.RetryJobs(user_id="ann")).changed == 1
+    assert (await free.RetryJobs(user_id="sue")).changed == 1

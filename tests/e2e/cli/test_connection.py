@@ -266,6 +266,8 @@ def test_no_token_reaches_stderr(jobledger):
         (["worker", ""], {"exec"}),
         (["list", "--crea"], {"--created-after", "--created-before"}),
         (["list", "--status", "p"], {"processing", "partial"}),
+        (["re"], {"retry"}),
+        (["cancel", "--status", ""], {"queued", "processing"}),
     ],
 )
 def test_bash_completes_commands_options_and_choices(jobledger, words, expected):

@@ -31,7 +31,7 @@ def assert_refused(run, code, words):
 
 
 def test_no_such_job_is_4(jobledger):
-    for command in ("get", "watch", "transitions", "assets", "cancel", "delete"):
+    for command in ("get", "watch", "transitions", "assets", "retry", "cancel", "delete"):
         assert_refused(jobledger(command, str(uuid.uuid4())), 4, "")
 
 
@@ -61,7 +61,8 @@ def test_health_is_6_while_the_service_drains(shell):
 
 
 def test_a_call_that_the_status_does_not_allow_is_5(jobledger, client):
-    assert_refused(jobledger("delete", client.create_job("render").id), 5, "")
+    for command in ("delete", "retry"):
+        assert_refused(jobledger(command, client.create_job("render").id), 5, "")
 
 
 def test_a_request_id_that_was_used_with_other_content_is_5(jobledger):
@@ -92,6 +93,20 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
         (["list", "--created-before", "999999999d"], "too long"),
         (["create", "render", "--run-timeout", "soon"], "90s"),
         (["create", "render", "--max-attempts", "0"], "--max-attempts"),
+        (["create", "render", "--at", "2h"], "2026-11-01"),
+        (["create", "render", "--at", "2126-11-01", "--delay", "2h"], "not both"),
+        (["create", "render", "--initial-backoff", "0.01s"], "retry_policy.initial_backoff"),
+        (["retry"], "--all"),
+        (["cancel", "--yes"], "--all"),
+        (["delete", "--all-users", "--yes"], "--all"),
+        (["delete", "--all"], "--yes"),
+        (["retry", "--type", "render", "--json"], "--yes"),
+        (["delete", "--all", "--type", "render", "--yes"], "not both"),
+        (["delete", "x", "--type", "render", "--yes"], "not both"),
+        (["retry", "x", "--pace", "5"], "--pace"),
+        (["retry", "--all", "--yes", "--pace", "0"], "--pace"),
+        (["retry", "--status", "queued", "--yes"], "queued"),
+        (["retry", "--yes", "--reason", "no spaces"], "error_reasons"),
         (["worker", "exec", "render", "--"], "after --"),
         (["worker", "exec", "--", "true"], "TYPE"),
         (["worker", "exec", "render", "--", "/does/not/exist"], "/does/not/exist"),

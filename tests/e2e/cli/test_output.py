@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from jobledger import Asset, Job
+from jobledger import Asset, Job, JobError, RetryPolicy
 from jobledger.v1.job_pb2 import Job as Proto
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
@@ -89,7 +89,7 @@ def test_times_in_json_are_rfc_3339_in_utc(jobledger, client):
 def test_list_is_aligned_and_newest_first(jobledger, client):
     ids = [client.create_job("render").id for _ in range(3)]
     head, *rows = jobledger.ok("list").splitlines()
-    assert head.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE"]
+    assert head.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE", "REASON"]
     assert [row.split()[0] for row in rows] == ids[::-1]
     assert {row.index("QUEUED") for row in rows} == {head.index("STATUS")}
     assert {row.index("render") for row in rows} == {head.index("TYPE")}
@@ -117,7 +117,7 @@ def test_list_has_filters_and_a_limit(jobledger, client):
 def test_an_empty_list_is_its_header(jobledger, client):
     job = client.create_job("render")
     (header,) = jobledger.ok("list", "--type", "bake").splitlines()
-    assert header.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE"]
+    assert header.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE", "REASON"]
     for command in ("transitions", "attempts", "assets"):
         assert len(jobledger.ok(command, job.id).splitlines()) == 1
         assert jobledger.ok(command, job.id, "--json") == ""
@@ -129,9 +129,9 @@ def test_a_list_of_all_users_names_them(jobledger, client):
     del jobledger.environment["JOBLEDGER_USER"]
     listed = jobledger.ok("list", "--all-users", "--label", f"run={jobledger.user}")
     head, *rows = [line.split() for line in listed.splitlines()]
-    assert head[-2:] == ["USER", "TYPE"]
+    assert head[-3:] == ["TYPE", "USER", "REASON"]
     assert [[row[0], *row[-2:]] for row in rows] == [
-        [job.id, job.user_id, "render"] for job in reversed(made)
+        [job.id, "render", job.user_id] for job in reversed(made)
     ]
 
 
@@ -172,6 +172,77 @@ def test_get_shows_payloads_and_list_does_not_read_them(jobledger, client):
     assert json.loads(jobledger.ok("list", "--json"))["parameters"] is None
 
 
+def test_create_sets_the_retry_policy(jobledger, client):
+    options = ("--max-attempts", "5", "--initial-backoff", "0.5s", "--max-backoff", "1h")
+    job = client.get_job(jobledger.ok("create", "render", *options).strip())
+    assert job.retry_policy == RetryPolicy(
+        max_attempts=5,
+        initial_backoff=timedelta(seconds=0.5),
+        max_backoff=timedelta(hours=1),
+        backoff_multiplier=2,
+    )
+    card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", job.id).splitlines())
+    assert card["retries"] == "5 attempts in all, after pauses of 0.5s to 3600s"
+
+
+def test_a_job_for_later_is_scheduled_until_then(jobledger, client):
+    before = datetime.now(UTC)
+    noon = f"{before + timedelta(days=30):%Y-%m-%d}T12:00"
+    at = client.get_job(jobledger.ok("create", "render", "--at", f"{noon}+01:00").strip())
+    assert at.schedule_time == datetime.fromisoformat(f"{noon}+01:00")
+    later = client.get_job(jobledger.ok("create", "render", "--delay", "2h").strip())
+    assert before <= later.schedule_time - timedelta(hours=2) <= datetime.now(UTC)
+    due = client.get_job(jobledger.ok("create", "render", "--at", "2020-01-01").strip())
+    card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", at.id).splitlines())
+    until = noon.replace("T12:00", "T11:00:00Z")
+    assert (card["status"], card["scheduled"]) == (f"SCHEDULED  until {until}", until)
+    states = {row.split()[0]: row.split()[1] for row in jobledger.ok("list").splitlines()}
+    assert [states[job.id] for job in (at, later, due)] == ["SCHEDULED", "SCHEDULED", "QUEUED"]
+    assert json.loads(jobledger.ok("get", at.id, "--json"))["status"] == "QUEUED"
+
+
+def test_a_job_that_pauses_shows_until_when_and_why_and_where_it_goes_on(jobledger, client):
+    job = client.create_job("render", retry_policy=RetryPolicy(max_attempts=3))
+    client.start_job(job.id)
+    client.update_progress(job.id, 40, checkpoint={"frame": 96}, attempt=1)
+    error = JobError("no answer", reason="TIMEOUT")
+    paused = client.mark_failed(job.id, error, attempt=1, retryable=True, retry_delay=3600)
+    until = f"until {paused.schedule_time:%Y-%m-%dT%H:%M:%SZ}"
+    card = dict(
+        re.split("  +", line, maxsplit=1) for line in jobledger.ok("get", job.id).splitlines()
+    )
+    assert card["status"] == f"WAITING  {until}"
+    assert card["last error"] == "TIMEOUT: no answer"
+    assert json.loads(card["checkpoint"]) == {"frame": 96}
+    (_, row) = jobledger.ok("list", "--waiting").splitlines()
+    assert row.endswith(f"{until}  TIMEOUT")
+    assert jobledger.ok("list", "--held", "--json") == ""
+
+
+def test_a_list_says_why_jobs_failed_and_finds_them_by_that(jobledger, client):
+    reasons = ("DISK_FULL", None, "OTHER")
+    jobs = [client.create_job("render") for _ in reasons]
+    for job, reason in zip(jobs, reasons, strict=True):
+        client.mark_failed(client.start_job(job.id).id, "no", reason=reason, attempt=1)
+    _, *rows = jobledger.ok("list").splitlines()
+    assert [row.partition("render")[2].strip() for row in rows] == [
+        "OTHER",
+        "UNKNOWN",
+        "DISK_FULL",
+    ]
+
+    def ids(*options):
+        out = jobledger.ok("list", "--json", *options)
+        return [json.loads(line)["id"] for line in out.splitlines()]
+
+    assert ids("--reason", "DISK_FULL") == [jobs[0].id]
+    assert ids("--reason", "DISK_FULL", "--reason", "OTHER") == [jobs[2].id, jobs[0].id]
+    again = client.retry_job(jobs[0].id)
+    assert ids("--origin", jobs[0].id) == [again.id]
+    assert ids("--waiting") == [again.id]
+    assert f"origin      {jobs[0].id}" in jobledger.ok("get", again.id).splitlines()
+
+
 def test_attempts_are_listed_with_how_they_ended(jobledger, client):
     job = waiting(client)
     client.claim_jobs([job.job_type], worker_id="worker-2")
@@ -189,10 +260,10 @@ def test_attempts_are_listed_with_how_they_ended(jobledger, client):
     assert ends == [(1, "RELEASED"), (2, "FAILED")]
 
 
-def test_assets_are_listed_with_their_urls(jobledger, done):
+def test_assets_are_listed_with_their_names_and_urls(jobledger, done):
     head, row = jobledger.ok("assets", done.id).splitlines()
-    assert head.split() == ["ID", "SIZE", "TYPE", "WHERE"]
-    assert row.split()[1:] == ["7", "image/png", "https://example.com/a.png"]
+    assert head.split() == ["ID", "NAME", "SIZE", "TYPE", "WHERE"]
+    assert row.split()[1:] == ["a.png", "7", "image/png", "https://example.com/a.png"]
     assert json.loads(jobledger.ok("assets", done.id, "--json"))["file_size"] == 7
 
 

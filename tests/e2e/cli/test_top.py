@@ -4,11 +4,12 @@ import os
 import re
 import signal
 import unicodedata
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
 
-from jobledger import Client
+from jobledger import Client, JobError, RetryPolicy
 from tests.e2e.cli.terminal import ALTERNATE, HIDE_CURSOR, ORIGINAL, SHOW_CURSOR, Terminal
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-6F22}"
@@ -81,6 +82,29 @@ def test_a_job_that_nobody_holds_is_waiting(jobledger, client, on_a_terminal):
     terminal.until(
         lambda s: rows(s, job.id, "WAITING") and "0 processing  1 waiting  0 queued" in s[0]
     )
+
+
+def test_a_scheduled_job_is_shown_with_its_time_and_is_queued_from_then_on(
+    jobledger, client, on_a_terminal
+):
+    now = datetime.now(UTC)
+    times = [now + timedelta(hours=1), now + timedelta(seconds=5)]
+    later, soon = (client.create_job("render", schedule_time=time).id for time in times)
+    terminal = on_a_terminal(jobledger, width=160)
+    until = f"until {times[0]:%Y-%m-%dT%H:%M:%SZ}"
+    # No event tells it.
+    terminal.until(lambda s: rows(s, soon, "QUEUED") and "1 queued  1 scheduled" in s[0])
+    assert rows(terminal.screen, later, "SCHEDULED", until)
+
+
+def test_a_job_that_pauses_is_shown_with_the_time_and_the_error(jobledger, client, on_a_terminal):
+    policy = RetryPolicy(max_attempts=2)
+    job = client.start_job(client.create_job("render", retry_policy=policy).id)
+    error = JobError("no answer", reason="TIMEOUT")
+    paused = client.mark_failed(job.id, error, attempt=1, retryable=True, retry_delay=3600)
+    until = f"until {paused.schedule_time:%Y-%m-%dT%H:%M:%SZ}"
+    terminal = on_a_terminal(jobledger, width=160)
+    terminal.until(lambda s: rows(s, job.id, "WAITING", f"{until}  TIMEOUT: no answer"))
 
 
 def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_terminal):

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,17 @@ def test_a_terminal_that_is_too_low_counts_the_jobs_that_it_does_not_show(
     # At the end all are printed.
     terminal.until(lambda s: s[-1] == "[exit code 130]")
     assert shown(terminal.history[-9:-1]) == ids
+
+
+def test_a_scheduled_job_is_shown_with_its_time_and_is_queued_from_then_on(
+    server, shell, client, user, on_a_terminal
+):
+    now = datetime.now(UTC)
+    times = [now + timedelta(hours=1), now + timedelta(seconds=5)]
+    ids = [client.create_job("render", schedule_time=time).id for time in times]
+    terminal = on_a_terminal(shell(server.target, user), *ids, width=120)
+    scheduled = f" SCHEDULED  until {times[0]:%Y-%m-%dT%H:%M:%SZ}"
+    # No event tells it.
+    screen = terminal.until(lambda s: s[-1].endswith(" QUEUED"))
+    assert shown(screen) == ids
+    assert screen[0].endswith(scheduled)

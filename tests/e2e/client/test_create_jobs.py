@@ -6,7 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger import AsyncClient, Client, InvalidField, JobView, NewJob, RequestIdReused
+from jobledger import (
+    AsyncClient,
+    Client,
+    InvalidField,
+    JobView,
+    NewJob,
+    RequestIdReused,
+    RetryPolicy,
+)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -41,7 +49,7 @@ async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, 
             f"t{i}",
             {"n": i},
             labels={"n": str(i)},
-            max_attempts=i + 1,
+            retry_policy=RetryPolicy(max_attempts=i + 1),
             queue_timeout=timedelta(minutes=i + 1),
             run_timeout=i + 1.5,
         )
@@ -50,7 +58,7 @@ async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, 
     assert [job.job_type for job in jobs] == [f"t{i}" for i in range(300)]
     last = jobs[-1]
     assert (last.user_id, last.parameters, last.labels["n"]) == (create.owner, None, "299")
-    assert last.max_attempts == 300
+    assert last.retry_policy.max_attempts == 300
     waits = last.queue_expire_time - last.create_time
     assert waits == timedelta(minutes=300)
     assert [job.parameters for job in await listed(server, create.owner)] == [
@@ -70,12 +78,12 @@ async def test_a_repeated_create_jobs_returns_the_existing_jobs(create, server):
 
 @pytest.mark.promise(number=46)
 async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
-    good = NewJob("render")
+    good, never = NewJob("render"), RetryPolicy(max_attempts=-1)
     with pytest.raises(InvalidField) as refused:
-        await create([good, NewJob("no good"), good, NewJob("render", max_attempts=-1)])
+        await create([good, NewJob("no good"), good, NewJob("render", retry_policy=never)])
     assert {field for field, _ in refused.value.violations} == {
         "requests[1].job_type",
-        "requests[3].max_attempts",
+        "requests[3].retry_policy.max_attempts",
     }
     await create([NewJob("render", request_id="used")])
     with pytest.raises(RequestIdReused) as reused:

@@ -8,6 +8,7 @@ import pytest
 
 from jobledger import (
     Asset,
+    AssetNameTaken,
     AsyncClient,
     AttemptOutcome,
     Client,
@@ -61,8 +62,18 @@ def test_a_job_lives_from_creation_to_deletion(client):
     assert (lower.applied, lower.job.progress, lower.job.progress_message) == (True, 40, "again")
 
     asset = client.create_asset(
-        job.id, "image/png", url="https://example.com/a.png", file_size=7, attempt=1
+        job.id,
+        "image/png",
+        url="https://example.com/a.png",
+        file_size=7,
+        sha256="0F" * 32,
+        etag='"1"',
+        attempt=1,
     )
+    assert (asset.name, asset.sha256, asset.etag) == ("a.png", "0f" * 32, '"1"')
+    with pytest.raises(AssetNameTaken) as taken:
+        client.create_asset(job.id, "text/plain", storage_path="b", name="a.png", attempt=1)
+    assert taken.value.name == "a.png"
     more = Asset("text/plain", storage_path="logs/1")
     done = client.mark_completed(job.id, {"frames": 2}, assets=[more], attempt=1)
     assert (done.status, done.progress, done.held) == (COMPLETED, 100, False)
@@ -78,7 +89,11 @@ def test_a_job_lives_from_creation_to_deletion(client):
         {"frames": 2},
     )
 
-    client.delete_job(job.id)
+    linked = list(client.list_assets(job.id))
+    with client.watch_jobs() as news:
+        assert next(news).synced
+        assert client.delete_job(job.id) == tuple(linked)
+        assert next(news).deleted_assets == tuple(linked)
     with pytest.raises(JobNotFound):
         client.get_job(job.id)
 

@@ -103,12 +103,12 @@ def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_
     assert [line for line in lines if line.startswith(f"{job_id}  QUEUED")]
 
 
-def test_the_pipeline_of_the_page_deletes_old_failed_jobs_and_no_others(
+def test_the_line_of_the_page_deletes_old_failed_jobs_and_no_others(
     server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
     old, new = ada.cancel_job(ada.create_job("a").id), ada.create_job("b")
-    (text,) = [block.text for block in blocks(CLI, "sh") if "xargs" in block.text]
+    (text,) = [block.text for block in blocks(CLI, "sh") if "delete" in block.text]
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     run(text.replace("7d", "0s").splitlines(), tmp_path)
     assert new in list(ada.list_jobs())

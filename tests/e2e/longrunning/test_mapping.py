@@ -1,14 +1,27 @@
 """What a job is as an operation, in each of its states."""
 
+import asyncio
+import time
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2
 from grpc import StatusCode
 
 from jobledger_server.rpc.operations.operation_messages import CODES
 from tests.e2e.longrunning.operations import Operations, full, job_in, name_of
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    PARTIAL,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    policy,
+    refusal,
+)
 
 
 async def test_a_job_that_is_not_terminal_has_neither_response_nor_error(
@@ -22,6 +35,38 @@ async def test_a_job_that_is_not_terminal_has_neither_response_nor_error(
         assert operation.WhichOneof("result") is None
         assert job_in(operation.metadata) == job
         assert job.status in (QUEUED, PROCESSING)
+
+
+async def test_a_job_that_waits_is_not_done_and_its_metadata_says_for_what(
+    call: Caller, operations: Operations
+) -> None:
+    due = Timestamp()
+    due.FromSeconds(int(time.time()) + 3600)
+    scheduled = await call.job(schedule_time=due)
+    job = await call.running(retry_policy=policy(2))
+    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"page": 3})
+    error = {"reason": "NO_NETWORK", "message": "no network", "details": {"host": "ü"}}
+    failure = {"error": error, "retryable": True, "retry_delay": Duration(seconds=3600)}
+    retried = (await call.MarkFailed(job_id=job.id, attempt=1, **failure)).job
+    for waits in (scheduled, retried):
+        operation = await operations.Wait(name=name_of(waits), timeout=Duration(nanos=1000))
+        assert (operation.done, operation.WhichOneof("result")) == (False, None)
+        assert job_in(operation.metadata).schedule_time == waits.schedule_time
+    facts = job_in(operation.metadata)
+    assert (facts.attempt, facts.last_error, facts.held) == (1, retried.last_error, False)
+    assert (facts.last_error.reason, facts.checkpoint["page"]) == ("NO_NETWORK", 3)
+    # A failure in between does not end a wait; the last one does.
+    job = await call.running(retry_policy=policy(2))
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await call.MarkFailed(job_id=job.id, attempt=1, error=error, retryable=True)
+    await call.ClaimJobs(worker_id="w", job_types=["render"], wait=Duration(seconds=20))
+    assert not waiting.done()
+    await call.MarkFailed(job_id=job.id, attempt=2, error=error, retryable=True)
+    operation = await waiting
+    assert (operation.done, operation.error.message) == (True, "no network")
+    info = error_details_pb2.ErrorInfo()
+    assert operation.error.details[0].Unpack(info)
+    assert info.metadata["attempt"] == "2"
 
 
 async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
@@ -132,9 +177,14 @@ async def test_the_largest_job_passes_as_metadata_and_response_at_once(
 ) -> None:
     """Everything is there twice, and still within the 4 MiB that clients take by default."""
     payload = {"pad": "x" * (255 * 1024)}
-    job = await call.running(parameters=payload)
-    error = {"message": "m" * 4096, "details": payload}
-    await call.MarkPartial(job_id=job.id, attempt=1, result=payload, error=error)
+    job = await call.running(parameters=payload, retry_policy=policy(2))
+    error = {"message": "ü" * 4096, "details": payload}
+    checkpoint = {"pad": "x" * (63 * 1024)}
+    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=checkpoint)
+    again = {"retryable": True, "retry_delay": Duration(), "error": error}
+    await call.MarkFailed(job_id=job.id, attempt=1, **again)
+    await call.ClaimJobs(worker_id="w", job_types=["render"])
+    await call.MarkPartial(job_id=job.id, attempt=2, result=payload, error=error)
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert job_in(operation.response) == job_in(operation.metadata) == job

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_pb2 as pb
 from jobledger_server.rpc.workers import worker_requests
 from tests.support.databases import both_databases
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import Caller, policy
 
 RUNNING = pb.ATTEMPT_OUTCOME_UNSPECIFIED
 COMPLETED, FAILED = pb.ATTEMPT_OUTCOME_COMPLETED, pb.ATTEMPT_OUTCOME_FAILED
@@ -34,7 +34,7 @@ async def test_each_attempt_has_its_worker_its_times_its_outcome_and_its_progres
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
-    job = await call.job(max_attempts=3, stall_timeout=Duration(seconds=1))
+    job = await call.job(retry_policy=policy(3), stall_timeout=Duration(seconds=1))
     assert await attempts(call, job) == []
     first = await claim(call, "w1")
     (running,) = await attempts(call, job)
@@ -73,7 +73,7 @@ async def test_each_attempt_has_its_worker_its_times_its_outcome_and_its_progres
 
 
 async def test_attempts_are_paged_oldest_first(call: Caller) -> None:
-    job = await call.job()
+    job = await call.job(retry_policy=policy(1))
     for number in range(1, 6):
         await claim(call, f"w{number}")
         if number < 5:

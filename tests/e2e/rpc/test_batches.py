@@ -8,8 +8,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_service_pb2 as pb
+from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger_server.app import App
-from jobledger_server.ledger import claim_waiters
+from jobledger_server.maintenance import promoter
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import FULL, QUEUED, Caller, refusal
 
@@ -26,14 +27,17 @@ async def count(call: Caller, user_id: str = "ada") -> int:
 @both_databases
 async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
-        creation(job_type=f"t{i}", labels={"n": str(i)}, max_attempts=i + 1) for i in range(200)
+        creation(
+            job_type=f"t{i}", labels={"n": str(i)}, retry_policy=RetryPolicy(max_attempts=i + 1)
+        )
+        for i in range(200)
     ]
     requests[7].parameters.update({"ü": [1, None, {"x": "🎬"}]})
     requests[8].queue_timeout.CopyFrom(Duration(seconds=60))
     before = app.hub.seq
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=requests)).jobs
     assert [job.job_type for job in jobs] == [f"t{i}" for i in range(200)]
-    assert [job.max_attempts for job in jobs] == list(range(1, 201))
+    assert [job.retry_policy.max_attempts for job in jobs] == list(range(1, 201))
     assert {(job.user_id, job.status, job.version) for job in jobs} == {("ada", QUEUED, 1)}
     assert [job.id for job in jobs] == sorted(job.id for job in jobs)
     full = (await call.GetJob(job_id=jobs[7].id, user_id="ada")).job
@@ -61,13 +65,13 @@ async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_create
         creation(),
         creation(job_type="no good"),
         creation(user_id="ada"),
-        creation(user_id="bob", max_attempts=-1, labels={"?": "x"}),
+        creation(user_id="bob", retry_policy=RetryPolicy(max_attempts=-1), labels={"?": "x"}),
     ]
     refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
     assert {v.field for v in refused.details["BadRequest"].field_violations} == {
         "requests[1].job_type",
         "requests[3].user_id",
-        "requests[3].max_attempts",
+        "requests[3].retry_policy.max_attempts",
         "requests[3].labels",
     }
     refused = await refusal(call.BatchCreateJobs(requests=[creation()]))
@@ -155,7 +159,7 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
 async def test_a_waiting_worker_is_given_each_job_of_a_batch(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "CLAIM_POLL_SECONDS", 3600)  # it is woken, or goes without
+    monkeypatch.setattr(promoter, "PROMOTE_SECONDS", 3600)  # it is woken, or goes without
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )

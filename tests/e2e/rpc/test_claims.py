@@ -15,10 +15,11 @@ from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claim_waiters
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.maintenance import promoter
 from jobledger_server.settings import Settings
 from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
-from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, policy, refusal
 
 Start = Callable[..., Any]
 
@@ -128,7 +129,7 @@ async def test_one_job_wakes_one_of_many_waiting_claims(
 async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
     app: App, call: Caller, how: str
 ) -> None:
-    job = await call.job(max_attempts=2)
+    job = await call.job(retry_policy=policy(2))
     await call.ClaimJobs(worker_id="old", job_types=["render"], lease_duration=seconds(5))
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="new", job_types=["render"], wait=seconds(20))
@@ -164,7 +165,7 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with grpc.aio.insecure_channel(gated.address) as channel:
         call = Caller(channel)
-        job = await call.job(max_attempts=1)
+        job = await call.job()
         gate = gated.store.before_commit = Gate()
         left = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))
         async with asyncio.timeout(20):
@@ -184,7 +185,7 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
 async def test_a_draining_server_answers_waiting_claims_with_no_job(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "CLAIM_POLL_SECONDS", 3600)  # it is woken, or cut off
+    monkeypatch.setattr(promoter, "PROMOTE_SECONDS", 3600)  # it is woken, or cut off
     waits = asyncio.Event()
     wait = claim_waiters.ClaimWaiter.wait
 

@@ -60,12 +60,15 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     assert (report.applied, report.job.progress, report.job.version) == (True, 40, 3)
     assert report.job.progress_message == "warming up"
 
-    asset = (await call.CreateAsset(job_id=job.id, attempt=1, file_size=2**60, **ASSET)).asset
+    linked = {**ASSET, "file_size": 2**60, "sha256": "0F" * 32, "etag": '"1"'}
+    asset = (await call.CreateAsset(job_id=job.id, attempt=1, **linked)).asset
     assert (asset.job_id, asset.user_id, asset.file_size) == (job.id, "ada", 2**60)
     assert (asset.url, asset.storage_path) == (ASSET["url"], "s/1")
+    assert (asset.name, asset.sha256, asset.etag) == ("ü.png", "0f" * 32, '"1"')
 
+    assets = [linked, {**ASSET, "name": "thumbnail"}]
     job = (
-        await call.MarkCompleted(job_id=job.id, attempt=1, result=struct(ok=True), assets=[ASSET])
+        await call.MarkCompleted(job_id=job.id, attempt=1, result=struct(ok=True), assets=assets)
     ).job
     assert (job.status, job.progress, job.version) == (COMPLETED, 100, 5)
     assert job.complete_time == job.update_time
@@ -83,7 +86,7 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     assert steps[0].time == job.start_time
     assets = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
     assert assets[0] == asset
-    assert len(assets) == 2
+    assert [each.name for each in assets] == ["ü.png", "thumbnail"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ async def created(channel: Channel, *traceparents: str, **fields: Any) -> Any:
 async def test_a_traceparent_is_kept_and_given_to_each_attempt(
     call: Caller, channel: Channel
 ) -> None:
-    job = await created(channel, VALID, max_attempts=2)
+    job = await created(channel, VALID)
     assert job.traceparent == VALID
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job.traceparent == VALID
     lease = {"seconds": 30}

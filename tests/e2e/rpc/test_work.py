@@ -37,6 +37,7 @@ from tests.support.rpc_caller import (
     SMALL_WINDOW,
     Caller,
     decoded,
+    policy,
 )
 from tests.support.work_stream import (
     WorkStream,
@@ -445,7 +446,7 @@ async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
-    made = await call.job(max_attempts=2)
+    made = await call.job(retry_policy=policy(2))
     async with working(channel, slots=1, lease_duration=Duration(nanos=200_000_000)) as worker:
         (job,) = await worker.jobs()
         (signal,) = await worker.signals()
@@ -453,6 +454,7 @@ async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the
         assert signal.HasField("lease_lost")
         assert (await stored(call, job)).attempt == 1
         assert app.claim_waiters.count("render") == 0
+        monkeypatch.setattr(work_slots, "QUIET_PART", 100)  # as if more messages followed
         await worker.send(updates=[progressed(job, 10)])
         (late,) = await worker.results()
         assert reason(late) == "LEASE_LOST"
@@ -566,7 +568,7 @@ async def test_jobs_that_were_not_sent_are_released_when_the_stream_breaks(
             claimed += await claimed_elsewhere(call, 10, wait=Duration(seconds=10))
     assert sorted(claimed) == [job.id for job in made]
     again = await stored(call, made[0])
-    assert (again.attempt, again.max_attempts) == (2, 1)
+    assert (again.attempt, again.retry_policy.max_attempts) == (2, 1)
 
 
 @pytest.mark.promise(number=50)
@@ -678,7 +680,7 @@ async def test_a_claim_of_a_broken_stream_releases_its_job(
     async with working(channel, slots=5):
         await waiting(app, 1)
     await waiting(app, 0)
-    made = await call.job(max_attempts=1)
+    made = await call.job()
     assert await claimed_elsewhere(call, wait={"seconds": 20}) == [made.id]
 
 

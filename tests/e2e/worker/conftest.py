@@ -17,7 +17,7 @@ from jobledger import AsyncClient
 from jobledger.v1 import error_reason_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.asset_pb2 import Asset
-from jobledger.v1.job_pb2 import Job, JobStatus
+from jobledger.v1.job_pb2 import Job, JobStatus, RetryPolicy
 from jobledger.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
     add_WorkerServiceServicer_to_server,
@@ -180,7 +180,8 @@ class FakeStream:
                 await service.transition_job(pb.TransitionJobRequest(**names, **fields), context)
                 self._held.discard(update.job_id)
             case "release":
-                await service.release_job(pb.ReleaseJobRequest(**names), context)
+                fields = _fields(update.release)
+                await service.release_job(pb.ReleaseJobRequest(**names, **fields), context)
                 self._held.discard(update.job_id)
         service.wake()
 
@@ -212,7 +213,7 @@ class FakeService(WorkerServiceServicer):
         self._received = asyncio.Event()
 
     def offer(self, job_type: str = "render", **fields: Any) -> Job:
-        fields = {"attempt": 1, "max_attempts": 1, "progress": 0, **fields}
+        fields = {"attempt": 1, "retry_policy": RetryPolicy(max_attempts=1), **fields}
         job = Job(
             id=str(uuid.uuid4()),
             job_type=job_type,

@@ -15,12 +15,23 @@ from types import MappingProxyType
 
 from opentelemetry import trace
 
-from jobledger.worker import BlockingJob, Completed, Partial
+from jobledger.worker import (
+    BlockingJob,
+    ClaimedJob,
+    Completed,
+    Failed,
+    Outcome,
+    Partial,
+    Release,
+    RetryLater,
+)
 
 
 def whole(job: BlockingJob) -> Completed:
     job.progress(50, f"half of {job.parameters['scene']}")
-    asset = job.add_asset("image/png", url="https://example.com/a.png", file_size=7)
+    asset = job.add_asset(
+        "image/png", url="https://example.com/a.png", file_size=7, name="a", etag="e"
+    )
     return Completed({"pid": os.getpid(), "asset": asset.url, "attempt": job.attempt})
 
 
@@ -59,6 +70,47 @@ class Unpicklable(Exception):
 
 def raises_unpicklable(job: BlockingJob) -> None:
     raise Unpicklable("castle", 7)
+
+
+def ends_as_told(job: BlockingJob) -> Outcome | None:
+    """End the first attempt as the parameters say."""
+    if job.attempt > 1:
+        return None
+    hour = 3600.0
+    match job.parameters["end"]:
+        case "raises":
+            raise FileNotFoundError("no scene 'castle'")
+        case "raises RetryLater":
+            raise RetryLater("busy")
+        case "raises RetryLater after":
+            raise RetryLater("busy", after=hour)
+        case "returns Failed":
+            return Failed("no disk", "NO_DISK", retryable=True)
+        case "returns Failed after":
+            return Failed("no disk", "NO_DISK", retryable=True, retry_after=hour)
+        case "returns Release after":
+            return Release(after=hour)
+        case "raises another":
+            raise ValueError("no such scene")
+    raise AssertionError("it is not told")
+
+
+def goes_on(job: BlockingJob) -> dict[str, object]:
+    """Fail after a checkpoint, until the third attempt."""
+    if job.attempt < 3:
+        job.progress(10 * job.attempt, checkpoint={"frame": job.attempt})
+        raise ConnectionResetError(f"attempt {job.attempt}")
+    assert job.last_error is not None
+    return {"checkpoint": job.checkpoint, "last": job.last_error.message}
+
+
+async def goes_on_async(job: ClaimedJob) -> dict[str, object]:
+    """As `goes_on`."""
+    if job.attempt < 3:
+        await job.progress(10 * job.attempt, checkpoint={"frame": job.attempt})
+        raise ConnectionResetError(f"attempt {job.attempt}")
+    assert job.last_error is not None
+    return {"checkpoint": job.checkpoint, "last": job.last_error.message}
 
 
 def raises_once(job: BlockingJob) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger import JobStatus
+from jobledger import JobStatus, RetryPolicy
 from jobledger.cli.program import Program, last_lines, outcome_of
 from jobledger.worker import Completed, Failed, Partial, Worker
 from tests.support.pages import ROOT
@@ -54,8 +54,8 @@ class Exec:
         self.start([sys.executable, "-c", program])
         return await self.job(parameters)
 
-    async def job(self, parameters=None):
-        job = await self._client.create_job(self._job_type, parameters)
+    async def job(self, parameters=None, **options):
+        job = await self._client.create_job(self._job_type, parameters, **options)
         return await self._client.wait(job.id, timeout=30)
 
     async def until(self, job_id, reached):
@@ -160,6 +160,36 @@ async def test_the_exit_code_is_the_status_and_stderr_the_message(worker, code, 
     )
     assert (job.status, job.error.reason, job.error.message) == (status, reason, "disk\nfull")
     assert job.result["half"] is True
+
+
+async def test_exit_code_75_is_a_retryable_failure_and_a_checkpoint_is_on_the_next_stdin(worker):
+    program = """
+import json, sys
+job = json.load(sys.stdin)
+frame = (job["checkpoint"] or {"frame": 0})["frame"]
+if frame < 2:
+    print(json.dumps({"progress": 40, "message": "rendered", "checkpoint": {"frame": 1}}))
+    print(json.dumps({"checkpoint": {"frame": frame + 1}}))
+    print(f"no frame {frame}", file=sys.stderr)
+    sys.exit(75)
+print(json.dumps({"frame": frame, "last": job["last_error"]["message"]}))
+"""
+    worker.start([sys.executable, "-c", program])
+    policy = RetryPolicy(max_attempts=3, initial_backoff=0.1)
+    job = await worker.job(retry_policy=policy)
+    assert (job.status, job.attempt) == (COMPLETED, 3)
+    assert job.result == {"frame": 2, "last": "no frame 1"}
+    assert job.last_error.reason == "EXIT_75"
+    once = await worker.job()
+    assert (once.status, once.error.reason) == (FAILED, "EXIT_75")
+
+
+async def test_only_an_object_is_a_checkpoint(worker):
+    job = await worker.run(
+        'print(\'{"progress": 1, "checkpoint": [1]}\'); print(\'{"checkpoint": "model.pt"}\')'
+    )
+    assert (job.result, job.checkpoint) == ({"checkpoint": "model.pt"}, None)
+    assert '{"progress": 1, "checkpoint": [1]}\n' in worker.stderr
 
 
 async def test_a_program_that_dies_of_a_signal_is_failed_with_its_name(worker):
@@ -347,6 +377,7 @@ def test_an_exit_code_without_stderr_has_a_default_message():
     assert outcome_of(0, None, b"noise") == Completed(None)
     assert outcome_of(3, {"a": 1}, b"") == Partial({"a": 1})
     assert outcome_of(7, None, b"") == Failed("exit code 7", "EXIT_7")
+    assert outcome_of(75, None, b"") == Failed("exit code 75", "EXIT_75", retryable=True)
     assert outcome_of(-signal.SIGTERM, None, b"") == Failed("ended by SIGTERM", "SIGNAL_TERM")
     assert outcome_of(-40, None, b"") == Failed("ended by SIG40", "SIGNAL_40")
 

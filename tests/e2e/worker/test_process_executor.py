@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import json_format
 
 from jobledger import Completed, Job, JobStatus, Release
-from jobledger.worker import Worker
+from jobledger.worker import ProcessDied, Worker
 from jobledger.worker.handlers.handler import make_handler
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.job import Stop
@@ -50,7 +50,7 @@ async def test_a_handler_in_a_process_reports_links_and_returns(service, fake_cl
     assert end.result["pid"] not in (0, os.getpid())
     assert (end.result["asset"], end.result["attempt"]) == ("https://example.com/a.png", 1)
     (asset,) = service.requests("CreateAsset")
-    assert (asset.attempt, asset.file_size) == (1, 7)
+    assert (asset.attempt, asset.file_size, asset.name, asset.etag) == (1, 7, "a", "e")
     reports = [*service.requests("UpdateProgress"), end]
     assert (50, "half of castle") in [(each.progress, each.progress_message) for each in reports]
 
@@ -129,6 +129,37 @@ async def test_middleware_of_a_process_handler_gets_what_it_raised(
     (error,) = caught
     assert (type(error), error.errno) == (ConnectionResetError, 104)
     assert "process_handlers.py" in str(error.__cause__)
+
+
+async def test_an_exception_that_cannot_be_pickled_reaches_middleware_and_retry_on(
+    service, fake_client, running
+):
+    caught = []
+
+    async def watch(job, call_next):
+        try:
+            return await call_next(job)
+        except process_handlers.Unpicklable as error:
+            caught.append(str(error))
+            raise
+
+    worker = Worker(fake_client, middleware=[watch])
+    worker.handler("render", executor="process", retry_on=process_handlers.Unpicklable)(
+        process_handlers.raises_unpicklable
+    )
+    service.offer()
+    running(worker)
+    end = await service.called("TransitionJob")
+    assert (end.error.reason, end.retryable) == ("UNPICKLABLE", True)
+    assert caught == ["castle: frame 7"]
+
+
+async def test_a_process_that_dies_is_retried_where_the_handler_says_so(
+    service, fake_client, running
+):
+    options = {"retry_on": ProcessDied}
+    end = await end_of(service, fake_client, running, process_handlers.killed, **options)
+    assert (end.error.reason, end.retryable) == ("PROCESS_DIED", True)
 
 
 async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_client, running):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobledger import AsyncClient, JobStatus, LeaseLost
+from jobledger import AsyncClient, JobStatus, LeaseLost, RetryPolicy
 from jobledger.worker import Completed, Worker
 
 LEASE = 5.0  # of worker_program.py
 COMPLETED = JobStatus.COMPLETED
 FAILED = JobStatus.FAILED
+TWICE = RetryPolicy(max_attempts=2, initial_backoff=0.1)
 
 CROWD_JOBS = int(os.environ.get("JOBLEDGER_TEST_CROWD_JOBS", "1000"))
 CROWD_WORKERS = int(os.environ.get("JOBLEDGER_TEST_CROWD_WORKERS", "20"))
@@ -26,7 +27,7 @@ async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     server, client, job_type, start_worker
 ):
     victim = start_worker(server.target, job_type)
-    job = await client.create_job(job_type, max_attempts=2)
+    job = await client.create_job(job_type, retry_policy=TWICE)
     assert await victim.says("started") == f"{job.id} 1"
     rescuer = start_worker(server.target, job_type)
     await rescuer.says("ready")
@@ -50,6 +51,28 @@ async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     assert (done.status, done.error.reason) == (FAILED, "LEASE_EXPIRED")
 
 
+@pytest.mark.promise(number=82)
+async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_killed_five_times(
+    server, client, job_type, start_worker, tmp_path
+):
+    file = tmp_path / "steps"
+    # Its worker is missed after a second without news: sooner than its lease expires.
+    policy = RetryPolicy(max_attempts=100, initial_backoff=0.1, max_backoff=0.1)
+    job = await client.create_job(job_type, retry_policy=policy, stall_timeout=1)
+    for kill in range(5):
+        worker = start_worker(server.target, job_type, "steps", str(file))
+        # Before and after the checkpoint, in turn.
+        await worker.says("kept" if kill % 2 else "did")
+        worker.signal(signal.SIGKILL)
+    start_worker(server.target, job_type, "steps", str(file))
+    done = await client.wait(job.id, timeout=60)
+    assert (done.status, done.attempt >= 6) == (COMPLETED, True)
+    steps = [line.split()[:2] for line in _lines(file)]
+    assert {step for _, step in steps} == {str(step) for step in range(10)}
+    for place, (what, step) in enumerate(steps):
+        assert what == "did" or ["did", step] not in steps[place:]
+
+
 async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
     """Freeze a worker past its lease, and let another take the job.
 
@@ -57,7 +80,7 @@ async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
     get the job again.
     """
     frozen = start_worker(server.target, job_type, *mode)
-    job = await client.create_job(job_type, max_attempts=2)
+    job = await client.create_job(job_type, retry_policy=TWICE)
     await frozen.says("started")
     frozen.signal(signal.SIGSTOP)
     other = start_worker(server.target, job_type)
@@ -117,7 +140,7 @@ async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     for job in jobs:
         done = await client.wait(job.id, timeout=20)
         # Released without using up its only attempt.
-        assert (done.status, done.max_attempts) == (COMPLETED, 1)
+        assert (done.status, done.retry_policy.max_attempts) == (COMPLETED, 1)
 
 
 @pytest.mark.promise(number=21)
@@ -190,7 +213,7 @@ async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_
                 await asyncio.Event().wait()
             return Completed({"attempt": job.attempt})
 
-        jobs = [await client.create_job(kind, max_attempts=1) for kind in ("short", "long")]
+        jobs = [await client.create_job(kind) for kind in ("short", "long")]
         running(worker)
         for _ in jobs:
             await started.acquire()
@@ -264,7 +287,8 @@ async def test_many_workers_that_are_killed_complete_each_job_once(
         return start_worker(server.target, job_type, "crowd", str(tmp_path))
 
     workers = [start() for _ in range(CROWD_WORKERS)]
-    creating = (client.create_job(job_type, max_attempts=100) for _ in range(CROWD_JOBS))
+    policy = RetryPolicy(max_attempts=100, initial_backoff=0.1, max_backoff=1)
+    creating = (client.create_job(job_type, retry_policy=policy) for _ in range(CROWD_JOBS))
     jobs = await asyncio.gather(*creating)
     await workers[0].says("ready")
 

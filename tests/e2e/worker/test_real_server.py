@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from jobledger import JobStatus
+from jobledger import JobStatus, RetryPolicy
 from jobledger.worker import Completed, Failed, Worker
 
 PROCESSING = JobStatus.PROCESSING
@@ -62,7 +62,7 @@ async def test_a_cancelled_job_of_a_worker_that_stops_is_failed_as_cancelled(
         started.set()
         await asyncio.Event().wait()
 
-    job = await client.create_job(job_type, max_attempts=5)
+    job = await client.create_job(job_type, retry_policy=RetryPolicy(max_attempts=5))
     run = running(worker)
     await started.wait()
     await client.cancel_job(job.id)

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger.worker import Worker
 from tests.e2e.worker.rules import refuse
 
@@ -139,7 +140,7 @@ async def test_a_single_report_is_sent_at_once(service, fake_client, running):
     job = service.offer()
     running(worker)
     assert await service.called("UpdateProgress") == pb.UpdateProgressRequest(
-        job_id=job.id, attempt=1, progress=25, progress_message="decoded"
+        job_id=job.id, attempt=1, progress=25, progress_message="decoded", report_number=1
     )
     end = await service.called("TransitionJob")
     assert not end.HasField("progress_message") or end.progress_message == "decoded"
@@ -155,7 +156,7 @@ async def test_every_call_carries_the_attempt(service, fake_client, running):
         await service.called("UpdateProgress")
         assert (job.attempt, job.max_attempts) == (7, 9)
 
-    service.offer(attempt=7, max_attempts=9)
+    service.offer(attempt=7, retry_policy=RetryPolicy(max_attempts=9))
     running(worker)
     await service.called("TransitionJob")
     calls = [request for name, request in service.calls if name != "Work"]

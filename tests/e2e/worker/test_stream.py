@@ -10,6 +10,7 @@ from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job
 from jobledger.worker import Completed, Worker
+from jobledger.worker.session.lease import RENEWAL
 from jobledger.worker.session.work_stream import ANSWER_TIMEOUT
 from tests.e2e.worker.rules import refuse
 from tests.support.observed_channel import ObservedChannel
@@ -253,16 +254,20 @@ async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(
 
 async def test_any_answer_renews_all_leases(service, fake_client, running):
     """Of jobs that report nothing, nothing is sent while others report."""
-    worker = Worker(fake_client, concurrency=30, lease=6)
+    lease = 9
+    worker = Worker(fake_client, concurrency=30, lease=lease)
     go = asyncio.Event()
 
     @worker.handler("render")
     async def render(job):
         if job.parameters:
-            # For longer than a third of the lease.
-            for step in range(25):
-                await job.progress(step)
-                await asyncio.sleep(0.11)
+            time = asyncio.get_running_loop().time
+            due = time() + lease * RENEWAL
+            reports = 0
+            while time() < due:
+                reports += 1
+                await job.progress(message=f"report {reports}")
+                await service.called("UpdateProgress", reports)
             go.set()
         await go.wait()
 

@@ -70,6 +70,30 @@ async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
     await worker.run()
 
 
+async def steps(client: AsyncClient, job_type: str, file: str) -> None:
+    """Do ten steps, with a checkpoint after each; write down what was done when."""
+    worker = Worker(client, lease=LEASE)
+
+    @worker.handler(job_type)
+    async def handle(job: ClaimedJob) -> Completed:
+        checkpoint = job.checkpoint or {"step": 0}
+        for step in range(checkpoint["step"], 10):
+            _append(file, f"did {step} {job.attempt}")
+            say("did", step)
+            await job.progress(10 * step, checkpoint={"step": step + 1}, wait=True)
+            _append(file, f"kept {step} {job.attempt}")
+            say("kept", step)
+        return Completed({"attempt": job.attempt})
+
+    say("ready")
+    await worker.run()
+
+
+def _append(file: str, line: str) -> None:
+    with Path(file).open("a") as lines:
+        lines.write(f"{line}\n")
+
+
 async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) -> None:
     go = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, go.set)
@@ -79,6 +103,8 @@ async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) 
                 await hold(client, job_type, go, *arguments)
             case "insist":
                 await insist(client, job_type, go)
+            case "steps":
+                await steps(client, job_type, *arguments)
             case "crowd":
                 await crowd(client, job_type, *arguments)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Claim, Create, Delete, Report
-from jobledger_server.domain.job import JobId, JobStatus, Micros
+from jobledger_server.domain.job import JobId, JobStatus, Micros, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
@@ -25,6 +25,7 @@ CEILINGS = {
     "repeated creations": {"sqlite": 3, "postgresql": 4},
     "reports": {"sqlite": 6, "postgresql": 4},
     "reports on jobs of another server": {"sqlite": 6, "postgresql": 5},
+    "reports with checkpoints": {"sqlite": 7, "postgresql": 4},
     "heartbeats": {"sqlite": 4, "postgresql": 4},
     "transitions": {"sqlite": 7, "postgresql": 5},
     "claims": {"sqlite": 8, "postgresql": 5},
@@ -118,6 +119,9 @@ async def test_reports_cost_a_fixed_number_of_statements(
     counted.reset()
     await together(ledger, [Report(job_id=id_, attempt=1, progress=10) for id_ in ids])
     assert_cheap("reports")
+    checkpoint = Payload(b"c")
+    await together(ledger, [Report(job_id=id_, attempt=1, checkpoint=checkpoint) for id_ in ids])
+    assert_cheap("reports with checkpoints")
     await together(ledger, [Report(job_id=id_, attempt=1) for id_ in ids])
     assert_cheap("heartbeats")
 
@@ -156,6 +160,20 @@ async def test_a_claim_that_finds_nothing_costs_one_query_and_no_transaction(
     assert_cheap("claims")
     assert await claim_jobs(ledger, claims[0]) == []
     assert_cheap("claims that find nothing")
+
+
+async def test_repetitions_are_queried_only_while_jobs_are_repeated_again(
+    ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
+) -> None:
+    ids = await together(ledger, [creation(number) for number in range(3)])
+    counted.reset()
+    repeats = [Create(user_id="ada", job_type="render", origin_job_id=each) for each in ids]
+    await together(ledger, repeats)
+    assert_cheap("few creations")
+    await together(ledger, repeats)
+    assert_cheap("few creations", "repeated creations")
+    await together(ledger, repeats)
+    assert_cheap("repeated creations")
 
 
 async def test_refused_commands_cost_only_their_reads(

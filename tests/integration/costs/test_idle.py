@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -56,3 +58,22 @@ async def test_a_reaper_with_nothing_to_reap_queries_once_and_writes_nothing(
         await reaper.reap()
         (statement,) = counted.statements
         assert statement.lstrip().startswith("SELECT")
+
+
+async def test_a_promoter_without_due_jobs_queries_once_and_once_for_the_claims_that_wait(
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiters = ClaimWaiters()
+    promoter = Promoter(store, waiters)
+
+    async def polled() -> list[str]:
+        counted.reset()
+        await promoter.promote()
+        await promoter.wake()
+        return [statement.split()[0] for statement in counted.statements]
+
+    with counting(database, monkeypatch) as counted:
+        await polled()  # the connection is open
+        assert await polled() == ["SELECT"]
+        with waiters.waiting(["render", "export"]), waiters.waiting(["render"]):
+            assert await polled() == ["SELECT", "SELECT"]

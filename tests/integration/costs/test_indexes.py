@@ -14,7 +14,16 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Report,
 )
-from jobledger_server.domain.job import AssetId, AssetLink, JobId, JobStatus, Micros, first_id
+from jobledger_server.domain.job import (
+    AssetId,
+    AssetLink,
+    Instant,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+    first_id,
+)
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -43,16 +52,19 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         for n in range(4)
     ]
     await apply(ledger, Create(user_id="ada", job_type="t", request_id="r0"))
+    await apply(ledger, Create(user_id="ada", job_type="later", schedule_time=Instant(1)))
+    for _ in range(2):
+        await apply(ledger, Create(user_id="ada", job_type="t", origin_job_id=jobs[0].id))
     claim = Claim(
         worker_id="w", job_types=frozenset({"t"}), max_jobs=1, lease_duration=Micros(60_000_000)
     )
     (job,) = await claim_jobs(ledger, claim)
     for command in (
         ChangeStatus(job_id=jobs[1].id, target=JobStatus.PROCESSING, worker_id="w"),
-        Report(job_id=job.id, attempt=1, progress=1),
+        Report(job_id=job.id, attempt=1, progress=1, checkpoint=Payload(b"c")),
         Report(job_id=job.id, attempt=1),
-        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1), request_id="a"),
-        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1), request_id="a"),
+        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1, "p"), request_id="a"),
+        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1, "p"), request_id="a"),
         ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1),
         Cancel(job_id=jobs[2].id, user_id="ada"),
         Delete(job_id=job.id, user_id="ada"),
@@ -65,11 +77,15 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         JobQuery(user_id=None),
         JobQuery(user_id="ada"),
         JobQuery(user_id="ada", labels={"k": "v"}, created_after=jobs[0].create_time),
+        JobQuery(user_id="ada", error_reasons=frozenset({"X"}), held=False, unrepeated=True),
+        JobQuery(user_id="ada", origin_job_id=jobs[0].id, uncancelled=True),
     ):
         await store.list_jobs(query, before=first, limit=5)
+    await store.read_assets([jobs[1].id])
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
     await store.list_attempts(jobs[1].id, after=0, limit=5)
     await store.overdue(limit=5)
+    await store.promote(limit=5)
     for user_id in (None, "ada"):
         await store.changes_after(0, limit=50_000, user_id=user_id)
         await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)

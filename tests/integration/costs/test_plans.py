@@ -39,6 +39,7 @@ async def test_a_batch_finds_its_rows_by_an_index(database: Database, ledger: Le
     statements = Statements(database.dialect, database.writer.dialect)
     for index, statement, values in (
         requests_made_before(statements),
+        repetitions(statements, ids),
         reports(statements, ids),
         *by_id(statements, ids),
     ):
@@ -58,6 +59,12 @@ def requests_made_before(statements: Statements) -> Found:
     bound = statements.dialect.bind_pairs("requests", pairs)
     statement = statements.find_created
     return "uq_jobs_user_id_request_id", statement.text, statement.values(bound)
+
+
+def repetitions(statements: Statements, ids: Sequence[JobId]) -> Found:
+    bound = bind_ids(statements.dialect, "origins", ids)
+    statement = statements.find_repeats
+    return "uq_jobs_origin_job_id", statement.text, statement.values(bound)
 
 
 def index_on_ids(statements: Statements) -> str:

@@ -77,11 +77,10 @@ def pass_time(database: Database) -> PassTime:
     async def pass_time(job: Job, seconds: float) -> None:
         shift = int(seconds * SECOND)
         columns = ("lease", "stall", "queue", "run")
-        moved = ", ".join(f"{c}_expire_time = {c}_expire_time - {shift}" for c in columns)
-        statement = (
-            f"UPDATE jobs SET {moved}, cancel_request_time = cancel_request_time - {shift}, "
-            f"deadline = deadline - {shift} WHERE id = '{job.id}'"
-        )
+        times = [f"{column}_expire_time" for column in columns]
+        times += ["cancel_request_time", "schedule_time", "retry_time", "due_time", "deadline"]
+        moved = ", ".join(f"{time} = {time} - {shift}" for time in times)
+        statement = f"UPDATE jobs SET {moved} WHERE id = '{job.id}'"
         async with database.writer.begin() as connection:
             await connection.execute(text(statement))
 
@@ -413,6 +412,7 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
 ) -> None:
     await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))
     for attempt, reason in ((1, None), (2, "STALLED")):
+        await store.promote(limit=1)
         (job,) = await claim_jobs(ledger, claim())
         news = Report(job_id=job.id, attempt=attempt, progress=5)
         heartbeat = Report(job_id=job.id, attempt=attempt)
@@ -427,6 +427,7 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
         await Reaper(store, ledger).reap()
         lost = (await read_jobs(store, [job.id]))[job.id]
         assert not lost.leased
+        await pass_time(lost, 2)
         assert (lost.error and lost.error.reason) == reason
         done = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=attempt)
         with pytest.raises(LeaseLost):

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
     Command,
     Create,
+    CreateAll,
     Delete,
     Expire,
     LinkAsset,
@@ -33,7 +34,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.ledger import Ledger, decisions_of
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
@@ -43,7 +44,7 @@ from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import read_jobs
 
-LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)
+LINK = AssetLink("image/png", "https://e.example/a.png", "", 1, "a.png")
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     ledger: Ledger, store: SqlStore
 ) -> None:
     job = await running(ledger)
-    links = [AssetLink("t", "", f"part-{i}", i) for i in range(200)]
+    links = [AssetLink("t", "", f"part-{i}", i, f"part-{i}") for i in range(200)]
     outcomes = await together(ledger, *(LinkAsset(job_id=job.id, link=link) for link in links))
     assert sorted(o.job.version for o in outcomes) == list(range(3, 203))
     assert [a.link for a in await store.list_assets(job.id, after=None, limit=500)] == links
@@ -119,7 +120,7 @@ async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
 
 
 LARGE = Payload(bytes(2000))
-LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in range(10))
+LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1, f"{i}.png") for i in range(10))
 
 
 @sqlite_only
@@ -211,14 +212,89 @@ async def test_one_request_id_in_one_batch_makes_one_job(ledger: Ledger, store: 
     assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
 
 
+async def repeated(ledger: Ledger, count: int = 1) -> list[Create]:
+    """Make jobs that have ended, and return commands that repeat them."""
+    ended = [await running(ledger) for _ in range(count)]
+    done = [ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED) for job in ended]
+    await together(ledger, *done)
+    return [Create(user_id="ada", job_type="render", origin_job_id=job.id) for job in ended]
+
+
+async def test_a_job_is_repeated_once_however_often_and_in_whichever_batch(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    first, second = await repeated(ledger, 2)
+    named = replace(first, request_id="r")
+    one, same, other = await together(ledger, first, named, second)
+    assert (one.changed, same.changed, other.changed) == (True, False, True)
+    assert one.job == same.job
+    # Other jobs, of which some are repeated already, and some are not.
+    (third,) = await repeated(ledger)
+    outcomes = await together(ledger, third, named, second, first, third)
+    assert [each.changed for each in outcomes] == [True, False, False, False, False]
+    assert [each.job for each in outcomes[1:4]] == [one.job, other.job, one.job]
+    # The request id of the call that made no job is free, in the same batch and in a later one.
+    again, made = await together(ledger, named, Create(user_id="ada", job_type="t", request_id="r"))
+    assert (again.job, made.changed, made.job.job_type) == (one.job, True, "t")
+    query = JobQuery(user_id="ada", origin_job_id=first.origin_job_id)
+    assert (await store.list_jobs(query, before=None, limit=10)).jobs == [one.job]
+
+
+async def test_jobs_that_are_repeated_together_are_created_or_found_one_by_one(
+    ledger: Ledger,
+) -> None:
+    commands = await repeated(ledger, 3)
+    (once,) = await together(ledger, commands[1])
+    outcomes = decisions_of(await ledger.submit([CreateAll(tuple(commands))], SERVICE))
+    assert [each.changed for each in outcomes] == [True, False, True]
+    assert outcomes[1].job == once.job
+
+
+async def test_a_refused_creation_undoes_the_repetitions_that_came_with_it(ledger: Ledger) -> None:
+    (command,) = await repeated(ledger)
+    taken = await created(ledger, request_id="r")
+    reused = Create(user_id="ada", job_type="other", request_id=taken.request_id)
+    refused, made = await together(ledger, CreateAll((command, reused)), command)
+    assert isinstance(refused, RequestIdReused)
+    assert made.changed
+
+
+async def test_a_deleted_repetition_frees_the_job_also_in_the_same_batch(ledger: Ledger) -> None:
+    (command,) = await repeated(ledger)
+    (first,) = await together(ledger, command)
+    await apply(ledger, Cancel(job_id=first.job.id, user_id="ada"))
+    deletion = Delete(job_id=first.job.id, user_id="ada")
+    before, deleted, after = await together(ledger, command, deletion, command)
+    assert (before.job.id, deleted.deleted) == (first.job.id, True)
+    assert after.changed
+    assert after.job.id != first.job.id
+
+
+async def test_two_ledgers_on_one_database_repeat_each_job_once(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """The other server is faster: the loser of the race finds the winner's job."""
+    commands = await repeated(ledger, 20)
+    before = (await store.feed_head()).seq
+    async with (
+        Ledger(store, lambda _: None, max_waiting=100) as one,
+        Ledger(store, lambda _: None, max_waiting=100) as other,
+    ):
+        outcomes = await asyncio.gather(together(one, *commands), together(other, *commands))
+    ours, theirs = ([decision.job for decision in half] for half in outcomes)
+    assert ours == theirs
+    assert (await store.feed_head()).seq == before + 20
+
+
 async def test_one_asset_request_id_in_one_batch_links_one_asset(
     ledger: Ledger, store: SqlStore
 ) -> None:
     job = await running(ledger)
     command = LinkAsset(job_id=job.id, link=LINK, request_id="r")
     first, second = await together(ledger, command, command)
-    assert first.assets == second.assets
-    assert await store.list_assets(job.id, after=None, limit=10) == list(first.assets)
+    assert first.assets == (first.asset,) == (second.asset,)
+    assert second.assets == ()
+    assert await store.list_assets(job.id, after=None, limit=10) == [first.asset]
 
 
 async def test_a_job_can_be_finished_deleted_and_recreated_in_one_batch(ledger: Ledger) -> None:
@@ -384,7 +460,8 @@ async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
     job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
     assert millis(job.id) == job.create_time // 1000
     await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
-    (asset,) = (await apply(ledger, LinkAsset(job_id=job.id, link=LINK))).assets
+    asset = (await apply(ledger, LinkAsset(job_id=job.id, link=LINK))).asset
+    assert asset is not None
     assert millis(asset.id) == asset.create_time // 1000
 
 

@@ -21,7 +21,11 @@ JOB = {
     "labels": "'{}'",
     "attempt": "1",
     "max_attempts": "1",
+    "initial_backoff": "1",
+    "max_backoff": "1",
+    "backoff_multiplier": "1",
     "releases": "0",
+    "quick_releases": "0",
     "worker_id": "''",
     "queue_timeout": "1",
     "cancel_reason": "''",
@@ -34,6 +38,10 @@ JOB = {
     "attempt_time": "1",
     "start_seq": "1",
     "parameters_bytes": "0",
+    "report_number": "0",
+    "checkpoint_bytes": "0",
+    "asset_count": "0",
+    "asset_bytes": "0",
     "outcome_bytes": "0",
     "update_time": "1",
     "version": "2",
@@ -48,6 +56,10 @@ ASSET = {
     "file_size": "1",
     "create_time": "1",
     "request_id": "''",
+    "name": "'a.png'",
+    "sha256": "''",
+    "etag": "''",
+    "attempt": "1",
 }
 PAYLOAD = {"job_id": JOB_ID, "kind": "1", "content": "'x'"}
 ATTEMPT = {
@@ -141,7 +153,10 @@ BROKEN_JOBS = [
     ("deadline", {"deadline": "NULL"}),
     ("payloads", {"outcome_bytes": "1"}),
     ("payloads", {"parameters_bytes": "-1"}),
+    ("payloads", {"checkpoint_bytes": "-1"}),
     ("payloads", {"result": "'x'"}),
+    ("assets", {"asset_count": "1"}),
+    ("assets", {**QUEUED, "asset_count": "1", "asset_bytes": "1"}),
     ("deleted", {"delete_seq": "1", "delete_time": "1"}),
     ("deleted", {**FAILED, "status": "'FAILED'", "delete_seq": "1"}),
     ("lease", {**QUEUED, "lease_expire_time": "1", "queue_expire_time": "NULL"}),
@@ -149,6 +164,16 @@ BROKEN_JOBS = [
     ("queue", {"lease_expire_time": "1"}),
     ("attempts", {"max_attempts": "0"}),
     ("attempts", {"releases": "2"}),
+    ("attempts", {"quick_releases": "1"}),
+    ("backoff", {"initial_backoff": "0"}),
+    ("backoff", {"initial_backoff": "2"}),
+    ("backoff", {"backoff_multiplier": "0.5"}),
+    ("due_time", {"queue_expire_time": "NULL", "lease_expire_time": "1", "due_time": "1"}),
+    ("due_time", {"queue_expire_time": "NULL", "lease_expire_time": "1", "retry_time": "1"}),
+    ("due_time", {**QUEUED, "retry_time": "1"}),
+    ("last_error", {"last_error_reason": "'X'"}),
+    ("last_error", {"last_error_message": "'x'"}),
+    ("last_error", {**QUEUED, "last_error_reason": "'X'", "last_error_message": "'x'"}),
     ("complete_time", {"complete_time": "1"}),
     ("complete_time", {"end_actor": "'w'"}),
     ("complete_time", {"status": "'COMPLETED'", "progress": "100", "deadline": "NULL"}),
@@ -187,6 +212,15 @@ def test_a_job_cannot_be_updated_into_breaking_a_rule(run: Run) -> None:
     assert "status" in refused(run, "UPDATE jobs SET status = 'LOST'")
 
 
+def test_two_jobs_cannot_repeat_the_same_one_unless_one_is_deleted(run: Run) -> None:
+    repeats = {"origin_job_id": OTHER_ID}
+    run(insert("jobs", JOB, **repeats))
+    refused(run, insert("jobs", JOB, id=OTHER_ID, **repeats))
+    deleted = {**FAILED, "status": "'FAILED'", "delete_seq": "3", "delete_time": "3"}
+    run("UPDATE jobs SET " + ", ".join(f"{name} = {value}" for name, value in deleted.items()))
+    run(insert("jobs", JOB, id=OTHER_ID, **repeats))
+
+
 def test_two_jobs_cannot_share_a_sequence_number_or_a_request_id(run: Run) -> None:
     run(insert("jobs", JOB, request_id="'r'"))
     refused(run, insert("jobs", JOB, id=OTHER_ID, request_id="'r'"))
@@ -203,6 +237,12 @@ def test_an_asset_without_its_job_is_refused(run: Run) -> None:
     refused(run, f"UPDATE assets SET job_id = {OTHER_ID}")
 
 
+def test_two_assets_of_a_job_cannot_share_a_name_unless_it_is_empty(run: Run) -> None:
+    run(insert("jobs", JOB), insert("assets", ASSET))
+    refused(run, insert("assets", ASSET, id=JOB_ID))
+    run("UPDATE assets SET name = ''", insert("assets", ASSET, id=JOB_ID, name="''"))
+
+
 def test_deleting_a_job_deletes_its_rows_in_other_tables(run: Run) -> None:
     run(insert("jobs", JOB), insert("assets", ASSET))
     run("DELETE FROM jobs")
@@ -215,6 +255,8 @@ def test_deleting_a_job_deletes_its_rows_in_other_tables(run: Run) -> None:
         {"file_size": "-1"},
         {"asset_type": "''"},
         {"url": "''", "storage_path": "''"},
+        {"sha256": "'f'"},
+        {"attempt": "0"},
     ],
 )
 def test_an_asset_that_breaks_a_rule_is_refused(run: Run, changed: dict[str, str]) -> None:
@@ -233,7 +275,7 @@ def test_a_second_feed_row_is_refused(run: Run) -> None:
     ("table", "row", "changed"),
     [
         ("payloads", PAYLOAD, {"kind": "0"}),
-        ("payloads", PAYLOAD, {"kind": "2"}),
+        ("payloads", PAYLOAD, {"kind": "3"}),
         ("payloads", PAYLOAD, {"content": "''"}),
         ("attempts", ATTEMPT, {"number": "0"}),
         ("attempts", ATTEMPT, {"progress": "101"}),

@@ -144,11 +144,72 @@ async def test_a_start_in_the_feed_is_that_of_the_first_attempt(store: SqlStore)
     assert [(change.seq, change.job) for change in changes] == [(2, started), (6, ended)]
 
 
+async def test_a_start_in_the_feed_stays_as_it_was_whatever_follows(store: SqlStore) -> None:
+    """For every reader of it: of all owners, of one, and once the job is deleted."""
+    job = await saved(
+        store,
+        max_attempts=3,
+        schedule_time=Instant(1_600_000_000_000_000),
+        origin_job_id=first_id(Instant(10**15)),
+        stall_timeout=Micros(10**8),
+        run_timeout=Micros(10**12),
+        initial_backoff=Micros(100),
+    )
+    command = ChangeStatus(job_id=job.id, target=PROCESSING, worker_id="w-1", progress=5)
+    start = step(job, command)
+    (started,) = await append(store, start)
+    error = JobError("DISK_FULL", "no space is left")
+
+    def retryable(attempt: int) -> ChangeStatus:
+        return ChangeStatus(
+            job_id=job.id,
+            target=JobStatus.FAILED,
+            attempt=attempt,
+            error=error,
+            retryable=True,
+            retry_delay=Micros(0),
+        )
+
+    job = start.job
+    for number, later in enumerate(
+        (
+            Report(job_id=job.id, attempt=1, progress=7, checkpoint=Payload(b"one")),
+            Release(job_id=job.id, attempt=1),
+            ChangeStatus(job_id=job.id, target=PROCESSING, worker_id="w-2"),
+            Release(job_id=job.id, attempt=2, delay=Micros(1)),
+            ChangeStatus(job_id=job.id, target=PROCESSING, worker_id="w-3"),
+            Report(job_id=job.id, attempt=3, progress=8, checkpoint=Payload(b"two")),
+            retryable(3),
+            ChangeStatus(job_id=job.id, target=PROCESSING, worker_id="w-4"),
+            retryable(4),
+            ChangeStatus(job_id=job.id, target=PROCESSING, worker_id="w-5"),
+            Cancel(job_id=job.id, user_id="ada", reason="enough"),
+            retryable(5),
+            Delete(job_id=job.id, user_id="ada"),
+        ),
+        start=3,
+    ):
+        decision = step(job, later)
+        assert decision.job.version == number
+        (change,) = await append(store, decision)
+        job = decision.job
+        for user_id in (None, "ada"):
+            found = (await store.changes_after(0, limit=10, user_id=user_id)).changes
+            assert found[0] == started
+            assert found[-1] == change
+    assert (job.releases, job.last_error, job.error) == (2, error, error)
+
+
 @pytest.mark.parametrize("reason", ["CANCELLED", "QUEUE_EXPIRED"])
 async def test_a_job_that_ends_without_a_start_is_in_the_feed_at_both_transitions(
     store: SqlStore, reason: str
 ) -> None:
-    job = await saved(store, stall_timeout=Micros(10**6), run_timeout=Micros(10**9))
+    job = await saved(
+        store,
+        stall_timeout=Micros(10**6),
+        run_timeout=Micros(10**9),
+        schedule_time=Instant(1_800_000_000_000_000),
+    )
     ended = step(job, Cancel(job_id=job.id, user_id="ada", reason="enough"))
     if reason == "QUEUE_EXPIRED":
         assert job.queue_expire_time is not None

@@ -75,7 +75,7 @@ async def test_a_job_that_was_written_here_is_not_read_again(
 
 
 async def test_after_every_command_the_cached_job_equals_its_row(store: SqlStore) -> None:
-    link = AssetLink("png", "https://a.example/1", "", 5)
+    link = AssetLink("png", "https://a.example/1", "", 5, "1")
     job = await running(store, parameters=Payload(b"\n\x03\n\x01a"), labels={"k": "v"})
     commands = (
         Report(job_id=job.id, attempt=1, progress=5, progress_message="five"),

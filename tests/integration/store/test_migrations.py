@@ -16,7 +16,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
 from jobledger_server.domain.job import (
-    NO_PAYLOADS,
     AttemptOutcome,
     JobId,
     Payload,
@@ -57,6 +56,30 @@ async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
 
     async with database.writer.connect() as connection:
         assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_the_indexes_in_tables_are_the_migrated_ones(empty_url: str) -> None:
+    """Alembic does not compare the conditions of indexes, so this does."""
+    database = open_database(parse_url(empty_url))
+    definitions = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        if database.dialect.name == "sqlite"
+        else "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    )
+
+    async def indexes() -> dict[str, str]:
+        async with database.writer.connect() as connection:
+            found = (await connection.execute(text(definitions))).all()
+        return {name: definition for name, definition in found if name != "alembic_version_pkc"}
+
+    async with database.writer.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    in_tables = await indexes()
+    async with database.writer.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+    await migrate(database)
+    assert await indexes() == in_tables
     await database.close()
 
 
@@ -255,7 +278,11 @@ JOB = {
     "labels": {"team": "red"},
     "attempt": 0,
     "max_attempts": 3,
+    "initial_backoff": 1_000_000,
+    "max_backoff": 300_000_000,
+    "backoff_multiplier": 2.0,
     "releases": 0,
+    "quick_releases": 0,
     "worker_id": "",
     "request_id": "",
     "traceparent": "",
@@ -265,6 +292,10 @@ JOB = {
     "cancel_reason": "",
     "version": 1,
     "parameters_bytes": 0,
+    "report_number": 0,
+    "checkpoint_bytes": 0,
+    "asset_count": 0,
+    "asset_bytes": 0,
     "outcome_bytes": 0,
 }
 START = {
@@ -286,8 +317,11 @@ ROWS: dict[str, list[dict[str, object]]] = {
         JOB
         | {
             "id": A,
-            "queue_expire_time": 61_000_000,
-            "deadline": 61_000_000,
+            "origin_job_id": D,
+            "schedule_time": 2_000_000,
+            "due_time": 2_000_000,
+            "queue_expire_time": 62_000_000,
+            "deadline": 62_000_000,
             "change_seq": 1,
             "parameters_bytes": 2,
         },
@@ -298,7 +332,10 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "status": "PROCESSING",
             "progress": 40,
             "progress_message": "half",
+            "checkpoint_bytes": 2,
             "request_id": "r",
+            "last_error_reason": "LEASE_EXPIRED",
+            "last_error_message": "worker 'w0' lost its lease",
             "lease_duration": 30_000_000,
             "lease_expire_time": 32_000_000,
             "deadline": 32_000_000,
@@ -317,6 +354,8 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "error_reason": "SOME_LEFT",
             "error_message": "some are left",
             "outcome_bytes": 4,
+            "asset_count": 1,
+            "asset_bytes": 43,
             "result": b"\x0a\x02",
             "error_details": b"\x0a\x01",
             **START,
@@ -345,6 +384,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
     ],
     "payloads": [
         {"job_id": A, "kind": 1, "content": b"\x0a\x00"},
+        {"job_id": B, "kind": 2, "content": b"\x0a\x03"},
     ],
     "attempts": [
         {
@@ -369,6 +409,10 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "file_size": 7,
             "create_time": 2_500_000,
             "request_id": "q",
+            "name": "x.png",
+            "sha256": "",
+            "etag": "tag",
+            "attempt": 2,
         }
     ],
     "changes": [
@@ -438,8 +482,13 @@ async def test_a_populated_database_keeps_its_values_through_every_migration(
     labels = {"team": "red"}
     assert summary == {
         A: ("QUEUED", Payloads(parameters=Payload(b"\x0a\x00")), labels, 0),
-        B: ("PROCESSING", NO_PAYLOADS, labels, 1),
-        C: ("PARTIAL", Payloads(None, Payload(b"\x0a\x02"), Payload(b"\x0a\x01")), labels, 2),
+        B: ("PROCESSING", Payloads(checkpoint=Payload(b"\x0a\x03")), labels, 1),
+        C: (
+            "PARTIAL",
+            Payloads(result=Payload(b"\x0a\x02"), error_details=Payload(b"\x0a\x01")),
+            labels,
+            2,
+        ),
     }
     ended = await store.list_attempts(JobId(B), after=0, limit=10)
     assert [attempt.outcome for attempt in ended] == [AttemptOutcome.LEASE_EXPIRED]

@@ -20,7 +20,6 @@ from jobledger_server.domain.job import (
     AssetLink,
     Attempt,
     AttemptOutcome,
-    Instant,
     JobError,
     JobId,
     JobStatus,
@@ -28,7 +27,6 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
 )
-from jobledger_server.domain.leases import expire
 from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -89,6 +87,49 @@ async def test_each_job_is_read_with_its_own_payloads(store: SqlStore) -> None:
         jobs[2].id: StoredJob(jobs[2], payloads=Payloads(Payload(b"\2\1"))),
         none.id: StoredJob(none),
     }
+
+
+async def test_a_checkpoint_is_read_where_the_next_attempt_needs_it(store: SqlStore) -> None:
+    job = await saved(store, parameters=Payload(b"p"))
+    other = await moved(store, await saved(store), JobStatus.PROCESSING)
+    job = await moved(store, job, JobStatus.PROCESSING)
+    for checkpoints in ((b"one",), (b"two", b"three"), (b"four", None)):
+        decisions = []
+        for content in checkpoints:
+            payload = content and Payload(content)
+            decisions.append(
+                step(job, Report(job_id=job.id, progress_message=repr(content), checkpoint=payload))
+            )
+            job = decisions[-1].job
+        await append(store, *decisions)
+        latest = Payload([each for each in checkpoints if each][-1])
+        assert job.checkpoint_bytes == len(latest)
+        with_payloads = Payloads(parameters=Payload(b"p"), checkpoint=latest)
+        stored = await read_job(store, job.id)
+        assert (stored.job, stored.payloads) == (job, with_payloads)
+    async with store.transaction() as transaction:
+        claimed = await transaction.load_claimed([job.id, other.id])
+    assert claimed[job.id].payloads == with_payloads
+    assert claimed[other.id].payloads == NO_PAYLOADS
+    # It is kept across attempts, and gone with the job.
+    released = step(job, Release(job_id=job.id, attempt=1))
+    await append(store, released)
+    job = await moved(store, released.job, JobStatus.PROCESSING)
+    assert (await read_job(store, job.id)).payloads == with_payloads
+    job = await moved(store, job, JobStatus.COMPLETED)
+    last = step(job, Delete(job_id=job.id, user_id="ada"))
+    await append(store, last)
+    assert await rows_of(store, "payloads") == 0
+
+
+async def test_a_checkpoint_of_a_job_that_is_deleted_in_the_same_transaction_is_not_kept(
+    store: SqlStore,
+) -> None:
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    report = step(job, Report(job_id=job.id, checkpoint=Payload(b"c")))
+    end = step(report.job, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+    await append(store, report, end, step(end.job, Delete(job_id=job.id, user_id="ada")))
+    assert await rows_of(store, "payloads") == 0
 
 
 async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
@@ -207,7 +248,7 @@ async def test_any_number_of_jobs_have_no_request_id(store: SqlStore) -> None:
 
 async def test_an_asset_is_found_by_its_request_id(store: SqlStore) -> None:
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
-    link = AssetLink("image/png", "https://e.example/a", "", 2**62)
+    link = AssetLink("image/png", "https://e.example/a", "", 2**62, "a", "0f" * 32, "tag")
     decision = step(job, LinkAsset(job_id=job.id, link=link, request_id="r"))
     await append(store, decision)
     async with store.transaction() as transaction:
@@ -217,7 +258,7 @@ async def test_an_asset_is_found_by_its_request_id(store: SqlStore) -> None:
 
 async def test_assets_are_paged_oldest_first(store: SqlStore) -> None:
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
-    links = tuple(AssetLink("t", "", f"p{i}", i) for i in range(5))
+    links = tuple(AssetLink("t", "", f"p{i}", i, f"p{i}") for i in range(5))
     job = await moved(store, job, JobStatus.COMPLETED, assets=links)
     first = await store.list_assets(job.id, after=None, limit=2)
     rest = await store.list_assets(job.id, after=first[-1].id, limit=10)
@@ -227,13 +268,16 @@ async def test_assets_are_paged_oldest_first(store: SqlStore) -> None:
 async def test_the_attempts_that_did_not_end_their_job_are_paged_oldest_first(
     store: SqlStore,
 ) -> None:
-    job = await saved(store, max_attempts=2)
+    job = await saved(store, max_attempts=2, initial_backoff=Micros(1))
     ended: list[Attempt | None] = []
     for number in (1, 2, 3):
         job = await moved(store, job, JobStatus.PROCESSING, worker_id=f"w-{number}", progress=7)
         if number == 2:
-            assert job.lease_expire_time is not None
-            end = expire(job, Instant(job.lease_expire_time + 1))
+            failed = JobError("DISK_FULL", "no space left")
+            end = step(
+                job,
+                ChangeStatus(job_id=job.id, target=JobStatus.FAILED, error=failed, retryable=True),
+            )
         else:
             end = step(job, Release(job_id=job.id, attempt=number))
         await append(store, end)
@@ -243,7 +287,7 @@ async def test_the_attempts_that_did_not_end_their_job_are_paged_oldest_first(
     assert await store.list_attempts(job.id, after=2, limit=2) == ended[2:]
     assert [each and each.outcome for each in ended] == [
         AttemptOutcome.RELEASED,
-        AttemptOutcome.LEASE_EXPIRED,
+        AttemptOutcome.RETRIED,
         AttemptOutcome.RELEASED,
     ]
     other = await moved(store, await saved(store), JobStatus.PROCESSING)
@@ -308,6 +352,55 @@ async def test_every_filter_narrows_the_list(store: SqlStore, subtests: pytest.S
             assert sorted(names[job.id] for job in found.jobs) == list(expected)
 
 
+async def test_the_list_is_filtered_by_what_became_of_the_jobs(
+    store: SqlStore, subtests: pytest.Subtests
+) -> None:
+    waiting = await saved(store)
+    held = await moved(store, await saved(store), JobStatus.PROCESSING)
+    asked = await moved(store, await saved(store), JobStatus.PROCESSING)
+    await append(store, step(asked, Cancel(job_id=asked.id, user_id="ada")))
+    failed = [
+        await moved(
+            store,
+            await moved(store, await saved(store), JobStatus.PROCESSING),
+            JobStatus.FAILED,
+            error=JobError(reason, "no"),
+        )
+        for reason in ("DISK_FULL", "TIMEOUT", "OTHER")
+    ]
+    repeat = await moved(
+        store, await saved(store, origin_job_id=failed[0].id), JobStatus.PROCESSING
+    )
+    repeat = await moved(store, repeat, JobStatus.FAILED, error=JobError("TIMEOUT", "no"))
+    deleted = await finished(store, origin_job_id=failed[1].id)
+    await append(store, step(deleted, Delete(job_id=deleted.id, user_id="ada")))
+    names = dict(
+        zip(
+            [each.id for each in (waiting, held, asked, *failed, repeat)],
+            ("waiting", "held", "asked", "disk", "timeout", "other", "repeat"),
+            strict=True,
+        )
+    )
+    ended = {"statuses": frozenset({JobStatus.FAILED})}
+    for filters, expected in (
+        ({"error_reasons": frozenset({"DISK_FULL"})}, {"disk"}),
+        ({"error_reasons": frozenset({"TIMEOUT", "OTHER"})}, {"timeout", "other", "repeat"}),
+        ({"error_reasons": frozenset({"NONE"})}, set()),
+        ({"origin_job_id": failed[0].id}, {"repeat"}),
+        ({"origin_job_id": failed[1].id}, set()),
+        ({"held": True}, {"held", "asked"}),
+        ({"held": False}, {"waiting", "disk", "timeout", "other", "repeat"}),
+        ({"unrepeated": True, **ended}, {"timeout", "other", "repeat"}),
+        ({"uncancelled": True, "held": True}, {"held"}),
+        ({"unrepeated": True, "error_reasons": frozenset({"DISK_FULL"})}, set()),
+    ):
+        for user_id in ("ada", None):
+            with subtests.test(repr(filters), user_id=user_id):
+                query = JobQuery(user_id=user_id, **filters)
+                found = (await store.list_jobs(query, before=None, limit=10)).jobs
+                assert {names[job.id] for job in found} == expected
+
+
 async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> None:
     jobs = [await saved(store) for _ in range(3)]
     after = JobQuery(user_id="ada", created_after=jobs[0].create_time)
@@ -329,7 +422,7 @@ async def test_a_deleted_job_is_kept_for_the_feed_alone(store: SqlStore) -> None
     released = step(job, Release(job_id=job.id, attempt=1))
     await append(store, released)
     job = await moved(store, released.job, JobStatus.PROCESSING, worker_id="w")
-    links = (AssetLink("t", "", "p", 1),)
+    links = (AssetLink("t", "", "p", 1, "p"),)
     job = await moved(store, job, JobStatus.COMPLETED, assets=links, result=Payload(b"r"))
     other = await finished(store)
     before = (await store.changes_after(0, limit=10)).changes
@@ -379,6 +472,29 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
     assert (await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == [
         again.job
     ]
+
+
+async def repeats(store: SqlStore, *origins: JobId) -> dict[JobId, JobId]:
+    async with store.transaction() as transaction:
+        found = await transaction.find_repeats(origins)
+    repetitions = {job.id: job for job in found.values()}
+    assert repetitions == await read_jobs(store, repetitions)
+    return {origin: job.id for origin, job in found.items()}
+
+
+@pytest.mark.promise(number=83)
+async def test_a_job_is_repeated_once_until_its_repetition_is_deleted(store: SqlStore) -> None:
+    origin, other = await finished(store), await finished(store)
+    repeat = await finished(store, origin_job_id=origin.id)
+    assert await repeats(store, origin.id, other.id) == {origin.id: repeat.id}
+    assert await repeats(store, JobId("not an id"), repeat.id) == {}
+    with pytest.raises(StoreConflict):
+        await saved(store, origin_job_id=origin.id)
+    assert await repeats(store, origin.id) == {origin.id: repeat.id}
+    # Even in the same transaction.
+    again = creation(origin_job_id=origin.id)
+    await append(store, step(repeat, Delete(job_id=repeat.id, user_id="ada")), again)
+    assert await repeats(store, origin.id) == {origin.id: again.job.id}
 
 
 async def test_the_transactions_time_is_the_databases(store: SqlStore, database: Database) -> None:

@@ -47,6 +47,11 @@ EMPTY_LISTS = Struct(
 )
 """The most that 256 KiB can hold."""
 
+CHECKPOINT = Struct(
+    fields={"a": Value(list_value=ListValue(values=[Value(list_value=ListValue())] * 16_000))}
+)
+"""The most values that a checkpoint may have."""
+
 JOB_IDS = [f"00000000-0000-7000-8000-{number:012}" for number in range(1, 1001)]
 """Stand for the ids of jobs, the largest first."""
 
@@ -56,7 +61,10 @@ LABELS = {f"{n:02}{'k' * 61}": "v" * 255 for n in range(32)}
 SMALL_LABELS = {f"k{n}": "v" * 10 for n in range(32)}
 STATUSES = [QUEUED, PROCESSING, COMPLETED, PARTIAL, FAILED]
 TYPES = [f"{n:03}{'t' * 47}" for n in range(100)]
-ASSETS = [asset_pb2.NewAsset(asset_type="t", url=f"https://e.example/{'x' * 990}")] * 1000
+ASSETS = [
+    asset_pb2.NewAsset(asset_type="t", url=f"https://e.example/{'x' * 990}", name=f"{number}")
+    for number in range(1000)
+]
 
 
 def empty_entries(message: bytes, field: int, entries: int) -> bytes:
@@ -110,6 +118,21 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
         "JobService/DeleteJob": [jobs.DeleteJobRequest(job_id=ID, user_id="ada")],
+        "JobService/RetryJob": [jobs.RetryJobRequest(job_id=JOB_ID, user_id="ada")],
+        "JobService/CancelJobs": [
+            jobs.CancelJobsRequest(user_id="ada", max_jobs=1000, reason="ü" * 512),
+            jobs.CancelJobsRequest(
+                user_id="ada", filter=jobs.JobFilter(statuses=STATUSES[:1] * 1_000_000)
+            ),
+        ],
+        "JobService/RetryJobs": [
+            jobs.RetryJobsRequest(user_id="ada", max_jobs=1000, jobs_per_second=1000),
+            jobs.RetryJobsRequest(user_id="ada", max_jobs=1000),
+            jobs.RetryJobsRequest(
+                user_id="ada", filter=jobs.JobFilter(job_types=TYPES, labels=LABELS)
+            ),
+        ],
+        "JobService/DeleteJobs": [jobs.DeleteJobsRequest(user_id="ada", max_jobs=1000)],
         "JobService/ListAssets": [
             jobs.ListAssetsRequest(job_id=JOB_ID, user_id="ada", page_size=1000)
         ],
@@ -129,7 +152,10 @@ def requests() -> Mapping[str, list[bytes]]:
             workers.TransitionJobRequest(job_id=JOB_ID, attempt=1, target_status=5, error=error),
         ],
         "WorkerService/UpdateProgress": [
-            workers.UpdateProgressRequest(job_id=JOB_ID, attempt=1, progress_message="ü" * 512)
+            workers.UpdateProgressRequest(
+                job_id=JOB_ID, attempt=1, progress_message="ü" * 512, checkpoint=CHECKPOINT
+            ),
+            workers.UpdateProgressRequest(job_id=JOB_ID, attempt=1, checkpoint=EMPTY_LISTS),
         ],
         "WorkerService/MarkCompleted": [
             workers.MarkCompletedRequest(job_id=JOB_ID, attempt=1, assets=ASSETS),
@@ -263,7 +289,12 @@ METHODS = [
 OF_MANY_JOBS = [
     method for method in METHODS if any(word in method for word in ("List", "Claim", "BatchGet"))
 ]
-OF_ONE_JOB = [[method] for method in METHODS if method not in OF_MANY_JOBS]
+CHANGES_OF_MANY_JOBS = [
+    f"JobService/{method}" for method in ("CancelJobs", "RetryJobs", "DeleteJobs")
+]
+OF_ONE_JOB = [
+    [method] for method in METHODS if method not in {*OF_MANY_JOBS, *CHANGES_OF_MANY_JOBS}
+]
 
 
 @pytest.fixture
@@ -279,14 +310,15 @@ def frozen_heap() -> Iterator[None]:
 @sqlite_only
 @pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
-@pytest.mark.parametrize("methods", [OF_MANY_JOBS, *OF_ONE_JOB], ids="+".join)
+@pytest.mark.parametrize("methods", [OF_MANY_JOBS, CHANGES_OF_MANY_JOBS, *OF_ONE_JOB], ids="+".join)
 async def test_no_request_blocks_the_event_loop(
     start: Callable[..., Awaitable[App]], methods: Iterable[str]
 ) -> None:
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        ids = await filled(call) if methods is OF_MANY_JOBS else [(await call.running()).id]
+        many = methods in (OF_MANY_JOBS, CHANGES_OF_MANY_JOBS)
+        ids = await filled(call) if many else [(await call.running()).id]
     for method in methods:
         made = [with_ids(request, ids) for request in requests()[method]]
         # By another thread: only what the event loop's own computes counts.

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from tests.robustness.checker.history import Attempt, History, Operation, Outcome, Record
 from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
-from tests.robustness.checker.writing import GIVEN
+from tests.robustness.checker.writing import GIVEN, RETRYABLE
 
 LEASE_SECONDS = 5.0
 """The lease of every worker: an attempt that lost it lasted for no less."""
 
-WITHOUT_ITS_JOB = frozenset({"LEASE_EXPIRED", "RELEASED"})
+WITHOUT_ITS_JOB = frozenset({"LEASE_EXPIRED", "RELEASED", "RETRIED"})
 """How an attempt ends whose job goes on."""
 
 OUTCOMES = {
@@ -61,8 +61,28 @@ def check_attempts(history: History) -> Iterator[Violation]:
         if record.steps and record.steps[0].attempt != min(1, record.job.attempt):
             what = f"{job_id} began with attempt {record.steps[0].attempt}"
             yield Violation("attempts", "wrong", what)
+    yield from _check_retried(history)
     yield from _check_listed(history)
     yield from _check_held(history)
+
+
+def _check_retried(history: History) -> Iterator[Violation]:
+    """An attempt that failed retryably is listed so, unless it ended its job; and no other one."""
+    failed: dict[Key, Outcome] = {
+        (operation.job_id, operation.attempt): operation.outcome
+        for operation in history.operations
+        if operation.rpc == RETRYABLE and operation.outcome is not Outcome.REFUSED
+    }
+    for job_id, record in history.records.items():
+        for attempt in record.attempts:
+            outcome = failed.get((job_id, attempt.number))
+            where = f"{job_id}: {attempt}"
+            if attempt.outcome == "RETRIED" and outcome is None:
+                yield Violation("attempts", "wrong", f"{where} did not fail retryably")
+            ended = attempt.number == record.job.attempt and record.ended_by
+            expected = "FAILED" if ended else "RETRIED"
+            if outcome is Outcome.ACKNOWLEDGED and attempt.outcome != expected:
+                yield Violation("attempts", "lost", f"{where} failed retryably")
 
 
 def _outcomes(attempt: Attempt, record: Record) -> frozenset[str]:
@@ -109,4 +129,4 @@ def _check_held(history: History) -> Iterator[Violation]:
 def _is_held_after(operation: Operation) -> bool | None:
     if operation.rpc in GIVEN:
         return True
-    return False if operation.rpc == "ReleaseJob" and operation.changed else None
+    return False if operation.rpc in ("ReleaseJob", RETRYABLE) and operation.changed else None

@@ -14,10 +14,11 @@ BRIEF = "brief"
 
 @dataclass(slots=True)
 class Board:
-    """New jobs, for clients that watch one; and terminal ones, for clients that delete some."""
+    """New jobs, for clients that watch one; and terminal ones, to be deleted or repeated."""
 
     fresh: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=50))
     ended: deque[Snapshot] = field(default_factory=deque)
+    failed: deque[Snapshot] = field(default_factory=deque)
     created: int = 0
     closed: set[str] = field(default_factory=set)
     """Jobs that some client knows to have ended."""
@@ -32,6 +33,8 @@ class Board:
             self.closed.add(job.job_id)
             if job.job_type != BRIEF:  # whose own client deletes it
                 self.ended.append(job)
+                if job.status == "FAILED":
+                    self.failed.append(job)
 
     @property
     def open(self) -> int:

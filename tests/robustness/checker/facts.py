@@ -19,7 +19,7 @@ def snapshot(job: Any) -> Snapshot:
     # come or not, as the caller asked.
     named = job_pb2.Job()
     named.CopyFrom(job)
-    for field in ("lease_expire_time", "parameters", "result"):
+    for field in ("lease_expire_time", "parameters", "checkpoint", "result"):
         named.ClearField(field)
     if named.HasField("error"):
         named.error.ClearField("details")
@@ -40,6 +40,9 @@ def snapshot(job: Any) -> Snapshot:
         parameters=_mark(job, "parameters"),
         result=_mark(job, "result"),
         details=_mark(job.error, "details"),
+        checkpoint=_mark(job, "checkpoint"),
+        due=job.schedule_time.ToMicroseconds(),
+        origin=job.origin_job_id,
     )
 
 
@@ -62,6 +65,7 @@ def attempt(listed: Any) -> Attempt:
         seconds=seconds,
         progress=listed.progress,
         reason=listed.error.reason,
+        start=listed.start_time.ToMicroseconds(),
     )
 
 
@@ -93,6 +97,7 @@ def watch_jobs_messages(response: Any, at: float) -> list[Message]:
             job=snapshot(change.job),
             steps=tuple(map(step, change.transitions)),
             deleted=change.deleted,
+            removed=tuple(asset.storage_path for asset in change.deleted_assets),
         )
         for change in response.changes
     ]

@@ -16,8 +16,9 @@ TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
 class Snapshot:
     """A job as a caller received it.
 
-    `content` is a fingerprint of all that a version names, without payloads. `parameters`, `result`
-    and `details` are the marks in the payloads that came along; empty where none came.
+    `content` is a fingerprint of all that a version names, without payloads. `parameters`,
+    `result`, `details` and `checkpoint` are the marks in the payloads that came along; empty where
+    none came.
     """
 
     job_id: str
@@ -36,6 +37,10 @@ class Snapshot:
     parameters: str = ""
     result: str = ""
     details: str = ""
+    checkpoint: str = ""
+    due: int = 0
+    """Its `schedule_time`, in microseconds by the service; 0 if it has none."""
+    origin: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -57,7 +62,7 @@ class Step:
 class Attempt:
     """An attempt as a caller received it. `outcome` is empty, and it has no `seconds`, if it runs.
 
-    `seconds` is how long it lasted, by the service.
+    `seconds` is how long it lasted, and `start` when it started in microseconds, by the service.
     """
 
     number: int
@@ -66,6 +71,7 @@ class Attempt:
     seconds: float | None = None
     progress: int = 0
     reason: str = ""
+    start: int = 0
 
 
 class Outcome(enum.Enum):
@@ -81,11 +87,12 @@ class Outcome(enum.Enum):
 class Operation:
     """One thing that a client asked for, repeated with the same content until it was answered.
 
-    `mark` names it in what it leaves behind: the label of a created job, the result
-    of an ended one, the storage path of an asset, the message of a report. `assets` are
-    the storage paths that it asked to link. `attempt` is that of the worker that asked, if it
-    matters, and `attempts` are those that were listed. `changed` says that the answer shows a
-    version that was committed after `sent`, the first time that it was asked for.
+    `mark` names it in what it leaves behind: the label of a created job, the result of an ended
+    one, the storage path of an asset, the message of a report. `assets` are the storage paths that
+    it asked to link, `checkpoint` is the mark of one that a report brought. `attempt` is that of
+    the worker that asked, if it matters, and `attempts` are those that were listed. `changed` says
+    that the answer shows a version that was committed after `sent`, the first time that it was
+    asked for.
     """
 
     rpc: str
@@ -95,11 +102,14 @@ class Operation:
     job_id: str = ""
     mark: str = ""
     assets: tuple[str, ...] = ()
+    checkpoint: str = ""
     told: Snapshot | None = None
     version: int = 0
     """The job's version in an answer without the job: a result on a stream of Work."""
     attempt: int = 0
     attempts: tuple[Attempt, ...] = ()
+    removed: tuple[str, ...] = ()
+    """The assets that came with the answer to a deletion."""
     changed: bool = False
 
 
@@ -111,6 +121,8 @@ class Message:
     job: Snapshot | None = None
     steps: tuple[Step, ...] = ()
     deleted: bool = False
+    removed: tuple[str, ...] = ()
+    """The assets that came with a deletion."""
     synced: bool = False
     heartbeat: bool = False
 

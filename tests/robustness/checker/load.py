@@ -18,7 +18,7 @@ from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
 from tests.robustness.checker.watching_many import all_lines, check_newest
 from tests.robustness.checker.workers import JobWorker
-from tests.robustness.checker.writers import create_jobs, delete_jobs
+from tests.robustness.checker.writers import create_jobs, delete_jobs, repeat_jobs
 
 CHANGES_PER_JOB = 8
 """About: creation, claim, four reports, perhaps an asset, the end, perhaps a deletion."""
@@ -45,7 +45,7 @@ class Size:
     """How many clients there are, and how much they do.
 
     `rate` is in changes a second; `abandoned`, `released` and `deleted` are shares of the
-    jobs, `deaths`
+    jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
     for a signal; `brief` are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
@@ -59,6 +59,7 @@ class Size:
     job_watchers: int = 30
     abandoned: float = 0.02
     released: float = 0.03
+    retried: float = 0.08
     deleted: float = 0.25
     brief: int = 2
     deaths: float = 0.01
@@ -133,6 +134,7 @@ class Load:
                 run_brief_jobs(name, self._connect(name), self.rng(name), board, history)
                 for name in brief
             ),
+            repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
         ]
 
     def _workers(self) -> list[Work]:
@@ -147,6 +149,7 @@ class Load:
                 history,
                 abandoned=self._size.abandoned,
                 released=self._size.released,
+                retried=self._size.retried,
             ).run()
             for name in names
         ]
@@ -161,6 +164,7 @@ class Load:
                 history,
                 deaths=self._size.deaths,
                 waits=self._size.waits,
+                retried=self._size.retried,
             )
             workers.append(worker.run())
         connections, rng = self._connect("deleter"), self.rng("deleter")

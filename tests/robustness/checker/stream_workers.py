@@ -18,7 +18,9 @@ from tests.robustness.checker.asking import Replicas, reason_of
 from tests.robustness.checker.board import TYPES, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Hold, Operation, Outcome
+from tests.robustness.checker.workers import CHECKPOINTS, a_delay
 from tests.robustness.checker.writers import marked
+from tests.robustness.checker.writing import RETRYABLE
 
 LEASE = Duration(seconds=5)
 SLOTS = 8
@@ -75,6 +77,7 @@ class StreamWorker:
         *,
         deaths: float,
         waits: float,
+        retried: float,
     ) -> None:
         self._name = name
         self._replicas = replicas
@@ -83,6 +86,7 @@ class StreamWorker:
         self._history = history
         self._deaths = deaths
         self._waits = waits
+        self._retried = retried
         self._marks = (f"{name}-{number}" for number in itertools.count())
         self._held: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -283,12 +287,18 @@ class StreamWorker:
 
     async def _run(self, held: _Held) -> bool:
         job, chance = held.job, self._rng.random()
-        for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
+        percents = sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6)))
+        for number, percent in enumerate(percents, start=1):
             await pause(held.asked, self._rng.uniform(0.01, 0.08))
             if held.asked.is_set():
                 return await self._finish(job, "MarkFailed")
             mark = next(self._marks)
-            progress = pb.ProgressUpdate(progress=percent, progress_message=mark)
+            progress = pb.ProgressUpdate(
+                progress=percent,
+                progress_message=mark,
+                report_number=number,
+                checkpoint=marked(mark) if self._rng.random() < CHECKPOINTS else None,
+            )
             if not await self._update("UpdateProgress", job, mark, progress=progress):
                 return False
         if self._rng.random() < self._waits:
@@ -296,7 +306,18 @@ class StreamWorker:
             if held.asked.is_set():
                 return await self._finish(job, "MarkFailed")
         if chance < 0.03:
-            return await self._update("ReleaseJob", job, "", release=pb.ReleaseUpdate())
+            release = pb.ReleaseUpdate(delay=a_delay(self._rng))
+            return await self._update("ReleaseJob", job, "", release=release)
+        if self._rng.random() < self._retried:
+            mark = next(self._marks)
+            failure = pb.FinishUpdate(
+                status="JOB_STATUS_FAILED",
+                result=marked(mark),
+                error=job_pb2.JobError(reason="BUSY", message=mark),
+                retryable=True,
+                retry_delay=a_delay(self._rng),
+            )
+            return await self._update(RETRYABLE, job, mark, finish=failure)
         if chance > 0.6:
             mark = next(self._marks)
             asset = asset_pb2.NewAsset(asset_type="image/png", storage_path=mark)
@@ -346,6 +367,7 @@ class StreamWorker:
                 job_id=update.message.job_id,
                 mark=update.mark,
                 assets=update.assets,
+                checkpoint=update.mark if update.message.progress.HasField("checkpoint") else "",
                 version=0 if result is None else result.version,
                 # A repetition may find what was done before.
                 changed=result is not None and result.applied and update.tries == 1,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.robustness.checker.history import Fault, History, Outcome, Watcher
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.violation import Kind, Promise, Violation
-from tests.robustness.checker.writing import ENDS
+from tests.robustness.checker.writing import ENDS, RETRYABLE
 
 LEAST_RATE = 100.0
 """Changes a second; less is no load, and a run with less shows nothing."""
@@ -17,6 +17,8 @@ SHOWN = 10
 """Violations of one kind that are shown in words."""
 
 WRITES = ENDS | {
+    RETRYABLE,
+    "RetryJob",
     "CreateJob",
     "StartJob",
     "CancelJob",
@@ -42,6 +44,7 @@ class Summary:
     refused: int
     jobs: int
     deleted: int
+    repeated: int
     deliveries: int
     streams: int
     resumed: int
@@ -72,6 +75,7 @@ def summarize(history: History) -> Summary:
         unknown=writes[Outcome.UNKNOWN],
         refused=writes[Outcome.REFUSED],
         jobs=len(history.records),
+        repeated=sum(bool(record.job.origin) for record in history.records.values()),
         deleted=sum(record.deleted for record in history.records.values()),
         deliveries=sum(m.job is not None for s in streams for m in s.messages),
         streams=len(streams),
@@ -135,7 +139,7 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
     counted = ", ".join(f"{kind} {kinds[kind]}" for kind in ("lost", "duplicated", "reordered"))
     lines = [
         f"changes     {written}; {summary.unknown} of unknown outcome, {summary.refused} refused",
-        f"jobs        {summary.jobs:,}, {summary.deleted} deleted",
+        f"jobs        {summary.jobs:,}, {summary.deleted} deleted, {summary.repeated} repetitions",
         f"deliveries  {told}, on {summary.streams:,} streams, {summary.resumed} of them resumed",
         f"{counted}, otherwise wrong {kinds['wrong']}",
         "attempts    " + ", ".join(f"{count} {how}" for how, count in summary.attempts.items()),

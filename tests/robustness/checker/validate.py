@@ -4,6 +4,12 @@ from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.attempts import check_attempts
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations
+from tests.robustness.checker.retries import (
+    check_checkpoints,
+    check_policies,
+    check_repetitions,
+    check_schedules,
+)
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.views import check_views
 from tests.robustness.checker.violation import Promise, Violation
@@ -21,6 +27,11 @@ PROMISES: tuple[Promise, ...] = (
     "cancelled",
     "attempts",
     "views",
+    "scheduled",
+    "retried",
+    "checkpoints",
+    "repeated",
+    "removed",
 )
 
 
@@ -43,6 +54,11 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_cancellations(history)
     found += check_attempts(history)
     found += check_views(history)
+    found += check_schedules(history)
+    found += check_policies(history)
+    found += check_checkpoints(history)
+    found += check_repetitions(history)
+    found += many.check_removed(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

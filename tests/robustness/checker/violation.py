@@ -14,6 +14,11 @@ Promise = Literal[
     "cancelled",
     "attempts",
     "views",
+    "scheduled",
+    "retried",
+    "checkpoints",
+    "repeated",
+    "removed",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

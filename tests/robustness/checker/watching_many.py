@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from tests.robustness.checker.history import History, Record, Step, Stream
+from tests.robustness.checker.history import History, Outcome, Record, Step, Stream
 from tests.robustness.checker.timeline import Line, Timeline, Told, lines
 from tests.robustness.checker.violation import Violation
 
@@ -166,3 +166,24 @@ def check_ends(history: History) -> Iterator[Violation]:
             promise = "reliable" if stream.after is None else "resumable"
             what = f"{watcher.name}: stream {number} ended with {stream.end or 'nothing'}"
             yield Violation(promise, "wrong", what)
+
+
+def check_removed(history: History) -> Iterator[Violation]:
+    """A deletion brings all assets of its job, in the answer and in each watch of many jobs."""
+    for operation in history.operations:
+        record = history.records.get(operation.job_id)
+        if operation.rpc == "DeleteJob" and operation.outcome is Outcome.ACKNOWLEDGED and record:
+            yield from _check_removed("the answer", operation.removed, record)
+    for watcher in history.watchers:
+        for stream in watcher.streams:
+            for message in stream.messages:
+                record = history.records.get(message.job.job_id) if message.job else None
+                if message.deleted and record:
+                    yield from _check_removed(watcher.name, message.removed, record)
+
+
+def _check_removed(where: str, removed: tuple[str, ...], record: Record) -> Iterator[Violation]:
+    if sorted(removed) != sorted(record.assets):
+        what = f"{where}: {record.job.job_id} had {record.assets}, and {removed} came"
+        kind = "wrong" if set(removed) - set(record.assets) else "lost"
+        yield Violation("removed", kind, what)

@@ -16,11 +16,20 @@ from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome
 from tests.robustness.checker.records import Unreadable, list_attempts
 from tests.robustness.checker.writers import marked
+from tests.robustness.checker.writing import RETRYABLE
 
 LEASE = Duration(seconds=5)
 WAIT_SECONDS = 0.3
 
 LISTED = 0.05
+
+CHECKPOINTS = 0.3
+"""How many of the reports bring a checkpoint."""
+
+
+def a_delay(rng: random.Random) -> Duration | None:
+    """Return a delay of a release or a retry, or none, by chance."""
+    return rng.choice((None, None, Duration(), Duration(nanos=500_000_000)))
 
 
 class JobWorker:
@@ -36,6 +45,7 @@ class JobWorker:
         *,
         abandoned: float,
         released: float,
+        retried: float,
     ) -> None:
         self._name = name
         self._replicas = replicas
@@ -44,6 +54,7 @@ class JobWorker:
         self._history = history
         self._abandoned = abandoned
         self._released = released
+        self._retried = retried
         self._marks = (f"{name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
@@ -77,6 +88,9 @@ class JobWorker:
         if chance < self._abandoned + self._released:
             await self._release(job)
             return
+        if self._rng.random() < self._retried:
+            await self._fail(job)
+            return
         if chance > 0.6 and not await self._link(job):
             return
         await self._end(job)
@@ -102,23 +116,59 @@ class JobWorker:
 
     async def _report(self, job: Any, percent: int) -> bool:
         mark = next(self._marks)
+        checkpoint = self._rng.random() < CHECKPOINTS
         request = pb.UpdateProgressRequest(
-            job_id=job.id, attempt=job.attempt, progress=percent, progress_message=mark
+            job_id=job.id,
+            attempt=job.attempt,
+            progress=percent,
+            progress_message=mark,
+            report_number=percent,  # it grows with each report
+            checkpoint=marked(mark) if checkpoint else None,
         )
         answer = await self._replicas.ask("UpdateProgress", request)
         response = answer.response
         told = None if response is None else response.job
         changed = response is not None and response.applied
-        self._record("UpdateProgress", answer, job.id, mark=mark, told=told, changed=changed)
+        self._record(
+            "UpdateProgress",
+            answer,
+            job.id,
+            mark=mark,
+            told=told,
+            changed=changed,
+            attempt=job.attempt,
+            checkpoint=mark if checkpoint else "",
+        )
         return changed
 
     async def _release(self, job: Any) -> None:
-        request = pb.ReleaseJobRequest(job_id=job.id, attempt=job.attempt)
+        request = pb.ReleaseJobRequest(job_id=job.id, attempt=job.attempt, delay=a_delay(self._rng))
         answer = await self._replicas.ask("ReleaseJob", request)
         told = None if answer.response is None else answer.response.job
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
         self._record("ReleaseJob", answer, job.id, told=told, changed=changed, attempt=job.attempt)
+
+    async def _fail(self, job: Any) -> None:
+        mark = next(self._marks)
+        error = job_pb2.JobError(reason="BUSY", message=mark)
+        request = pb.MarkFailedRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            result=marked(mark),
+            error=error,
+            retryable=True,
+            retry_delay=a_delay(self._rng),
+        )
+        answer = await self._replicas.ask("MarkFailed", request)
+        told = None if answer.response is None else answer.response.job
+        # A repetition may find the job with the next worker.
+        changed = told is not None and answer.tries == 1
+        self._record(
+            RETRYABLE, answer, job.id, mark=mark, told=told, changed=changed, attempt=job.attempt
+        )
+        if told is not None and snapshot(told).terminal:
+            self._board.close(snapshot(told))
 
     async def _link(self, job: Any) -> bool:
         mark = next(self._marks)
@@ -178,6 +228,7 @@ class JobWorker:
         told: Any = None,
         changed: bool = False,
         attempt: int = 0,
+        checkpoint: str = "",
     ) -> None:
         self._history.operations.append(
             Operation(
@@ -191,5 +242,6 @@ class JobWorker:
                 told=None if told is None else snapshot(told),
                 changed=changed and answer.outcome is Outcome.ACKNOWLEDGED,
                 attempt=attempt,
+                checkpoint=checkpoint,
             )
         )

@@ -1,4 +1,4 @@
-"""Clients that create jobs, cancel some, and delete some that have ended."""
+"""Clients that create jobs, cancel some, and delete or repeat some that have ended."""
 
 import asyncio
 import itertools
@@ -9,17 +9,31 @@ from collections.abc import Sequence
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
+from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
 from tests.robustness.checker.records import read_record
+from tests.robustness.checker.retries import MAX_ATTEMPTS
 
 MOST_OPEN = 400
 """Jobs that may wait or run at once, so that a long outage leaves no flood behind."""
 
 CANCELLED = 0.04
+
+SCHEDULED = 0.1
+SCHEDULED_IN_SECONDS = (-0.5, 2.0)
+
+REPEATED = 0.4
+"""How many of the failed jobs are repeated by one or several calls of RetryJob."""
+
+POLICY = job_pb2.RetryPolicy(
+    max_attempts=MAX_ATTEMPTS,
+    initial_backoff=Duration(nanos=200_000_000),
+    max_backoff=Duration(seconds=1),
+)
 
 QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
 
@@ -65,10 +79,14 @@ async def create_job(
         parameters=marked(mark),
         labels={"mark": mark},
         request_id=mark,
-        max_attempts=3,
+        retry_policy=POLICY,
         queue_timeout=QUEUE_TIMEOUT,
         run_timeout=RUN_TIMEOUT,
     )
+    if job_types is TYPES and rng.random() < SCHEDULED:
+        request.schedule_time.FromMicroseconds(
+            int((time.time() + rng.uniform(*SCHEDULED_IN_SECONDS)) * 1e6)
+        )
     answer = await replicas.ask("CreateJob", request)
     acknowledged = answer.outcome is Outcome.ACKNOWLEDGED
     told = snapshot(answer.response.job) if acknowledged else None
@@ -113,6 +131,48 @@ async def cancel_job(
     return told
 
 
+async def repeat_jobs(
+    replicas: Replicas, rng: random.Random, board: Board, history: History
+) -> None:
+    """Repeat failed jobs: one by one, by several calls at once, or all that there are."""
+    while not board.load.is_set():
+        await pause(board.load, 0.1)
+        for _ in range(len(board.failed)):
+            job = board.failed.popleft()
+            if rng.random() < REPEATED:
+                calls = range(rng.randint(1, 3))
+                await asyncio.gather(*(_repeat(job, replicas, board, history) for _ in calls))
+        if rng.random() < 0.1:
+            request = pb.RetryJobsRequest(
+                user_id=rng.choice(USERS),
+                filter=pb.JobFilter(job_types=TYPES),
+                max_jobs=rng.choice((1, 20)),
+                jobs_per_second=rng.choice((0, 10)),
+            )
+            answer = await replicas.ask("RetryJobs", request)
+            board.created += 0 if answer.response is None else answer.response.changed
+
+
+async def _repeat(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
+    request = pb.RetryJobRequest(job_id=job.job_id, user_id=job.user_id)
+    answer = await replicas.ask("RetryJob", request)
+    told = snapshot(answer.response.job) if answer.response is not None else None
+    made = told is not None and told.version == 1
+    history.operations.append(
+        Operation(
+            rpc="RetryJob",
+            sent=answer.sent,
+            answered=answer.answered,
+            outcome=answer.outcome,
+            job_id=told.job_id if told else "",
+            told=told,
+        )
+    )
+    if made and told is not None:
+        board.created += 1
+        board.fresh.append(told)
+
+
 async def delete_jobs(
     replicas: Replicas, rng: random.Random, board: Board, history: History, *, share: float
 ) -> None:
@@ -146,5 +206,8 @@ async def delete_job(record: Record, replicas: Replicas, history: History) -> No
             answered=answer.answered,
             outcome=answer.outcome,
             job_id=job.job_id,
+            removed=tuple(
+                asset.storage_path for asset in (answer.response.assets if answer.response else ())
+            ),
         )
     )

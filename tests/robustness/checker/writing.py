@@ -11,6 +11,8 @@ from tests.robustness.checker.violation import Violation
 
 ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
 GIVEN = frozenset({"ClaimJobs", "StartJob", "Work"})
+RETRYABLE = "FailRetryably"
+"""MarkFailed with `retryable`: an end only if no attempt is left."""
 EDGES = frozenset(
     {("QUEUED", "PROCESSING"), *(("PROCESSING", end) for end in ("COMPLETED", "PARTIAL", "FAILED"))}
 )
@@ -56,7 +58,10 @@ def _check_found(operation: Operation, record: Record, where: str) -> Iterator[V
         yield Violation("kept", "lost", what)
     if operation.rpc == "CreateJob" and record.created_by != operation.mark:
         yield Violation("kept", "wrong", f"{where}: is that of {record.created_by}")
-    if operation.rpc in ENDS and record.ended_by != operation.mark:
+    ends = operation.rpc in ENDS or (
+        operation.rpc == RETRYABLE and told is not None and told.terminal
+    )
+    if ends and record.ended_by != operation.mark:
         yield Violation("kept", "lost", f"{where}: ended by {record.ended_by or 'the service'}")
     if operation.rpc == "CreateAsset" and operation.assets[0] not in record.assets:
         yield Violation("kept", "lost", f"{where}: not linked")
@@ -92,10 +97,10 @@ def _check_created_once(history: History) -> Iterator[Violation]:
     for operation in history.operations:
         if operation.rpc == "DeleteJob":
             deleted.setdefault(operation.job_id, operation.sent)
-    made: dict[str, list[str]] = defaultdict(list)
+    made: dict[tuple[str, str], list[str]] = defaultdict(list)
     for job_id, record in history.records.items():
-        made[record.created_by].append(job_id)
-    for mark, jobs in made.items():
+        made[record.created_by, record.job.origin].append(job_id)
+    for (mark, _), jobs in made.items():
         jobs.sort(key=lambda job_id: seen[job_id])
         if any(deleted.get(job, inf) >= seen[after] for job, after in pairwise(jobs)):
             yield Violation("atomic", "duplicated", f"CreateJob {mark} made {len(jobs)} jobs")

@@ -165,6 +165,57 @@ def released(outcome: Outcome = Outcome.ACKNOWLEDGED) -> Spoil:
     return both(also(release), earlier_attempt(outcome="RELEASED", seconds=1.0))
 
 
+def failed_retryably(**fields: object) -> Spoil:
+    """The first attempt of `a` fails retryably at version 3."""
+    waits = replace(job("a", 3), held=False, worker="", due=9_000_000)
+    failure = done("FailRetryably", 4.6, waits, changed=False, attempt=1, mark="busy")
+    return both(also(replace(failure, **fields)), earlier_attempt(outcome="RETRIED", seconds=1.0))
+
+
+def starts_at(start: int) -> Spoil:
+    """The second attempt of `a` starts then."""
+
+    def spoil(history: History) -> None:
+        a = history.records["a"]
+        first, second = a.attempts
+        history.records["a"] = replace(a, attempts=(first, replace(second, start=start)))
+
+    return spoil
+
+
+def goes_on(*marks: str, unknown: str = "", gets: str) -> Spoil:
+    """The first attempt of `a` reports these checkpoints, and perhaps one; the second gets one."""
+    reports = [
+        done("UpdateProgress", 4, A3, checkpoint=mark, attempt=1, told=None, changed=False)
+        for mark in marks
+    ]
+    if unknown:
+        lost = {"outcome": Outcome.UNKNOWN, "told": None, "changed": False}
+        reports.append(done("UpdateProgress", 4, A3, checkpoint=unknown, attempt=1, **lost))
+    claim = replace(given(A4, "create a"), attempt=2, checkpoint=gets)
+    return lambda history: history.operations.extend(
+        [*reports, done("ClaimJobs", 6, claim, changed=False)]
+    )
+
+
+def repeated(*repeats: str, content: str = "create a") -> Spoil:
+    """These jobs repeat `a`."""
+
+    def spoil(history: History) -> None:
+        steps = (START["b"], replace(END["b"], reason="CANCELLED"))
+        for job_id in repeats:
+            new = job(job_id, 1, "QUEUED")
+            end = replace(job(job_id, 4, "FAILED"), origin="a")
+            history.records[job_id] = Record(
+                replace(end, parameters=content), steps, attempts=MADE["b"], created_by=content
+            )
+            messages = [Message(12.0, new), Message(12.1, end, steps)]
+            for watcher, stream in ((ALL, 1), (OTHER, 0)):
+                history.watchers[watcher].streams[stream].messages += messages
+
+    return spoil
+
+
 def listed(holds: int, *attempts: Attempt) -> Operation:
     """List the attempts of `a` by a worker that holds it."""
     told = {"told": None, "changed": False}
@@ -172,6 +223,8 @@ def listed(holds: int, *attempts: Attempt) -> Operation:
 
 
 ALL, OTHER, ONE = 0, 1, 2
+
+A_DELETED = Message(11.6, job("a", 6, "COMPLETED"), deleted=True, removed=("x", "y", "z"))
 
 UNKNOWN = {"outcome": Outcome.UNKNOWN, "told": None, "changed": False}
 
@@ -410,6 +463,50 @@ SPOILT = {
         "attempts: after ReleaseJob",
         also(done("ReleaseJob", 5, A3, attempt=1)),
     ),
+    "an asset does not come with the deletion": (
+        "removed: all: b had ('x',), and () came",
+        both(record("b", assets=("x",)), also(done("CreateAsset", 7, B3, mark="x", assets=("x",)))),
+    ),
+    "an asset of another job comes with the answer to a deletion": (
+        "removed: the answer",
+        operation(9, removed=("x",)),
+    ),
+    # of retries
+    "an attempt starts before the end of its pause": (
+        "scheduled: attempt 2 started 1.000 s too early",
+        both(second_attempt, failed_retryably(), starts_at(8_000_000)),
+    ),
+    "a job starts before its schedule": (
+        "scheduled: attempt 1 started",
+        both(
+            operation(0, told=replace(A1, due=2_000_000)),
+            attempts_of_a(replace(MADE_A, start=1_999_999)),
+        ),
+    ),
+    "a retryable failure is listed as a release": (
+        "attempts: failed retryably",
+        both(second_attempt, failed_retryably(), released(Outcome.UNKNOWN)),
+    ),
+    "an attempt that did not fail is listed as retried": (
+        "attempts: did not fail retryably",
+        both(second_attempt, earlier_attempt(outcome="RETRIED", seconds=1.0)),
+    ),
+    "an attempt whose retryable failure was refused": (
+        "attempts: did not fail retryably",
+        both(second_attempt, failed_retryably(outcome=Outcome.REFUSED)),
+    ),
+    "more attempts than the policy has": (
+        "retried: used up 4 attempts",
+        attempts_of_a(*(Attempt(n, "w", "LEASE_EXPIRED", 5.0) for n in (1, 2, 3)), MADE_A),
+    ),
+    "a checkpoint is lost": ("checkpoints: got ''", goes_on("x", gets="")),
+    "an older checkpoint": ("checkpoints: got 'x'", goes_on("x", "y", gets="x")),
+    "a checkpoint from nowhere": ("checkpoints: got 'z'", goes_on("x", unknown="y", gets="z")),
+    "a job is repeated twice": ("repeated: is repeated by", repeated("c", "d")),
+    "a job is repeated with other content": (
+        "repeated: with the content of create b",
+        repeated("c", content="create b"),
+    ),
     "a change after the terminal state": (
         "terminal",
         insert(OTHER, 0, 11, Message(9.7, job("a", 6))),
@@ -446,20 +543,24 @@ ALLOWED = {
     "a lease that expired": second_attempt,
     "an attempt that was released": both(second_attempt, released()),
     "a release of unknown outcome": both(second_attempt, released(outcome=Outcome.UNKNOWN)),
+    "a retryable failure": both(second_attempt, failed_retryably(), starts_at(9_000_000)),
+    "a retryable failure of unknown outcome": both(
+        second_attempt, failed_retryably(outcome=Outcome.UNKNOWN, told=None)
+    ),
     "attempts are listed while one runs": also(listed(1, Attempt(1, "w", progress=20))),
     "a job that ended without a start": unstarted,
     "a job is deleted before its payloads are read": both(
         change(ONE, 1, 3, job=A5),
         record("a", deleted=True),
-        insert(ALL, 1, 7, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
-        insert(OTHER, 0, 12, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+        insert(ALL, 1, 7, A_DELETED),
+        insert(OTHER, 0, 12, A_DELETED),
     ),
     "a job of one watcher is deleted": both(
         forget(ONE, 1, 3),
         end(ONE, 1, "NOT_FOUND"),
         record("a", deleted=True),
-        insert(ALL, 1, 7, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
-        insert(OTHER, 0, 12, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+        insert(ALL, 1, 7, A_DELETED),
+        insert(OTHER, 0, 12, A_DELETED),
     ),
     "changes requested at the same time are sent in either order": both(
         operation(5, sent=5.1),
@@ -475,6 +576,26 @@ def test_allowed_behavior_is_no_violation(name: str) -> None:
     ALLOWED[name](history)
     found = judge(history)
     assert not any(found.values()), found
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        goes_on(gets=""),
+        goes_on("x", "y", gets="y"),
+        goes_on("x", unknown="y", gets="x"),
+        goes_on("x", unknown="y", gets="y"),
+        goes_on(unknown="y", gets=""),
+        repeated("c"),
+    ],
+)
+def test_the_last_checkpoint_or_one_of_unknown_outcome_and_one_repetition_are_allowed(
+    allowed: Spoil,
+) -> None:
+    history = story()
+    allowed(history)
+    found = judge(history)
+    assert not any(found[promise] for promise in ("checkpoints", "repeated", "atomic"))
 
 
 def test_a_watcher_that_resumes_at_an_older_cursor_gets_changes_again() -> None:

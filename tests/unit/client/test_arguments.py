@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger import Asset, AsyncClient, Client, JobError, NewJob
+from jobledger import Asset, AsyncClient, Client, JobError, NewJob, RetryPolicy
 from jobledger.core.conversion import to_seconds
 from jobledger.core.options import headers_of
 
@@ -26,7 +26,9 @@ def client():
         ("parameters", lambda c: c.create_job("t", [1])),
         ("labels", lambda c: c.create_job("t", labels={"n": 1})),
         ("run_timeout", lambda c: c.create_job("t", run_timeout="1h")),
-        ("max_attempts", lambda c: c.create_job("t", max_attempts=1.5)),
+        ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=1.5))),
+        ("initial_backoff", lambda _: NewJob("t", retry_policy=RetryPolicy(initial_backoff="1s"))),
+        ("max_attempts: ", lambda c: c.create_job("t", max_attempts=3)),
         ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
         ("job_type", lambda _: NewJob(2)),
         ("page_size", lambda c: c.list_jobs(page_size=1.5)),
@@ -38,6 +40,12 @@ def client():
         ("job_types", lambda c: c.list_jobs(job_types="render")),
         ("job_types", lambda c: c.watch_jobs(job_types="render")),
         ("job_types", lambda c: c.claim_jobs("render")),
+        ("error_reasons", lambda c: c.retry_jobs(error_reasons="NO_DISK")),
+        ("jobs_per_second", lambda c: c.retry_jobs(jobs_per_second="5")),
+        ("job_type: ", lambda c: c.delete_jobs(job_type=["t"])),
+        ("timeout", lambda c: c.cancel_jobs(timeout="5")),
+        ("delay", lambda c: c.release_job("j", 1, delay="5")),
+        ("checkpoint", lambda c: c.update_progress("j", checkpoint=[1])),
         ("job_ids", lambda c: c.wait_all("j")),
         ("job_ids", lambda c: c.as_completed("abc")),
         ("timeout", lambda c: c.as_completed(["j"], timeout="5")),
@@ -63,7 +71,7 @@ LONE_SURROGATE = "\udcff"  # what os.fsdecode() makes of a byte that is not UTF-
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("max_attempts", lambda c: c.create_job("t", max_attempts=2**40)),
+        ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=2**40))),
         ("job_type", lambda c: c.create_job(LONE_SURROGATE)),
         ("parameters.file", lambda c: c.create_job("t", {"file": LONE_SURROGATE})),
         ("parameters.a", lambda c: c.create_job("t", {"a": {LONE_SURROGATE: 1}})),
@@ -126,3 +134,18 @@ def test_metadata_may_be_a_mapping_or_pairs():
 def test_a_target_that_is_empty_is_refused():
     with pytest.raises(ValueError, match="target"):
         Client("")
+
+
+@pytest.mark.parametrize(
+    ("name", "filters"),
+    [
+        ("job_types", {"job_types": []}),
+        ("statuses", {"statuses": ()}),
+        ("error_reasons", {"error_reasons": iter(())}),
+        ("labels", {"labels": {}}),
+        ("origin_job_id", {"origin_job_id": ""}),
+    ],
+)
+def test_many_jobs_are_not_changed_by_a_filter_that_a_program_has_left_empty(client, name, filters):
+    with pytest.raises(ValueError, match=f"^{name}: is empty"):
+        client.delete_jobs(**filters)

@@ -10,10 +10,10 @@ from jobledger.cli.board import LINGER, Board
 
 @pytest.fixture
 def board(clock):
-    return Board(clock)
+    return Board(clock, lambda: datetime.fromtimestamp(clock.now, UTC))
 
 
-def event(job_id, status="QUEUED", *, created=0, started=None, held=True, **fields):
+def event(job_id, status="QUEUED", *, created=0, started=None, held=True, scheduled=None, **fields):
     job = Job(
         id=job_id,
         job_type="render",
@@ -21,6 +21,7 @@ def event(job_id, status="QUEUED", *, created=0, started=None, held=True, **fiel
         held=held,
         create_time=datetime.fromtimestamp(created, UTC),
         start_time=None if started is None else datetime.fromtimestamp(started, UTC),
+        schedule_time=None if scheduled is None else datetime.fromtimestamp(scheduled, UTC),
     )
     return FeedEvent(job=job, **fields)
 
@@ -75,6 +76,42 @@ def test_states_are_counted(board):
     board.take(event("b", "PROCESSING"))
     board.take(event("c", "PROCESSING", held=False))
     assert board.counts() == {"QUEUED": 1, "PROCESSING": 1, "WAITING": 1}
+
+
+def test_a_scheduled_job_comes_last_until_it_is_due_which_no_event_says(board, clock):
+    board.take(event("later", created=1, scheduled=clock.now + 20))
+    board.take(event("soon", created=2, scheduled=clock.now + 10))
+    board.take(event("queued", created=3))
+    assert shown(board) == ["queued", "soon", "later"]
+    assert board.counts() == {"SCHEDULED": 2, "QUEUED": 1}
+    clock.now += 10
+    board.tidy()
+    assert shown(board) == ["soon", "queued", "later"]
+    assert board.counts() == {"SCHEDULED": 1, "QUEUED": 2}
+    clock.now += 10
+    board.tidy()
+    assert shown(board) == ["later", "soon", "queued"]
+    assert board.counts() == {"QUEUED": 3}
+
+
+def test_a_scheduled_job_that_is_cancelled_or_deleted_is_not_due_any_more(board, clock):
+    for job_id in ("cancelled", "deleted"):
+        board.take(event(job_id, scheduled=clock.now + 1))
+    board.take(event("cancelled", "FAILED", scheduled=clock.now + 1))
+    board.take(event("deleted", "FAILED", deleted=True))
+    clock.now += 1
+    board.tidy()
+    assert (shown(board), board.counts()) == (["cancelled"], {"FAILED": 1})
+
+
+def test_a_job_that_pauses_before_its_next_attempt_keeps_its_position(board, clock):
+    board.take(event("a", "PROCESSING", started=1, held=False, scheduled=clock.now + 10))
+    board.take(event("b", "PROCESSING", started=2))
+    for _ in range(2):
+        assert shown(board) == ["a", "b"]
+        assert board.counts() == {"WAITING": 1, "PROCESSING": 1}
+        clock.now += 10
+        board.tidy()
 
 
 def test_a_picture_compares_no_jobs_however_many_there_are(board):

@@ -1,4 +1,5 @@
 import pickle
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from jobledger import (
     InternalError,
     InvalidField,
     JobledgerError,
+    JobNotDue,
     JobNotFound,
     LeaseLost,
     LimitExceeded,
@@ -70,6 +72,20 @@ def test_the_reason_alone_decides_the_class(reason):
     assert type(error) is BY_REASON[reason]
     assert (error.reason, error.metadata, error.message) == (reason, {"fact": "x"}, "no")
     assert error.code is grpc.StatusCode.UNKNOWN
+
+
+def test_a_job_that_is_not_due_says_when_it_is():
+    facts = {"job_id": "j", "schedule_time": "2026-11-26T12:00:00.5Z"}
+    error = from_rpc_error(
+        answer(grpc.StatusCode.FAILED_PRECONDITION, info("JOB_NOT_DUE", **facts))
+    )
+    assert error.schedule_time == datetime(2026, 11, 26, 12, 0, 0, 500_000, tzinfo=UTC)
+    assert JobNotDue("no").schedule_time is None
+
+
+def test_a_name_that_is_taken_is_named():
+    taken = info("ASSET_NAME_TAKEN", job_id="j", name="a.png")
+    assert from_rpc_error(answer(grpc.StatusCode.ALREADY_EXISTS, taken)).name == "a.png"
 
 
 def test_the_grpc_error_stays_the_cause():

@@ -128,6 +128,74 @@ def test_an_error_while_cleaning_up_does_not_hide_the_cancellation():
     assert run_handler(clean_up, cancel_after=1).cancelled
 
 
+# --- retries --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retry_on", [OSError, (KeyError, OSError), [OSError]])
+def test_what_retry_on_names_is_a_retryable_failure_with_that_error(retry_on, caplog):
+    def render(job):
+        raise FileNotFoundError("no scene")
+
+    async def render_async(job):
+        render(job)
+
+    for function in (render, render_async):
+        run = run_handler(function, retry_on=retry_on)
+        assert run.outcome == Failed("no scene", "FILE_NOT_FOUND_ERROR", retryable=True)
+        assert not run_handler(function, retry_on=KeyError).outcome.retryable
+    assert {record.levelname for record in caplog.records} == {"WARNING", "ERROR"}
+
+
+def test_retry_on_goes_by_what_leaves_the_middleware():
+    async def translate(job, call_next):
+        try:
+            return await call_next(job)
+        except LookupError as error:
+            raise ConnectionError("the service is away") from error
+
+    def render(job):
+        return {}["scene"]
+
+    run = run_handler(render, middleware=[translate], retry_on=ConnectionError)
+    assert (run.outcome.reason, run.outcome.retryable) == ("CONNECTION_ERROR", True)
+
+
+@pytest.mark.parametrize(("retry_on", "retryable"), [((), False), (TimeoutError, True)])
+def test_a_timeout_of_the_handler_is_retryable_as_a_timeout_error(retry_on, retryable):
+    async def hang(job):
+        await asyncio.Event().wait()
+
+    outcome = run_handler(hang, timeout=0.01, retry_on=retry_on).outcome
+    assert (outcome.reason, outcome.retryable) == ("TIMED_OUT", retryable)
+
+
+@pytest.mark.parametrize(
+    "retry_on", [BaseException, asyncio.CancelledError, "OSError", [OSError()]]
+)
+def test_what_is_no_class_of_exceptions_cannot_be_retried_on(retry_on):
+    with pytest.raises(TypeError, match=r"^retry_on: "):
+        run_handler(lambda job: None, retry_on=retry_on)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "words"),
+    [
+        ([1], "checkpoint: list is not a mapping"),
+        ({"frame": object()}, "checkpoint.frame: object"),
+        ({"frame": 2**53 + 1}, "checkpoint.frame: "),
+        ({"frames": "x" * 2**16}, "checkpoint: has 65556 bytes, at most 65536 are allowed"),
+    ],
+)
+def test_an_invalid_checkpoint_is_an_error_of_the_handler(checkpoint, words):
+    async def render(job):
+        await job.progress(1, checkpoint=checkpoint)
+
+    for function in (render, lambda job: job.progress(1, checkpoint=checkpoint)):
+        run = run_handler(function)
+        assert words in run.outcome.message
+        assert run.reports == []
+
+
 # --- reports and cancellation ---------------------------------------------------------------------
 
 

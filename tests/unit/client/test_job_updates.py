@@ -120,17 +120,48 @@ async def test_a_report_that_is_waited_for_is_sent_until_it_is_accepted():
     assert stream.reports == [7, 7, 7]
 
 
-async def test_a_refused_report_is_not_sent_again_and_loses_nothing(clock):
+async def test_a_refused_report_is_raised_where_it_is_waited_for_and_not_sent_again(clock):
     stream = Stream(INVALID)
     sent = Sent(stream, clock)
     async with sent.renewing() as updates:
         updates.report(1, "refused")
-        await updates.deliver()
+        with pytest.raises(InvalidField):
+            await updates.deliver()
         clock.now += 5
         updates.report(2, None)
         await stream.sent(2)
     assert [each.progress.progress_message for (each,) in stream.messages] == ["refused", ""]
     assert sent.lost == []
+
+
+async def test_a_checkpoint_is_sent_though_newer_reports_have_none(clock):
+    stream = Stream()
+    async with Sent(stream, clock).renewing() as updates:
+        updates.report(1, None)
+        await stream.sent(1)
+        updates.report(2, None, {"frame": 2})
+        for percent in range(3, 50):
+            updates.report(percent, None)
+            await asyncio.sleep(0)
+        assert await updates.deliver()
+    (_,), (last,) = stream.messages
+    assert (last.progress.progress, last.progress.checkpoint["frame"]) == (49, 2)
+
+
+async def test_reports_are_numbered_and_renewals_are_not(clock):
+    stream = Stream()
+    sent = Sent(stream, clock)
+    async with sent.renewing() as updates:
+        await updates.ask()
+        for percent in (1, 2):
+            updates.report(percent, None)
+            await updates.deliver()
+    sent.updates.report(3, None)
+    stream.answers = [UNAVAILABLE]
+    await sent.updates.send_outcome(Completed())
+    numbers = [message[0].progress.report_number for message in stream.messages]
+    # The last one was sent again as it was.
+    assert numbers == [0, 1, 2, 3, 3]
 
 
 async def test_a_message_is_made_valid(clock):
@@ -236,6 +267,38 @@ async def test_the_last_report_is_sent_with_the_outcome_if_it_was_not_before(clo
     ((report, end),) = sent.stream.messages
     assert (report.progress.progress, report.progress.progress_message) == (75, "encoded")
     assert end.WhichOneof("update") == kind
+
+
+@pytest.mark.parametrize("outcome", [Failed("no", retryable=True), Release(after=60)])
+async def test_the_newest_checkpoint_is_sent_before_the_outcome(clock, outcome):
+    sent = Sent(Stream(), clock)
+    sent.updates.report(None, None, {"frame": 1})
+    sent.updates.report(None, None, {"frame": 2})
+    await sent.updates.send_outcome(outcome)
+    ((report, _),) = sent.stream.messages
+    assert report.progress.checkpoint["frame"] == 2
+
+
+async def test_an_outcome_says_whether_and_when_the_job_goes_on(clock):
+    sent = Sent(Stream(), clock)
+    for outcome in (
+        Failed("no"),
+        Failed("no", retryable=True),
+        Failed("no", retryable=True, retry_after=1.5),
+        Release(),
+        Release(after=60),
+    ):
+        await sent.updates.send_outcome(outcome)
+    updates = [update for (update,) in sent.stream.messages]
+    finishes, releases = (
+        [each.finish for each in updates[:3]],
+        [each.release for each in updates[3:]],
+    )
+    assert [each.retryable for each in finishes] == [False, True, True]
+    assert [each.HasField("retry_delay") for each in finishes] == [False, False, True]
+    assert finishes[2].retry_delay.ToTimedelta().total_seconds() == 1.5
+    assert [each.HasField("delay") for each in releases] == [False, True]
+    assert releases[1].delay.seconds == 60
 
 
 @pytest.mark.parametrize("outcome", [Completed(), Release()])

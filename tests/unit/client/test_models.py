@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from jobledger import Asset, Attempt, AttemptOutcome, Job, JobError, JobStatus, JobView, Transition
+from jobledger import (
+    Asset,
+    Attempt,
+    AttemptOutcome,
+    Job,
+    JobError,
+    JobStatus,
+    JobView,
+    RetryPolicy,
+    Transition,
+)
 from jobledger.v1 import asset_pb2, job_pb2
 
 MESSAGE = ParseDict(
@@ -25,7 +35,16 @@ MESSAGE = ParseDict(
         "error": {"reason": "NO_DISK", "message": "disk full", "details": {"free": 0}},
         "labels": {"team": "a"},
         "attempt": 2,
-        "max_attempts": 3,
+        "retry_policy": {
+            "max_attempts": 3,
+            "initial_backoff": "0.5s",
+            "max_backoff": "300s",
+            "backoff_multiplier": 1.5,
+        },
+        "schedule_time": "2026-11-26T13:00:00Z",
+        "last_error": {"reason": "TIMEOUT", "message": "no answer"},
+        "checkpoint": {"frame": 96},
+        "origin_job_id": "i",
         "worker_id": "w",
         "held": True,
         "create_time": "2026-11-26T12:00:00.000001Z",
@@ -54,12 +73,22 @@ def test_a_message_becomes_plain_values(job):
     assert job.labels == {"team": "a"}
     assert job.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert job.stall_timeout == timedelta(seconds=90.5)
+    assert job.retry_policy == RetryPolicy(
+        max_attempts=3,
+        initial_backoff=timedelta(seconds=0.5),
+        max_backoff=timedelta(minutes=5),
+        backoff_multiplier=1.5,
+    )
+    assert job.schedule_time == datetime(2026, 11, 26, 13, tzinfo=UTC)
+    assert (job.last_error, job.origin_job_id) == (JobError("no answer", reason="TIMEOUT"), "i")
+    assert job.checkpoint == {"frame": 96}
 
 
 def test_unset_fields_are_none_or_empty():
     job = Job.from_proto(job_pb2.Job(id="j"))
     assert (job.result, job.error, job.start_time, job.lease_expire_time) == (None,) * 4
-    assert (job.parameters, job.labels) == ({}, {})
+    assert (job.schedule_time, job.last_error, job.checkpoint) == (None,) * 3
+    assert (job.parameters, job.labels, job.origin_job_id) == ({}, {}, "")
 
 
 def test_only_a_job_in_the_view_basic_has_no_parameters_at_all():
@@ -76,6 +105,7 @@ def test_every_field_of_the_contract_is_there():
     for message, kind in (
         (job_pb2.Job, Job),
         (job_pb2.JobError, JobError),
+        (job_pb2.RetryPolicy, RetryPolicy),
         (job_pb2.JobTransition, Transition),
         (job_pb2.Attempt, Attempt),
         (asset_pb2.Asset, Asset),

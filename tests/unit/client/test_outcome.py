@@ -2,20 +2,21 @@
 
 import json
 import re
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobledger import Asset
+from jobledger.worker.failures import RetryLater, failure, reason_of
 from jobledger.worker.outcomes import (
     SERVICE_REASONS,
     Completed,
     Failed,
     Partial,
+    Release,
     error_of,
-    failure,
-    reason_of,
     summary,
 )
 from jobledger_server.domain import leases
@@ -83,6 +84,38 @@ def test_an_exception_group_of_one_is_reported_as_its_member():
     assert failure(ExceptionGroup("outer", [group])) == Failed("disk full", "VALUE_ERROR")
 
 
+class Busy(RetryLater):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_on", "failed"),
+    [
+        (RetryLater("busy"), (), Failed("busy", "RETRY_LATER", retryable=True)),
+        (
+            RetryLater(after=timedelta(minutes=1)),
+            (),
+            Failed("RetryLater", "RETRY_LATER", retryable=True, retry_after=60),
+        ),
+        (Busy("no", after=5), (), Failed("no", "BUSY", retryable=True, retry_after=5)),
+        (
+            ConnectionResetError("no"),
+            (OSError,),
+            Failed("no", "CONNECTION_RESET_ERROR", retryable=True),
+        ),
+        (ValueError("no"), (OSError, KeyError), Failed("no", "VALUE_ERROR")),
+    ],
+)
+def test_a_failure_is_retryable_if_the_handler_said_so(error, retry_on, failed):
+    assert failure(error, retry_on) == failed
+
+
+@pytest.mark.parametrize(("second", "retryable"), [(BlockingIOError(), True), (KeyError(), False)])
+def test_an_exception_group_is_retryable_if_all_of_it_is(second, retryable):
+    group = ExceptionGroup("outer", [OSError("no"), ExceptionGroup("inner", [second, Busy()])])
+    assert failure(group, (OSError,)).retryable is retryable
+
+
 def test_a_long_message_is_cut_and_marked():
     message = failure(ValueError("x" * 5000)).message
     assert (len(message), message[-1]) == (4096, "\N{HORIZONTAL ELLIPSIS}")
@@ -115,6 +148,11 @@ def test_only_failed_and_partial_with_a_message_have_an_error():
         (lambda: Completed(assets={"image/png": 1}), "assets: "),
         (lambda: Completed(assets=[Asset("image/png"), None]), "assets[1]: "),  # type: ignore[list-item]
         (lambda: Completed(assets=[Asset(7)]), "assets[0]: "),
+        (lambda: Failed("no", retryable=1), "retryable: "),
+        (lambda: Failed("no", retry_after=60), "retry_after: only a retryable failure"),
+        (lambda: Failed("no", retryable=True, retry_after="60"), "retry_after: "),
+        (lambda: Release(after=-1), "after: "),
+        (lambda: RetryLater("no", after=float("nan")), "after: "),
     ],
 )
 def test_a_wrong_argument_of_an_outcome_is_refused_when_it_is_made(make, words):
@@ -139,6 +177,7 @@ def test_assets_can_be_any_iterable_and_are_kept_as_a_tuple():
         (Partial({"a": 1}), "Partial"),
         (Failed("no space\nleft", "DISK_FULL"), "Failed (DISK_FULL: no space left)"),
         (Failed("x" * 4096), f"Failed (FAILED: {'x' * 200})"),
+        (Failed("busy", retryable=True), "Failed, retryable (FAILED: busy)"),
         (Partial({}, "no sound"), "Partial (no sound)"),
     ],
 )

@@ -14,7 +14,17 @@ from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from jobledger import Asset, Client, JobError, JobStatus, JobView, MessageTooLarge, NewJob
+from jobledger import (
+    Asset,
+    BulkResult,
+    Client,
+    JobError,
+    JobStatus,
+    JobView,
+    MessageTooLarge,
+    NewJob,
+    RetryPolicy,
+)
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
 from jobledger.v1.job_pb2 import (
@@ -89,7 +99,10 @@ CASES = {
         lambda c: c.create_job(
             "render",
             request_id="r",
-            max_attempts=3,
+            retry_policy=RetryPolicy(
+                max_attempts=3, initial_backoff=0.5, max_backoff=timedelta(minutes=5)
+            ),
+            schedule_time=datetime(1970, 1, 1, 1, tzinfo=UTC),
             queue_timeout=90,
             run_timeout=timedelta(hours=1, milliseconds=5),
             stall_timeout=60,
@@ -99,7 +112,12 @@ CASES = {
             user_id="ada",
             job_type="render",
             request_id="r",
-            max_attempts=3,
+            retry_policy={
+                "max_attempts": 3,
+                "initial_backoff": {"nanos": 500_000_000},
+                "max_backoff": {"seconds": 300},
+            },
+            schedule_time={"seconds": 3600},
             queue_timeout={"seconds": 90},
             run_timeout={"seconds": 3600, "nanos": 5_000_000},
             stall_timeout={"seconds": 60},
@@ -127,6 +145,11 @@ CASES = {
         lambda c: c.release_job("j", 2),
         "ReleaseJob",
         worker.ReleaseJobRequest(job_id="j", attempt=2),
+    ),
+    "release_job for later": (
+        lambda c: c.release_job("j", 2, delay=timedelta(minutes=1)),
+        "ReleaseJob",
+        worker.ReleaseJobRequest(job_id="j", attempt=2, delay={"seconds": 60}),
     ),
     "get_job": (
         lambda c: c.get_job("j"),
@@ -166,6 +189,9 @@ CASES = {
                 labels={"k": "v"},
                 created_after=datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
                 created_before=datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC),
+                error_reasons=["NO_DISK"],
+                origin_job_id="i",
+                held=False,
                 page_size=7,
                 view=JobView.FULL,
             )
@@ -178,8 +204,66 @@ CASES = {
             labels={"k": "v"},
             created_after={"seconds": 0},
             created_before={"seconds": 1, "nanos": 5000},
+            error_reasons=["NO_DISK"],
+            origin_job_id="i",
+            held=False,
             page_size=7,
             view=JOB_VIEW_FULL,
+        ),
+    ),
+    "retry_job": (
+        lambda c: c.retry_job("j"),
+        "RetryJob",
+        jobs.RetryJobRequest(job_id="j", user_id="ada"),
+    ),
+    "retry_jobs": (
+        lambda c: c.retry_jobs(
+            statuses=[JobStatus.FAILED],
+            job_types=["render"],
+            labels={"k": "v"},
+            created_after=datetime(1970, 1, 1, tzinfo=UTC),
+            created_before=datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
+            error_reasons=["NO_DISK"],
+            origin_job_id="i",
+            held=False,
+            jobs_per_second=0.5,
+        ),
+        "RetryJobs",
+        jobs.RetryJobsRequest(
+            user_id="ada",
+            filter=jobs.JobFilter(
+                statuses=[JOB_STATUS_FAILED],
+                job_types=["render"],
+                labels={"k": "v"},
+                created_after={"seconds": 0},
+                created_before={"seconds": 1},
+                error_reasons=["NO_DISK"],
+                origin_job_id="i",
+                held=False,
+            ),
+            jobs_per_second=0.5,
+        ),
+    ),
+    "retry_jobs of everybody": (
+        lambda c: c.retry_jobs(all_users=True),
+        "RetryJobs",
+        jobs.RetryJobsRequest(filter=jobs.JobFilter()),
+    ),
+    "cancel_jobs": (
+        lambda c: c.cancel_jobs("not needed", job_types=["render"]),
+        "CancelJobs",
+        jobs.CancelJobsRequest(
+            user_id="ada", filter=jobs.JobFilter(job_types=["render"]), reason="not needed"
+        ),
+    ),
+    "delete_jobs that only counts": (
+        lambda c: c.delete_jobs(validate_only=True, user_id="bob", held=True),
+        "DeleteJobs",
+        jobs.DeleteJobsRequest(
+            user_id="bob",
+            filter=jobs.JobFilter(held=True),
+            validate_only=True,
+            max_jobs=1000,
         ),
     ),
     "delete_job": (
@@ -252,7 +336,7 @@ CASES = {
                     {"a": 1},
                     labels={"k": "v"},
                     request_id="r",
-                    max_attempts=3,
+                    retry_policy=RetryPolicy(max_attempts=3, backoff_multiplier=1.5),
                     queue_timeout=60,
                     run_timeout=timedelta(hours=1),
                 ),
@@ -268,7 +352,7 @@ CASES = {
                     parameters=struct(a=1),
                     labels={"k": "v"},
                     request_id="r",
-                    max_attempts=3,
+                    retry_policy={"max_attempts": 3, "backoff_multiplier": 1.5},
                     queue_timeout=Duration(seconds=60),
                     run_timeout=Duration(seconds=3600),
                 ),
@@ -285,6 +369,13 @@ CASES = {
         lambda c: c.update_progress("j", any_attempt=True),
         "UpdateProgress",
         worker.UpdateProgressRequest(job_id="j", any_attempt=True),
+    ),
+    "update_progress with a checkpoint": (
+        lambda c: c.update_progress("j", 40, checkpoint={"frame": 96}, attempt=1),
+        "UpdateProgress",
+        worker.UpdateProgressRequest(
+            job_id="j", attempt=1, progress=40, checkpoint=struct(frame=96)
+        ),
     ),
     "mark_completed": (
         lambda c: c.mark_completed("j", {}, assets=ASSETS, attempt=1),
@@ -305,6 +396,37 @@ CASES = {
         lambda c: c.mark_failed("j", ERROR, any_attempt=True),
         "MarkFailed",
         worker.MarkFailedRequest(job_id="j", error=ERROR_MESSAGE, any_attempt=True),
+    ),
+    "mark_failed for another attempt": (
+        lambda c: c.mark_failed("j", ERROR, attempt=2, retryable=True, retry_delay=60),
+        "MarkFailed",
+        worker.MarkFailedRequest(
+            job_id="j",
+            attempt=2,
+            error=ERROR_MESSAGE,
+            retryable=True,
+            retry_delay={"seconds": 60},
+        ),
+    ),
+    "transition_job for another attempt": (
+        lambda c: c.transition_job(
+            "j",
+            JobStatus.FAILED,
+            attempt=2,
+            error=ERROR,
+            retryable=True,
+            retry_delay=1,
+            worker_id="",
+        ),
+        "TransitionJob",
+        worker.TransitionJobRequest(
+            job_id="j",
+            target_status=JOB_STATUS_FAILED,
+            attempt=2,
+            error=ERROR_MESSAGE,
+            retryable=True,
+            retry_delay={"seconds": 1},
+        ),
     ),
     "transition_job whatever the attempt": (
         lambda c: c.transition_job("j", JobStatus.FAILED, any_attempt=True, worker_id="w"),
@@ -407,7 +529,7 @@ def test_a_watch_of_many_jobs_sends_exactly_the_expected_request(wire, case):
 )
 def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
     client = Wire(user_id=user_id).client
-    for ask in (client.watch_jobs, client.list_jobs):
+    for ask in (client.watch_jobs, client.list_jobs, client.retry_jobs, client.delete_jobs):
         with pytest.raises(ValueError, match="user_id"):
             ask(**options)
 
@@ -495,6 +617,25 @@ def test_pages_are_fetched_until_no_token_follows(wire):
     assert result.result(10) == ["a", "b", "c"]
 
 
+def test_many_jobs_are_changed_in_steps_and_a_step_that_finds_no_server_is_repeated(wire):
+    seen = []
+    result = wire.threads.submit(
+        lambda: wire.client.delete_jobs(job_types=["t"], on_progress=seen.append)
+    )
+    steps = (("", "t1"), ("t1", None), ("t1", "t2"), ("t2", ""))
+    for token, following in steps:
+        _, request, rpc = wire.channel.take_unary_unary(METHODS["DeleteJobs"])
+        assert (request.page_token, request.filter.job_types) == (token, ["t"])
+        rpc.send_initial_metadata(())
+        if following is None:
+            rpc.terminate(None, (), grpc.StatusCode.UNAVAILABLE, "away")
+            continue
+        step = jobs.DeleteJobsResponse(matched=3, changed=2, next_page_token=following)
+        rpc.terminate(step, (), grpc.StatusCode.OK, "")
+    assert result.result(10) == BulkResult(9, 6)
+    assert seen == [BulkResult(3, 2), BulkResult(6, 4), BulkResult(9, 6)]
+
+
 def test_jobs_are_read_in_groups_which_are_halved_where_they_are_too_large(wire):
     ids = [str(number) for number in range(1600)]
     result = wire.threads.submit(wire.client.get_jobs, ids)
@@ -530,7 +671,14 @@ def test_a_job_that_alone_is_too_large_is_an_error(wire):
 
 def test_a_call_without_an_owner_is_refused_at_once():
     client = Wire(user_id=None).client
-    for call in (client.create_job, client.get_job, client.watch, client.list_assets):
+    for call in (
+        client.create_job,
+        client.get_job,
+        client.retry_job,
+        client.cancel_jobs,
+        client.watch,
+        client.list_assets,
+    ):
         with pytest.raises(ValueError, match="user_id"):
             call("x")
 

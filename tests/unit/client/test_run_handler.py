@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobledger import Asset, BlockingJob, ClaimedJob, Completed, Failed, Partial, Release
+from jobledger import (
+    Asset,
+    BlockingJob,
+    ClaimedJob,
+    Completed,
+    Failed,
+    JobError,
+    Partial,
+    Release,
+    RetryLater,
+    RetryPolicy,
+)
 from jobledger.testing import run_handler, run_handler_async
 from jobledger.worker.session.reports import Report
 
@@ -124,6 +135,41 @@ def test_the_job_and_the_worker_can_be_given():
     )
     assert run.outcome.result == {"type": "render", "labels": {"gpu": "yes"}, "attempt": 2}
     assert run.reports == [Report(1, "connection")]
+
+
+def test_a_handler_can_be_run_as_a_later_attempt():
+    def resume(job):
+        return {"from": job.checkpoint, "why": job.last_error.reason, "of": job.max_attempts}
+
+    run = run_handler(
+        resume,
+        attempt=2,
+        retry_policy=RetryPolicy(max_attempts=5),
+        last_error=JobError("no", reason="DISK_FULL"),
+        checkpoint={"frames": (1, 2.0)},
+    )
+    assert run.outcome.result == {"from": {"frames": [1, 2]}, "why": "DISK_FULL", "of": 5}
+
+
+def test_a_run_shows_its_checkpoints_and_whether_the_job_goes_on():
+    def render(job):
+        kept = {"frames": []}
+        for frame in range(2):
+            kept["frames"].append(frame)
+            job.progress(checkpoint=kept)
+        job.progress(50)
+        raise RetryLater("busy", after=60)
+
+    run = run_handler(render)
+    assert run.outcome == Failed("busy", "RETRY_LATER", retryable=True, retry_after=60)
+    assert isinstance(run.raised, RetryLater)
+    assert [report.checkpoint for report in run.reports] == [
+        {"frames": [0]},
+        {"frames": [0, 1]},
+        None,
+    ]
+    assert run.checkpoint == {"frames": [0, 1]}
+    assert run_handler(lambda job: None).checkpoint is None
 
 
 def test_a_timeout_and_a_release_are_outcomes_too():

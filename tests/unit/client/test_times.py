@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from jobledger.cli.times import moment, time_span
+from jobledger.cli.times import date, moment, rough, time_span
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_a_moment_may_be_a_time_ago():
 def test_anything_else_is_no_moment(text):
     with pytest.raises(click.BadParameter):
         moment(text)
+
+
+@pytest.mark.parametrize("text", ["", "2h", "90s", "tomorrow"])
+def test_a_date_is_no_time_ago(text):
+    with pytest.raises(click.BadParameter, match="2026-11-01"):
+        date(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (0.5, "0s"), (59, "59s"), (90, "1m"), (7200, "2h"), (200_000, "2d")],
+)
+def test_a_rough_time_span_has_one_unit(seconds, text):
+    assert rough(seconds) == text

@@ -1,7 +1,7 @@
 """One job in each state, as it would be after a plain history, and the commands that act on it."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from jobledger_server.domain.decisions import NewId, decide, outcome_digest
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
+    JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
@@ -32,12 +33,13 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
 )
-from jobledger_server.domain.state_machine import Decision
+from jobledger_server.domain.state_machine import Decision, due_time
 
 JOB_ID = JobId("01900000-0000-7000-8000-000000000001")
 OWNER = "ada"
 WORKER = "worker-1"
 NOW = Instant(5_000_000)
+LATER = Instant(104_000_000)
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
 QUEUE_TIMEOUT = Micros(600 * SECOND)
@@ -47,8 +49,13 @@ LINK = AssetLink(
     url="https://files.example/a.png",
     storage_path="a.png",
     file_size=7,
+    name="a.png",
+    sha256="0123456789abcdef" * 4,
+    etag='"1"',
 )
-OTHER_LINK = AssetLink(asset_type="text/plain", url="", storage_path="b.txt", file_size=0)
+OTHER_LINK = AssetLink(
+    asset_type="text/plain", url="", storage_path="b.txt", file_size=0, name="b.txt"
+)
 ERROR = JobError(reason="OUT_OF_MEMORY", message="64 GiB were not enough")
 PARAMETERS = Payload(b"p")
 
@@ -71,12 +78,15 @@ ENDED_BY = {
 
 
 class State(enum.Enum):
-    """The states of a job: its status and, in PROCESSING, whether it is leased."""
+    """The states of a job: its status, whether it is leased, and what it waits for."""
 
     QUEUED = JobStatus.QUEUED, "never started"
+    SCHEDULED = JobStatus.QUEUED, "never started, before its time"
     HELD = JobStatus.PROCESSING, "leased to a worker"
     RELEASED = JobStatus.PROCESSING, "released, and claimable"
+    PAUSED = JobStatus.PROCESSING, "released, before its time"
     LEFT = JobStatus.PROCESSING, "requeued after its lease expired, and claimable"
+    RETRYING = JobStatus.PROCESSING, "requeued after a retryable failure, before its time"
     COMPLETED = JobStatus.COMPLETED, "terminal"
     PARTIAL = JobStatus.PARTIAL, "terminal"
     FAILED = JobStatus.FAILED, "terminal"
@@ -87,8 +97,10 @@ class State(enum.Enum):
 
 
 STATES = list(State)
-QUEUED, HELD, RELEASED, LEFT, COMPLETED, PARTIAL, FAILED = STATES
-WAITING = (QUEUED, RELEASED, LEFT)
+QUEUED, SCHEDULED, HELD, RELEASED, PAUSED, LEFT, RETRYING, COMPLETED, PARTIAL, FAILED = STATES
+DUE = (QUEUED, RELEASED, LEFT)
+REQUEUED = (RELEASED, PAUSED, LEFT, RETRYING)
+WAITING = (QUEUED, SCHEDULED, *REQUEUED)
 ENDED = (COMPLETED, PARTIAL, FAILED)
 
 
@@ -96,7 +108,7 @@ def job_in(state: State) -> Job:
     """Return a job that was created at 1 s, started at 2 s, reported 40 and left or ended at 4 s.
 
     It has three attempts, of which it has used one at most, 600 s to wait, and no
-    run timeout.
+    run timeout. Before its time, which is at 104 s, it is not claimed.
     """
     fresh = Job(
         id=JOB_ID,
@@ -135,15 +147,24 @@ def job_in(state: State) -> Job:
         update_time=Instant(4_000_000),
         version=4,
     )
+    expired = JobError("LEASE_EXPIRED", f"worker {WORKER!r} lost its lease")
+    pauses = replace(left, retry_time=LATER, queue_expire_time=Instant(LATER + QUEUE_TIMEOUT))
     match state:
         case State.QUEUED:
             return fresh
+        case State.SCHEDULED:
+            until = Instant(LATER + QUEUE_TIMEOUT)
+            return replace(fresh, schedule_time=LATER, queue_expire_time=until)
         case State.HELD:
             return held
         case State.RELEASED:
             return replace(left, releases=1)
+        case State.PAUSED:
+            return replace(pauses, releases=1)
         case State.LEFT:
-            return left
+            return replace(left, retry_time=Instant(4_900_000), last_error=expired)
+        case State.RETRYING:
+            return replace(pauses, last_error=ERROR)
     end = ENDED_BY[state.status]
     return replace(
         held,
@@ -165,7 +186,9 @@ def payloads_of(end: ChangeStatus) -> Payloads:
     return Payloads(result=end.result, error_details=end.error_details)
 
 
-def attempt_of(job: Job, outcome: AttemptOutcome, end_time: int, cause: str = "") -> Attempt:
+def attempt_of(
+    job: Job, outcome: AttemptOutcome, end_time: int, error: str | JobError = ""
+) -> Attempt:
     """Return the attempt of the held job as it is kept if it ends without ending the job."""
     assert job.attempt_time is not None
     return Attempt(
@@ -176,8 +199,13 @@ def attempt_of(job: Job, outcome: AttemptOutcome, end_time: int, cause: str = ""
         progress=job.progress,
         end_time=Instant(end_time),
         outcome=outcome,
-        error=JobError(outcome.value, cause) if cause else None,
+        error=JobError(outcome.value, error) if isinstance(error, str) and error else error or None,
     )
+
+
+def when_due(job: Job) -> Instant:
+    """Return the time before which a job that waits is not claimed; if it has none, its last."""
+    return due_time(job) or job.update_time
 
 
 def ids() -> NewId:
@@ -199,11 +227,12 @@ def table(text: str) -> dict[tuple[str, State], str]:
 
 REFUSALS = {
     "illegal": IllegalTransition,
-    "terminal": JobTerminal,
+    "ended": JobTerminal,
     "lease": LeaseLost,
     "version": VersionMismatch,
     "reused": RequestIdReused,
     "absent": JobNotFound,
+    "notdue": JobNotDue,
 }
 
 
@@ -212,12 +241,19 @@ def outcome_of(
     command: JobCommand,
     linked: Asset | None = None,
     *,
+    named: Mapping[str, Asset] | None = None,
     now: int = NOW,
     resumed_at: Instant | None = None,
 ) -> Decision | str:
     return decision_or_refusal(
         lambda: decide(
-            job, command, now=Instant(now), new_id=ids(), linked=linked, resumed_at=resumed_at
+            job,
+            command,
+            now=Instant(now),
+            new_id=ids(),
+            linked=linked,
+            named=named or {},
+            resumed_at=resumed_at,
         )
     )
 

@@ -12,13 +12,14 @@ from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,
     JOB_ID,
-    LEFT,
     NOW,
     OWNER,
     QUEUED,
     RELEASED,
+    REQUEUED,
     RUN_TIMEOUT,
     SECOND,
+    WAITING,
     WORKER,
     State,
     ids,
@@ -84,7 +85,7 @@ def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt
     )
 
 
-@pytest.mark.parametrize("state", [RELEASED, LEFT])
+@pytest.mark.parametrize("state", REQUEUED)
 def test_cancelling_a_job_that_waits_for_its_next_worker_fails_it_at_once(state: State) -> None:
     job = job_in(state)
     assert decide(job, CANCEL, now=NOW, new_id=ids()) == Decision(
@@ -93,6 +94,7 @@ def test_cancelling_a_job_that_waits_for_its_next_worker_fails_it_at_once(state:
             status=JobStatus.FAILED,
             error=JobError("CANCELLED", "too dear"),
             queue_expire_time=None,
+            retry_time=None,
             complete_time=NOW,
             cancel_request_time=NOW,
             cancel_reason="too dear",
@@ -146,6 +148,14 @@ def test_a_worker_asked_to_cancel_may_finish_the_job_with_any_outcome(target: Jo
     assert name_of(ended, outcome_of(ended, CANCEL)) == "repeats"
 
 
+def test_a_cancelled_job_is_not_tried_again() -> None:
+    job = cancelled(job_in(HELD))
+    failure = replace(ENDED_BY[JobStatus.FAILED], attempt=1, retryable=True)
+    ended = decide(job, failure, now=NOW, new_id=ids()).job
+    assert (ended.status, ended.error) == (JobStatus.FAILED, failure.error)
+    assert name_of(ended, outcome_of(ended, failure)) == "repeats"
+
+
 @pytest.mark.parametrize(("worker", "actor"), [(WORKER, WORKER), ("", "worker")])
 def test_releasing_a_cancelled_job_fails_it(worker: str, actor: str) -> None:
     job = cancelled(replace(job_in(HELD), worker_id=worker))
@@ -169,10 +179,10 @@ def test_a_terminal_state_set_by_the_service_cannot_be_repeated_by_a_report() ->
     job = decide(job_in(RELEASED), CANCEL, now=NOW, new_id=ids()).job
     same = replace(ENDED_BY[JobStatus.FAILED], error=job.error)
     assert job.outcome_digest is None
-    assert outcome_of(job, same) == "terminal"
+    assert outcome_of(job, same) == "ended"
 
 
-@pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
+@pytest.mark.parametrize("state", WAITING)
 def test_cancelling_a_cancelled_job_again_changes_nothing(state: State) -> None:
     job = decide(job_in(state), CANCEL, now=NOW, new_id=ids()).job
     for command in (CANCEL, Expire(job_id=JOB_ID)):

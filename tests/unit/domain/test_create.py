@@ -23,6 +23,7 @@ from tests.unit.domain.jobs import (
     PARAMETERS,
     QUEUE_TIMEOUT,
     RUN_TIMEOUT,
+    SECOND,
     STATES,
     State,
     ids,
@@ -100,7 +101,8 @@ def test_defaults_are_one_attempt_seven_days_in_the_queue_and_no_run_timeout() -
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State) -> None:
     existing = job_in(state)
-    decision = create((existing, PARAMETERS), COMMAND, now=NOW, new_id=ids())
+    command = replace(COMMAND, schedule_time=existing.schedule_time)
+    decision = create((existing, PARAMETERS), command, now=NOW, new_id=ids())
     assert decision == Decision(job=existing, changed=False)
 
 
@@ -116,6 +118,11 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
         replace(COMMAND, labels={"team": "red", "tier": "1"}),
         replace(COMMAND, max_attempts=1),
         replace(COMMAND, max_attempts=4),
+        replace(COMMAND, initial_backoff=Micros(SECOND - 1)),
+        replace(COMMAND, max_backoff=Micros(SECOND)),
+        replace(COMMAND, backoff_multiplier=1.0),
+        replace(COMMAND, schedule_time=NOW),
+        replace(COMMAND, origin_job_id=JobId("another")),
         replace(COMMAND, queue_timeout=DEFAULT_QUEUE_TIMEOUT),
         replace(COMMAND, queue_timeout=Micros(QUEUE_TIMEOUT - 1)),
         replace(COMMAND, run_timeout=RUN_TIMEOUT),
@@ -126,6 +133,32 @@ def test_a_request_id_used_for_something_else_is_refused(state: State, other: Cr
     with pytest.raises(RequestIdReused) as refusal:
         create((existing, PARAMETERS), other, now=NOW, new_id=ids())
     assert repr(refusal.value) == repr(RequestIdReused("request-1", "Job", existing.id))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "begins"), [(None, NOW), (NOW - 9 * SECOND, NOW), (NOW + SECOND, NOW + SECOND)]
+)
+def test_the_queue_timeout_counts_from_the_schedule_or_from_the_creation(
+    schedule: int | None, begins: int
+) -> None:
+    at = None if schedule is None else Instant(schedule)
+    job = create(None, replace(COMMAND, schedule_time=at), now=NOW, new_id=ids()).job
+    assert (job.schedule_time, job.queue_expire_time) == (at, begins + QUEUE_TIMEOUT)
+
+
+@pytest.mark.promise(number=83)
+def test_a_job_is_repeated_by_one_job_whatever_is_sent() -> None:
+    """The pace of RetryJobs gives each call another time, and a call need not have a request id."""
+    repeat = replace(COMMAND, origin_job_id=JobId("failed"), request_id="", schedule_time=NOW)
+    job = create(None, repeat, now=NOW, new_id=ids()).job
+    assert (job.origin_job_id, job.attempt, job.checkpoint_bytes) == ("failed", 0, 0)
+    for again in (
+        repeat,
+        replace(repeat, schedule_time=None),
+        replace(repeat, request_id="request-2"),
+    ):
+        decision = create((job, PARAMETERS), again, now=NOW, new_id=ids())
+        assert decision == Decision(job=job, changed=False)
 
 
 def test_a_run_timeout_is_content_too() -> None:

@@ -14,15 +14,19 @@ from tests.unit.domain.jobs import (
     HELD,
     JOB_ID,
     LEFT,
+    PAUSED,
     QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,
+    RETRYING,
     RUN_TIMEOUT,
+    SCHEDULED,
     SECOND,
     STATES,
     State,
     ids,
     job_in,
+    when_due,
 )
 
 EXPIRE = Expire(job_id=JOB_ID)
@@ -58,6 +62,10 @@ def held_until(
         (job_in(HELD), 63),
         (job_in(RELEASED), 604),
         (job_in(LEFT), 604),
+        (job_in(SCHEDULED), 704),
+        (job_in(PAUSED), 704),
+        (job_in(RETRYING), 704),
+        (replace(job_in(RETRYING), run_expire_time=instant(50)), 50),
         (replace(job_in(LEFT), run_expire_time=instant(603)), 603),
         (replace(job_in(LEFT), run_expire_time=instant(605)), 604),
         (held_until(lease=63, run=62), 62),
@@ -90,6 +98,10 @@ def test_a_worker_has_thirty_seconds_to_finish_a_cancelled_job() -> None:
         (job_in(QUEUED), "QUEUE_EXPIRED"),
         (job_in(RELEASED), "QUEUE_EXPIRED"),
         (job_in(LEFT), "QUEUE_EXPIRED"),
+        (job_in(SCHEDULED), "QUEUE_EXPIRED"),
+        (job_in(PAUSED), "QUEUE_EXPIRED"),
+        (job_in(RETRYING), "QUEUE_EXPIRED"),
+        (replace(job_in(RETRYING), run_expire_time=instant(50)), "RUN_EXPIRED"),
         (replace(job_in(LEFT), run_expire_time=instant(603)), "RUN_EXPIRED"),
         (job_in(HELD), None),
         (held_until(lease=63, max_attempts=1), "LEASE_EXPIRED"),
@@ -220,6 +232,7 @@ def test_a_job_failed_by_the_service_keeps_what_was_reported(job: Job, error: Jo
             lease_duration=None,
             lease_expire_time=None,
             queue_expire_time=None,
+            retry_time=None,
             complete_time=now,
             update_time=now,
             version=job.version + 1,
@@ -255,8 +268,8 @@ def test_the_queue_timeout_starts_anew_each_time_a_job_is_requeued(how: str) -> 
             job = decide(taken.job, release, now=left_at, new_id=ids()).job
         else:
             job = expire(taken.job, left_at).job
-        assert job.queue_expire_time == left_at + QUEUE_TIMEOUT
-        assert deadline(job) == left_at + QUEUE_TIMEOUT
+        assert deadline(job) == job.queue_expire_time == when_due(job) + QUEUE_TIMEOUT
+        assert when_due(job) >= left_at
 
 
 def test_the_run_timeout_counts_from_the_first_start_over_all_attempts() -> None:
@@ -264,13 +277,13 @@ def test_the_run_timeout_counts_from_the_first_start_over_all_attempts() -> None
     take = Claim(
         worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(40 * SECOND)
     )
-    for now in (10, 50, 90):
+    for now in (10, 52, 95):
         taken = claim(job, take, Instant(now * SECOND))
         assert taken is not None
         assert taken.job.start_time == 10 * SECOND
         assert taken.job.run_expire_time == 110 * SECOND
         job = taken.job
-        if now < 90:
+        if now < 95:
             job = expire(job, (now + 40) * SECOND).job
             assert job.run_expire_time == 110 * SECOND
     assert deadline(job) == 110 * SECOND

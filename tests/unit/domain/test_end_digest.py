@@ -26,7 +26,7 @@ BARE = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
 # same content would refuse the retry of a report that an older server had
 # accepted. These values may only change together with a migration.
 GOLDEN = [
-    (FULL, "e4765c46ba2637693aeb8d1a09a31ea0"),
+    (FULL, "bbf774c64adb1bb0b2a05e22441c6375"),
     (BARE, "8ff95f8f4adf9b256ffcdf27ada85081"),
 ]
 
@@ -64,6 +64,9 @@ def test_the_caller_and_its_fences_are_not_in_the_digest() -> None:
         replace(FULL, assets=(LINK, replace(OTHER_LINK, file_size=1))),
         replace(FULL, assets=(LINK, replace(OTHER_LINK, asset_type="text/html"))),
         replace(FULL, assets=(LINK, replace(OTHER_LINK, url="b.txt", storage_path=""))),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, name="c.txt"))),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, sha256="0" * 64))),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, etag="2"))),
     ],
 )
 def test_every_field_of_the_outcome_is_in_the_digest(other: ChangeStatus) -> None:
@@ -72,7 +75,7 @@ def test_every_field_of_the_outcome_is_in_the_digest(other: ChangeStatus) -> Non
 
 def test_text_moved_between_adjacent_fields_changes_the_digest() -> None:
     def digest(asset_type: str, url: str) -> bytes:
-        link = AssetLink(asset_type=asset_type, url=url, storage_path="", file_size=0)
+        link = AssetLink(asset_type=asset_type, url=url, storage_path="", file_size=0, name="n")
         return outcome_digest(replace(BARE, assets=(link,)))
 
     assert digest("ab", "c") != digest("a", "bc")
@@ -83,7 +86,9 @@ def test_text_moved_between_adjacent_fields_changes_the_digest() -> None:
 words = st.sampled_from(["", "0", "1", "1:", "-1:", "1:1", "a"])
 payloads = st.none() | words.map(lambda word: Payload(word.encode()))
 errors = st.none() | st.builds(JobError, words, words)
-links = st.builds(AssetLink, words, words, words, st.integers(0, 11))
+links = st.builds(
+    AssetLink, words, words, words, st.integers(0, 11), words, sha256=words, etag=words
+)
 ends = st.builds(
     ChangeStatus,
     job_id=st.just(JOB_ID),

@@ -21,19 +21,34 @@ from jobledger_server.domain.commands import (
     Report,
 )
 from jobledger_server.domain.decisions import create, decide
-from jobledger_server.domain.errors import DomainError, IllegalTransition, RequestIdReused
+from jobledger_server.domain.errors import (
+    AssetNameTaken,
+    DomainError,
+    IllegalTransition,
+    JobNotDue,
+    RequestIdReused,
+)
 from jobledger_server.domain.job import (
     Asset,
+    AssetId,
     AssetLink,
     Attempt,
+    AttemptOutcome,
     Instant,
     Job,
+    JobError,
     JobStatus,
     Micros,
+    Payload,
     Transition,
 )
 from jobledger_server.domain.leases import attempts, claim, deadline
-from jobledger_server.domain.state_machine import Decision, is_claimable, was_just_started
+from jobledger_server.domain.state_machine import (
+    Decision,
+    due_time,
+    is_waiting,
+    was_just_started,
+)
 from tests.unit.domain.jobs import ENDED_BY, JOB_ID, LINK, NOW, OTHER_LINK, OWNER, SECOND, ids
 
 HOUR = 3600 * SECOND
@@ -45,25 +60,33 @@ TERMINAL = ("COMPLETED", "PARTIAL", "FAILED")
 class Model:
     """What the contract makes of a job, as far as it can be said in a page.
 
-    `lost` counts the attempts whose leases expired or that stalled; `past` are the attempts that
+    `used` counts the attempts that were used up; `past` are the attempts that
     ended, each with its outcome and its progress; `times` are those of the causes that can end what
-    is going on, as far as they apply.
+    is going on, as far as they apply; `due` is when the job may be claimed, if that is not at once;
+    `pause` is from when to when it may be, until the job says when; `quick` counts quick releases.
     """
 
-    max_attempts: int
-    queue_timeout: int
-    run_timeout: int | None
-    stall_timeout: int | None
+    policy: Create
     times: Mapping[str, int]
+    due: int | None
     status: str = "QUEUED"
     held: bool = False
     progress: int = 0
     attempt: int = 0
-    lost: int = 0
+    used: int = 0
     past: tuple[tuple[int, str, int], ...] = ()
     lease: int = 0
+    began: int = 0
+    pause: tuple[float, float] | None = None
+    quick: int = 0
+    last_reason: str = ""
+    checkpoint: bytes | None = None
+    number: int = 0
     reason: str = ""
     version: int = 1
+
+    def waits_at(self, now: int) -> bool:
+        return self.status not in TERMINAL and not self.held and (self.due or 0) > now
 
     def fenced_out(self, attempt: int | None) -> bool:
         left = self.status == "PROCESSING" and not self.held
@@ -72,10 +95,10 @@ class Model:
     def taken(self, now: int, lease: int, progress: int = 0) -> "Model":
         times = {cause: time for cause, time in self.times.items() if cause != "QUEUE_EXPIRED"}
         times["LEASE_EXPIRED"] = now + lease
-        if self.stall_timeout is not None:
-            times["STALLED"] = now + self.stall_timeout
-        if self.attempt == 0 and self.run_timeout is not None:
-            times["RUN_EXPIRED"] = now + self.run_timeout
+        if self.policy.stall_timeout is not None:
+            times["STALLED"] = now + self.policy.stall_timeout
+        if self.attempt == 0 and self.policy.run_timeout is not None:
+            times["RUN_EXPIRED"] = now + self.policy.run_timeout
         return replace(
             self,
             times=times,
@@ -84,34 +107,81 @@ class Model:
             progress=progress,
             attempt=self.attempt + 1,
             lease=lease,
+            began=now,
+            number=0,
+            due=None,
             version=self.version + 1,
         )
 
-    def put_down(self, now: int, outcome: str) -> "Model":
+    def backoff(self, number: int) -> tuple[float, float]:
+        """Return the shortest and the longest pause before the retry of this number."""
+        longer = self.policy.initial_backoff * self.policy.backoff_multiplier ** (number - 1)
+        pause = min(longer, self.policy.max_backoff)
+        return (0.8 * pause - 1, 1.2 * pause) if number else (0, 0)
+
+    def put_down(
+        self,
+        now: int,
+        outcome: str,
+        reason: str = "",
+        *,
+        delay: int | None = None,
+        number: int | None = None,
+        quick: int = 0,
+    ) -> "Model":
+        """Requeue the job, to pause for the `delay` at least, or as the policy says."""
         held = ("LEASE_EXPIRED", "STALLED")
-        times = {cause: time for cause, time in self.times.items() if cause not in held}
-        times["QUEUE_EXPIRED"] = now + self.queue_timeout
+        used = self.used + (outcome != "RELEASED")
+        shortest, longest = self.backoff(used if number is None else number)
+        if delay is not None:
+            shortest, longest = max(shortest, delay), max(longest, delay)
         return replace(
             self,
-            times=times,
+            times={cause: time for cause, time in self.times.items() if cause not in held},
             held=False,
-            lost=self.lost + (outcome != "RELEASED"),
+            used=used,
+            pause=(now + shortest, now + longest),
+            quick=quick,
+            last_reason=reason or self.last_reason,
             past=(*self.past, (self.attempt, outcome, self.progress)),
             version=self.version + 1,
         )
 
-    def reported(self, now: int, progress: int | None) -> "Model":
+    def paused_until(self, due: int | None, now: int) -> "Model":
+        """Take over the time that was drawn, if it is within the bounds."""
+        assert self.pause is not None
+        shortest, longest = self.pause
+        begins = due or now
+        assert shortest <= begins <= longest
+        times = {**self.times, "QUEUE_EXPIRED": begins + self.policy.queue_timeout}
+        return replace(self, times=times, due=due, pause=None)
+
+    def failed(self, now: int, reason: str, delay: int | None, progress: int) -> "Model":
+        """Fail retryably."""
+        model = replace(self, progress=max(progress, self.progress))
+        if "CANCELLED" in self.times or self.used + 1 >= self.policy.max_attempts:
+            return model.ended("FAILED", reason)
+        number = None if delay is None else 0
+        return model.put_down(now, "RETRIED", reason, delay=delay, number=number)
+
+    def reported(
+        self, now: int, progress: int | None, checkpoint: bytes | None, number: int
+    ) -> "Model":
         model = self
         if self.held:
             model = replace(self, times={**self.times, "LEASE_EXPIRED": now + self.lease})
-        if progress is None or progress <= self.progress:
+        progress = max(progress or 0, self.progress)
+        late = 0 < number <= self.number
+        if late or (progress == self.progress and checkpoint is None):
             return model
-        return replace(model.with_news(now), progress=progress)
+        checkpoint, number = checkpoint or self.checkpoint, max(number, self.number)
+        model = replace(model, progress=progress, checkpoint=checkpoint, number=number)
+        return model.with_news(now)
 
     def with_news(self, now: int) -> "Model":
         times = dict(self.times)
-        if "STALLED" in times and self.stall_timeout is not None:
-            times["STALLED"] = now + self.stall_timeout
+        if "STALLED" in times and self.policy.stall_timeout is not None:
+            times["STALLED"] = now + self.policy.stall_timeout
         return replace(self, times=times, version=self.version + 1)
 
     def ended(self, status: str, reason: str = "", progress: int = 0) -> "Model":
@@ -121,6 +191,7 @@ class Model:
         return replace(
             self,
             times={},
+            due=None,
             status=status,
             held=False,
             progress=progress,
@@ -138,19 +209,21 @@ class Model:
             self, times={**self.times, "CANCELLED": now + GRACE}, version=self.version + 1
         )
 
-    def released(self, now: int, attempt: int) -> "Model":
+    def released(self, now: int, attempt: int, delay: int) -> "Model":
         if not self.held or attempt != self.attempt:
             return self
         if "CANCELLED" in self.times:
             return self.ended("FAILED", "CANCELLED")
-        return self.put_down(now, "RELEASED")
+        if now - self.began >= self.lease or delay >= self.policy.initial_backoff:
+            return self.put_down(now, "RELEASED", delay=delay, number=0)
+        return self.put_down(now, "RELEASED", delay=delay, number=self.quick, quick=self.quick + 1)
 
     def expired(self, now: int, resumed_at: int | None) -> "Model":
         if resumed_at is not None and "LEASE_EXPIRED" in self.times:
             extended = max(self.times["LEASE_EXPIRED"], resumed_at + self.lease)
             times = {**self.times, "LEASE_EXPIRED": extended}
-            if "STALLED" in times and self.stall_timeout is not None:
-                times["STALLED"] = max(times["STALLED"], resumed_at + self.stall_timeout)
+            if "STALLED" in times and self.policy.stall_timeout is not None:
+                times["STALLED"] = max(times["STALLED"], resumed_at + self.policy.stall_timeout)
             if min(self.times.values()) <= now < min(times.values()):
                 return replace(self, times=times)
         passed = {cause for cause, time in self.times.items() if time <= now}
@@ -161,8 +234,8 @@ class Model:
                 return self.ended("FAILED", cause)
         for cause in ("LEASE_EXPIRED", "STALLED"):
             if cause in passed:
-                if self.lost + 1 < self.max_attempts:
-                    return self.put_down(now, cause)
+                if self.used + 1 < self.policy.max_attempts:
+                    return self.put_down(now, cause, cause)
                 return self.ended("FAILED", cause)
         return self
 
@@ -172,10 +245,12 @@ class Record:
     """What a store would keep of one job."""
 
     job: Job
-    assets: list[Asset] = field(default_factory=list)
+    assets: dict[AssetId, Asset] = field(default_factory=dict)
     transitions: list[Transition] = field(default_factory=list)
     ended: list[Attempt] = field(default_factory=list)
-    accepted: list[JobCommand] = field(default_factory=list)
+    accepted: list[tuple[JobCommand, int]] = field(default_factory=list)
+    """Each with the version that it led to."""
+    checkpoint: Payload | None = None
 
 
 progresses = st.none() | st.integers(0, 100)
@@ -184,6 +259,8 @@ fences = st.none() | st.integers(0, 3)
 attempt_offsets = st.none() | st.sampled_from([0, 0, 0, -1, 1])
 version_offsets = st.none() | st.sampled_from([0, 0, 0, -1, 1])
 workers = st.sampled_from(["", "worker-1", "worker-2"])
+delays = st.sampled_from([None, Micros(0), Micros(SECOND // 2), Micros(50 * SECOND)])
+reasons = st.sampled_from(["DISK_FULL", "TIMEOUT"])
 leases = st.sampled_from([Micros(5 * SECOND), Micros(60 * SECOND), Micros(HOUR)])
 
 
@@ -193,6 +270,10 @@ class Histories(RuleBasedStateMachine):
         queue_timeout=st.sampled_from([Micros(SECOND), Micros(100 * SECOND), Micros(9 * HOUR)]),
         run_timeout=st.sampled_from([None, Micros(20 * SECOND), Micros(2 * HOUR)]),
         stall_timeout=st.sampled_from([None, Micros(7 * SECOND), Micros(HOUR)]),
+        initial_backoff=st.sampled_from([Micros(SECOND // 10), Micros(SECOND)]),
+        max_backoff=st.sampled_from([Micros(SECOND), Micros(HOUR)]),
+        backoff_multiplier=st.sampled_from([1.0, 2.0, 100.0]),
+        schedule=st.sampled_from([None, -SECOND, 2 * SECOND, 9 * HOUR]),
     )
     def create(
         self,
@@ -200,9 +281,12 @@ class Histories(RuleBasedStateMachine):
         queue_timeout: Micros,
         run_timeout: Micros | None,
         stall_timeout: Micros | None,
+        initial_backoff: Micros,
+        max_backoff: Micros,
+        backoff_multiplier: float,
+        schedule: int | None,
     ) -> None:
         self.new_id = ids()
-        self.now = NOW
         self.resumed_at: Instant | None = None
         command = Create(
             user_id=OWNER,
@@ -212,16 +296,26 @@ class Histories(RuleBasedStateMachine):
             queue_timeout=queue_timeout,
             run_timeout=run_timeout,
             stall_timeout=stall_timeout,
+            initial_backoff=initial_backoff,
+            max_backoff=max_backoff,
+            backoff_multiplier=backoff_multiplier,
+            schedule_time=None if schedule is None else Instant(NOW + schedule),
         )
+        self.begin(command)
+
+    def begin(self, command: Create) -> None:
+        self.now = NOW
+        self.resumed_at = None
         self.record = Record(create(None, command, now=NOW, new_id=self.new_id).job)
-        times = {"QUEUE_EXPIRED": NOW + queue_timeout}
-        self.model = Model(max_attempts, queue_timeout, run_timeout, stall_timeout, times)
+        due = command.schedule_time
+        times = {"QUEUE_EXPIRED": max(NOW, due or NOW) + command.queue_timeout}
+        self.model = Model(command, times, due)
 
     def send(self, command: JobCommand) -> Decision | DomainError:
         """Decide on a command and keep what comes of it, as the ledger does."""
         record, linked = self.record, None
         if isinstance(command, LinkAsset) and command.request_id:
-            known = {asset.request_id: asset for asset in record.assets}
+            known = {asset.request_id: asset for asset in record.assets.values()}
             linked = known.get(command.request_id)
         try:
             decision = decide(
@@ -230,16 +324,19 @@ class Histories(RuleBasedStateMachine):
                 now=self.now,
                 new_id=self.new_id,
                 linked=linked,
+                named={asset.link.name: asset for asset in record.assets.values()},
                 resumed_at=self.resumed_at,
             )
         except DomainError as refusal:
             return refusal
         self.keep(decision)
+        # Without an attempt a retryable failure that comes late is one of a later attempt.
+        fenced = not isinstance(command, ChangeStatus) or not command.retryable or command.attempt
         if isinstance(command, Cancel | Release) or (
-            (isinstance(command, ChangeStatus) and command.target in ENDED_BY)
+            (isinstance(command, ChangeStatus) and command.target in ENDED_BY and fenced)
             or (isinstance(command, LinkAsset) and command.request_id)
         ):
-            record.accepted.append(command)
+            record.accepted.append((command, record.job.version))
         return decision
 
     def keep(self, decision: Decision) -> None:
@@ -265,11 +362,17 @@ class Histories(RuleBasedStateMachine):
                     assert step.transition.time == self.now
                     record.transitions.append(step.transition)
                 record.job = step.job
-        record.assets += decision.assets
+        record.assets |= {each.id: each for each in (*decision.updated, *decision.assets)}
+        assert after.asset_count == len(record.assets)
+        assert after.asset_bytes == sum(each.link.text_bytes for each in record.assets.values())
+        record.checkpoint = decision.payloads.checkpoint or record.checkpoint
+        if self.model.pause is not None:
+            self.model = self.model.paused_until(after.retry_time, self.now)
         assert before.complete_time is None or decision.deleted, "what has ended never changes"
         taken = after.leased and not before.leased
         assert after.attempt == before.attempt + taken
-        requeued = before.leased and is_claimable(after)
+        assert not taken or (due_time(before) or 0) <= self.now, "never claimed before its time"
+        requeued = before.leased and is_waiting(after)
         assert (decision.ended is not None) == requeued
         if decision.ended is not None:
             record.ended.append(decision.ended)
@@ -315,15 +418,54 @@ class Histories(RuleBasedStateMachine):
                 reason = content.error.reason if content.error else ""
                 self.model = model.ended(to.value, reason, progress or 0)
             elif to is JobStatus.PROCESSING and not model.held:
+                if model.waits_at(self.now):
+                    assert isinstance(self.send(command), JobNotDue)
+                    return
                 self.model = model.taken(self.now, lease or HOUR, progress or 0)
         self.send(command)
+
+    @rule(
+        progress=progresses,
+        attempt_offset=attempt_offsets,
+        version_offset=version_offsets,
+        reason=reasons,
+        delay=delays,
+    )
+    def fail(
+        self,
+        progress: int | None,
+        attempt_offset: int | None,
+        version_offset: int | None,
+        reason: str,
+        delay: Micros | None,
+    ) -> None:
+        """A worker fails, and thinks that another attempt may succeed."""
+        model = self.model
+        attempt = None if attempt_offset is None else model.attempt + attempt_offset
+        version = None if version_offset is None else model.version + version_offset
+        command = ChangeStatus(
+            job_id=JOB_ID,
+            target=JobStatus.FAILED,
+            error=JobError(reason, "no"),
+            progress=progress,
+            attempt=attempt,
+            expected_version=version,
+            retryable=True,
+            retry_delay=delay,
+        )
+        if model.held and attempt in (None, model.attempt) and version in (None, model.version):
+            self.model = model.failed(self.now, reason, delay, progress or 0)
+            assert isinstance(self.send(command), Decision)
+        else:
+            self.send(command)
 
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), lease=leases)
     def claim(self, worker: str, lease: Micros) -> None:
         command = Claim(worker_id=worker, job_types=frozenset(), max_jobs=1, lease_duration=lease)
         decision = claim(self.record.job, command, self.now)
         due = any(time <= self.now for time in self.model.times.values())
-        if self.model.held or self.model.status in TERMINAL or due:
+        waits = self.model.waits_at(self.now)
+        if self.model.held or self.model.status in TERMINAL or due or waits:
             assert decision is None
             return
         assert decision is not None
@@ -331,24 +473,52 @@ class Histories(RuleBasedStateMachine):
         self.model = self.model.taken(self.now, lease)
         self.keep(decision)
 
-    @rule(progress=progresses, attempt_offset=attempt_offsets)
-    def report(self, progress: int | None, attempt_offset: int | None) -> None:
+    @rule(
+        progress=progresses,
+        attempt_offset=attempt_offsets,
+        checkpoint=st.sampled_from([None, None, Payload(b"page 1"), Payload(b"page 12")]),
+        number=st.integers(0, 4),
+    )
+    def report(
+        self,
+        progress: int | None,
+        attempt_offset: int | None,
+        checkpoint: Payload | None,
+        number: int,
+    ) -> None:
         model = self.model
         attempt = None if attempt_offset is None else model.attempt + attempt_offset
-        decision = self.send(Report(job_id=JOB_ID, progress=progress, attempt=attempt))
+        decision = self.send(
+            Report(
+                job_id=JOB_ID,
+                progress=progress,
+                attempt=attempt,
+                checkpoint=checkpoint,
+                number=number,
+            )
+        )
         if model.status == "PROCESSING" and not model.fenced_out(attempt):
-            self.model = model.reported(self.now, progress)
+            self.model = model.reported(self.now, progress, checkpoint, number)
             assert isinstance(decision, Decision)
             assert decision.applied
 
     @rule(
-        link=st.sampled_from([LINK, OTHER_LINK]),
+        link=st.sampled_from(
+            [
+                LINK,
+                structs.replace(LINK, file_size=8),
+                structs.replace(LINK, storage_path="2/a.png"),
+                OTHER_LINK,
+            ]
+        ),
         request_id=st.sampled_from(["", "link-1", "link-2"]),
         attempt=fences,
     )
     def link(self, link: AssetLink, request_id: str, attempt: int | None) -> None:
-        known = {a.request_id: a for a in self.record.assets if a.request_id}.get(request_id)
-        count = len(self.record.assets)
+        linked = list(self.record.assets.values())
+        known = {a.request_id: a for a in linked if a.request_id}.get(request_id)
+        named = {a.link.name: a for a in linked}.get(link.name)
+        places = {a.link.place for a in linked}
         outcome = self.send(
             LinkAsset(job_id=JOB_ID, link=link, request_id=request_id, attempt=attempt)
         )
@@ -357,16 +527,24 @@ class Histories(RuleBasedStateMachine):
                 assert isinstance(outcome, RequestIdReused)
             else:
                 assert isinstance(outcome, Decision)
-                assert outcome.assets == (known,)
+                assert outcome.asset == known
+        elif named is not None and named.link == link and attempt in (None, self.model.attempt):
+            assert isinstance(outcome, Decision)
+            assert (outcome.changed, outcome.asset) == (False, named)
         elif self.model.status == "PROCESSING" and not self.model.fenced_out(attempt):
+            if named is not None and named.attempt == self.model.attempt:
+                assert isinstance(outcome, AssetNameTaken)
+                return
             self.model = self.model.with_news(self.now)
-            assert len(self.record.assets) == count + 1
+            linked = list(self.record.assets.values())
+            assert [a.link for a in linked if a.link.name == link.name] == [link]
+            assert {a.link.place for a in linked} == places | {link.place}, "no file is forgotten"
 
-    @rule(attempt_offset=st.sampled_from([0, 0, 0, -1, 1]))
-    def release(self, attempt_offset: int) -> None:
-        attempt = self.model.attempt + attempt_offset
-        self.model = self.model.released(self.now, attempt)
-        self.send(Release(job_id=JOB_ID, attempt=attempt))
+    @rule(attempt_offset=st.sampled_from([0, 0, 0, -1, 1]), delay=delays)
+    def release(self, attempt_offset: int, delay: Micros | None) -> None:
+        attempt, delay = self.model.attempt + attempt_offset, delay or Micros(0)
+        self.model = self.model.released(self.now, attempt, delay)
+        self.send(Release(job_id=JOB_ID, attempt=attempt, delay=delay))
 
     @rule(reason=st.sampled_from(["", "too dear"]))
     def cancel(self, reason: str) -> None:
@@ -393,17 +571,24 @@ class Histories(RuleBasedStateMachine):
     def let_time_pass(self, by: int) -> None:
         self.now = Instant(self.now + by)
 
+    @rule(early=st.sampled_from([0, 1]))
+    def its_time_comes(self, early: int) -> None:
+        self.now = Instant(max(self.now, (self.model.due or 0) - early))
+
     @precondition(lambda self: self.record.accepted)
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
         """Send again what was accepted before: the last command, or an older one come late."""
         history = self.record.accepted
-        command = history[-1 - data.draw(st.integers(0, len(history) - 1))]
-        before, links = self.record.job, list(self.record.assets)
+        command, version = history[-1 - data.draw(st.integers(0, len(history) - 1))]
+        before, links = self.record.job, dict(self.record.assets)
         outcome = self.send(command)
         assert self.record.job is before
         assert self.record.assets == links
-        if isinstance(command, ChangeStatus | Cancel) or getattr(command, "attempt", None) is None:
+        again = isinstance(command, ChangeStatus | Cancel) or command.attempt is None
+        if isinstance(command, ChangeStatus) and command.retryable:
+            again = before.version == version  # until the job is claimed, or ends without a worker
+        if again:
             assert isinstance(outcome, Decision), "what was accepted once is accepted again"
 
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), progress=progresses)
@@ -412,7 +597,9 @@ class Histories(RuleBasedStateMachine):
         start = ChangeStatus(
             job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id=worker, progress=progress
         )
-        if self.model.status not in TERMINAL and not self.model.held:
+        if self.model.waits_at(self.now):
+            assert isinstance(self.send(start), JobNotDue)
+        elif self.model.status not in TERMINAL and not self.model.held:
             self.model = self.model.taken(self.now, HOUR, progress or 0)
             assert isinstance(self.send(start), Decision)
             assert isinstance(self.send(start), Decision)
@@ -421,14 +608,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def delete(self) -> None:
-        job = self.record.job
         outcome = self.send(Delete(job_id=JOB_ID, user_id=OWNER))
         if self.model.status not in TERMINAL:
             assert isinstance(outcome, IllegalTransition)
         else:
             assert isinstance(outcome, Decision)
             assert outcome.deleted
-            self.create(job.max_attempts, job.queue_timeout, job.run_timeout, job.stall_timeout)
+            self.begin(self.model.policy)
 
     @invariant()
     def job_is_what_the_model_says(self) -> None:
@@ -439,6 +625,9 @@ class Histories(RuleBasedStateMachine):
             job.progress,
             job.attempt,
             job.error.reason if job.error else "",
+            job.last_error.reason if job.last_error else "",
+            job.quick_releases,
+            due_time(job),
             job.version,
         ) == (
             model.status,
@@ -446,11 +635,17 @@ class Histories(RuleBasedStateMachine):
             model.progress,
             model.attempt,
             model.reason,
+            model.last_reason,
+            model.quick,
+            model.due,
             model.version,
         )
+        assert job.schedule_time == model.policy.schedule_time
+        assert job.checkpoint_bytes == len(model.checkpoint or b"")
+        assert self.record.checkpoint == model.checkpoint, "it survives to the next attempt"
         assert deadline(job) == min(model.times.values(), default=None)
         if model.status not in TERMINAL:
-            assert job.attempt - job.releases - job.leased == model.lost
+            assert job.attempt - job.releases - job.leased == model.used
 
     @invariant()
     def transitions_are_contiguous_and_lead_to_the_job(self) -> None:
@@ -481,6 +676,10 @@ class Histories(RuleBasedStateMachine):
             assert (each.end_time is None) == (each.outcome is None)
             assert each.job_id == job.id
         assert not found or found[0].start_time == job.start_time
+        used = [each for each in found if each.outcome is not AttemptOutcome.RELEASED]
+        assert len(used) <= job.max_attempts
+        if job.schedule_time is not None and job.start_time is not None:
+            assert job.start_time >= job.schedule_time
 
     @invariant()
     def fields_fit_the_state(self) -> None:
@@ -498,6 +697,7 @@ class Histories(RuleBasedStateMachine):
         assert not job.leased or job.status is JobStatus.PROCESSING
         assert (job.lease_duration is None) == (job.lease_expire_time is None)
         assert (job.queue_expire_time is None) == (not waits)
+        assert job.retry_time is None or (waits and not unstarted)
         stalls = job.leased and job.stall_timeout is not None
         assert (job.stall_expire_time is None) == (not stalls)
         assert (job.progress_time is None) == unstarted
@@ -515,7 +715,9 @@ class Histories(RuleBasedStateMachine):
             now = Instant(max(now, deadline(job) or now))
             job = decide(job, Expire(job_id=JOB_ID), now=now, new_id=self.new_id).job
         assert job.status in ENDED_BY
-        assert now <= self.now + self.model.lease + job.queue_timeout
+        begins = max(self.now, self.model.due or 0)
+        pause = 1.2 * job.max_backoff if self.model.held else 0
+        assert now <= begins + self.model.lease + pause + job.queue_timeout
 
     @invariant()
     def workers_that_take_a_job_and_die_cannot_keep_it_from_ending(self) -> None:
@@ -524,6 +726,7 @@ class Histories(RuleBasedStateMachine):
             worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(5 * SECOND)
         )
         for _ in range(job.max_attempts + 1):
+            now = Instant(max(now, due_time(job) or now))
             taken = claim(job, command, now)
             job = taken.job if taken else job
             now = Instant(max(now, deadline(job) or now))

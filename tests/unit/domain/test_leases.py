@@ -30,22 +30,29 @@ from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,
     JOB_ID,
+    LATER,
     LEASE,
     LEFT,
     LINK,
     NOW,
     OWNER,
+    PAUSED,
     QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,
+    REQUEUED,
+    RETRYING,
     RUN_TIMEOUT,
+    SCHEDULED,
     SECOND,
+    WAITING,
     State,
     attempt_of,
     ids,
     job_in,
     name_of,
     outcome_of,
+    when_due,
 )
 
 CLAIM = Claim(
@@ -62,8 +69,9 @@ def after(job: Job, command: JobCommand, now: int = NOW) -> Job:
     return decide(job, command, now=Instant(now), new_id=ids()).job
 
 
-def claimed(job: Job, now: int = NOW) -> Job:
-    decision = claim(job, CLAIM, Instant(now))
+def claimed(job: Job, now: int | None = None) -> Job:
+    """Claim the job, by default as soon as it is due."""
+    decision = claim(job, CLAIM, max(NOW, when_due(job)) if now is None else Instant(now))
     assert decision is not None
     return decision.job
 
@@ -118,6 +126,7 @@ def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(stat
             lease_duration=Micros(30 * SECOND),
             lease_expire_time=Instant(35 * SECOND),
             queue_expire_time=None,
+            retry_time=None,
             attempt_time=NOW,
             progress_time=NOW,
             update_time=NOW,
@@ -126,12 +135,22 @@ def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(stat
     )
 
 
-@pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
+@pytest.mark.parametrize("state", WAITING)
 def test_a_job_can_be_claimed_until_its_queue_timeout_expires(state: State) -> None:
     job = job_in(state)
     assert job.queue_expire_time is not None
     assert claim(job, CLAIM, Instant(job.queue_expire_time - 1)) is not None
     assert claim(job, CLAIM, job.queue_expire_time) is None
+
+
+@pytest.mark.promise(number=80)
+@pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
+def test_a_job_is_claimed_when_its_time_has_come_and_not_before(state: State) -> None:
+    job = job_in(state)
+    assert claim(job, CLAIM, Instant(LATER - 1)) is None
+    taken = claimed(job, LATER)
+    assert (taken.leased, taken.retry_time) == (True, None)
+    assert taken.schedule_time == job.schedule_time, "that is the creator's"
 
 
 def test_a_requeued_job_whose_run_timeout_expired_cannot_be_claimed() -> None:
@@ -144,7 +163,7 @@ def test_a_leased_job_cannot_be_claimed_even_if_its_lease_expired() -> None:
     assert claim(job_in(HELD), CLAIM, Instant(LEASE_EXPIRED_AT)) is None
 
 
-def test_a_release_clears_only_the_worker_and_the_lease() -> None:
+def test_a_first_release_clears_only_the_worker_and_the_lease() -> None:
     job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     release = Release(job_id=JOB_ID, attempt=1)
     assert decide(job, release, now=NOW, new_id=ids()) == Decision(
@@ -152,6 +171,7 @@ def test_a_release_clears_only_the_worker_and_the_lease() -> None:
             job,
             worker_id="",
             releases=1,
+            quick_releases=1,
             lease_duration=None,
             lease_expire_time=None,
             queue_expire_time=Instant(NOW + QUEUE_TIMEOUT),
@@ -162,17 +182,22 @@ def test_a_release_clears_only_the_worker_and_the_lease() -> None:
     )
 
 
-def test_an_expired_lease_clears_only_the_worker_and_the_lease() -> None:
+def test_an_expired_lease_clears_only_the_worker_and_the_lease_and_pauses() -> None:
     job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     now = Instant(LEASE_EXPIRED_AT)
-    assert decide(job, Expire(job_id=JOB_ID), now=now, new_id=ids()) == Decision(
+    decision = decide(job, Expire(job_id=JOB_ID), now=now, new_id=ids())
+    due = when_due(decision.job)
+    assert now + 0.8 * SECOND <= due < now + 1.2 * SECOND, "its worker may be dead because of it"
+    assert decision == Decision(
         job=replace(
             job,
             worker_id="",
             releases=0,
             lease_duration=None,
             lease_expire_time=None,
-            queue_expire_time=Instant(now + QUEUE_TIMEOUT),
+            last_error=JobError("LEASE_EXPIRED", "worker 'worker-1' lost its lease"),
+            retry_time=due,
+            queue_expire_time=Instant(due + QUEUE_TIMEOUT),
             update_time=now,
             version=4,
         ),
@@ -224,10 +249,10 @@ def test_a_start_uses_up_an_attempt_as_a_claim_does() -> None:
     job = replace(job_in(QUEUED), max_attempts=2)
     job = expired(after(job, start))
     assert job.status is JobStatus.PROCESSING
-    assert expired(after(job, start)).status is JobStatus.FAILED
+    assert expired(after(job, start, when_due(job))).status is JobStatus.FAILED
 
 
-@pytest.mark.parametrize("state", [RELEASED, LEFT])
+@pytest.mark.parametrize("state", REQUEUED)
 def test_the_old_worker_is_fenced_out_before_the_job_is_claimed_again(state: State) -> None:
     job = job_in(state)
     for command in (
@@ -282,7 +307,7 @@ def test_an_expiry_changes_nothing_if_the_job_has_changed_since() -> None:
         after(job, Release(job_id=JOB_ID, attempt=1), now),
         claimed(after(job, Release(job_id=JOB_ID, attempt=1), now), now),
         expired(job),
-        claimed(expired(job), now),
+        claimed(expired(job)),
     ):
         decision = decide(moved_on, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids())
         assert (decision.job, decision.changed) == (moved_on, False)

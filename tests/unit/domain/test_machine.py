@@ -25,6 +25,7 @@ from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
+    JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
@@ -33,7 +34,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_claimable
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_waiting
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,
@@ -42,13 +43,17 @@ from tests.unit.domain.jobs import (
     FAILED,
     HELD,
     JOB_ID,
+    LATER,
     LEASE,
     LINK,
     NOW,
     OTHER_LINK,
     OWNER,
     PARTIAL,
+    PAUSED,
     QUEUED,
+    RETRYING,
+    SCHEDULED,
     STATES,
     WAITING,
     WORKER,
@@ -72,152 +77,166 @@ ALLOWED = {
 
 # What a TransitionJob comes to that names neither attempt nor version.
 UNFENCED = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
-    PROCESSING  moves    illegal  takes     takes    terminal   terminal  terminal
-    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
-    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
-    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal illegal  illegal illegal illegal  ended     ended   ended
+    PROCESSING moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
+    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
 """)
 # … that names the job's version, and no attempt.
 BY_VERSION = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
-    PROCESSING  moves    illegal  takes     takes    terminal   terminal  terminal
-    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
-    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
-    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal illegal  illegal illegal illegal  ended     ended   ended
+    PROCESSING moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
+    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
 """)
 # … that names the job's attempt, with its version or with none.
 BY_ATTEMPT = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      illegal  illegal  lease     lease    terminal   terminal  terminal
-    PROCESSING  moves    illegal  lease     lease    terminal   terminal  terminal
-    COMPLETED   illegal  moves    lease     lease    terminal   terminal  terminal
-    PARTIAL     illegal  moves    lease     lease    terminal   terminal  terminal
-    FAILED      illegal  moves    lease     lease    terminal   terminal  terminal
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal lease    lease   lease   lease    ended     ended   ended
+    PROCESSING moves   notdue    illegal lease    lease   lease   lease    ended     ended   ended
+    COMPLETED  illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
+    PARTIAL    illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
+    FAILED     illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
 """)
 # … that names a version that is not the job's, and no attempt.
 BY_OTHER_VERSION = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      version  version  version   version  terminal   terminal  terminal
-    PROCESSING  version  version  version   version  terminal   terminal  terminal
-    COMPLETED   version  version  version   version  terminal   terminal  terminal
-    PARTIAL     version  version  version   version  terminal   terminal  terminal
-    FAILED      version  version  version   version  terminal   terminal  terminal
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     version version   version version  version version version  ended     ended   ended
+    PROCESSING version version   version version  version version version  ended     ended   ended
+    COMPLETED  version version   version version  version version version  ended     ended   ended
+    PARTIAL    version version   version version  version version version  ended     ended   ended
+    FAILED     version version   version version  version version version  ended     ended   ended
 """)
 # … that names the job's attempt, and a version that is not the job's.
 BY_ATTEMPT_AND_OTHER_VERSION = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      version  version  lease     lease    terminal   terminal  terminal
-    PROCESSING  version  version  lease     lease    terminal   terminal  terminal
-    COMPLETED   version  version  lease     lease    terminal   terminal  terminal
-    PARTIAL     version  version  lease     lease    terminal   terminal  terminal
-    FAILED      version  version  lease     lease    terminal   terminal  terminal
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     version version   version lease    lease   lease   lease    ended     ended   ended
+    PROCESSING version version   version lease    lease   lease   lease    ended     ended   ended
+    COMPLETED  version version   version lease    lease   lease   lease    ended     ended   ended
+    PARTIAL    version version   version lease    lease   lease   lease    ended     ended   ended
+    FAILED     version version   version lease    lease   lease   lease    ended     ended   ended
 """)
 # … that names an attempt that is not the job's, whatever else it says.
 STALE = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    QUEUED      lease    lease    lease     lease    lease      lease     lease
-    PROCESSING  lease    lease    lease     lease    lease      lease     lease
-    COMPLETED   lease    lease    lease     lease    lease      lease     lease
-    PARTIAL     lease    lease    lease     lease    lease      lease     lease
-    FAILED      lease    lease    lease     lease    lease      lease     lease
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    PROCESSING lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    COMPLETED  lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    PARTIAL    lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    FAILED     lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
 """)
 # … that is, word for word, the report that finished the job, whatever version it expects.
 ENDING_AGAIN = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    COMPLETED   illegal  moves    moves     moves    repeats    terminal  terminal
-    PARTIAL     illegal  moves    moves     moves    terminal   repeats   terminal
-    FAILED      illegal  moves    moves     moves    terminal   terminal  repeats
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    repeats   ended   ended
+    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     repeats ended
+    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   repeats
 """)
 # … the same, with the attempt.
 ENDING_AGAIN_BY_ATTEMPT = table("""
-    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    COMPLETED   illegal  moves    lease     lease    repeats    terminal  terminal
-    PARTIAL     illegal  moves    lease     lease    terminal   repeats   terminal
-    FAILED      illegal  moves    lease     lease    terminal   terminal  repeats
+    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    COMPLETED  illegal illegal   moves   lease    lease   lease   lease    repeats   ended   ended
+    PARTIAL    illegal illegal   moves   lease    lease   lease   lease    ended     repeats ended
+    FAILED     illegal illegal   moves   lease    lease   lease   lease    ended     ended   repeats
 """)
 # What a start comes to by the worker that started the job before: the answer may have been lost.
 STARTING_AGAIN = table("""
-    version     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    none        moves    repeats  takes     takes    terminal   terminal  terminal
-    right       moves    illegal  takes     takes    terminal   terminal  terminal
-    wrong       version  version  version   version  terminal   terminal  terminal
+    version    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    none       moves   notdue    repeats takes    notdue  takes   notdue   ended     ended   ended
+    right      moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
+    wrong      version version   version version  version version version  ended     ended   ended
+""")
+# What a retryable failure comes to, with the job's attempt or with none: `same` has the content of
+# the failure after which the job waits or ended, `others` another error, `last` comes when no
+# attempt is left, and a cancelled job is one whose worker was asked to cancel it.
+RETRIES = table("""
+    failure    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    same       illegal illegal   leaves  lease    lease   lease   repeats  ended     ended   repeats
+    others     illegal illegal   leaves  lease    lease   lease   lease    ended     ended   ended
+    last       -       -         moves   -        -       -       -        ended     ended   repeats
+    cancelled  -       -         moves   -        -       -       -        ended     ended   repeats
 """)
 # What a report of progress comes to that names no attempt.
 REPORTS = table("""
-    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    alive       illegal  renews   repeats   repeats  late       late      late
-    lower       illegal  renews   repeats   repeats  late       late      late
-    but_says    illegal  reports  reports   reports  late       late      late
-    same        illegal  renews   repeats   repeats  late       late      late
-    message     illegal  reports  reports   reports  late       late      late
-    higher      illegal  reports  reports   reports  late       late      late
-    full        illegal  reports  reports   reports  late       late      late
+    progress   QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    alive      illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
+    lower      illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
+    but_says   illegal illegal   reports reports  reports reports reports  late      late    late
+    same       illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
+    message    illegal illegal   reports reports  reports reports reports  late      late    late
+    higher     illegal illegal   reports reports  reports reports reports  late      late    late
+    full       illegal illegal   reports reports  reports reports reports  late      late    late
+    saves      illegal illegal   reports reports  reports reports reports  late      late    late
 """)
 # … that names the job's attempt.
 REPORTS_BY_ATTEMPT = table("""
-    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    alive       illegal  renews   lease     lease    late       late      late
-    lower       illegal  renews   lease     lease    late       late      late
-    but_says    illegal  reports  lease     lease    late       late      late
-    same        illegal  renews   lease     lease    late       late      late
-    message     illegal  reports  lease     lease    late       late      late
-    higher      illegal  reports  lease     lease    late       late      late
-    full        illegal  reports  lease     lease    late       late      late
+    progress   QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    alive      illegal illegal   renews  lease    lease   lease   lease    late      late    late
+    lower      illegal illegal   renews  lease    lease   lease   lease    late      late    late
+    but_says   illegal illegal   reports lease    lease   lease   lease    late      late    late
+    same       illegal illegal   renews  lease    lease   lease   lease    late      late    late
+    message    illegal illegal   reports lease    lease   lease   lease    late      late    late
+    higher     illegal illegal   reports lease    lease   lease   lease    late      late    late
+    full       illegal illegal   reports lease    lease   lease   lease    late      late    late
+    saves      illegal illegal   reports lease    lease   lease   lease    late      late    late
 """)
 # What linking an asset comes to that names no attempt.
 LINKS = table("""
-    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    first       illegal  links    links     links    terminal   terminal  terminal
-    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
-    reused      reused   reused   reused    reused   reused     reused    reused
+    request    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    first      illegal illegal   links   links    links   links   links    ended     ended   ended
+    again      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    reused     reused  reused    reused  reused   reused  reused  reused   reused    reused  reused
 """)
 # … that names the job's attempt.
 LINKS_BY_ATTEMPT = table("""
-    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    first       illegal  links    lease     lease    terminal   terminal  terminal
-    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
-    reused      reused   reused   reused    reused   reused     reused    reused
+    request    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    first      illegal illegal   links   lease    lease   lease   lease    ended     ended   ended
+    again      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    reused     reused  reused    reused  reused   reused  reused  reused   reused    reused  reused
 """)
 # What giving a job back comes to; a cancelled job is one whose worker was asked to cancel it.
 RELEASES = table("""
-    attempt     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    current     illegal  leaves   repeats   repeats  terminal   terminal  terminal
-    cancelled   -        moves    -         -        terminal   terminal  terminal
-    earlier     lease    lease    lease     lease    lease      lease     lease
-    later       lease    lease    lease     lease    lease      lease     lease
+    attempt    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    current    illegal illegal   leaves  repeats  repeats repeats repeats  ended     ended   ended
+    cancelled  -       -         moves   -        -       -       -        ended     ended   ended
+    earlier    lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    later      lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
 """)
 CANCELS = table("""
-    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    owner       passes   asks     moves     moves    repeats    repeats   repeats
-    again       -        repeats  -         -        repeats    repeats   repeats
-    stranger    absent   absent   absent    absent   absent     absent    absent
+    who        QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    owner      passes  passes    asks    moves    moves   moves   moves    repeats   repeats repeats
+    again      -       -         repeats -        -       -       -        repeats   repeats repeats
+    stranger   absent  absent    absent  absent   absent  absent  absent   absent    absent  absent
 """)
 # What becomes of a job by itself, before its lease or its time to wait is over, and after.
 EXPIRES = table("""
-    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    early       repeats  repeats  repeats   repeats  repeats    repeats   repeats
-    due         passes   leaves   moves     moves    repeats    repeats   repeats
-    resumed     passes   renews   moves     moves    repeats    repeats   repeats
+    when       QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    early      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    due        passes  passes    leaves  moves    moves   moves   moves    repeats   repeats repeats
+    resumed    passes  passes    renews  moves    moves   moves   moves    repeats   repeats repeats
 """)
 CLAIMS = table("""
-    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    early       moves    nothing  takes     takes    nothing    nothing   nothing
-    due         nothing  nothing  nothing   nothing  nothing    nothing   nothing
+    when       QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    early      moves   nothing   nothing takes    nothing takes   nothing  nothing   nothing nothing
+    later      moves   moves     nothing takes    takes   takes   takes    nothing   nothing nothing
+    over       nothing nothing   nothing nothing  nothing nothing nothing  nothing   nothing nothing
 """)
 DELETES = table("""
-    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    owner       illegal  illegal  illegal   illegal  deletes    deletes   deletes
-    stranger    absent   absent   absent    absent   absent     absent    absent
+    who        QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    owner      illegal illegal   illegal illegal  illegal illegal illegal  deletes   deletes deletes
+    stranger   absent  absent    absent  absent   absent  absent  absent   absent    absent  absent
 """)
 
-EARLY, DUE = NOW, Instant(1_000_000_000)
+EARLY, AFTERWARDS, OVER = NOW, LATER, Instant(1_000_000_000)
+"""Before the time of a job that has one; then; and after every deadline."""
 
 
 def attempts(state: State) -> dict[str, int | None]:
-    current = 0 if state is QUEUED else 1
+    current = 0 if state.status is JobStatus.QUEUED else 1
     return {"none": None, "current": current, "earlier": current - 1, "later": current + 1}
 
 
@@ -250,8 +269,8 @@ def test_the_transitions_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_job_is_claimable_if_it_is_neither_terminal_nor_leased(state: State) -> None:
-    assert is_claimable(job_in(state)) is (state in WAITING)
+def test_a_job_is_waiting_if_it_is_neither_terminal_nor_leased(state: State) -> None:
+    assert is_waiting(job_in(state)) is (state in WAITING)
     assert job_in(state).leased is (state is HELD)
 
 
@@ -322,7 +341,25 @@ def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> 
         replace(end, assets=(OTHER_LINK,)),
         replace(end, assets=(LINK, LINK)),
     ):
-        assert outcome_of(job, other) == "terminal"
+        assert outcome_of(job, other) == "ended"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_retryable_failure_in_every_state(state: State) -> None:
+    job, failure = job_in(state), replace(ENDED_BY[JobStatus.FAILED], retryable=True)
+    others = replace(failure, error=replace(ERROR, message="x"))
+    for name, of, command in (
+        ("same", job, failure),
+        ("others", job, others),
+        ("last", replace(job, max_attempts=1), failure),
+        ("cancelled", asked_to_cancel(job), failure),
+    ):
+        for fence, attempt in attempts(state).items():
+            if RETRIES[name, state] == "-":
+                continue
+            outcome = outcome_of(of, replace(command, attempt=attempt))
+            expected = "lease" if fence in ("earlier", "later") else RETRIES[name, state]
+            assert name_of(of, outcome) == expected, (name, fence)
 
 
 @pytest.mark.promise(number=7)
@@ -337,6 +374,7 @@ def test_every_report_in_every_state(state: State) -> None:
         "message": Report(job_id=JOB_ID, progress_message="shading"),
         "higher": Report(job_id=JOB_ID, progress=41),
         "full": Report(job_id=JOB_ID, progress=100),
+        "saves": Report(job_id=JOB_ID, checkpoint=Payload(b"here")),
     }
     for (content, report), (fence, attempt) in product(reports.items(), attempts(state).items()):
         name = name_of(job, outcome_of(job, replace(report, attempt=attempt)))
@@ -356,6 +394,7 @@ def test_every_link_in_every_state(state: State) -> None:
         job_id=JOB_ID,
         link=LINK,
         create_time=Instant(3_000_000),
+        attempt=1,
         request_id="link-1",
     )
     links = {
@@ -374,7 +413,7 @@ def test_every_link_in_every_state(state: State) -> None:
         assert name_of(job, outcome) == expected, (request, fence)
         if expected == "repeats":
             assert isinstance(outcome, Decision)
-            assert outcome.assets == (linked,), "the answer is the asset that was linked"
+            assert outcome.asset == linked, "the answer is the asset that was linked"
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -409,9 +448,9 @@ def test_every_expiry_in_every_state(state: State) -> None:
     for when, now, resumed_at in (
         ("early", EARLY, None),
         ("early", EARLY, EARLY),
-        ("due", DUE, None),
-        ("due", DUE, EARLY),
-        ("resumed", DUE, DUE),
+        ("due", OVER, None),
+        ("due", OVER, EARLY),
+        ("resumed", OVER, OVER),
     ):
         outcome = outcome_of(job, Expire(job_id=JOB_ID), now=now, resumed_at=resumed_at)
         assert name_of(job, outcome) == EXPIRES[when, state], when
@@ -424,7 +463,7 @@ def test_every_claim_in_every_state(state: State) -> None:
     command = Claim(
         worker_id="worker-2", job_types=frozenset(["render"]), max_jobs=1, lease_duration=LEASE
     )
-    for when, now in (("early", EARLY), ("due", DUE)):
+    for when, now in (("early", EARLY), ("later", AFTERWARDS), ("over", OVER)):
         decision = claim(job, command, now)
         assert name_of(job, decision or "nothing") == CLAIMS[when, state], when
 
@@ -485,7 +524,7 @@ def test_refusals_carry_the_facts(state: State) -> None:
             LeaseLost(JOB_ID, 1),
         ]
     else:
-        attempt = 0 if state is QUEUED else 1
+        attempt = 0 if state.status is JobStatus.QUEUED else 1
         expected = [
             IllegalTransition(JOB_ID, status, "QUEUED", ALLOWED[status]),
             LeaseLost(JOB_ID, attempt),
@@ -513,6 +552,15 @@ def test_a_report_on_a_queued_job_is_refused_because_it_was_not_started(
     assert repr(refusal.value) == repr(
         IllegalTransition(JOB_ID, JobStatus.QUEUED, "PROCESSING", ("PROCESSING",))
     )
+
+
+@pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
+def test_a_start_before_the_time_is_refused_with_the_time(state: State) -> None:
+    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id=WORKER)
+    with pytest.raises(JobNotDue) as refusal:
+        decide(job_in(state), start, now=Instant(LATER - 1), new_id=ids())
+    assert repr(refusal.value) == repr(JobNotDue(JOB_ID, LATER))
+    assert decide(job_in(state), start, now=LATER, new_id=ids()).job.leased
 
 
 @pytest.mark.parametrize("command", [LinkAsset, Release])
@@ -544,7 +592,7 @@ def test_starting_a_leased_job_is_refused_with_the_allowed_statuses() -> None:
 
 
 def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
-    linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, link=LINK, create_time=NOW)
+    linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, link=LINK, create_time=NOW, attempt=1)
     with pytest.raises(RequestIdReused) as refusal:
         decide(
             job_in(HELD),

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import ChangeStatus, Expire, LinkAsset, Report
+from jobledger_server.domain.commands import ChangeStatus, Expire, LinkAsset, Release, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Asset,
@@ -11,6 +11,8 @@ from jobledger_server.domain.job import (
     Instant,
     JobStatus,
     Micros,
+    Payload,
+    Payloads,
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
@@ -24,6 +26,7 @@ from tests.unit.domain.jobs import (
     OTHER_LINK,
     QUEUED,
     RELEASED,
+    REQUEUED,
     RUN_TIMEOUT,
     SECOND,
     WORKER,
@@ -93,6 +96,7 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
             lease_duration=Micros(3600_000_000),
             lease_expire_time=Instant(3605_000_000),
             queue_expire_time=None,
+            retry_time=None,
             attempt_time=NOW,
             progress_time=NOW,
             update_time=NOW,
@@ -109,7 +113,7 @@ def test_a_start_defaults_to_a_lease_of_an_hour_and_no_run_timeout() -> None:
     assert (started.progress, started.progress_message, started.worker_id) == (0, "", "")
 
 
-@pytest.mark.parametrize("state", [HELD, RELEASED, LEFT])
+@pytest.mark.parametrize("state", [HELD, *REQUEUED])
 @pytest.mark.parametrize(
     ("target", "reported", "progress"),
     [
@@ -141,10 +145,13 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
         lease_duration=None,
         lease_expire_time=None,
         queue_expire_time=None,
+        retry_time=None,
         complete_time=NOW,
         update_time=NOW,
         version=job.version + 1,
         outcome_digest=decision.job.outcome_digest,
+        asset_count=2,
+        asset_bytes=LINK.text_bytes + OTHER_LINK.text_bytes,
     )
     assert decision.job.outcome_digest
     assert decision.payloads == payloads_of(end)
@@ -159,7 +166,7 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
         time=NOW,
     )
     assert decision.assets == tuple(
-        Asset(id=AssetId(number), job_id=JOB_ID, link=link, create_time=NOW)
+        Asset(id=AssetId(number), job_id=JOB_ID, link=link, create_time=NOW, attempt=1)
         for number, link in (("id-000001", LINK), ("id-000002", OTHER_LINK))
     )
     assert name_of(decision.job, outcome_of(decision.job, end)) == "repeats"
@@ -227,6 +234,20 @@ def test_a_lower_progress_stays_as_it_was_and_the_rest_of_the_report_is_taken(
         assert outcome_of(job, report) == expected
 
 
+def test_a_late_retry_of_a_numbered_report_renews_the_lease_and_changes_nothing_else() -> None:
+    job = replace(job_in(HELD), report_number=2)
+    old = Report(job_id=JOB_ID, attempt=1, progress=90, progress_message="old", number=2)
+    for late in (old, replace(old, number=1), replace(old, checkpoint=Payload(b"old"))):
+        assert name_of(job, outcome_of(job, late)) == "renews"
+    after = decide(job, replace(old, number=3), now=NOW, new_id=ids()).job
+    assert (after.progress_message, after.report_number) == ("old", 3)
+    unnumbered = decide(after, replace(old, number=0, progress=95), now=NOW, new_id=ids()).job
+    assert (unnumbered.progress, unnumbered.report_number) == (95, 3)
+    again = decide(after, Release(job_id=JOB_ID, attempt=1), now=NOW, new_id=ids()).job
+    started = decide(again, START, now=NOW, new_id=ids()).job
+    assert started.report_number == 0, "each attempt counts anew"
+
+
 def test_a_worker_whose_progress_falls_keeps_its_job() -> None:
     job = job_in(HELD)
     for seconds in (50, 100, 150):
@@ -237,7 +258,7 @@ def test_a_worker_whose_progress_falls_keeps_its_job() -> None:
         assert (job.leased, job.progress) == (True, 40)
 
 
-@pytest.mark.parametrize("state", [RELEASED, LEFT])
+@pytest.mark.parametrize("state", REQUEUED)
 def test_a_report_on_an_unleased_job_starts_no_lease(state: State) -> None:
     job = job_in(state)
     report = Report(job_id=JOB_ID, progress=50)
@@ -247,18 +268,45 @@ def test_a_report_on_an_unleased_job_starts_no_lease(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", [HELD, RELEASED])
+def test_a_checkpoint_is_news_and_is_stored_beside_the_job(state: State) -> None:
+    job = job_in(state)
+    report = Report(job_id=JOB_ID, checkpoint=Payload(b"page 3"))
+    for before in (job, replace(job, checkpoint_bytes=6)):  # the same again is news, too
+        decision = decide(before, report, now=NOW, new_id=ids())
+        assert decision == Decision(
+            job=replace(
+                job,
+                checkpoint_bytes=6,
+                lease_expire_time=Instant(NOW + 60 * SECOND) if state is HELD else None,
+                progress_time=NOW,
+                update_time=NOW,
+                version=job.version + 1,
+            ),
+            payloads=Payloads(checkpoint=Payload(b"page 3")),
+        )
+
+
+@pytest.mark.parametrize("state", [HELD, RELEASED])
 def test_a_linked_asset_belongs_to_the_job_and_its_owner(state: State) -> None:
     job = job_in(state)
     link = LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1")
+    asset = Asset(
+        id=AssetId("id-000001"),
+        job_id=JOB_ID,
+        link=LINK,
+        create_time=NOW,
+        attempt=1,
+        request_id="link-1",
+    )
     assert decide(job, link, now=NOW, new_id=ids()) == Decision(
-        job=replace(job, progress_time=NOW, update_time=NOW, version=job.version + 1),
-        assets=(
-            Asset(
-                id=AssetId("id-000001"),
-                job_id=JOB_ID,
-                link=LINK,
-                create_time=NOW,
-                request_id="link-1",
-            ),
+        job=replace(
+            job,
+            asset_count=1,
+            asset_bytes=LINK.text_bytes,
+            progress_time=NOW,
+            update_time=NOW,
+            version=job.version + 1,
         ),
+        asset=asset,
+        assets=(asset,),
     )

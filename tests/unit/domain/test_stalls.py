@@ -28,6 +28,7 @@ from tests.unit.domain.jobs import (
     attempt_of,
     ids,
     job_in,
+    when_due,
 )
 
 LIMIT = Micros(10 * SECOND)
@@ -96,9 +97,10 @@ def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     )
     lost = decision.job
     assert (lost.status, lost.leased, lost.stall_expire_time) == (JobStatus.PROCESSING, False, None)
-    again = claimed(lost, STALLS_AT + 1)
-    assert (again.attempt, again.progress_time) == (2, STALLS_AT + 1)
-    assert deadline(again) == STALLS_AT + 1 + LIMIT
+    due = when_due(lost)
+    again = claimed(lost, due)
+    assert (again.attempt, again.progress_time) == (2, due)
+    assert deadline(again) == due + LIMIT
 
 
 @pytest.mark.promise(number=15)

@@ -59,6 +59,16 @@ def test_a_claim_does_not_know_the_oldest_job_if_another_one_found_no_claim() ->
         assert [one.reset(), other.reset()] == [None, None]
 
 
+def test_a_claim_does_not_know_the_oldest_job_once_the_time_of_another_has_come() -> None:
+    claim_waiters = ClaimWaiters()
+    claim_waiters.sees_every_job = True
+    with claim_waiters.waiting(["render"]) as one, claim_waiters.waiting(["render"]) as other:
+        claim_waiters.observe(Change(creation().job, 1))
+        claim_waiters.wake("render", 2)
+        assert [each.woken_for for each in (one, other)] == ["render", "render"]
+        assert [one.reset(), other.reset()] == [None, None]
+
+
 def test_a_claim_that_ends_passes_on_what_it_knows() -> None:
     claim_waiters = ClaimWaiters()
     claim_waiters.sees_every_job = True

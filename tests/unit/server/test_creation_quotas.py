@@ -31,10 +31,10 @@ async def test_jobs_created_during_a_count_are_counted() -> None:
     eve = Caller("eve", permissions=Permissions(quotas=Quotas(unfinished_jobs=10)))
 
     async def create(count: int) -> None:
-        async with quotas.creating(eve, "ada", count):
+        async with quotas.creating(eve, {"ada": count}):
             pass
 
-    async with quotas.creating(eve, "ada", 10):
+    async with quotas.creating(eve, {"ada": 10}):
         now = 2 * COUNT_SECONDS
         store.asked.clear()
         store.answers.clear()

@@ -51,6 +51,13 @@ JOBS = st.builds(
     labels=st.dictionaries(TEXT, TEXT, max_size=4),
     attempt=st.integers(0, 2**31 - 1),
     max_attempts=st.integers(1, 1000),
+    initial_backoff=st.integers(1, 10**15).map(Micros),
+    max_backoff=st.integers(1, 10**15).map(Micros),
+    backoff_multiplier=st.floats(1, 100),
+    schedule_time=st.none() | INSTANTS,
+    retry_time=st.none() | INSTANTS,
+    last_error=st.none() | st.builds(JobError, TEXT, TEXT),
+    origin_job_id=st.none() | NAMES.map(JobId),
     worker_id=TEXT,
     start_time=st.none() | INSTANTS,
     complete_time=st.none() | INSTANTS,
@@ -68,6 +75,7 @@ JOBS = st.builds(
 CONTENTS = st.builds(
     Payloads,
     parameters=st.none() | STRUCTS,
+    checkpoint=st.none() | STRUCTS,
     result=st.none() | STRUCTS,
     error_details=st.none() | STRUCTS,
 )
@@ -92,13 +100,21 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
         progress_message=job.progress_message,
         labels=job.labels,
         attempt=job.attempt,
-        max_attempts=job.max_attempts,
+        retry_policy=job_pb2.RetryPolicy(
+            max_attempts=job.max_attempts, backoff_multiplier=job.backoff_multiplier
+        ),
         worker_id=job.worker_id,
         held=job.lease_expire_time is not None,
         cancel_reason=job.cancel_reason,
         traceparent=job.traceparent,
         version=job.version,
+        origin_job_id=job.origin_job_id or "",
     )
+    message.retry_policy.initial_backoff.FromMicroseconds(job.initial_backoff)
+    message.retry_policy.max_backoff.FromMicroseconds(job.max_backoff)
+    due = job.schedule_time if job.retry_time is None else job.retry_time
+    if due is not None:
+        message.schedule_time.FromMicroseconds(due)
     for name in (
         *("create_time", "start_time", "update_time", "complete_time", "lease_expire_time"),
         *("queue_expire_time", "run_expire_time", "cancel_request_time", "progress_time"),
@@ -108,11 +124,15 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
             getattr(message, name).FromMicroseconds(instant)
     if job.stall_timeout is not None:
         message.stall_timeout.FromMicroseconds(job.stall_timeout)
-    for name in ("parameters", "result"):
+    for name in ("parameters", "checkpoint", "result"):
         payload = getattr(payloads, name)
         if payload is not None:
             getattr(message, name).SetInParent()
             getattr(message, name).MergeFromString(payload)
+    if job.last_error is not None:
+        message.last_error.SetInParent()
+        message.last_error.reason = job.last_error.reason
+        message.last_error.message = job.last_error.message
     if job.error is not None:
         message.error.SetInParent()
         message.error.reason = job.error.reason

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.rpc.jobs import job_requests
+from jobledger_server.rpc.jobs import bulk_requests, job_requests
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from tests.support.bad_requests import BAD_REQUESTS
@@ -14,10 +14,12 @@ from tests.support.bad_requests import BAD_REQUESTS
 REQUESTS = WorkerRequests({"http", "https"})
 READ: dict[str, Callable[[Any], Any]] = {
     "CancelJob": job_requests.cancel,
+    "CancelJobs": bulk_requests.cancel_jobs,
     "ClaimJobs": REQUESTS.claim,
     "CreateAsset": REQUESTS.link_asset,
     "CreateJob": job_requests.create,
     "DeleteJob": job_requests.delete,
+    "DeleteJobs": bulk_requests.delete_jobs,
     "BatchGetJobs": job_requests.batch,
     "GetJob": job_requests.viewed_job,
     "ListAssets": job_requests.listed_job,
@@ -30,6 +32,8 @@ READ: dict[str, Callable[[Any], Any]] = {
     "MarkFailed": REQUESTS.mark,
     "MarkPartial": REQUESTS.mark,
     "ReleaseJob": REQUESTS.release,
+    "RetryJob": job_requests.retry,
+    "RetryJobs": bulk_requests.retry_jobs,
     "TransitionJob": REQUESTS.change_status,
     "UpdateProgress": REQUESTS.report,
 }

@@ -3,12 +3,16 @@
 from types import TracebackType
 from typing import Self
 
-from jobledger.core.aio.owner_calls import AsyncOwnerCalls
+from jobledger.core.aio.bulk_calls import AsyncBulkCalls
+from jobledger.core.aio.owner_watches import AsyncOwnerWatches
+from jobledger.core.aio.owner_writes import AsyncOwnerWrites
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
 from jobledger.core.work_opener import WorkOpener
 
 
-class AsyncClient(AsyncOwnerCalls, AsyncWorkerCalls, WorkOpener):
+class AsyncClient(
+    AsyncOwnerWrites, AsyncOwnerWatches, AsyncBulkCalls, AsyncWorkerCalls, WorkOpener
+):
     """Calls one Jobledger service.
 
     Use it as `async with AsyncClient("jobs.example:50051", user_id="ada") as client:`, or close it.

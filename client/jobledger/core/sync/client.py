@@ -4,11 +4,13 @@
 from types import TracebackType
 from typing import Self
 
-from jobledger.core.sync.owner_calls import OwnerCalls
+from jobledger.core.sync.bulk_calls import BulkCalls
+from jobledger.core.sync.owner_watches import OwnerWatches
+from jobledger.core.sync.owner_writes import OwnerWrites
 from jobledger.core.sync.worker_calls import WorkerCalls
 
 
-class Client(OwnerCalls, WorkerCalls):
+class Client(OwnerWrites, OwnerWatches, BulkCalls, WorkerCalls):
     """Calls one Jobledger service.
 
     Use it as `with Client("jobs.example:50051", user_id="ada") as client:`, or close it.

@@ -82,15 +82,25 @@ class WorkerCalls(Calls):
         answer = self._call(lambda service: service.worker.ClaimJobs, request, options, extra=extra)
         return [Job.from_proto(job) for job in answer.jobs]
 
-    def release_job(self, job_id: str, attempt: int, **options: Unpack[CallOptions]) -> Job:
-        """Release a job unfinished: it can be claimed at once, and no attempt is used up.
+    def release_job(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        delay: Seconds | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Release a job unfinished: it can be claimed again, and no attempt is used up.
 
-        Safe to repeat until a worker has claimed the job. A job whose cancellation was requested
-        is FAILED / CANCELLED instead.
+        Safe to repeat until a worker has claimed the job. A job that is released again and again
+        within its lease waits longer each time, as its RetryPolicy says. A job whose cancellation
+        was requested is FAILED / CANCELLED instead.
 
         Args:
             job_id: the job.
             attempt: the caller's.
+            delay: seconds, or a timedelta, that the job waits at least before it can be claimed
+                again, at most 365 days. Default: none.
             **options: see CallOptions.
 
         Raises:
@@ -100,7 +110,12 @@ class WorkerCalls(Calls):
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
         """
-        request = build(ReleaseJobRequest, job_id=job_id, attempt=attempt)
+        request = build(
+            ReleaseJobRequest,
+            job_id=job_id,
+            attempt=attempt,
+            delay=to_duration(delay, "delay"),
+        )
         answer = self._call(lambda service: service.worker.ReleaseJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
@@ -125,6 +140,7 @@ class WorkerCalls(Calls):
             InvalidField: a field breaks its rule.
             JobNotFound: there is no such job.
             IllegalTransition: another worker has started it.
+            JobNotDue: it is scheduled for later.
             JobTerminal: the job is terminal.
         """
         return self.transition_job(
@@ -149,6 +165,8 @@ class WorkerCalls(Calls):
         error: str | JobError | None = None,
         reason: str | None = None,
         assets: Iterable[Asset] = (),
+        retryable: bool = False,
+        retry_delay: Seconds | None = None,
         lease_duration: Seconds | None = None,
         worker_id: str | None = None,
         **options: Unpack[CallOptions],
@@ -170,6 +188,8 @@ class WorkerCalls(Calls):
             error: a message, or a JobError; required for FAILED, allowed for PARTIAL.
             reason: goes with an error message; UPPER_SNAKE_CASE.
             assets: at most 1000, linked in the same transaction; to finish only.
+            retryable: see `mark_failed`; FAILED only.
+            retry_delay: see `mark_failed`; FAILED only.
             lease_duration: see `start_job`; to start only.
             worker_id: default: this client's `worker_id`.
             **options: see CallOptions.
@@ -178,6 +198,7 @@ class WorkerCalls(Calls):
             InvalidField: a field breaks its rule.
             JobNotFound: there is no such job.
             IllegalTransition: the job's status does not allow it.
+            JobNotDue: to be started, but it is scheduled for later.
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
             VersionMismatch: the job has another version.
@@ -194,6 +215,8 @@ class WorkerCalls(Calls):
             result=to_struct(result, "result"),
             error=job_error(error, reason),
             assets=[asset.to_new_proto() for asset in assets],
+            retryable=retryable,
+            retry_delay=to_duration(retry_delay, "retry_delay"),
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
@@ -206,6 +229,7 @@ class WorkerCalls(Calls):
         progress: int | None = None,
         *,
         progress_message: str | None = None,
+        checkpoint: JsonObject | None = None,
         attempt: int | None = None,
         any_attempt: bool = False,
         **options: Unpack[CallOptions],
@@ -219,6 +243,8 @@ class WorkerCalls(Calls):
             progress: percent, 0 to 100; a lower one than before changes nothing. Default:
                 unchanged.
             progress_message: at most 512 characters. Default: unchanged.
+            checkpoint: where the next attempt would go on: a JSON object of at most 64 KiB, which
+                replaces the one before. Default: unchanged.
             attempt: the caller's.
             any_attempt: instead of `attempt`.
             **options: see CallOptions.
@@ -236,6 +262,7 @@ class WorkerCalls(Calls):
             any_attempt=any_attempt,
             progress=progress,
             progress_message=progress_message,
+            checkpoint=to_struct(checkpoint, "checkpoint"),
         )
         answer = self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
@@ -325,11 +352,13 @@ class WorkerCalls(Calls):
         reason: str | None = None,
         result: JsonObject | None = None,
         assets: Iterable[Asset] = (),
+        retryable: bool = False,
+        retry_delay: Seconds | None = None,
         attempt: int | None = None,
         any_attempt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Job:
-        """Finish a job as FAILED: it was not done.
+        """Finish a job as FAILED: it was not done. With `retryable` it may be tried again.
 
         Args:
             job_id: the job.
@@ -337,6 +366,10 @@ class WorkerCalls(Calls):
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             result: what is known in spite of the failure: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
+            retryable: another attempt may succeed. If its RetryPolicy leaves one, the job is not
+                FAILED: it waits for it, with this error as `last_error` and without `result`.
+            retry_delay: seconds, or a timedelta, before the next attempt, at most 365 days. Needs
+                `retryable`. Default: the pause that its RetryPolicy says.
             attempt: the caller's.
             any_attempt: instead of `attempt`.
             **options: see CallOptions.
@@ -352,6 +385,8 @@ class WorkerCalls(Calls):
             result=to_struct(result, "result"),
             error=job_error(error, reason),
             assets=[asset.to_new_proto() for asset in assets],
+            retryable=retryable,
+            retry_delay=to_duration(retry_delay, "retry_delay"),
         )
         answer = self._call(lambda service: service.worker.MarkFailed, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -364,6 +399,9 @@ class WorkerCalls(Calls):
         url: str = "",
         storage_path: str = "",
         file_size: int = 0,
+        name: str = "",
+        sha256: str = "",
+        etag: str = "",
         attempt: int | None = None,
         any_attempt: bool = False,
         request_id: str | None = None,
@@ -377,6 +415,10 @@ class WorkerCalls(Calls):
             url: where it is; this or `storage_path` is required.
             storage_path: where it is, for programs that share a storage.
             file_size: bytes.
+            name: unique within the job, at most 255 characters. Default: the last part of the path
+                of `url`, or of `storage_path`, or `asset_type`.
+            sha256: the digest of its content, 64 hexadecimal digits. Default: none.
+            etag: the entity tag that its store gave it, at most 255 characters. Default: none.
             attempt: the caller's.
             any_attempt: instead of `attempt`.
             request_id: 1 to 128 characters. The same id with the same content returns the asset
@@ -390,6 +432,8 @@ class WorkerCalls(Calls):
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
             RequestIdReused: the request id was used with other content.
+            AssetNameTaken: the attempt linked another asset of this name.
+            MessageTooLarge: the job would have too many assets, or too many bytes of them.
         """
         request = build(
             CreateAssetRequest,
@@ -400,6 +444,9 @@ class WorkerCalls(Calls):
             url=url,
             storage_path=storage_path,
             file_size=file_size,
+            name=name,
+            sha256=sha256,
+            etag=etag,
             request_id=request_id or fresh_id(),
         )
         answer = self._call(lambda service: service.worker.CreateAsset, request, options)

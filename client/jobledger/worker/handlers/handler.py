@@ -1,10 +1,11 @@
 """What runs for a type of job: a function, async or plain, and how it is called."""
 
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
+from jobledger.worker.failures import RetryOn
 from jobledger.worker.handlers.processes import Processes
 from jobledger.worker.handlers.signatures import is_async, with_parameters
 from jobledger.worker.handlers.threads import BlockingJob, in_thread
@@ -44,12 +45,14 @@ class Handler:
         run: runs a job.
         raises_cancellation: whether a requested cancellation is raised in the handler.
         timeout: seconds that a run may take; None: any time.
+        retry_on: the exceptions after which another attempt may succeed.
         processes: the processes that it runs in, if any.
     """
 
     run: Next
     raises_cancellation: bool = True
     timeout: float | None = None
+    retry_on: RetryOn = ()
     processes: Processes | None = None
 
 
@@ -58,6 +61,7 @@ def make_handler(
     *,
     on_cancel: OnCancel = "raise",
     timeout: float | None = None,
+    retry_on: type[Exception] | Iterable[type[Exception]] = (),
     executor: Executor = "thread",
     middleware: Sequence[Middleware] = (),
 ) -> Handler:
@@ -92,7 +96,15 @@ def make_handler(
     run: Next = innermost
     for each in reversed(middleware):
         run = _around(each, run)
-    return Handler(run, on_cancel == "raise", timeout, processes)
+    return Handler(run, on_cancel == "raise", timeout, _exceptions(retry_on), processes)
+
+
+def _exceptions(retry_on: type[Exception] | Iterable[type[Exception]]) -> RetryOn:
+    kinds = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"retry_on: {kind!r:.100} is not a class of exceptions")
+    return kinds
 
 
 def _around(middleware: Middleware, run: Next) -> Next:

@@ -11,10 +11,11 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jobledger.core.models import Job
+from jobledger.worker.failures import failure
 from jobledger.worker.handlers.handler import Handler
 from jobledger.worker.handlers.tracing import continued_trace
 from jobledger.worker.job import ClaimedJob, RunState, Stop, Updates, log_name
-from jobledger.worker.outcomes import Completed, Failed, Outcome, Release, failure
+from jobledger.worker.outcomes import Completed, Failed, Outcome, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -155,17 +156,22 @@ class JobRun:
         if self._state.cancel_reason is not None:
             return Release()  # the service makes it FAILED / CANCELLED
         if Stop.TIMED_OUT in self._state.reasons:
-            return Failed(f"not finished within {self._handler.timeout:g} s", "TIMED_OUT")
+            return Failed(
+                f"not finished within {self._handler.timeout:g} s",
+                "TIMED_OUT",
+                retryable=issubclass(TimeoutError, self._handler.retry_on),
+            )
         if error is None:
             return Completed()
         if self._state.strongest is Stop.SHUTDOWN:
             return Release()
         self.raised = error
-        self._log_raised(error)
-        return failure(error)
+        failed = failure(error, self._handler.retry_on)
+        self._log_raised(error, logging.WARNING if failed.retryable else logging.ERROR)
+        return failed
 
-    def _log_raised(self, error: BaseException) -> None:
-        _logger.error("%s failed", self._name, exc_info=error)
+    def _log_raised(self, error: BaseException, level: int = logging.ERROR) -> None:
+        _logger.log(level, "%s failed", self._name, exc_info=error)
 
     # --- stopping -----------------------------------------------------------------------------
 

@@ -13,12 +13,12 @@ import signal
 import threading
 from typing import Any, Final
 
-from jobledger.core.conversion import from_struct, to_struct
+from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job
 from jobledger.worker.handlers.raised import raised
 from jobledger.worker.handlers.signatures import with_parameters
 from jobledger.worker.handlers.tracing import continued_trace
-from jobledger.worker.job import JobFacts, RunState
+from jobledger.worker.job import JobFacts, RunState, checkpoint_of
 from jobledger.worker.outcomes import Outcome, Release, outcome_of
 
 ENDS: Final = ("returned", "raised", "cancelled")
@@ -70,19 +70,40 @@ class _ProcessJob(JobFacts):
         raise RuntimeError("state: what the lifespan yielded stays in the worker's process")
 
     def progress(
-        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+        self,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        checkpoint: JsonObject | None = None,
+        wait: bool = False,
     ) -> None:
-        arguments = {"progress": progress, "message": message, "wait": wait}
+        arguments = {
+            "progress": progress,
+            "message": message,
+            "checkpoint": checkpoint_of(checkpoint),
+            "wait": wait,
+        }
         self._worker.call("progress", arguments, self._run)
 
     def add_asset(
-        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+        self,
+        asset_type: str,
+        *,
+        url: str = "",
+        storage_path: str = "",
+        file_size: int = 0,
+        name: str = "",
+        sha256: str = "",
+        etag: str = "",
     ) -> Asset:
         arguments = {
             "asset_type": asset_type,
             "url": url,
             "storage_path": storage_path,
             "file_size": file_size,
+            "name": name,
+            "sha256": sha256,
+            "etag": etag,
         }
         asset = self._worker.call("add_asset", arguments, self._run)
         assert isinstance(asset, Asset)  # noqa: S101

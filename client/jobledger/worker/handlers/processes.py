@@ -57,7 +57,7 @@ class Processes:
         """Run a job in a process and return what the handler returned.
 
         Raises:
-            BaseException: what the handler raised; RaisedElsewhere if that cannot be pickled.
+            BaseException: what the handler raised, or a copy if that cannot be pickled.
             CancelledError: it was stopped.
             ProcessDied: the process ended.
         """

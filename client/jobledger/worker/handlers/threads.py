@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from jobledger.core.conversion import JsonObject
 from jobledger.core.models import Asset
 from jobledger.worker.job import ClaimedJob, JobFacts, Stop, run_state
 
@@ -34,21 +35,40 @@ class BlockingJob(JobFacts):
         self._raised = Stop.NOT
 
     def progress(
-        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+        self,
+        progress: float | None = None,
+        message: str | None = None,
+        *,
+        checkpoint: JsonObject | None = None,
+        wait: bool = False,
     ) -> None:
         """Report how far the job is, or ask whether to go on; see ClaimedJob.progress."""
         self._check()
-        self._await(self._calls.progress(progress, message, wait=wait))
+        self._await(self._calls.progress(progress, message, checkpoint=checkpoint, wait=wait))
         self._check()
 
     def add_asset(
-        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+        self,
+        asset_type: str,
+        *,
+        url: str = "",
+        storage_path: str = "",
+        file_size: int = 0,
+        name: str = "",
+        sha256: str = "",
+        etag: str = "",
     ) -> Asset:
         """Link an asset; see ClaimedJob.add_asset."""
         self._check()
         return self._await(
             self._calls.add_asset(
-                asset_type, url=url, storage_path=storage_path, file_size=file_size
+                asset_type,
+                url=url,
+                storage_path=storage_path,
+                file_size=file_size,
+                name=name,
+                sha256=sha256,
+                etag=etag,
             )
         )
 

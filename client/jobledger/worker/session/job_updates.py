@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -20,16 +21,9 @@ from jobledger.errors import (
     LeaseLost,
 )
 from jobledger.v1.worker_service_pb2 import JobUpdate, UpdateResult
+from jobledger.worker.failures import failure
 from jobledger.worker.job import Stop, log_name
-from jobledger.worker.outcomes import (
-    Failed,
-    Finish,
-    Outcome,
-    Release,
-    clean_message,
-    failure,
-    summary,
-)
+from jobledger.worker.outcomes import Failed, Finish, Outcome, Release, clean_message, summary
 from jobledger.worker.session.lease import Lease
 from jobledger.worker.session.messages import (
     asset_update,
@@ -37,7 +31,7 @@ from jobledger.worker.session.messages import (
     progress_update,
     release_update,
 )
-from jobledger.worker.session.reports import PendingReport
+from jobledger.worker.session.reports import PendingReport, Report
 from jobledger.worker.session.work_stream import WorkStream
 
 INTERVAL: Final = 0.1
@@ -72,19 +66,23 @@ class JobUpdates:
         self._stream = stream
         self._on_lost = on_lost
         self._pending = PendingReport(job.progress)
+        self._numbers = itertools.count(1)
         self._to_report = asyncio.Event()
         self._next_report = 0.0  # the earliest, by the lease's clock
         self._next_try = 0.0
-        # Done when the report that is under way, or was asked for, has its answer.
-        self._asked: asyncio.Future[None] | None = None
+        # Done when the report that is under way, or was asked for, has its answer: its refusal, or
+        # None.
+        self._asked: asyncio.Future[JobledgerError | None] | None = None
 
     # --- for the handler ----------------------------------------------------------------------
 
-    def report(self, progress: int | None, message: str | None) -> None:
+    def report(
+        self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None = None
+    ) -> None:
         """Send this soon, unless something newer comes first."""
         if message is not None:
             message = clean_message(message, MAX_PROGRESS_MESSAGE)
-        self._pending.add(progress, message)
+        self._pending.add(progress, message, checkpoint)
         self._to_report.set()
 
     async def ask(self) -> None:
@@ -97,9 +95,16 @@ class JobUpdates:
             await asyncio.wait({self._ask()}, timeout=ASK)
 
     async def deliver(self) -> bool:
-        """Send at once what was reported; return whether all of it is committed."""
+        """Send at once what was reported; return whether all of it is committed.
+
+        Raises:
+            JobledgerError: a report was refused.
+        """
         if self._pending.report:
-            await asyncio.wait({self._ask()})
+            asked = self._ask()
+            await asyncio.wait({asked})
+            if (refusal := asked.result()) is not None:
+                raise refusal
         return not self._pending.report
 
     async def link_asset(self, asset: Asset) -> Asset:
@@ -118,7 +123,7 @@ class JobUpdates:
             ) from None
         return Asset.from_proto(result.asset)
 
-    def _ask(self) -> "asyncio.Future[None]":
+    def _ask(self) -> "asyncio.Future[JobledgerError | None]":
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
             self._to_report.set()
@@ -143,11 +148,11 @@ class JobUpdates:
                 return
             sent = self.lease.clock()
             self._next_report = sent + INTERVAL
-            report = self._pending.report
+            report, refusal = self._pending.report, None
             self._ask()
             try:
                 async with asyncio.timeout(self.lease.renewal_timeout):
-                    result = await self._stream.send(progress_update(self._job, report))
+                    result = await self._stream.send(self._progress_update(report))
             except GONE as error:
                 self._on_lost(Stop.LOST, str(error))
                 return
@@ -156,6 +161,7 @@ class JobUpdates:
                 if not is_transient(error) and report:
                     _logger.warning("%s: a report was refused: %s", log_name(self._job), error)
                     self._pending.committed(report)
+                    refusal = error
             except TimeoutError:
                 pass  # the lease is over, unless something else has renewed it
             else:
@@ -165,12 +171,16 @@ class JobUpdates:
                 backoff.reset()
                 self._pending.committed(report)
                 self.lease.renewed(sent)
-            self._answered()
+            self._answered(refusal)
 
-    def _answered(self) -> None:
+    def _answered(self, refusal: JobledgerError | None = None) -> None:
         if self._asked is not None:
-            self._asked.set_result(None)
+            self._asked.set_result(refusal)
             self._asked = None
+
+    def _progress_update(self, report: Report) -> JobUpdate:
+        number = next(self._numbers) if report else 0  # 0: a renewal of the lease
+        return progress_update(self._job, report, number)
 
     async def _until_due(self) -> None:
         while True:
@@ -200,7 +210,7 @@ class JobUpdates:
         name = log_name(self._job)
         try:
             if isinstance(outcome, Release):
-                await self._send(*self._last_report(), release_update(self._job))
+                await self._send(*self._last_report(), release_update(self._job, outcome))
                 _logger.info("%s: released", name)
             else:
                 finished = await self._finish(outcome)
@@ -232,7 +242,7 @@ class JobUpdates:
     def _last_report(self) -> list[JobUpdate]:
         """Return what the handler reported last, to arrive with its outcome if not before."""
         report = self._pending.report
-        return [progress_update(self._job, report)] if report else []
+        return [self._progress_update(report)] if report else []
 
     async def _send(self, *updates: JobUpdate) -> UpdateResult:
         """Send updates until the last one is accepted.

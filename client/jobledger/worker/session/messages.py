@@ -16,7 +16,7 @@ from jobledger.v1.worker_service_pb2 import (
     ReleaseUpdate,
     WorkHello,
 )
-from jobledger.worker.outcomes import STATUSES, Finish, error_of
+from jobledger.worker.outcomes import STATUSES, Failed, Finish, Release, error_of
 from jobledger.worker.session.reports import Report
 
 
@@ -33,9 +33,15 @@ def hello(
     )
 
 
-def progress_update(job: Job, report: Report) -> JobUpdate:
-    """Report progress."""
-    update = build(ProgressUpdate, progress=report.progress, progress_message=report.message)
+def progress_update(job: Job, report: Report, number: int) -> JobUpdate:
+    """Report progress. The number tells the service a late retry from a newer report."""
+    update = build(
+        ProgressUpdate,
+        progress=report.progress,
+        progress_message=report.message,
+        checkpoint=to_struct(report.checkpoint, "checkpoint"),
+        report_number=number,
+    )
     return JobUpdate(job_id=job.id, attempt=job.attempt, progress=update)
 
 
@@ -48,16 +54,20 @@ def asset_update(job: Job, asset: Asset, request_id: str) -> JobUpdate:
 def finish_update(job: Job, outcome: Finish) -> JobUpdate:
     """Finish a job."""
     error = error_of(outcome)
+    failed = outcome if isinstance(outcome, Failed) else None
     update = build(
         FinishUpdate,
         status=STATUSES[type(outcome)].to_proto(),
         result=to_struct(outcome.result, "result"),
         error=None if error is None else error.to_proto(),
         assets=[asset.to_new_proto() for asset in outcome.assets],
+        retryable=failed is not None and failed.retryable,
+        retry_delay=None if failed is None else to_duration(failed.retry_after, "retry_after"),
     )
     return JobUpdate(job_id=job.id, attempt=job.attempt, finish=update)
 
 
-def release_update(job: Job) -> JobUpdate:
+def release_update(job: Job, outcome: Release) -> JobUpdate:
     """Release a job."""
-    return JobUpdate(job_id=job.id, attempt=job.attempt, release=ReleaseUpdate())
+    update = ReleaseUpdate(delay=to_duration(outcome.after, "after"))
+    return JobUpdate(job_id=job.id, attempt=job.attempt, release=update)

@@ -30,7 +30,9 @@ struct Command {
 
 const std::map<std::string, Command> kCommands = {
     {"create",
-     {jobs::Create, {"server", "user", "type"}, {"request-id", "stall-timeout", "parameters", "label"}}},
+     {jobs::Create,
+      {"server", "user", "type"},
+      {"request-id", "stall-timeout", "max-attempts", "parameters", "label"}}},
     {"get", {jobs::Get, {"server", "user", "job"}, {}}},
     {"list", {jobs::List, {"server", "user"}, {"page-size"}}},
     {"watch", {jobs::Watch, {"server", "user", "job"}, {"after-version"}}},

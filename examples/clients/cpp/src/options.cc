@@ -65,6 +65,8 @@ const std::map<std::string, Setter> kSetters = {
      [](Options& o, const std::string& text) {
        o.stall_timeout = ParseNumber<std::int64_t>(text);
      }},
+    {"max-attempts",
+     [](Options& o, const std::string& text) { o.max_attempts = ParseNumber<std::int32_t>(text); }},
     {"parameters", [](Options& o, const std::string& path) { o.parameters = ReadStruct(path); }},
     {"label",
      [](Options& o, const std::string& text) {
@@ -80,7 +82,7 @@ const std::map<std::string, Setter> kSetters = {
     {"worker", [](Options& o, const std::string& text) { o.worker = text; }},
     {"outcome",
      [](Options& o, const std::string& text) {
-       o.outcome = OneOf({"completed", "partial", "failed"}, text);
+       o.outcome = OneOf({"completed", "partial", "failed", "retried"}, text);
      }},
     {"message", [](Options& o, const std::string& text) { o.message = text; }},
     {"result", [](Options& o, const std::string& path) { o.result = ReadStruct(path); }},

@@ -20,6 +20,7 @@ struct Options {
   std::string type;
   std::optional<std::string> request_id;
   std::optional<std::int64_t> stall_timeout;  // in seconds
+  std::optional<std::int32_t> max_attempts;
   std::optional<google::protobuf::Struct> parameters;
   std::map<std::string, std::string> labels;
   std::int32_t page_size = 0;

@@ -44,6 +44,10 @@ void Create(const Client& client, const Options& options) {
   if (options.stall_timeout) {
     request.mutable_stall_timeout()->set_seconds(*options.stall_timeout);
   }
+  if (options.max_attempts) {
+    // The pause before each retry has defaults: a second, then twice as long each time.
+    request.mutable_retry_policy()->set_max_attempts(*options.max_attempts);
+  }
   const auto response = Unary(*client.jobs, &JobService::Stub::CreateJob, request);
   Print("created", {{"job", Json(response.job())}});
 }

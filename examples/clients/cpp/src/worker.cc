@@ -31,16 +31,20 @@ WorkRequest Do(const Job& job, const Options& options) {
   progress.set_progress_message(options.message);
   AssetUpdate& made = *AddUpdate(request, job).mutable_asset();
   made.mutable_asset()->set_asset_type("application/octet-stream");
-  made.mutable_asset()->set_storage_path("results/" + job.id());
+  made.mutable_asset()->set_storage_path("results/" + job.id() + "/" +
+                                         std::to_string(job.attempt()));
   made.mutable_asset()->set_file_size(options.asset_size);
   made.set_request_id("attempt-" + std::to_string(job.attempt()));
   FinishUpdate& finish = *AddUpdate(request, job).mutable_finish();
   finish.set_status(JOB_STATUS_COMPLETED);
-  if (options.outcome != "completed") {
-    const bool partial = options.outcome == "partial";
+  const bool partial = options.outcome == "partial";
+  const bool retry = options.outcome == "retried" && job.attempt() == 1;
+  if (partial || retry || options.outcome == "failed") {
     finish.set_status(partial ? JOB_STATUS_PARTIAL : JOB_STATUS_FAILED);
     finish.mutable_error()->set_reason(partial ? "SOME_MISSING" : "NOT_DONE");
     finish.mutable_error()->set_message(options.message);
+    // With attempts left the job waits for the next one, instead of being FAILED.
+    finish.set_retryable(retry);
   }
   if (options.result) {
     *finish.mutable_result() = *options.result;

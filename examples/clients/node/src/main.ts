@@ -11,6 +11,8 @@ import { create, get, list, watch } from "./owner.js";
 import { print } from "./print.js";
 import { complete, work } from "./worker.js";
 
+const OUTCOMES = ["completed", "partial", "failed", "retried"] as const;
+
 const COMMANDS = { create, get, list, watch, work, complete };
 
 export type Options = ReturnType<typeof parse>;
@@ -26,6 +28,7 @@ function parse(args: string[]) {
       type: text,
       "request-id": text,
       "stall-timeout": text,
+      "max-attempts": text,
       parameters: text,
       label: { type: "string", multiple: true },
       "page-size": text,
@@ -41,12 +44,12 @@ function parse(args: string[]) {
   if (values.server === undefined) {
     throw new TypeError("--server is required");
   }
-  const outcome = values.outcome ?? "completed";
-  if (outcome !== "completed" && outcome !== "partial" && outcome !== "failed") {
-    throw new TypeError("--outcome is completed, partial or failed");
+  const outcome = OUTCOMES.find((each) => each === (values.outcome ?? "completed"));
+  if (outcome === undefined) {
+    throw new TypeError(`--outcome is one of ${OUTCOMES.join(", ")}`);
   }
   return {
-    outcome: outcome as "completed" | "partial" | "failed",
+    outcome,
     server: values.server,
     user: values.user ?? "",
     job: values.job ?? "",
@@ -55,6 +58,7 @@ function parse(args: string[]) {
     message: values.message ?? "half done",
     requestId: values["request-id"],
     stallTimeout: BigInt(values["stall-timeout"] ?? 0),
+    maxAttempts: Number(values["max-attempts"] ?? 0),
     labels: Object.fromEntries((values.label ?? []).map(divided)),
     parameters: jsonFile(values.parameters),
     result: jsonFile(values.result),

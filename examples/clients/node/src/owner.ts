@@ -18,6 +18,8 @@ export async function create(client: grpc.Client, options: Options): Promise<voi
     // The retries of one call share it; a caller that may itself be run again keeps it
     // with its own data.
     requestId: options.requestId ?? randomUUID(),
+    // The pause before each retry has defaults: a second, then twice as long each time.
+    retryPolicy: options.maxAttempts ? { maxAttempts: options.maxAttempts } : undefined,
     stallTimeout: options.stallTimeout ? { seconds: options.stallTimeout } : undefined,
   });
   print({ event: "created", job: json(JobSchema, answer.job) });

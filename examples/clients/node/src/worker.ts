@@ -54,14 +54,18 @@ function finish(job: Job, { message, outcome, result, assetSize }: Options): Req
   const progress = { progress: 50, progressMessage: message };
   const asset = {
     assetType: "application/octet-stream",
-    storagePath: `results/${job.id}`,
+    storagePath: `results/${job.id}/${job.attempt}`,
     fileSize: assetSize,
   };
   const made = { asset, requestId: `attempt-${job.attempt}` };
+  const completed = { status: JobStatus.COMPLETED };
+  const failed = { status: JobStatus.FAILED, error: { reason: "NOT_DONE", message } };
   const end = {
-    completed: { status: JobStatus.COMPLETED },
+    completed,
     partial: { status: JobStatus.PARTIAL, error: { reason: "SOME_MISSING", message } },
-    failed: { status: JobStatus.FAILED, error: { reason: "NOT_DONE", message } },
+    failed,
+    // With attempts left the job waits for the next one, instead of being FAILED.
+    retried: job.attempt === 1 ? { ...failed, retryable: true } : completed,
   }[outcome];
   // What is ready goes in one message.
   return {

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::Service;
 use crate::connect::unary;
-use crate::pb::{CreateJobRequest, GetJobRequest, ListJobsRequest};
+use crate::pb::{CreateJobRequest, GetJobRequest, ListJobsRequest, RetryPolicy};
 use crate::print::{message, messages, print, read_struct};
 
 #[derive(Args)]
@@ -26,6 +26,9 @@ pub struct Create {
     /// How long an attempt may go without news
     #[arg(long, value_name = "SECONDS")]
     stall_timeout: Option<i64>,
+    /// How often the job is tried [default: once]
+    #[arg(long)]
+    max_attempts: Option<i32>,
     /// File with the input
     #[arg(long, value_name = "FILE", value_parser = read_struct)]
     parameters: Option<Struct>,
@@ -52,6 +55,10 @@ pub async fn create(options: Create) -> Result<(), Status> {
         stall_timeout: options
             .stall_timeout
             .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        // The pause before each retry has defaults: a second, then twice as long each time.
+        retry_policy: options
+            .max_attempts
+            .map(|max_attempts| RetryPolicy { max_attempts, ..Default::default() }),
         ..Default::default()
     };
     let answer = unary(request, async |r| client.jobs().create_job(r).await).await?;

@@ -46,11 +46,13 @@ pub struct Work {
     asset_size: i64,
 }
 
-#[derive(Clone, ValueEnum)]
+#[derive(Clone, PartialEq, ValueEnum)]
 enum Outcome {
     Completed,
     Partial,
     Failed,
+    /// A retryable failure, then completed
+    Retried,
 }
 
 /// Does one job, as soon as there is one, over the stream that carries all of a worker's work:
@@ -95,19 +97,25 @@ pub async fn work(options: Work) -> Result<(), Status> {
 /// Does a job and reports on it. Each update carries the attempt: should the lease expire and
 /// the job pass to another worker, it is refused instead of heard.
 fn finish(job: Job, options: &Work) -> WorkRequest {
-    let progress =
-        ProgressUpdate { progress: Some(50), progress_message: Some(options.message.clone()) };
+    let progress = ProgressUpdate {
+        progress: Some(50),
+        progress_message: Some(options.message.clone()),
+        ..Default::default()
+    };
     let asset = NewAsset {
         asset_type: "application/octet-stream".to_owned(),
-        storage_path: format!("results/{}", job.id),
+        storage_path: format!("results/{}/{}", job.id, job.attempt),
         file_size: options.asset_size,
         ..Default::default()
     };
     let request_id = format!("attempt-{}", job.attempt);
+    // With attempts left the job waits for the next one, instead of being FAILED.
+    let retryable = options.outcome == Outcome::Retried && job.attempt == 1;
     let (status, reason) = match options.outcome {
-        Outcome::Completed => (JobStatus::Completed, None),
         Outcome::Partial => (JobStatus::Partial, Some("SOME_MISSING")),
         Outcome::Failed => (JobStatus::Failed, Some("NOT_DONE")),
+        Outcome::Retried if retryable => (JobStatus::Failed, Some("NOT_DONE")),
+        Outcome::Completed | Outcome::Retried => (JobStatus::Completed, None),
     };
     let error = reason.map(|reason| JobError {
         reason: reason.to_owned(),
@@ -118,7 +126,13 @@ fn finish(job: Job, options: &Work) -> WorkRequest {
     let updates = [
         Update::Progress(progress),
         Update::Asset(AssetUpdate { asset: Some(asset), request_id }),
-        Update::Finish(FinishUpdate { status: status.into(), result, error, assets: vec![] }),
+        Update::Finish(FinishUpdate {
+            status: status.into(),
+            result,
+            error,
+            retryable,
+            ..Default::default()
+        }),
     ];
     let of_job =
         |update| JobUpdate { job_id: job.id.clone(), attempt: job.attempt, update: Some(update) };

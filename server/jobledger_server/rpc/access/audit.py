@@ -48,10 +48,15 @@ CHANGES: Mapping[type, str | None] = {
 }
 """The names of commands in the audit log. None: it has none of these."""
 
+RETRY = "retry"
+"""The name of a creation that repeats a job."""
+
 
 def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> None:
     """Log what a caller's command has changed, or that it was refused. Observes the ledger."""
     change = CHANGES[type(command)]
+    if isinstance(command, Create) and command.origin_job_id is not None:
+        change = RETRY
     if change is None or not caller.identity:
         return
     if not isinstance(outcome, Exception):
@@ -85,6 +90,7 @@ def _log(caller: Caller, change: str, jobs: Sequence[str], outcome: str, **more:
 
 def _named(command: Command) -> Sequence[str]:
     """Return the job that a command names. What is no id is not logged: it can be anything."""
-    if isinstance(command, Create | CreateAll) or not is_id(command.job_id):
+    if isinstance(command, CreateAll):
         return []
-    return [command.job_id]
+    named = command.origin_job_id if isinstance(command, Create) else command.job_id
+    return [named] if named is not None and is_id(named) else []

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -52,24 +52,26 @@ class CreationQuotas:
         self.rate.take(caller, 0)
 
     @asynccontextmanager
-    async def creating(self, caller: Caller, user_id: str, count: int = 1) -> AsyncIterator[None]:
-        """Create jobs of a user in the block. Raises LimitExceeded."""
+    async def creating(self, caller: Caller, counts: Mapping[str, int]) -> AsyncIterator[None]:
+        """Create so many jobs of each user in the block. Raises LimitExceeded."""
         most = caller.quotas.unfinished_jobs
-        unfinished = None if most is None else await self._unfinished(user_id, most)
-        if most is not None and unfinished is not None and unfinished.total + count > most:
-            self.refused["caller"] += 1
-            raise LimitExceeded(self.limit, most, scope="caller", caller=caller.identity)
-        self.rate.take(caller, count)
-        if unfinished is None:
-            yield
-            return
-        unfinished.creating += count
+        users: list[tuple[_Unfinished, int]] = []
+        if most is not None:
+            users = [(await self._unfinished(user, most), count) for user, count in counts.items()]
+            if any(unfinished.total + count > most for unfinished, count in users):
+                self.refused["caller"] += 1
+                raise LimitExceeded(self.limit, most, scope="caller", caller=caller.identity)
+        self.rate.take(caller, sum(counts.values()))  # once: what is refused is not counted
+        for unfinished, count in users:
+            unfinished.creating += count
         try:
             yield
-            unfinished.counted += count
-            unfinished.created += count
+            for unfinished, count in users:
+                unfinished.counted += count
+                unfinished.created += count
         finally:
-            unfinished.creating -= count
+            for unfinished, count in users:
+                unfinished.creating -= count
 
     async def _unfinished(self, user_id: str, most: int) -> _Unfinished:
         known = self._users.setdefault(user_id, _Unfinished())

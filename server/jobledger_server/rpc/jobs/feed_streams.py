@@ -10,15 +10,16 @@ from urllib.parse import quote, unquote
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.admission.endings import Ending
-from jobledger_server.domain.job import JobId, is_id
-from jobledger_server.ledger.reads import Reads
+from jobledger_server.domain.job import Job, JobId, is_id
+from jobledger_server.ledger.reads import Reads, assets_bytes
 from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.jobs.deleted_assets import deleted_assets
 from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.messages import changes_message
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
-from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change
+from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change, FeedCompacted
 from jobledger_server.watch.feed_reader import CHANGE_BYTES, SLICE_BYTES, FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
@@ -49,7 +50,7 @@ class FeedStreams:
         Raises:
             InvalidRequest: The token is damaged or of another request.
             ForeignCursor: The token is of another database, or this one was restored.
-            FeedCompacted: Deletions after the token are no longer known.
+            FeedCompacted: Deletions after the token, or the assets of one, are no longer known.
             LimitExceeded: Too many watches are open.
             StoreUnavailable: The database does not answer.
             Ending: The server is shutting down, or the stream reached its maximum age. The error
@@ -81,21 +82,24 @@ class FeedStreams:
 
     async def _message(self, part: "_Part", tokens: "_Tokens") -> bytes:
         changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
-        if not carriers:
+        if not carriers and not part.deleted:
             make = partial(changes_message, changes, at)
             return self._messages.get((part.after, at), make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
+            assets = await deleted_assets(self.reads, part.deleted, SERVICE)
+            if len(assets) < len(part.deleted):  # forgotten since
+                raise FeedCompacted
             found = await payloads_of(self.reads, [each.job for each in carriers], SERVICE)
             payloads = {
                 change.seq: each
                 for change, each in zip(carriers, found, strict=True)
                 if each is not None
             }
-            return changes_message(changes, at, payloads)
+            return changes_message(changes, at, payloads, assets)
 
-        return await self._messages.read((part.after, at, "full"), read)
+        return await self._messages.read((part.after, at, bool(carriers)), read)
 
 
 def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
@@ -112,11 +116,13 @@ def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes
 class _Part:
     """The changes of one message, which lead from one cursor to another.
 
-    `carriers` are those that are sent with their jobs' payloads.
+    `carriers` are those that are sent with their jobs' payloads, `deleted` the deleted jobs that
+    have assets.
     """
 
     changes: Sequence[Change]
     carriers: Sequence[Change]
+    deleted: Sequence[Job]
     after: Cursor
     through: Cursor
 
@@ -129,23 +135,28 @@ def _parts(update: FeedUpdate | None, through: Cursor, *, full: bool) -> list[_P
     parts: list[_Part] = []
     changes: list[Change] = []
     carriers: list[Change] = []
+    deleted: list[Job] = []
     room = SLICE_BYTES
     for change in update.changes:
         job = change.job
         carries = full and not change.deleted and (listed or _is_carrier(change))
         size = CHANGE_BYTES + job.content_bytes + (job.payload_bytes if carries else 0)
+        size += assets_bytes(job) if change.deleted else 0
         room -= size
         if changes and room < 0:
             last = changes[-1]
             position = ActivePosition(last.job.user_id, last.job.id) if listed else None
             at = Cursor(after.seq if listed else last.seq, position)
-            parts.append(_Part(changes, carriers, after, at))
-            after, changes, carriers, room = at, [], [], SLICE_BYTES - size
+            parts.append(_Part(changes, carriers, deleted, after, at))
+            after, changes, carriers, deleted = at, [], [], []
+            room = SLICE_BYTES - size
         changes.append(change)
         if carries and job.payload_bytes:
             carriers.append(change)
+        if change.deleted and job.asset_count:
+            deleted.append(job)
     if changes:
-        parts.append(_Part(changes, carriers, after, through))
+        parts.append(_Part(changes, carriers, deleted, after, through))
     return parts
 
 

@@ -1,9 +1,12 @@
 """Converts requests of JobService to commands and queries. Raises InvalidRequest."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.commands import (
     DEFAULT_QUEUE_TIMEOUT,
@@ -12,13 +15,29 @@ from jobledger_server.domain.commands import (
     CreateAll,
     Delete,
 )
-from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.domain.job import (
+    DEFAULT_BACKOFF_MULTIPLIER,
+    DEFAULT_INITIAL_BACKOFF,
+    DEFAULT_MAX_BACKOFF,
+    MICROS_PER_SECOND,
+    Instant,
+    JobId,
+    Micros,
+)
 from jobledger_server.domain.limits import (
     MAX_ATTEMPTS,
+    MAX_BACKOFF_MULTIPLIER,
+    MAX_BACKOFF_SECONDS,
     MAX_CREATIONS,
+    MAX_DELAY_SECONDS,
+    MAX_ERROR_REASONS,
+    MAX_ID_CHARACTERS,
+    MAX_INITIAL_BACKOFF_SECONDS,
     MAX_JOB_IDS,
     MAX_MESSAGE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
+    MIN_BACKOFF_MULTIPLIER,
+    MIN_BACKOFF_SECONDS,
     MIN_TIMEOUT_SECONDS,
 )
 from jobledger_server.rpc import fields
@@ -107,23 +126,50 @@ def cancel(request: pb.CancelJobRequest) -> Cancel:
     return command
 
 
+def retry(request: pb.RetryJobRequest) -> tuple[JobId, str, str]:
+    """Return the job's id, its owner, and the request id of the job that repeats it."""
+    check = Checker()
+    job_id, user_id = _owned_job(check, request)
+    request_id = fields.request_id(check, request.request_id)
+    check.finish()
+    return job_id, user_id, request_id
+
+
 def query(request: pb.ListJobsRequest) -> tuple[JobQuery, bool]:
     """Return the query, and whether the view is FULL."""
     check = Checker()
-    statuses = fields.statuses(check, "statuses", request.statuses)
     check.at_least_zero("page_size", request.page_size)
     full = fields.is_full(check, request.view, default=False)
+    user_id = fields.user_id(check, request.user_id, required=False) or None
+    found = filtered(check, request, user_id)
+    check.finish()
+    return found, full
+
+
+def filtered(
+    check: Checker, request: pb.ListJobsRequest | pb.JobFilter, user_id: str | None
+) -> JobQuery:
+    """Return the query of a filter."""
     has = request.HasField
-    found = JobQuery(
-        user_id=fields.user_id(check, request.user_id, required=False) or None,
-        statuses=frozenset(statuses),
+    reasons: Sequence[str] = request.error_reasons
+    if not check.at_most("error_reasons", reasons, MAX_ERROR_REASONS):
+        reasons = ()
+    origin = request.origin_job_id
+    return JobQuery(
+        user_id=user_id,
+        statuses=frozenset(fields.statuses(check, "statuses", request.statuses)),
         job_types=fields.job_types(check, request.job_types),
         labels=check.labels("labels", request.labels),
         created_after=_optional_time(check, "created_after", request.created_after, has),
         created_before=_optional_time(check, "created_before", request.created_before, has),
+        error_reasons=frozenset(
+            check.reason(f"error_reasons[{i}]", reason) for i, reason in enumerate(reasons)
+        ),
+        origin_job_id=JobId(check.name("origin_job_id", origin, MAX_ID_CHARACTERS))
+        if origin
+        else None,
+        held=request.held if has("held") else None,
     )
-    check.finish()
-    return found, full
 
 
 def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
@@ -141,7 +187,12 @@ def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
 
 
 def _owned_job(
-    check: Checker, request: ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest
+    check: Checker,
+    request: ViewRequest
+    | ListRequest
+    | pb.DeleteJobRequest
+    | pb.CancelJobRequest
+    | pb.RetryJobRequest,
 ) -> tuple[JobId, str]:
     """Return the job's id and the owner on whose behalf the call is made."""
     return fields.job_id(check, request.job_id), fields.user_id(check, request.user_id)
@@ -151,6 +202,7 @@ def _creation(
     check: Checker, request: pb.CreateJobRequest, user_id: str, traceparent: str
 ) -> Create:
     has = request.HasField
+    policy = _retry_policy(check.within("retry_policy."), request.retry_policy)
     timeouts = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
     return Create(
         user_id=user_id,
@@ -158,7 +210,11 @@ def _creation(
         parameters=check.struct("parameters", request.parameters),
         labels=check.labels("labels", request.labels),
         request_id=fields.request_id(check, request.request_id),
-        max_attempts=check.number("max_attempts", request.max_attempts, 0, MAX_ATTEMPTS) or 1,
+        max_attempts=policy.max_attempts,
+        initial_backoff=policy.initial_backoff,
+        max_backoff=policy.max_backoff,
+        backoff_multiplier=policy.backoff_multiplier,
+        schedule_time=_schedule_time(check, request),
         queue_timeout=check.duration("queue_timeout", request.queue_timeout, *timeouts)
         if has("queue_timeout")
         else DEFAULT_QUEUE_TIMEOUT,
@@ -169,6 +225,40 @@ def _creation(
         if has("run_timeout")
         else None,
         traceparent=traceparent,
+    )
+
+
+def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | None:
+    found = _optional_time(check, "schedule_time", request.schedule_time, request.HasField)
+    if found is not None and found > (time.time() + MAX_DELAY_SECONDS) * MICROS_PER_SECOND:
+        check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS} seconds from now")
+    return found
+
+
+class _RetryPolicy(NamedTuple):
+    max_attempts: int
+    initial_backoff: Micros
+    max_backoff: Micros
+    backoff_multiplier: float
+
+
+def _retry_policy(check: Checker, policy: job_pb2.RetryPolicy) -> _RetryPolicy:
+    initial = DEFAULT_INITIAL_BACKOFF
+    if policy.HasField("initial_backoff"):
+        bounds = MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS
+        initial = check.duration("initial_backoff", policy.initial_backoff, *bounds)
+    longest = max(initial, DEFAULT_MAX_BACKOFF)
+    if policy.HasField("max_backoff"):
+        bounds = initial / MICROS_PER_SECOND, MAX_BACKOFF_SECONDS
+        longest = check.duration("max_backoff", policy.max_backoff, *bounds)
+    multiplier = policy.backoff_multiplier or DEFAULT_BACKOFF_MULTIPLIER
+    return _RetryPolicy(
+        max_attempts=check.number("max_attempts", policy.max_attempts, 0, MAX_ATTEMPTS) or 1,
+        initial_backoff=initial,
+        max_backoff=longest,
+        backoff_multiplier=check.number(
+            "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
+        ),
     )
 
 

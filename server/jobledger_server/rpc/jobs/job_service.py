@@ -22,8 +22,10 @@ from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
-from jobledger_server.rpc.jobs import job_requests
+from jobledger_server.rpc.jobs import bulk_requests, job_requests
+from jobledger_server.rpc.jobs.bulk import Bulk, stepped_response
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
+from jobledger_server.rpc.jobs.deleted_assets import deleted_assets
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.jobs.trace_context import traceparent_of
@@ -59,11 +61,12 @@ class JobService:
     creations: CreationQuotas
     job_streams: JobStreams
     feed_streams: FeedStreams
+    bulk: Bulk
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
         command = await request.read(call, read, self.creations.check)
-        async with self.creations.creating(call.caller, command.user_id):
+        async with self.creations.creating(call.caller, {command.user_id: 1}):
             decision = decision_of(await self.ledger.submit([command], call.caller))
         return job_response(pb.CreateJobResponse, decision.job)
 
@@ -73,7 +76,8 @@ class JobService:
         read = partial(job_requests.create_all, traceparent=traceparent_of(call.metadata))
         command = await request.read(call, read, self.creations.check)
         creations = command.creations
-        async with self.creations.creating(call.caller, creations[0].user_id, len(creations)):
+        counts = {creations[0].user_id: len(creations)}
+        async with self.creations.creating(call.caller, counts):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))
         jobs = await _serialized((decision.job, NO_PAYLOADS) for decision in decisions)
         return jobs_response(pb.BatchCreateJobsResponse, jobs)
@@ -116,8 +120,30 @@ class JobService:
         return job_response(pb.CancelJobResponse, decision.job)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
-        decision_of(await self.ledger.submit([job_requests.delete(request)], call.caller))
-        return pb.DeleteJobResponse().SerializeToString()
+        command = job_requests.delete(request)
+        job = decision_of(await self.ledger.submit([command], call.caller)).job
+        # They are kept with its deletion.
+        assets = await deleted_assets(self.reads, [job], call.caller)
+        return pb.DeleteJobResponse(assets=assets.get(job.id)).SerializeToString()
+
+    async def RetryJob(self, request: pb.RetryJobRequest, call: Call) -> bytes:
+        job_id, user_id, request_id = job_requests.retry(request)
+        traceparent = traceparent_of(call.metadata)
+        job = await self.bulk.retry(job_id, user_id, request_id, traceparent, call.caller)
+        return job_response(pb.RetryJobResponse, job)
+
+    async def RetryJobs(self, request: pb.RetryJobsRequest, call: Call) -> bytes:
+        step = bulk_requests.retry_jobs(request)
+        stepped = await self.bulk.retry_jobs(step, traceparent_of(call.metadata), call.caller)
+        return stepped_response(pb.RetryJobsResponse, stepped)
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, call: Call) -> bytes:
+        stepped = await self.bulk.cancel_jobs(bulk_requests.cancel_jobs(request), call.caller)
+        return stepped_response(pb.CancelJobsResponse, stepped)
+
+    async def DeleteJobs(self, request: pb.DeleteJobsRequest, call: Call) -> bytes:
+        stepped = await self.bulk.delete_jobs(bulk_requests.delete_jobs(request), call.caller)
+        return stepped_response(pb.DeleteJobsResponse, stepped)
 
     async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)

@@ -13,6 +13,7 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.domain.limits import (
+    MAX_CHECKPOINT_BYTES,
     MAX_JOB_TYPES,
     MAX_MESSAGE_BYTES,
     MAX_SLOTS,
@@ -25,6 +26,7 @@ from jobledger_server.rpc.validation import Checker, InvalidRequest
 from jobledger_server.rpc.workers.worker_requests import (
     DEFAULT_CLAIM_LEASE,
     check_outcome,
+    delay,
     held_attempt,
     job_error,
     lease,
@@ -32,6 +34,7 @@ from jobledger_server.rpc.workers.worker_requests import (
     links,
     progress,
     progress_message,
+    retry_delay,
 )
 
 
@@ -100,6 +103,10 @@ class WorkRequests:
                     attempt=attempt,
                     progress=progress(within, update.progress),
                     progress_message=progress_message(within, update.progress),
+                    checkpoint=within.struct(
+                        "checkpoint", update.progress.checkpoint, MAX_CHECKPOINT_BYTES
+                    ),
+                    number=within.at_least_zero("report_number", update.progress.report_number),
                 )
             case "asset":
                 within = check.within("asset.")
@@ -112,7 +119,8 @@ class WorkRequests:
             case "finish":
                 command = self._finish(check.within("finish."), job_id, attempt, update.finish)
             case "release":
-                command = Release(job_id=job_id, attempt=attempt)
+                pause = delay(check.within("release."), update.release)
+                command = Release(job_id=job_id, attempt=attempt, delay=pause)
             case _:
                 raise InvalidRequest([("update", "is required")])
         check.finish()
@@ -134,6 +142,8 @@ class WorkRequests:
             error=job_error(check, finish.error) if has("error") else None,
             error_details=check.struct("error.details", finish.error.details),
             assets=links(check, finish.assets, self._url_schemes),
+            retryable=finish.retryable,
+            retry_delay=retry_delay(check, finish),
         )
         if targets:
             check_outcome(check, command)

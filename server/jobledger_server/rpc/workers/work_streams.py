@@ -20,7 +20,7 @@ from jobledger_server.admission.caller import Quotas
 from jobledger_server.admission.endings import ShuttingDown, StreamTooOld
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.admission.rates import CALL_BYTES, RateLimit
-from jobledger_server.domain.commands import LinkAsset, WorkerCommand
+from jobledger_server.domain.commands import WorkerCommand
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, Outcome
@@ -253,8 +253,7 @@ class _Stream:
         self._leases.decided(command, decision)
         if ends(command):
             self._slots.changed()
-        linked = decision.assets[0] if isinstance(command, LinkAsset) else None
-        self._results.settle(result, result_message(decision, linked))
+        self._results.settle(result, result_message(decision))
 
     def _refuse(self, result: Pending, job_id: str, error: Exception) -> None:
         self._results.settle(result, pb.UpdateResult(job_id=job_id, error=update_error(error)))

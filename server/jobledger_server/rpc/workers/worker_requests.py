@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -25,11 +26,15 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.leases import SERVICE_REASONS
 from jobledger_server.domain.limits import (
+    MAX_ASSET_NAME_CHARACTERS,
     MAX_ASSET_TYPE_CHARACTERS,
     MAX_ASSETS,
+    MAX_CHECKPOINT_BYTES,
     MAX_CLAIM_WAIT_SECONDS,
     MAX_CLAIMED_JOBS,
+    MAX_DELAY_SECONDS,
     MAX_ERROR_MESSAGE_CHARACTERS,
+    MAX_ETAG_CHARACTERS,
     MAX_JOB_TYPES,
     MAX_LEASE_SECONDS,
     MAX_MESSAGE_CHARACTERS,
@@ -75,6 +80,7 @@ class WorkerRequests:
         command = Release(
             job_id=fields.job_id(check, request.job_id),
             attempt=held_attempt(check, request.attempt),
+            delay=delay(check, request),
         )
         check.finish()
         return command
@@ -100,6 +106,8 @@ class WorkerRequests:
             error=job_error(check, request.error) if has("error") else None,
             error_details=check.struct("error.details", request.error.details),
             assets=links(check, request.assets, self._url_schemes),
+            retryable=request.retryable,
+            retry_delay=retry_delay(check, request),
             worker_id=fields.worker_id(check, request.worker_id, required=False),
             lease_duration=lease(check, request),
         )
@@ -110,6 +118,7 @@ class WorkerRequests:
     def mark(self, request: MarkRequest) -> ChangeStatus:
         check = Checker()
         error, details = None, None
+        retryable, pause = False, None
         match request:
             case pb.MarkCompletedRequest():
                 target = JobStatus.COMPLETED
@@ -117,6 +126,7 @@ class WorkerRequests:
                 target = JobStatus.PARTIAL
             case pb.MarkFailedRequest():
                 target = JobStatus.FAILED
+                retryable, pause = request.retryable, retry_delay(check, request)
         if not isinstance(request, pb.MarkCompletedRequest) and request.HasField("error"):
             error = job_error(check, request.error)
             details = check.struct("error.details", request.error.details)
@@ -128,6 +138,8 @@ class WorkerRequests:
             error=error,
             error_details=details,
             assets=links(check, request.assets, self._url_schemes),
+            retryable=retryable,
+            retry_delay=pause,
         )
         check_outcome(check, command)
         check.finish()
@@ -140,6 +152,8 @@ class WorkerRequests:
             attempt=fence(check, request),
             progress=progress(check, request),
             progress_message=progress_message(check, request),
+            checkpoint=check.struct("checkpoint", request.checkpoint, MAX_CHECKPOINT_BYTES),
+            number=check.at_least_zero("report_number", request.report_number),
         )
         check.finish()
         return command
@@ -208,6 +222,7 @@ def link(
         check.add(f"{prefix}url", "is required if storage_path is empty")
     if asset.url:
         check.url(f"{prefix}url", asset.url, url_schemes)
+    name = check.name(f"{prefix}name", asset.name, MAX_ASSET_NAME_CHARACTERS, required=False)
     return AssetLink(
         asset_type=check.name(f"{prefix}asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS),
         url=asset.url,
@@ -218,7 +233,21 @@ def link(
             required=False,
         ),
         file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
+        name=name or _default_name(asset),
+        sha256=check.sha256(f"{prefix}sha256", asset.sha256),
+        etag=check.name(f"{prefix}etag", asset.etag, MAX_ETAG_CHARACTERS, required=False),
     )
+
+
+def _default_name(asset: asset_pb2.NewAsset | pb.CreateAssetRequest) -> str:
+    """Return the last part of the path of an asset's URL, or of its storage path, or its type."""
+    try:
+        path = urlsplit(asset.url).path
+    except ValueError:
+        path = ""  # not a URL: it was refused
+    parts = (each.rstrip("/").rpartition("/")[2] for each in (path, asset.storage_path))
+    # The end of a long one, which has the extension.
+    return next(filter(None, parts), asset.asset_type)[-MAX_ASSET_NAME_CHARACTERS:]
 
 
 _Reporting = pb.TransitionJobRequest | pb.UpdateProgressRequest | pb.ProgressUpdate
@@ -234,6 +263,20 @@ def progress_message(check: Checker, request: _Reporting) -> str | None:
     if not request.HasField("progress_message"):
         return None
     return check.text("progress_message", request.progress_message, MAX_MESSAGE_CHARACTERS)
+
+
+def delay(check: Checker, request: pb.ReleaseJobRequest | pb.ReleaseUpdate) -> Micros:
+    return check.duration("delay", request.delay, 0, MAX_DELAY_SECONDS)
+
+
+def retry_delay(
+    check: Checker, request: pb.TransitionJobRequest | pb.MarkFailedRequest | pb.FinishUpdate
+) -> Micros | None:
+    if not request.HasField("retry_delay"):
+        return None
+    if not request.retryable:
+        check.add("retry_delay", "needs retryable")
+    return check.duration("retry_delay", request.retry_delay, 0, MAX_DELAY_SECONDS)
 
 
 def lease(
@@ -262,6 +305,8 @@ def check_outcome(check: Checker, command: ChangeStatus) -> None:
     target = command.target
     if target is JobStatus.FAILED and command.error is None:
         check.add("error", "is required for FAILED")
+    if target is not JobStatus.FAILED and command.retryable:
+        check.add("retryable", f"is not allowed for {target.value}")
     if target not in (JobStatus.FAILED, JobStatus.PARTIAL) and command.error is not None:
         check.add("error", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.result is not None:
@@ -269,5 +314,4 @@ def check_outcome(check: Checker, command: ChangeStatus) -> None:
     if target is not JobStatus.PROCESSING and command.lease_duration is not None:
         check.add("lease_duration", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.assets:
-        # A retry would link them again. CreateAsset has a request id against that.
         check.add("assets", "is not allowed for PROCESSING: use CreateAsset")

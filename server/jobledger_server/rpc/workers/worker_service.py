@@ -13,11 +13,11 @@ from jobledger_server.rpc.access.permissions import check_job_types
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.messages import (
-    asset_message,
     job_bytes,
     job_response,
     jobs_response,
     progress_response,
+    result_message,
 )
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests, limited
@@ -54,8 +54,11 @@ class WorkerService:
         decision = await self._decide(command, call)
         return job_response(pb.TransitionJobResponse, decision.job)
 
-    async def UpdateProgress(self, request: pb.UpdateProgressRequest, call: Call) -> bytes:
-        return progress_response(await self._decide(self.requests.report(request), call))
+    async def UpdateProgress(
+        self, request: UnparsedRequest[pb.UpdateProgressRequest], call: Call
+    ) -> bytes:
+        command = await request.read(call, self.requests.report)
+        return progress_response(await self._decide(command, call))
 
     async def Work(self, _: None, call: Call) -> None:
         await self.work_streams.serve(call)
@@ -79,7 +82,4 @@ class WorkerService:
 
     async def CreateAsset(self, request: pb.CreateAssetRequest, call: Call) -> bytes:
         decision = await self._decide(self.requests.link_asset(request), call)
-        (asset,) = decision.assets
-        return pb.CreateAssetResponse(
-            asset=asset_message(asset, decision.job.user_id)
-        ).SerializeToString()
+        return pb.CreateAssetResponse(asset=result_message(decision).asset).SerializeToString()

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS
+from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS, replacing
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
@@ -124,8 +124,10 @@ class PostgresqlDialect:
         statement = _LOCK_CLAIMABLE if lock else _FIND_CLAIMABLE
         return statement, [list(limits), list(limits.values()), limit]
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:
-        return Insertion(table, tuple(columns))
+    def insertion(
+        self, table: Table, columns: Sequence[str], *, replace: bool = False
+    ) -> WriteStatement:
+        return Insertion(table, tuple(columns), replacing(table, columns) if replace else "")
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import asyncpg
-from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, Table
+from sqlalchemy import JSON, BigInteger, Column, Double, Integer, LargeBinary, Table
 
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import NEW_SEQS, Writes, WriteStatement
@@ -37,6 +37,7 @@ class Insertion:
 
     table: Table
     columns: tuple[str, ...]
+    on_conflict: str = ""
 
     def __call__(self, first: int) -> str:
         names = ", ".join(self.columns)
@@ -44,6 +45,7 @@ class Insertion:
         return (
             f"INSERT INTO {self.table.name} ({names}) SELECT {values} "  # noqa: S608
             f"FROM counter, unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
+            f"{self.on_conflict}"
         )
 
 
@@ -228,6 +230,8 @@ def _element_type(column: Column[Any]) -> str:
     match column.type:
         case BigInteger():
             return "bigint"
+        case Double():
+            return "double precision"
         case Integer():
             return "integer"
         case LargeBinary():

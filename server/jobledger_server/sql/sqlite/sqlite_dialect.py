@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS
+from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS, replacing
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.sqlite.sqlite_driver import (
     SqliteDriver,
@@ -92,12 +92,14 @@ class SqliteDialect:
         values = [value for job_type, count in requested for value in (job_type, now, count)]
         return _find_claimable(size), [*values, limit]
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:
+    def insertion(
+        self, table: Table, columns: Sequence[str], *, replace: bool = False
+    ) -> WriteStatement:
         insertion = (
             f"INSERT INTO {table.name} ({', '.join(columns)}) "  # noqa: S608
             "SELECT * FROM {rows} WHERE column1 IS NOT NULL"
         )
-        return _of_rows(len(columns), insertion)
+        return _of_rows(len(columns), insertion + (replacing(table, columns) if replace else ""))
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()

@@ -38,7 +38,7 @@ class WriteGeneration:
     """A number that grows when anything but a batch has written to the file.
 
     Commits of other connections change `data_version`. Whatever else the writing connection
-    wrote, for retention, is counted in its `total_changes`.
+    wrote, for retention and promotion, is counted in its `total_changes`.
     """
 
     def __init__(self) -> None:

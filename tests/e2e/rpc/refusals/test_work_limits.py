@@ -17,6 +17,7 @@ from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
+    FAILED,
     PROCESSING,
     QUEUED,
     Caller,
@@ -52,17 +53,17 @@ ERROR = {"message": "m"}
 ASSET = {"asset_type": "t", "storage_path": "p"}
 
 ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
-    "ReleaseJob": {},
+    "ReleaseJob": {"delay": {"seconds": 60}},
     "TransitionJob": {"target_status": COMPLETED},
-    "UpdateProgress": {"progress": 10},
+    "UpdateProgress": {"progress": 10, "checkpoint": {"step": 1}},
     "MarkCompleted": {},
     "MarkPartial": {},
-    "MarkFailed": {"error": ERROR},
+    "MarkFailed": {"error": ERROR, "retryable": True},
     "CreateAsset": ASSET,
-    "Work progress": {"progress": {"progress": 10}},
+    "Work progress": {"progress": {"checkpoint": {"step": 1}}},
     "Work asset": {"asset": {"asset": ASSET}},
-    "Work finish": {"finish": {"status": COMPLETED}},
-    "Work release": {"release": {}},
+    "Work finish": {"finish": {"status": FAILED, "error": ERROR, "retryable": True}},
+    "Work release": {"release": {"delay": {"seconds": 60}}},
 }
 """Each method about one job, with what its request needs besides `job_id` and `attempt`.
 

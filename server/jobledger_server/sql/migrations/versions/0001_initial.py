@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("queue_timeout", sa.BigInteger, nullable=False),
         sa.Column("deadline", sa.BigInteger),
+        sa.Column("due_time", sa.BigInteger),
         sa.Column("start_seq", sa.BigInteger),
         sa.Column("start_actor", sa.String(128)),
         sa.Column("start_worker_id", sa.String(128)),
@@ -50,16 +51,22 @@ def upgrade() -> None:
         sa.Column("stall_expire_time", sa.BigInteger),
         sa.Column("lease_expire_time", sa.BigInteger),
         sa.Column("progress", sa.Integer, nullable=False),
+        sa.Column("report_number", sa.BigInteger, nullable=False),
+        sa.Column("checkpoint_bytes", sa.Integer, nullable=False),
         sa.Column("progress_message", sa.String(512), nullable=False),
+        sa.Column("asset_count", sa.Integer, nullable=False),
+        sa.Column("asset_bytes", sa.Integer, nullable=False),
         sa.Column("status", sa.String(10), nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("max_attempts", sa.Integer, nullable=False),
         sa.Column("releases", sa.Integer, nullable=False),
+        sa.Column("quick_releases", sa.Integer, nullable=False),
         sa.Column("worker_id", sa.String(128), nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
-        sa.Column("parameters_bytes", sa.Integer, nullable=False),
+        sa.Column("origin_job_id", _id()),
+        sa.Column("schedule_time", sa.BigInteger),
+        sa.Column("retry_time", sa.BigInteger),
         sa.Column("start_time", sa.BigInteger),
         sa.Column("attempt_time", sa.BigInteger),
         sa.Column("complete_time", sa.BigInteger),
@@ -72,6 +79,13 @@ def upgrade() -> None:
         sa.Column("cancel_reason", sa.String(512), nullable=False),
         sa.Column("outcome_digest", sa.LargeBinary),
         sa.Column("outcome_bytes", sa.Integer, nullable=False),
+        sa.Column("parameters_bytes", sa.Integer, nullable=False),
+        sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("initial_backoff", sa.BigInteger, nullable=False),
+        sa.Column("max_backoff", sa.BigInteger, nullable=False),
+        sa.Column("backoff_multiplier", sa.Double, nullable=False),
+        sa.Column("last_error_reason", sa.String(63)),
+        sa.Column("last_error_message", sa.String(4096)),
         sa.Column("error_reason", sa.String(63)),
         sa.Column("error_message", sa.String(4096)),
         sa.Column("result", sa.LargeBinary),
@@ -127,14 +141,34 @@ def upgrade() -> None:
             f"(status IN {_TERMINAL}) = (deadline IS NULL)", name=op.f("ck_jobs_deadline")
         ),
         sa.CheckConstraint(
-            "max_attempts >= 1 AND releases BETWEEN 0 AND attempt",
+            "max_attempts >= 1 AND releases BETWEEN 0 AND attempt"
+            " AND quick_releases BETWEEN 0 AND releases",
             name=op.f("ck_jobs_attempts"),
         ),
         sa.CheckConstraint(
-            "parameters_bytes >= 0 AND outcome_bytes >= 0"
+            "initial_backoff > 0 AND max_backoff >= initial_backoff AND backoff_multiplier >= 1",
+            name=op.f("ck_jobs_backoff"),
+        ),
+        sa.CheckConstraint(
+            "(due_time IS NULL OR queue_expire_time IS NOT NULL)"
+            " AND (retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0))",
+            name=op.f("ck_jobs_due_time"),
+        ),
+        sa.CheckConstraint(
+            "(last_error_message IS NULL) = (last_error_reason IS NULL)"
+            " AND (last_error_message IS NULL OR attempt > 0)",
+            name=op.f("ck_jobs_last_error"),
+        ),
+        sa.CheckConstraint(
+            "parameters_bytes >= 0 AND checkpoint_bytes >= 0 AND outcome_bytes >= 0"
             " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)"
             " AND (outcome_bytes > 0 OR (result IS NULL AND error_details IS NULL))",
             name=op.f("ck_jobs_payloads"),
+        ),
+        sa.CheckConstraint(
+            "asset_count >= 0 AND asset_bytes >= 0 AND (asset_count = 0) = (asset_bytes = 0)"
+            " AND (asset_count = 0 OR attempt > 0)",
+            name=op.f("ck_jobs_assets"),
         ),
         sa.CheckConstraint(
             "(delete_seq IS NULL) = (delete_time IS NULL)"
@@ -158,13 +192,30 @@ def upgrade() -> None:
         sqlite_where=deleted,
         postgresql_where=deleted,
     )
-    waiting = sa.text("queue_expire_time IS NOT NULL")
+    repeats = sa.text("origin_job_id IS NOT NULL AND delete_seq IS NULL")
+    op.create_index(
+        "uq_jobs_origin_job_id",
+        "jobs",
+        ["origin_job_id"],
+        unique=True,
+        sqlite_where=repeats,
+        postgresql_where=repeats,
+    )
+    scheduled = sa.text("due_time IS NOT NULL")
+    op.create_index(
+        "ix_jobs_due_time",
+        "jobs",
+        ["due_time"],
+        sqlite_where=scheduled,
+        postgresql_where=scheduled,
+    )
+    claimable = sa.text("queue_expire_time IS NOT NULL AND due_time IS NULL")
     op.create_index(
         "ix_jobs_claimable",
         "jobs",
         ["job_type", "create_time", "id"],
-        sqlite_where=waiting,
-        postgresql_where=waiting,
+        sqlite_where=claimable,
+        postgresql_where=claimable,
     )
     pending = sa.text("deadline IS NOT NULL")
     op.create_index(
@@ -197,7 +248,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.SmallInteger, nullable=False),
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("job_id", "kind", name="pk_payloads"),
-        sa.CheckConstraint("kind = 1", name=op.f("ck_payloads_kind")),
+        sa.CheckConstraint("kind BETWEEN 1 AND 2", name=op.f("ck_payloads_kind")),
         sa.CheckConstraint("length(content) > 0", name=op.f("ck_payloads_content")),
         sqlite_with_rowid=False,
     )
@@ -217,7 +268,7 @@ def upgrade() -> None:
         sa.CheckConstraint("number >= 1", name=op.f("ck_attempts_number")),
         sa.CheckConstraint("progress BETWEEN 0 AND 100", name=op.f("ck_attempts_progress")),
         sa.CheckConstraint(
-            "outcome IN ('FAILED', 'LEASE_EXPIRED', 'STALLED', 'RELEASED')",
+            "outcome IN ('LEASE_EXPIRED', 'STALLED', 'RELEASED', 'RETRIED')",
             name=op.f("ck_attempts_outcome"),
         ),
         sa.CheckConstraint(
@@ -236,6 +287,10 @@ def upgrade() -> None:
         sa.Column("file_size", sa.BigInteger, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("etag", sa.String(255), nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("job_id", "id", name="pk_assets"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_assets_job_id", ondelete="CASCADE"
@@ -247,8 +302,18 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "length(url) > 0 OR length(storage_path) > 0", name=op.f("ck_assets_location")
         ),
+        sa.CheckConstraint("length(sha256) IN (0, 64)", name=op.f("ck_assets_sha256")),
+        sa.CheckConstraint("attempt >= 1", name=op.f("ck_assets_attempt")),
         # A row is stored in the index of its primary key, a third less than with one apart.
         sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "uq_assets_job_id_name",
+        "assets",
+        ["job_id", "name"],
+        unique=True,
+        sqlite_where=sa.text("name <> ''"),
+        postgresql_where=sa.text("name <> ''"),
     )
     op.create_index(
         "uq_assets_job_id_request_id",

@@ -27,7 +27,8 @@ public final class Main {
     private static final Map<String, Command> COMMANDS = Map.of(
             "create", new Command(
                     Owner::create,
-                    "server", "user", "type", "request-id", "stall-timeout", "parameters", "label"),
+                    "server", "user", "type", "request-id", "stall-timeout", "max-attempts",
+                    "parameters", "label"),
             "get", new Command(Owner::get, "server", "user", "job"),
             "list", new Command(Owner::list, "server", "user", "page-size"),
             "watch", new Command(Watch::run, "server", "user", "job", "after-version"),

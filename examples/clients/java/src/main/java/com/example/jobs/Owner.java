@@ -20,6 +20,9 @@ final class Owner {
         options.struct("parameters").ifPresent(request::setParameters);
         options.integer("stall-timeout")
                 .ifPresent(seconds -> request.setStallTimeout(Durations.fromSeconds(seconds)));
+        // The pause before each retry has defaults: a second, then twice as long each time.
+        options.integer("max-attempts")
+                .ifPresent(number -> request.getRetryPolicyBuilder().setMaxAttempts(number));
         var answer = client.jobs().createJob(request.build());
         Lines.print("created", Map.of("job", answer.getJob()));
     }

@@ -26,6 +26,9 @@ final class Worker {
     /** In seconds: a third of the lease, which is a minute unless set. */
     private static final long HEARTBEAT = 20;
 
+    private static final List<String> OUTCOMES =
+            List.of("completed", "partial", "failed", "retried");
+
     /**
      * Does one job, as soon as there is one, over the stream that carries all of a worker's work:
      * jobs to it, updates of them from it, and a result for each update.
@@ -33,7 +36,7 @@ final class Worker {
     static void work(Client client, Options options) {
         var hello = WorkHello.newBuilder()
                 .setWorkerId(options.text("worker")).addJobTypes(options.text("type"));
-        var finish = finish(options);
+        var outcome = outcome(options);
         var stream = WorkerServiceGrpc.newBlockingV2Stub(client.channel()).work();
         var heartbeats = Executors.newSingleThreadScheduledExecutor();
         try {
@@ -46,7 +49,7 @@ final class Worker {
             for (WorkResponse answer; (answer = stream.read()) != null; ) {
                 for (var job : answer.getJobsList()) {
                     Lines.print("claimed", Map.of("job", job));
-                    send(stream, doJob(job, options, finish));
+                    send(stream, doJob(job, options, outcome));
                     stream.halfClose();
                 }
                 // One for each update, in their order.
@@ -70,13 +73,13 @@ final class Worker {
      * the job pass to another worker, it is refused instead of heard.
      */
     private static WorkRequest.Builder doJob(
-            Job job, Options options, FinishUpdate.Builder finish) {
+            Job job, Options options, String outcome) {
         var update = JobUpdate.newBuilder().setJobId(job.getId()).setAttempt(job.getAttempt());
         var progress = ProgressUpdate.newBuilder()
                 .setProgress(50).setProgressMessage(options.optional("message").orElse("half done"));
         var asset = NewAsset.newBuilder()
                 .setAssetType("application/octet-stream")
-                .setStoragePath("results/" + job.getId())
+                .setStoragePath("results/" + job.getId() + "/" + job.getAttempt())
                 .setFileSize(options.integer64("asset-size").orElse(0L));
         var made = AssetUpdate.newBuilder()
                 .setAsset(asset).setRequestId("attempt-" + job.getAttempt());
@@ -84,21 +87,29 @@ final class Worker {
         return WorkRequest.newBuilder()
                 .addUpdates(update.setProgress(progress))
                 .addUpdates(update.setAsset(made))
-                .addUpdates(update.setFinish(finish));
+                .addUpdates(update.setFinish(finish(job, options, outcome)));
     }
 
-    /** How the job ends: as the command line says. */
-    private static FinishUpdate.Builder finish(Options options) {
+    private static String outcome(Options options) {
+        var outcome = options.optional("outcome").orElse("completed");
+        if (!OUTCOMES.contains(outcome)) {
+            throw new Options.Wrong("--outcome is one of " + String.join(", ", OUTCOMES));
+        }
+        return outcome;
+    }
+
+    private static FinishUpdate.Builder finish(Job job, Options options, String outcome) {
         var finish = FinishUpdate.newBuilder();
         options.struct("result").ifPresent(finish::setResult);
         var error = JobError.newBuilder().setMessage(options.optional("message").orElse("half done"));
-        return switch (options.optional("outcome").orElse("completed")) {
-            case "completed" -> finish.setStatus(JobStatus.JOB_STATUS_COMPLETED);
+        var retry = outcome.equals("retried") && job.getAttempt() == 1;
+        return switch (retry ? "failed" : outcome) {
             case "partial" -> finish.setStatus(JobStatus.JOB_STATUS_PARTIAL)
                     .setError(error.setReason("SOME_MISSING"));
+            // Where it is retryable and attempts are left, the job waits for the next one.
             case "failed" -> finish.setStatus(JobStatus.JOB_STATUS_FAILED)
-                    .setError(error.setReason("NOT_DONE"));
-            default -> throw new Options.Wrong("--outcome is completed, partial or failed");
+                    .setError(error.setReason("NOT_DONE")).setRetryable(retry);
+            default -> finish.setStatus(JobStatus.JOB_STATUS_COMPLETED);
         };
     }
 

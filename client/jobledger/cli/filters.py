@@ -1,0 +1,90 @@
+"""The options that select jobs, of the commands that list jobs and of those that change many."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import click
+
+from jobledger import JobFilters, JobStatus
+from jobledger.cli.options import filter_options
+from jobledger.cli.times import moment
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+ACTIVE = (JobStatus.QUEUED, JobStatus.PROCESSING)
+TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
+
+
+def job_filters(
+    statuses: Iterable[JobStatus], *, default: str = "all", reasons: bool = True, held: bool = True
+) -> Callable[[_Function], _Function]:
+    """Add the options that select jobs; their values have the names of JobFilters.
+
+    Args:
+        statuses: those that --status can name.
+        default: what --status is without one, for its help.
+        reasons: whether there is --reason.
+        held: whether there are --held and --waiting.
+    """
+    options = [
+        click.option(
+            "--status",
+            "statuses",
+            multiple=True,
+            type=click.Choice([status.value for status in statuses], case_sensitive=False),
+            help=f"Only jobs with this status; repeat it for several.  [default: {default}]",
+        ),
+        filter_options,
+    ]
+    if reasons:
+        options.append(
+            click.option(
+                "--reason",
+                "error_reasons",
+                multiple=True,
+                metavar="REASON",
+                help="Only jobs whose error has this reason, for example LEASE_EXPIRED; repeat it"
+                " for several.",
+            )
+        )
+    if held:
+        options.append(
+            click.option(
+                "--held/--waiting",
+                "held",
+                default=None,
+                help="Only jobs that a worker holds, or only those that wait for one.",
+            )
+        )
+    options += [
+        click.option(
+            "--created-after",
+            type=moment,
+            metavar="WHEN",
+            help="Only jobs created later: 2026-11-01, 2026-11-01T15:30Z, or 2h for 2 hours ago.",
+        ),
+        click.option(
+            "--created-before", type=moment, metavar="WHEN", help="Only jobs created earlier."
+        ),
+        click.option(
+            "--origin",
+            "origin_job_id",
+            metavar="JOB",
+            help="Only the job that repeats this one; see `jobledger retry --help`.",
+        ),
+    ]
+    return lambda function: functools.reduce(
+        lambda wrapped, option: option(wrapped), reversed(options), function
+    )
+
+
+def selected(options: dict[str, Any]) -> JobFilters:
+    """Return the filters that were given.
+
+    Without --status, --waiting leaves out the jobs that have ended: no worker holds these either.
+    """
+    filters = {name: value for name, value in options.items() if value or value is False}
+    if filters.get("held") is False:
+        filters.setdefault("statuses", ACTIVE)
+    return cast("JobFilters", filters)

@@ -1,0 +1,280 @@
+"""The calls that read jobs, and list what belongs to them."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar, Unpack
+
+from jobledger.core.aio.base import AsyncCalls
+from jobledger.core.aio.pages import AsyncPager
+from jobledger.core.attempts import Attempt
+from jobledger.core.calls import AsyncMethod
+from jobledger.core.channels import AsyncConnection
+from jobledger.core.conversion import build
+from jobledger.core.filters import JobFilters, filter_fields
+from jobledger.core.models import Asset, Job, JobView, Transition
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.page import ItemT, Page
+from jobledger.core.requests import MAX_IDS, texts
+from jobledger.errors import MessageTooLarge
+from jobledger.v1.job_service_pb2 import (
+    BatchGetJobsRequest,
+    GetJobRequest,
+    ListAssetsRequest,
+    ListAssetsResponse,
+    ListAttemptsRequest,
+    ListAttemptsResponse,
+    ListJobsRequest,
+    ListJobsResponse,
+    ListTransitionsRequest,
+    ListTransitionsResponse,
+)
+
+_Request = TypeVar(
+    "_Request",
+    bound=ListJobsRequest | ListAssetsRequest | ListTransitionsRequest | ListAttemptsRequest,
+)
+_Response = TypeVar(
+    "_Response",
+    bound=ListJobsResponse | ListAssetsResponse | ListTransitionsResponse | ListAttemptsResponse,
+)
+
+
+class AsyncOwnerReads(AsyncCalls):
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
+
+    `view` is how much of a job is read; see JobView.
+    """
+
+    async def get_job(
+        self,
+        job_id: str,
+        *,
+        view: JobView = JobView.FULL,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Read a job.
+
+        Args:
+            job_id: the job.
+            view: how much of it.
+            user_id: its owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job.
+        """
+        view = JobView(view)
+        request = build(
+            GetJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=view.to_proto(),
+        )
+        answer = await self._call(lambda service: service.jobs.GetJob, request, options)
+        return Job.from_proto(answer.job, view)
+
+    async def get_jobs(
+        self,
+        job_ids: Iterable[str],
+        *,
+        view: JobView = JobView.BASIC,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> dict[str, Job]:
+        """Read some jobs; return them by their ids, in the order of `job_ids`.
+
+        A job that the owner does not have is missing in the answer: `job_ids - jobs.keys()`.
+
+        Args:
+            job_ids: any number; one call reads at most 1000 of them, and 3 MiB.
+            view: how much of them.
+            user_id: their owner.
+            **options: see CallOptions; for each call.
+
+        Raises:
+            InvalidField: an id is empty, or longer than the 36 characters of a UUID.
+        """
+        view = JobView(view)
+        request = build(
+            BatchGetJobsRequest, user_id=self._identity.owner(user_id), view=view.to_proto()
+        )
+        options = self._checked(options)
+        left = list(dict.fromkeys(texts(job_ids, "job_ids")))
+        jobs: dict[str, Job] = {}
+        size = MAX_IDS
+        while left:
+            request.job_ids[:] = left[:size]
+            try:
+                answer = await self._call(
+                    lambda service: service.jobs.BatchGetJobs, request, options
+                )
+            except MessageTooLarge:
+                size = min(size, len(left)) // 2
+                if not size:
+                    raise
+                continue
+            jobs.update((job.id, Job.from_proto(job, view)) for job in answer.jobs)
+            left = left[size:]
+        return jobs
+
+    def list_jobs(
+        self,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        view: JobView = JobView.BASIC,
+        user_id: str | None = None,
+        all_users: bool = False,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **filters: Unpack[JobFilters],
+    ) -> AsyncPager[Job]:
+        """List jobs, newest first. Iterate over the result, or over its `pages()`.
+
+        Args:
+            page_size: jobs read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            view: how much of them.
+            user_id: the owner.
+            all_users: the jobs of all users instead, if the caller may see them.
+            timeout: see CallOptions; for each page.
+            metadata: see CallOptions; for each page.
+            **filters: see JobFilters. Default: all jobs.
+
+        Raises:
+            InvalidField: a filter breaks its rule.
+            InvalidToken: `page_token` is of another list.
+        """
+        view = JobView(view)
+        request = build(
+            ListJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            page_size=page_size,
+            view=view.to_proto(),
+            **filter_fields(filters),
+        )
+        return self._pages(
+            lambda service: service.jobs.ListJobs,
+            request,
+            lambda answer: [Job.from_proto(job, view) for job in answer.jobs],
+            page_token,
+            {"timeout": timeout, "metadata": metadata},
+        )
+
+    def list_assets(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Asset]:
+        """List the assets of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: assets read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(ListAssetsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        return self._pages(
+            lambda service: service.jobs.ListAssets,
+            request,
+            lambda answer: map(Asset.from_proto, answer.assets),
+            page_token,
+            options,
+        )
+
+    def list_transitions(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Transition]:
+        """List the transitions of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: transitions read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(ListTransitionsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        return self._pages(
+            lambda service: service.jobs.ListTransitions,
+            request,
+            lambda answer: map(Transition.from_proto, answer.transitions),
+            page_token,
+            options,
+        )
+
+    def list_attempts(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Attempt]:
+        """List the attempts of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: attempts read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(ListAttemptsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        return self._pages(
+            lambda service: service.jobs.ListAttempts,
+            request,
+            lambda answer: map(Attempt.from_proto, answer.attempts),
+            page_token,
+            options,
+        )
+
+    def _pages(
+        self,
+        method: Callable[[AsyncConnection], AsyncMethod[_Request, _Response]],
+        request: _Request,
+        items_of: Callable[[_Response], Iterable[ItemT]],
+        page_token: str,
+        options: CallOptions,
+    ) -> AsyncPager[ItemT]:
+        """Return a list that makes the same call for each page."""
+        options = self._checked(options)
+
+        async def read(token: str) -> Page[ItemT]:
+            request.page_token = token
+            answer = await self._call(method, request, options)
+            return Page(tuple(items_of(answer)), answer.next_page_token)
+
+        return AsyncPager(read, page_token)

@@ -1,0 +1,242 @@
+"""The calls that watch jobs, and wait for them."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
+from typing import Unpack
+
+from jobledger.core.aio.completion import as_completed
+from jobledger.core.aio.owner_reads import AsyncOwnerReads
+from jobledger.core.conversion import Seconds, build
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch
+from jobledger.core.job_watch import JobWatch
+from jobledger.core.merging import merge_async
+from jobledger.core.models import FeedEvent, Job, JobChange, JobView
+from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
+from jobledger.core.requests import groups, texts
+from jobledger.core.streams import AsyncWatch
+from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobsRequest
+
+
+class AsyncOwnerWatches(AsyncOwnerReads):
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
+
+    `view` is how much of a job is read; see JobView.
+    """
+
+    def watch(
+        self,
+        job_id: str,
+        *,
+        after_version: int = 0,
+        view: JobView = JobView.FULL,
+        user_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AsyncWatch[JobChange]:
+        """Watch a job until it is terminal, over any number of connections.
+
+        Yields the job at once and then each time it has changed, with every transition in between.
+        Versions strictly increase. Progress may be skipped, but never the newest. The last change
+        has the terminal status. A stream that breaks, or is silent for 45 s, is opened again after
+        a random pause of up to 5 s.
+
+        Args:
+            job_id: the job.
+            after_version: the version of the last change that was seen; only newer ones follow,
+                or the terminal state.
+            view: how much of the job.
+            user_id: the owner.
+            **options: see WatchOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job, or it was deleted.
+            Unavailable: a timeout has passed.
+            JobledgerError: any other failure that a retry cannot mend.
+        """
+        request = build(
+            WatchJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            after_version=after_version,
+            view=JobView(view).to_proto(),
+        )
+        return self._watch_job(request, options)
+
+    def watch_jobs(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        job_ids: Iterable[str] | None = None,
+        view: JobView = JobView.BASIC,
+        user_id: str | None = None,
+        all_users: bool = False,
+        resume_token: str = "",
+        on_gap: OnError | None = None,
+        heartbeats: bool = False,
+        **options: Unpack[WatchOptions],
+    ) -> AsyncWatch[FeedEvent]:
+        """Watch many jobs, over any number of connections, until it is closed.
+
+        First yields the matching jobs that are not terminal, then an event with `synced`, then
+        each change in commit order. Versions of a job strictly increase. Progress may be skipped;
+        transitions and deletions never are, and none comes twice.
+
+        Args:
+            job_types: only jobs of one of these. Default: all.
+            labels: only jobs with all of these.
+            job_ids: only these, 1 to 1000. Default: all.
+            view: how much of the jobs; see FeedEvent.job.
+            user_id: whose jobs.
+            all_users: the jobs of all users instead, if the caller may see them.
+            resume_token: the token of the last event that was processed, by this program or
+                another, with the same filters: what was missed comes first, then `synced`.
+                Changes that came in one message with that event may come again; see
+                FeedEvent.resume_token. Default: start with a listing.
+            on_gap: called with the error if the service refuses the token: ResumeTokenExpired if
+                the changes after it were compacted (after 7 days unless the operator sets another
+                time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
+                What it raises ends the watch. May be a coroutine function. Default: the error is
+                raised.
+            heartbeats: yield these too: no job, but a newer token, after each 15 s without a
+                change. For programs that keep the token of a quiet watch for long.
+            **options: see WatchOptions.
+
+        Raises:
+            InvalidField: a filter breaks its rule.
+            AccessDenied: the caller may not see these jobs.
+            ResumeTokenExpired: see `on_gap`.
+            InvalidToken: see `on_gap`.
+            Unavailable: a timeout has passed.
+            JobledgerError: any other failure that a retry cannot mend.
+        """
+        ids = None if job_ids is None else texts(job_ids, "job_ids")
+        if ids == []:
+            # In the request this would mean all jobs.
+            raise ValueError("job_ids: is empty; leave it out for all jobs")
+        request = build(
+            WatchJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            job_types=texts(job_types, "job_types"),
+            labels=labels,
+            job_ids=ids,
+            resume_token=resume_token,
+            view=JobView(view).to_proto(),
+        )
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(FeedWatch, request, relist=on_gap is not None, heartbeats=heartbeats),
+            options,
+            on_gap=on_gap,
+        )
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        timeout: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> Job:
+        """Wait until a job is terminal; return it.
+
+        Args:
+            job_id: the job.
+            timeout: seconds, or a timedelta. Default: no limit.
+            user_id: the owner.
+            **options: see WatchOptions.
+
+        Raises:
+            DeadlineExceeded: `timeout` has passed.
+            JobledgerError: what `watch` raises.
+        """
+        request = build(
+            WatchJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            view=JobView.FULL.to_proto(),
+        )
+        watch = self._watch_job(request, options, timeout=timeout)
+        async with watch:
+            async for change in watch:
+                job = change.job
+        return job
+
+    def as_completed(
+        self,
+        job_ids: Iterable[str],
+        *,
+        timeout: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AsyncIterator[Job]:
+        """Yield each of these jobs once it is terminal, in the order in which they finish.
+
+        They are watched over one stream for each 1000 of them, and read in the view FULL when
+        they have finished.
+
+        Args:
+            job_ids: any number; one that occurs twice is yielded once.
+            timeout: seconds, or a timedelta, for all of them. Default: no limit.
+            user_id: the owner.
+            **options: see WatchOptions. The callbacks are called for each stream.
+
+        Raises:
+            JobNotFound: the owner has no such job, or it was deleted before it was yielded.
+            DeadlineExceeded: `timeout` has passed.
+            JobledgerError: what `watch_jobs` raises.
+        """
+        waiting = dict.fromkeys(texts(job_ids, "job_ids"))
+        owner = self._identity.owner_or_all(user_id, all_users=False)
+        headers = headers_of(options.get("metadata", ()))
+        options = {**options, "metadata": headers}
+        limit = seconds_of(timeout, "timeout")
+        deadline = None if limit is None else time.monotonic() + limit
+
+        def watch(ids: Iterable[str]) -> AsyncWatch[tuple[str, ...]]:
+            request = build(WatchJobsRequest, user_id=owner, job_ids=ids)
+            return self._watch(
+                lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+                partial(CompletionWatch, request),
+                options,
+                timeout=limit,
+            )
+
+        async def read(ids: Iterable[str]) -> dict[str, Job]:
+            call: CallOptions = {"metadata": headers}
+            if deadline is not None:
+                left = max(deadline - time.monotonic(), 0.0)
+                call["timeout"] = left if self._timeout is None else min(left, self._timeout)
+            return await self.get_jobs(ids, view=JobView.FULL, user_id=owner, **call)
+
+        watches = [watch(group) for group in groups([*waiting])]
+        return as_completed(merge_async(watches), waiting, read)
+
+    async def wait_all(
+        self,
+        job_ids: Iterable[str],
+        *,
+        timeout: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> list[Job]:
+        """Wait until all of these jobs are terminal; return them in the order of `job_ids`.
+
+        For the arguments and exceptions see `as_completed`.
+        """
+        ids = texts(job_ids, "job_ids")
+        jobs = {}
+        async for job in self.as_completed(ids, timeout=timeout, user_id=user_id, **options):
+            jobs[job.id] = job
+        return [jobs[job_id] for job_id in ids]
+
+    def _watch_job(
+        self, request: WatchJobRequest, options: WatchOptions, *, timeout: Seconds | None = None
+    ) -> AsyncWatch[JobChange]:
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
+            partial(JobWatch, request),
+            options,
+            timeout=timeout,
+        )

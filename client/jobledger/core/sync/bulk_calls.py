@@ -1,0 +1,170 @@
+# Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
+"""The calls that change many jobs: those that match filters."""
+
+from typing import Unpack
+
+from jobledger.core.bulk import MAX_STEP, BulkResult, OnProgress, run_steps
+from jobledger.core.conversion import build
+from jobledger.core.filters import JobFilters, job_filter
+from jobledger.core.options import DEFAULT, Metadata, Timeout
+from jobledger.core.sync.base import Calls
+from jobledger.v1.job_service_pb2 import CancelJobsRequest, DeleteJobsRequest, RetryJobsRequest
+
+
+class BulkCalls(Calls):
+    """For the owners of jobs. Each call changes the jobs that match its filters, newest first.
+
+    It runs in steps of at most 100 jobs until all are done, and `on_progress` is called after each.
+    When a step finds no server it is tried again for a minute. A call that was stopped in the
+    middle can be made again: jobs that it has changed do not match any more.
+    """
+
+    def retry_jobs(
+        self,
+        *,
+        validate_only: bool = False,
+        jobs_per_second: float = 0.0,
+        on_progress: OnProgress | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **filters: Unpack[JobFilters],
+    ) -> BulkResult:
+        """Run FAILED jobs again: `retry_job` for each that matches and was not repeated yet.
+
+        Runs until all are done, in steps of at most 100 jobs. When a step finds no server it is
+        tried again for a minute. After an error, or when your program was stopped, make the same
+        call again: no job is repeated twice.
+
+        Args:
+            validate_only: change nothing; the result says how many jobs match.
+            jobs_per_second: schedule the new jobs so that this many may start in a second, 0.001
+                to 1000. Default (0): all at once.
+            on_progress: called after each step with the result so far.
+            user_id: the owner.
+            all_users: the jobs of all users instead, if the caller may change them.
+            timeout: see CallOptions; for each step.
+            metadata: see CallOptions; for each step.
+            **filters: see JobFilters. `statuses` are terminal ones, by default FAILED. Default:
+                all.
+
+        Raises:
+            ValueError: a filter is given, but empty.
+            InvalidField: a filter breaks its rule.
+            AccessDenied: the caller may not change these jobs.
+            LimitExceeded: the owner may not create more jobs now. Those before were made.
+            Unavailable: no server. What was done before stays.
+        """
+        request = build(
+            RetryJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            filter=job_filter(filters),
+            validate_only=validate_only,
+            max_jobs=MAX_STEP if validate_only else 0,
+            jobs_per_second=jobs_per_second,
+        )
+        options = self._checked({"timeout": timeout, "metadata": metadata})
+        return run_steps(
+            lambda step: self._call(lambda service: service.jobs.RetryJobs, step, options),
+            request,
+            on_progress=on_progress,
+            closed=self._closed,
+        )
+
+    def cancel_jobs(
+        self,
+        reason: str = "",
+        *,
+        validate_only: bool = False,
+        on_progress: OnProgress | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **filters: Unpack[JobFilters],
+    ) -> BulkResult:
+        """Cancel jobs: `cancel_job` for each that matches and is neither terminal nor cancelled.
+
+        Runs until all are done, in steps of at most 100 jobs. When a step finds no server it is
+        tried again for a minute. After an error, or when your program was stopped, make the same
+        call again.
+
+        Args:
+            reason: why, for people: at most 512 characters.
+            validate_only: change nothing; the result says how many jobs match.
+            on_progress: called after each step with the result so far.
+            user_id: the owner.
+            all_users: the jobs of all users instead, if the caller may change them.
+            timeout: see CallOptions; for each step.
+            metadata: see CallOptions; for each step.
+            **filters: see JobFilters. `statuses` are QUEUED and PROCESSING. Default: all.
+
+        Raises:
+            ValueError: a filter is given, but empty.
+            InvalidField: a filter breaks its rule.
+            AccessDenied: the caller may not change these jobs.
+            Unavailable: no server. What was done before stays.
+        """
+        request = build(
+            CancelJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            filter=job_filter(filters),
+            validate_only=validate_only,
+            max_jobs=MAX_STEP if validate_only else 0,
+            reason=reason,
+        )
+        options = self._checked({"timeout": timeout, "metadata": metadata})
+        return run_steps(
+            lambda step: self._call(lambda service: service.jobs.CancelJobs, step, options),
+            request,
+            on_progress=on_progress,
+            closed=self._closed,
+        )
+
+    def delete_jobs(
+        self,
+        *,
+        validate_only: bool = False,
+        on_progress: OnProgress | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **filters: Unpack[JobFilters],
+    ) -> BulkResult:
+        """Delete terminal jobs: `delete_job` for each that matches.
+
+        Runs until all are done, in steps of at most 100 jobs. When a step finds no server it is
+        tried again for a minute. After an error, or when your program was stopped, make the same
+        call again.
+
+        Args:
+            validate_only: change nothing; the result says how many jobs match.
+            on_progress: called after each step with the result so far.
+            user_id: the owner.
+            all_users: the jobs of all users instead, if the caller may change them.
+            timeout: see CallOptions; for each step.
+            metadata: see CallOptions; for each step.
+            **filters: see JobFilters. `statuses` are terminal ones. Default: all.
+
+        Raises:
+            ValueError: a filter is given, but empty.
+            InvalidField: a filter breaks its rule.
+            AccessDenied: the caller may not change these jobs.
+            Unavailable: no server. What was done before stays.
+        """
+        request = build(
+            DeleteJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            filter=job_filter(filters),
+            validate_only=validate_only,
+            max_jobs=MAX_STEP if validate_only else 0,
+        )
+        options = self._checked({"timeout": timeout, "metadata": metadata})
+        return run_steps(
+            lambda step: self._call(lambda service: service.jobs.DeleteJobs, step, options),
+            request,
+            on_progress=on_progress,
+            closed=self._closed,
+        )

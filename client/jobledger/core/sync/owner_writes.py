@@ -1,0 +1,158 @@
+# Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
+"""The calls that change one job, or create many: create, cancel, delete."""
+
+from collections.abc import Iterable, Sequence
+from typing import Unpack
+
+from jobledger.core.conversion import JsonObject, build
+from jobledger.core.models import Asset, Job, JobView
+from jobledger.core.new_job import JobOptions, NewJob
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.sync.base import Calls
+from jobledger.v1.job_service_pb2 import (
+    BatchCreateJobsRequest,
+    CancelJobRequest,
+    DeleteJobRequest,
+    RetryJobRequest,
+)
+
+
+class OwnerWrites(Calls):
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
+
+    What a call returns is in the view BASIC.
+    """
+
+    def create_job(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        user_id: str | None = None,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """Create a QUEUED job.
+
+        Args:
+            job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
+            parameters: the input: a JSON object of at most 256 KiB.
+            user_id: the owner.
+            timeout: see CallOptions.
+            metadata: see CallOptions.
+            **options: see JobOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            RequestIdReused: the request id was used with other content.
+        """
+        job = NewJob(job_type, parameters, **options)
+        request = job.to_proto(self._identity.owner(user_id))
+        call: CallOptions = {"timeout": timeout, "metadata": metadata}
+        answer = self._call(lambda service: service.jobs.CreateJob, request, call)
+        return Job.from_proto(answer.job, JobView.BASIC)
+
+    def create_jobs(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Job]:
+        """Create many QUEUED jobs in one transaction, all or none; return them in their order.
+
+        Args:
+            jobs: at most 1000, and 1 MiB in all. Without any, no call is made.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: more than 1000 jobs, or its violations name the job:
+                `requests[3].job_type`.
+            RequestIdReused: its `index` names the job.
+            MessageTooLarge: the jobs are together larger than 1 MiB.
+        """
+        requests = [job.to_proto() for job in jobs]
+        if not requests:
+            return []
+        owner = self._identity.owner(user_id)
+        request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
+        answer = self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
+        return [Job.from_proto(job, JobView.BASIC) for job in answer.jobs]
+
+    def cancel_job(
+        self,
+        job_id: str,
+        reason: str = "",
+        *,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Request the cancellation of a job.
+
+        A job that no worker holds is FAILED at once, with the reason CANCELLED. Otherwise its
+        worker is asked to finish it; after 30 s the service does. A job that is terminal, or whose
+        cancellation was requested before, is returned as it is.
+
+        Args:
+            job_id: the job.
+            reason: why, for people: at most 512 characters.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: the owner has no such job.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
+        answer = self._call(lambda service: service.jobs.CancelJob, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC)
+
+    def retry_job(
+        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Job:
+        """Run a terminal job again, as a new job with the same content; return the new one.
+
+        The new job has the type, parameters, labels, policy and timeouts of the old one, and its
+        id as `origin_job_id`. The old one stays as it is. A job is repeated once: a further call
+        returns the job that repeats it, for as long as that exists.
+
+        Args:
+            job_id: the job, of whatever terminal status.
+            user_id: its owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job.
+            IllegalTransition: the job is not terminal.
+            LimitExceeded: the owner may not create more jobs now.
+        """
+        request = build(RetryJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        answer = self._call(lambda service: service.jobs.RetryJob, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC)
+
+    def delete_job(
+        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Sequence[Asset]:
+        """Delete a terminal job with its transitions and the links to its assets.
+
+        Returns the assets, oldest first: what is to be removed where they are stored. If the answer
+        is lost, only a watch of many jobs has them.
+
+        Args:
+            job_id: the job.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            IllegalTransition: the job is not terminal.
+            JobNotFound: the owner has no such job, or the answer to a first try was lost and the
+                automatic second one found the job deleted.
+        """
+        request = build(DeleteJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        answer = self._call(lambda service: service.jobs.DeleteJob, request, options)
+        return tuple(map(Asset.from_proto, answer.assets))

@@ -1,0 +1,238 @@
+"""Calls that change many jobs: RetryJob, and the steps of RetryJobs, CancelJobs and DeleteJobs.
+
+A step lists jobs as ListJobs does, and submits a command for each. It changes nothing twice: the
+jobs that it has changed do not match any more.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.admission.caller import Caller
+from jobledger_server.domain.commands import Cancel, Create, Delete
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, Payload
+from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
+from jobledger_server.domain.state_machine import TERMINAL, Decision, illegal_transition
+from jobledger_server.ledger.ledger import Ledger, decision_of
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.encoding import encoded_field
+from jobledger_server.rpc.jobs.bulk_requests import Step
+from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.messages import job_bytes
+from jobledger_server.rpc.payloads import payloads_of
+from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.store import JobPage, Store
+
+TOGETHER = 250
+"""Jobs that are changed together: so others wait for a part of a step at most."""
+
+TOGETHER_BYTES = 1024 * 1024
+"""Bytes of the payloads of these jobs, or one larger job: as many as one request may have."""
+
+SEARCH_SECONDS = 1.0
+"""How long a step looks for the first job that it matches, one page after the other. So a caller
+that begins each step with the newest job comes to the end, too."""
+
+
+class Stepped(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        matched: How many jobs it matched.
+        changed: How many it changed, or made.
+        next_page_token: Continues after it; empty if no job follows.
+        sample: The first jobs as they are now, or the first new ones.
+    """
+
+    matched: int
+    changed: int
+    next_page_token: str
+    sample: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Repeats, cancels and deletes jobs."""
+
+    store: Store
+    ledger: Ledger
+    reads: Reads
+    lists: Lists
+    creations: CreationQuotas
+
+    async def retry(
+        self, job_id: JobId, user_id: str, request_id: str, traceparent: str, caller: Caller
+    ) -> Job:
+        """Return the job that repeats a terminal one; make it if there is none."""
+        read = await self.reads.job(job_id, user_id, caller, full=True)
+        if read.job.status not in TERMINAL:
+            raise illegal_transition(read.job, "RETRIED")
+        command = _repetition(
+            read.job, read.payloads.parameters, traceparent=traceparent, request_id=request_id
+        )
+        async with self.creations.creating(caller, {user_id: 1}):
+            return decision_of(await self.ledger.submit([command], caller)).job
+
+    async def retry_jobs(self, step: Step, traceparent: str, caller: Caller) -> Stepped:
+        if not step.validate_only:
+            self.creations.check(caller)  # before jobs are read for it
+        page = await self._page(step, caller, full=not step.validate_only)
+        if step.validate_only:
+            return _matched(step, page)
+        schedule, next_time = _schedule(step, len(page.jobs))
+        made: list[Job] = []
+        async with self.creations.creating(caller, Counter(job.user_id for job in page.jobs)):
+            for begin, jobs in _parts(page.jobs):
+                payloads = await payloads_of(self.reads, jobs, caller)
+                due = schedule[begin : begin + len(jobs)]
+                commands = [
+                    _repetition(job, found.parameters, traceparent=traceparent, schedule_time=time)
+                    for job, found, time in zip(jobs, payloads, due, strict=True)
+                    if found is not None  # else it was deleted since
+                ]
+                decisions = await self._submit(commands, caller)
+                made += [decision.job for decision in decisions if decision.changed]
+        return Stepped(
+            len(page.jobs),
+            len(made),
+            step.token(page.next_before, next_time),
+            made[:MAX_SAMPLED_JOBS],
+        )
+
+    async def cancel_jobs(self, step: Step, caller: Caller) -> Stepped:
+        page = await self._page(step, caller)
+        if step.validate_only:
+            return _matched(step, page)
+        cancelled: list[Job] = []
+        for _, jobs in _parts(page.jobs):
+            decisions = await self._submit(
+                [Cancel(job_id=job.id, user_id=job.user_id, reason=step.reason) for job in jobs],
+                caller,
+            )
+            cancelled += [decision.job for decision in decisions if decision.changed]
+        return Stepped(
+            len(page.jobs),
+            len(cancelled),
+            step.token(page.next_before),
+            cancelled[:MAX_SAMPLED_JOBS],
+        )
+
+    async def delete_jobs(self, step: Step, caller: Caller) -> Stepped:
+        page = await self._page(step, caller)
+        if step.validate_only:
+            return _matched(step, page)
+        deleted = 0
+        for _, jobs in _parts(page.jobs):
+            deleted += len(
+                await self._submit(
+                    [Delete(job_id=job.id, user_id=job.user_id) for job in jobs], caller
+                )
+            )
+        return Stepped(len(page.jobs), deleted, step.token(page.next_before), ())
+
+    async def _page(self, step: Step, caller: Caller, *, full: bool = False) -> JobPage:
+        """Return the next page that has jobs, or an empty one if the search takes too long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SEARCH_SECONDS
+        before = step.before
+        while True:
+            async with self.lists.turn(caller):
+                page = await self.store.list_jobs(
+                    step.query, before=before, limit=step.limit, full=full
+                )
+            if page.jobs or page.next_before is None or loop.time() > until:
+                return page
+            before = page.next_before
+
+    async def _submit(
+        self, commands: Sequence[Create] | Sequence[Cancel] | Sequence[Delete], caller: Caller
+    ) -> Sequence[Decision]:
+        """Return the decisions on the commands, but for those on jobs that are gone."""
+        decisions: list[Decision] = []
+        for outcome in await self.ledger.submit(commands, caller):
+            if not isinstance(outcome, Exception):
+                decisions += outcome
+            elif not isinstance(outcome, JobNotFound):
+                raise outcome
+        return decisions
+
+
+def _parts(jobs: Sequence[Job]) -> Iterator[tuple[int, Sequence[Job]]]:
+    """Cut the jobs of a step into those that are changed together, each with its position."""
+    begin = size = 0
+    for position, job in enumerate(jobs):
+        size += job.payload_bytes
+        if position - begin == TOGETHER or (position > begin and size > TOGETHER_BYTES):
+            yield begin, jobs[begin:position]
+            begin, size = position, job.payload_bytes
+    if jobs:
+        yield begin, jobs[begin:]
+
+
+def _schedule(step: Step, count: int) -> tuple[Sequence[Instant | None], int]:
+    """Return when each new job of a step is to start, and the time for the next step.
+
+    Raises InvalidRequest if the pace is so slow that some would start too late.
+    """
+    if not step.jobs_per_second:
+        return [None] * count, 0
+    now = time.time_ns() // 1000
+    begin, interval = max(step.next_time, now), MICROS_PER_SECOND / step.jobs_per_second
+    end = begin + int(count * interval)
+    if end - now > MAX_DELAY_SECONDS * MICROS_PER_SECOND:
+        late = f"is too slow: jobs would start later than {MAX_DELAY_SECONDS} seconds from now"
+        raise InvalidRequest([("jobs_per_second", late)])
+    return [Instant(begin + int(i * interval)) for i in range(count)], end
+
+
+def stepped_response(
+    response: type[pb.RetryJobsResponse | pb.CancelJobsResponse | pb.DeleteJobsResponse],
+    stepped: Stepped,
+) -> bytes:
+    """Serialize the response of a step."""
+    rest = response(
+        matched=stepped.matched,
+        changed=stepped.changed,
+        done=not stepped.next_page_token,
+        next_page_token=stepped.next_page_token,
+    )
+    sample = [encoded_field(response, "sample", job_bytes(job)) for job in stepped.sample]
+    return b"".join([*sample, rest.SerializeToString()])
+
+
+def _matched(step: Step, page: JobPage) -> Stepped:
+    return Stepped(len(page.jobs), 0, step.token(page.next_before), page.jobs[:MAX_SAMPLED_JOBS])
+
+
+def _repetition(
+    job: Job,
+    parameters: Payload | None,
+    *,
+    traceparent: str,
+    request_id: str = "",
+    schedule_time: Instant | None = None,
+) -> Create:
+    """Return the command that creates a job with the content of this one."""
+    return Create(
+        user_id=job.user_id,
+        job_type=job.job_type,
+        parameters=parameters,
+        labels=job.labels,
+        request_id=request_id,
+        max_attempts=job.max_attempts,
+        initial_backoff=job.initial_backoff,
+        max_backoff=job.max_backoff,
+        backoff_multiplier=job.backoff_multiplier,
+        schedule_time=schedule_time,
+        queue_timeout=job.queue_timeout,
+        stall_timeout=job.stall_timeout,
+        run_timeout=job.run_timeout,
+        traceparent=traceparent,
+        origin_job_id=job.id,
+    )

@@ -1,0 +1,451 @@
+"""RetryJobs, CancelJobs and DeleteJobs: many jobs by a filter, in bounded steps."""
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.admission.caller import SERVICE
+from jobledger_server.app import App
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.rpc import lists
+from jobledger_server.rpc.jobs import bulk, bulk_requests
+from jobledger_server.rpc.tokens import token
+from jobledger_server.sql import job_lists
+from jobledger_server.sql.database import Database
+from jobledger_server.store import StoreUnavailable
+from tests.support.databases import both_databases
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    FULL,
+    PARTIAL,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    policy,
+    refusal,
+)
+from tests.support.seeding import seed
+
+METHODS = ["RetryJobs", "CancelJobs", "DeleteJobs"]
+
+
+async def failed(
+    call: Caller, user_id: str = "ada", reason: str = "DISK_FULL", **fields: Any
+) -> Any:
+    job = await call.running(user_id=user_id, **fields)
+    error = {"reason": reason, "message": "no"}
+    return (await call.MarkFailed(job_id=job.id, attempt=1, error=error)).job
+
+
+async def listed(call: Caller, user_id: str = "ada", **filters: Any) -> list[Any]:
+    """Return all jobs that match, newest first."""
+    found: list[Any] = []
+    page_token = ""
+    while True:
+        page = await call.ListJobs(
+            user_id=user_id, page_size=1000, page_token=page_token, **filters
+        )
+        found += page.jobs
+        if not (page_token := page.next_page_token):
+            return found
+
+
+async def steps(call: Caller, method: str, **fields: Any) -> list[Any]:
+    """Call a method until it is done; return its answers."""
+    answers: list[Any] = []
+    page_token = ""
+    while True:
+        answer = await getattr(call, method)(page_token=page_token, **fields)
+        assert answer.done is (answer.next_page_token == "")
+        answers.append(answer)
+        if answer.done:
+            return answers
+        page_token = answer.next_page_token
+
+
+def total(answers: list[Any]) -> tuple[int, int]:
+    """Return how many jobs were matched and changed."""
+    return sum(each.matched for each in answers), sum(each.changed for each in answers)
+
+
+# --- one step after the other --------------------------------------------------------------------
+
+
+@both_databases
+async def test_failed_jobs_are_repeated_step_by_step_newest_first(call: Caller) -> None:
+    jobs = [await failed(call, parameters={"n": n}, retry_policy=policy(2)) for n in range(5)]
+    other = [await failed(call, reason="NO_FONT"), await call.ended(), await call.running()]
+    answers = await steps(
+        call, "RetryJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}, max_jobs=2
+    )
+    assert [(each.matched, each.changed) for each in answers] == [(2, 2), (2, 2), (1, 1)]
+    made = [job for answer in answers for job in answer.sample]
+    assert [job.origin_job_id for job in made] == [job.id for job in reversed(jobs)]
+    assert {job.status for job in made} == {QUEUED}
+    full = await listed(call, statuses=[QUEUED], view=FULL)
+    assert {job.origin_job_id: job.parameters["n"] for job in full} == {
+        job.id: n for n, job in enumerate(jobs)
+    }
+    assert {job.retry_policy.max_attempts for job in full} == {2}
+    assert len(await listed(call)) == 5 + len(other) + 5
+    # None of them matches again.
+    (answer,) = await steps(
+        call, "RetryJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}
+    )
+    assert (answer.matched, answer.changed, answer.done) == (0, 0, True)
+    (answer,) = await steps(call, "RetryJobs", user_id="ada")
+    assert [job.origin_job_id for job in answer.sample] == [other[0].id]
+
+
+@both_databases
+async def test_jobs_are_cancelled_step_by_step(call: Caller) -> None:
+    queued = [await call.job() for _ in range(3)]
+    waits = await call.running()
+    await call.ReleaseJob(job_id=waits.id, attempt=1)
+    held, ended = await call.running(), await call.ended()
+    asked = await call.running()
+    await call.CancelJob(job_id=asked.id, user_id="ada")
+    answers = await steps(call, "CancelJobs", user_id="ada", reason="no more", max_jobs=2)
+    assert total(answers) == (5, 5)
+    assert [job.id for answer in answers for job in answer.sample] == [
+        job.id for job in (held, waits, *reversed(queued))
+    ]
+    for job in [*queued, waits]:
+        found = (await call.GetJob(job_id=job.id, user_id="ada")).job
+        assert (found.status, found.error.reason, found.error.message) == (
+            FAILED,
+            "CANCELLED",
+            "no more",
+        )
+    found = (await call.GetJob(job_id=held.id, user_id="ada")).job
+    assert (found.status, found.cancel_reason) == (PROCESSING, "no more")
+    assert (await call.GetJob(job_id=ended.id, user_id="ada")).job == ended
+    (again,) = await steps(call, "CancelJobs", user_id="ada")
+    assert (again.matched, again.changed) == (0, 0)
+
+
+@both_databases
+async def test_terminal_jobs_are_deleted_step_by_step(call: Caller) -> None:
+    ended = [await call.ended() for _ in range(3)] + [await failed(call)]
+    kept = [await call.job(), await call.running()]
+    answers = await steps(call, "DeleteJobs", user_id="ada", max_jobs=3)
+    assert total(answers) == (4, 4)
+    assert [job.id for job in await listed(call)] == [job.id for job in reversed(kept)]
+    refused = await refusal(call.GetJob(job_id=ended[0].id, user_id="ada"))
+    assert refused.reason == "JOB_NOT_FOUND"
+
+
+async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
+    jobs = {
+        "red": await failed(call, labels={"team": "red"}),
+        "type": await failed(call, job_type="export"),
+        "font": await failed(call, reason="NO_FONT"),
+    }
+    repeats = (await call.RetryJob(job_id=jobs["font"].id, user_id="ada")).job
+    cases: list[tuple[dict[str, Any], set[str]]] = [
+        ({"labels": {"team": "red"}}, {"red"}),
+        ({"job_types": ["export"]}, {"type"}),
+        ({"error_reasons": ["DISK_FULL"]}, {"red", "type"}),
+        ({"created_after": jobs["red"].create_time}, {"type", "font"}),
+        ({"created_before": jobs["font"].create_time}, {"red", "type"}),
+        ({"statuses": [COMPLETED, PARTIAL]}, set()),
+        ({"statuses": [FAILED, PARTIAL]}, {"red", "type", "font"}),
+        ({"held": True}, set()),
+        ({"origin_job_id": jobs["red"].id}, set()),
+        ({}, {"red", "type", "font"}),
+    ]
+    for selected, names in cases:
+        for method in ("DeleteJobs", "RetryJobs"):
+            dry = await getattr(call, method)(user_id="ada", filter=selected, validate_only=True)
+            expected = names - {"font"} if method == "RetryJobs" else names  # it is repeated
+            assert {job.id for job in dry.sample} == {jobs[name].id for name in expected}, selected
+    dry = await call.CancelJobs(
+        user_id="ada", filter={"origin_job_id": jobs["font"].id}, validate_only=True
+    )
+    assert [job.id for job in dry.sample] == [repeats.id]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_validate_only_changes_nothing_and_shows_the_first_jobs(
+    app: App, call: Caller, method: str
+) -> None:
+    made = [await (call.job() if method == "CancelJobs" else failed(call)) for _ in range(12)]
+    before = await app.store.feed_head()
+    answers = await steps(call, method, user_id="ada", validate_only=True, max_jobs=11)
+    assert [(each.matched, each.changed) for each in answers] == [(11, 0), (1, 0)]
+    assert list(answers[0].sample) == made[:1:-1]  # the ten newest, in the view BASIC
+    assert await app.store.feed_head() == before
+    # By default a step has a hundred jobs.
+    (answer,) = await steps(call, method, user_id="ada")
+    assert (answer.matched, answer.changed) == (12, 12)
+    assert len(answer.sample) == (0 if method == "DeleteJobs" else 10)
+
+
+async def test_jobs_of_another_user_do_not_match(call: Caller) -> None:
+    jobs = [await failed(call, "bob"), await call.job("bob")]
+    for method in METHODS:
+        (answer,) = await steps(call, method, user_id="ada")
+        assert (answer.matched, answer.changed) == (0, 0)
+    assert await listed(call, "bob") == jobs[::-1]
+
+
+@both_databases
+async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller) -> None:
+    jobs = [await failed(call, user) for user in ("ada", "bob", "ada", "eve")]
+    answers = await steps(call, "RetryJobs", max_jobs=3)
+    assert total(answers) == (4, 4)
+    made = {job.origin_job_id: job.user_id for answer in answers for job in answer.sample}
+    assert made == {job.id: job.user_id for job in jobs}
+    assert total(await steps(call, "CancelJobs")) == (4, 4)
+    assert total(await steps(call, "DeleteJobs")) == (8, 8)
+    assert Counter([len(await listed(call, user)) for user in ("ada", "bob", "eve")]) == {0: 3}
+
+
+@pytest.mark.promise(number=83)
+async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> None:
+    for _ in range(6):
+        await failed(call)
+    first = await call.RetryJobs(user_id="ada", max_jobs=2)
+    lost = [await call.RetryJobs(user_id="ada", max_jobs=2) for _ in range(2)]  # each goes on
+    assert total([first, *lost]) == (6, 6)
+    # And steps that run at once.
+    for _ in range(40):
+        await failed(call)
+    answers = await asyncio.gather(*(call.RetryJobs(user_id="ada") for _ in range(5)))
+    assert sum(each.changed for each in answers) == 40
+    origins = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
+    assert len(origins) == len(set(origins)) == 46
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["with tokens", "without"])
+@pytest.mark.parametrize("count", [1_500, pytest.param(15_000, marks=pytest.mark.slow)])
+async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
+    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch, *, count: int, tokens: bool
+) -> None:
+    """A caller that ignores `next_page_token` comes to the end, too."""
+    monkeypatch.setattr(job_lists, "MAX_SCANNED_JOBS", count // 3)
+    most = count // 15
+    await seed(database, count)
+
+    async def all_steps(method: str, **fields: Any) -> tuple[int, int]:
+        answers: list[Any] = []
+        while not answers or not answers[-1].done:
+            again = answers[-1].next_page_token if answers and tokens else ""
+            fields |= {"user_id": "ada", "max_jobs": most, "page_token": again}
+            answers.append(await getattr(call, method)(**fields))
+            assert max(answers[-1].matched, answers[-1].changed) <= most
+            assert len(answers) <= 2 * 15
+        return total(answers)
+
+    cancelled = {"error_reasons": ["CANCELLED"]}
+    assert await all_steps("CancelJobs") == (count, count)
+    assert await all_steps("RetryJobs", filter=cancelled) == (count, count)
+    made = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
+    assert len(made) == len(set(made)) == count
+    assert await all_steps("DeleteJobs", filter=cancelled) == (count, count)
+    assert all(job.origin_job_id for job in await listed(call))
+
+
+async def test_a_step_has_no_more_payloads_than_a_page(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[int] = []
+    submit = Ledger.submit
+
+    def noted(self: Ledger, commands: Any, caller: Any) -> Any:
+        submitted.append(sum(len(each.parameters or b"") for each in commands))
+        return submit(self, commands, caller)
+
+    for _ in range(20):
+        await failed(call, parameters={"text": "x" * 250_000})
+    monkeypatch.setattr(Ledger, "submit", noted)
+    answers = await steps(call, "RetryJobs", user_id="ada", max_jobs=1000)
+    assert total(answers) == (20, 20)
+    assert max(each.matched for each in answers) <= MAX_ANSWER_BYTES // 250_000
+    assert sum(submitted) >= 20 * 250_000
+    assert max(submitted) <= 1024 * 1024
+    # What is only counted is not read.
+    (dry,) = await steps(call, "DeleteJobs", user_id="ada", validate_only=True, max_jobs=1000)
+    assert dry.matched == 20
+
+
+async def test_a_large_step_is_submitted_in_parts(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "TOGETHER", 3)
+    submitted: list[int] = []
+    submit = Ledger.submit
+
+    def noted(self: Ledger, commands: Any, caller: Any) -> Any:
+        if caller is not SERVICE:  # which reaps meanwhile
+            submitted.append(len(commands))
+        return submit(self, commands, caller)
+
+    for _ in range(7):
+        await call.job()
+    monkeypatch.setattr(Ledger, "submit", noted)
+    for method in ("CancelJobs", "RetryJobs", "DeleteJobs"):
+        (answer,) = await steps(call, method, user_id="ada")
+        assert (answer.matched, answer.changed) == (7, 7)
+    assert submitted == [3, 3, 1] * 3
+
+
+async def test_a_search_that_takes_too_long_ends_with_a_token(
+    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oldest = await failed(call)
+    await seed(database, MAX_SCANNED_JOBS + 100)
+    monkeypatch.setattr(bulk, "SEARCH_SECONDS", 0)
+    first = await call.RetryJobs(user_id="ada")
+    assert (first.matched, first.done) == (0, False)
+    last = await call.RetryJobs(user_id="ada", page_token=first.next_page_token)
+    assert (last.matched, last.done) == (1, True)
+    assert last.sample[0].origin_job_id == oldest.id
+
+
+async def test_a_step_that_takes_too_long_is_unavailable(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "LIST_SECONDS", 0.1)
+
+    async def slow(*_: object, **__: object) -> None:
+        await asyncio.sleep(5)
+
+    monkeypatch.setattr(app.store, "list_jobs", slow)
+    for method in METHODS:
+        refused = await refusal(getattr(call, method)(user_id="ada"))
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert refused.details["RetryInfo"].retry_delay.seconds > 0
+
+
+@pytest.mark.promise(number=83)
+async def test_a_step_that_fails_in_the_middle_can_be_repeated(
+    gated: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "TOGETHER", 2)
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        for _ in range(5):
+            await failed(call)
+        commits = 0
+
+        async def second_fails() -> None:
+            nonlocal commits
+            commits += 1
+            if commits == 2:
+                raise StoreUnavailable("gone", kind="connection")
+
+        gated.store.before_commit = second_fails
+        refused = await refusal(call.RetryJobs(user_id="ada"))
+        assert refused.code is StatusCode.UNAVAILABLE
+        assert len(await listed(call, statuses=[QUEUED])) == 2
+        answer = await call.RetryJobs(user_id="ada")
+        assert (answer.matched, answer.changed, answer.done) == (3, 3, True)
+        origins = {job.origin_job_id for job in await listed(call, statuses=[QUEUED])}
+        assert len(origins) == 5
+
+
+async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        jobs = [await failed(call, parameters={"n": n}) for n in range(3)]
+
+        async def deleted() -> None:
+            gated.store.before_read = nothing
+            await call.DeleteJob(job_id=jobs[1].id, user_id="ada")
+
+        async def nothing() -> None: ...
+
+        gated.store.before_read = deleted  # once the jobs are listed, before their payloads are
+        answer = await call.RetryJobs(user_id="ada")
+        assert (answer.matched, answer.changed) == (3, 2)
+        assert {job.origin_job_id for job in answer.sample} == {jobs[0].id, jobs[2].id}
+
+
+# --- the pace ------------------------------------------------------------------------------------
+
+
+@both_databases
+async def test_a_pace_holds_across_steps(call: Caller) -> None:
+    jobs = [await failed(call) for _ in range(7)]
+    dry = await call.RetryJobs(user_id="ada", jobs_per_second=10, validate_only=True)
+    assert dry.matched == 7
+    answers = await steps(call, "RetryJobs", user_id="ada", jobs_per_second=0.5, max_jobs=3)
+    made = [job for answer in answers for job in answer.sample]
+    assert [job.origin_job_id for job in made] == [job.id for job in reversed(jobs)]
+    times = [job.schedule_time.ToMicroseconds() for job in made]
+    assert [after - before for before, after in pairwise(times)] == [2_000_000] * 6
+    assert abs(times[0] - made[0].create_time.ToMicroseconds()) < 2_000_000
+    # The first may start now, and no other.
+    assert len((await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=9)).jobs) == 1
+    # The next walk is a new one.
+    await failed(call)
+    answer = await call.RetryJobs(user_id="ada", jobs_per_second=0.5)
+    assert answer.sample[0].schedule_time.ToMicroseconds() < times[-1]
+
+
+async def test_a_pace_that_leads_too_far_ahead_is_refused(call: Caller) -> None:
+    for _ in range(2):
+        await failed(call)
+    request = pb.RetryJobsRequest(user_id="ada", jobs_per_second=0.001)
+    key = bulk_requests.retry_jobs(request).key
+    newest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
+    for time in ("9" * 19, "9" * 17):
+        far = token(key, f"{newest} {time}")
+        fields = {"user_id": "ada", "jobs_per_second": 0.001, "page_token": far}
+        refused = await refusal(call.RetryJobs(**fields))
+        (violation,) = refused.details["BadRequest"].field_violations
+        assert (refused.reason, violation.field) == ("INVALID_FIELD", "jobs_per_second")
+    assert len(await listed(call)) == 2
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
+    call: Caller, method: str
+) -> None:
+    for _ in range(2):
+        await (call.job() if method == "CancelJobs" else failed(call))
+    fields: dict[str, Any] = {"user_id": "ada", "max_jobs": 1}
+    given = (await getattr(call, method)(validate_only=True, **fields)).next_page_token
+    others: list[dict[str, Any]] = [
+        {"user_id": "bob"},
+        {"user_id": ""},
+        {"filter": {"held": False}},
+        {"filter": {"job_types": ["render"]}},
+    ]
+    if method == "RetryJobs":
+        others.append({"jobs_per_second": 5})
+    for other in others:
+        refused = await refusal(getattr(call, method)(**{**fields, **other, "page_token": given}))
+        assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
+    for another in {*METHODS, "ListJobs"} - {method}:
+        refused = await refusal(getattr(call, another)(user_id="ada", page_token=given))
+        assert refused.reason == "INVALID_TOKEN"
+    answer = await getattr(call, method)(page_token=given, **fields)
+    assert (answer.matched, answer.changed, answer.done) == (1, 1, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "x", "x 1", "{id}", "{id} ", "{id} x", "{id} -1", "{id} 1 2", "{id} " + "9" * 30],
+)
+async def test_an_invented_token_is_refused(call: Caller, content: str) -> None:
+    job = await failed(call)
+    key = bulk_requests.retry_jobs(pb.RetryJobsRequest(user_id="ada")).key
+    invented = token(key, content.format(id=job.id))
+    refused = await refusal(call.RetryJobs(user_id="ada", page_token=invented))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")

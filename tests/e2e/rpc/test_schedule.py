@@ -1,0 +1,151 @@
+"""Jobs that are scheduled: not claimed before their time, and then at once."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger_server.app import App
+from tests.support.databases import both_databases, several_servers
+from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, refusal
+from tests.support.work_stream import working
+
+HOUR = timedelta(hours=1)
+
+
+def after(delay: timedelta) -> Timestamp:
+    """Return the time so long from now."""
+    time = Timestamp()
+    time.FromDatetime(datetime.now(UTC) + delay)
+    return time
+
+
+def micros(time: Timestamp) -> int:
+    return time.ToMicroseconds()
+
+
+async def claim(call: Caller, **fields: Any) -> list[Any]:
+    return list((await call.ClaimJobs(worker_id="w", job_types=["render"], **fields)).jobs)
+
+
+@pytest.mark.promise(number=80)
+@both_databases
+async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Caller) -> None:
+    due = after(timedelta(seconds=1))
+    job = await call.job(schedule_time=due)
+    assert (job.status, job.schedule_time) == (QUEUED, due)
+    assert micros(job.queue_expire_time) == micros(due) + 7 * 86_400 * 10**6
+    later = await call.job(schedule_time=after(HOUR))
+    assert await claim(call) == []
+    (claimed,) = await claim(call, max_jobs=5, wait=Duration(seconds=20))
+    assert claimed.id == job.id
+    assert micros(due) <= micros(claimed.start_time) <= micros(due) + 2 * 10**6
+    assert claimed.schedule_time == due  # its creator's, as it was sent
+    assert (await call.GetJob(job_id=later.id, user_id="ada")).job == later
+
+
+@pytest.mark.promise(number=80)
+@several_servers
+async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
+    start: Any, call: Caller
+) -> None:
+    other = await start()
+    async with grpc.aio.insecure_channel(other.address) as channel:
+        waits = asyncio.ensure_future(claim(Caller(channel), wait=Duration(seconds=20)))
+        async with asyncio.timeout(20):
+            while not other.claim_waiters.count("render"):
+                await asyncio.sleep(0.005)
+        due = after(timedelta(seconds=1))
+        job = await call.job(schedule_time=due)
+        (claimed,) = await waits
+    assert claimed.id == job.id
+    assert micros(due) <= micros(claimed.start_time) <= micros(due) + 2 * 10**6
+
+
+@pytest.mark.promise(number=80)
+async def test_a_scheduled_job_is_pushed_when_it_is_due(call: Caller, app: App) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:
+        due = after(timedelta(seconds=1))
+        job = await call.job(schedule_time=due)
+        (pushed,) = await work.jobs()
+    assert (pushed.id, pushed.schedule_time) == (job.id, due)
+    assert micros(due) <= micros(pushed.start_time)
+
+
+@pytest.mark.promise(number=80)
+async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -> None:
+    due = after(HOUR)
+    job = await call.job(schedule_time=due)
+    refused = await refusal(call.TransitionJob(job_id=job.id, target_status=PROCESSING))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_DUE")
+    assert refused.metadata == {"job_id": job.id, "schedule_time": due.ToJsonString()}
+    (violation,) = refused.details["PreconditionFailure"].violations
+    assert (violation.type, violation.subject) == ("JOB_NOT_DUE", job.id)
+    # Neither can one that waits for its retry.
+    running = await call.running()
+    await call.ReleaseJob(job_id=running.id, attempt=1, delay=Duration(seconds=3600))
+    refused = await refusal(call.TransitionJob(job_id=running.id, target_status=PROCESSING))
+    assert refused.reason == "JOB_NOT_DUE"
+
+
+async def test_the_queue_timeout_counts_from_the_schedule(call: Caller) -> None:
+    due = after(timedelta(seconds=2))
+    fields = {"schedule_time": due, "queue_timeout": Duration(seconds=1)}
+    job = await call.job(**fields)
+    assert micros(job.queue_expire_time) == micros(due) + 10**6
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    async with asyncio.timeout(20):
+        while not (ended := (await stream.read()).job).HasField("error"):
+            pass
+    stream.cancel()
+    assert ended.error.reason == "QUEUE_EXPIRED"
+    assert micros(ended.complete_time) >= micros(job.queue_expire_time)
+
+
+async def test_a_schedule_that_has_passed_is_none(call: Caller) -> None:
+    for past in (-HOUR, -timedelta(days=40_000)):
+        job = await call.job(schedule_time=after(past))
+        assert micros(job.queue_expire_time) == micros(job.create_time) + 7 * 86_400 * 10**6
+        assert [each.id for each in await claim(call)] == [job.id]
+    job = await call.job(schedule_time=after(-HOUR))
+    started = await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+    assert started.job.attempt == 1
+
+
+async def test_a_schedule_is_at_most_a_year_ahead(call: Caller) -> None:
+    year = timedelta(days=365)
+    await call.job(schedule_time=after(year))
+    for late in (after(year + timedelta(minutes=1)), Timestamp(seconds=253_402_300_799)):
+        refused = await refusal(call.job(schedule_time=late))
+        (violation,) = refused.details["BadRequest"].field_violations
+        assert (violation.field, refused.reason) == ("schedule_time", "INVALID_FIELD")
+
+
+@pytest.mark.parametrize("delay", [HOUR, timedelta(seconds=-1)])
+async def test_a_scheduled_creation_can_be_repeated(call: Caller, delay: timedelta) -> None:
+    due = after(delay)
+    job = await call.job(request_id="r", schedule_time=due)
+    assert await call.job(request_id="r", schedule_time=due) == job
+    for other in (after(2 * HOUR), None):
+        refused = await refusal(call.job(request_id="r", schedule_time=other))
+        assert refused.reason == "REQUEST_ID_REUSED"
+
+
+async def test_jobs_of_a_batch_are_scheduled_each(call: Caller) -> None:
+    times = [after(HOUR), None, after(2 * HOUR)]
+    requests = [{"job_type": "render", "schedule_time": time} for time in times]
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=requests)).jobs
+    assert [each.schedule_time if each.HasField("schedule_time") else None for each in jobs] == (
+        times
+    )
+    assert [each.id for each in await claim(call, max_jobs=5)] == [jobs[1].id]
+
+
+async def test_a_scheduled_job_can_be_cancelled(call: Caller) -> None:
+    job = await call.job(schedule_time=after(HOUR))
+    ended = (await call.CancelJob(job_id=job.id, user_id="ada")).job
+    assert (ended.error.reason, ended.schedule_time) == ("CANCELLED", job.schedule_time)

@@ -1,0 +1,82 @@
+"""Judges jobs that are tried again: when, how often, from where, and repeated by one job."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from math import inf
+
+from tests.robustness.checker.history import History, Outcome
+from tests.robustness.checker.timeline import observations
+from tests.robustness.checker.violation import Violation
+from tests.robustness.checker.writing import GIVEN
+
+MAX_ATTEMPTS = 3
+"""Of the policy of every job."""
+
+
+def check_schedules(history: History) -> Iterator[Violation]:
+    """No attempt starts before the time until which its job waited, both by the service."""
+    due: dict[tuple[str, int], int] = {}
+    for job, _ in observations(history):
+        if job.due and not job.held and not job.terminal:
+            due[job.job_id, job.attempt + 1] = job.due
+    for job_id, record in history.records.items():
+        for attempt in record.attempts:
+            time = due.get((job_id, attempt.number), 0)
+            if 0 < attempt.start < time:
+                early = (time - attempt.start) / 1e6
+                what = f"{job_id}: attempt {attempt.number} started {early:.3f} s too early"
+                yield Violation("scheduled", "wrong", what)
+
+
+def check_policies(history: History) -> Iterator[Violation]:
+    """No job uses up more attempts than its policy has."""
+    for job_id, record in history.records.items():
+        used = [attempt for attempt in record.attempts if attempt.outcome != "RELEASED"]
+        if len(used) > MAX_ATTEMPTS:
+            yield Violation("retried", "wrong", f"{job_id} used up {len(used)} attempts: {used}")
+
+
+def check_checkpoints(history: History) -> Iterator[Violation]:
+    """An attempt goes on from the last checkpoint that was acknowledged, or from a later one."""
+    reported: dict[str, list[tuple[int, str, Outcome]]] = defaultdict(list)
+    for operation in history.operations:
+        if operation.checkpoint and operation.outcome is not Outcome.REFUSED:
+            entry = (operation.attempt, operation.checkpoint, operation.outcome)
+            reported[operation.job_id].append(entry)
+    for operation in history.operations:
+        job = operation.told
+        if operation.rpc not in GIVEN - {"StartJob"} or job is None:
+            continue
+        allowed = {""}
+        # A worker reports one after the other; sorting is stable, and orders by the attempt alone.
+        for attempt, mark, outcome in sorted(reported[job.job_id], key=lambda entry: entry[0]):
+            if attempt < job.attempt:
+                allowed = {mark} if outcome is Outcome.ACKNOWLEDGED else allowed | {mark}
+        if job.checkpoint not in allowed:
+            what = f"attempt {job.attempt} of {job.job_id} got {job.checkpoint!r}, not {allowed}"
+            yield Violation("checkpoints", "wrong" if job.checkpoint else "lost", what)
+
+
+def check_repetitions(history: History) -> Iterator[Violation]:
+    """A job is repeated by one job at a time, which has its content."""
+    seen: dict[str, float] = {}
+    origins: dict[str, set[str]] = defaultdict(set)
+    for job, at in observations(history):
+        seen[job.job_id] = min(at, seen.get(job.job_id, at))
+        if job.origin:
+            origins[job.origin].add(job.job_id)
+    deleted: dict[str, float] = {}
+    for operation in history.operations:
+        if operation.rpc == "DeleteJob":
+            deleted.setdefault(operation.job_id, operation.sent)
+    for origin, found in origins.items():
+        jobs = sorted(found, key=lambda job_id: seen[job_id])
+        if any(deleted.get(job, inf) >= seen[after] for job, after in pairwise(jobs)):
+            yield Violation("repeated", "duplicated", f"{origin} is repeated by {jobs}")
+        record = history.records.get(origin)
+        for job_id in jobs:
+            repeat = history.records.get(job_id)
+            if record and repeat and repeat.created_by != record.created_by:
+                what = f"{job_id} repeats {origin} with the content of {repeat.created_by}"
+                yield Violation("repeated", "wrong", what)
