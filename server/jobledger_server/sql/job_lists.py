@@ -7,7 +7,16 @@ whose caller has disconnected is interrupted.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, Select, Table, exists, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    Table,
+    exists,
+    false,
+    literal_column,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import (
@@ -19,6 +28,7 @@ from jobledger_server.domain.job import (
     Job,
     JobId,
     first_id,
+    is_id,
 )
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
@@ -165,7 +175,9 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     if query.error_reasons:
         filters.append(jobs.c.error_reason.in_(sorted(query.error_reasons)))
     if query.origin_job_id is not None:
-        filters.append(jobs.c.origin_job_id == query.origin_job_id)
+        # A text that cannot be an id names no job, and PostgreSQL would not take it.
+        known = is_id(query.origin_job_id)
+        filters.append(jobs.c.origin_job_id == query.origin_job_id if known else false())
     if query.held is not None:
         held = jobs.c.lease_expire_time.is_not(None)
         filters.append(held if query.held else ~held)

@@ -388,6 +388,7 @@ async def test_the_list_is_filtered_by_what_became_of_the_jobs(
         ({"error_reasons": frozenset({"NONE"})}, set()),
         ({"origin_job_id": failed[0].id}, {"repeat"}),
         ({"origin_job_id": failed[1].id}, set()),
+        ({"origin_job_id": JobId("no id")}, set()),
         ({"held": True}, {"held", "asked"}),
         ({"held": False}, {"waiting", "disk", "timeout", "other", "repeat"}),
         ({"unrepeated": True, **ended}, {"timeout", "other", "repeat"}),
