@@ -34,8 +34,9 @@ OFTEN_RETRIED = replace(SMALL, patience=3.0, retried=0.5, released=0.05)
 IMPATIENT = replace(SMALL, patience=3.0)
 """For servers that never send some changes."""
 
-WAITING = replace(IMPATIENT, waits=0.3, brief=0)
-"""For workers that would hear of a cancellation: all clients create jobs that may be cancelled."""
+WAITING = replace(IMPATIENT, rate=100, waits=0.3, brief=0, workers=0)
+"""For workers that would hear of a cancellation: all jobs may be cancelled, all go to streams, and
+few wait: a job that waits is cancelled at once."""
 
 STRIKE_SECONDS = 60.0
 
