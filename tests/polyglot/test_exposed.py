@@ -123,6 +123,7 @@ async def test_large_requests_without_a_token_do_not_reach_the_server(
 
 
 @pytest.mark.promise(number=66)
+@pytest.mark.slow
 async def test_large_creations_of_one_address_delay_no_other(
     exposed: tuple[ServerProcess, str],
 ) -> None:
