@@ -3,6 +3,8 @@
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.job import Instant, JobId, JobStatus, is_id
 from jobledger_server.domain.limits import (
@@ -87,19 +89,8 @@ def _query(
     query = filtered(check.within("filter."), request.filter, user_id)
     for status in sorted(query.statuses - allowed, key=lambda status: status.value):
         check.add("filter.statuses", f"has {status.value}, which this call cannot change")
-    return JobQuery(
-        user_id=query.user_id,
-        statuses=query.statuses or default,
-        job_types=query.job_types,
-        labels=query.labels,
-        created_after=query.created_after,
-        created_before=query.created_before,
-        error_reasons=query.error_reasons,
-        origin_job_id=query.origin_job_id,
-        held=query.held,
-        unrepeated=unrepeated,
-        uncancelled=uncancelled,
-    )
+    statuses = query.statuses or default
+    return replace(query, statuses=statuses, unrepeated=unrepeated, uncancelled=uncancelled)
 
 
 def _step(check: Checker, request: BulkRequest, query: JobQuery, call: object) -> Step:
