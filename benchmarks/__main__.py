@@ -13,6 +13,7 @@ from benchmarks.peers import table
 from benchmarks.processes import BenchmarkError
 from benchmarks.scenarios import (
     Run,
+    backlog,
     calls,
     claims,
     due,
@@ -39,6 +40,7 @@ SCENARIOS = {
     "reactions": reactions.SCENARIO,
     "lifecycle": lifecycle.SCENARIO,
     "growth": growth.SCENARIO,
+    "backlog": backlog.SCENARIO,
     "due": due.SCENARIO,
     "restart": restart.SCENARIO,
     "limits": limits.SCENARIO,

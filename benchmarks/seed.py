@@ -55,6 +55,25 @@ _COLUMNS = {
 }
 """Queries for all tables with each of their columns."""
 
+_PHASES = ("ready", "blocked", "scheduled", "held")
+_COUNTS = ", ".join(f"count(CASE WHEN phase = {n} THEN 1 END)" for n in range(len(_PHASES)))
+_TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
+
+_COUNT_LEVELS = (
+    f"INSERT INTO levels (job_type, priority, vtime, {', '.join(_PHASES)})"
+    f" SELECT job_type, priority, 0, {_COUNTS} FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2"
+)
+_COUNT_QUEUES = (
+    "INSERT INTO queues (id, job_type, priority, fairness_key, vtime, claimed, claimable,"
+    f" {', '.join(_PHASES)})"
+    f" SELECT queue_id, job_type, priority, {_TENANT}, 0, 0,"
+    f" CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END, {_COUNTS}"
+    " FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2, 3, 4"
+)
+COUNT_AGAIN = ("DELETE FROM levels", _COUNT_LEVELS, "DELETE FROM queues", _COUNT_QUEUES)
+"""Counts the jobs in their queues again, which have had no turn then. No job has a concurrency
+key."""
+
 DAY = Duration(seconds=86_400)
 
 WAIT = Duration(seconds=6 * 86_400)
@@ -145,9 +164,7 @@ def fill(database: Database, jobs: int, *, scheduled: int = 0, retrying: int = 0
 def _copies(filled: Filled, database: Database, copies: Mapping[str, int]) -> Iterator[str]:
     """Yield the statements that copy all rows of jobs, as often as their owners' are to be."""
     seq = database.feed_seq()
-    tables: dict[str, list[str]] = {}
-    for table, column in database.fetch(_COLUMNS[database.name]):
-        tables.setdefault(table, []).append(column)
+    tables = columns_of(database)
     # The jobs first: the other rows refer to them.
     of_jobs = {"jobs": tables.pop("jobs")}
     of_jobs |= {table: own for table, own in tables.items() if "job_id" in own}
@@ -165,6 +182,8 @@ def _copies(filled: Filled, database: Database, copies: Mapping[str, int]) -> It
                 "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
                 "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
                 "user_id": f"CASE user_id WHEN 'small' THEN 'small-{number}' ELSE user_id END",
+                # The small owners are one tenant: the queues keep their ids, which are hashes.
+                "fairness_key": "CASE user_id WHEN 'small' THEN 'small' ELSE fairness_key END",
                 "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
                 "create_time": f"{(filled.oldest + number) * 1000}",
                 "change_seq": f"change_seq + {number * seq}",
@@ -177,6 +196,15 @@ def _copies(filled: Filled, database: Database, copies: Mapping[str, int]) -> It
         yield "COMMIT"
         for table in of_jobs:
             yield f"DROP TABLE template_{table}"
+    yield from COUNT_AGAIN
+
+
+def columns_of(database: Database) -> dict[str, list[str]]:
+    """Return the columns of each table, in order."""
+    tables: dict[str, list[str]] = {}
+    for table, column in database.fetch(_COLUMNS[database.name]):
+        tables.setdefault(table, []).append(column)
+    return tables
 
 
 def _by_count(copies: Mapping[str, int]) -> Iterator[tuple[int, Sequence[str]]]:

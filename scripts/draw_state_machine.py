@@ -40,14 +40,22 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Phase,
 )
-from jobledger_server.domain.leases import CANCEL_GRACE, SERVICE_REASONS, claim
+from jobledger_server.domain.leases import CANCEL_GRACE, SERVICE_REASONS
+from jobledger_server.domain.queues import (
+    NO_LIMITS,
+    KeyState,
+    Limits,
+    block,
+    claim_or_block,
+    make_ready,
+)
 from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
     Decision,
     due_time,
-    is_due,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +72,9 @@ TAKEN, TAKING = (
 )
 
 NOW, LATER = Instant(3), Instant(1_000)
+KEY = "service"
+FULL, PAUSED = KeyState(running=1, max_running=1), KeyState(paused=True)
+
 LONG, LONGER = Micros(1_000_000_000), Micros(2_000_000_000)
 FAR = Instant(10**15)
 
@@ -79,7 +90,7 @@ NOT_ON_THE_WIRE = {
     "run_timeout",
     "stall_expire_time",
 }
-ON_THE_WIRE = {"outcome_bytes": "result"}
+ON_THE_WIRE = {"outcome_bytes": "result", "phase": "held"}
 DEADLINES = ("queue_expire_time", "lease_expire_time", "stall_expire_time", "run_expire_time")
 
 _numbers = count(1)
@@ -182,21 +193,21 @@ def examples() -> Columns:
             columns["terminal"] = [*columns.get("terminal", ()), example]
             continue
         if status is not JobStatus.PROCESSING:
-            columns[status.value] = [example]
+            columns["QUEUED, ready"] = [example]
             later = replace(command, schedule_time=LATER)
             scheduled = create(None, later, now=Instant(1), new_id=_new_id).job
-            columns["scheduled"] = [Example(scheduled, scheduled)]
+            columns["QUEUED, scheduled"] = [Example(scheduled, scheduled)]
             continue
         leased = example.job
         expiring = replace(leased, lease_expire_time=NOW)
         lost = _after(expiring, Expire(job_id=leased.id), NOW)
         failure = example.fail()
-        columns["leased"] = [example]
-        columns["claimable"] = [
+        columns["PROCESSING, held"] = [example]
+        columns["PROCESSING, ready"] = [
             Example(_after(leased, example.release(), NOW), leased),
-            Example(replace(lost, retry_time=NOW), leased),
+            Example(make_ready(replace(lost, retry_time=NOW), NOW).job, leased),
         ]
-        columns["pausing"] = [
+        columns["PROCESSING, scheduled"] = [
             Example(_after(leased, failure, NOW), leased, failure),
             Example(lost, leased),
             Example(_after(leased, example.release(LONG), NOW), leased),
@@ -206,12 +217,13 @@ def examples() -> Columns:
 
 @dataclass(frozen=True)
 class Request:
-    """A command, its job, and the time of the decision."""
+    """A command, its job, the time of the decision, and what an operator has set."""
 
     job: Job
     command: JobCommand | Claim
     now: Instant = NOW
     resumed_at: Instant | None = None
+    limits: Limits = NO_LIMITS
 
 
 def outcome(request: Request) -> str:
@@ -226,7 +238,7 @@ def outcome(request: Request) -> str:
     repeats = isinstance(command, LinkAsset) and command.request_id == KNOWN
     try:
         if isinstance(command, Claim):
-            decision = claim(job, command, request.now)
+            decision = claim_or_block(job, command, request.now, {KEY: request.limits.key})
         else:
             decision = decide(
                 job,
@@ -236,9 +248,11 @@ def outcome(request: Request) -> str:
                 linked=by_id if repeats else None,
                 named={TAKEN.name: taken},
                 resumed_at=request.resumed_at,
+                limits=request.limits,
             )
     except DomainError as refusal:
-        words = re.findall("[A-Z][a-z]+", type(refusal).__name__)
+        name = type(refusal).__name__.removesuffix("Reached")
+        words = re.findall("[A-Z][a-z]+", name)
         return f"`{'_'.join(words).upper()}`"
     return "skipped" if decision is None else _cell(job, decision)
 
@@ -252,6 +266,8 @@ def _cell(job: Job, decision: Decision) -> str:
             job.stall_expire_time,
         ):
             return "renewed"
+        if decision.renewed and decision.job.phase is Phase.BLOCKED:
+            return "blocked"
         return "unchanged" if decision.applied else "late"
     if decision.transition:
         decisions = [decision.via, decision] if decision.via else [decision]
@@ -262,7 +278,7 @@ def _cell(job: Job, decision: Decision) -> str:
     if decision.job.attempt > job.attempt:
         return "next attempt"
     if job.leased and not decision.job.leased:
-        return "requeued" if is_due(decision.job, decision.job.update_time) else "pauses"
+        return "requeued" if decision.job.phase is Phase.READY else "pauses"
     return "updated"
 
 
@@ -303,15 +319,44 @@ CLAIM = Claim(
     worker_id=OTHER_WORKER, job_types=frozenset(["example"]), max_jobs=1, lease_duration=LONG
 )
 
+
+def _keyed(job: Job) -> Job:
+    return replace(job, concurrency_key=KEY)
+
+
+def _starts(limits: Limits) -> Row:
+    """Start a job by its id that is ready."""
+    return lambda it: (
+        [Request(_keyed(it.job), it.to(JobStatus.PROCESSING), NOW, None, limits)]
+        * (it.job.phase is Phase.READY)
+    )
+
+
 CLAIM_ROWS: Mapping[str, Row] = {
     "at once": lambda it: [Request(it.job, CLAIM)],
-    "at its `schedule_time`": lambda it: [
-        Request(it.job, CLAIM, due) for due in [due_time(it.job)] if due is not None
+    "after its `schedule_time`": lambda it: [
+        Request(make_ready(it.job, due).job, CLAIM, due)
+        for due in [due_time(it.job)]
+        if due is not None
     ],
+    "while its limit is reached, or its key is paused": lambda it: [
+        Request(_keyed(it.job), CLAIM, NOW, None, Limits(key))
+        for key in (FULL, PAUSED)
+        if it.job.phase is Phase.READY
+    ],
+    "while it is blocked": lambda it: (
+        [Request(block(_keyed(it.job)).job, CLAIM)] * (it.job.phase is Phase.READY)
+    ),
     "after a deadline of the job": lambda it: [Request(it.job, CLAIM, FAR)],
 }
 TRANSIT_ROWS: Mapping[str, Row] = {
     "to PROCESSING, to start it": _to(JobStatus.PROCESSING),
+    "to PROCESSING, while its type or its key is paused": lambda it: [
+        request
+        for limits in (Limits(type_paused=True), Limits(PAUSED))
+        for request in _starts(limits)(it)
+    ],
+    "to PROCESSING, while its limit is reached": _starts(Limits(FULL)),
     "to PROCESSING, again by the worker that started it": lambda it: [
         it.to(JobStatus.PROCESSING, WORKER)
     ],
@@ -414,18 +459,25 @@ DELETE_ROWS: Mapping[str, Row] = {
 INSIDE = """\
     state QUEUED {
         direction LR
-        [*] --> due
+        [*] --> ready
         [*] --> scheduled: with a schedule_time
-        scheduled --> due: schedule_time
+        scheduled --> ready: schedule_time
+        ready --> blocked: its limit is reached
+        blocked --> ready: a slot is free
     }
     state PROCESSING {
         direction LR
-        [*] --> leased
-        leased --> claimable: ReleaseJob
-        leased --> pausing: lost lease, stall or retryable failure, and attempts are left
-        leased --> pausing: ReleaseJob with a delay, or again and again
-        pausing --> claimable: schedule_time
-        claimable --> leased: ClaimJobs
+        state "ready" as ready_again
+        state "scheduled" as pausing
+        state "blocked" as blocked_again
+        [*] --> held
+        held --> ready_again: ReleaseJob
+        held --> pausing: lost lease, stall or retryable failure, and attempts are left
+        held --> pausing: ReleaseJob with a delay, or again and again
+        pausing --> ready_again: schedule_time
+        ready_again --> blocked_again: its limit is reached
+        blocked_again --> ready_again: a slot is free
+        ready_again --> held: ClaimJobs
     }"""
 
 

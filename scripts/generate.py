@@ -1,4 +1,4 @@
-"""Generates `generated/` from `protos/`, or generates into another folder to compare.
+"""Generates `generated/` from the protos, or generates into another folder to compare.
 
 Run it with the interpreter of the codegen environment (`make generate`). Its grpcio-tools has
 the lowest version that pyproject.toml allows, so the generated code runs on all allowed
@@ -12,29 +12,36 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
+KEDA = ROOT / "third_party/keda"
 WELL_KNOWN_TYPES = Path(protoc.__file__).parent / "_proto"
 
 
 def generate(output: Path) -> None:
-    """Write the messages, stubs and their types for every proto below `protos/`."""
+    """Write the messages, stubs and their types for every proto of ours, and KEDA's messages."""
+    _generate(PROTOS, output, "--grpc_python_out", "--mypy_grpc_out=quiet")
+    # `client/jobledger/v1` is a link to this folder.
+    (output / "jobledger/v1/__init__.py").write_text("")
+    # `server/jobledger_server/rpc/keda` is a link to this one.
+    _generate(KEDA, output / "keda")
+    (output / "keda/__init__.py").write_text('"""KEDA\'s messages, generated."""\n')
+
+
+def _generate(folder: Path, output: Path, *stubs: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+    sources = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
     status = protoc.main(
         [
             "protoc",
-            f"--proto_path={PROTOS}",
+            f"--proto_path={folder}",
             f"--proto_path={WELL_KNOWN_TYPES}",
             f"--python_out={output}",
-            f"--grpc_python_out={output}",
             f"--mypy_out=quiet:{output}",
-            f"--mypy_grpc_out=quiet:{output}",
+            *(f"{stub}{':' if '=' in stub else '='}{output}" for stub in stubs),
             *sources,
         ]
     )
     if status != 0:
         sys.exit(status)
-    # `client/jobledger/v1` is a link to this folder.
-    (output / "jobledger/v1/__init__.py").write_text("")
 
 
 if __name__ == "__main__":

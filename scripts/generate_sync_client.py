@@ -27,7 +27,7 @@ REPLACEMENTS = (
     (r"core\.aio\b", "core.sync"),
     (r"Awaitable\[((?:\w+)(?:\[[\w, ]+\])?)\]", r"\1"),
     (r"Awaitable, ", ""),
-    (r", WorkOpener\b", ""),  # only for asyncio
+    (r",\s+WorkOpener\b", ""),  # only for asyncio
     (r"\bAsync(?=[A-Z])", ""),
     (r"(\w+)_async\b", r"\1"),
     (r"open_async_", "open_"),

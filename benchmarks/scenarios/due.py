@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.processes import BenchmarkError
 from benchmarks.scenarios import Run, Scenario
-from benchmarks.seed import SCHEDULED, TEMPLATE, fill
+from benchmarks.seed import COUNT_AGAIN, SCHEDULED, TEMPLATE, fill
 from benchmarks.stats import Kind, percentiles
 from benchmarks.targets import Database
 
@@ -72,8 +72,8 @@ def _schedule(database: Database, due: float) -> None:
     """Let all scheduled jobs wait for that time, and remove what the last round left."""
     micros = int(due * 1e6)
     database.execute(
-        f"UPDATE jobs SET due_time = {micros}, schedule_time = {micros}"
-        f" WHERE user_id = '{SCHEDULED}'",
+        f"UPDATE jobs SET phase = 2, schedule_time = {micros} WHERE user_id = '{SCHEDULED}'",
+        *COUNT_AGAIN,
         "VACUUM",
     )
     if database.cluster is not None:
@@ -81,7 +81,7 @@ def _schedule(database: Database, due: float) -> None:
 
 
 def _some_are_due(database: Database) -> bool:
-    waiting = "SELECT 1 FROM jobs WHERE due_time IS NOT NULL ORDER BY due_time LIMIT 1"
+    waiting = f"SELECT 1 FROM jobs WHERE phase = 2 AND user_id = '{SCHEDULED}' LIMIT 1"
     return bool(database.fetch(waiting))
 
 

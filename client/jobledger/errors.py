@@ -11,9 +11,12 @@ JobledgerError                 any failed call
 ├── LeaseLost                  the attempt is no longer the job's
 ├── VersionMismatch            the job has changed since it was read
 ├── RequestIdReused            the request id was used with other content
+├── UniqueKeyTaken             another job with this unique key is not terminal
+├── Paused                     the job's type or concurrency key is paused
 ├── AssetNameTaken             the job has another asset of this name
 ├── MessageTooLarge            the request or its answer is too large; a ValueError too
 ├── LimitExceeded              a limit of the service; wait `retry_after` seconds
+│   └── ConcurrencyLimitReached    as many jobs with this concurrency key run as may
 ├── AccessDenied               the caller may not do this; a PermissionError too
 │   └── Unauthenticated        the caller has no valid identity: see its token and certificate
 ├── Unavailable                no server, database or token at present; a ConnectionError too
@@ -200,6 +203,39 @@ class RequestIdReused(JobledgerError):
         return _number(self.metadata.get("index"))
 
 
+class UniqueKeyTaken(JobledgerError):
+    """Another job of this owner and type with this unique key is not terminal."""
+
+    @property
+    def unique_key(self) -> str:
+        """The key."""
+        return self.metadata.get("unique_key", "")
+
+    @property
+    def job_id(self) -> str:
+        """The job that has it."""
+        return self.metadata.get("job_id", "")
+
+    @property
+    def index(self) -> int | None:
+        """The index of the refused job in create_jobs(); None for any other call."""
+        return _number(self.metadata.get("index"))
+
+
+class Paused(JobledgerError):
+    """An operator has paused the job's type or concurrency key: it is not started until resumed."""
+
+    @property
+    def job_type(self) -> str:
+        """The type, if it is paused."""
+        return self.metadata.get("job_type", "")
+
+    @property
+    def concurrency_key(self) -> str:
+        """The job's key, if it is paused."""
+        return self.metadata.get("concurrency_key", "")
+
+
 class AssetNameTaken(JobledgerError):
     """The job has another asset of this name."""
 
@@ -215,6 +251,20 @@ class MessageTooLarge(JobledgerError, ValueError):
 
 class LimitExceeded(JobledgerError):
     """A quota or an overload: retry after `retry_after` seconds."""
+
+
+class ConcurrencyLimitReached(LimitExceeded):
+    """As many jobs with the job's concurrency key are held as its limit allows."""
+
+    @property
+    def concurrency_key(self) -> str:
+        """The key."""
+        return self.metadata.get("concurrency_key", "")
+
+    @property
+    def max_running(self) -> int | None:
+        """How many may be held."""
+        return _number(self.metadata.get("max_running"))
 
 
 class AccessDenied(JobledgerError, PermissionError):
@@ -266,6 +316,9 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "UNAUTHENTICATED": Unauthenticated,
     "JOB_NOT_DUE": JobNotDue,
     "ASSET_NAME_TAKEN": AssetNameTaken,
+    "UNIQUE_KEY_TAKEN": UniqueKeyTaken,
+    "PAUSED": Paused,
+    "CONCURRENCY_LIMIT": ConcurrencyLimitReached,
 }
 
 # Only codes that mean the same from any sender. NOT_FOUND is not among them: from a proxy it says

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from jobledger_server.cli.durations import duration_text
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.domain import limits
+from jobledger_server.domain.queues import MAX_RUNNING
 from jobledger_server.metrics import METRICS
 from jobledger_server.settings import Setting, all_settings
 from scripts.reference import grpc_api
@@ -49,8 +50,13 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`job_type`", _characters(limits.MAX_JOB_TYPE_CHARACTERS)),
         ("`parameters`, `result`, `error.details`, each", structs),
         ("`labels`", labels),
+        ("`priority`", f"0 to {limits.MAX_PRIORITY}"),
         (
-            "`progress_message`, `reason` of a cancellation",
+            "`fairness_key`, `concurrency_key`, `unique_key`, `name` of a limit",
+            _characters(limits.MAX_NAME_CHARACTERS),
+        ),
+        (
+            "`progress_message`, `reason` of a cancellation or a pause",
             _characters(limits.MAX_MESSAGE_CHARACTERS),
         ),
         ("`error.reason`", _characters(limits.MAX_ERROR_REASON_CHARACTERS)),
@@ -96,6 +102,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
             "`jobs_per_second` of RetryJobs",
             f"{limits.MAX_JOBS_PER_SECOND}; at least {limits.MIN_JOBS_PER_SECOND}",
         ),
+        ("`max_running`", f"{MAX_RUNNING:,}"),
         ("`page_size`", f"{limits.MAX_PAGE_SIZE}; a higher one is lowered"),
         ("`filter` of ListOperations", _characters(limits.MAX_FILTER_CHARACTERS)),
     )

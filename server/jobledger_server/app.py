@@ -20,13 +20,17 @@ from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.ledger.pollers import Pollers
+from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.maintenance.poller_records import PollerRecords
 from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
+from jobledger_server.maintenance.sweeper import Sweeper
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
-from jobledger_server.rpc.access.audit import audit
+from jobledger_server.rpc.access.audit import audit, audit_setting
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.bulk import Bulk
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
@@ -35,6 +39,8 @@ from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operations_service import OperationsService
+from jobledger_server.rpc.queues.queue_service import QueueService
+from jobledger_server.rpc.scaling.scaler_service import ScalerService
 from jobledger_server.rpc.serving.admin import serving_admin
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
@@ -62,6 +68,7 @@ from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.otlp import sending_metrics, sending_spans
 from jobledger_server.telemetry.prometheus import serving_metrics
+from jobledger_server.telemetry.queue_metrics import QueueMetrics
 from jobledger_server.telemetry.traces import Traces
 from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
@@ -112,22 +119,38 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             _observed(feed.publish, jobs, traces),
             max_waiting=waiting,
             share=share,
+            ready=waiters.offer,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
         ) as ledger,
-        supervisor.running("reaper", Reaper(store, ledger).run()),
-        supervisor.running("promoter", Promoter(store, waiters).run()),
-        supervisor.running("retention", _retention(settings, store, ledger).run()),
+        QueueControl(
+            store,
+            ledger,
+            waiters,
+            max_waiting=waiting,
+            share=share,
+            observe=None if access is None else audit_setting,
+        ) as control,
         LongPoll(ledger, waiters) as long_poll,
+        _maintained(
+            settings,
+            store,
+            lock,
+            ledger,
+            pollers=long_poll.pollers,
+            waiters=waiters,
+            supervisor=supervisor,
+        ),
         RequestParser(share) as parser,
     ):
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
         served, creations = Calls(drain, access, parser, calls), CreationQuotas(store)
-        batchers = (*ledger.batchers, *reads.batchers)
+        batchers = (*ledger.batchers, *reads.batchers, control.batcher)
         sources = Sources(
             calls=calls,
             jobs=jobs,
+            queues=(queue_metrics := QueueMetrics()),
             hub=feed.hub,
             tail=feed.tail,
             waiters=waiters,
@@ -143,7 +166,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             rates=(served.rate, creations.rate, creations),
             connections=connections,
         )
-        for task in (*reads.tasks, *ledger.tasks):
+        for task in (*reads.tasks, *ledger.tasks, control.task):
             supervisor.supervise(task)
         services = _services(
             settings,
@@ -155,9 +178,16 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             creations=creations,
             long_poll=long_poll,
             parser=parser,
+            control=control,
+            waiters=waiters,
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
+            (
+                nullcontext()
+                if settings.metrics is None and settings.otlp is None
+                else supervisor.running("queue_metrics", queue_metrics.run(store))
+            ),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
                 settings,
@@ -243,7 +273,7 @@ async def _watched_feed(
             publish = _recorded(lock, tail, hub)
         elif settings.feed == "notify":
             publish = await stack.enter_async_context(
-                _notified(parse_url(settings.database), hub, poll_now, supervisor)
+                _notified(parse_url(settings.database), hub, poll_now, waiters, supervisor)
             )
         await stack.enter_async_context(supervisor.running("tail", tail.run()))
         yield _WatchedFeed(hub, FeedReader(store, buffer), tail, publish)
@@ -275,13 +305,18 @@ def _recorded(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
 
 @asynccontextmanager
 async def _notified(
-    url: URL, hub: WatchHub, poll_now: asyncio.Event, supervisor: Supervisor
+    url: URL,
+    hub: WatchHub,
+    poll_now: asyncio.Event,
+    waiters: ClaimWaiters,
+    supervisor: Supervisor,
 ) -> AsyncIterator[Publish]:
     """Exchange notifications with other servers during the block."""
     # The driver is an optional extra.
     from jobledger_server.sql.postgresql.notifications import Notifications  # noqa: PLC0415
 
-    notifications = Notifications(url, poll_now.set)
+    notifications = Notifications(url, poll_now.set, waiters.ready_elsewhere.set)
+    waiters.announce = notifications.ready
 
     def publish(changes: Sequence[Change]) -> None:
         hub.publish(changes)
@@ -335,6 +370,34 @@ async def _exporting(settings: Settings, registry: Registry[Sources]) -> AsyncIt
         yield
 
 
+@asynccontextmanager
+async def _maintained(
+    settings: Settings,
+    store: Store,
+    lock: Lock | None,
+    ledger: Ledger,
+    *,
+    pollers: Pollers,
+    waiters: ClaimWaiters,
+    supervisor: Supervisor,
+) -> AsyncIterator[None]:
+    """Do during the block what happens without a call."""
+    promoter = Promoter(store, ledger, waiters)
+    tasks = {
+        "reaper": Reaper(store, ledger).run(),
+        "promoter": promoter.run(),
+        "retention": _retention(settings, store, ledger).run(),
+        "sweeper": Sweeper(store).run(),
+    }
+    if lock is None:  # there may be other servers
+        tasks["ready_elsewhere"] = promoter.follow()
+        tasks["pollers"] = PollerRecords(store, pollers).run()
+    async with AsyncExitStack() as stack:
+        for name, task in tasks.items():
+            await stack.enter_async_context(supervisor.running(name, task))
+        yield
+
+
 def _retention(settings: Settings, store: Store, ledger: Ledger) -> Retention:
     retain = settings.retain_terminal
     return Retention(
@@ -356,6 +419,8 @@ def _services(
     creations: CreationQuotas,
     long_poll: LongPoll,
     parser: RequestParser,
+    control: QueueControl,
+    waiters: ClaimWaiters,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
@@ -387,6 +452,7 @@ def _services(
                 max_age=max_age,
             ),
         ),
+        queues=QueueService(store, control, lists, long_poll.pollers),
         operations=OperationsService(
             store,
             ledger,
@@ -395,6 +461,7 @@ def _services(
             lists=lists,
             max_age=max_age,
         ),
+        scaler=ScalerService(store, waiters, lists, max_age),
     )
 
 

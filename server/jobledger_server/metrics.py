@@ -17,6 +17,7 @@ from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.telemetry.instruments import Metric, Value
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.logs import lines_lost
+from jobledger_server.telemetry.queue_metrics import QueueMetrics
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 
@@ -30,6 +31,7 @@ class Sources:
 
     calls: CallMetrics
     jobs: JobMetrics
+    queues: QueueMetrics
     hub: WatchHub
     tail: Tail
     waiters: ClaimWaiters
@@ -133,6 +135,23 @@ METRICS: tuple[Metric[Sources], ...] = (
         "Attempts of a job, once it has finished.",
         ("job_type",),
         lambda s: s.jobs.attempts,
+    ),
+    Metric(
+        "jobledger.jobs",
+        "gauge",
+        "{job}",
+        "Jobs in the database that are `waiting` for a worker, `blocked` by a concurrency limit, "
+        "`scheduled` for later or `held` by a worker. Every server shows the same.",
+        ("job_type", "state"),
+        lambda s: s.queues.jobs,
+    ),
+    Metric(
+        "jobledger.oldest_wait",
+        "gauge",
+        "s",
+        "How long the oldest job waits that a worker may claim. Every server shows the same.",
+        ("job_type",),
+        lambda s: s.queues.oldest_waits,
     ),
     Metric(
         "jobledger.batch.size",

@@ -7,7 +7,7 @@ by itself: the next call tries again.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct, field
 
@@ -25,7 +25,11 @@ from jobledger_server.domain.job import (
     Payloads,
     Transition,
 )
+from jobledger_server.domain.queues import KeyState
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.queue_store import QueueReports, QueueSettings
+
+Key = TypeVar("Key", int, str)
 
 ErrorKind = Literal[
     "disk_full",
@@ -84,6 +88,10 @@ class StoreConflict(StoreError):
 
 class FeedCompacted(StoreError):
     """Deletions after the requested sequence number are no longer known."""
+
+
+class ConfigChanged(StoreError):
+    """A start was decided by pauses or limits that have changed since: nothing was written."""
 
 
 class FeedHead(Struct, frozen=True):
@@ -233,11 +241,42 @@ class Purgeable(Struct, frozen=True):
 
 
 class Claimable(Struct, frozen=True):
-    """A claimable job. `size` is about the bytes of its content in an answer."""
+    """A job that may be claimed. `size` is about the bytes of its content in an answer."""
 
     id: JobId
     job_type: str
     size: int
+    queue_id: int
+
+
+class Pauses(Struct, frozen=True):
+    """The job types that are paused, as of a version of what operators set."""
+
+    version: int
+    job_types: frozenset[str]
+
+
+class QueueNews(Struct, frozen=True):
+    """What there is to do for the jobs that wait.
+
+    Attributes:
+        config_version: The version of the pauses and limits.
+        due: Whether a scheduled job is due.
+        recheck: Whether somebody has to look if a blocked job has a free slot.
+        ready: By job type, how many jobs are ready.
+    """
+
+    config_version: int
+    due: bool
+    recheck: bool
+    ready: Mapping[str, int]
+
+
+class BlockedType(Struct, frozen=True):
+    """A type with blocked jobs of a concurrency key, and how many others of it are ready."""
+
+    job_type: str
+    ready: int
 
 
 class Transaction(Protocol):
@@ -278,30 +317,140 @@ class Transaction(Protocol):
     ) -> dict[tuple[JobId, str], Asset]:
         """Return the assets that have these (job id, name) pairs."""
 
-    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        """Like `Store.find_claimable`, but skip locked jobs, and lock those that are returned."""
+    async def find_active(
+        self, keys: Collection[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str], Job]:
+        """Return the jobs with these (user id, job type, unique key) that are not terminal."""
 
-    async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
+    async def find_ready(self, queues: Sequence[int]) -> list[Claimable]:
+        """Return the oldest ready jobs of some queues, but for locked ones, and lock them.
+
+        Args:
+            queues: The id of the queue of each job, in the order of the jobs.
+        """
+
+    async def lock_keys(self, keys: Collection[str]) -> dict[str, KeyState]:
+        """Lock the feed until the end of the transaction, and return the states of these keys.
+
+        Nobody else can change them then. Call it after the jobs are loaded.
+        """
+
+    async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:
+        """Return the types with blocked jobs of a concurrency key.
+
+        Ready jobs are counted no further than `ready`; types that have as many are left out.
+        """
+
+    async def find_blocked(self, key: str, job_type: str, *, limit: int) -> list[Job]:
+        """Return the blocked jobs that go next, but for locked ones, and lock them."""
+
+    async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
+        """Record that no blocked job of this key has a free slot.
+
+        With `unblocked`, only if no job of this key is blocked.
+        """
+
+    async def append(
+        self,
+        decisions: Sequence[Decision],
+        *,
+        config_version: int | None = None,
+        settled: Collection[str] = (),
+        last: bool = False,
+    ) -> list[Change]:
         """Write the decisions, each change as the next one of the feed, in this order.
 
         The sequence numbers are consecutive and follow the last committed one. The feed
         stays locked until the end of the transaction, so sequence order is commit order, and
         a rollback leaves no gap. A job that was only renewed takes no sequence number, and
-        its row keeps the one of its latest change. Call it once, after everything else.
+        its row keeps the one of its latest change. The counters of queues and keys change with
+        their jobs. Call it once, after everything else but `clear_recheck`.
 
         What is written does not depend on the payloads that the job has already.
 
         Args:
             decisions: Decisions with something to write, about new jobs or loaded ones.
+            config_version: The version of pauses and limits by which they were decided, if they
+                start jobs.
+            settled: Concurrency keys whose free slots these decisions give to blocked jobs, so that
+                nobody has to look.
             last: The block ends without any further statement, so `append` may commit.
 
         Raises:
             StoreConflict: A constraint was violated.
+            ConfigChanged: The version of pauses and limits is another one.
         """
+
+
+class CountedLevel(Struct, frozen=True):
+    """The counters of a job type's priority, as they were read.
+
+    Attributes:
+        job_type: The type.
+        priority: The priority.
+        writes: How often they have changed.
+        idle: Whether no job is counted.
+    """
+
+    job_type: str
+    priority: int
+    writes: int
+    idle: bool
+
+
+class Swept(Struct, Generic[Key], frozen=True):
+    """One step of a sweep.
+
+    Attributes:
+        last: Where the next step begins; None if there is none.
+        deleted: How many rows were deleted.
+    """
+
+    last: Key | None
+    deleted: int
+
+
+class Sweeps(Protocol):
+    """Deletes counters that count nothing any more.
+
+    Rows are looked at without a lock, in the order of their keys. Those that were idle are deleted
+    while the feed is locked, but for those that became busy meanwhile. If none was idle, nothing
+    is locked.
+    """
+
+    async def levels(self, *, after: tuple[str, int], limit: int) -> list[CountedLevel]:
+        """Return levels, in the order of their types and priorities."""
+
+    async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
+        """Look at `limit` queues, and delete those without jobs.
+
+        A queue stays whose virtual time is ahead of its level's, while the level counts a job: its
+        tenant must not gain by it.
+        """
+
+    async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:
+        """Delete those of the levels that were not written to since; return how many."""
+
+    async def keys(self, *, after: str, limit: int) -> Swept[str]:
+        """Look at `limit` concurrency keys, and delete those without held and blocked jobs."""
+
+    async def ended(self, age: Micros, *, limit: int) -> int:
+        """Delete counts of jobs that ended longer than `age` ago; return how many."""
+
+    async def pollers(self) -> None:
+        """Delete the records of pollers that have expired."""
 
 
 class Store(Protocol):
     """Jobs, assets and transitions in a database, and the feed of their changes."""
+
+    @property
+    def queue_settings(self) -> QueueSettings:
+        """What operators set: pauses and limits."""
+
+    @property
+    def queue_reports(self) -> QueueReports:
+        """What operators read: counts, and what keeps a job waiting."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction. Commit it at the end of the block, or roll it back on an error.
@@ -343,14 +492,35 @@ class Store(Protocol):
         """
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        """Return claimable jobs whose deadline has not passed, oldest first.
+        """Return ready jobs whose deadline has not passed, in the order in which they go next.
 
-        Their payloads are not read.
+        See `queues.next_queues`. Their payloads are not read.
 
         Args:
             limits: By job type, how many jobs at most.
             limit: How many jobs at most of all types.
         """
+
+    async def pauses(self) -> Pauses:
+        """Return the job types that are paused."""
+
+    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
+        """Return what there is to do for the jobs that wait, of these types as to `ready`."""
+
+    async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
+        """Return concurrency keys where somebody has to look if a blocked job has a free slot.
+
+        The first ones after the key `after`, in their order.
+        """
+
+    @property
+    def sweeps(self) -> Sweeps:
+        """Deletes what is idle."""
+
+    async def record_pollers(
+        self, server: str, job_types: Collection[str], *, lasts: Micros
+    ) -> None:
+        """Record that workers of a server ask for these types. It expires after `lasts`."""
 
     async def count_active(self, user_id: str, *, limit: int) -> int:
         """Return how many jobs of an owner are not terminal; it counts no further than `limit`."""
@@ -362,18 +532,8 @@ class Store(Protocol):
         when its earlier deadline has passed, until a decision about it is appended.
         """
 
-    async def promote(self, *, limit: int) -> Mapping[str, int]:
-        """Make jobs claimable whose time has come by the database's clock, the longest due first.
-
-        This is no change of a job: it has no version, and is not in the feed. Jobs that another
-        transaction has locked are left for the next call.
-
-        Args:
-            limit: How many jobs at most.
-
-        Returns:
-            By job type, how many jobs became claimable.
-        """
+    async def find_due(self, *, limit: int) -> list[JobId]:
+        """Return scheduled jobs that are due by the database's clock, the longest due first."""
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         """Return jobs that have been terminal for longer than `age`, by the database's clock.

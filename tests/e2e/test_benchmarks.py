@@ -27,6 +27,7 @@ SMALLER = {
     "claims": ("--backlog", "1500", "--jobs", "2", "--idle", "0.2"),
     "reactions": ("--jobs", "2"),
     "lifecycle": ("--lifecycles", "10"),
+    "backlog": ("--jobs", "20000"),
     "growth": ("--jobs", "20000", "--calls", "2", "--waiting", "1000"),
     "due": ("--jobs", "400"),
     "restart": ("--watches", "16"),

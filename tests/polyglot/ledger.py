@@ -16,6 +16,7 @@ from jobledger.v1.job_service_pb2 import (
     ListTransitionsRequest,
 )
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.queue_service_pb2 import ConcurrencyLimit
 from jobledger.v1.worker_service_pb2 import (
     MarkCompletedRequest,
     TransitionJobRequest,
@@ -99,6 +100,10 @@ def jobs_in(event: Event) -> list[Job]:
 
 def result_in(event: Event) -> UpdateResult:
     return _parsed(event["result"], UpdateResult())
+
+
+def limit_in(event: Event) -> ConcurrencyLimit:
+    return _parsed(event["limit"], ConcurrencyLimit())
 
 
 def transitions_in(event: Event) -> list[JobTransition]:

@@ -96,11 +96,13 @@ def next_line(output: IO[str] | None) -> Line:
 def test_poll_and_wait_return_the_completed_job(
     ask: Callable[..., list[Line]], ada: Client
 ) -> None:
-    job = ada.start_job(ada.create_job("render", {"frames": 240}).id)
+    options = {"priority": 7, "fairness_key": "acme", "concurrency_key": "stripe"}
+    job = ada.start_job(ada.create_job("render", {"frames": 240}, **options).id)
     found, polled = ask("poll", f"jobs/{job.id}")
     assert found["name"] == f"jobs/{job.id}"
     assert (found["done"], polled["done"], polled.get("response")) == (False, False, None)
     assert job_in(found["metadata"]) == ada.get_job(job.id).to_proto()
+    assert (found["metadata"]["priority"], job_in(found["metadata"]).fairness_key) == (7, "acme")
     ada.mark_completed(job.id, {"pages": 4, "title": "Füße 🦊"}, attempt=1)
     ended = ada.get_job(job.id).to_proto()
     for verb in ("poll", "wait"):

@@ -93,6 +93,25 @@ def test_a_request_id_gives_the_same_job_and_never_another(
     )
 
 
+def test_a_unique_key_that_is_taken_is_refused_or_gives_the_existing_job(
+    jobs: Jobs, ledger: Ledger, kind: str
+) -> None:
+    job = job_in(jobs.run("create", user=kind, type=kind, unique_key="nightly")[0])
+    error = jobs.refused("create", user=kind, type=kind, unique_key="nightly")
+    assert error == expected(
+        error,
+        code="ALREADY_EXISTS",
+        reason="UNIQUE_KEY_TAKEN",
+        metadata={"unique_key": "nightly", "job_id": job.id},
+    )
+    options = {"unique_key": "nightly", "unique_policy": "return-existing"}
+    (existing,) = jobs.run("create", user=kind, type=kind, priority=9, **options)
+    assert job_in(existing) == job
+    ledger.complete(ledger.start(job))
+    (another,) = jobs.run("create", user=kind, type=kind, **options)
+    assert job_in(another).id != job.id
+
+
 def test_a_create_without_a_request_id_makes_a_job_each_time(jobs: Jobs, kind: str) -> None:
     first, second = (jobs.run("create", user=kind, type="render")[0] for _ in range(2))
     assert job_in(first).id != job_in(second).id

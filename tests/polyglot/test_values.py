@@ -25,11 +25,23 @@ def test_every_character_arrives_unchanged(
     file = tmp_path / "\U0001d52d.json"
     file.write_text(json.dumps(given, ensure_ascii=False), "utf-8")
     user = f"{kind} שלום \U0001d518"
-    (created,) = jobs.run("create", user=user, type=kind, parameters=file, label=[f"words={WORDS}"])
+    (created,) = jobs.run(
+        "create",
+        user=user,
+        type=kind,
+        parameters=file,
+        label=[f"words={WORDS}"],
+        priority=0,
+        fairness_key=f"tenant {WORDS}",
+        concurrency_key=f"service {WORDS}",
+        unique_key=f"only {WORDS}",
+    )
     job = job_in(created)
     assert ledger.get(job).parameters == struct(given)
     assert job == basic(ledger.get(job))
     assert (job.user_id, job.labels["words"]) == (user, WORDS)
+    assert (job.priority, job.fairness_key) == (0, f"tenant {WORDS}")
+    assert (job.concurrency_key, job.unique_key) == (f"service {WORDS}", f"only {WORDS}")
 
     jobs.run("work", worker="w👷", type=kind, outcome="partial", message=WORDS, result=file)
     ended = ledger.get(job)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.job_pb2 import AttemptOutcome, JobStatus
-from tests.polyglot.ledger import Ledger, basic, job_in, result_in, struct, transitions_in
+from tests.polyglot.ledger import (
+    Ledger,
+    basic,
+    job_in,
+    limit_in,
+    result_in,
+    struct,
+    transitions_in,
+)
 from tests.polyglot.programs import Event, Jobs, Program
 
 QUEUED = JobStatus.JOB_STATUS_QUEUED
@@ -113,6 +121,43 @@ def test_a_retryable_failure_is_tried_again_and_the_next_attempt_completes(
         AttemptOutcome.ATTEMPT_OUTCOME_COMPLETED,
     ]
     assert len(ledger.assets(job)) == 2
+
+
+def test_a_higher_priority_goes_first(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+    created = [
+        job_in(jobs.run("create", user=kind, type=kind, **options)[0])
+        for options in ({"priority": 1}, {}, {"priority": 9})
+    ]
+    assert [job.priority for job in created] == [1, 5, 9]
+    worked = [job_in(jobs.run("work", worker="w", type=kind)[0]) for _ in created]
+    assert [job.id for job in worked] == [job.id for job in reversed(created)]
+
+
+def test_a_job_whose_limit_is_reached_waits_for_the_one_that_is_held(
+    jobs: Jobs, ledger: Ledger, kind: str
+) -> None:
+    (limited,) = jobs.run("limit", name=kind, max_running=1)
+    assert limited["event"] == "limited"
+    assert (limit_in(limited).name, limit_in(limited).max_running) == (kind, 1)
+    key = f"{kind}:one"
+    held, second = (
+        job_in(jobs.run("create", user=kind, type=kind, concurrency_key=key)[0]) for _ in range(2)
+    )
+    other = ledger.create(kind, job_type=kind)
+    ledger.start(held)
+    # It is younger than the second one, and so it would go after it.
+    assert job_in(jobs.run("work", worker="w", type=kind)[0]).id == other.id
+    with jobs.start("work", worker="w", type=kind) as worker:
+        ended = ledger.complete(held)
+        claimed = job_in(worker.event())
+        worker.finish()
+    assert claimed.id == second.id
+    assert claimed.start_time.ToMicroseconds() >= ended.complete_time.ToMicroseconds()
+
+    (removed,) = jobs.run("limit", name=kind)
+    assert not limit_in(removed).HasField("max_running")
+    for _ in range(2):
+        ledger.start(ledger.create(kind, job_type=kind, concurrency_key=key))
 
 
 def test_a_worker_waits_for_work(program: Program, jobs: Jobs, ledger: Ledger, kind: str) -> None:

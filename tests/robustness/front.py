@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
 
 Forward = Callable[[Any], Awaitable[Any]]
 Open = Callable[[Any], Any]
@@ -59,7 +59,8 @@ class _Front(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         rpc = details.method.rpartition("/")[2]
-        module = job_service_pb2 if "JobService" in details.method else worker_service_pb2
+        modules = job_service_pb2, worker_service_pb2, queue_service_pb2
+        module = next(each for each in modules if hasattr(each, f"{rpc}Request"))
         codecs = (
             getattr(module, f"{rpc}Request").FromString,
             lambda message: message.SerializeToString(),

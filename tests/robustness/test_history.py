@@ -31,3 +31,6 @@ def test_every_guarantee_holds_under_load_and_injected_failures() -> None:
     assert any(operation.checkpoint for operation in history.operations), found
     assert any(job.due for job, _ in observations(history)), found
     assert any(hold.resumed for hold in history.holds), found
+    assert summary.recounts > 10, found
+    assert summary.keyed > 0, found
+    assert summary.settings > 0, found

@@ -1,14 +1,16 @@
 """Each validator detects the server that breaks its promise, and accepts a correct one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobledger_server.app import App
-from tests.robustness import mutations
+from jobledger_server.sql.database import Database
+from tests.robustness import mutations, queue_mutants
+from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
 from tests.robustness.checker.validate import judge
 from tests.robustness.checker.violation import Promise, Violation
@@ -55,6 +57,27 @@ async def judged(
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.3)
         return judge(load.history)
+
+
+KEYED = replace(IMPATIENT, waits=0.0)
+"""For servers that are wrong about queues and keys."""
+
+
+SETTINGS = 12
+"""Changes of limits and pauses in such a run, so that each kind of them is among them."""
+
+
+async def inspected(app: App, database: str, *, seed: int) -> dict[Promise, list[Violation]]:
+    """Run a load on the server while its database is looked into; return the judgement."""
+    honest = Honest()
+    async with standing_before(app.address, honest) as target:
+        load = Load([target], seed=seed, size=KEYED)
+        async with inspecting(database, load.history), load.running():
+            async with asyncio.timeout(STRIKE_SECONDS):
+                while not honest.struck or load.history.settings < SETTINGS:
+                    await asyncio.sleep(0.05)
+    assert any(start.key for start in load.history.starts)
+    return judge(load.history)
 
 
 class Honest(Mutation):
@@ -148,3 +171,39 @@ async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(app: Ap
 async def test_a_correct_server_that_retries_often_breaks_no_promise(app: App) -> None:
     found = await judged(app, Honest(), OFTEN_RETRIED)
     assert not any(found.values()), found
+
+
+@pytest.mark.promise(number=42)
+async def test_a_correct_server_counts_and_limits_right(app: App, database_url: str) -> None:
+    found = await inspected(app, database_url, seed=1)
+    assert not any(found.values()), found
+
+
+@pytest.mark.promise(number=42)
+@sqlite
+@pytest.mark.parametrize(
+    ("breaks", "promise"),
+    [
+        (queue_mutants.counts_too_little, "counted"),
+        (queue_mutants.ignores_limits, "limited"),
+        (queue_mutants.ignores_pauses_of_keys, "limited"),
+        (queue_mutants.ignores_pauses_of_types, "limited"),
+        (queue_mutants.forgets_blocked_jobs, "unblocked"),
+        (queue_mutants.counts_turns_twice_over, "fair"),
+        (queue_mutants.ignores_unique_keys, "single"),
+    ],
+)
+async def test_a_server_that_is_wrong_about_who_goes_next_is_detected(
+    app: App,
+    database: Database,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    breaks: Callable[[pytest.MonkeyPatch, Database], Awaitable[None]],
+    promise: Promise,
+) -> None:
+    await breaks(monkeypatch, database)
+    for seed in range(4):
+        found = await inspected(app, database_url, seed=seed)
+        if found[promise]:
+            return
+    raise AssertionError(f"not caught: {found}")

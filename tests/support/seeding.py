@@ -4,11 +4,33 @@ import asyncio
 
 from sqlalchemy import text
 
+from jobledger_server.domain.job import Phase
+from jobledger_server.domain.queues import hashed_queue_id, rule_name
+from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""
+
+_CASES = ", ".join(f"count(CASE WHEN phase = {phase:d} THEN 1 END)" for phase in Phase)
+_CLAIMABLE = "CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END"
+_QUEUE = "job_type, priority, CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
+_ACTIVE = "FROM jobs WHERE phase IS NOT NULL"
+_COUNT = (
+    "DELETE FROM levels",
+    (
+        f"INSERT INTO levels (job_type, priority, vtime, {', '.join(PHASES)})"
+        f" SELECT job_type, priority, 0, {_CASES} {_ACTIVE} GROUP BY job_type, priority"
+    ),
+    "DELETE FROM queues",
+    (
+        "INSERT INTO queues (id, job_type, priority, fairness_key, vtime, claimed, claimable,"
+        f" {', '.join(PHASES)}) SELECT queue_id, {_QUEUE}, 0, 0, {_CLAIMABLE}, {_CASES}"
+        f" {_ACTIVE} GROUP BY queue_id, {_QUEUE}"
+    ),
+)
+"""Counts the jobs again. No queue has had a turn then."""
 
 
 def seeded_id(number: int) -> str:
@@ -22,38 +44,94 @@ async def seed(
     *,
     user_id: str = "ada",
     job_type: str = "many",
-    due_time: int | None = None,
+    schedule_time: int | None = None,
+    concurrency_key: str = "",
+    blocked: bool = False,
+    first: int = 1,
 ) -> None:
-    """Write queued jobs, and let the database take note of them. Once for each database."""
-    due = "NULL" if due_time is None else str(due_time)
+    """Write queued jobs with their counters, and let the database take note of them.
+
+    Args:
+        database: The database.
+        count: How many jobs.
+        user_id: Their owner.
+        job_type: Their type.
+        schedule_time: When they are due; None if they are ready.
+        concurrency_key: Their concurrency key, which no other job has.
+        blocked: Whether they are blocked.
+        first: The number of the first one.
+    """
+    due = "NULL" if schedule_time is None else str(schedule_time)
+    phase = Phase.BLOCKED if blocked else Phase.READY if schedule_time is None else Phase.SCHEDULED
+    queue = hashed_queue_id(job_type, 0, user_id)
+    last = first + count - 1
     if database.dialect.name == "sqlite":
-        series = (
-            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
-        )
+        rows = f"SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last}"
+        series = f"WITH RECURSIVE n(i) AS ({rows})"
         job_id = "printf('ffffffff-0000-7000-8000-%012d', i)"
     else:
-        series = f"WITH n(i) AS (SELECT generate_series(1, {count}))"
+        series = f"WITH n(i) AS (SELECT generate_series({first}, {last}))"
         job_id = "('ffffffff-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"
-    head = "(SELECT coalesce(max(seq), 0) AS seq FROM changes)"
+    head = f"(SELECT coalesce(max(seq), 0) - {first - 1} AS seq FROM changes)"
+    columns = {
+        "id": job_id,
+        "user_id": f"'{user_id}'",
+        "job_type": f"'{job_type}'",
+        "status": "'QUEUED'",
+        "phase": f"{phase:d}",
+        "queue_id": f"{queue}",
+        "priority": "0",
+        "fairness_key": "''",
+        "concurrency_key": ":key",
+        "unique_key": "''",
+        "progress": "0",
+        "progress_message": "''",
+        "labels": "'{}'",
+        "attempt": "0",
+        "max_attempts": "1",
+        "initial_backoff": "1",
+        "max_backoff": "1",
+        "backoff_multiplier": "1",
+        "releases": "0",
+        "quick_releases": "0",
+        "worker_id": "''",
+        "request_id": "''",
+        "traceparent": "''",
+        "create_time": "i",
+        "update_time": "i",
+        "queue_timeout": "1",
+        "queue_expire_time": f"{FAR}",
+        "cancel_reason": "''",
+        "deadline": f"{FAR}",
+        "version": "1",
+        "change_seq": "head.seq + i",
+        "report_number": "0",
+        "parameters_bytes": "0",
+        "checkpoint_bytes": "0",
+        "outcome_bytes": "0",
+        "schedule_time": due,
+        "asset_count": "0",
+        "asset_bytes": "0",
+    }
     insert_jobs = (
-        "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
-        " attempt, max_attempts, initial_backoff, max_backoff, backoff_multiplier, releases,"
-        " quick_releases, worker_id, request_id, traceparent, create_time, update_time,"
-        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
-        " report_number, parameters_bytes, checkpoint_bytes, outcome_bytes, schedule_time,"
-        " due_time, asset_count, asset_bytes) "
-        f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 1,"
-        f" 1, 1, 0, 0, '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i, 0,"
-        f" 0, 0, 0, {due}, {due}, 0, 0"
+        f"INSERT INTO jobs ({', '.join(columns)}) {series} SELECT {', '.join(columns.values())}"
         f" FROM n, {head} AS head"
     )
     insert_changes = (
         "INSERT INTO changes (seq, job_id, user_id) SELECT change_seq, id, user_id FROM jobs"
-        f" WHERE change_seq > {head}"
+        " WHERE change_seq > (SELECT coalesce(max(seq), 0) FROM changes)"
     )
     async with database.writer.begin() as connection:
-        await connection.execute(text(insert_jobs))
-        await connection.execute(text(insert_changes))
+        await connection.execute(text(insert_jobs), {"key": concurrency_key})
+        for statement in (insert_changes, *_COUNT):
+            await connection.execute(text(statement))
+        if concurrency_key:
+            insert_key = (
+                "INSERT INTO limit_keys (key, name, running, blocked, recheck)"
+                f" VALUES (:key, :name, 0, {count * blocked}, 0)"
+            )
+            key = {"key": concurrency_key, "name": rule_name(concurrency_key)}
+            await connection.execute(text(insert_key), key)
     async with database.writer.begin() as connection:
         await connection.execute(text("ANALYZE"))
 

@@ -22,10 +22,10 @@ RATE_SPAN: Final = 10
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-# The position of a job: started ones first, then those that wait for a worker, then those that are
-# scheduled; within that the oldest. A job that finishes keeps its position, so that rows do not
-# move.
-_Rank: TypeAlias = tuple[int, datetime, str]
+# The position of a job: started ones first, then those that wait for a worker, by priority, then
+# those that are scheduled; within that the oldest. A job that finishes keeps its position, so that
+# rows do not move.
+_Rank: TypeAlias = tuple[int, int, datetime, str]
 
 
 class _Row(NamedTuple):
@@ -106,7 +106,7 @@ class Board:
 
     def first(self, count: int) -> list[Job]:
         """Return at most `count` jobs from the top."""
-        return [self._jobs[job_id].job for _, _, job_id in self._order[:count]]
+        return [self._jobs[job_id].job for *_, job_id in self._order[:count]]
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -163,8 +163,8 @@ class Board:
 
 def _rank(job: Job, now: datetime) -> _Rank:
     if job.start_time is not None:
-        return 0, job.start_time, job.id
+        return 0, 0, job.start_time, job.id
     until = waits_until(job, now)
     if until is not None:
-        return 2, until, job.id
-    return 1, job.create_time or _EPOCH, job.id
+        return 2, 0, until, job.id
+    return 1, -job.priority, job.create_time or _EPOCH, job.id

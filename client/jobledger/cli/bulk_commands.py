@@ -88,8 +88,9 @@ def retry(
 ) -> int:
     """Run jobs again that have ended, as new jobs.
 
-    A new job has the type, parameters and labels of the old one, which stays as it is. Each job is
-    repeated once: to repeat it again, repeat the new job.
+    A new job has the type, parameters, labels and keys of the old one, which stays as it is. Each
+    job is repeated once: to repeat it again, repeat the new job. One whose unique key another job
+    has is not repeated.
 
     Given JOB..., it prints the id of the new job for each of them, also if it was repeated before.
 

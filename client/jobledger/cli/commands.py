@@ -3,14 +3,13 @@
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import click
 import grpc
 
-from jobledger import JobOptions, JobStatus, RetryPolicy
+from jobledger import JobOptions, JobStatus, RetryPolicy, UniquePolicy
 from jobledger.cli.bulk_commands import cancel, delete, retry
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, write
@@ -22,6 +21,7 @@ from jobledger.cli.options import (
     labels_option,
     pass_connection,
 )
+from jobledger.cli.queue_commands import explain, limits, pause, resume, stats
 from jobledger.cli.render import (
     ASSET_COLUMNS,
     ATTEMPT_COLUMNS,
@@ -34,6 +34,7 @@ from jobledger.cli.render import (
     job_card,
     job_row,
     owned_job_row,
+    table,
     to_json,
     transition_row,
 )
@@ -50,6 +51,8 @@ from jobledger.errors import from_rpc_error
 @click.version_option(package_name="jobledger", prog_name="jobledger")
 def jobledger() -> None:
     """Create, list, watch, run, repeat, cancel and delete the jobs of a Jobledger service.
+
+    Operators count them, too, and pause and limit which ones may run.
 
     The options below may also follow the command. Options that are not given are taken
     from the environment, then from a profile in ~/.config/jobledger/config.toml.
@@ -104,6 +107,39 @@ def jobledger() -> None:
     type=time_span,
     metavar="DURATION",
     help="No worker gets the job sooner than in 90s, 5m, 2h.",
+)
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    metavar="N",
+    help="0 to 9: among jobs of its type, one with a higher priority is always started first."
+    "  [default: 5]",
+)
+@click.option(
+    "--fairness-key",
+    metavar="KEY",
+    default="",
+    help="The tenant that the job is counted for: workers take the jobs of different tenants in"
+    " turn, however many each has.  [default: the user]",
+)
+@click.option(
+    "--concurrency-key",
+    metavar="KEY",
+    default="",
+    help="What the job uses that bears only so much at once, for example stripe: an operator can"
+    " limit how many jobs with this key run; see `jobledger limits --help`.",
+)
+@click.option(
+    "--unique-key",
+    metavar="KEY",
+    default="",
+    help="Of the user's jobs of this type, only one with this key may wait or run.",
+)
+@click.option(
+    "--unique-policy",
+    type=click.Choice([policy.value for policy in UniquePolicy], case_sensitive=False),
+    help="What happens if there is one: the command fails, or prints the id of that job."
+    "  [default: reject]",
 )
 @click.option(
     "--queue-timeout",
@@ -194,7 +230,7 @@ def list_(
         )
         some = itertools.islice(jobs, limit or None)
         columns, show = (OWNED_JOB_COLUMNS, owned_job_row) if all_users else (JOB_COLUMNS, job_row)
-        _table(some, to_json if as_json else show, header(columns, "REASON"))
+        table(some, to_json if as_json else show, header(columns, "REASON"))
 
 
 jobledger.add_command(watch)
@@ -210,7 +246,7 @@ def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
     with connection.open() as client:
         steps = client.list_transitions(job_id, page_size=1000)
         columns = header(TRANSITION_COLUMNS, "ACTOR  REASON")
-        _table(steps, to_json if as_json else transition_row, columns)
+        table(steps, to_json if as_json else transition_row, columns)
 
 
 @jobledger.command()
@@ -221,7 +257,7 @@ def attempts(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List the attempts to run a job, oldest first, and how each of them ended."""
     with connection.open() as client:
         made = client.list_attempts(job_id, page_size=1000)
-        _table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "WORKER  ERROR"))
+        table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "WORKER  ERROR"))
 
 
 @jobledger.command()
@@ -232,13 +268,20 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List what a job has made, oldest first."""
     with connection.open() as client:
         made = client.list_assets(job_id, page_size=1000)
-        _table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
+        table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
+jobledger.add_command(explain)
 jobledger.add_command(retry)
 jobledger.add_command(cancel)
 jobledger.add_command(delete)
 jobledger.add_command(worker)
+
+
+jobledger.add_command(stats)
+jobledger.add_command(pause)
+jobledger.add_command(resume)
+jobledger.add_command(limits)
 
 
 @jobledger.command()
@@ -264,19 +307,6 @@ def health(connection: Connection, *, as_json: bool) -> int:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     write(json.dumps({"status": status}) if as_json else status)
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else UNAVAILABLE
-
-
-_Row = TypeVar("_Row")
-
-
-def _table(items: Iterable[_Row], render: Callable[[_Row], str], columns: str) -> None:
-    rows = iter(items)
-    # A call that fails prints nothing, not even the header.
-    first = list(itertools.islice(rows, 1))
-    if render is not to_json:
-        write(columns)
-    for item in itertools.chain(first, rows):
-        write(render(item))
 
 
 def _parameters(given: str | None) -> dict[str, Any] | None:

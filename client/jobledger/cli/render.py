@@ -1,22 +1,27 @@
 """How the command line shows jobs: JSON for programs, tables for people."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from jobledger import (
     Asset,
     Attempt,
+    ConcurrencyLimit,
+    Explanation,
     FeedEvent,
     Job,
     JobChange,
     JobError,
     JobStatus,
+    JobTypeStats,
     RetryPolicy,
     Transition,
 )
+from jobledger.cli.exit_codes import write
 
 NARROW: Final = 60
 """A terminal with fewer columns cannot show both a whole id and the status."""
@@ -51,28 +56,43 @@ ATTEMPT_COLUMNS: Final = (
 ASSET_COLUMNS: Final = (("ID", _ID), ("NAME", 24), ("SIZE", 12), ("TYPE", 24))
 
 
-def to_json(value: Job | Transition | Attempt | Asset | JobChange | FeedEvent) -> str:
+_Row = TypeVar("_Row")
+_Shown: TypeAlias = (
+    Job
+    | Transition
+    | Attempt
+    | Asset
+    | JobChange
+    | FeedEvent
+    | JobTypeStats
+    | Explanation
+    | ConcurrencyLimit
+)
+
+
+def to_json(value: _Shown) -> str:
     """Return one line of JSON.
 
     The keys are the fields of the class, in their order; those of maps and JSON objects are
     sorted. Unset fields are null, times are RFC 3339 in UTC with microseconds,
     time spans are seconds, as in `90s`.
     """
-    return json.dumps(_plain(value))
+    return json.dumps(plain(value))
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
+    """Return a value as JSON has it; see `to_json`."""
     if dataclasses.is_dataclass(value):
         return {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
         }
     match value:
         case Mapping():
-            return {key: _plain(value[key]) for key in sorted(value)}
+            return {key: plain(value[key]) for key in sorted(value)}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case datetime():
-            return _time(value, "microseconds")
+            return time_text(value, "microseconds")
         case timedelta():
             # Not with :g, which rounds to six digits.
             return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
@@ -88,6 +108,17 @@ def header(columns: Sequence[tuple[str, int]], last: str) -> str:
     return row(columns, [name for name, _ in columns], last)
 
 
+def table(items: Iterable[_Row], render: Callable[[_Row], str], columns: str) -> None:
+    """Print a line for each item, and before them the header, unless they are JSON."""
+    rows = iter(items)
+    # A call that fails prints nothing, not even the header.
+    first = list(itertools.islice(rows, 1))
+    if render is not to_json:
+        write(columns)
+    for item in itertools.chain(first, rows):
+        write(render(item))
+
+
 def job_row(job: Job) -> str:
     now = datetime.now(UTC)
     return row(JOB_COLUMNS, _job_cells(job, now), _reason(job, now))
@@ -99,13 +130,13 @@ def owned_job_row(job: Job) -> str:
 
 
 def _job_cells(job: Job, now: datetime) -> list[str]:
-    created = _time(job.create_time)
+    created = time_text(job.create_time)
     return [job.id, state(job, now), f"{job.progress} %", created, job.job_type]
 
 
 def transition_row(step: Transition) -> str:
     cells = (
-        _time(step.time, "microseconds"),
+        time_text(step.time, "microseconds"),
         step.from_status,
         step.to_status,
         str(step.version),
@@ -117,8 +148,8 @@ def transition_row(step: Transition) -> str:
 def attempt_row(attempt: Attempt) -> str:
     cells = (
         str(attempt.number),
-        _time(attempt.start_time),
-        _time(attempt.end_time),
+        time_text(attempt.start_time),
+        time_text(attempt.end_time),
         attempt.outcome or "RUNNING",
         f"{attempt.progress} %",
     )
@@ -137,20 +168,24 @@ def job_card(job: Job) -> list[str]:
     facts = [
         ("id", job.id),
         ("type", job.job_type),
-        ("status", state(job, now) + (f"  until {_time(until)}" if until else "")),
+        ("status", state(job, now) + (f"  until {time_text(until)}" if until else "")),
         ("progress", f"{job.progress} %  {job.progress_message}"),
         ("owner", job.user_id),
         ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
         ("origin", job.origin_job_id),
+        ("priority", str(job.priority)),
+        ("fairness", "" if job.fairness_key == job.user_id else job.fairness_key),
+        ("concurrency", job.concurrency_key),
+        ("unique", job.unique_key),
         ("attempt", str(job.attempt)),
         ("retries", _retries(job.retry_policy)),
         ("last error", _error(job.last_error)),
         ("worker", job.worker_id),
-        ("created", _time(job.create_time)),
-        ("scheduled", _time(job.schedule_time)),
-        ("started", _time(job.start_time)),
-        ("updated", _time(job.update_time)),
-        ("completed", _time(job.complete_time)),
+        ("created", time_text(job.create_time)),
+        ("scheduled", time_text(job.schedule_time)),
+        ("started", time_text(job.start_time)),
+        ("updated", time_text(job.update_time)),
+        ("completed", time_text(job.complete_time)),
         ("version", str(job.version)),
         ("parameters", _for_people(job.parameters)),
         ("checkpoint", _for_people(job.checkpoint)),
@@ -158,7 +193,7 @@ def job_card(job: Job) -> list[str]:
         ("error", _error(job.error)),
         ("details", _for_people(job.error.details) if job.error else ""),
     ]
-    return [f"{name:<10}  {clean(value).strip()}" for name, value in facts if value]
+    return [f"{name:<11}  {clean(value).strip()}" for name, value in facts if value]
 
 
 def state(job: Job, now: datetime) -> str:
@@ -188,7 +223,7 @@ def job_message(job: Job, now: datetime) -> str:
         return _error(job.error)
     if job.status is JobStatus.QUEUED or job.is_waiting:
         until = waits_until(job, now)
-        waits = "" if until is None else f"until {_time(until)}"
+        waits = "" if until is None else f"until {time_text(until)}"
         return "  ".join(filter(None, (waits, _error(job.last_error)))) or job.progress_message
     return job.progress_message
 
@@ -202,7 +237,7 @@ def _reason(job: Job, now: datetime) -> str:
     until = waits_until(job, now)
     last = job.last_error
     words = (
-        f"until {_time(until)}" if until else "",
+        f"until {time_text(until)}" if until else "",
         last.reason if last else "",
     )
     return "  ".join(filter(None, words))
@@ -215,7 +250,7 @@ def _error(error: JobError | None) -> str:
 def _retries(policy: RetryPolicy) -> str:
     if policy.max_attempts == 1:
         return ""
-    first, last = _plain(policy.initial_backoff), _plain(policy.max_backoff)
+    first, last = plain(policy.initial_backoff), plain(policy.max_backoff)
     return f"{policy.max_attempts} attempts in all, after pauses of {first} to {last}"
 
 
@@ -232,10 +267,11 @@ def clean(text: str) -> str:
 
 
 def _for_people(value: Mapping[str, object] | None) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False) if value else ""
+    return json.dumps(plain(value), ensure_ascii=False) if value else ""
 
 
-def _time(moment: datetime | None, precision: str = "seconds") -> str:
+def time_text(moment: datetime | None, precision: str = "seconds") -> str:
+    """Return a time in UTC as RFC 3339; nothing for none."""
     if moment is None:
         return ""
     return moment.isoformat(timespec=precision).replace("+00:00", "Z")

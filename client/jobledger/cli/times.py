@@ -51,6 +51,12 @@ def moment(text: str) -> datetime:
         ) from None
 
 
+def clock(moment: datetime, now: datetime) -> str:
+    """Return a time in UTC to the minute, for people; with its date unless that is today's."""
+    moment = moment.astimezone(UTC)
+    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def rough(seconds: float) -> str:
     """Return a time span in its largest whole unit, for people: 90 seconds are 1m."""
     whole = max(int(seconds), 0)

@@ -3,24 +3,27 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from grpc import StatusCode
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobledger import AsyncClient, Job, JobledgerError
+from jobledger import AccessDenied, AsyncClient, InvalidField, Job, JobledgerError, JobTypeStats
 from jobledger.cli.board import Board
 from jobledger.cli.exit_codes import flush, print_note, stoppable, write
 from jobledger.cli.render import clean, fitting_id, job_message, state
 from jobledger.cli.times import rough
 
 _REDRAW: Final = 0.25
+# Seconds between two readings of the counts.
+_RECOUNT: Final = 2.0
 # One heartbeat missed.
 _QUIET: Final = 20.0
 
@@ -98,6 +101,8 @@ class View:
         self._title = title
         self._owners = owners
         self.disconnected = False
+        self.stats: list[JobTypeStats] | None = None
+        """The counts of the service, if the caller may read them."""
 
     def table(self, width: int, count: int) -> RenderableType:
         """Draw at most `count` jobs, and say how many more there are."""
@@ -127,12 +132,8 @@ class View:
         board = self._board
         if not board.connected:
             return _text(f"connecting: {self._title}", "bold")
-        counts = board.counts()
         facts = [
-            f"{counts['PROCESSING'] + counts['CANCELLING']} processing",
-            *([f"{counts['WAITING']} waiting"] if counts["WAITING"] else []),
-            f"{counts['QUEUED']} queued",
-            *([f"{counts['SCHEDULED']} scheduled"] if counts["SCHEDULED"] else []),
+            *(self._counted() if self.stats is None else _summary(self.stats)),
             f"{board.rate():.1f} changes/s" if board.synced else "listing",
         ]
         if self.disconnected:
@@ -140,6 +141,51 @@ class View:
         elif board.silence() > _QUIET:
             facts.append(f"no message for {board.silence():.0f} s")
         return _text("  ".join([*facts, self._title]), "bold")
+
+    def _counted(self) -> list[str]:
+        """Return how many of the jobs that are shown are in which state."""
+        counts = self._board.counts()
+        return [
+            f"{counts['PROCESSING'] + counts['CANCELLING']} processing",
+            *([f"{counts['WAITING']} waiting"] if counts["WAITING"] else []),
+            f"{counts['QUEUED']} queued",
+            *([f"{counts['SCHEDULED']} scheduled"] if counts["SCHEDULED"] else []),
+        ]
+
+
+def _summary(stats: Sequence[JobTypeStats]) -> list[str]:
+    """Return the counts of all types together; which ones wait for what only the service knows."""
+    blocked = sum(one.blocked for one in stats)
+    scheduled = sum(one.scheduled for one in stats)
+    paused = sum(one.pause is not None for one in stats)
+    oldest = max((one.oldest_wait for one in stats if one.oldest_wait is not None), default=None)
+    ended = sum(some.count for one in stats for some in one.ended_last_minute)
+    return [
+        f"{sum(one.held for one in stats)} held",
+        f"{sum(one.waiting for one in stats)} waiting"
+        + ("" if oldest is None else f" up to {rough(oldest.total_seconds())}"),
+        *([f"{blocked} blocked"] if blocked else []),
+        *([f"{scheduled} scheduled"] if scheduled else []),
+        *([f"{paused} {'type' if paused == 1 else 'types'} paused"] if paused else []),
+        f"{ended} ended/min",
+    ]
+
+
+async def _read_stats(client: AsyncClient, options: Mapping[str, Any], view: View) -> bool:
+    """Read the counts; return whether to do so again.
+
+    They are of all users, so nothing is read for the jobs of one, or for those with some labels.
+    """
+    if not options["all_users"] or options["labels"]:
+        return False
+    try:
+        view.stats = [one async for one in client.get_stats(options["job_types"], page_size=1000)]
+    except (AccessDenied, InvalidField):
+        return False
+    except JobledgerError as error:
+        view.stats = None  # old counts would look like new ones
+        return error.code is not StatusCode.UNIMPLEMENTED
+    return True
 
 
 async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str) -> None:
@@ -163,6 +209,12 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
         while True:
             live.refresh()
             await asyncio.sleep(_REDRAW)
+
+    async def recount() -> None:
+        while True:
+            if not await _read_stats(client, options, view):
+                return
+            await asyncio.sleep(_RECOUNT)
 
     # Drawn by the loop that also takes in the events: a thread of rich's own would read the board
     # while it changes.
@@ -188,6 +240,7 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
                 ) as events,
             ):
                 group.create_task(redraw(live))
+                group.create_task(recount())
                 async for event in events:
                     board.take(event)
     except BaseExceptionGroup as errors:
@@ -208,6 +261,7 @@ async def draw_once(client: AsyncClient, options: Mapping[str, Any], title: str)
                 break
     console = Console()
     view = View(board, title, owners=options["all_users"])
+    await _read_stats(client, options, view)
     # Not written by rich, which exits with a code of its own if the pipe is broken.
     with console.capture() as capture:
         console.print(view.table(console.width, len(board)))

@@ -105,10 +105,13 @@ def top(
     """Show a live table of all jobs.
 
     It shows the jobs that run or wait, until you stop it. Those that were started come first, the
-    longest-running at the top, then the queued ones, in the order in which they will be claimed,
-    then those that are SCHEDULED for later. A job that was started is WAITING while no worker holds
+    longest-running at the top, then the queued ones, by priority and age, then those that are
+    SCHEDULED for later. A job that was started is WAITING while no worker holds
     it, with the time of its next attempt and why the one before ended. One that finishes stays for
     five seconds.
+
+    For an operator, with --all-users and without --label, the first line has the exact counts of
+    `jobledger stats`.
     """
     if not drawable() and not once:
         raise click.UsageError(

@@ -33,6 +33,7 @@ _SERVICE_CONFIG: Final = {
             "name": [
                 {"service": "jobledger.v1.JobService"},
                 {"service": "jobledger.v1.WorkerService"},
+                {"service": "jobledger.v1.QueueService"},
             ],
             "retryPolicy": _RETRY_POLICY,
         },

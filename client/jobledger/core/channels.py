@@ -15,10 +15,12 @@ import grpc
 
 from jobledger.errors import ClientClosed, JobledgerError
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 if TYPE_CHECKING:
     from jobledger.v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from jobledger.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from jobledger.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 WATCHES_PER_CONNECTION: Final = 50
@@ -41,11 +43,13 @@ class Connection:
     channel: grpc.Channel
     jobs: JobServiceStub = field(init=False)
     worker: WorkerServiceStub = field(init=False)
+    queues: QueueServiceStub = field(init=False)
     watches: int = 0
 
     def __post_init__(self) -> None:
         self.jobs = JobServiceStub(self.channel)
         self.worker = WorkerServiceStub(self.channel)
+        self.queues = QueueServiceStub(self.channel)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,11 +59,13 @@ class AsyncConnection:
     channel: grpc.aio.Channel
     jobs: "JobServiceAsyncStub" = field(init=False)
     worker: "WorkerServiceAsyncStub" = field(init=False)
+    queues: "QueueServiceAsyncStub" = field(init=False)
     watches: int = 0
 
     def __post_init__(self) -> None:
         self.jobs = JobServiceStub(self.channel)
         self.worker = WorkerServiceStub(self.channel)
+        self.queues = QueueServiceStub(self.channel)
 
 
 ConnectionT = TypeVar("ConnectionT", Connection, AsyncConnection)

@@ -201,6 +201,16 @@ class Job:
     """Where the next attempt goes on, if a worker has said so; None in the view BASIC."""
     origin_job_id: str = ""
     """The job that this one repeats; empty if it repeats none."""
+    priority: int = 5
+    """0 to 9. Among jobs of its type, one with a higher priority is always claimed first."""
+    fairness_key: str = ""
+    """The tenant that it is counted for: tenants whose jobs wait are claimed for in turn. The
+    owner if the creator gave none."""
+    concurrency_key: str = ""
+    """What it uses that bears only so much at once; empty for none."""
+    unique_key: str = ""
+    """Of the owner's jobs of this type, at most one with this key is not terminal. Empty for
+    none."""
     worker_id: str = ""
     """Who works on it, or did last."""
     held: bool = False
@@ -279,6 +289,10 @@ class Job:
             else None,
             checkpoint=from_struct(message.checkpoint) if message.HasField("checkpoint") else None,
             origin_job_id=message.origin_job_id,
+            priority=message.priority,
+            fairness_key=message.fairness_key,
+            concurrency_key=message.concurrency_key,
+            unique_key=message.unique_key,
             worker_id=message.worker_id,
             held=message.held,
             cancel_reason=message.cancel_reason,
@@ -317,6 +331,10 @@ class Job:
             last_error=None if self.last_error is None else self.last_error.to_proto(),
             checkpoint=to_struct(self.checkpoint, "checkpoint"),
             origin_job_id=self.origin_job_id,
+            priority=self.priority,
+            fairness_key=self.fairness_key,
+            concurrency_key=self.concurrency_key,
+            unique_key=self.unique_key,
             worker_id=self.worker_id,
             held=self.held,
             cancel_reason=self.cancel_reason,

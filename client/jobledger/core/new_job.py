@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import TypedDict, Unpack
 
 from jobledger.core.conversion import (
@@ -15,7 +16,24 @@ from jobledger.core.conversion import (
 from jobledger.core.models import RetryPolicy
 from jobledger.core.options import check_names
 from jobledger.core.requests import fresh_id
-from jobledger.v1.job_service_pb2 import CreateJobRequest
+from jobledger.v1 import job_service_pb2
+from jobledger.v1.job_service_pb2 import UNIQUE_POLICY_UNSPECIFIED, CreateJobRequest
+
+
+class UniquePolicy(StrEnum):
+    """What a creation does if a job with its `unique_key` exists and is not terminal.
+
+    Each member equals its name: `UniquePolicy.REJECT == "REJECT"`.
+    """
+
+    REJECT = "REJECT"
+    """It raises UniqueKeyTaken."""
+    RETURN_EXISTING = "RETURN_EXISTING"
+    """It returns that job, whatever its content, and creates none."""
+
+    def to_proto(self) -> "job_service_pb2.UniquePolicy.ValueType":
+        """Convert to a number of the enum `jobledger.v1.UniquePolicy`."""
+        return job_service_pb2.UniquePolicy.Value(f"UNIQUE_POLICY_{self.value}")
 
 
 class JobOptions(TypedDict, total=False):
@@ -30,6 +48,21 @@ class JobOptions(TypedDict, total=False):
     """How often it is tried, and how long it waits in between. Default: one attempt."""
     schedule_time: datetime | None
     """It is not claimed before this time, which has a time zone. Default: it may be at once."""
+    priority: int | None
+    """0 to 9: among jobs of its type, one with a higher priority is always claimed first.
+    Default: 5."""
+    fairness_key: str
+    """The tenant that it is counted for, at most 128 characters: tenants whose jobs of one type
+    and priority wait are claimed for in turn. Default: the owner."""
+    concurrency_key: str
+    """What it uses that bears only so much at once, as `stripe` or `stripe:customer-7`: at most 128
+    characters. At most as many jobs with this key run at once as the limit that an operator set for
+    the key, or else for the part before its first `:`. Default: none."""
+    unique_key: str
+    """At most one job of this owner and type with this key is not terminal: at most 128 characters.
+    Default: none."""
+    unique_policy: UniquePolicy | None
+    """What happens if there is such a job already. Only with a `unique_key`. Default: REJECT."""
     queue_timeout: Seconds | None
     """Seconds, or a timedelta, that the job may wait for a worker, from `schedule_time` on.
     Default: 7 days."""
@@ -63,6 +96,7 @@ class NewJob:
     ) -> None:
         check_names(options, JobOptions)
         policy = options.get("retry_policy")
+        unique = options.get("unique_policy")
         self._request = build(
             CreateJobRequest,
             job_type=job_type,
@@ -71,6 +105,13 @@ class NewJob:
             request_id=options.get("request_id") or "",
             retry_policy=None if policy is None else policy.to_proto(),
             schedule_time=to_timestamp(options.get("schedule_time"), "schedule_time"),
+            priority=options.get("priority"),
+            fairness_key=options.get("fairness_key", ""),
+            concurrency_key=options.get("concurrency_key", ""),
+            unique_key=options.get("unique_key", ""),
+            unique_policy=UNIQUE_POLICY_UNSPECIFIED
+            if unique is None
+            else UniquePolicy(unique).to_proto(),
             queue_timeout=to_duration(options.get("queue_timeout"), "queue_timeout"),
             run_timeout=to_duration(options.get("run_timeout"), "run_timeout"),
             stall_timeout=to_duration(options.get("stall_timeout"), "stall_timeout"),

@@ -1,9 +1,24 @@
 """One page of a list."""
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+
+class PageRequest(Protocol):
+    """A request for one page."""
+
+    page_token: str
+
+
+class PageResponse(Protocol):
+    """One page, as a message."""
+
+    next_page_token: str
+
 
 ItemT = TypeVar("ItemT")
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageResponseT = TypeVar("PageResponseT", bound=PageResponse)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ def text(value: str, name: str) -> str:
     return value
 
 
-def count(value: int, name: str) -> int:
-    """Return the value. Raises TypeError or ValueError unless it is an `int` of at least 1."""
+def count(value: int, name: str, *, least: int = 1) -> int:
+    """Return the value. Raises TypeError or ValueError unless it is an `int` of at least this."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: {type(value).__name__} is not an int")
-    if value < 1:
-        raise ValueError(f"{name}: {value} is less than 1")
+    if value < least:
+        raise ValueError(f"{name}: {value} is less than {least}")
     return value

@@ -16,7 +16,10 @@ import (
 // claims: one whose answer was lost may have claimed a job.
 const serviceConfig = `{"methodConfig": [
 	{
-		"name": [{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.WorkerService"}],
+		"name": [
+			{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.QueueService"},
+			{"service": "jobledger.v1.WorkerService"}
+		],
 		"retryPolicy": {
 			"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "3s",
 			"backoffMultiplier": 3, "retryableStatusCodes": ["UNAVAILABLE"]
@@ -35,6 +38,7 @@ const serviceConfig = `{"methodConfig": [
 type client struct {
 	*grpc.ClientConn
 	jobs    pb.JobServiceClient
+	queues  pb.QueueServiceClient
 	workers pb.WorkerServiceClient
 }
 
@@ -60,7 +64,8 @@ func connect(target string) (*client, error) {
 		return nil, err
 	}
 	return &client{
-		connection, pb.NewJobServiceClient(connection), pb.NewWorkerServiceClient(connection),
+		connection, pb.NewJobServiceClient(connection), pb.NewQueueServiceClient(connection),
+		pb.NewWorkerServiceClient(connection),
 	}, nil
 }
 

@@ -1,6 +1,6 @@
-// Command jobs is a Jobledger client to copy from: an owner of jobs, and a worker.
+// Command jobs is a Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 //
-//	jobs create|get|list|watch|work|complete --server HOST:PORT …
+//	jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
 //
 // It prints one JSON object a line. The commands, their options and what they print:
 // tests/polyglot/README.md.
@@ -13,10 +13,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -27,6 +29,7 @@ var commands = map[string]func(context.Context, *client, *options) error{
 	"watch":    watch,
 	"work":     work,
 	"complete": complete,
+	"limit":    limit,
 }
 
 func main() {
@@ -48,6 +51,8 @@ func main() {
 
 type options struct {
 	server, user, job, kind, requestID, worker, outcome, message string
+	fairnessKey, concurrencyKey, uniqueKey, uniquePolicy, name   string
+	priority, maxRunning                                         *int32
 	parameters, result                                           *structpb.Struct
 	labels                                                       map[string]string
 	pageSize, attempt, stallTimeout, maxAttempts                 int
@@ -56,7 +61,7 @@ type options struct {
 
 func parse(arguments []string) (*options, func(context.Context, *client, *options) error) {
 	if len(arguments) == 0 || commands[arguments[0]] == nil {
-		wrong("usage: jobs create|get|list|watch|work|complete --server HOST:PORT …")
+		wrong("usage: jobs create|get|list|watch|work|complete|limit --server HOST:PORT …")
 	}
 	o := &options{labels: map[string]string{}}
 	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError) // Exits with 2.
@@ -67,6 +72,11 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.requestID, "request-id", "", "makes create safe to repeat (default: random)")
 	flags.IntVar(&o.stallTimeout, "stall-timeout", 0, "`seconds` that an attempt may go without news")
 	flags.IntVar(&o.maxAttempts, "max-attempts", 0, "how often the job is tried (default: once)")
+	flags.Func("priority", "0 to 9, higher goes first (default: 5)", numberInto(&o.priority))
+	flags.StringVar(&o.fairnessKey, "fairness-key", "", "the tenant (default: the owner)")
+	flags.StringVar(&o.concurrencyKey, "concurrency-key", "", "what the job uses that has a limit")
+	flags.StringVar(&o.uniqueKey, "unique-key", "", "only one such job that has not ended")
+	flags.StringVar(&o.uniquePolicy, "unique-policy", "reject", "reject or return-existing")
 	flags.StringVar(&o.worker, "worker", "", "the worker's name for itself")
 	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial, failed or retried")
 	flags.StringVar(&o.message, "message", "half done", "what the worker says")
@@ -74,6 +84,8 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: any)")
 	flags.Int64Var(&o.afterVersion, "after-version", 0, "the last version seen")
 	flags.Int64Var(&o.assetSize, "asset-size", 0, "`bytes` of what the worker made")
+	flags.StringVar(&o.name, "name", "", "a concurrency key, or the part before its colon")
+	flags.Func("max-running", "the limit (default: none)", numberInto(&o.maxRunning))
 	flags.Func("parameters", "`file` with the input", structInto(&o.parameters))
 	flags.Func("result", "`file` with the outcome", structInto(&o.result))
 	flags.Func("label", "`key=value`", func(text string) error {
@@ -89,6 +101,14 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 		wrong("--server is required, and nothing but options follows the command")
 	}
 	return o, commands[arguments[0]]
+}
+
+func numberInto(target **int32) func(string) error {
+	return func(text string) error {
+		number, err := strconv.ParseInt(text, 10, 32)
+		*target = proto.Int32(int32(number))
+		return err
+	}
 }
 
 func structInto(target **structpb.Struct) func(string) error {

@@ -23,6 +23,12 @@ func create(ctx context.Context, c *client, o *options) error {
 	request := &pb.CreateJobRequest{
 		UserId: o.user, JobType: o.kind, Parameters: o.parameters, Labels: o.labels,
 		RequestId: o.requestID,
+		// Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+		Priority: o.priority, FairnessKey: o.fairnessKey, ConcurrencyKey: o.concurrencyKey,
+		UniqueKey: o.uniqueKey,
+	}
+	if o.uniquePolicy == "return-existing" {
+		request.UniquePolicy = pb.UniquePolicy_UNIQUE_POLICY_RETURN_EXISTING
 	}
 	if o.stallTimeout != 0 {
 		request.StallTimeout = &durationpb.Duration{Seconds: int64(o.stallTimeout)}

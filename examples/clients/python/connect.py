@@ -8,6 +8,7 @@ from typing import NamedTuple
 import grpc
 
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 # gRPC must not retry streams: only the program that opened one knows where to resume. Nor
@@ -17,6 +18,7 @@ SERVICE_CONFIG = {
         {
             "name": [
                 {"service": "jobledger.v1.JobService"},
+                {"service": "jobledger.v1.QueueService"},
                 {"service": "jobledger.v1.WorkerService"},
             ],
             "retryPolicy": {
@@ -56,9 +58,10 @@ DEADLINE = 10.0
 
 
 class Client(NamedTuple):
-    """The stubs of both services, on one channel."""
+    """The stubs of the services, on one channel."""
 
     jobs: JobServiceStub
+    queues: QueueServiceStub
     workers: WorkerServiceStub
 
 
@@ -66,4 +69,4 @@ class Client(NamedTuple):
 def connect(target: str) -> Iterator[Client]:
     # grpc.secure_channel(target, grpc.ssl_channel_credentials(), OPTIONS) where it has TLS.
     with grpc.insecure_channel(target, OPTIONS) as channel:
-        yield Client(JobServiceStub(channel), WorkerServiceStub(channel))
+        yield Client(JobServiceStub(channel), QueueServiceStub(channel), WorkerServiceStub(channel))

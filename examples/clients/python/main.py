@@ -1,6 +1,6 @@
-"""A Jobledger client to copy from: an owner of jobs, and a worker.
+"""A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 
-python main.py create|get|list|watch|work|complete --server HOST:PORT ...
+python main.py create|get|list|watch|work|complete|limit --server HOST:PORT ...
 
 It prints one JSON object a line. The commands, their options and what they print:
 tests/polyglot/README.md.
@@ -15,6 +15,7 @@ import grpc
 from connect import connect
 from failure import read_error
 from google.protobuf.struct_pb2 import Struct
+from limit import set_limit
 from owner import create, get, list_jobs, watch
 from worker import complete, work
 
@@ -47,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--request-id")
     command.add_argument("--stall-timeout", type=int, metavar="SECONDS")
     command.add_argument("--max-attempts", type=int)
+    command.add_argument("--priority", type=int, metavar="0-9")
+    command.add_argument("--fairness-key")
+    command.add_argument("--concurrency-key")
+    command.add_argument("--unique-key")
+    command.add_argument("--unique-policy", choices=["reject", "return-existing"])
     command.add_argument("--parameters", type=read_struct, metavar="FILE")
     command.add_argument("--label", type=divide, action="append", default=[], metavar="KEY=VALUE")
 
@@ -78,6 +84,11 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=complete)
     command.add_argument("--job", required=True)
     command.add_argument("--attempt", type=int)
+
+    command = commands.add_parser("limit", parents=[every])
+    command.set_defaults(command=set_limit)
+    command.add_argument("--name", required=True)
+    command.add_argument("--max-running", type=int)
     return top
 
 

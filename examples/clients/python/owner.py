@@ -15,6 +15,7 @@ from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
     GetJobRequest,
     ListJobsRequest,
+    UniquePolicy,
     WatchJobRequest,
 )
 
@@ -34,7 +35,14 @@ def create(client: Client, options: Namespace) -> None:
         # The retries of one call share it; a caller that may itself be run again keeps it
         # with its own data.
         request_id=options.request_id or str(uuid.uuid4()),
+        # Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+        priority=options.priority,
+        fairness_key=options.fairness_key,
+        concurrency_key=options.concurrency_key,
+        unique_key=options.unique_key,
     )
+    if options.unique_policy == "return-existing":
+        request.unique_policy = UniquePolicy.UNIQUE_POLICY_RETURN_EXISTING
     if options.stall_timeout is not None:
         request.stall_timeout.seconds = options.stall_timeout
     if options.max_attempts is not None:

@@ -98,6 +98,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: the same attempt linked another asset of this name. Choose
     another name. Metadata: `job_id`, `name`. With google.rpc.ResourceInfo.
     """
+    ERROR_REASON_UNIQUE_KEY_TAKEN: _ErrorReason.ValueType  # 17
+    """ALREADY_EXISTS: another job of this owner and type with this `unique_key` is
+    not terminal. Metadata: `unique_key`, `job_id` (that job). With
+    google.rpc.ResourceInfo.
+    """
+    ERROR_REASON_PAUSED: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION: an operator has paused the job's type or its
+    `concurrency_key`; no such job is started until it is resumed. Metadata:
+    `job_id`, and `job_type` or `concurrency_key`. With
+    google.rpc.PreconditionFailure.
+    """
+    ERROR_REASON_CONCURRENCY_LIMIT: _ErrorReason.ValueType  # 19
+    """RESOURCE_EXHAUSTED: as many jobs with this `concurrency_key` are held as its
+    limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
+    google.rpc.QuotaFailure and google.rpc.RetryInfo.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -181,5 +197,21 @@ google.rpc.PreconditionFailure.
 ERROR_REASON_ASSET_NAME_TAKEN: ErrorReason.ValueType  # 16
 """ALREADY_EXISTS: the same attempt linked another asset of this name. Choose
 another name. Metadata: `job_id`, `name`. With google.rpc.ResourceInfo.
+"""
+ERROR_REASON_UNIQUE_KEY_TAKEN: ErrorReason.ValueType  # 17
+"""ALREADY_EXISTS: another job of this owner and type with this `unique_key` is
+not terminal. Metadata: `unique_key`, `job_id` (that job). With
+google.rpc.ResourceInfo.
+"""
+ERROR_REASON_PAUSED: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION: an operator has paused the job's type or its
+`concurrency_key`; no such job is started until it is resumed. Metadata:
+`job_id`, and `job_type` or `concurrency_key`. With
+google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_CONCURRENCY_LIMIT: ErrorReason.ValueType  # 19
+"""RESOURCE_EXHAUSTED: as many jobs with this `concurrency_key` are held as its
+limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
+google.rpc.QuotaFailure and google.rpc.RetryInfo.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

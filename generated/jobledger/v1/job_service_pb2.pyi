@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from jobledger.v1 import asset_pb2 as _asset_pb2
 from jobledger.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
@@ -22,6 +23,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UniquePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UniquePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniquePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNIQUE_POLICY_UNSPECIFIED: _UniquePolicy.ValueType  # 0
+    """The default: REJECT."""
+    UNIQUE_POLICY_REJECT: _UniquePolicy.ValueType  # 1
+    """It is refused with UNIQUE_KEY_TAKEN."""
+    UNIQUE_POLICY_RETURN_EXISTING: _UniquePolicy.ValueType  # 2
+    """It returns that job, whatever its content, and creates none."""
+
+class UniquePolicy(_UniquePolicy, metaclass=_UniquePolicyEnumTypeWrapper):
+    """What a creation does if another job with its `unique_key` is not terminal."""
+
+UNIQUE_POLICY_UNSPECIFIED: UniquePolicy.ValueType  # 0
+"""The default: REJECT."""
+UNIQUE_POLICY_REJECT: UniquePolicy.ValueType  # 1
+"""It is refused with UNIQUE_KEY_TAKEN."""
+UNIQUE_POLICY_RETURN_EXISTING: UniquePolicy.ValueType  # 2
+"""It returns that job, whatever its content, and creates none."""
+Global___UniquePolicy: _TypeAlias = UniquePolicy  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
@@ -59,6 +84,11 @@ class CreateJobRequest(_message.Message):
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
     SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    UNIQUE_POLICY_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -67,6 +97,22 @@ class CreateJobRequest(_message.Message):
     """Makes the call idempotent: 1 to 128 characters without control characters,
     unique for this owner for as long as the job exists, for instance a UUID.
     Default: empty, each call creates a job.
+    """
+    priority: _builtins.int
+    """0 to 9, higher goes first; see Job.priority. Default: 5."""
+    fairness_key: _builtins.str
+    """The tenant that it is counted for; see Job.fairness_key. Default: the owner."""
+    concurrency_key: _builtins.str
+    """What it uses that bears only so much at once; see Job.concurrency_key.
+    Default: none.
+    """
+    unique_key: _builtins.str
+    """At most one job of this owner and type with this key is not terminal; see
+    Job.unique_key. Default: none.
+    """
+    unique_policy: Global___UniquePolicy.ValueType
+    """What happens if there is such a job already. Default: REJECT. Only with a
+    `unique_key`.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -120,12 +166,19 @@ class CreateJobRequest(_message.Message):
         run_timeout: _duration_pb2.Duration | None = ...,
         stall_timeout: _duration_pb2.Duration | None = ...,
         schedule_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int | None = ...,
+        fairness_key: _builtins.str = ...,
+        concurrency_key: _builtins.str = ...,
+        unique_key: _builtins.str = ...,
+        unique_policy: Global___UniquePolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
 

@@ -132,7 +132,7 @@ class JobServiceServicer(object):
     def CreateJob(self, request, context):
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
         and content return the existing job. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED.
+        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,8 +143,8 @@ class JobServiceServicer(object):
         in this order. Each may have a `request_id`: a retry of the whole call with
         the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
         whose violations name the request (`requests[3].job_type`);
-        REQUEST_ID_REUSED with the index of the request in the metadata `index`;
-        LIMIT_EXCEEDED.
+        REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
+        metadata `index`; LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,11 +249,11 @@ class JobServiceServicer(object):
 
     def RetryJob(self, request, context):
         """Runs a terminal job again, as a new job with the same type, parameters,
-        labels, policy and timeouts, and with `origin_job_id`. The terminal one
+        labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
         stays as it is. A job is repeated once: a further call returns the job that
         repeats it, for as long as that exists. So a retry is safe. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
-        terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+        terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,7 +261,8 @@ class JobServiceServicer(object):
 
     def RetryJobs(self, request, context):
         """RetryJob for the jobs that match a filter and were not repeated yet, newest
-        first: one bounded step. Call it again with `next_page_token` until `done`. A
+        first: one bounded step. It passes over a job whose `unique_key` another one
+        has. Call it again with `next_page_token` until `done`. A
         step that is repeated repeats no job twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.

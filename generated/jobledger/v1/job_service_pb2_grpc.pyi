@@ -41,15 +41,15 @@ class JobServiceStub:
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
     and content return the existing job. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED.
+    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
     """Creates up to 1000 jobs of one owner, all or none, in one transaction and
     in this order. Each may have a `request_id`: a retry of the whole call with
     the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
     whose violations name the request (`requests[3].job_type`);
-    REQUEST_ID_REUSED with the index of the request in the metadata `index`;
-    LIMIT_EXCEEDED.
+    REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
+    metadata `index`; LIMIT_EXCEEDED.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
@@ -121,15 +121,16 @@ class JobServiceStub:
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
     """Runs a terminal job again, as a new job with the same type, parameters,
-    labels, policy and timeouts, and with `origin_job_id`. The terminal one
+    labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
     stays as it is. A job is repeated once: a further call returns the job that
     repeats it, for as long as that exists. So a retry is safe. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
-    terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+    terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
     RetryJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]
     """RetryJob for the jobs that match a filter and were not repeated yet, newest
-    first: one bounded step. Call it again with `next_page_token` until `done`. A
+    first: one bounded step. It passes over a job whose `unique_key` another one
+    has. Call it again with `next_page_token` until `done`. A
     step that is repeated repeats no job twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
@@ -171,15 +172,15 @@ class JobServiceAsyncStub(JobServiceStub):
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
     and content return the existing job. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED.
+    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
     """Creates up to 1000 jobs of one owner, all or none, in one transaction and
     in this order. Each may have a `request_id`: a retry of the whole call with
     the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
     whose violations name the request (`requests[3].job_type`);
-    REQUEST_ID_REUSED with the index of the request in the metadata `index`;
-    LIMIT_EXCEEDED.
+    REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
+    metadata `index`; LIMIT_EXCEEDED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
@@ -251,15 +252,16 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Runs a terminal job again, as a new job with the same type, parameters,
-    labels, policy and timeouts, and with `origin_job_id`. The terminal one
+    labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
     stays as it is. A job is repeated once: a further call returns the job that
     repeats it, for as long as that exists. So a retry is safe. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
-    terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+    terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
     RetryJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]  # type: ignore[assignment]
     """RetryJob for the jobs that match a filter and were not repeated yet, newest
-    first: one bounded step. Call it again with `next_page_token` until `done`. A
+    first: one bounded step. It passes over a job whose `unique_key` another one
+    has. Call it again with `next_page_token` until `done`. A
     step that is repeated repeats no job twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
@@ -304,7 +306,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
         and content return the existing job. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED.
+        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
         """
 
     @_abc_1.abstractmethod
@@ -317,8 +319,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         in this order. Each may have a `request_id`: a retry of the whole call with
         the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
         whose violations name the request (`requests[3].job_type`);
-        REQUEST_ID_REUSED with the index of the request in the metadata `index`;
-        LIMIT_EXCEEDED.
+        REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
+        metadata `index`; LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -438,11 +440,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
         """Runs a terminal job again, as a new job with the same type, parameters,
-        labels, policy and timeouts, and with `origin_job_id`. The terminal one
+        labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
         stays as it is. A job is repeated once: a further call returns the job that
         repeats it, for as long as that exists. So a retry is safe. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
-        terminal, REQUEST_ID_REUSED, LIMIT_EXCEEDED.
+        terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -452,7 +454,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RetryJobsResponse, _abc.Awaitable[_job_service_pb2.RetryJobsResponse]]:
         """RetryJob for the jobs that match a filter and were not repeated yet, newest
-        first: one bounded step. Call it again with `next_page_token` until `done`. A
+        first: one bounded step. It passes over a job whose `unique_key` another one
+        has. Call it again with `next_page_token` until `done`. A
         step that is repeated repeats no job twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.

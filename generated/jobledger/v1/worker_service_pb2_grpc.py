@@ -121,9 +121,12 @@ class WorkerServiceServicer(object):
     """
 
     def ClaimJobs(self, request, context):
-        """Claims the oldest jobs that wait for a worker and are due, of any of these
-        types, and starts them. No job is claimed by two workers. If there is none, waits for
-        one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+        """Claims jobs of these types that wait for a worker and are due, and starts
+        them: those with the highest priority first, of one priority the tenants in
+        turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
+        Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
+        are passed over. No job is claimed by two workers. If there is none, waits
+        for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
         wait for the next worker once their leases expire, or fail if that was
         their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
         """
@@ -140,7 +143,7 @@ class WorkerServiceServicer(object):
         `expected_version`. A job that another worker holds is not started.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
-        JOB_NOT_DUE, LEASE_LOST, VERSION_MISMATCH.
+        JOB_NOT_DUE, PAUSED, CONCURRENCY_LIMIT, LEASE_LOST, VERSION_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,9 +52,12 @@ class WorkerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     ClaimJobs: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]
-    """Claims the oldest jobs that wait for a worker and are due, of any of these
-    types, and starts them. No job is claimed by two workers. If there is none, waits for
-    one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+    """Claims jobs of these types that wait for a worker and are due, and starts
+    them: those with the highest priority first, of one priority the tenants in
+    turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
+    Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
+    are passed over. No job is claimed by two workers. If there is none, waits
+    for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
     wait for the next worker once their leases expire, or fail if that was
     their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
     """
@@ -67,7 +70,7 @@ class WorkerServiceStub:
     `expected_version`. A job that another worker holds is not started.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
-    JOB_NOT_DUE, LEASE_LOST, VERSION_MISMATCH.
+    JOB_NOT_DUE, PAUSED, CONCURRENCY_LIMIT, LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
     """Reports progress of a PROCESSING job and renews its lease. With nothing new
@@ -182,9 +185,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ClaimJobs: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]  # type: ignore[assignment]
-    """Claims the oldest jobs that wait for a worker and are due, of any of these
-    types, and starts them. No job is claimed by two workers. If there is none, waits for
-    one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+    """Claims jobs of these types that wait for a worker and are due, and starts
+    them: those with the highest priority first, of one priority the tenants in
+    turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
+    Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
+    are passed over. No job is claimed by two workers. If there is none, waits
+    for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
     wait for the next worker once their leases expire, or fail if that was
     their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
     """
@@ -197,7 +203,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     `expected_version`. A job that another worker holds is not started.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
-    JOB_NOT_DUE, LEASE_LOST, VERSION_MISMATCH.
+    JOB_NOT_DUE, PAUSED, CONCURRENCY_LIMIT, LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
     """Reports progress of a PROCESSING job and renews its lease. With nothing new
@@ -315,9 +321,12 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ClaimJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ClaimJobsResponse, _abc.Awaitable[_worker_service_pb2.ClaimJobsResponse]]:
-        """Claims the oldest jobs that wait for a worker and are due, of any of these
-        types, and starts them. No job is claimed by two workers. If there is none, waits for
-        one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+        """Claims jobs of these types that wait for a worker and are due, and starts
+        them: those with the highest priority first, of one priority the tenants in
+        turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
+        Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
+        are passed over. No job is claimed by two workers. If there is none, waits
+        for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
         wait for the next worker once their leases expire, or fail if that was
         their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
         """
@@ -336,7 +345,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         `expected_version`. A job that another worker holds is not started.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
-        JOB_NOT_DUE, LEASE_LOST, VERSION_MISMATCH.
+        JOB_NOT_DUE, PAUSED, CONCURRENCY_LIMIT, LEASE_LOST, VERSION_MISMATCH.
         """
 
     @_abc_1.abstractmethod

@@ -8,6 +8,7 @@ from jobledger_server.domain.job import (
     DEFAULT_BACKOFF_MULTIPLIER,
     DEFAULT_INITIAL_BACKOFF,
     DEFAULT_MAX_BACKOFF,
+    DEFAULT_PRIORITY,
     MICROS_PER_SECOND,
     AssetLink,
     Instant,
@@ -30,6 +31,8 @@ class Create(Struct, frozen=True, kw_only=True):
 
     With an `origin_job_id` it repeats that job, which is terminal and has this content, unless
     another job does already. `traceparent` is no content: a retry may belong to another trace.
+    If another job of this owner and type with its `unique_key` is not terminal, it is refused, or
+    returns that job if it is to `return_existing`.
     """
 
     user_id: str
@@ -47,6 +50,11 @@ class Create(Struct, frozen=True, kw_only=True):
     run_timeout: Micros | None = None
     traceparent: str = ""
     origin_job_id: JobId | None = None
+    priority: int = DEFAULT_PRIORITY
+    fairness_key: str = ""
+    concurrency_key: str = ""
+    unique_key: str = ""
+    return_existing: bool = False
 
 
 class CreateAll(Struct, frozen=True):
@@ -56,7 +64,7 @@ class CreateAll(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Start attempts of the oldest jobs of these types that wait and are due, for one worker."""
+    """Start attempts of jobs of these types that wait in a queue, for one worker."""
 
     worker_id: str
     job_types: frozenset[str]
@@ -138,6 +146,12 @@ class Expire(Struct, frozen=True, kw_only=True):
     job_id: JobId
 
 
+class MakeReady(Struct, frozen=True, kw_only=True):
+    """Put a job into its queue if its time has come. Safe to apply at any time."""
+
+    job_id: JobId
+
+
 class Delete(Struct, frozen=True, kw_only=True):
     """Delete a terminal job of this owner, with its assets and transitions."""
 
@@ -155,7 +169,7 @@ class Purge(Struct, frozen=True, kw_only=True):
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
-JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
+JobCommand = WorkerCommand | Cancel | Expire | MakeReady | Delete | Purge
 """A command on one job, identified by its id."""
 
 Command = Create | CreateAll | JobCommand

@@ -19,17 +19,21 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
+    MakeReady,
     Purge,
     Release,
     Report,
     WorkerCommand,
 )
 from jobledger_server.domain.errors import (
+    ConcurrencyLimitReached,
     JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
+    Paused,
     RequestIdReused,
+    UniqueKeyTaken,
     VersionMismatch,
 )
 from jobledger_server.domain.job import (
@@ -42,6 +46,7 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Payloads,
+    Phase,
 )
 from jobledger_server.domain.leases import (
     backoff,
@@ -51,6 +56,7 @@ from jobledger_server.domain.leases import (
     has_attempts_left,
     release,
 )
+from jobledger_server.domain.queues import NO_LIMITS, Limits, make_ready
 from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
@@ -58,7 +64,6 @@ from jobledger_server.domain.state_machine import (
     due_time,
     finish,
     illegal_transition,
-    is_due,
     is_waiting,
     requeue,
     start_attempt,
@@ -75,7 +80,15 @@ Created = tuple[Job, Payload | None]
 """A job and its parameters."""
 
 
-def create(found: Created | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
+def create(
+    found: Created | None,
+    command: Create,
+    *,
+    now: Instant,
+    new_id: NewId,
+    active: Job | None = None,
+    full: bool = False,
+) -> Decision:
     """Decide a creation.
 
     Args:
@@ -84,9 +97,14 @@ def create(found: Created | None, command: Create, *, now: Instant, new_id: NewI
         command: The command.
         now: The database server's time.
         new_id: Returns new ids.
+        active: The owner's job of the same type and unique key that is not terminal, if there is
+            one.
+        full: Whether the concurrency key is probably at its limit. The job is blocked at once
+            then: a claim would only pass over it.
 
     Raises:
         RequestIdReused: A job was created with that request id and other content.
+        UniqueKeyTaken: Another job has the unique key.
     """
     if found is not None:
         existing, parameters = found
@@ -106,10 +124,21 @@ def create(found: Created | None, command: Create, *, now: Instant, new_id: NewI
             and existing.queue_timeout == command.queue_timeout
             and existing.stall_timeout == command.stall_timeout
             and existing.run_timeout == command.run_timeout
+            and existing.priority == command.priority
+            and existing.fairness_key == command.fairness_key
+            and existing.concurrency_key == command.concurrency_key
+            and existing.unique_key == command.unique_key
         )
         if not same:
             raise RequestIdReused(command.request_id, "Job", existing.id)
         return Decision(job=existing, changed=False)
+    if active is not None:
+        if command.return_existing:
+            return Decision(job=active, changed=False)
+        raise UniqueKeyTaken(command.unique_key, active.id)
+    phase = Phase.BLOCKED if full else Phase.READY
+    if command.schedule_time is not None and command.schedule_time > now:
+        phase = Phase.SCHEDULED
     return Decision(
         job=Job(
             id=JobId(new_id()),
@@ -123,6 +152,11 @@ def create(found: Created | None, command: Create, *, now: Instant, new_id: NewI
             initial_backoff=command.initial_backoff,
             max_backoff=command.max_backoff,
             backoff_multiplier=command.backoff_multiplier,
+            priority=command.priority,
+            fairness_key=command.fairness_key,
+            concurrency_key=command.concurrency_key,
+            unique_key=command.unique_key,
+            phase=phase,
             origin_job_id=command.origin_job_id,
             schedule_time=command.schedule_time,
             queue_timeout=command.queue_timeout,
@@ -152,6 +186,7 @@ def decide(
     linked: Asset | None = None,
     named: Mapping[str, Asset] = _NONE,
     resumed_at: Instant | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Decision:
     """Decide a command.
 
@@ -164,6 +199,7 @@ def decide(
         named: The job's assets that have the names of those that the command links, by their
             names.
         resumed_at: When the service's last outage ended, if it had one.
+        limits: What an operator lets the job do.
 
     Raises:
         DomainError: The command is refused.
@@ -172,7 +208,7 @@ def decide(
         raise JobNotFound(command.job_id)
     match command:
         case ChangeStatus():
-            return _change_status(job, command, named, now, new_id)
+            return _change_status(job, command, named, limits, now=now, new_id=new_id)
         case Report():
             return _report(job, command, now)
         case LinkAsset():
@@ -183,6 +219,8 @@ def decide(
             return cancel(job, command, now)
         case Expire():
             return expire(job, now, resumed_at)
+        case MakeReady():
+            return make_ready(job, now, full=limits.full)
         case Delete():
             return _delete(job, command, now)
         case Purge():
@@ -199,7 +237,13 @@ def _may_work_on(job: Job, command: JobCommand) -> bool:
 
 
 def _change_status(
-    job: Job, command: ChangeStatus, named: Mapping[str, Asset], now: Instant, new_id: NewId
+    job: Job,
+    command: ChangeStatus,
+    named: Mapping[str, Asset],
+    limits: Limits,
+    *,
+    now: Instant,
+    new_id: NewId,
 ) -> Decision:
     if _repeats_retry(job, command):
         return Decision(job=job, changed=False)
@@ -211,7 +255,7 @@ def _change_status(
     if command.expected_version is not None and command.expected_version != job.version:
         raise VersionMismatch(job.id, job.version)
     if command.target is JobStatus.PROCESSING:
-        return _repeat_start(job, command) if job.leased else _start(job, command, now)
+        return _repeat_start(job, command) if job.leased else _start(job, command, limits, now)
     if command.target not in TRANSITIONS[job.status]:
         raise illegal_transition(job, command.target.value)
     if command.retryable and not job.leased:
@@ -260,10 +304,17 @@ def _repeats_retry(job: Job, command: ChangeStatus) -> bool:
     )
 
 
-def _start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
+def _start(job: Job, command: ChangeStatus, limits: Limits, now: Instant) -> Decision:
     due = due_time(job)
-    if due is not None and not is_due(job, now):
+    if due is not None and due > now:
         raise JobNotDue(job.id, due)
+    if limits.type_paused:
+        raise Paused(job.id, job.job_type)
+    if limits.key.paused:
+        raise Paused(job.id, job.job_type, job.concurrency_key)
+    if not limits.key.free:
+        limit = limits.key.max_running or 0
+        raise ConcurrencyLimitReached(job.id, job.concurrency_key, limit)
     started = start_attempt(
         job,
         worker_id=command.worker_id,

@@ -8,6 +8,9 @@ DomainError
 ├── LeaseLost
 ├── VersionMismatch
 ├── RequestIdReused
+├── UniqueKeyTaken
+├── Paused
+├── ConcurrencyLimitReached
 ├── AssetNameTaken
 └── LimitExceeded
 """
@@ -87,6 +90,33 @@ class RequestIdReused(DomainError):
     resource: Literal["Job", "Asset"]
     resource_id: str
     index: int | None = None
+
+
+@dataclass(eq=False)
+class UniqueKeyTaken(DomainError):
+    """The job with this id has the unique key and is not terminal. `index` as above."""
+
+    unique_key: str
+    job_id: JobId
+    index: int | None = None
+
+
+@dataclass(eq=False)
+class Paused(DomainError):
+    """The job's type is paused, or its concurrency key if that is not empty."""
+
+    job_id: JobId
+    job_type: str
+    concurrency_key: str = ""
+
+
+@dataclass(eq=False)
+class ConcurrencyLimitReached(DomainError):
+    """As many jobs with the job's concurrency key are held as may be."""
+
+    job_id: JobId
+    concurrency_key: str
+    max_running: int
 
 
 @dataclass(eq=False)

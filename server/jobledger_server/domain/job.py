@@ -68,6 +68,29 @@ class JobStatus(enum.Enum):
     __hash__ = object.__hash__
 
 
+class Phase(enum.IntEnum):
+    """What a job that is not terminal is doing."""
+
+    READY = 0
+    """It waits in its queue, and may be claimed."""
+
+    BLOCKED = 1
+    """It waits for a free slot of its concurrency key."""
+
+    SCHEDULED = 2
+    """It waits for its time."""
+
+    HELD = 3
+    """A worker holds it."""
+
+    # As above.
+    __hash__ = int.__hash__
+
+
+DEFAULT_PRIORITY = 5
+"""The priority of a job, unless its creator sets another one."""
+
+
 class JobError(Struct, frozen=True):
     """Why a job failed, or what is missing from a partial one. Its details are a payload.
 
@@ -126,7 +149,9 @@ class Job(Struct, frozen=True, gc=False):
     last reported something new. `report_number` is that of the attempt's latest numbered report.
     `parameters_bytes`, `checkpoint_bytes` and `outcome_bytes` are the sizes of its payloads; 0
     means that there are none. `asset_bytes` are those of the texts of its assets. `origin_job_id`
-    is the job that this one repeats.
+    is the job that this one repeats. `phase` is None in a terminal job; that of a job which waits
+    changes without a new version. A job counts for the tenant `fairness_key`, for its owner if that
+    is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
     together, and the retry policy is after what a completion changes: PostgreSQL logs an update
@@ -150,6 +175,7 @@ class Job(Struct, frozen=True, gc=False):
     asset_count: int = 0
     asset_bytes: int = 0
     status: JobStatus = JobStatus.QUEUED
+    phase: Phase | None = Phase.READY
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     releases: int = 0
@@ -177,8 +203,17 @@ class Job(Struct, frozen=True, gc=False):
     initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
     max_backoff: Micros = DEFAULT_MAX_BACKOFF
     backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
+    priority: int = DEFAULT_PRIORITY
+    fairness_key: str = ""
+    concurrency_key: str = ""
+    unique_key: str = ""
     last_error: JobError | None = None
     error: JobError | None = None
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the job is counted for."""
+        return self.fairness_key or self.user_id
 
     @property
     def content_bytes(self) -> int:
@@ -186,6 +221,8 @@ class Job(Struct, frozen=True, gc=False):
         size = _text_bytes(self.user_id) + 2 * _text_bytes(self.worker_id)
         size += _text_bytes(self.request_id) + _text_bytes(self.traceparent)
         size += _text_bytes(self.progress_message) + _text_bytes(self.cancel_reason)
+        size += _text_bytes(self.tenant) + _text_bytes(self.concurrency_key)
+        size += _text_bytes(self.unique_key)
         for key, value in self.labels.items():
             size += _LABEL_BYTES + _text_bytes(key) + _text_bytes(value)
         for error in (self.last_error, self.error):

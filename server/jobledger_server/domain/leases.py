@@ -22,6 +22,7 @@ from jobledger_server.domain.job import (
     JobError,
     JobStatus,
     Micros,
+    Phase,
 )
 from jobledger_server.domain.state_machine import (
     SYSTEM,
@@ -29,7 +30,6 @@ from jobledger_server.domain.state_machine import (
     Decision,
     fail,
     illegal_transition,
-    is_due,
     is_waiting,
     last_attempt,
     requeue,
@@ -88,8 +88,8 @@ def _finished_as(job: Job, reason: str) -> bool:
 
 
 def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
-    """Start an attempt for the worker; None if the job is not due or its deadline passed."""
-    if not is_due(job, now) or _passed(deadline(job), now):
+    """Start an attempt for the worker; None if the job is not ready or its deadline passed."""
+    if job.phase is not Phase.READY or _passed(deadline(job), now):
         return None
     worker_id = command.worker_id
     return start_attempt(

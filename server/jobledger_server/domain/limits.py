@@ -7,7 +7,10 @@ MAX_ID_CHARACTERS = 36
 """A job's id, a UUID."""
 
 MAX_NAME_CHARACTERS = 128
-"""`user_id`, `worker_id` and `request_id`."""
+"""`user_id`, `worker_id`, `request_id`, and the keys of a job."""
+
+MAX_IDENTITY_CHARACTERS = 512
+"""The identity of a caller."""
 
 MAX_JOB_TYPE_CHARACTERS = 50
 """`job_type`, and each entry of `job_types`."""
@@ -55,6 +58,9 @@ MAX_STORAGE_PATH_CHARACTERS = 1024
 
 MAX_ATTEMPTS = 1000
 """The greatest `retry_policy.max_attempts`."""
+
+MAX_PRIORITY = 9
+"""The greatest `priority`; the least is 0."""
 
 MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS = 0.1, 24 * 3600
 """`retry_policy.initial_backoff`."""
@@ -107,6 +113,12 @@ MAX_JOB_TYPES = 100
 
 MAX_STATUSES = 100
 """Entries of `statuses`."""
+
+MAX_CONCURRENCY_LIMITS = 10_000
+"""Limits and pauses of concurrency keys."""
+
+MAX_PAUSED_JOB_TYPES = 10_000
+"""Job types that are paused."""
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 50
 

@@ -20,6 +20,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payloads,
+    Phase,
     Transition,
 )
 from jobledger_server.domain.limits import MAX_PROGRESS
@@ -48,7 +49,8 @@ class Decision(Struct, frozen=True, kw_only=True):
         changed: Whether the job has changed. If not, the command was a retry, came too late, or
             its time has not come yet.
         renewed: Whether there is something to write that is not a change: the job's lease was
-            renewed, or its deadline turned out to be later than the store knew.
+            renewed, it is in another phase of its wait, or its deadline turned out to be later than
+            the store knew.
         applied: Whether the command took effect. False if it was too late.
         deleted: Whether the job is deleted.
         transition: The transition that the job makes, if it makes one.
@@ -94,12 +96,6 @@ def due_time(job: Job) -> Instant | None:
     return job.schedule_time if job.attempt == 0 else job.retry_time
 
 
-def is_due(job: Job, now: Instant) -> bool:
-    """Whether a worker may claim the job now."""
-    due = due_time(job)
-    return is_waiting(job) and (due is None or due <= now)
-
-
 VERSION_OF_START = 2
 """The version of a job after its first transition: a queued job does not change otherwise."""
 
@@ -117,6 +113,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
     started = replace(
         job,
         status=JobStatus.PROCESSING,
+        phase=Phase.HELD,
         progress=0,
         report_number=0,
         progress_message="",
@@ -177,6 +174,7 @@ def requeue(
     due = Instant(now + pause)
     requeued = replace(
         job,
+        phase=Phase.SCHEDULED if pause else Phase.READY,
         worker_id="",
         releases=job.releases + (outcome is AttemptOutcome.RELEASED),
         quick_releases=quick_releases,
@@ -228,6 +226,7 @@ def finish(
     finished = replace(
         job,
         status=target,
+        phase=None,
         progress=job.progress if target is JobStatus.FAILED else MAX_PROGRESS,
         error=error,
         outcome_bytes=payloads.outcome_bytes,
@@ -249,7 +248,11 @@ def fail(job: Job, error: JobError, *, actor: str, now: Instant) -> Decision:
     """Fail a job that is not terminal. A QUEUED job passes through PROCESSING, unstarted."""
     if job.status is JobStatus.QUEUED:
         passing = replace(
-            job, status=JobStatus.PROCESSING, update_time=now, version=job.version + 1
+            job,
+            status=JobStatus.PROCESSING,
+            phase=Phase.READY,  # the row does not keep which
+            update_time=now,
+            version=job.version + 1,
         )
         via = Decision(job=passing, transition=_transition(job, passing, actor))
         return replace(fail(passing, error, actor=actor, now=now), via=via)

@@ -161,9 +161,6 @@ class Batcher(Generic[Item, Result]):
         weight, size = sum(map(self._weigh, items)), sum(map(self._measure, items))
         pending: _Pending[Item, Result]
         pending = _Pending(items, self._new_future(), caller, weight, size)
-        if not items:  # nothing would wake the batcher
-            pending.future.set_result([])
-            return pending.future
         self._items.acquire(caller, weight)
         try:
             self._bytes.acquire(caller, size)

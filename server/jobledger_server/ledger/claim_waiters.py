@@ -11,10 +11,11 @@ one that woke it is the oldest, and it need not query again.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from jobledger_server.domain.state_machine import is_due
+from jobledger_server.domain.job import Phase
+from jobledger_server.domain.queues import queue_id
 from jobledger_server.store import Change, Claimable
 
 
@@ -53,7 +54,13 @@ class ClaimWaiters:
         self._waiters: dict[str, dict[ClaimWaiter, None]] = {}  # by job type, first come first
         self.sees_every_job = False
         """Whether no other server can make a job claimable."""
+        self.announce: Callable[[], None] = lambda: None
+        """Tells the other servers that jobs are ready which no claim here waits for."""
+        self.ready_elsewhere = asyncio.Event()
+        """Set when another server has said so."""
         self.draining = False
+        self.drained = asyncio.Event()
+        """Set when no waiter may wait any more."""
         self.waiting_claims = 0
 
     def observe(self, change: Change) -> None:
@@ -61,23 +68,33 @@ class ClaimWaiters:
         job = change.job
         if job.job_type not in self._waiters or change.deleted:
             return
-        if is_due(job, job.update_time):
+        if job.phase is Phase.READY:
             size = job.content_bytes + job.payload_bytes
-            claimable = Claimable(job.id, job.job_type, size)
+            claimable = Claimable(job.id, job.job_type, size, queue_id(job))
             self._wake_one(job.job_type, claimable if self.sees_every_job else None)
 
     def awaited(self) -> Mapping[str, int]:
         """Return by job type how many claims wait for it."""
         return {job_type: len(waiters) for job_type, waiters in self._waiters.items()}
 
-    def wake(self, job_type: str, count: int) -> None:
-        """Wake as many waiters: so many jobs of this type can be claimed."""
+    def wake(self, job_type: str, count: int) -> int:
+        """Wake as many waiters: so many jobs of this type can be claimed.
+
+        Returns:
+            How many jobs are left that no claim here waits for.
+        """
         for waiter in self._waiters.get(job_type, ()):
             if waiter.woken_for is not None:
                 waiter.oldest = None  # It may get one of these jobs, too or instead.
             elif count:
                 waiter.wake(job_type)
                 count -= 1
+        return count
+
+    def offer(self, job_type: str, count: int) -> None:
+        """Wake claims for jobs that were made ready here without a change, else other servers."""
+        if self.wake(job_type, count):
+            self.announce()
 
     @contextmanager
     def waiting(self, job_types: Collection[str]) -> Iterator[ClaimWaiter]:
@@ -106,6 +123,7 @@ class ClaimWaiters:
     def drain(self) -> None:
         """Wake every waiter, and let none wait from now on."""
         self.draining = True
+        self.drained.set()
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.wake(None)

@@ -1,27 +1,31 @@
-"""Claims: starts attempts of claimable jobs for the workers that claim them, oldest first.
+"""Claims: starts attempts of ready jobs for the workers that claim them.
 
 Claims have transactions of their own, so that a creation or a report never waits for more
-than one short commit. Claims that arrive together are served together. One read without
-locks finds claimable jobs for all of them; if there are none, which is the usual answer to
-a poll, no transaction begins. The jobs are allocated to the claims by type and size, and
-one transaction loads and starts exactly these jobs.
+than one short commit. Claims that arrive together are served together. A read without
+locks finds the jobs that go next for all of them; if there are none, which is the usual answer
+to a poll, no transaction begins. The jobs are allocated to the claims by type and size, and
+one transaction loads and starts exactly these jobs, or takes those out of their queues whose
+concurrency key is at its limit.
 """
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.leases import claim
+from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.domain.queues import KeyState, block, claim_or_block
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.allocation import Allocation, allocate
+from jobledger_server.ledger.allocation import JOB_BYTES, MAX_BYTES, Allocation, allocate
 from jobledger_server.ledger.batcher import Batcher, Observe
+from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.store import Change, Claimable, Store, StoreError
+from jobledger_server.store import Change, Claimable, ConfigChanged, Store, StoredJob, StoreError
 
 MAX_BATCH = 100
 """Weight of the claims that are served together. A claim's weight is the number of its job types or
@@ -34,6 +38,13 @@ PAUSE_SECONDS = 0.005
 """How much later a batch that found no job is answered, if a full one waits. Otherwise callers that
 poll and find nothing, one poll after the other, would take all of the event loop."""
 
+MAX_PLANNED = 256
+"""Jobs that one read finds at most."""
+
+MAX_PASSED = 4096
+"""After so many jobs that others claim or that are blocked, claims are answered with no jobs. The
+blocked ones have left their queues, so the next claims come further."""
+
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, claims are answered with no jobs."""
 
@@ -43,6 +54,7 @@ class Claims:
 
     Args:
         store: The database.
+        known: What this server knows of pauses and limits.
         committed: Called with the changes of each commit, before a claim is answered.
         failed: Called with each error of the store, and the number of claims that it fails.
         max_waiting: Claims of usual weight that may wait to be served.
@@ -53,6 +65,7 @@ class Claims:
     def __init__(
         self,
         store: Store,
+        known: KnownLimits,
         committed: Callable[[Sequence[Change]], None],
         failed: Callable[[StoreError, int], None],
         *,
@@ -61,6 +74,7 @@ class Claims:
         observe: Observe[Allocation, Sequence[Decision]] | None = None,
     ) -> None:
         self._store = store
+        self._known = known
         self._committed = committed
         self._failed = failed
         # Whether other servers claim the same jobs at the moment. If they do, planned jobs are
@@ -109,20 +123,37 @@ class Claims:
         return [each.decisions for each in allocations]
 
     async def _fill(self, allocations: Sequence[Allocation]) -> None:
-        lost_races = 0
-        while lost_races < MAX_LOST_RACES:
+        if self._known.version < 0:
+            await retry_if_stale(self._known.refresh)
+        lost_races = passed = 0
+        while lost_races < MAX_LOST_RACES and passed < MAX_PASSED:
             # A claim is served once it has any job, even if it requested more.
             unserved = [each for each in allocations if not each.decisions and each.wanted()]
-            planned = await self._plan(unserved)
+            # That of the plan: others may learn of a pause before the jobs are started.
+            version = self._known.version
+            planned = await self._plan(unserved, more=passed)
             unserved = [each for each in unserved if each.wanted()]  # some left during the read
             if not planned or not unserved:
                 return
-            started = await retry_if_stale(partial(self._start, unserved, planned))
-            lost_races = 0 if started else lost_races + 1
+            try:
+                start = partial(self._start, unserved, planned, version)
+                started, blocked, passed_now = await retry_if_stale(start)
+            except ConfigChanged:
+                await self._known.refresh()
+                continue
+            passed += passed_now
+            lost_races = 0 if started or blocked else lost_races + 1
 
-    async def _plan(self, allocations: Sequence[Allocation]) -> Sequence[Claimable]:
-        """Return the jobs to start, as the claims know them or a read without locks sees them."""
-        known = {each.oldest.id: each.oldest for each in allocations if each.oldest is not None}
+    async def _plan(self, allocations: Sequence[Allocation], *, more: int) -> Sequence[Claimable]:
+        """Return the jobs to start, as the claims know them or a read without locks sees them.
+
+        Args:
+            allocations: The claims.
+            more: How many jobs were passed over so far. As many more are found, so that many
+                blocked jobs, or those of queues that others claim from, take few steps.
+        """
+        oldest = [each.oldest for each in allocations if each.oldest is not None]
+        known = {job.id: job for job in oldest if not self._known.is_paused(job.job_type)}
         if len(known) < len(allocations):
             known.clear()
         for each in allocations:
@@ -134,42 +165,93 @@ class Claims:
         for each in allocations:
             requested += each.command.max_jobs
             for job_type in each.command.job_types:
-                limits[job_type] += each.command.max_jobs
-        if not requested:
+                if not self._known.is_paused(job_type):
+                    wanted = limits[job_type] + each.command.max_jobs + more
+                    limits[job_type] = min(wanted, MAX_PLANNED)
+        if not requested or not limits:
             return ()
-        found = await retry_if_stale(partial(self._store.find_claimable, limits, limit=requested))
-        return [job for job, _ in allocate(found, allocations)]
+        limit = min(requested + more, MAX_PLANNED)
+        # Otherwise a worker that claims jobs one by one would be given those of one type only.
+        mixed = dict(random.sample(list(limits.items()), len(limits)))
+        found = await retry_if_stale(partial(self._store.find_claimable, mixed, limit=limit))
+        if not more:
+            return [job for job, _ in allocate(found, allocations)]
+        size = 0
+        for count, job in enumerate(found):
+            size += JOB_BYTES + job.size
+            if count and size > MAX_BYTES:
+                return found[:count]
+        return found
 
-    async def _start(self, allocations: Sequence[Allocation], planned: Sequence[Claimable]) -> bool:
+    async def _start(
+        self, allocations: Sequence[Allocation], planned: Sequence[Claimable], version: int
+    ) -> tuple[int, int, int]:
         """Start the planned jobs that others have neither locked nor started.
 
+        Args:
+            allocations: The claims.
+            planned: The jobs.
+            version: The version of the pauses by which they were planned.
+
         Returns:
-            Whether any job was started.
+            How many jobs were started, how many were blocked, and how many were passed over:
+            these, and those that others have locked or started.
         """
+        keys: dict[str, KeyState] = {}
         async with self._store.transaction() as transaction:
             found = planned
             if self._contended:
-                limits = Counter(job.job_type for job in planned)
-                found = await transaction.find_claimable(limits, limit=len(planned))
-                self._contended = found != planned
-            allocated = allocate(found, allocations)
-            jobs = await transaction.load_claimed([job.id for job, _ in allocated])
-            self._contended |= len(jobs) < len(allocated)
+                found = await transaction.find_ready([job.queue_id for job in planned])
+                self._contended = {job.id for job in found} != {job.id for job in planned}
+            jobs = await transaction.load_claimed([job.id for job in found])
+            self._contended |= len(jobs) < len(found)
             now = await transaction.now()
-            decided = [
-                (decision, allocation)
-                for claimable, allocation in allocated
-                if (found_job := jobs.get(claimable.id)) is not None
-                and (decision := claim(found_job.job, allocation.command, now)) is not None
-            ]
+            wanted = {each.job.concurrency_key for each in jobs.values()} - {""}
+            if wanted:
+                keys = await transaction.lock_keys(wanted)
+            decided = _decide(found, jobs, allocations, keys, now)
             if not decided:
-                return False
-            changes = await transaction.append([decision for decision, _ in decided], last=True)
+                return 0, 0, len(planned) - len(jobs)
+            decisions = [decision for decision, _ in decided]
+            changes = await transaction.append(decisions, config_version=version, last=True)
         for decision, allocation in decided:
-            payloads = jobs[decision.job.id].payloads
-            allocation.decisions.append(replace(decision, payloads=payloads))
+            if allocation is not None:
+                payloads = jobs[decision.job.id].payloads
+                allocation.decisions.append(replace(decision, payloads=payloads))
+        for key, state in keys.items():
+            self._known.saw(key, full=not state.free)
         self._committed(changes)
-        return True
+        blocked = len(decisions) - len(changes)
+        return len(changes), blocked, len(planned) - len(jobs) + blocked
+
+
+def _decide(
+    found: Sequence[Claimable],
+    jobs: Mapping[JobId, StoredJob],
+    allocations: Sequence[Allocation],
+    keys: dict[str, KeyState],
+    now: Instant,
+) -> list[tuple[Decision, Allocation | None]]:
+    """Decide which jobs start, each for a claim, and which are blocked.
+
+    A blocked job takes nothing from a claim: the next one that it may have takes its place.
+    """
+    decided: list[tuple[Decision, Allocation | None]] = []
+    blocked = {
+        each.job.id
+        for each in jobs.values()
+        if each.job.concurrency_key and not keys[each.job.concurrency_key].free
+    }
+    for job_id in blocked:
+        decision = block(jobs[job_id].job)
+        if decision.renewed:
+            decided.append((decision, None))
+    free = [job for job in found if job.id in jobs and job.id not in blocked]
+    for claimable, allocation in allocate(free, allocations):
+        started = claim_or_block(jobs[claimable.id].job, allocation.command, now, keys)
+        if started is not None:
+            decided.append((started, allocation if started.changed else None))
+    return decided
 
 
 def _weigh(allocation: Allocation) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -12,17 +12,21 @@ from typing import Any, Self, get_args
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, Report
-from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.errors import LimitExceeded, Paused
+from jobledger_server.domain.job import Phase
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
+from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.ledger.working_set import load_working_set
+from jobledger_server.ledger.unblocking import unblock_freed
+from jobledger_server.ledger.working_set import is_start, load_working_set
 from jobledger_server.store import (
     Change,
+    ConfigChanged,
     ErrorKind,
     Store,
     StoreConflict,
@@ -55,6 +59,10 @@ Commands and claims commit separately, so the changes of two successive commits 
 the wrong order. Their sequence numbers have the right one."""
 
 
+Ready = Callable[[str, int], None]
+"""Called with a job type, and how many of its jobs became ready without a change."""
+
+
 class Ledger:
     """Applies commands to the store. The end of its `async with` block drains it.
 
@@ -63,6 +71,7 @@ class Ledger:
         publish: Receives the changes of each commit.
         max_waiting: Commands that may wait for the database; claims likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
+        ready: Called with a job type, and how many of its blocked jobs a commit made ready.
         observe: Observes every outcome.
     """
 
@@ -71,6 +80,7 @@ class Ledger:
         store: Store,
         publish: Publish,
         *,
+        ready: Ready = lambda _, __: None,
         max_waiting: int,
         share: float = 1.0,
         observe: Observe | None = None,
@@ -78,7 +88,11 @@ class Ledger:
         self._store = store
         self._observe = observe
         self._publish = publish
+        self._ready = ready
         self._ids = IdSource()
+        self.known_limits = KnownLimits(store)
+        self.recheck = asyncio.Event()
+        """Set when a blocked job may have a free slot."""
         self.outages = Outages()
         self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
         """Failed writes, by the kind of the store's error."""
@@ -99,6 +113,7 @@ class Ledger:
         )
         self._claims = Claims(
             store,
+            self.known_limits,
             self._committed,
             self._record_error,
             max_waiting=max_waiting,
@@ -176,6 +191,19 @@ class Ledger:
                     },
                 )
 
+    def _look_at_keys(
+        self, decisions: Sequence[Decision], *, settled: Collection[str] = ()
+    ) -> None:
+        """Have somebody look at blocked jobs if the decisions may have freed a slot for one."""
+        for each in decisions:
+            job = each.job
+            if not job.concurrency_key or job.phase is Phase.HELD:
+                continue
+            created_ready = job.version == 1 and job.phase is Phase.READY
+            is_settled = job.concurrency_key in settled and job.phase is not Phase.BLOCKED
+            if not created_ready and not is_settled:
+                self.recheck.set()
+
     async def _apply_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """Apply a batch. Halve what a constraint rejects until the rejected command is alone."""
         outcomes: list[Outcome] = []
@@ -216,29 +244,55 @@ class Ledger:
             return await self._commit_or_retry(commands)
 
     async def _commit_or_retry(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        return await retry_if_stale(partial(self._commit, commands))
+        if self.known_limits.version < 0 and any(map(is_start, commands)):
+            await retry_if_stale(self.known_limits.refresh)
+        while True:
+            try:
+                return await retry_if_stale(partial(self._commit, commands))
+            except ConfigChanged:
+                await self.known_limits.refresh()
 
     async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        look_up = self._look_up_request_ids
+        look_up, known = self._look_up_request_ids, self.known_limits
         try:
             async with self._store.transaction() as transaction:
-                working_set = await load_working_set(transaction, commands, find_created=look_up)
+                working_set = await load_working_set(
+                    transaction, commands, known, find_created=look_up
+                )
                 found = bool(working_set.created or working_set.repeats)
                 now = await transaction.now()
                 self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
                 new_id = partial(self._ids.new_id, now)
+                # Others may learn of a pause before this is written.
+                version = known.version if any(map(is_start, commands)) else None
                 outcomes = [
                     working_set.decide(command, now, new_id, resumed_at) for command in commands
                 ]
-                decisions = list(_to_write(outcomes))
-                changes = await transaction.append(decisions, last=True) if decisions else []
+                # A pause may have ended at another server.
+                if any(isinstance(each, Paused) for each in outcomes) and await known.refresh():
+                    raise ConfigChanged
+                unblocked = await unblock_freed(
+                    transaction, known, working_set.held, working_set.jobs.keys(), now
+                )
+                decisions = [*_to_write(outcomes), *unblocked.decisions]
+                changes = []
+                if decisions:
+                    changes = await transaction.append(
+                        decisions,
+                        config_version=version,
+                        settled=unblocked.settled,
+                        last=True,
+                    )
         except StoreUnavailable:
             self.outages.failed()
             raise
         if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
             self._look_up_request_ids = found
         self._committed(changes)
+        for decision in unblocked.decisions:
+            self._ready(decision.job.job_type, 1)
+        self._look_at_keys(decisions, settled=unblocked.settled)
         _log_ended_attempts(decisions)
         _log_late_reports(outcomes)
         return outcomes

@@ -18,6 +18,7 @@ from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Outcome, decisions_of
+from jobledger_server.ledger.pollers import Pollers
 from jobledger_server.store import Claimable, StoreUnavailable
 
 RELEASE_RETRY_SECONDS = 1.0
@@ -36,6 +37,8 @@ class LongPoll:
     def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
         self._ledger = ledger
         self._waiters = claim_waiters
+        self.pollers = Pollers()
+        """Which types workers ask for."""
         self._releasing: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
@@ -55,7 +58,10 @@ class LongPoll:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        with self._waiters.waiting(command.job_types) as waiter:
+        with (
+            self.pollers.asking(command.job_types),
+            self._waiters.waiting(command.job_types) as waiter,
+        ):
             while True:
                 oldest = waiter.reset()
                 querying()

@@ -1,13 +1,23 @@
 """The working set of a batch: what its commands need, loaded once and decided in memory."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, LinkAsset
+from jobledger_server.domain.commands import (
+    ChangeStatus,
+    Command,
+    Create,
+    CreateAll,
+    LinkAsset,
+    MakeReady,
+)
 from jobledger_server.domain.decisions import Created, NewId, create, decide
-from jobledger_server.domain.errors import DomainError, RequestIdReused
-from jobledger_server.domain.job import Asset, AssetLink, Instant, Job, JobId
+from jobledger_server.domain.errors import DomainError, RequestIdReused, UniqueKeyTaken
+from jobledger_server.domain.job import Asset, AssetLink, Instant, Job, JobId, JobStatus, Phase
+from jobledger_server.domain.queues import NO_LIMITS, KeyState, Limits
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.store import Transaction
 
 Outcome = Sequence[Decision] | DomainError
@@ -33,6 +43,17 @@ class WorkingSet:
     named: dict[tuple[JobId, str], Asset]
     """By job id and name."""
 
+    active: dict[tuple[str, str, str], Job]
+    """Jobs that are not terminal, by user id, job type and unique key."""
+
+    keys: dict[str, KeyState]
+    """The states of the concurrency keys of jobs that are started, by the key."""
+
+    known: KnownLimits
+
+    held: Counter[str] = field(default_factory=Counter)
+    """By concurrency key, how many more jobs are held after the commands."""
+
     def decide(
         self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
     ) -> Outcome:
@@ -56,8 +77,9 @@ class WorkingSet:
                     linked=linked,
                     named=self._named(command.job_id, links) if links else NONE,
                     resumed_at=resumed_at,
+                    limits=NO_LIMITS if job is None else self._limits(job, command),
                 )
-                self._apply(decision)
+                self._apply(job, decision)
         except DomainError as refusal:
             return refusal
         return (decision,)
@@ -68,7 +90,17 @@ class WorkingSet:
         origin = command.origin_job_id
         if origin is not None and origin in self.repeats:
             found = self.repeats[origin], None
-        decision = create(found, command, now=now, new_id=new_id)
+        unique = command.user_id, command.job_type, command.unique_key
+        decision = create(
+            found,
+            command,
+            now=now,
+            new_id=new_id,
+            active=self.active.get(unique) if command.unique_key else None,
+            full=self.known.is_full(command.concurrency_key),
+        )
+        if command.unique_key and decision.changed:
+            self.active[unique] = decision.job
         if command.request_id and decision.changed:
             self.created[request] = decision.job, command.parameters
         if origin is not None:
@@ -77,13 +109,13 @@ class WorkingSet:
 
     def _create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
         """Decide all creations. If one is refused, undo the others."""
-        created, repeats = dict(self.created), dict(self.repeats)
+        before = dict(self.created), dict(self.repeats), dict(self.active)
         decisions = []
         for index, creation in enumerate(command.creations):
             try:
                 decisions.append(self._create(creation, now, new_id))
-            except RequestIdReused as refusal:
-                self.created, self.repeats = created, repeats
+            except (RequestIdReused, UniqueKeyTaken) as refusal:
+                self.created, self.repeats, self.active = before
                 refusal.index = index
                 raise
         return decisions
@@ -93,7 +125,28 @@ class WorkingSet:
         pairs = ((link.name, (job_id, link.name)) for link in links)
         return {name: self.named[pair] for name, pair in pairs if pair in self.named}
 
-    def _apply(self, decision: Decision) -> None:
+    def _limits(self, job: Job, command: Command) -> Limits:
+        """Return what an operator lets the job do, as far as the command depends on it."""
+        key = job.concurrency_key
+        if is_start(command):
+            state = self.keys[key] if key else KeyState()
+            return Limits(state, type_paused=self.known.is_paused(job.job_type))
+        if isinstance(command, MakeReady) and key:
+            return Limits(full=self.known.is_full(key))
+        return NO_LIMITS
+
+    def _apply(self, before: Job | None, decision: Decision) -> None:
+        job = decision.job
+        key = job.concurrency_key
+        if before is not None and key:
+            more = (job.phase is Phase.HELD) - (before.phase is Phase.HELD)
+            self.held[key] += more
+            if key in self.keys:
+                self.keys[key] = self.keys[key].changed(more)
+        if job.unique_key and job.phase is None:
+            unique = job.user_id, job.job_type, job.unique_key
+            if unique in self.active and self.active[unique].id == job.id:
+                del self.active[unique]
         if decision.deleted:
             del self.jobs[decision.job.id]
             self.created.pop((decision.job.user_id, decision.job.request_id), None)
@@ -118,20 +171,32 @@ def links_of(command: Command) -> Sequence[AssetLink]:
             return ()
 
 
+def is_start(command: Command) -> bool:
+    """Whether the command starts a job by its id."""
+    return isinstance(command, ChangeStatus) and command.target is JobStatus.PROCESSING
+
+
 async def load_working_set(
-    transaction: Transaction, commands: Sequence[Command], *, find_created: bool
+    transaction: Transaction,
+    commands: Sequence[Command],
+    known: KnownLimits,
+    *,
+    find_created: bool,
 ) -> WorkingSet:
     """Load what the commands need, with at most one statement for each kind.
 
     Args:
         transaction: The transaction of the batch.
         commands: The batch.
+        known: What this server knows of pauses and limits.
         find_created: Whether to find the jobs that were created before with the request ids
             of its creations, or that repeat the same jobs.
     """
     ids: set[JobId] = set()
     created: set[tuple[str, str]] = set()
     origins: set[JobId] = set()
+    unique: set[tuple[str, str, str]] = set()
+    starting: set[JobId] = set()
     linking: list[ChangeStatus | LinkAsset] = []
     for command in commands:
         if isinstance(command, Create | CreateAll):
@@ -140,8 +205,12 @@ async def load_working_set(
                     created.add((each.user_id, each.request_id))
                 if each.origin_job_id is not None:
                     origins.add(each.origin_job_id)
+                if each.unique_key:
+                    unique.add((each.user_id, each.job_type, each.unique_key))
         else:
             ids.add(command.job_id)
+            if is_start(command):
+                starting.add(command.job_id)
             if isinstance(command, ChangeStatus | LinkAsset):
                 linking.append(command)
     jobs = await transaction.load_jobs(ids) if ids else {}
@@ -154,10 +223,23 @@ async def load_working_set(
             named.update((job.id, link.name) for link in links_of(linker))
             if isinstance(linker, LinkAsset) and linker.request_id:
                 linked.add((job.id, linker.request_id))
-    return WorkingSet(
+    keys = {jobs[job_id].concurrency_key for job_id in starting if job_id in jobs} - {""}
+    active = await transaction.find_active(unique) if unique else {}
+    # A repeated creation finds its own job there, and is not refused for its unique key.
+    find_created |= any(
+        (job.user_id, job.request_id) in created or job.origin_job_id in origins
+        for job in active.values()
+    )
+    found = WorkingSet(
         jobs=jobs,
         created=await transaction.find_created(created) if created and find_created else {},
         repeats=await transaction.find_repeats(origins) if origins and find_created else {},
         linked=await transaction.find_linked(linked) if linked else {},
         named=await transaction.find_named(named) if named else {},
+        active=active,
+        keys={},
+        known=known,
     )
+    if keys:  # last, for it locks the feed
+        found.keys.update(await transaction.lock_keys(keys))
+    return found

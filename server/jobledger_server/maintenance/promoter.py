@@ -1,77 +1,157 @@
-"""The promoter: makes jobs claimable whose time has come, and wakes the claims that wait for them.
+"""The promoter: puts jobs into their queues that may go on, and wakes claims that wait for them.
 
-Every server runs one, without a leader. A job that is due is promoted by one of them, and the
-claims that wait at the others are woken too: each promoter asks whether there is a job for them,
-whoever made it claimable. So it also makes up for a wake-up that was lost.
+A scheduled job goes on when its time comes, a blocked one when its concurrency key has a free slot.
+Every server runs a promoter, without a leader. The claims that wait at other servers are woken too:
+each promoter asks how many jobs are ready, whoever made them so: when a server says that there are
+some, and regularly. So it also makes up for a wake-up that was lost, and for a server that died
+before it looked.
 """
 
 import asyncio
 import logging
 import random
-from collections import Counter
+from collections.abc import Sequence
 
+from jobledger_server.admission.caller import SERVICE
+from jobledger_server.domain.commands import MakeReady
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.job import Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
-from jobledger_server.store import Store, StoreError
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.unblocking import MOST, unblock
+from jobledger_server.store import QueueNews, Store, StoreError
 
 BATCH = 200
-"""Jobs promoted together, and claims woken: few, so that callers' commands do not wait long."""
+"""Scheduled jobs made ready together: few, so that callers' commands do not wait long."""
+
+KEYS = 100
+"""Concurrency keys looked at between two polls."""
 
 TYPES = 100
-"""Job types that one query for claimable jobs names at most."""
+"""Job types that one query names at most."""
 
 PROMOTE_SECONDS = 0.5
-"""Interval between polls while no job is due."""
+"""Interval between polls while there is nothing to do."""
 
 log = logging.getLogger("jobledger.promoter")
 
 
 class Promoter:
-    """Polls for jobs that are due, and for jobs that waiting claims may have."""
+    """Polls for jobs that may go on, and for jobs that waiting claims may have."""
 
-    def __init__(self, store: Store, claim_waiters: ClaimWaiters) -> None:
+    def __init__(self, store: Store, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
         self._store = store
+        self._ledger = ledger
         self._waiters = claim_waiters
+        self._looked_at = ""  # the concurrency key after which others are looked at next
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled, and at once when the ledger asks for it."""
         loop = asyncio.get_running_loop()
         while True:
             # Jitter, so that many servers do not poll at the same moment.
             pause = PROMOTE_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
             begin = loop.time()
             try:
-                promoted = await self.promote()
-                # Also between the steps for many jobs: other servers promote some of them.
-                woken = await self.wake()
-                if max(promoted, woken) >= BATCH:  # there are more
+                if await self.step():  # there is more to do
                     # As long as the step took: others have half of the database's time.
                     pause = min(pause, loop.time() - begin)
             except StoreError as error:
-                # The jobs stay due until the next poll.
+                # What there is to do stays so until the next poll.
                 log.warning("promotion_failed", extra={"cause": repr(error)})
             except Exception:
                 # A bug, but one that must not stop the promoter.
                 log.exception("promotion_failed")
-            await asyncio.sleep(pause)
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but look at concurrency keys as soon as one may have a free slot."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._ledger.recheck.wait()
+            except TimeoutError:
+                return
+            try:
+                if await self.unblock():
+                    return
+            except StoreError as error:
+                log.warning("promotion_failed", extra={"cause": repr(error)})
+            except Exception:
+                log.exception("promotion_failed")
+
+    async def follow(self) -> None:
+        """Look whenever another server says that jobs are ready, until cancelled."""
+        while True:
+            await self._waiters.ready_elsewhere.wait()
+            self._waiters.ready_elsewhere.clear()
+            try:
+                for part in self._awaited():
+                    await self._look(part)
+            except StoreError as error:
+                # The next regular poll looks again.
+                log.warning("promotion_failed", extra={"cause": repr(error)})
+            except Exception:
+                log.exception("promotion_failed")
+
+    async def step(self) -> bool:
+        """Do what there is to do; return whether there is more."""
+        more = False
+        for number, part in enumerate(self._awaited() or [[]]):
+            news = await self._look(part)
+            if number == 0 and news.due:
+                more = await self.promote() == BATCH
+            if number == 0 and news.recheck:
+                more |= await self.unblock()
+        return more
+
+    def _awaited(self) -> Sequence[Sequence[str]]:
+        """Return the types that claims here wait for, in parts for one query each."""
+        names = list(self._waiters.awaited())
+        return [names[i : i + TYPES] for i in range(0, len(names), TYPES)]
+
+    async def _look(self, job_types: Sequence[str]) -> QueueNews:
+        """Wake claims for the jobs of these types that are ready; return what else is new."""
+        news = await self._store.queue_news(job_types)
+        if news.config_version != self._ledger.known_limits.version:
+            await self._ledger.known_limits.refresh()
+        for job_type, count in news.ready.items():
+            if not self._ledger.known_limits.is_paused(job_type):
+                self._waiters.wake(job_type, count)
+        return news
 
     async def promote(self) -> int:
-        """Promote jobs that are due, at most BATCH, and wake claims; return how many they were."""
-        promoted = await self._store.promote(limit=BATCH)
-        for job_type, count in promoted.items():
-            self._waiters.wake(job_type, count)
-        return sum(promoted.values())
+        """Make scheduled jobs ready that are due, at most BATCH; return how many were found."""
+        due = await self._store.find_due(limit=BATCH)
+        if not due:
+            return 0
+        commands = [MakeReady(job_id=job_id) for job_id in due]
+        for outcome in await self._ledger.submit(commands, SERVICE):
+            if not isinstance(outcome, Exception):
+                for decision in outcome:
+                    if decision.renewed and decision.job.phase is Phase.READY:
+                        self._waiters.offer(decision.job.job_type, 1)
+            elif not isinstance(outcome, JobNotFound):
+                raise outcome
+        return len(due)
 
-    async def wake(self) -> int:
-        """Wake a waiting claim for each job that it may have; return how many jobs there are."""
-        woken = 0
-        awaited = list(self._waiters.awaited().items())
-        for first in range(0, len(awaited), TYPES):
-            limits = {
-                job_type: min(count, BATCH) for job_type, count in awaited[first : first + TYPES]
-            }
-            limit = min(sum(limits.values()), BATCH)
-            found = await self._store.find_claimable(limits, limit=limit)
-            for job_type, count in Counter(job.job_type for job in found).items():
-                self._waiters.wake(job_type, count)
-            woken += len(found)
-        return woken
+    async def unblock(self) -> bool:
+        """Look at concurrency keys that may have a free slot, at most KEYS.
+
+        They take turns: a key may have jobs to make ready for long, as their workers start them.
+
+        Returns:
+            Whether there is more to do.
+        """
+        self._ledger.recheck.clear()
+        keys = await self._store.find_rechecks(after=self._looked_at, limit=KEYS)
+        self._looked_at = keys[-1] if len(keys) == KEYS else ""
+        more = len(keys) == KEYS
+        for key in keys:
+            found = await unblock(self._store, self._ledger.known_limits, key)
+            more |= found.total() >= MOST
+            for job_type, count in found.items():
+                self._waiters.offer(job_type, count)
+        return more

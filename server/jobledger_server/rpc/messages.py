@@ -55,6 +55,10 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     message.cancel_reason = job.cancel_reason
     message.version = job.version
     message.traceparent = job.traceparent
+    message.priority = job.priority
+    message.fairness_key = job.tenant
+    message.concurrency_key = job.concurrency_key
+    message.unique_key = job.unique_key
     if job.origin_job_id is not None:
         message.origin_job_id = job.origin_job_id
     _set_time(message.create_time, job.create_time)

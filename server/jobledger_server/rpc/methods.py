@@ -11,7 +11,9 @@ from google.longrunning import operations_pb2 as operations
 from google.protobuf.message import Message
 
 from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as workers
+from jobledger_server.rpc.keda import externalscaler_pb2 as scaler
 
 
 class Role(StrEnum):
@@ -24,13 +26,16 @@ class Role(StrEnum):
     """Runs jobs of the types that it may work on."""
 
     OPERATOR = "operator"
-    """Reads, repeats, cancels and deletes the jobs of all users."""
+    """Reads, repeats, cancels and deletes the jobs of all users; counts, pauses and limits jobs."""
 
 
 JOB_SERVICE = "/jobledger.v1.JobService/"
 WORKER_SERVICE = "/jobledger.v1.WorkerService/"
+QUEUE_SERVICE = "/jobledger.v1.QueueService/"
 OPERATIONS = "/google.longrunning.Operations/"
 """google.longrunning's service. The owner is in its metadata."""
+EXTERNAL_SCALER = "/externalscaler.ExternalScaler/"
+"""KEDA's service."""
 
 
 class Method(NamedTuple):
@@ -54,10 +59,16 @@ class Method(NamedTuple):
     large: bool = False
     all_users: bool = False
 
+    @property
+    def for_users(self) -> bool:
+        """Whether a call is for the user that it names."""
+        return Role.OWNER in self.roles
+
 
 _OWNER = frozenset({Role.OWNER})
 _READER = frozenset({Role.OWNER, Role.OPERATOR})
 _WORKER = frozenset({Role.WORKER})
+_OPERATOR = frozenset({Role.OPERATOR})
 
 METHODS: Mapping[str, Method] = {
     method.path: method
@@ -104,6 +115,31 @@ METHODS: Mapping[str, Method] = {
         Method(f"{WORKER_SERVICE}MarkPartial", workers.MarkPartialRequest, _WORKER, large=True),
         Method(f"{WORKER_SERVICE}MarkFailed", workers.MarkFailedRequest, _WORKER, large=True),
         Method(f"{WORKER_SERVICE}CreateAsset", workers.CreateAssetRequest, _WORKER),
+        Method(f"{QUEUE_SERVICE}GetStats", queues.GetStatsRequest, _OPERATOR, reads=True),
+        Method(
+            f"{QUEUE_SERVICE}ExplainJob",
+            queues.ExplainJobRequest,
+            _READER,
+            reads=True,
+            all_users=True,
+        ),
+        Method(f"{QUEUE_SERVICE}PauseJobType", queues.PauseJobTypeRequest, _OPERATOR),
+        Method(f"{QUEUE_SERVICE}ResumeJobType", queues.ResumeJobTypeRequest, _OPERATOR),
+        Method(f"{QUEUE_SERVICE}SetConcurrencyLimit", queues.SetConcurrencyLimitRequest, _OPERATOR),
+        Method(f"{QUEUE_SERVICE}PauseConcurrencyKey", queues.PauseConcurrencyKeyRequest, _OPERATOR),
+        Method(
+            f"{QUEUE_SERVICE}ResumeConcurrencyKey", queues.ResumeConcurrencyKeyRequest, _OPERATOR
+        ),
+        Method(
+            f"{QUEUE_SERVICE}ListConcurrencyLimits",
+            queues.ListConcurrencyLimitsRequest,
+            _OPERATOR,
+            reads=True,
+        ),
+        Method(f"{EXTERNAL_SCALER}IsActive", scaler.ScaledObjectRef, _OPERATOR, reads=True),
+        Method(f"{EXTERNAL_SCALER}StreamIsActive", scaler.ScaledObjectRef, _OPERATOR, lasts=True),
+        Method(f"{EXTERNAL_SCALER}GetMetricSpec", scaler.ScaledObjectRef, _OPERATOR, reads=True),
+        Method(f"{EXTERNAL_SCALER}GetMetrics", scaler.GetMetricsRequest, _OPERATOR, reads=True),
     )
 }
 """By path."""

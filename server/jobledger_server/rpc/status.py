@@ -30,6 +30,7 @@ from jobledger_server.admission.endings import (
 )
 from jobledger_server.domain.errors import (
     AssetNameTaken,
+    ConcurrencyLimitReached,
     DomainError,
     IllegalTransition,
     JobNotDue,
@@ -37,7 +38,9 @@ from jobledger_server.domain.errors import (
     JobTerminal,
     LeaseLost,
     LimitExceeded,
+    Paused,
     RequestIdReused,
+    UniqueKeyTaken,
     VersionMismatch,
 )
 from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
@@ -170,7 +173,7 @@ def _why_ended(error: Ending) -> str:
             return "this server is shutting down"
 
 
-def _domain(error: DomainError) -> Refusal | None:
+def _domain(error: DomainError) -> Refusal | None:  # noqa: PLR0911
     match error:
         case JobNotFound(job_id):
             return Refusal(
@@ -228,6 +231,31 @@ def _domain(error: DomainError) -> Refusal | None:
                 f"the request id {request_id!r} was used before with other content",
                 {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
                 [ResourceInfo(resource_type=f"jobledger.v1.{kind}", resource_name=existing_id)],
+            )
+        case UniqueKeyTaken(unique_key, job_id, index):
+            return Refusal(
+                codes.ALREADY_EXISTS,
+                reasons.ERROR_REASON_UNIQUE_KEY_TAKEN,
+                f"job {job_id} has the unique key {printed(unique_key)!r} and is not terminal",
+                {"unique_key": unique_key, "job_id": job_id}
+                | ({} if index is None else {"index": str(index)}),
+                [ResourceInfo(resource_type="jobledger.v1.Job", resource_name=job_id)],
+            )
+        case Paused(job_id, job_type, key):
+            facts = {"concurrency_key": key} if key else {"job_type": job_type}
+            paused = f"the concurrency key {printed(key)!r}" if key else f"the type {job_type}"
+            message = f"job {job_id} is not started: {paused} is paused"
+            return _precondition(reasons.ERROR_REASON_PAUSED, message, job_id=job_id, **facts)
+        case ConcurrencyLimitReached(job_id, key, most):
+            message = f"job {job_id} is not started: {most} jobs with the concurrency key"
+            message += f" {printed(key)!r} are held, as many as may be"
+            violation = QuotaFailure.Violation(subject="concurrency_key", description=message)
+            return Refusal(
+                codes.RESOURCE_EXHAUSTED,
+                reasons.ERROR_REASON_CONCURRENCY_LIMIT,
+                message,
+                {"job_id": job_id, "concurrency_key": key, "max_running": str(most)},
+                [QuotaFailure(violations=[violation]), _retry(DEFAULT_RETRY_SECONDS)],
             )
         case AssetNameTaken(job_id, name, asset_id):
             return Refusal(

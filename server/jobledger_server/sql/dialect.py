@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.driver import Driver, WriteStatement
-from jobledger_server.sql.tables import CLAIMABLE
+from jobledger_server.sql.tables import READY
+
+NOTHING: Mapping[str, str] = {}
 
 
 class Dialect(Protocol):
@@ -32,23 +34,19 @@ class Dialect(Protocol):
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """Return `column IN (list)` with the list bound as `name`: one text for any length."""
 
-    def with_pairs(
-        self,
-        statement: Select[Any],
-        first: ColumnElement[Any],
-        second: ColumnElement[Any],
-        name: str,
+    def with_tuples(
+        self, statement: Select[Any], columns: Sequence[ColumnElement[Any]], name: str
     ) -> Select[Any]:
-        """Return the statement for the rows with `(first, second) IN (list of pairs)`.
+        """Return the statement for the rows with `(columns) IN (list of tuples)`.
 
-        No two rows have the same pair. The list is bound as `name`.
+        No two rows have the same values there. The list is bound as `name`.
         """
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         """Return the parameters for `one_of`."""
 
-    def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
-        """Return the parameters for `with_pairs`."""
+    def bind_tuples(self, name: str, values: Collection[tuple[str, ...]]) -> dict[str, Any]:
+        """Return the parameters for `with_tuples`."""
 
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
         """Return the statement with its rows locked until the transaction ends.
@@ -56,14 +54,26 @@ class Dialect(Protocol):
         They are the rows of jobs. With `skip` it skips those that another transaction has locked.
         """
 
-    def find_claimable(
-        self, limits: Mapping[str, int], limit: int, *, lock: bool
-    ) -> tuple[str, Sequence[Any]]:
-        """Return the statement, with its values, for the `find_claimable` of `store`.
+    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, for queues that have ready jobs.
 
-        Its rows are those of `Claimable`. It reads the oldest jobs of each type by the index
-        on type and time, and returns the oldest of these, so its cost does not depend on how
-        many jobs wait.
+        Of each type the first ones, by priority, virtual time and id; at most as many as its limit.
+        Its rows are those of `queues.Queue`.
+        """
+
+    def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, for ready jobs whose deadline has not passed.
+
+        Of each queue the oldest ones, as many as it counts by the queue's id. Its rows are those of
+        `Claimable`, in the order of the queues' jobs. Its cost does not depend on how many jobs
+        wait.
+        """
+
+    def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, that locks the feed and reads concurrency keys.
+
+        Its rows are keys, each followed by the fields of its `queues.KeyState`, as of the time when
+        the lock is held, and by that time.
         """
 
     def insertion(
@@ -72,6 +82,25 @@ class Dialect(Protocol):
         """Return the statement that inserts rows of these columns.
 
         With `replace` a row of the same primary key is replaced.
+        """
+
+    def count(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        changed: Mapping[str, str],
+        *,
+        inserted: Mapping[str, str] = NOTHING,
+        joined: str = "",
+    ) -> WriteStatement:
+        """Return the statement that adds rows of these columns to the counters of a table.
+
+        Args:
+            table: The table.
+            columns: The columns of the rows that are given, here called `new`.
+            changed: By column, its new value in a row that exists.
+            inserted: By column, its value in a row that is inserted, if not that of `new`.
+            joined: What else those values are from.
         """
 
     def change(
@@ -115,13 +144,23 @@ def replacing(table: Table, columns: Sequence[str]) -> str:
     return f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
 
 
-# Overdue jobs belong to the reaper, and must not hide jobs that can be claimed. `+ 0` keeps the
-# planner from the index on deadlines: nearly every job's is later.
 # As JSON, labels have at least as many characters as they have bytes in an answer. A character of
 # other text has at most 4.
 CLAIMABLE_COLUMNS = (
-    "id, job_type, create_time, parameters_bytes + checkpoint_bytes + length(CAST(labels AS text))"
-    " + 4 * coalesce(length(last_error_message), 0) AS size"
+    "id, job_type, parameters_bytes + checkpoint_bytes + length(CAST(labels AS text))"
+    " + 4 * coalesce(length(last_error_message), 0) AS size, queue_id"
 )
-CLAIMABLE_AFTER = f"{CLAIMABLE} AND deadline + 0 >"
-"""The columns read of claimable jobs, and the condition that lacks only the time."""
+"""The columns read of jobs that may be claimed."""
+
+# Overdue jobs belong to the reaper, and must not hide jobs that can be claimed. `+ 0` keeps the
+# planner from the index on deadlines: nearly every job's is later.
+READY_AFTER = f"{READY} AND deadline + 0 >"
+"""Their condition, which lacks only the time."""
+
+OLDEST_FIRST = "ORDER BY create_time, id"
+
+QUEUE_COLUMNS = "id, job_type, priority, vtime, ready"
+"""The columns read of queues."""
+
+FIRST_QUEUES = "claimable = 1 ORDER BY priority DESC, vtime, id"
+"""The condition and the order of those that go next."""

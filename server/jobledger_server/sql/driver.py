@@ -71,8 +71,10 @@ class Driver(Protocol):
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: bool,
+        counted: bool,
+        updates_first: bool,
         new: int,
+        config_version: int | None,
         last: bool,
     ) -> tuple[int, WriteId]:
         """Lock the feed, then write rows.
@@ -81,17 +83,23 @@ class Driver(Protocol):
         the feed.
 
         Args:
-            count: How many changes are added to the feed. If none, it is not locked.
+            count: How many changes are added to the feed.
+            counted: Whether counters change. If neither is the case, the feed is not locked.
             writes: Returns what to write, given the newest sequence number; or given 0, if the
                 database adds it itself. After a statement fails, none is run.
-            deletions: Whether jobs are deleted. It frees the request ids that a creation may
-                use, so updates come before insertions then, as they do in the list.
+            updates_first: Whether updates come before insertions, as they do in the list: they
+                free a request id or a unique key that a creation may use.
             new: How many new jobs are in `writes`.
+            config_version: The version of pauses and limits by which the rows were decided, if they
+                depend on it.
             last: The transaction may commit here.
 
         Returns:
             The newest sequence number after that, and the write id of the rows written. The
             number means nothing if `count` is 0.
+
+        Raises:
+            ConfigChanged: The version is another one. The transaction is to be rolled back.
         """
 
     async def commit(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobledger_server.domain.decisions import queue_expire_time
-from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Transition
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase, Transition
 from jobledger_server.domain.state_machine import TERMINAL, VERSION_OF_START, stall_expire_time
 from jobledger_server.sql.tables import jobs
 
@@ -108,6 +108,7 @@ def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
     after = replace(
         job,
         status=start.to_status,
+        phase=Phase.READY if lease_expire_time is None else Phase.HELD,
         progress=progress,
         report_number=0,
         checkpoint_bytes=0,

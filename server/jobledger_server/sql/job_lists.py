@@ -4,8 +4,8 @@ Lists take longer than all other reads, so they have connections of their own, a
 whose caller has disconnected is interrupted.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -14,8 +14,10 @@ from sqlalchemy import (
     Table,
     exists,
     false,
+    literal,
     literal_column,
     select,
+    tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,11 +34,9 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
-from jobledger_server.sql.store_connections import Interrupt, StoreConnections, to_completion
-from jobledger_server.sql.tables import KEPT, NOT_DELETED, STATE, assets, attempts, jobs
+from jobledger_server.sql.store_connections import StoreConnections
+from jobledger_server.sql.tables import ID, KEPT, NOT_DELETED, STATE, assets, attempts, jobs
 from jobledger_server.store import JobPage, JobQuery
-
-Result = TypeVar("Result")
 
 STEP = 100
 """Jobs that are read at once. Others are served between two steps."""
@@ -57,7 +57,7 @@ class JobLists:
         async def read(connection: AsyncConnection) -> JobPage:
             return await _job_page(connection, query, before=before, limit=limit, full=full)
 
-        return await self._list(read)
+        return await self._connections.read_list(read)
 
     async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
         statement = _of_job(attempts, job_id).where(attempts.c.number > after)
@@ -75,25 +75,7 @@ class JobLists:
         async def read(connection: AsyncConnection) -> Sequence[Any]:
             return (await connection.execute(statement)).all()
 
-        return await self._list(read)
-
-    async def _list(self, read: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Read in one snapshot; interrupt the statement if the caller is cancelled."""
-        interrupts: list[Interrupt] = []  # that of the running read
-
-        async def reading() -> Result:
-            async with self._connections.list_snapshot() as (connection, interrupt):
-                interrupts.append(interrupt)
-                try:
-                    return await read(connection)
-                finally:
-                    interrupts.clear()
-
-        async def interrupt_reading() -> None:
-            for interrupt in interrupts:
-                await interrupt()
-
-        return await to_completion(reading(), interrupt_reading)
+        return await self._connections.read_list(read)
 
 
 def _of_job(table: Table, job_id: JobId) -> Select[Any]:
@@ -113,10 +95,10 @@ async def _job_page(
     """Read a page of jobs: first how far to scan, then the jobs in steps, until they fill it."""
     first, end = _range(query, before)
     filters = _filters(query)
-    newest_first = jobs.c.id.desc()
+    newest_first = _newest_first(query)
     rest = None
     if filters:
-        last = select(jobs.c.id).where(*_span(query, first, end)).order_by(newest_first)
+        last = select(jobs.c.id).where(*_span(query, first, end)).order_by(*newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
     listed: list[Job] = []
     room = MAX_ANSWER_BYTES
@@ -124,7 +106,7 @@ async def _job_page(
         step = select(*STATE).where(*_span(query, rest or first, end), *filters)
         # One more than needed shows whether any follow.
         count = min(STEP, limit + 1 - len(listed))
-        rows = (await connection.execute(step.order_by(newest_first).limit(count))).all()
+        rows = (await connection.execute(step.order_by(*newest_first).limit(count))).all()
         for row in rows:
             job = job_from_row(row)
             room -= JOB_BYTES + job.content_bytes + (job.payload_bytes if full else 0)
@@ -151,13 +133,25 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
     Each bound stands once: of two SQLite would scan by one of them, and filter by the other.
     """
     span: list[ColumnElement[bool]] = []
-    if query.user_id is not None:
-        span += [jobs.c.user_id == query.user_id, literal_column(KEPT)]
-    if end is not None:
-        span.append(jobs.c.id < end)
-    if first is not None:
-        span.append(jobs.c.id >= first)
-    return span
+    if query.user_id is None:
+        if end is not None:
+            span.append(jobs.c.id < end)
+        if first is not None:
+            span.append(jobs.c.id >= first)
+        return span
+    # As in feed_statements.py: with an equation of the owner PostgreSQL might read everybody's jobs
+    # in the order of their ids.
+    owner, own = jobs.c.user_id, tuple_(jobs.c.user_id, jobs.c.id)
+    user_id = literal(query.user_id)
+    span.append(owner <= user_id if end is None else own < tuple_(user_id, literal(end, ID)))
+    span.append(owner >= user_id if first is None else own >= tuple_(user_id, literal(first, ID)))
+    return [*span, literal_column(KEPT)]
+
+
+def _newest_first(query: JobQuery) -> list[ColumnElement[Any]]:
+    return (
+        [jobs.c.id.desc()] if query.user_id is None else [jobs.c.user_id.desc(), jobs.c.id.desc()]
+    )
 
 
 def _filters(query: JobQuery) -> list[ColumnElement[bool]]:

@@ -6,6 +6,7 @@ name in `FIXED_COLUMNS` if it never changes. Parameters are rows of a table of t
 """
 
 import json
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -24,9 +25,10 @@ from jobledger_server.domain.job import (
     JobId,
     JobStatus,
     Payloads,
+    Phase,
 )
 from jobledger_server.domain.leases import deadline
-from jobledger_server.domain.state_machine import due_time
+from jobledger_server.domain.queues import queue_id
 from jobledger_server.sql.history import (
     DELETION_COLUMNS,
     HISTORY_COLUMNS,
@@ -36,7 +38,7 @@ from jobledger_server.sql.history import (
     transitions_from_row,
 )
 from jobledger_server.sql.tables import OUTCOME_COLUMNS, STATE, assets, attempts, payloads
-from jobledger_server.store import Change, StoredJob
+from jobledger_server.store import Change, Claimable, StoredJob
 
 Row = tuple[Any, ...]
 """One row to write. Its values are in the order of a given list of columns."""
@@ -45,10 +47,13 @@ _LINK_FIELDS = AssetLink.__struct_fields__
 
 _STATUS = {status.value: status for status in JobStatus}
 
+_PHASE = {phase.value: phase for phase in Phase}
+
 FIXED_COLUMNS = (
     "id",
     "user_id",
     "job_type",
+    "queue_id",
     "parameters_bytes",
     "request_id",
     "labels",
@@ -58,6 +63,10 @@ FIXED_COLUMNS = (
     "initial_backoff",
     "max_backoff",
     "backoff_multiplier",
+    "priority",
+    "fairness_key",
+    "concurrency_key",
+    "unique_key",
     "schedule_time",
     "origin_job_id",
     "queue_timeout",
@@ -99,17 +108,11 @@ def _labels(value: str | dict[str, str]) -> dict[str, str]:
     return labels_from_text(value) if isinstance(value, str) else value
 
 
-def _later_due_time(job: Job) -> Instant | None:
-    """Return when the job becomes claimable, unless it is already when this row is written."""
-    due = due_time(job)
-    return due if due is not None and due > job.update_time else None
-
-
 _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "status": lambda job: job.status.value,
     "labels": lambda job: labels_to_text(job.labels),
     "deadline": deadline,
-    "due_time": _later_due_time,
+    "queue_id": queue_id,
     "last_error_reason": lambda job: job.last_error and job.last_error.reason,
     "last_error_message": lambda job: job.last_error and job.last_error.message,
     "error_reason": lambda job: job.error and job.error.reason,
@@ -150,7 +153,9 @@ class JobRows:
 
 _JOB_COLUMNS = tuple(column.name for column in STATE)
 _DEADLINE, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("deadline", "change_seq"))
-_STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
+_STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN = map(
+    _JOB_COLUMNS.index, ("status", "phase", "labels")
+)
 
 job_rows = JobRows(_JOB_COLUMNS)
 """Makes rows of new jobs."""
@@ -229,6 +234,15 @@ def deadline_row(job: Job) -> Row:
     )
 
 
+PHASE_COLUMNS = ("phase",)
+"""The column that changes where a waiting job is in another phase."""
+
+
+def phase_row(job: Job) -> Row:
+    """Make a row of the job's id and PHASE_COLUMNS."""
+    return job.id, job.phase
+
+
 DELETED_COLUMNS = (*DELETION_COLUMNS, "request_id", *OUTCOME_COLUMNS)
 """The columns that a deletion changes."""
 
@@ -242,6 +256,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job from a row of STATE."""
     *fields, last_reason, last_message, reason, message = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
+    fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN])
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
     del fields[_DEADLINE : _CHANGE_SEQ + 1]  # those that are not fields of a job
     return Job(*(*fields, _error(last_reason, last_message), _error(reason, message)))
@@ -262,6 +277,18 @@ def stored_job_from_row(row: Sequence[Any]) -> StoredJob:
 def change_from_row(row: Sequence[Any]) -> Change:
     """Make the job's latest change, without its transition, from a row of STATE."""
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ])
+
+
+def ready_in_order(queues: Sequence[int], rows: Iterable[Sequence[Any]]) -> list[Claimable]:
+    """Return the jobs of these rows in the order of their queues, which has one entry a job.
+
+    A queue may have fewer: others claimed them meanwhile, or they are overdue.
+    """
+    ready: defaultdict[int, deque[Claimable]] = defaultdict(deque)
+    for row in rows:
+        job = Claimable(*row)
+        ready[job.queue_id].append(job)
+    return [ready[id_].popleft() for id_ in queues if ready[id_]]
 
 
 def recorded_change(row: Sequence[Any], seq: int) -> Change:

@@ -9,18 +9,23 @@ from typing import Any
 from sqlalchemy import Executable
 
 from jobledger_server.domain.job import Asset, AssetId, Attempt, JobId, Micros
+from jobledger_server.domain.queues import EndedReasons, Queue, next_queues
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
+from jobledger_server.sql.queue_reports import SqlQueueReports
+from jobledger_server.sql.queue_settings import SqlQueueSettings
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
+    ready_in_order,
     recorded_change,
     stored_job_from_row,
 )
-from jobledger_server.sql.statements import Statements, bind_ids
+from jobledger_server.sql.statements import RECORD_POLLER, Statements, bind_ids
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.sweeps import SqlSweeps
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
     ActivePage,
@@ -33,9 +38,14 @@ from jobledger_server.store import (
     JobPage,
     JobQuery,
     Overdue,
+    Pauses,
     Purgeable,
+    QueueNews,
     StoredJob,
 )
+
+MAX_OVERDUE_QUEUES = 100
+"""Queues that a search for claimable jobs passes over if what it would take is overdue."""
 
 MAX_SCANNED_ENDS = 2000
 """Changes that one search for old jobs reads: most jobs have two, their starts and ends."""
@@ -48,9 +58,13 @@ class SqlStore:
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
         self._cache = JobCache()
+        self._reasons = EndedReasons()
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
         self._lists = JobLists(self._connections)
+        self.queue_settings = SqlQueueSettings(self._connections, self._dialect)
+        self.queue_reports = SqlQueueReports(self._connections, self._dialect)
+        self.sweeps = SqlSweeps(self._connections, database.dialect)
 
     def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
         return self._transaction()
@@ -58,7 +72,7 @@ class SqlStore:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._connections.transaction() as driver:
-            transaction = SqlTransaction(driver, self._statements, self._cache)
+            transaction = SqlTransaction(driver, self._statements, self._cache, self._reasons)
             yield transaction
             await driver.commit()
             transaction.committed()
@@ -93,8 +107,47 @@ class SqlStore:
         return dict(found)
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        statement, values = self._dialect.find_claimable(limits, limit, lock=False)
-        return [Claimable(*row) for row in await self._connections.fetch(statement, values)]
+        fetch = self._connections.fetch
+        rows = await fetch(*self._dialect.find_queues(limits))
+        order = list(next_queues([Queue(*row) for row in rows], limits, limit=limit))
+        if not order:
+            return []
+        rows = await fetch(*self._dialect.find_ready(Counter(order), lock=False))
+        if rows or limit >= MAX_OVERDUE_QUEUES:
+            return ready_in_order(order, rows)
+        # The jobs of these queues are overdue, and leave them soon. Others go before them.
+        more = dict.fromkeys(limits, MAX_OVERDUE_QUEUES)
+        return (await self.find_claimable(more, limit=MAX_OVERDUE_QUEUES))[:limit]
+
+    async def pauses(self) -> Pauses:
+        rows = await self._connections.read(self._statements.blocking.pauses)
+        return Pauses(rows[0][0], frozenset(name for _, name in rows if name is not None))
+
+    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
+        bound = self._dialect.bind_list("types", job_types)
+        rows = await self._connections.read(self._statements.blocking.news, bound)
+        version, due, recheck = rows[0][:3]
+        ready = {job_type: int(count) for *_, job_type, count in rows if job_type is not None}
+        return QueueNews(version, due is not None, recheck is not None, ready)
+
+    async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
+        bound = {"after": after, "count": limit}
+        rows = await self._connections.read(self._statements.blocking.rechecks, bound)
+        return [key for (key,) in rows]
+
+    async def record_pollers(
+        self, server: str, job_types: Collection[str], *, lasts: Micros
+    ) -> None:
+        await to_completion(self._record_pollers(server, job_types, lasts))
+
+    async def _record_pollers(self, server: str, job_types: Collection[str], lasts: Micros) -> None:
+        async with self._connections.writing() as connection:
+            until = await self._dialect.now(connection) + lasts
+            rows = [
+                {"server": server, "job_type": job_type, "expire_time": until}
+                for job_type in sorted(job_types)
+            ]
+            await connection.execute(RECORD_POLLER, rows)
 
     async def count_active(self, user_id: str, *, limit: int) -> int:
         values = {"user_id": user_id, "count": limit}
@@ -105,16 +158,9 @@ class SqlStore:
         rows = await self._connections.read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
-    async def promote(self, *, limit: int) -> Mapping[str, int]:
-        # First a read: usually no job is due, and a writer locks the file of SQLite.
-        if not await self._connections.read(self._statements.any_due):
-            return {}
-        return await to_completion(self._promote(limit))
-
-    async def _promote(self, limit: int) -> Mapping[str, int]:
-        async with self._connections.writing() as connection:
-            promoted = await connection.execute(self._statements.promote, {"count": limit})
-            return Counter(promoted.scalars())
+    async def find_due(self, *, limit: int) -> list[JobId]:
+        rows = await self._connections.read(self._statements.blocking.due, {"count": limit})
+        return [job_id for (job_id,) in rows]
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         return await to_completion(self._find_purgeable(age, after, limit))

@@ -19,6 +19,8 @@ from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.domain.job import JobId, is_id
+from jobledger_server.sql.blocking_statements import BlockingStatements
+from jobledger_server.sql.counters import Counting
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
@@ -31,6 +33,7 @@ from jobledger_server.sql.rows import (
     DELETED_COLUMNS,
     PARAMETERS,
     PAYLOAD_COLUMNS,
+    PHASE_COLUMNS,
     RENEWAL_COLUMNS,
     job_rows,
     last_rows,
@@ -43,16 +46,24 @@ from jobledger_server.sql.tables import (
     OUTCOME_COLUMNS,
     REPEATS,
     STATE,
+    UNIQUE,
     assets,
     attempts,
     changes,
     feed,
     jobs,
     payloads,
+    queues,
 )
 
 # In the text and not bound: otherwise the planner cannot use a partial index.
 _NONE = text("''")
+
+
+RECORD_POLLER = text(
+    "INSERT INTO pollers (server, job_type, expire_time) VALUES (:server, :job_type, :expire_time)"
+    " ON CONFLICT (job_type, server) DO UPDATE SET expire_time = excluded.expire_time"
+)
 
 
 def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, Any]:
@@ -100,19 +111,27 @@ class Statements:
         )
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(select(*STATE).where(*by_id).order_by(jobs.c.id)))
-        # With the time, which a claim always needs.
+        # With the virtual time of its queue, and the time, which a claim always needs.
+        claimed = with_payloads(PARAMETERS, CHECKPOINT).outerjoin_from(
+            jobs, queues, queues.c.id == jobs.c.queue_id
+        )
         self.lock_claimed = prepared(
             dialect.locked(
-                with_payloads(PARAMETERS, CHECKPOINT).add_columns(dialect.clock).where(*by_id),
-                skip=True,
+                claimed.add_columns(queues.c.vtime, dialect.clock).where(*by_id), skip=True
             )
         )
         self.find_created = prepared(
-            dialect.with_pairs(
+            dialect.with_tuples(
                 with_payloads(PARAMETERS).where(jobs.c.request_id != _NONE),
-                jobs.c.user_id,
-                jobs.c.request_id,
+                (jobs.c.user_id, jobs.c.request_id),
                 "requests",
+            )
+        )
+        self.find_active = prepared(
+            dialect.with_tuples(
+                select(*STATE).where(text(UNIQUE)),
+                (jobs.c.user_id, jobs.c.job_type, jobs.c.unique_key),
+                "keys",
             )
         )
         repeats = jobs.c.origin_job_id, text(REPEATS)
@@ -120,18 +139,16 @@ class Statements:
             select(*STATE).where(dialect.one_of(repeats[0], "origins"), repeats[1])
         )
         self.find_linked = prepared(
-            dialect.with_pairs(
+            dialect.with_tuples(
                 select(assets).where(assets.c.request_id != _NONE),
-                assets.c.job_id,
-                assets.c.request_id,
+                (assets.c.job_id, assets.c.request_id),
                 "requests",
             )
         )
         self.find_named = prepared(
-            dialect.with_pairs(
+            dialect.with_tuples(
                 select(assets).where(assets.c.name != _NONE),
-                assets.c.job_id,
-                assets.c.name,
+                (assets.c.job_id, assets.c.name),
                 "names",
             )
         )
@@ -146,6 +163,8 @@ class Statements:
         self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns)
         self.renew_jobs = dialect.change(jobs, jobs.c.id, RENEWAL_COLUMNS)
         self.set_deadlines = dialect.change(jobs, jobs.c.id, DEADLINE_COLUMNS)
+        self.set_phases = dialect.change(jobs, jobs.c.id, PHASE_COLUMNS)
+        self.counting = Counting(dialect)
         self.insert_changes = dialect.insertion(changes, changes.c.keys())
         self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
@@ -168,18 +187,7 @@ class Statements:
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
         )
-        # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
-        # would read the table to find one of them.
-        due = select(jobs.c.id).where(jobs.c.due_time <= dialect.clock).order_by(jobs.c.due_time)
-        self.any_due = due.limit(1)
-        # As a common table expression PostgreSQL runs it once, so that the limit holds.
-        promoted = dialect.locked(due.limit(bindparam("count")), skip=True).cte("promoted")
-        self.promote = (
-            update(jobs)
-            .where(jobs.c.id.in_(select(promoted.c.id)))
-            .values(due_time=None)
-            .returning(jobs.c.job_type)
-        )
+        self.blocking = BlockingStatements(dialect, sqlalchemy_dialect)
         active = (
             select(jobs.c.id)
             .where(jobs.c.user_id == bindparam("user_id"), text(ACTIVE))

@@ -104,12 +104,27 @@ class StoreConnections:
             async with self._snapshot.connect() as connection, connection.begin():
                 yield connection
 
-    @asynccontextmanager
-    async def list_snapshot(self) -> AsyncIterator[tuple[AsyncConnection, Interrupt]]:
-        """Do as `snapshot`, on a connection for lists; yield what interrupts its statement too."""
-        with self._translating():
-            async with self._lists.connect() as connection, connection.begin():
-                yield connection, (await self._driver_of(connection)).interrupt
+    async def read_list(self, read: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Read in one snapshot, on a connection for lists.
+
+        If the caller is cancelled, its statement is interrupted.
+        """
+        interrupts: list[Interrupt] = []  # that of the running read
+
+        async def reading() -> Result:
+            with self._translating():
+                async with self._lists.connect() as connection, connection.begin():
+                    interrupts.append((await self._driver_of(connection)).interrupt)
+                    try:
+                        return await read(connection)
+                    finally:
+                        interrupts.clear()
+
+        async def interrupt_reading() -> None:
+            for interrupt in interrupts:
+                await interrupt()
+
+        return await to_completion(reading(), interrupt_reading)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:

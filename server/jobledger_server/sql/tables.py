@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import UUID
 
+from jobledger_server.domain.job import Phase
 from jobledger_server.domain.limits import (
     MAX_ASSET_NAME_CHARACTERS,
     MAX_ASSET_TYPE_CHARACTERS,
@@ -31,6 +32,7 @@ from jobledger_server.domain.limits import (
     MAX_ERROR_REASON_CHARACTERS,
     MAX_ETAG_CHARACTERS,
     MAX_ID_CHARACTERS,
+    MAX_IDENTITY_CHARACTERS,
     MAX_JOB_TYPE_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
     MAX_NAME_CHARACTERS,
@@ -62,10 +64,18 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 ACTIVE = "complete_time IS NULL"
 """The condition for a job that has not finished."""
 
-CLAIMABLE = "queue_expire_time IS NOT NULL AND due_time IS NULL"
-"""The condition for a job that waits for a worker and is due; `state_machine.is_due` in SQL. It
-reads no column that a report changes, for the index on it would make each report change every
-index."""
+READY, BLOCKED, SCHEDULED, HELD = (f"phase = {phase:d}" for phase in Phase)
+"""The conditions for jobs that are in these phases. They read no column that a report changes, for
+an index with such a condition would make each report change every index."""
+
+KEYED = "concurrency_key <> '' AND phase IS NOT NULL"
+"""The condition for a job with a concurrency key that is not terminal."""
+
+UNIQUE = "unique_key <> '' AND complete_time IS NULL"
+"""The condition for a job that no other may have the unique key of."""
+
+DUE_TIME = "coalesce(retry_time, schedule_time)"
+"""When a scheduled job is due."""
 
 KEPT = "delete_seq IS NULL"
 """The condition for a job that was not deleted; in statements about one owner's jobs."""
@@ -84,8 +94,7 @@ jobs = Table(
     # Not later than the earliest time at which something happens without a call; NULL in a terminal
     # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
     Column("deadline", BigInteger),
-    # When the job becomes claimable; NULL unless it waits for that time. See `Store.promote`.
-    Column("due_time", BigInteger),
+    Column("queue_id", BigInteger, nullable=False),
     # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
     Column("start_actor", String(MAX_NAME_CHARACTERS)),
@@ -110,6 +119,7 @@ jobs = Table(
     Column("asset_count", Integer, nullable=False),
     Column("asset_bytes", Integer, nullable=False),
     Column("status", String(10), nullable=False),
+    Column("phase", SmallInteger),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
@@ -137,6 +147,10 @@ jobs = Table(
     Column("initial_backoff", BigInteger, nullable=False),
     Column("max_backoff", BigInteger, nullable=False),
     Column("backoff_multiplier", Double, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("concurrency_key", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("unique_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("last_error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("last_error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
@@ -203,10 +217,17 @@ jobs = Table(
         name="backoff",
     ),
     CheckConstraint(
-        "(due_time IS NULL OR queue_expire_time IS NOT NULL)"
-        " AND (retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0))",
-        name="due_time",
+        "retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0)",
+        name="retry_time",
     ),
+    CheckConstraint(
+        "(phase IS NULL) = (complete_time IS NOT NULL)"
+        " AND (phase IS NULL OR phase BETWEEN 0 AND 3)"
+        f" AND (lease_expire_time IS NOT NULL) = coalesce({HELD}, FALSE)"
+        f" AND ({DUE_TIME} IS NOT NULL OR NOT coalesce({SCHEDULED}, FALSE))",
+        name="phase",
+    ),
+    CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
     CheckConstraint(
         "parameters_bytes >= 0 AND checkpoint_bytes >= 0 AND outcome_bytes >= 0"
         " AND (outcome_bytes = 0 OR complete_time IS NOT NULL)"
@@ -247,19 +268,40 @@ jobs = Table(
     ),
     # Jobs that wait for their time.
     Index(
-        "ix_jobs_due_time",
-        "due_time",
-        sqlite_where=text("due_time IS NOT NULL"),
-        postgresql_where=text("due_time IS NOT NULL"),
+        "ix_jobs_scheduled",
+        text(DUE_TIME),
+        sqlite_where=text(SCHEDULED),
+        postgresql_where=text(SCHEDULED),
     ),
-    # Claimable jobs, oldest first within each type.
+    # Jobs that may be claimed, oldest first within each queue.
     Index(
-        "ix_jobs_claimable",
-        "job_type",
+        "ix_jobs_ready",
+        "queue_id",
         "create_time",
         "id",
-        sqlite_where=text(CLAIMABLE),
-        postgresql_where=text(CLAIMABLE),
+        sqlite_where=text(READY),
+        postgresql_where=text(READY),
+    ),
+    # Jobs with a concurrency key: those that hold its slots, and those that go next.
+    Index(
+        "ix_jobs_keyed",
+        "concurrency_key",
+        "phase",
+        "job_type",
+        text("priority DESC"),
+        "create_time",
+        "id",
+        sqlite_where=text(KEYED),
+        postgresql_where=text(KEYED),
+    ),
+    Index(
+        "uq_jobs_unique_key",
+        "user_id",
+        "job_type",
+        "unique_key",
+        unique=True,
+        sqlite_where=text(UNIQUE),
+        postgresql_where=text(UNIQUE),
     ),
     Index(
         "ix_jobs_deadline",
@@ -388,17 +430,133 @@ changes = Table(
     Index("ix_changes_user_id_seq", "user_id", "seq"),
 )
 
-# One row. A writer of the feed locks it until the commit, so sequence order is commit order.
-# The newest sequence number is the greatest in `changes`: a counter in this row would leave a dead
-# row version for each commit, as many as a long snapshot has seen. `compacted_seq` is the greatest
-# sequence number of a deletion that is no longer known. `database_identity` differs in a copy of
-# the database.
+# Who goes next, and how many jobs there are; see domain/queues.py. These counters change in the
+# commit that changes their jobs, while the feed is locked. No index is on a counter, so that
+# PostgreSQL need not add to the indexes. No constraint is on them either: a row that is proposed to
+# an upsert has the difference, which may be negative.
+levels = Table(
+    "levels",
+    metadata,
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("vtime", BigInteger, nullable=False),
+    Column("ready", BigInteger, nullable=False),
+    Column("blocked", BigInteger, nullable=False),
+    Column("scheduled", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    # How often the row was written: whoever deletes it knows by this that no queue came since.
+    Column("writes", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("job_type", "priority"),
+    sqlite_with_rowid=False,
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("id", _SEQ, primary_key=True, autoincrement=False),
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("vtime", BigInteger, nullable=False),
+    Column("claimed", BigInteger, nullable=False),
+    # Whether any job is ready.
+    Column("claimable", SmallInteger, nullable=False),
+    Column("ready", BigInteger, nullable=False),
+    Column("blocked", BigInteger, nullable=False),
+    Column("scheduled", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Index(
+        "ix_queues_claimable",
+        "job_type",
+        text("priority DESC"),
+        "vtime",
+        "id",
+        sqlite_where=text("claimable = 1"),
+        postgresql_where=text("claimable = 1"),
+    ),
+    Index("ix_queues_fairness_key", "fairness_key"),
+)
+
+limit_keys = Table(
+    "limit_keys",
+    metadata,
+    Column("key", String(MAX_NAME_CHARACTERS), primary_key=True),
+    # The part of the key before its ':'.
+    Column("name", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("running", BigInteger, nullable=False),
+    Column("blocked", BigInteger, nullable=False),
+    # Whether somebody has to look if a blocked job has a free slot.
+    Column("recheck", SmallInteger, nullable=False),
+    Index("ix_limit_keys_name_key", "name", "key"),
+    Index(
+        "ix_limit_keys_recheck",
+        "key",
+        sqlite_where=text("recheck = 1"),
+        postgresql_where=text("recheck = 1"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+# Jobs that ended in the last hour, in steps of 10 seconds.
+ended = Table(
+    "ended",
+    metadata,
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("reason", String(MAX_ERROR_REASON_CHARACTERS), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_type", "time", "status", "reason"),
+    Index("ix_ended_time", "time"),
+    sqlite_with_rowid=False,
+)
+
+# What operators set. A key's own rule comes before that of its name.
+limit_rules = Table(
+    "limit_rules",
+    metadata,
+    Column("name", String(MAX_NAME_CHARACTERS), primary_key=True),
+    Column("max_running", Integer),
+    Column("pause_time", BigInteger),
+    Column("pause_actor", String(MAX_IDENTITY_CHARACTERS), nullable=False),
+    Column("pause_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    CheckConstraint("max_running >= 0", name="max_running"),
+    sqlite_with_rowid=False,
+)
+
+paused_types = Table(
+    "paused_types",
+    metadata,
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), primary_key=True),
+    Column("pause_time", BigInteger, nullable=False),
+    Column("pause_actor", String(MAX_IDENTITY_CHARACTERS), nullable=False),
+    Column("pause_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Which servers' workers ask for which types.
+pollers = Table(
+    "pollers",
+    metadata,
+    Column("server", String(MAX_ID_CHARACTERS), nullable=False),
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_type", "server"),
+    sqlite_with_rowid=False,
+)
+
+# One row. A writer of the feed or of counters locks it until the commit, so sequence order is
+# commit order. The newest sequence number is the greatest in `changes`: a counter in this row would
+# leave a dead row version for each commit, as many as a long snapshot has seen. `compacted_seq` is
+# the greatest sequence number of a deletion that is no longer known. `config_version` grows with
+# each change of a pause or limit. `database_identity` differs in a copy of the database.
 feed = Table(
     "feed",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Text, nullable=False),
     Column("compacted_seq", BigInteger, nullable=False),
+    Column("config_version", BigInteger, nullable=False),
     Column("database_identity", Text, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
 )

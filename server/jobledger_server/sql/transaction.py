@@ -1,5 +1,6 @@
 """A transaction that writes: what a batch loads, and what it writes."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobledger_server.domain.job import (
     Payloads,
     is_id,
 )
+from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
 from jobledger_server.domain.state_machine import Decision, was_just_started
 from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
 from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
@@ -38,22 +40,31 @@ from jobledger_server.sql.rows import (
     mutable_rows,
     only_renewed,
     only_reported,
+    phase_row,
+    ready_in_order,
     renewal_row,
     report_rows,
 )
 from jobledger_server.sql.statements import Statements, bind_ids
-from jobledger_server.store import Change, Claimable, StoredJob
+from jobledger_server.store import BlockedType, Change, Claimable, StoredJob
+
+BLOCKED_TYPES = 100
+"""Types of blocked jobs that are looked at in one transaction."""
 
 
 class SqlTransaction:
     """See `store.Transaction`."""
 
-    def __init__(self, driver: Driver, statements: Statements, cache: JobCache) -> None:
+    def __init__(
+        self, driver: Driver, statements: Statements, cache: JobCache, reasons: EndedReasons
+    ) -> None:
+        self._reasons = reasons
         self._driver = driver
         self._statements = statements
         self._dialect = statements.dialect
         self._cache = cache
         self._loaded: dict[JobId, Change] = {}
+        self._vtimes: dict[int, int] = {}  # of the queues that jobs are claimed from
         self._written: list[Change] = []
         self._write_id: WriteId | None = None
 
@@ -81,8 +92,9 @@ class SqlTransaction:
         if rows and self._driver.time is None:
             self._driver.time = Instant(rows[0][-1])
         claimed: dict[JobId, StoredJob] = {}
-        for *row, parameters, checkpoint, _ in rows:
+        for *row, parameters, checkpoint, vtime, _ in rows:
             change = change_from_row(row)
+            self._vtimes[queue_id(change.job)] = vtime or 0
             self._loaded[change.job.id] = change
             payloads = Payloads(parameters, checkpoint)
             claimed[change.job.id] = StoredJob(change.job, payloads=payloads)
@@ -91,10 +103,25 @@ class SqlTransaction:
     async def find_created(
         self, requests: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Created]:
-        bound = self._dialect.bind_pairs("requests", requests)
+        bound = self._dialect.bind_tuples("requests", requests)
         rows = await self._fetch(self._statements.find_created, bound)
         found = [(job_from_row(row), parameters) for *row, parameters in rows]
         return {(job.user_id, job.request_id): (job, parameters) for job, parameters in found}
+
+    async def find_active(
+        self, keys: Collection[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str], Job]:
+        bound = self._dialect.bind_tuples("keys", keys)
+        found = map(job_from_row, await self._fetch(self._statements.find_active, bound))
+        return {(job.user_id, job.job_type, job.unique_key): job for job in found}
+
+    async def lock_keys(self, keys: Collection[str]) -> dict[str, KeyState]:
+        rows = await self._driver.fetch(*self._dialect.lock_keys(keys))
+        if rows and self._driver.time is None:
+            self._driver.time = Instant(rows[0][-1])
+        return {
+            key: KeyState(running, most, bool(paused)) for key, running, most, paused, _ in rows
+        }
 
     async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
         bound = bind_ids(self._dialect, "origins", origins)
@@ -106,7 +133,9 @@ class SqlTransaction:
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
         possible = [pair for pair in requests if is_id(pair[0])]
-        parameters = self._dialect.bind_pairs("requests", possible)
+        if not possible:
+            return {}
+        parameters = self._dialect.bind_tuples("requests", possible)
         rows = await self._fetch(self._statements.find_linked, parameters)
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
 
@@ -114,22 +143,53 @@ class SqlTransaction:
         self, names: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
         rows = await self._fetch(
-            self._statements.find_named, self._dialect.bind_pairs("names", names)
+            self._statements.find_named, self._dialect.bind_tuples("names", names)
         )
         return {(asset.job_id, asset.link.name): asset for asset in map(asset_from_row, rows)}
 
-    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        statement, values = self._dialect.find_claimable(limits, limit, lock=True)
-        return [Claimable(*row) for row in await self._driver.fetch(statement, values)]
+    async def find_ready(self, queues: Sequence[int]) -> list[Claimable]:
+        statement, values = self._dialect.find_ready(Counter(queues), lock=True)
+        return ready_in_order(queues, await self._driver.fetch(statement, values))
 
-    async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
-        batch = _Batch(decisions, self._loaded, await self.now())
+    async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:
+        bound = {"key": key, "ready": ready, "count": BLOCKED_TYPES}
+        rows = await self._fetch(self._statements.blocking.blocked_types, bound)
+        return [BlockedType(*row) for row in rows]
+
+    async def find_blocked(self, key: str, job_type: str, *, limit: int) -> list[Job]:
+        bound = {"key": key, "job_type": job_type, "count": limit}
+        rows = await self._fetch(self._statements.blocking.blocked, bound)
+        changes = [change_from_row(row) for row in rows]
+        self._loaded.update((change.job.id, change) for change in changes)
+        return [change.job for change in changes]
+
+    async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
+        statements = self._statements.blocking
+        clear = statements.clear_recheck_if_unblocked if unblocked else statements.clear_recheck
+        await self._fetch(clear, {"wanted": key})
+
+    async def append(
+        self,
+        decisions: Sequence[Decision],
+        *,
+        config_version: int | None = None,
+        settled: Collection[str] = (),
+        last: bool = False,
+    ) -> list[Change]:
+        tally = _tally(decisions, self._loaded, Tally(self._vtimes, self._reasons))
+        batch = _Batch(decisions, self._loaded, tally, settled, await self.now())
 
         def writes(after: int) -> Writes:
             return batch.writes(self._statements, after=after)
 
         seq, write_id = await self._driver.append(
-            batch.count, writes, deletions=bool(batch.deleted), new=batch.new, last=last
+            batch.count,
+            writes,
+            counted=batch.counted,
+            updates_first=batch.frees_keys,
+            new=batch.new,
+            config_version=config_version,
+            last=last,
         )
         self._write_id = write_id
         before = seq - batch.count
@@ -161,11 +221,18 @@ class _Batch:
     Args:
         decisions: Each changes or renews its job.
         loaded: The latest changes of those jobs that existed before.
+        tally: What they do to the counters.
+        settled: The keys whose free slots they give to blocked jobs.
         now: The database server's time.
     """
 
     def __init__(
-        self, decisions: Sequence[Decision], loaded: Mapping[JobId, Change], now: Instant
+        self,
+        decisions: Sequence[Decision],
+        loaded: Mapping[JobId, Change],
+        tally: Tally,
+        settled: Collection[str],
+        now: Instant,
     ) -> None:
         self._decisions = decisions
         self._changed = [decision for decision in decisions if decision.changed]
@@ -176,6 +243,14 @@ class _Batch:
         self.deleted = {decision.job.id for decision in decisions if decision.deleted}
         self.new = sum(decision.job.version == 1 for decision in self._changed)
         """How many jobs are created."""
+        self._tally, self._settled = tally, settled
+        self.counted = bool(self._tally.queues)
+        """Whether counters change."""
+        # A creation may use the request id of a deleted job, or the unique key of a finished one.
+        self.frees_keys = bool(self.deleted) or any(
+            each.job.unique_key and each.job.phase is None for each in decisions
+        )
+        """Whether a creation may use what another decision frees."""
 
     def changes(self, *, after: int) -> list[Change]:
         """Return the changes, at the sequence numbers after this one."""
@@ -251,6 +326,7 @@ class _Batch:
                 statements.report_jobs,
                 statements.renew_jobs,
                 statements.set_deadlines,
+                statements.set_phases,
                 statements.move_changes,
                 statements.insert_jobs,
                 statements.insert_changes,
@@ -291,6 +367,8 @@ class _Batch:
                     rows[statements.move_changes].append((before.seq, seq))
             elif job_id in self.deleted:
                 rows[statements.delete_jobs].append(deleted_row(job_id, history))
+            elif job.phase is not before.job.phase:
+                rows[statements.set_phases].append(phase_row(job))
             elif only_renewed(before.job, job, self._now):
                 rows[statements.renew_jobs].append(renewal_row(job))
             else:
@@ -311,4 +389,18 @@ class _Batch:
         rows[write] += map(asset_row, (*updated_assets, *new_assets))
         rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
         rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
-        return [(statement, values) for statement, values in rows.items() if values]
+        written = [(statement, values) for statement, values in rows.items() if values]
+        return [*written, *statements.counting.rows(self._tally, self._settled)]
+
+
+def _tally(decisions: Sequence[Decision], loaded: Mapping[JobId, Change], tally: Tally) -> Tally:
+    """Count what the decisions change, one after the other."""
+    jobs: dict[JobId, Job] = {}
+    for decision in decisions:
+        job = decision.job
+        before = jobs.get(job.id)
+        if before is None and job.id in loaded:
+            before = loaded[job.id].job
+        tally.add(before, job)
+        jobs[job.id] = job
+    return tally

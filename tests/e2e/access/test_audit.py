@@ -14,8 +14,10 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.domain.commands import Command
+from jobledger_server.domain.settings import Setting
 from jobledger_server.ledger.allocation import Allocation
-from jobledger_server.rpc.access.audit import CHANGES
+from jobledger_server.rpc.access.audit import CHANGES, SETTINGS
+from jobledger_server.sql import queue_settings
 from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess
@@ -29,6 +31,7 @@ def policy() -> str:
     for name, rules in (
         ("web", 'roles = ["owner"]\nusers = ["ada"]'),
         ("farm", 'roles = ["worker"]\njob_types = ["render"]'),
+        ("ops", 'roles = ["operator"]'),
     ):
         digest = hashlib.sha256(name.encode()).hexdigest()
         text += f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
@@ -53,7 +56,7 @@ def audit(caplog: pytest.LogCaptureFixture) -> Any:
         records = [record for record in caplog.records if record.name == "jobledger.audit"]
         caplog.clear()
         return [
-            (each.caller, each.change, tuple(each.jobs), each.outcome)
+            (each.caller, each.change, named(each), each.outcome)
             if each.message == "change"
             else (
                 vars(each).get("caller") or each.address,
@@ -67,9 +70,42 @@ def audit(caplog: pytest.LogCaptureFixture) -> Any:
     return lines
 
 
+def named(record: Any) -> tuple[object, ...]:
+    """Return the jobs that a line names, or the pause or the limit."""
+    facts = vars(record)
+    settings = ("job_type", "concurrency_key", "max_running")
+    return (*facts.get("jobs", ()), *(facts[name] for name in settings if name in facts))
+
+
+@pytest.mark.promise(number=60)
+async def test_operators_settings_are_logged_with_what_they_set(
+    channel: grpc.aio.Channel, audit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = Caller(channel, token="ops")
+    await ops.PauseJobType(job_type="render", reason=SECRET)
+    await ops.ResumeJobType(job_type="render")
+    await ops.SetConcurrencyLimit(name="stripe", max_running=10)
+    await ops.PauseConcurrencyKey(name="stripe", reason=SECRET)
+    await ops.ResumeConcurrencyKey(name="stripe")
+    await ops.SetConcurrencyLimit(name="stripe")
+    await ops.GetStats()
+    monkeypatch.setattr(queue_settings, "MAX_PAUSED_JOB_TYPES", 0)
+    await refusal(ops.PauseJobType(job_type="encode"))
+    assert audit() == [
+        ("token:ops", "pause_job_type", ("render",), "OK"),
+        ("token:ops", "resume_job_type", ("render",), "OK"),
+        ("token:ops", "set_concurrency_limit", ("stripe", 10), "OK"),
+        ("token:ops", "pause_concurrency_key", ("stripe",), "OK"),
+        ("token:ops", "resume_concurrency_key", ("stripe",), "OK"),
+        ("token:ops", "set_concurrency_limit", ("stripe", None), "OK"),
+        ("token:ops", "pause_job_type", ("encode",), "LIMIT_EXCEEDED"),
+    ]
+
+
 @pytest.mark.promise(number=60)
 def test_every_command_has_an_entry_in_the_audit_table() -> None:
     assert set(CHANGES) == {*get_args(Command), Allocation}
+    assert set(SETTINGS) == {*get_args(Setting)}
 
 
 @pytest.mark.promise(number=60)

@@ -266,7 +266,10 @@ def test_no_token_reaches_stderr(jobledger):
         (["worker", ""], {"exec"}),
         (["list", "--crea"], {"--created-after", "--created-before"}),
         (["list", "--status", "p"], {"processing", "partial"}),
-        (["re"], {"retry"}),
+        (["re"], {"retry", "resume"}),
+        (["limits", ""], {"set", "remove"}),
+        (["pause", "--"], {"--concurrency-key", "--reason", "--json"}),
+        (["create", "--uni"], {"--unique-key", "--unique-policy"}),
         (["cancel", "--status", ""], {"queued", "processing"}),
     ],
 )

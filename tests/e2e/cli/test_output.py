@@ -240,7 +240,7 @@ def test_a_list_says_why_jobs_failed_and_finds_them_by_that(jobledger, client):
     again = client.retry_job(jobs[0].id)
     assert ids("--origin", jobs[0].id) == [again.id]
     assert ids("--waiting") == [again.id]
-    assert f"origin      {jobs[0].id}" in jobledger.ok("get", again.id).splitlines()
+    assert f"origin       {jobs[0].id}" in jobledger.ok("get", again.id).splitlines()
 
 
 def test_attempts_are_listed_with_how_they_ended(jobledger, client):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import unicodedata
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -114,10 +115,25 @@ def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_termin
     other = client.create_job("bake", labels=label)
     filters = ("--all-users", "--type", "render", "--label", f"run={jobledger.user}")
     terminal = on_a_terminal(jobledger, *filters)
-    terminal.until(lambda s: rows(s, theirs.id, "another-owner"))
-    assert rows(terminal.screen, mine.id, "user-")
+    terminal.until(
+        lambda s: rows(s, theirs.id, "another-owner") and rows(s, mine.id, "user-"),
+    )
     assert not rows(terminal.screen, other.id)
     assert rows(terminal.screen, "JOB", "OWNER")
+
+
+def test_the_header_has_the_counts_of_the_service_for_who_may_read_them(
+    jobledger, client, on_a_terminal
+):
+    kind = f"t{uuid.uuid4().hex[:12]}"
+    job = client.create_job(kind)
+    client.create_job(kind, schedule_time=datetime.now(UTC) + timedelta(days=1))
+    terminal = on_a_terminal(jobledger, "--all-users", "--type", kind)
+    terminal.until(lambda s: rows(s, "0 held  1 waiting up to", "1 scheduled  0 ended/min"))
+    client.start_job(job.id)
+    terminal.until(lambda s: rows(s, "1 held  0 waiting  1 scheduled  0 ended/min"))
+    client.mark_completed(job.id, attempt=1)
+    terminal.until(lambda s: rows(s, "0 held  0 waiting  1 scheduled  1 ended/min"))
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 50), (60, 10), (20, 3)])

@@ -12,6 +12,7 @@ from jobledger import (
     AsyncClient,
     AttemptOutcome,
     Client,
+    ConcurrencyLimitReached,
     IllegalTransition,
     InvalidField,
     InvalidToken,
@@ -20,9 +21,15 @@ from jobledger import (
     JobStatus,
     JobTerminal,
     JobView,
+    KeyPaused,
     LeaseLost,
+    LimitReached,
     NewJob,
+    Paused,
     RequestIdReused,
+    TypePaused,
+    UniqueKeyTaken,
+    UniquePolicy,
     VersionMismatch,
 )
 
@@ -347,3 +354,71 @@ def test_an_id_that_no_job_can_have_is_not_found_and_one_that_is_none_is_refused
         for job_id in ("", "x" * 37):
             with pytest.raises(InvalidField, match="job_id"):
                 call(job_id)
+
+
+def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
+    kind, key = f"t{uuid.uuid4().hex[:12]}", f"k{uuid.uuid4().hex[:12]}"
+    runs, waits = (client.create_job(kind, concurrency_key=f"{key}:7") for _ in range(2))
+    assert client.set_concurrency_limit(key, 1).max_running == 1
+    client.start_job(runs.id)
+    with pytest.raises(ConcurrencyLimitReached):
+        client.start_job(waits.id)
+    pause = client.pause_job_type(kind, "deploy")
+    with pytest.raises(Paused):
+        client.start_job(waits.id)
+
+    explanation = client.explain_job(waits.id)
+    assert explanation.job == waits
+    assert {
+        TypePaused(job_type=kind, pause=pause),
+        LimitReached(
+            concurrency_key=f"{key}:7", running=1, max_running=1, holder_job_ids=(runs.id,)
+        ),
+    } <= set(explanation.reasons)
+    (stats,) = client.get_stats([kind])
+    assert (stats.held, stats.waiting + stats.blocked, stats.pause) == (1, 1, pause)
+    limits = {limit.name: limit for limit in client.list_concurrency_limits(page_size=1)}
+    assert (limits[key].max_running, limits[key].running) == (1, 1)
+
+    client.resume_job_type(kind)
+    assert client.remove_concurrency_limit(key).max_running is None
+    assert client.start_job(waits.id).held
+    assert client.explain_job(waits.id).reasons == ()
+
+
+def test_a_key_is_paused_and_resumed(client):
+    key = f"k{uuid.uuid4().hex[:12]}"
+    job = client.create_job("render", concurrency_key=key)
+    paused = client.pause_concurrency_key(key, "their outage")
+    assert (paused.name, paused.max_running, paused.pause.reason) == (key, None, "their outage")
+    with pytest.raises(Paused) as refused:
+        client.start_job(job.id)
+    assert refused.value.concurrency_key == key
+    assert KeyPaused(concurrency_key=key, pause=paused.pause) in client.explain_job(job.id).reasons
+    client.resume_concurrency_key(key)
+    assert client.start_job(job.id).held
+
+
+async def test_only_one_job_with_a_unique_key_is_active(server):
+    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        first = await client.create_job("render", unique_key="order-1")
+        with pytest.raises(UniqueKeyTaken) as taken:
+            await client.create_jobs([NewJob("render"), NewJob("render", unique_key="order-1")])
+        assert (taken.value.job_id, taken.value.index) == (first.id, 1)
+        same = await client.create_job(
+            "render", unique_key="order-1", unique_policy=UniquePolicy.RETURN_EXISTING
+        )
+        assert same == first
+        await client.cancel_job(first.id)
+        assert await client.create_job("render", unique_key="order-1") != first
+
+
+async def test_priorities_and_tenants_decide_what_is_claimed_first(server):
+    kind = f"t{uuid.uuid4().hex[:12]}"
+    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        many = [await client.create_job(kind, fairness_key="team-a") for _ in range(3)]
+        other = await client.create_job(kind, fairness_key="team-b")
+        urgent = await client.create_job(kind, priority=9)
+        claimed = [job.id for job in await client.claim_jobs([kind], max_jobs=3)]
+    assert claimed[0] == urgent.id
+    assert set(claimed[1:]) == {many[0].id, other.id}

@@ -9,11 +9,13 @@ import pytest
 
 from jobledger import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, Unavailable
 from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as worker
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
     worker.DESCRIPTOR.services_by_name["WorkerService"],
+    queues.DESCRIPTOR.services_by_name["QueueService"],
 ]
 UNARY = {
     "CreateJob": lambda client: client.create_job("render"),
@@ -37,6 +39,14 @@ UNARY = {
     "MarkPartial": lambda client: client.mark_partial("j", attempt=1),
     "MarkFailed": lambda client: client.mark_failed("j", "no", attempt=1),
     "CreateAsset": lambda client: client.create_asset("j", "x", url="https://a/b", attempt=1),
+    "GetStats": lambda client: next(client.get_stats(), None),
+    "ExplainJob": lambda client: client.explain_job("j"),
+    "PauseJobType": lambda client: client.pause_job_type("render"),
+    "ResumeJobType": lambda client: client.resume_job_type("render"),
+    "PauseConcurrencyKey": lambda client: client.pause_concurrency_key("stripe"),
+    "ResumeConcurrencyKey": lambda client: client.resume_concurrency_key("stripe"),
+    "SetConcurrencyLimit": lambda client: client.set_concurrency_limit("stripe", 10),
+    "ListConcurrencyLimits": lambda client: next(client.list_concurrency_limits(), None),
 }
 
 

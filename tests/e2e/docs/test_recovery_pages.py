@@ -1,9 +1,7 @@
 """What the pages on retries, schedules and failed jobs show does what they say."""
 
-import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,33 +10,13 @@ from pathlib import Path
 import pytest
 
 from jobledger import Client, Job, JobStatus, RetryPolicy
+from tests.e2e.docs.programs import output, program, shell
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
 GUIDES = ROOT / "docs/guides"
 RETRY, SCHEDULE = GUIDES / "retry.md", GUIDES / "schedule.md"
 AGAIN = GUIDES / "run-failed-jobs-again.md"
-
-
-def program(page: Path, words: str, server: ServerProcess) -> list[str]:
-    """Return the command for the one program of a page that has these words."""
-    (text,) = [block.text for block in blocks(page, "python") if words in block.text]
-    return [sys.executable, "-c", text.replace("127.0.0.1:50051", server.target)]
-
-
-def output(command: list[str], where: Path, answer: str = "") -> str:
-    run = subprocess.run(
-        command, cwd=where, input=answer, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def shell(text: str, server: ServerProcess) -> list[str]:
-    """Return the command for lines of a page, at this server."""
-    binary = f"{Path(sys.executable).parent}/jobledger --server {server.target}"
-    lines = re.sub(r"\bjobledger\b", binary, text)
-    return ["bash", "-euo", "pipefail", "-c", lines]
 
 
 @contextmanager

@@ -69,6 +69,17 @@ async def test_a_job_that_waits_is_not_done_and_its_metadata_says_for_what(
     assert info.metadata["attempt"] == "2"
 
 
+async def test_the_metadata_says_how_the_job_is_queued(
+    call: Caller, operations: Operations
+) -> None:
+    keys = {"fairness_key": "acme", "concurrency_key": "stripe:acme", "unique_key": "nightly"}
+    made = await call.job(priority=0, **keys)
+    facts = job_in((await operations.Get(name=name_of(made))).metadata)
+    assert facts == await full(call, made)
+    assert facts.priority == 0
+    assert {name: getattr(facts, name) for name in keys} == keys
+
+
 async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
     job = await call.running()
     await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})

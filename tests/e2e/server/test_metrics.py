@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -16,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger.v1 import job_service_pb2
@@ -23,7 +25,7 @@ from jobledger_server.app import open_app
 from jobledger_server.metrics import METRICS
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
-from jobledger_server.telemetry import prometheus
+from jobledger_server.telemetry import prometheus, queue_metrics
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
@@ -86,6 +88,39 @@ async def test_a_server_has_the_metrics_that_are_declared_and_no_others(start: S
     assert {pair for pair in types if not pair[0].startswith("process_")} == {
         (metric.prometheus_name, metric.kind) for metric in METRICS
     }
+
+
+async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bounded number of types."""
+    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(queue_metrics, "MAX_JOB_TYPES", 2)
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        due = Timestamp(seconds=int(time.time()) + 3600)
+        await call.job(job_type="export", schedule_time=due)
+        await call.running(job_type="import")
+        await call.job(job_type="import")
+        await call.job(job_type="zip")
+    counted = 'jobledger_jobs{job_type="%s",state="%s"}'
+    expected = {
+        counted % (job_type, state): 0.0
+        for job_type in ("export", "import")
+        for state in ("waiting", "blocked", "scheduled", "held")
+    }
+    expected[counted % ("export", "scheduled")] = 1
+    expected[counted % ("import", "waiting")] = expected[counted % ("import", "held")] = 1
+    found: dict[str, float] = {}
+    async with asyncio.timeout(10):
+        while found != expected:
+            figures = await scraped(address)
+            found = {name: figures[name] for name in figures if name.startswith("jobledger_jobs{")}
+    waits = [name for name in figures if name.startswith("jobledger_oldest_wait_seconds")]
+    assert waits == ['jobledger_oldest_wait_seconds{job_type="import"}']
+    assert figures[waits[0]] >= 0
 
 
 HEALTH = "grpc.health.v1.Health"

@@ -19,16 +19,16 @@ from tests.support.store_writer import moved, saved
 CALLERS = 50
 
 CEILINGS = {
-    "few creations": {"sqlite": 5, "postgresql": 2},
-    "many creations": {"sqlite": 5, "postgresql": 6},
-    "new creations, with a query": {"sqlite": 6, "postgresql": 5},
+    "few creations": {"sqlite": 7, "postgresql": 2},
+    "many creations": {"sqlite": 7, "postgresql": 6},
+    "new creations, with a query": {"sqlite": 8, "postgresql": 5},
     "repeated creations": {"sqlite": 3, "postgresql": 4},
     "reports": {"sqlite": 6, "postgresql": 4},
     "reports on jobs of another server": {"sqlite": 6, "postgresql": 5},
     "reports with checkpoints": {"sqlite": 7, "postgresql": 4},
     "heartbeats": {"sqlite": 4, "postgresql": 4},
-    "transitions": {"sqlite": 7, "postgresql": 5},
-    "claims": {"sqlite": 8, "postgresql": 5},
+    "transitions": {"sqlite": 8, "postgresql": 5},
+    "claims": {"sqlite": 10, "postgresql": 6},
     "claims that find nothing": {"sqlite": 1, "postgresql": 1},
     "refusals": {"sqlite": 3, "postgresql": 4},
     "deletions": {"sqlite": 8, "postgresql": 5},

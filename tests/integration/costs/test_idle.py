@@ -60,20 +60,19 @@ async def test_a_reaper_with_nothing_to_reap_queries_once_and_writes_nothing(
         assert statement.lstrip().startswith("SELECT")
 
 
-async def test_a_promoter_without_due_jobs_queries_once_and_once_for_the_claims_that_wait(
-    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_a_promoter_with_nothing_to_do_queries_once(
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiters = ClaimWaiters()
-    promoter = Promoter(store, waiters)
+    promoter = Promoter(store, ledger, waiters)
 
     async def polled() -> list[str]:
         counted.reset()
-        await promoter.promote()
-        await promoter.wake()
+        await promoter.step()
         return [statement.split()[0] for statement in counted.statements]
 
     with counting(database, monkeypatch) as counted:
-        await polled()  # the connection is open
+        await polled()  # the connection is open, and the pauses are known
         assert await polled() == ["SELECT"]
         with waiters.waiting(["render", "export"]), waiters.waiting(["render"]):
-            assert await polled() == ["SELECT", "SELECT"]
+            assert await polled() == ["SELECT"]

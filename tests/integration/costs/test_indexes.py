@@ -24,9 +24,13 @@ from jobledger_server.domain.job import (
     Payload,
     first_id,
 )
+from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.maintenance.promoter import Promoter
+from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.tables import queues
 from jobledger_server.store import START_OF_ACTIVE, JobQuery
 from tests.support.counted import Counted, counting
 from tests.support.ledger_calls import apply, claim_jobs
@@ -45,7 +49,7 @@ INDEXES = {
 SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin")
 
 
-async def do_everything(ledger: Ledger, store: SqlStore) -> None:
+async def do_everything(ledger: Ledger, store: SqlStore, promoter: Promoter) -> None:
     """Run each statement of the store, with a few jobs and a request id for each kind."""
     jobs = [
         (await apply(ledger, Create(user_id="ada", job_type="t", request_id=f"r{n}"))).job
@@ -53,6 +57,10 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     ]
     await apply(ledger, Create(user_id="ada", job_type="t", request_id="r0"))
     await apply(ledger, Create(user_id="ada", job_type="later", schedule_time=Instant(1)))
+    for _ in range(2):
+        unique = {"concurrency_key": "k", "unique_key": "u", "return_existing": True}
+        ledger.known_limits.saw("k", full=True)
+        await apply(ledger, Create(user_id="ada", job_type="t", **unique))
     for _ in range(2):
         await apply(ledger, Create(user_id="ada", job_type="t", origin_job_id=jobs[0].id))
     claim = Claim(
@@ -85,13 +93,46 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
     await store.list_attempts(jobs[1].id, after=0, limit=5)
     await store.overdue(limit=5)
-    await store.promote(limit=5)
+    await promoter.step()
     for user_id in (None, "ada"):
         await store.changes_after(0, limit=50_000, user_id=user_id)
         await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)
     await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, ids=[jobs[1].id])
     await store.find_purgeable(Micros(0), after=0, limit=5)
     await store.compact_deletions(Micros(0), limit=5)
+
+
+async def operate(store: SqlStore, job_id: JobId) -> None:
+    """Run each statement about queues, for operators and in the background."""
+    settings = store.queue_settings
+    await settings.set_limit("k", 1)
+    await settings.pause_key("k", actor="o", reason="")
+    await settings.pause_type("t", actor="o", reason="")
+    await settings.limits(after="", limit=5)
+    await store.record_pollers("s", ["t"], lasts=Micros(10**9))
+    for filters in ({}, {"job_types": ["t"]}, {"fairness_key": "ada"}):
+        await store.queue_reports.stats(limit=5, **filters)
+    await store.queue_reports.wait_facts(job_id, user_id=None)
+    await settings.resume_key("k")
+    await settings.resume_type("t")
+    sweeps = store.sweeps
+    await sweeps.delete_levels(await sweeps.levels(after=("", 0), limit=5))
+    await sweeps.queues(after=1, limit=5)
+    await sweeps.keys(after="", limit=5)
+    await sweeps.ended(Micros(0), limit=5)
+    await sweeps.pollers()
+
+
+async def many_tenants(database: Database) -> None:
+    """Write idle queues: of a few PostgreSQL would read all."""
+    empty = dict.fromkeys(("vtime", "claimed", "claimable", *PHASES), 0)
+    rows = [
+        {"id": n, "job_type": "t", "priority": 0, "fairness_key": f"f{n}", **empty}
+        for n in range(500)
+    ]
+    async with database.writer.begin() as connection:
+        await connection.execute(queues.insert(), rows)
+        await connection.execute(text("ANALYZE"))
 
 
 @pytest.fixture
@@ -106,8 +147,10 @@ async def test_the_indexes_are_those_that_the_plans_of_all_statements_use(
     counted_all: Counted, database: Database, store: SqlStore, ledger: Ledger
 ) -> None:
     await seed(database, 2000, user_id="bob")
+    await many_tenants(database)
     counted_all.reset()
-    await do_everything(ledger, store)
+    await do_everything(ledger, store, Promoter(store, ledger, ClaimWaiters()))
+    await operate(store, seeded_id(1))
     done = list(zip(counted_all.statements, counted_all.values, strict=True))
     plans: dict[str, str] = {}
     for statement, values in done:

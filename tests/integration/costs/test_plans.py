@@ -56,7 +56,7 @@ Found = tuple[str, str, Sequence[Any]]
 
 def requests_made_before(statements: Statements) -> Found:
     pairs = [("ada", f"r-{number}") for number in range(CREATED)]
-    bound = statements.dialect.bind_pairs("requests", pairs)
+    bound = statements.dialect.bind_tuples("requests", pairs)
     statement = statements.find_created
     return "uq_jobs_user_id_request_id", statement.text, statement.values(bound)
 

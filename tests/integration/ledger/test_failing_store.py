@@ -7,6 +7,7 @@ import pytest
 
 from jobledger_server.domain.commands import Claim, Create
 from jobledger_server.domain.job import Job, Micros
+from jobledger_server.domain.queues import queue_id
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
@@ -61,7 +62,7 @@ async def test_a_claim_that_others_always_overtake_ends_without_a_job(
         nonlocal searches
         searches += 1
         assert searches <= claims.MAX_LOST_RACES
-        return [Claimable(job.id, job.job_type, 0)]
+        return [Claimable(job.id, job.job_type, 0, queue_id(job))]
 
     monkeypatch.setattr(SqlStore, "find_claimable", outdated)
     assert await claim_jobs(ledger, claim("a")) == []

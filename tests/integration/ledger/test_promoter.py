@@ -1,23 +1,27 @@
-"""The promoter: claims that wait are woken when the time of a job comes, at every server."""
+"""The promoter: jobs that wait go on, and claims that wait for them are woken, at every server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import text
 
 from jobledger_server.app import App
+from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
+from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance import promoter as promoter_module
 from jobledger_server.maintenance.promoter import BATCH, TYPES, Promoter
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import Claimable, StoreUnavailable
-from tests.support.databases import several_servers
+from jobledger_server.store import StoreUnavailable
+from tests.support.databases import several_servers, sqlite_only
+from tests.support.ledger_calls import apply
+from tests.support.recount import recount
 from tests.support.rpc_caller import Caller
 from tests.support.seeding import seed
 
@@ -25,55 +29,21 @@ SECONDS = 20
 """For what happens at once, or never."""
 
 
-class Step:
-    """One poll of a promoter: how many jobs were promoted, and what was asked for."""
-
-    def __init__(self, promoted: int) -> None:
-        self.promoted = promoted
-        self.searches: list[Mapping[str, int]] = []
-
-
-class Store:
-    """Has jobs to promote, and notes how it is polled."""
-
-    def __init__(self, due: int = 0, *, found: int = 0) -> None:
-        self.due = due
-        self.found = found
-        """How many jobs a search for claimable jobs finds."""
-        self.steps: list[Step] = []
-        self.failing = False
-
-    async def promote(self, *, limit: int) -> Mapping[str, int]:
-        if self.failing:
-            raise StoreUnavailable("away")
-        promoted = min(self.due, limit)
-        self.due -= promoted
-        self.steps.append(Step(promoted))
-        return {"due": promoted} if promoted else {}
-
-    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        self.steps[-1].searches.append(limits)
-        job_type = next(iter(limits))
-        return [Claimable(str(n), job_type, 0) for n in range(min(self.found, limit))]
-
-
 @asynccontextmanager
-async def running(store: Any, waiters: ClaimWaiters) -> AsyncIterator[list[float]]:
-    """Run a promoter; yield how long it pauses after each poll. It takes no time."""
+async def running(promoter: Promoter, polls: int) -> AsyncIterator[list[float]]:
+    """Run a promoter for some polls; yield how long it pauses after each. It takes no time."""
     pauses: list[float] = []
     polled = asyncio.Event()
 
-    async def sleep(pause: float) -> None:
-        pauses.append(pause)
-        await real_sleep(0)
-        if len(pauses) >= 20:
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) >= polls:
             polled.set()
             await asyncio.Event().wait()
 
-    real_sleep = asyncio.sleep
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(promoter_module.asyncio, "sleep", sleep)
-        task = asyncio.create_task(Promoter(store, waiters).run())
+        patch.setattr(promoter, "_pause", pause)
+        task = asyncio.create_task(promoter.run())
         async with asyncio.timeout(SECONDS):
             await polled.wait()
         task.cancel()
@@ -82,78 +52,148 @@ async def running(store: Any, waiters: ClaimWaiters) -> AsyncIterator[list[float
     yield pauses
 
 
-async def test_many_due_jobs_are_promoted_in_steps_with_pauses_between() -> None:
+@sqlite_only
+async def test_many_due_jobs_are_promoted_in_steps_with_pauses_between(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
     """No more than BATCH at once; others have the database between two steps."""
-    store = Store(10 * BATCH + 1)
-    async with running(store, ClaimWaiters()) as pauses:
-        assert [step.promoted for step in store.steps] == [BATCH] * 10 + [1] + [0] * 9
-        assert len(pauses) == len(store.steps)
-        assert all(pause >= 0.375 for pause in pauses[10:])
+    await seed(database, 3 * BATCH + 1, schedule_time=1)
+    promoter = Promoter(store, ledger, ClaimWaiters())
+    before = ledger.processed
+    promoted: list[int] = []
+    promote = promoter.promote
+
+    async def counted() -> int:
+        promoted.append(await promote())
+        return promoted[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promoter, "promote", counted)
+        async with running(promoter, 6) as pauses:
+            assert promoted == [BATCH, BATCH, BATCH, 1]
+            assert all(pause >= 0.375 for pause in pauses[3:])
+    assert ledger.processed - before == 3 * BATCH + 1
+    assert await recount(database) == []
 
 
-async def test_claims_are_woken_between_the_steps() -> None:
-    """Others may have promoted what they wait for, while this server is busy with its share."""
-    store = Store(10 * BATCH)
-    waiters = ClaimWaiters()
-    with waiters.waiting(["render"]), waiters.waiting(["render", "export"]):
-        async with running(store, waiters):
-            assert [step.searches for step in store.steps] == [[{"render": 2, "export": 1}]] * 20
-
-
-async def test_a_lost_wake_up_is_made_up_for_and_only_as_many_are_woken_as_there_are_jobs() -> None:
-    store = Store(found=3)
+async def test_a_lost_wake_up_is_made_up_for_and_only_as_many_are_woken_as_there_are_jobs(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    await seed(database, 3, job_type="render")
     waiters = ClaimWaiters()
     with ExitStack() as stack:
         waiting = [stack.enter_context(waiters.waiting(["render"])) for _ in range(5)]
-        await store.promote(limit=1)
-        assert await Promoter(store, waiters).wake() == 3
+        await Promoter(store, ledger, waiters).step()
         assert [waiter.woken_for for waiter in waiting] == ["render"] * 3 + [None] * 2
 
 
-async def test_a_search_for_many_types_is_bounded_and_names_each_once() -> None:
-    store = Store(found=10**6)
+async def test_claims_of_a_paused_type_are_not_woken_until_it_goes_on(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    await seed(database, 3, job_type="render")
     waiters = ClaimWaiters()
-    types = [f"t{number}" for number in range(2 * TYPES + 1)]
-    with ExitStack() as stack:
-        for _ in range(BATCH + 1):
-            stack.enter_context(waiters.waiting(types))
-        await store.promote(limit=1)
-        assert await Promoter(store, waiters).wake() == 3 * BATCH
-    searches = store.steps[-1].searches
-    assert [len(limits) for limits in searches] == [TYPES, TYPES, 1]
-    assert sorted(job_type for limits in searches for job_type in limits) == sorted(types)
-    assert {count for limits in searches for count in limits.values()} == {BATCH}
+    promoter = Promoter(store, ledger, waiters)
+    await _execute(
+        database,
+        "INSERT INTO paused_types VALUES ('render', 1, 'o', '')",
+        "UPDATE feed SET config_version = config_version + 1",
+    )
+    with waiters.waiting(["render"]) as waiter:
+        await promoter.step()
+        assert waiter.woken_for is None
+        await _execute(
+            database,
+            "DELETE FROM paused_types",
+            "UPDATE feed SET config_version = config_version + 1",
+        )
+        await promoter.step()
+        assert waiter.woken_for == "render"
 
 
-async def test_while_nobody_waits_nothing_is_searched_for() -> None:
-    store = Store()
-    async with running(store, ClaimWaiters()):
-        assert not any(step.searches for step in store.steps)
+async def _execute(database: Database, *statements: str) -> None:
+    async with database.writer.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
 
 
+@sqlite_only
+async def test_each_query_names_a_bounded_number_of_types(
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    news = SqlStore.queue_news
+
+    async def counted(self: SqlStore, job_types: list[str]) -> object:
+        asked.append(len(job_types))
+        return await news(self, job_types)
+
+    monkeypatch.setattr(SqlStore, "queue_news", counted)
+    waiters = ClaimWaiters()
+    with waiters.waiting([f"t{number}" for number in range(2 * TYPES + 1)]):
+        await Promoter(store, ledger, waiters).step()
+    assert asked == [TYPES, TYPES, 1]
+
+
+@sqlite_only
 async def test_a_promoter_goes_on_after_the_database_was_away(
+    store: SqlStore,
+    ledger: Ledger,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store = Store(1)
-    store.failing = True
-    async with running(store, ClaimWaiters()) as pauses:
-        assert all(pause >= 0.375 for pause in pauses)
+    await seed(database, 1, schedule_time=1)
+
+    async def away(self: SqlStore, job_types: list[str]) -> object:
+        raise StoreUnavailable("away")
+
+    promoter = Promoter(store, ledger, ClaimWaiters())
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "queue_news", away)
+        async with running(promoter, 2) as pauses:
+            assert all(pause >= 0.375 for pause in pauses)
     assert {record.message for record in caplog.records} == {"promotion_failed"}
-    store.failing = False
-    async with running(store, ClaimWaiters()):
-        assert store.due == 0
+    async with running(promoter, 2):
+        assert await store.find_due(limit=1) == []
 
 
 async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
-    store: SqlStore, database: Database
+    store: SqlStore, ledger: Ledger, database: Database
 ) -> None:
-    await seed(database, 3, due_time=1, job_type="render")
+    await seed(database, 3, schedule_time=1, job_type="render")
     waiters = ClaimWaiters()
     with ExitStack() as stack:
         waiting = [stack.enter_context(waiters.waiting(["render"])) for _ in range(5)]
-        assert await Promoter(store, waiters).promote() == 3
+        promoter = Promoter(store, ledger, waiters)
+        assert await promoter.promote() == 3
         assert [waiter.woken_for for waiter in waiting] == ["render"] * 3 + [None] * 2
-        assert await Promoter(store, waiters).promote() == 0
+        assert await promoter.promote() == 0
+    assert await recount(database) == []
+
+
+@sqlite_only
+async def test_concurrency_keys_take_turns(
+    store: SqlStore, ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look is at few keys, and a key stays marked while more of its jobs may follow."""
+    monkeypatch.setattr(promoter_module, "KEYS", 2)
+    for number in range(3):
+        creation = Create(user_id="ada", job_type="t", concurrency_key=f"k{number}")
+        ledger.known_limits.saw(creation.concurrency_key, full=True)
+        await apply(ledger, creation)
+    looked_at: list[str] = []
+    unblock = promoter_module.unblock
+
+    async def counted(store: SqlStore, known: object, key: str) -> object:
+        looked_at.append(key)
+        found = await unblock(store, known, key)
+        await _execute(database, "UPDATE limit_keys SET recheck = 1")
+        return found
+
+    monkeypatch.setattr(promoter_module, "unblock", counted)
+    promoter = Promoter(store, ledger, ClaimWaiters())
+    assert [await promoter.unblock() for _ in range(3)] == [True, False, True]
+    assert looked_at == ["k0", "k1", "k2", "k0", "k1"]
 
 
 @several_servers
@@ -163,14 +203,18 @@ async def test_a_claim_that_waits_at_any_server_gets_a_job_when_its_time_comes(
 ) -> None:
     """Whichever server promotes the job; the other one has a promoter that promotes nothing."""
     promoters: list[Promoter] = []
-    promote = Promoter.promote
+    step, promote = Promoter.step, Promoter.promote
 
-    async def promoted(promoter: Promoter) -> int:
+    async def stepped(promoter: Promoter) -> bool:
         if promoter not in promoters:
             promoters.append(promoter)
+        return await step(promoter)
+
+    async def promoted(promoter: Promoter) -> int:
         return await promote(promoter) if promoter is promoters[promoting] else 0
 
     monkeypatch.setattr(promoter_module, "PROMOTE_SECONDS", 0.05)
+    monkeypatch.setattr(Promoter, "step", stepped)
     monkeypatch.setattr(Promoter, "promote", promoted)
     creating = await start()
     async with asyncio.timeout(SECONDS):

@@ -16,6 +16,12 @@ JOB = {
     "user_id": "'ada'",
     "job_type": "'render'",
     "status": "'PROCESSING'",
+    "phase": "0",
+    "queue_id": "1",
+    "priority": "0",
+    "fairness_key": "''",
+    "concurrency_key": "''",
+    "unique_key": "''",
     "progress": "0",
     "progress_message": "''",
     "labels": "'{}'",
@@ -126,8 +132,10 @@ ENDED = {
     "end_actor": "'w'",
     "deadline": "NULL",
     "queue_expire_time": "NULL",
+    "phase": "NULL",
 }
 
+HELD = {"queue_expire_time": "NULL", "lease_expire_time": "1", "phase": "3"}
 FAILED = {**ENDED, "error_reason": "'X'", "error_message": "'no'"}
 
 BROKEN_JOBS = [
@@ -159,18 +167,25 @@ BROKEN_JOBS = [
     ("assets", {**QUEUED, "asset_count": "1", "asset_bytes": "1"}),
     ("deleted", {"delete_seq": "1", "delete_time": "1"}),
     ("deleted", {**FAILED, "status": "'FAILED'", "delete_seq": "1"}),
-    ("lease", {**QUEUED, "lease_expire_time": "1", "queue_expire_time": "NULL"}),
+    ("lease", {**QUEUED, **HELD}),
     ("queue", {"queue_expire_time": "NULL"}),
-    ("queue", {"lease_expire_time": "1"}),
+    ("queue", {"lease_expire_time": "1", "phase": "3"}),
     ("attempts", {"max_attempts": "0"}),
     ("attempts", {"releases": "2"}),
     ("attempts", {"quick_releases": "1"}),
     ("backoff", {"initial_backoff": "0"}),
     ("backoff", {"initial_backoff": "2"}),
     ("backoff", {"backoff_multiplier": "0.5"}),
-    ("due_time", {"queue_expire_time": "NULL", "lease_expire_time": "1", "due_time": "1"}),
-    ("due_time", {"queue_expire_time": "NULL", "lease_expire_time": "1", "retry_time": "1"}),
-    ("due_time", {**QUEUED, "retry_time": "1"}),
+    ("retry_time", {**HELD, "retry_time": "1"}),
+    ("retry_time", {**QUEUED, "retry_time": "1"}),
+    ("phase", {"phase": "NULL"}),
+    ("phase", {"phase": "4"}),
+    ("phase", {"phase": "3"}),
+    ("phase", {"phase": "2"}),
+    ("phase", {**HELD, "phase": "0"}),
+    ("phase", {**FAILED, "status": "'FAILED'", "phase": "0"}),
+    ("priority", {"priority": "10"}),
+    ("priority", {"priority": "-1"}),
     ("last_error", {"last_error_reason": "'X'"}),
     ("last_error", {"last_error_message": "'x'"}),
     ("last_error", {**QUEUED, "last_error_reason": "'X'", "last_error_message": "'x'"}),
@@ -221,6 +236,19 @@ def test_two_jobs_cannot_repeat_the_same_one_unless_one_is_deleted(run: Run) -> 
     run(insert("jobs", JOB, id=OTHER_ID, **repeats))
 
 
+@pytest.mark.promise(number=89)
+def test_two_active_jobs_of_an_owner_and_type_cannot_share_a_unique_key(run: Run) -> None:
+    unique = {"unique_key": "'u'"}
+    run(insert("jobs", JOB, **unique))
+    refused(run, insert("jobs", JOB, id=OTHER_ID, **unique))
+    for number, other in enumerate(({"user_id": "'bob'"}, {"job_type": "'export'"}), start=3):
+        run(insert("jobs", JOB, id=JOB_ID[:-2] + f"{number}'", **unique, **other))
+    ended = {**FAILED, "status": "'FAILED'"}
+    changes = ", ".join(f"{name} = {value}" for name, value in ended.items())
+    run(f"UPDATE jobs SET {changes} WHERE id = {JOB_ID}")
+    run(insert("jobs", JOB, id=OTHER_ID, **unique))
+
+
 def test_two_jobs_cannot_share_a_sequence_number_or_a_request_id(run: Run) -> None:
     run(insert("jobs", JOB, request_id="'r'"))
     refused(run, insert("jobs", JOB, id=OTHER_ID, request_id="'r'"))
@@ -267,7 +295,8 @@ def test_an_asset_that_breaks_a_rule_is_refused(run: Run, changed: dict[str, str
 def test_a_second_feed_row_is_refused(run: Run) -> None:
     refused(
         run,
-        "INSERT INTO feed (id, epoch, compacted_seq, database_identity) VALUES (2, 'x', 0, '')",
+        "INSERT INTO feed (id, epoch, compacted_seq, config_version, database_identity)"
+        " VALUES (2, 'x', 0, 0, '')",
     )
 
 

@@ -22,6 +22,7 @@ from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
+from tests.support.seeding import seeded_id
 from tests.support.store_writer import append, creation, finished, saved, step
 
 
@@ -208,7 +209,7 @@ async def test_after_a_statement_timeout_there_is_no_wait_for_a_rollback(
             pid = await backend(transaction, database_url)
             # Nothing is answered as long as the table is locked.
             await holder.execute("BEGIN; LOCK TABLE assets IN ACCESS EXCLUSIVE MODE")
-            await transaction.find_linked([(JobId("j"), "r")])
+            await transaction.find_linked([(JobId(seeded_id(1)), "r")])
     assert not refused.value.stale
     await holder.close()
     async with store.transaction() as transaction:

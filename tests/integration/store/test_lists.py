@@ -5,15 +5,18 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobledger_server.domain.job import Instant, JobId, Payload
 from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
+from tests.support.databases import several_servers
+from tests.support.query_plans import plan
 from tests.support.seeding import FAR, seed, seeded_id
 from tests.support.store_writer import append, creation, finished, saved
 
@@ -67,6 +70,29 @@ async def test_another_owners_jobs_are_not_scanned(store: SqlStore, database: Da
     assert await store.list_jobs(query, before=None, limit=4) == await store.list_jobs(
         JobQuery(user_id="bob"), before=None, limit=4
     )
+
+
+@several_servers
+async def test_newer_jobs_of_others_are_not_read(store: SqlStore, database: Database) -> None:
+    """However many there are: PostgreSQL would read them in the order of their ids."""
+    await seed(database, 40_000)
+    # Jobs of both are on each page, so that the index by owner seems dear.
+    every_third = "UPDATE jobs SET user_id = 'bob' WHERE change_seq % 3 = 0"
+    async with database.writer.begin() as connection:
+        for statement in (every_third, "ANALYZE jobs"):
+            await connection.execute(text(statement))
+    statements: list[tuple[str, Any]] = []
+
+    def note(_: object, __: object, statement: str, values: Any, *___: object) -> None:
+        statements.append((statement, values))
+
+    event.listen(database.lists.sync_engine, "before_cursor_execute", note)
+    query = JobQuery(user_id="bob", labels={"nothing": "has this"})
+    assert await store.list_jobs(query, before=None, limit=50) == JobPage([], seeded_id(25_002))
+    ran = [each for each in statements if "FROM jobs" in each[0]]
+    assert len(ran) == 2
+    for statement, values in ran:
+        assert "ix_jobs_user_id_id" in await plan(database, statement, values)
 
 
 @pytest.mark.promise(number=65)

@@ -35,6 +35,10 @@ from tests.support.shared_postgres import Databases
 MIGRATIONS = Path(schema.__file__).parent / "migrations"
 
 
+EXPRESSIONS = pytest.mark.filterwarnings("ignore:.* expression-based index")
+"""SQLAlchemy does not read such an index from SQLite."""
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
@@ -47,12 +51,15 @@ def test_head_is_the_newest_migration() -> None:
     assert scripts.get_current_head() == HEAD
 
 
+@EXPRESSIONS
 async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
     database = open_database(parse_url(empty_url))
     await migrate(database)
 
     def differences(connection: object) -> list[object]:
-        return compare_metadata(MigrationContext.configure(connection), metadata)
+        # Not the indexes: SQLAlchemy does not read those with expressions from SQLite.
+        opts = {"include_object": lambda _object, _name, kind, *_: kind != "index"}
+        return compare_metadata(MigrationContext.configure(connection, opts=opts), metadata)
 
     async with database.writer.connect() as connection:
         assert await connection.run_sync(differences) == []
@@ -60,7 +67,7 @@ async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
 
 
 async def test_the_indexes_in_tables_are_the_migrated_ones(empty_url: str) -> None:
-    """Alembic does not compare the conditions of indexes, so this does."""
+    """Alembic does not compare the conditions and expressions of indexes, so this does."""
     database = open_database(parse_url(empty_url))
     definitions = (
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
@@ -273,6 +280,12 @@ JOB = {
     "user_id": "ada",
     "job_type": "render",
     "status": "QUEUED",
+    "phase": 0,
+    "queue_id": 1,
+    "priority": 4,
+    "fairness_key": "t",
+    "concurrency_key": "",
+    "unique_key": "",
     "progress": 0,
     "progress_message": "",
     "labels": {"team": "red"},
@@ -319,7 +332,9 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "id": A,
             "origin_job_id": D,
             "schedule_time": 2_000_000,
-            "due_time": 2_000_000,
+            "phase": 2,
+            "concurrency_key": "stripe:eu",
+            "unique_key": "once",
             "queue_expire_time": 62_000_000,
             "deadline": 62_000_000,
             "change_seq": 1,
@@ -338,6 +353,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "last_error_message": "worker 'w0' lost its lease",
             "lease_duration": 30_000_000,
             "lease_expire_time": 32_000_000,
+            "phase": 3,
             "deadline": 32_000_000,
             **START,
             "start_seq": 2,
@@ -351,6 +367,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "status": "PARTIAL",
             "progress": 100,
             "complete_time": 3_000_000,
+            "phase": None,
             "error_reason": "SOME_LEFT",
             "error_message": "some are left",
             "outcome_bytes": 4,
@@ -369,6 +386,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "id": D,
             "status": "FAILED",
             "complete_time": 3_000_000,
+            "phase": None,
             "error_reason": "CANCELLED",
             "error_message": "enough",
             **START,
@@ -415,6 +433,28 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "attempt": 2,
         }
     ],
+    "levels": [
+        {"job_type": "render", "priority": 4, "vtime": 7}
+        | {"ready": 0, "blocked": 0, "scheduled": 1, "held": 1}
+    ],
+    "queues": [
+        {"id": 1, "job_type": "render", "priority": 4, "fairness_key": "t", "vtime": 8}
+        | {"claimed": 2, "claimable": 0, "ready": 0, "blocked": 0, "scheduled": 1, "held": 1}
+    ],
+    "limit_keys": [
+        {"key": "stripe:eu", "name": "stripe", "running": 3, "blocked": 2, "recheck": 1}
+    ],
+    "ended": [
+        {"job_type": "render", "time": 0, "status": "FAILED", "reason": "CANCELLED", "count": 1}
+    ],
+    "limit_rules": [
+        {"name": "stripe", "max_running": 3, "pause_time": 5, "pause_actor": "o"}
+        | {"pause_reason": "why"}
+    ],
+    "paused_types": [
+        {"job_type": "render", "pause_time": 5, "pause_actor": "o", "pause_reason": "why"}
+    ],
+    "pollers": [{"server": "s", "job_type": "render", "expire_time": 9}],
     "changes": [
         {"seq": seq, "job_id": job_id, "user_id": "ada"}
         for seq, job_id in enumerate((A, B, B, C, C, D, D, D), start=1)
@@ -455,6 +495,7 @@ def held(connection: Connection) -> dict[str, list[dict[str, object]]]:
     return found
 
 
+@EXPRESSIONS
 @pytest.mark.promise(number=78)
 async def test_a_populated_database_keeps_its_values_through_every_migration(
     empty_url: str,

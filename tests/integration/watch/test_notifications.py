@@ -129,7 +129,7 @@ async def test_a_connection_that_postgresql_has_ended_is_reported_and_replaced(
     monkeypatch.setattr(asyncpg, "connect", connected)
     monkeypatch.setattr(notifications, "RECONNECT_SECONDS", 0.0)
     listening = asyncio.Event()
-    notifier = notifications.Notifications(parse_url(database_url), listening.set)
+    notifier = notifications.Notifications(parse_url(database_url), listening.set, lambda: None)
     task = asyncio.create_task(notifier.run())
     try:
         await listening.wait()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from jobledger_server.cli.options import DATABASE_SETTINGS
+from jobledger_server.rpc.keda.externalscaler_pb2 import ScaledObjectRef
+from jobledger_server.rpc.scaling.scaler_service import Scale, scale
 from jobledger_server.settings import Settings, all_settings
 from tests.support.manifests import (
     DEPLOY,
@@ -122,6 +124,27 @@ class TestOverlay:
         spec = next(pods(KUBERNETES / name))["spec"]
         pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert spec["terminationGracePeriodSeconds"] > pause + Settings().grace
+
+
+def test_keda_calls_the_servers_with_metadata_that_they_read() -> None:
+    folder = KUBERNETES / "autoscaling"
+    (scaled,) = of_kind(folder, "ScaledObject")
+    (trigger,) = scaled["spec"]["triggers"]
+    ref = ScaledObjectRef(scalerMetadata=trigger["metadata"])
+    assert scale(ref) == Scale(frozenset({"render"}), 1.0)
+    # What the server does not read is KEDA's own.
+    assert trigger["metadata"].keys() - {"jobTypes", "jobsPerWorker"} == {"scalerAddress"}
+    for overlay in OVERLAYS:
+        (service,) = of_kind(KUBERNETES / overlay, "Service")
+        host, _, port = trigger["metadata"]["scalerAddress"].partition(":")
+        assert host.split(".")[0] == service["metadata"]["name"]
+        assert int(port) in {each["port"] for each in service["spec"]["ports"]}
+        (policy,) = of_kind(folder, "NetworkPolicy")
+        selected = policy["spec"]["podSelector"]["matchLabels"]
+        for template in pods(KUBERNETES / overlay):
+            assert selected.items() <= template["metadata"]["labels"].items()
+    (authentication,) = of_kind(folder, "TriggerAuthentication")
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
 
 
 def test_the_sqlite_manifest_has_one_replica() -> None:

@@ -23,6 +23,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
@@ -180,6 +181,25 @@ def requests() -> Mapping[str, list[bytes]]:
             )
         ],
     }
+    made |= {
+        "QueueService/GetStats": [
+            queues.GetStatsRequest(page_size=1000),
+            queues.GetStatsRequest(job_types=TYPES, page_size=1000),
+        ],
+        "QueueService/ExplainJob": [queues.ExplainJobRequest(job_id=JOB_ID)],
+        "QueueService/PauseJobType": [
+            queues.PauseJobTypeRequest(job_type="none", reason="ü" * 512)
+        ],
+        "QueueService/ResumeJobType": [queues.ResumeJobTypeRequest(job_type="none")],
+        "QueueService/SetConcurrencyLimit": [
+            queues.SetConcurrencyLimitRequest(name="ü" * 128, max_running=1)
+        ],
+        "QueueService/PauseConcurrencyKey": [
+            queues.PauseConcurrencyKeyRequest(name="ü" * 128, reason="ü" * 512)
+        ],
+        "QueueService/ResumeConcurrencyKey": [queues.ResumeConcurrencyKeyRequest(name="ü" * 128)],
+        "QueueService/ListConcurrencyLimits": [queues.ListConcurrencyLimitsRequest(page_size=1000)],
+    }
     name = f"jobs/{JOB_ID}"
     made |= {
         "Operations/GetOperation": [operations.GetOperationRequest(name=name)],
@@ -275,7 +295,7 @@ def with_ids(request: bytes, ids: Iterable[str]) -> bytes:
 
 SERVICES = [
     service
-    for module in (jobs, workers, operations)
+    for module in (jobs, workers, queues, operations)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = [

@@ -1,6 +1,6 @@
 """Runs the history checker: load, injected failures, and the judgement afterwards.
 
-python -m tests.robustness.checker [--duration SECONDS] [--seed N]
+python -m tests.robustness.checker [--duration SECONDS] [--seed N] [--sqlite]
 """
 
 import argparse
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="decides what happens; default: by chance")
     parser.add_argument("--rate", type=float, default=Size().rate, help="changes a second")
     parser.add_argument("--feed", choices=("notify", "poll"), default="notify")
+    parser.add_argument("--sqlite", action="store_true", help="one server with SQLite")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs there")
     arguments = parser.parse_args()
     seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
@@ -33,6 +34,7 @@ def main() -> int:
         duration=arguments.duration,
         size=Size(rate=arguments.rate),
         server_arguments=("--feed", arguments.feed),
+        sqlite=arguments.sqlite,
         logs=arguments.logs,
     )
     history = uvloop.run(run(options))

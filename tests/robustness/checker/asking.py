@@ -18,6 +18,7 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.robustness.checker.history import Outcome
 
@@ -74,7 +75,8 @@ class Replicas:
         self._channels = [
             grpc.aio.insecure_channel(target, options=[*OPTIONS, *options]) for target in targets
         ]
-        self._stubs = [(JobServiceStub(c), WorkerServiceStub(c)) for c in self._channels]
+        services = JobServiceStub, WorkerServiceStub, QueueServiceStub
+        self._stubs = [[stub(channel) for stub in services] for channel in self._channels]
         self._avoided = [0.0] * len(targets)
 
     def choose(self) -> int:
@@ -109,7 +111,8 @@ class Replicas:
                 reason = reason_of(error)
                 self.refusals[f"{rpc} {error.code().name} {reason}".rstrip()] += 1
                 # With no reason it does not come from the service but from what is in between.
-                if error.code() not in UNANSWERED and reason not in ("", "INTERNAL"):
+                unanswered = error.code() in UNANSWERED and reason != "CONCURRENCY_LIMIT"
+                if not unanswered and reason not in ("", "INTERNAL"):
                     outcome = Outcome.REFUSED if tries == 1 else Outcome.UNKNOWN
                     return Answer(sent, now, outcome, tries=tries)
                 self.avoid(replica)

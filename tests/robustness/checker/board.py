@@ -11,6 +11,14 @@ TYPES = ("render", "encode", "index")
 BRIEF = "brief"
 """The type of jobs that one client creates, ends and deletes at once; no worker claims them."""
 
+ONE_AT_A_TIME = "one"
+"""The concurrency key whose limit is one."""
+
+KEYS = (ONE_AT_A_TIME, "db", "s3:a", "s3:b")
+"""Concurrency keys of jobs."""
+
+TENANTS = ("", "", "acme", "zeta")
+
 
 @dataclass(slots=True)
 class Board:

@@ -63,11 +63,14 @@ async def _complete(
         worker_id=name,
         lease_duration=LEASE,
     )
-    started = await _ask("StartJob", start, replicas, history)
+    start_of = await _ask("StartJob", start, replicas, history)
+    started = start_of.told
+    if start_of.outcome is Outcome.REFUSED:  # its type or its key is paused, or its key is full
+        return await cancel_job(job, replicas, board, history)
     if started is None:
         return None
     end = pb.MarkCompletedRequest(job_id=job.job_id, attempt=started.attempt, result=marked(mark))
-    ended = await _ask("MarkCompleted", end, replicas, history, mark)
+    ended = (await _ask("MarkCompleted", end, replicas, history, mark)).told
     if ended is not None:
         board.close(ended)
     return ended
@@ -79,22 +82,21 @@ async def _ask(
     replicas: Replicas,
     history: History,
     mark: str = "",
-) -> Snapshot | None:
+) -> Operation:
     answer = await replicas.ask("TransitionJob" if rpc == "StartJob" else rpc, request)
     told = None if answer.response is None else snapshot(answer.response.job)
-    history.operations.append(
-        Operation(
-            rpc=rpc,
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
-            job_id=request.job_id,
-            mark=mark,
-            told=told,
-            changed=answer.outcome is Outcome.ACKNOWLEDGED,
-        )
+    operation = Operation(
+        rpc=rpc,
+        sent=answer.sent,
+        answered=answer.answered,
+        outcome=answer.outcome,
+        job_id=request.job_id,
+        mark=mark,
+        told=told,
+        changed=answer.outcome is Outcome.ACKNOWLEDGED,
     )
-    return told
+    history.operations.append(operation)
+    return operation
 
 
 def _record(name: str, mark: str, ended: Snapshot) -> Record:

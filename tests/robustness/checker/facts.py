@@ -43,6 +43,7 @@ def snapshot(job: Any) -> Snapshot:
         checkpoint=_mark(job, "checkpoint"),
         due=job.schedule_time.ToMicroseconds(),
         origin=job.origin_job_id,
+        unique=job.unique_key,
     )
 
 

@@ -5,7 +5,7 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ KINDS = (
     "black hole",
 )
 
+OF_POSTGRESQL = frozenset({"LISTEN cut", "PostgreSQL restart"})
+
 LASTING = frozenset({"SIGSTOP", "PostgreSQL restart", "delay", "black hole"})
 """Kinds that are over at some time; one recovers from the others from their beginning."""
 
@@ -40,9 +42,12 @@ CUT_LISTENERS = """
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """What can be broken: the replicas, what stands before each, and their database."""
+    """What can be broken: the replicas, what stands before each, and their database.
 
-    postgres: PostgresServer
+    On SQLite there is one replica, and no `postgres`.
+    """
+
+    postgres: PostgresServer | None
     database: str
     servers: Sequence[ServerProcess]
     proxies: Sequence[Proxy]
@@ -52,7 +57,7 @@ class Nemesis:
     """Injects all kinds of failures in a random order, again and again.
 
     `longest` is how many seconds a lasting failure may last, `calm` how many there are
-    between two.
+    between two. `look` is called after each of them.
     """
 
     def __init__(
@@ -63,23 +68,28 @@ class Nemesis:
         *,
         longest: float,
         calm: tuple[float, float],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self._plant = plant
         self._history = history
         self._rng = rng
         self._longest = longest
         self._calm = calm
+        self._look = look
 
     async def run(self, until: float) -> None:
         """Break and repair until a time, every kind at least once; at the end everything works."""
+        postgres = self._plant.postgres is not None
+        kinds_here = [kind for kind in KINDS if postgres or kind not in OF_POSTGRESQL]
+        several = len(self._plant.servers) > 1
         for number in itertools.count():
-            deck = self._rng.sample(KINDS, len(KINDS))
+            deck = self._rng.sample(kinds_here, len(kinds_here))
             while deck:
                 if number and time.monotonic() >= until:
                     return
                 await asyncio.sleep(self._rng.uniform(*self._calm))
                 # Each kind alone once, so that its recovery can be measured.
-                two = number and len(deck) > 1 and self._rng.random() < TWO_AT_ONCE
+                two = several and number and len(deck) > 1 and self._rng.random() < TWO_AT_ONCE
                 kinds = [deck.pop() for _ in range(2 if two else 1)]
                 replicas = self._rng.sample(range(len(self._plant.servers)), len(kinds))
                 async with asyncio.TaskGroup() as breaking:
@@ -87,7 +97,7 @@ class Nemesis:
                         breaking.create_task(self._inflict(kind, replica, alone=not two))
 
     async def _inflict(self, kind: str, replica: int, *, alone: bool) -> None:
-        everywhere = kind in ("LISTEN cut", "PostgreSQL restart")
+        everywhere = kind in OF_POSTGRESQL
         every = range(len(self._plant.servers))
         replicas = frozenset(every if everywhere else (replica,))
         fault = Fault(kind, time.monotonic(), replicas=replicas, alone=alone)
@@ -97,6 +107,7 @@ class Nemesis:
                 await asyncio.sleep(self._rng.uniform(0.5, self._longest))
         fault.ended = time.monotonic()
         fault.recovers_from = fault.ended if kind in LASTING else fault.began
+        await self._look()
 
     def _broken(self, kind: str, replica: int) -> AbstractAsyncContextManager[None]:
         server, proxy = self._plant.servers[replica], self._plant.proxies[replica]
@@ -108,6 +119,7 @@ class Nemesis:
             case "LISTEN cut":
                 return _listeners_cut(self._plant.database)
             case "PostgreSQL restart":
+                assert self._plant.postgres is not None
                 return _restarted(self._plant.postgres, crash=self._rng.random() < 0.5)
             case "delay":
                 return _delayed(proxy, self._rng.uniform(0.02, 0.3))

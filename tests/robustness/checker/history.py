@@ -41,6 +41,8 @@ class Snapshot:
     due: int = 0
     """Its `schedule_time`, in microseconds by the service; 0 if it has none."""
     origin: str = ""
+    unique: str = ""
+    """Its `unique_key`."""
 
     @property
     def terminal(self) -> bool:
@@ -234,6 +236,44 @@ class Fault:
     alone: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The claimable queues of a type and priority: where the first and the last of them stand.
+
+    Both are virtual times, as seen from that of their level.
+    """
+
+    level: tuple[str, int]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """What a look into the database found, besides the jobs themselves.
+
+    `miscounted` are the counters that are not what the jobs are, and `forgotten` the keys with
+    blocked jobs, a free slot and nobody who looks. `doubles` are unique keys of several active
+    jobs. `overdue` is how many seconds ago the time of a job came that still waits for it.
+    """
+
+    at: float
+    miscounted: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    doubles: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
+    overdue: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start as the database saw it in its commit. `wrong` is why it should not have been made."""
+
+    job_id: str
+    key: str
+    wrong: str = ""
+
+
 @dataclass(slots=True)
 class History:
     """A run."""
@@ -243,6 +283,10 @@ class History:
     holds: list[Hold] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    recounts: list[Recount] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    settings: int = 0
+    """How often an operator has changed a pause or a limit."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Of all calls, by `RPC CODE REASON`."""
     load_began: float = 0.0

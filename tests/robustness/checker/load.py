@@ -12,6 +12,7 @@ from tests.robustness.checker.asking import SLOW_READER, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
 from tests.robustness.checker.brief_jobs import run_brief_jobs
 from tests.robustness.checker.history import History, Watcher
+from tests.robustness.checker.operators import operate
 from tests.robustness.checker.records import any_active, read_all
 from tests.robustness.checker.stream_workers import StreamWorker
 from tests.robustness.checker.timeline import Timeline
@@ -135,6 +136,7 @@ class Load:
                 for name in brief
             ),
             repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
+            operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
         ]
 
     def _workers(self) -> list[Work]:

@@ -1,4 +1,4 @@
-"""A whole run: three replicas over one PostgreSQL, clients, failures. Gives a history."""
+"""A whole run: three replicas over one PostgreSQL, or a server with SQLite. Gives a history."""
 
 import asyncio
 import subprocess
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.robustness.checker.faults import Nemesis, Plant
 from tests.robustness.checker.history import History
+from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
 from tests.support.postgres_server import PostgresServer
 from tests.support.proxy import Proxy
@@ -34,12 +35,13 @@ class Options:
     duration: float
     size: Size = field(default_factory=Size)
     faults: bool = True
+    sqlite: bool = False
     server_arguments: Sequence[str] = ()
     logs: Path | None = None
 
 
 async def run(options: Options) -> History:
-    """Load three replicas and break things for `duration` seconds; return what was recorded.
+    """Load the replicas and break things for `duration` seconds; return what was recorded.
 
     Ends when every job has ended and every watcher has heard of it, or should have.
     """
@@ -47,6 +49,7 @@ async def run(options: Options) -> History:
         plant = await stack.enter_async_context(_plant(options))
         targets = [proxy.target for proxy in plant.proxies]
         load = Load(targets, options.seed, options.size)
+        inspector = await stack.enter_async_context(inspecting(plant.database, load.history))
         hurry = options.duration < LONG_RUN_SECONDS
         nemesis = Nemesis(
             plant,
@@ -54,6 +57,7 @@ async def run(options: Options) -> History:
             load.rng("nemesis"),
             longest=1.2 if hurry else 4.0,
             calm=(0.5, 1.0) if hurry else (1.5, 3.0),
+            look=inspector.look,
         )
         async with load.running():
             end = time.monotonic() + options.duration
@@ -67,12 +71,15 @@ async def run(options: Options) -> History:
 async def _plant(options: Options) -> AsyncIterator[Plant]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobledger-run-")))
-        postgres = await asyncio.to_thread(PostgresServer)
-        stack.callback(postgres.close)
-        database = await asyncio.to_thread(postgres.create_database)
+        postgres = None
+        database = f"sqlite:///{folder / 'jobledger.db'}"
+        if not options.sqlite:
+            postgres = await asyncio.to_thread(PostgresServer)
+            stack.callback(postgres.close)
+            database = await asyncio.to_thread(postgres.create_database)
         await asyncio.to_thread(_migrate, database)
         servers, proxies = [], []
-        for number in range(REPLICAS):
+        for number in range(1 if options.sqlite else REPLICAS):
             home = (options.logs or folder) / f"replica-{number}"
             home.mkdir(parents=True)
             server = ServerProcess(

@@ -51,6 +51,10 @@ class Summary:
     attempts: Counter[str]
     faults: Counter[str]
     refusals: Counter[str]
+    recounts: int
+    starts: int
+    keyed: int
+    settings: int
     recoveries: Mapping[str, Sequence[float | None]]
 
     @property
@@ -83,6 +87,10 @@ def summarize(history: History) -> Summary:
         attempts=Counter(a.outcome for r in history.records.values() for a in r.attempts),
         faults=Counter(fault.kind for fault in history.faults),
         refusals=history.refusals,
+        recounts=len(history.recounts),
+        starts=len(history.starts),
+        keyed=sum(bool(start.key) for start in history.starts),
+        settings=history.settings,
         recoveries=_recoveries(history),
     )
 
@@ -137,12 +145,15 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
     written = f"{summary.changes:,} acknowledged in {summary.seconds:.0f} s, {summary.rate:.0f}/s"
     told = f"{summary.deliveries:,}, {summary.deliveries / summary.seconds:.0f}/s"
     counted = ", ".join(f"{kind} {kinds[kind]}" for kind in ("lost", "duplicated", "reordered"))
+    queues = f"{summary.starts:,} starts, {summary.keyed:,} of them with a key"
+    queues += f"; {summary.settings} changes of limits and pauses"
     lines = [
         f"changes     {written}; {summary.unknown} of unknown outcome, {summary.refused} refused",
         f"jobs        {summary.jobs:,}, {summary.deleted} deleted, {summary.repeated} repetitions",
         f"deliveries  {told}, on {summary.streams:,} streams, {summary.resumed} of them resumed",
         f"{counted}, otherwise wrong {kinds['wrong']}",
         "attempts    " + ", ".join(f"{count} {how}" for how, count in summary.attempts.items()),
+        f"queues      {summary.recounts} recounts, {queues}",
         "broken      " + ", ".join(f"{p} {len(found)}" for p, found in violations.items()),
     ]
     for kind, count in sorted(summary.faults.items()):

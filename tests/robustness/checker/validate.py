@@ -4,6 +4,12 @@ from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.attempts import check_attempts
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations
+from tests.robustness.checker.queues import (
+    check_counters,
+    check_shares,
+    check_starts,
+    check_unique_keys,
+)
 from tests.robustness.checker.retries import (
     check_checkpoints,
     check_policies,
@@ -32,6 +38,11 @@ PROMISES: tuple[Promise, ...] = (
     "checkpoints",
     "repeated",
     "removed",
+    "counted",
+    "limited",
+    "unblocked",
+    "fair",
+    "single",
 )
 
 
@@ -59,6 +70,10 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_checkpoints(history)
     found += check_repetitions(history)
     found += many.check_removed(history)
+    found += check_counters(history)
+    found += check_starts(history)
+    found += check_shares(history)
+    found += check_unique_keys(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

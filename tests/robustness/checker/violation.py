@@ -19,6 +19,11 @@ Promise = Literal[
     "checkpoints",
     "repeated",
     "removed",
+    "counted",
+    "limited",
+    "unblocked",
+    "fair",
+    "single",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas
-from tests.robustness.checker.board import TYPES, USERS, Board, pause
+from tests.robustness.checker.board import KEYS, TENANTS, TYPES, USERS, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
 from tests.robustness.checker.records import read_record
@@ -28,6 +28,16 @@ SCHEDULED_IN_SECONDS = (-0.5, 2.0)
 
 REPEATED = 0.4
 """How many of the failed jobs are repeated by one or several calls of RetryJob."""
+
+KEYED = 0.25
+"""How many of the jobs have a concurrency key."""
+
+PRIORITIES = (5, 5, 5, 5, 0, 9)
+
+UNIQUE = 0.1
+"""How many of the jobs have one of few unique keys."""
+
+UNIQUE_KEYS = 20
 
 POLICY = job_pb2.RetryPolicy(
     max_attempts=MAX_ATTEMPTS,
@@ -82,7 +92,15 @@ async def create_job(
         retry_policy=POLICY,
         queue_timeout=QUEUE_TIMEOUT,
         run_timeout=RUN_TIMEOUT,
+        priority=rng.choice(PRIORITIES),
+        fairness_key=rng.choice(TENANTS),
+        concurrency_key=rng.choice(KEYS) if rng.random() < KEYED else "",
     )
+    if rng.random() < UNIQUE:
+        request.unique_key = f"unique-{rng.randrange(UNIQUE_KEYS)}"
+        request.unique_policy = rng.choice(
+            (pb.UNIQUE_POLICY_REJECT, pb.UNIQUE_POLICY_RETURN_EXISTING)
+        )
     if job_types is TYPES and rng.random() < SCHEDULED:
         request.schedule_time.FromMicroseconds(
             int((time.time() + rng.uniform(*SCHEDULED_IN_SECONDS)) * 1e6)
@@ -90,6 +108,23 @@ async def create_job(
     answer = await replicas.ask("CreateJob", request)
     acknowledged = answer.outcome is Outcome.ACKNOWLEDGED
     told = snapshot(answer.response.job) if acknowledged else None
+    if (
+        request.unique_policy == pb.UNIQUE_POLICY_RETURN_EXISTING
+        and told is not None
+        and answer.response.job.labels["mark"] != mark
+    ):
+        history.operations.append(
+            Operation(
+                rpc="ReturnExisting",
+                sent=answer.sent,
+                answered=answer.answered,
+                outcome=answer.outcome,
+                job_id=told.job_id,
+                mark=request.unique_key,
+                told=told,
+            )
+        )
+        return None
     history.operations.append(
         Operation(
             rpc="CreateJob",

@@ -13,9 +13,20 @@ def board(clock):
     return Board(clock, lambda: datetime.fromtimestamp(clock.now, UTC))
 
 
-def event(job_id, status="QUEUED", *, created=0, started=None, held=True, scheduled=None, **fields):
+def event(
+    job_id,
+    status="QUEUED",
+    *,
+    created=0,
+    started=None,
+    held=True,
+    scheduled=None,
+    priority=5,
+    **fields,
+):
     job = Job(
         id=job_id,
+        priority=priority,
         job_type="render",
         status=JobStatus(status),
         held=held,
@@ -42,6 +53,13 @@ def test_running_jobs_come_first_the_longest_running_at_the_top(board):
     assert shown(board) == ["runs longer", "runs", "waits", "waits for less"]
     assert shown(board, 2) == ["runs longer", "runs"]
     assert len(board) == 4
+
+
+def test_jobs_of_a_higher_priority_come_first_among_those_that_wait(board):
+    board.take(event("older", created=10))
+    board.take(event("higher", created=20, priority=9))
+    board.take(event("lower", created=1, priority=0))
+    assert shown(board) == ["higher", "older", "lower"]
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "PARTIAL", "FAILED"])

@@ -88,6 +88,29 @@ def test_a_name_that_is_taken_is_named():
     assert from_rpc_error(answer(grpc.StatusCode.ALREADY_EXISTS, taken)).name == "a.png"
 
 
+def test_a_refusal_by_a_key_a_pause_or_a_limit_has_its_facts():
+    taken = from_rpc_error(
+        answer(
+            grpc.StatusCode.ALREADY_EXISTS,
+            info("UNIQUE_KEY_TAKEN", unique_key="order-1", job_id="j", index="3"),
+        )
+    )
+    assert (taken.unique_key, taken.job_id, taken.index) == ("order-1", "j", 3)
+    paused = from_rpc_error(
+        answer(grpc.StatusCode.FAILED_PRECONDITION, info("PAUSED", job_id="j", job_type="render"))
+    )
+    assert (paused.job_type, paused.concurrency_key) == ("render", "")
+    full = from_rpc_error(
+        answer(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            info("CONCURRENCY_LIMIT", concurrency_key="stripe", max_running="10"),
+            error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1)),
+        )
+    )
+    assert (full.concurrency_key, full.max_running, full.retry_after) == ("stripe", 10, 1.0)
+    assert isinstance(full, LimitExceeded)
+
+
 def test_the_grpc_error_stays_the_cause():
     original = answer(grpc.StatusCode.NOT_FOUND, info("JOB_NOT_FOUND"))
     assert from_rpc_error(original).__cause__ is original

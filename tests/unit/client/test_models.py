@@ -12,14 +12,20 @@ from jobledger import (
     Asset,
     Attempt,
     AttemptOutcome,
+    ConcurrencyLimit,
+    EndedJobs,
+    Explanation,
     Job,
     JobError,
     JobStatus,
+    JobTypeStats,
     JobView,
+    Pause,
+    PriorityStats,
     RetryPolicy,
     Transition,
 )
-from jobledger.v1 import asset_pb2, job_pb2
+from jobledger.v1 import asset_pb2, job_pb2, queue_service_pb2
 
 MESSAGE = ParseDict(
     {
@@ -45,6 +51,10 @@ MESSAGE = ParseDict(
         "last_error": {"reason": "TIMEOUT", "message": "no answer"},
         "checkpoint": {"frame": 96},
         "origin_job_id": "i",
+        "priority": 7,
+        "fairness_key": "team-a",
+        "concurrency_key": "stripe:7",
+        "unique_key": "order-1",
         "worker_id": "w",
         "held": True,
         "create_time": "2026-11-26T12:00:00.000001Z",
@@ -82,6 +92,8 @@ def test_a_message_becomes_plain_values(job):
     assert job.schedule_time == datetime(2026, 11, 26, 13, tzinfo=UTC)
     assert (job.last_error, job.origin_job_id) == (JobError("no answer", reason="TIMEOUT"), "i")
     assert job.checkpoint == {"frame": 96}
+    assert (job.priority, job.fairness_key) == (7, "team-a")
+    assert (job.concurrency_key, job.unique_key) == ("stripe:7", "order-1")
 
 
 def test_unset_fields_are_none_or_empty():
@@ -109,6 +121,12 @@ def test_every_field_of_the_contract_is_there():
         (job_pb2.JobTransition, Transition),
         (job_pb2.Attempt, Attempt),
         (asset_pb2.Asset, Asset),
+        (queue_service_pb2.Pause, Pause),
+        (queue_service_pb2.EndedJobs, EndedJobs),
+        (queue_service_pb2.PriorityStats, PriorityStats),
+        (queue_service_pb2.JobTypeStats, JobTypeStats),
+        (queue_service_pb2.ConcurrencyLimit, ConcurrencyLimit),
+        (queue_service_pb2.ExplainJobResponse, Explanation),
     ):
         names = {field.name for field in dataclasses.fields(kind)}
         assert names == set(message.DESCRIPTOR.fields_by_name), kind

@@ -24,8 +24,10 @@ from jobledger import (
     MessageTooLarge,
     NewJob,
     RetryPolicy,
+    UniquePolicy,
 )
 from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as worker
 from jobledger.v1.job_pb2 import (
     JOB_STATUS_FAILED,
@@ -39,6 +41,7 @@ from tests.support.fault_server import rich
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
     worker.DESCRIPTOR.services_by_name["WorkerService"],
+    queues.DESCRIPTOR.services_by_name["QueueService"],
 ]
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 STREAMS = {name for name, method in METHODS.items() if method.server_streaming}
@@ -121,6 +124,28 @@ CASES = {
             queue_timeout={"seconds": 90},
             run_timeout={"seconds": 3600, "nanos": 5_000_000},
             stall_timeout={"seconds": 60},
+        ),
+    ),
+    "create_job with keys": (
+        lambda c: c.create_job(
+            "render",
+            request_id="r",
+            priority=0,
+            fairness_key="team-a",
+            concurrency_key="stripe:7",
+            unique_key="order-1",
+            unique_policy=UniquePolicy.RETURN_EXISTING,
+        ),
+        "CreateJob",
+        jobs.CreateJobRequest(
+            user_id="ada",
+            job_type="render",
+            request_id="r",
+            priority=0,
+            fairness_key="team-a",
+            concurrency_key="stripe:7",
+            unique_key="order-1",
+            unique_policy=jobs.UNIQUE_POLICY_RETURN_EXISTING,
         ),
     ),
     "cancel_job": (
@@ -470,6 +495,58 @@ CASES = {
             request_id="r",
         ),
     ),
+    "get_stats": (
+        lambda c: list(c.get_stats(["render"], fairness_key="team-a", page_size=7, page_token="p")),
+        "GetStats",
+        queues.GetStatsRequest(
+            job_types=["render"], fairness_key="team-a", page_size=7, page_token="p"
+        ),
+    ),
+    "explain_job": (
+        lambda c: c.explain_job("j"),
+        "ExplainJob",
+        queues.ExplainJobRequest(job_id="j", user_id="ada"),
+    ),
+    "explain_job of anybody": (
+        lambda c: c.explain_job("j", all_users=True),
+        "ExplainJob",
+        queues.ExplainJobRequest(job_id="j"),
+    ),
+    "pause_job_type": (
+        lambda c: c.pause_job_type("render", "deploy"),
+        "PauseJobType",
+        queues.PauseJobTypeRequest(job_type="render", reason="deploy"),
+    ),
+    "resume_job_type": (
+        lambda c: c.resume_job_type("render"),
+        "ResumeJobType",
+        queues.ResumeJobTypeRequest(job_type="render"),
+    ),
+    "pause_concurrency_key": (
+        lambda c: c.pause_concurrency_key("stripe", "outage"),
+        "PauseConcurrencyKey",
+        queues.PauseConcurrencyKeyRequest(name="stripe", reason="outage"),
+    ),
+    "resume_concurrency_key": (
+        lambda c: c.resume_concurrency_key("stripe"),
+        "ResumeConcurrencyKey",
+        queues.ResumeConcurrencyKeyRequest(name="stripe"),
+    ),
+    "set_concurrency_limit": (
+        lambda c: c.set_concurrency_limit("stripe", 0),
+        "SetConcurrencyLimit",
+        queues.SetConcurrencyLimitRequest(name="stripe", max_running=0),
+    ),
+    "remove_concurrency_limit": (
+        lambda c: c.remove_concurrency_limit("stripe"),
+        "SetConcurrencyLimit",
+        queues.SetConcurrencyLimitRequest(name="stripe"),
+    ),
+    "list_concurrency_limits": (
+        lambda c: list(c.list_concurrency_limits(page_size=7, page_token="p")),
+        "ListConcurrencyLimits",
+        queues.ListConcurrencyLimitsRequest(page_size=7, page_token="p"),
+    ),
 }
 
 
@@ -532,11 +609,18 @@ def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
     for ask in (client.watch_jobs, client.list_jobs, client.retry_jobs, client.delete_jobs):
         with pytest.raises(ValueError, match="user_id"):
             ask(**options)
+    with pytest.raises(ValueError, match="user_id"):
+        client.explain_job("j", **options)
 
 
 def test_all_jobs_are_not_watched_in_place_of_none(wire):
     with pytest.raises(ValueError, match="job_ids"):
         wire.client.watch_jobs(job_ids=[])
+
+
+def test_a_limit_is_not_removed_in_place_of_set(wire):
+    with pytest.raises(TypeError, match="max_running"):
+        wire.client.set_concurrency_limit("stripe", None)
 
 
 @pytest.mark.parametrize("view", ["", "EVERYTHING"])

@@ -6,15 +6,17 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import ChangeStatus, JobCommand
+from jobledger_server.domain.commands import ChangeStatus, Claim, JobCommand
 from jobledger_server.domain.decisions import NewId, decide, outcome_digest
 from jobledger_server.domain.errors import (
+    ConcurrencyLimitReached,
     DomainError,
     IllegalTransition,
     JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
+    Paused,
     RequestIdReused,
     VersionMismatch,
 )
@@ -32,7 +34,10 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Payloads,
+    Phase,
 )
+from jobledger_server.domain.leases import claim
+from jobledger_server.domain.queues import NO_LIMITS, Limits, make_ready
 from jobledger_server.domain.state_machine import Decision, due_time
 
 JOB_ID = JobId("01900000-0000-7000-8000-000000000001")
@@ -82,6 +87,7 @@ class State(enum.Enum):
 
     QUEUED = JobStatus.QUEUED, "never started"
     SCHEDULED = JobStatus.QUEUED, "never started, before its time"
+    BLOCKED = JobStatus.QUEUED, "never started, its concurrency key is full"
     HELD = JobStatus.PROCESSING, "leased to a worker"
     RELEASED = JobStatus.PROCESSING, "released, and claimable"
     PAUSED = JobStatus.PROCESSING, "released, before its time"
@@ -97,10 +103,12 @@ class State(enum.Enum):
 
 
 STATES = list(State)
-QUEUED, SCHEDULED, HELD, RELEASED, PAUSED, LEFT, RETRYING, COMPLETED, PARTIAL, FAILED = STATES
+QUEUED, SCHEDULED, BLOCKED, HELD, RELEASED, PAUSED, LEFT, RETRYING, COMPLETED, PARTIAL, FAILED = (
+    STATES
+)
 DUE = (QUEUED, RELEASED, LEFT)
 REQUEUED = (RELEASED, PAUSED, LEFT, RETRYING)
-WAITING = (QUEUED, SCHEDULED, *REQUEUED)
+WAITING = (QUEUED, SCHEDULED, BLOCKED, *REQUEUED)
 ENDED = (COMPLETED, PARTIAL, FAILED)
 
 
@@ -126,6 +134,7 @@ def job_in(state: State) -> Job:
     held = replace(
         fresh,
         status=JobStatus.PROCESSING,
+        phase=Phase.HELD,
         progress=40,
         progress_message="drawing",
         attempt=1,
@@ -140,6 +149,7 @@ def job_in(state: State) -> Job:
     )
     left = replace(
         held,
+        phase=Phase.READY,
         worker_id="",
         lease_duration=None,
         lease_expire_time=None,
@@ -148,13 +158,16 @@ def job_in(state: State) -> Job:
         version=4,
     )
     expired = JobError("LEASE_EXPIRED", f"worker {WORKER!r} lost its lease")
-    pauses = replace(left, retry_time=LATER, queue_expire_time=Instant(LATER + QUEUE_TIMEOUT))
+    until = Instant(LATER + QUEUE_TIMEOUT)
+    pauses = replace(left, phase=Phase.SCHEDULED, retry_time=LATER, queue_expire_time=until)
     match state:
         case State.QUEUED:
             return fresh
         case State.SCHEDULED:
-            until = Instant(LATER + QUEUE_TIMEOUT)
-            return replace(fresh, schedule_time=LATER, queue_expire_time=until)
+            scheduled = replace(fresh, phase=Phase.SCHEDULED, schedule_time=LATER)
+            return replace(scheduled, queue_expire_time=until)
+        case State.BLOCKED:
+            return replace(fresh, phase=Phase.BLOCKED, concurrency_key="stripe")
         case State.HELD:
             return held
         case State.RELEASED:
@@ -169,6 +182,7 @@ def job_in(state: State) -> Job:
     return replace(
         held,
         status=state.status,
+        phase=None,
         progress=40 if state is State.FAILED else 100,
         outcome_bytes=payloads_of(end).outcome_bytes,
         error=end.error,
@@ -208,6 +222,11 @@ def when_due(job: Job) -> Instant:
     return due_time(job) or job.update_time
 
 
+def claim_due(job: Job, command: Claim, now: Instant) -> Decision | None:
+    """Claim the job, which the promoter makes ready before if its time has come."""
+    return claim(make_ready(job, now).job, command, now)
+
+
 def ids() -> NewId:
     """Return a source of ids that counts."""
     numbers = count(1)
@@ -233,6 +252,8 @@ REFUSALS = {
     "reused": RequestIdReused,
     "absent": JobNotFound,
     "notdue": JobNotDue,
+    "paused": Paused,
+    "full": ConcurrencyLimitReached,
 }
 
 
@@ -244,6 +265,7 @@ def outcome_of(
     named: Mapping[str, Asset] | None = None,
     now: int = NOW,
     resumed_at: Instant | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Decision | str:
     return decision_or_refusal(
         lambda: decide(
@@ -254,6 +276,7 @@ def outcome_of(
             linked=linked,
             named=named or {},
             resumed_at=resumed_at,
+            limits=limits,
         )
     )
 
@@ -273,6 +296,10 @@ def name_of(job: Job, outcome: Decision | str) -> str:
     if not outcome.changed:
         assert (outcome.transition, outcome.via, outcome.ended) == (None, None, None)
         assert outcome.payloads == NO_PAYLOADS
+        if after.phase is not job.phase:
+            assert outcome.renewed
+            assert after == replace(job, phase=after.phase)
+            return "readies" if after.phase is Phase.READY else "blocks"
         if outcome.renewed and after != job:
             assert after == replace(job, lease_expire_time=after.lease_expire_time)
             return "renews"

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import Cancel, Claim, Expire, JobCommand, Release, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import Attempt, AttemptOutcome, Instant, Job, JobError, JobStatus
-from jobledger_server.domain.leases import attempts, claim
+from jobledger_server.domain.leases import attempts
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,
@@ -26,6 +26,7 @@ from tests.unit.domain.jobs import (
     WORKER,
     State,
     attempt_of,
+    claim_due,
     ids,
     job_in,
 )
@@ -40,7 +41,7 @@ class Life:
 
     def claim(self, now: int, worker: str = "w") -> None:
         command = Claim(worker_id=worker, job_types=frozenset(), max_jobs=1, lease_duration=LEASE)
-        decision = claim(self.job, command, Instant(now))
+        decision = claim_due(self.job, command, Instant(now))
         assert decision is not None
         self.job = decision.job
 

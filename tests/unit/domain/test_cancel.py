@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Expire, Release, Report
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Transition
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Phase, Transition
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
@@ -54,6 +54,7 @@ def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt
     ended = replace(
         job,
         status=JobStatus.FAILED,
+        phase=None,
         error=JobError("CANCELLED", "too dear"),
         complete_time=NOW,
         queue_expire_time=None,
@@ -78,6 +79,7 @@ def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt
     assert via.job == replace(
         ended,
         status=JobStatus.PROCESSING,
+        phase=Phase.READY,
         error=None,
         queue_expire_time=job.queue_expire_time,
         complete_time=None,
@@ -92,6 +94,7 @@ def test_cancelling_a_job_that_waits_for_its_next_worker_fails_it_at_once(state:
         job=replace(
             job,
             status=JobStatus.FAILED,
+            phase=None,
             error=JobError("CANCELLED", "too dear"),
             queue_expire_time=None,
             retry_time=None,
@@ -164,6 +167,7 @@ def test_releasing_a_cancelled_job_fails_it(worker: str, actor: str) -> None:
         job=replace(
             job,
             status=JobStatus.FAILED,
+            phase=None,
             error=JobError("CANCELLED", "too dear"),
             lease_duration=None,
             lease_expire_time=None,

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
 from jobledger_server.domain.decisions import create
-from jobledger_server.domain.errors import RequestIdReused
+from jobledger_server.domain.errors import RequestIdReused, UniqueKeyTaken
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
     Instant,
@@ -15,6 +15,7 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Payloads,
+    Phase,
 )
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
@@ -101,7 +102,11 @@ def test_defaults_are_one_attempt_seven_days_in_the_queue_and_no_run_timeout() -
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State) -> None:
     existing = job_in(state)
-    command = replace(COMMAND, schedule_time=existing.schedule_time)
+    command = replace(
+        COMMAND,
+        schedule_time=existing.schedule_time,
+        concurrency_key=existing.concurrency_key,
+    )
     decision = create((existing, PARAMETERS), command, now=NOW, new_id=ids())
     assert decision == Decision(job=existing, changed=False)
 
@@ -126,6 +131,10 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
         replace(COMMAND, queue_timeout=DEFAULT_QUEUE_TIMEOUT),
         replace(COMMAND, queue_timeout=Micros(QUEUE_TIMEOUT - 1)),
         replace(COMMAND, run_timeout=RUN_TIMEOUT),
+        replace(COMMAND, priority=4),
+        replace(COMMAND, fairness_key=OWNER),
+        replace(COMMAND, concurrency_key="s3"),
+        replace(COMMAND, unique_key="invoice-1"),
     ],
 )
 def test_a_request_id_used_for_something_else_is_refused(state: State, other: Create) -> None:
@@ -144,6 +153,47 @@ def test_the_queue_timeout_counts_from_the_schedule_or_from_the_creation(
     at = None if schedule is None else Instant(schedule)
     job = create(None, replace(COMMAND, schedule_time=at), now=NOW, new_id=ids()).job
     assert (job.schedule_time, job.queue_expire_time) == (at, begins + QUEUE_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "full", "phase"),
+    [
+        (None, False, Phase.READY),
+        (NOW, False, Phase.READY),
+        (NOW + 1, False, Phase.SCHEDULED),
+        (None, True, Phase.BLOCKED),
+        (NOW, True, Phase.BLOCKED),
+        (NOW + 1, True, Phase.SCHEDULED),
+    ],
+)
+def test_a_new_job_is_ready_unless_its_time_is_later_or_its_key_is_full(
+    schedule: int | None,
+    full: bool,  # noqa: FBT001
+    phase: Phase,
+) -> None:
+    at = None if schedule is None else Instant(schedule)
+    command = replace(COMMAND, schedule_time=at, concurrency_key="s3")
+    assert create(None, command, now=NOW, new_id=ids(), full=full).job.phase is phase
+
+
+UNIQUE = replace(COMMAND, unique_key="invoice-1", request_id="request-2")
+
+
+def test_a_second_job_with_a_unique_key_is_refused_or_the_first_one_is_returned() -> None:
+    first = create(None, UNIQUE, now=NOW, new_id=ids()).job
+    with pytest.raises(UniqueKeyTaken) as refusal:
+        create(None, UNIQUE, now=NOW, new_id=ids(), active=first)
+    assert repr(refusal.value) == repr(UniqueKeyTaken("invoice-1", first.id))
+    # Whatever else the creation says: it asks for the job that there is.
+    other = replace(UNIQUE, return_existing=True, parameters=None, priority=9)
+    decision = create(None, other, now=NOW, new_id=ids(), active=first)
+    assert decision == Decision(job=first, changed=False)
+
+
+def test_a_repeated_creation_is_not_refused_for_the_unique_key_of_its_own_job() -> None:
+    first = create(None, UNIQUE, now=NOW, new_id=ids()).job
+    again = create((first, PARAMETERS), UNIQUE, now=NOW, new_id=ids(), active=first)
+    assert again == Decision(job=first, changed=False)
 
 
 @pytest.mark.promise(number=83)

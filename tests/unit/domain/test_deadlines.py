@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Claim, Expire, Release, Report
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Transition
-from jobledger_server.domain.leases import CANCEL_GRACE, claim, deadline
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Phase, Transition
+from jobledger_server.domain.leases import CANCEL_GRACE, deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     COMPLETED,
@@ -24,6 +24,7 @@ from tests.unit.domain.jobs import (
     SECOND,
     STATES,
     State,
+    claim_due,
     ids,
     job_in,
     when_due,
@@ -170,6 +171,7 @@ def test_a_queued_job_that_expires_passes_through_processing_without_an_attempt(
     assert decision.job == replace(
         job,
         status=JobStatus.FAILED,
+        phase=None,
         error=JobError("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
         complete_time=now,
         queue_expire_time=None,
@@ -179,6 +181,7 @@ def test_a_queued_job_that_expires_passes_through_processing_without_an_attempt(
     assert via.job == replace(
         decision.job,
         status=JobStatus.PROCESSING,
+        phase=Phase.READY,
         error=None,
         queue_expire_time=job.queue_expire_time,
         complete_time=None,
@@ -228,6 +231,7 @@ def test_a_job_failed_by_the_service_keeps_what_was_reported(job: Job, error: Jo
         job=replace(
             job,
             status=JobStatus.FAILED,
+            phase=None,
             error=error,
             lease_duration=None,
             lease_expire_time=None,
@@ -259,7 +263,7 @@ def test_the_queue_timeout_starts_anew_each_time_a_job_is_requeued(how: str) -> 
     )
     for round_ in range(1, 3):
         now = round_ * 500 * SECOND
-        taken = claim(job, take, Instant(now))
+        taken = claim_due(job, take, Instant(now))
         assert taken is not None
         assert taken.job.queue_expire_time is None
         left_at = Instant(now + 60 * SECOND)
@@ -278,7 +282,7 @@ def test_the_run_timeout_counts_from_the_first_start_over_all_attempts() -> None
         worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(40 * SECOND)
     )
     for now in (10, 52, 95):
-        taken = claim(job, take, Instant(now * SECOND))
+        taken = claim_due(job, take, Instant(now * SECOND))
         assert taken is not None
         assert taken.job.start_time == 10 * SECOND
         assert taken.job.run_expire_time == 110 * SECOND

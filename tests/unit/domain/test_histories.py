@@ -17,6 +17,7 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
+    MakeReady,
     Release,
     Report,
 )
@@ -40,6 +41,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Phase,
     Transition,
 )
 from jobledger_server.domain.leases import attempts, claim, deadline
@@ -49,7 +51,17 @@ from jobledger_server.domain.state_machine import (
     is_waiting,
     was_just_started,
 )
-from tests.unit.domain.jobs import ENDED_BY, JOB_ID, LINK, NOW, OTHER_LINK, OWNER, SECOND, ids
+from tests.unit.domain.jobs import (
+    ENDED_BY,
+    JOB_ID,
+    LINK,
+    NOW,
+    OTHER_LINK,
+    OWNER,
+    SECOND,
+    claim_due,
+    ids,
+)
 
 HOUR = 3600 * SECOND
 GRACE = 30 * SECOND
@@ -345,6 +357,7 @@ class Histories(RuleBasedStateMachine):
             assert (decision.via, decision.transition, decision.ended) == (None, None, None)
             renewed = structs.replace(
                 before,
+                phase=after.phase,
                 lease_duration=after.lease_duration,
                 lease_expire_time=after.lease_expire_time,
                 stall_expire_time=after.stall_expire_time,
@@ -462,6 +475,7 @@ class Histories(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), lease=leases)
     def claim(self, worker: str, lease: Micros) -> None:
         command = Claim(worker_id=worker, job_types=frozenset(), max_jobs=1, lease_duration=lease)
+        self.send(MakeReady(job_id=JOB_ID))
         decision = claim(self.record.job, command, self.now)
         due = any(time <= self.now for time in self.model.times.values())
         waits = self.model.waits_at(self.now)
@@ -570,6 +584,14 @@ class Histories(RuleBasedStateMachine):
     @rule(by=st.sampled_from([1, SECOND, 6 * SECOND, GRACE, HOUR]))
     def let_time_pass(self, by: int) -> None:
         self.now = Instant(self.now + by)
+
+    @rule()
+    def make_ready(self) -> None:
+        """The promoter comes by."""
+        waits = self.model.waits_at(self.now)
+        outcome = self.send(MakeReady(job_id=JOB_ID))
+        assert isinstance(outcome, Decision)
+        assert (self.record.job.phase is Phase.SCHEDULED) == waits
 
     @rule(early=st.sampled_from([0, 1]))
     def its_time_comes(self, early: int) -> None:
@@ -685,6 +707,9 @@ class Histories(RuleBasedStateMachine):
     def fields_fit_the_state(self) -> None:
         job = self.record.job
         ended = job.status in ENDED_BY
+        assert (job.phase is None) == ended
+        assert (job.phase is Phase.HELD) == job.leased
+        assert job.phase is not Phase.READY or (due_time(job) or 0) <= self.now
         waits = not ended and not job.leased
         unstarted = job.attempt == 0
         assert not unstarted or job.status in (JobStatus.QUEUED, JobStatus.FAILED)
@@ -727,7 +752,7 @@ class Histories(RuleBasedStateMachine):
         )
         for _ in range(job.max_attempts + 1):
             now = Instant(max(now, due_time(job) or now))
-            taken = claim(job, command, now)
+            taken = claim_due(job, command, now)
             job = taken.job if taken else job
             now = Instant(max(now, deadline(job) or now))
             job = decide(job, Expire(job_id=JOB_ID), now=now, new_id=self.new_id).job

@@ -22,6 +22,7 @@ from jobledger_server.domain.job import (
     JobError,
     JobStatus,
     Micros,
+    Phase,
     Transition,
 )
 from jobledger_server.domain.leases import SERVICE_REASONS, claim
@@ -48,6 +49,7 @@ from tests.unit.domain.jobs import (
     WAITING,
     State,
     attempt_of,
+    claim_due,
     ids,
     job_in,
     name_of,
@@ -71,7 +73,7 @@ def after(job: Job, command: JobCommand, now: int = NOW) -> Job:
 
 def claimed(job: Job, now: int | None = None) -> Job:
     """Claim the job, by default as soon as it is due."""
-    decision = claim(job, CLAIM, max(NOW, when_due(job)) if now is None else Instant(now))
+    decision = claim_due(job, CLAIM, max(NOW, when_due(job)) if now is None else Instant(now))
     assert decision is not None
     return decision.job
 
@@ -88,6 +90,7 @@ def test_a_claim_starts_a_queued_job() -> None:
         job=replace(
             job,
             status=JobStatus.PROCESSING,
+            phase=Phase.HELD,
             attempt=1,
             worker_id="worker-2",
             start_time=NOW,
@@ -119,6 +122,7 @@ def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(stat
     assert claim(job, CLAIM, NOW) == Decision(
         job=replace(
             job,
+            phase=Phase.HELD,
             progress=0,
             progress_message="",
             attempt=2,
@@ -139,15 +143,15 @@ def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(stat
 def test_a_job_can_be_claimed_until_its_queue_timeout_expires(state: State) -> None:
     job = job_in(state)
     assert job.queue_expire_time is not None
-    assert claim(job, CLAIM, Instant(job.queue_expire_time - 1)) is not None
-    assert claim(job, CLAIM, job.queue_expire_time) is None
+    assert claim_due(job, CLAIM, Instant(job.queue_expire_time - 1)) is not None
+    assert claim_due(job, CLAIM, job.queue_expire_time) is None
 
 
 @pytest.mark.promise(number=80)
 @pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
 def test_a_job_is_claimed_when_its_time_has_come_and_not_before(state: State) -> None:
     job = job_in(state)
-    assert claim(job, CLAIM, Instant(LATER - 1)) is None
+    assert claim_due(job, CLAIM, Instant(LATER - 1)) is None
     taken = claimed(job, LATER)
     assert (taken.leased, taken.retry_time) == (True, None)
     assert taken.schedule_time == job.schedule_time, "that is the creator's"
@@ -169,6 +173,7 @@ def test_a_first_release_clears_only_the_worker_and_the_lease() -> None:
     assert decide(job, release, now=NOW, new_id=ids()) == Decision(
         job=replace(
             job,
+            phase=Phase.READY,
             worker_id="",
             releases=1,
             quick_releases=1,
@@ -191,6 +196,7 @@ def test_an_expired_lease_clears_only_the_worker_and_the_lease_and_pauses() -> N
     assert decision == Decision(
         job=replace(
             job,
+            phase=Phase.SCHEDULED,
             worker_id="",
             releases=0,
             lease_duration=None,

@@ -3,6 +3,8 @@
 The tables below are the expectation. They are written by hand, from the
 contract on the wire, and never derived from the code that they test.
 """
+# The tables have a column for each state.
+# ruff: noqa: E501
 
 from itertools import product
 
@@ -17,6 +19,7 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
+    MakeReady,
     Release,
     Report,
     WorkerCommand,
@@ -34,6 +37,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
+from jobledger_server.domain.queues import KeyState, Limits
 from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_waiting
 from tests.unit.domain.jobs import (
     COMPLETED,
@@ -77,158 +81,173 @@ ALLOWED = {
 
 # What a TransitionJob comes to that names neither attempt nor version.
 UNFENCED = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     illegal illegal   illegal illegal  illegal illegal illegal  ended     ended   ended
-    PROCESSING moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
-    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
-    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
-    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    target     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal illegal illegal  illegal illegal illegal  ended     ended   ended
+    PROCESSING moves   notdue    moves   illegal takes    notdue  takes   notdue   ended     ended   ended
+    COMPLETED  illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
+    PARTIAL    illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
+    FAILED     illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
 """)
 # … that names the job's version, and no attempt.
 BY_VERSION = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     illegal illegal   illegal illegal  illegal illegal illegal  ended     ended   ended
-    PROCESSING moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
-    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
-    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
-    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   ended
+    target     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal illegal illegal  illegal illegal illegal  ended     ended   ended
+    PROCESSING moves   notdue    moves   illegal takes    notdue  takes   notdue   ended     ended   ended
+    COMPLETED  illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
+    PARTIAL    illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
+    FAILED     illegal illegal   illegal moves   moves    moves   moves   moves    ended     ended   ended
 """)
 # … that names the job's attempt, with its version or with none.
 BY_ATTEMPT = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     illegal illegal   illegal lease    lease   lease   lease    ended     ended   ended
-    PROCESSING moves   notdue    illegal lease    lease   lease   lease    ended     ended   ended
-    COMPLETED  illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
-    PARTIAL    illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
-    FAILED     illegal illegal   moves   lease    lease   lease   lease    ended     ended   ended
+    target     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     illegal illegal   illegal illegal lease    lease  lease lease    ended     ended   ended
+    PROCESSING moves   notdue    moves   illegal lease    lease  lease lease    ended     ended   ended
+    COMPLETED  illegal illegal   illegal moves   lease    lease  lease lease    ended     ended   ended
+    PARTIAL    illegal illegal   illegal moves   lease    lease  lease lease    ended     ended   ended
+    FAILED     illegal illegal   illegal moves   lease    lease  lease lease    ended     ended   ended
 """)
 # … that names a version that is not the job's, and no attempt.
 BY_OTHER_VERSION = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     version version   version version  version version version  ended     ended   ended
-    PROCESSING version version   version version  version version version  ended     ended   ended
-    COMPLETED  version version   version version  version version version  ended     ended   ended
-    PARTIAL    version version   version version  version version version  ended     ended   ended
-    FAILED     version version   version version  version version version  ended     ended   ended
+    target     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     version version   version version version  version version version  ended     ended   ended
+    PROCESSING version version   version version version  version version version  ended     ended   ended
+    COMPLETED  version version   version version version  version version version  ended     ended   ended
+    PARTIAL    version version   version version version  version version version  ended     ended   ended
+    FAILED     version version   version version version  version version version  ended     ended   ended
 """)
 # … that names the job's attempt, and a version that is not the job's.
 BY_ATTEMPT_AND_OTHER_VERSION = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     version version   version lease    lease   lease   lease    ended     ended   ended
-    PROCESSING version version   version lease    lease   lease   lease    ended     ended   ended
-    COMPLETED  version version   version lease    lease   lease   lease    ended     ended   ended
-    PARTIAL    version version   version lease    lease   lease   lease    ended     ended   ended
-    FAILED     version version   version lease    lease   lease   lease    ended     ended   ended
+    target     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     version version   version version lease    lease  lease lease    ended     ended   ended
+    PROCESSING version version   version version lease    lease  lease lease    ended     ended   ended
+    COMPLETED  version version   version version lease    lease  lease lease    ended     ended   ended
+    PARTIAL    version version   version version lease    lease  lease lease    ended     ended   ended
+    FAILED     version version   version version lease    lease  lease lease    ended     ended   ended
 """)
 # … that names an attempt that is not the job's, whatever else it says.
 STALE = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    QUEUED     lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
-    PROCESSING lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
-    COMPLETED  lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
-    PARTIAL    lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
-    FAILED     lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    target     QUEUED SCHEDULED BLOCKED HELD  RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    QUEUED     lease  lease     lease   lease lease    lease  lease lease    lease     lease   lease
+    PROCESSING lease  lease     lease   lease lease    lease  lease lease    lease     lease   lease
+    COMPLETED  lease  lease     lease   lease lease    lease  lease lease    lease     lease   lease
+    PARTIAL    lease  lease     lease   lease lease    lease  lease lease    lease     lease   lease
+    FAILED     lease  lease     lease   lease lease    lease  lease lease    lease     lease   lease
 """)
 # … that is, word for word, the report that finished the job, whatever version it expects.
 ENDING_AGAIN = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    COMPLETED  illegal illegal   moves   moves    moves   moves   moves    repeats   ended   ended
-    PARTIAL    illegal illegal   moves   moves    moves   moves   moves    ended     repeats ended
-    FAILED     illegal illegal   moves   moves    moves   moves   moves    ended     ended   repeats
+    target     QUEUED  SCHEDULED BLOCKED HELD  RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    COMPLETED  illegal illegal   illegal moves moves    moves  moves moves    repeats   ended   ended
+    PARTIAL    illegal illegal   illegal moves moves    moves  moves moves    ended     repeats ended
+    FAILED     illegal illegal   illegal moves moves    moves  moves moves    ended     ended   repeats
 """)
 # … the same, with the attempt.
 ENDING_AGAIN_BY_ATTEMPT = table("""
-    target     QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    COMPLETED  illegal illegal   moves   lease    lease   lease   lease    repeats   ended   ended
-    PARTIAL    illegal illegal   moves   lease    lease   lease   lease    ended     repeats ended
-    FAILED     illegal illegal   moves   lease    lease   lease   lease    ended     ended   repeats
+    target     QUEUED  SCHEDULED BLOCKED HELD  RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    COMPLETED  illegal illegal   illegal moves lease    lease  lease lease    repeats   ended   ended
+    PARTIAL    illegal illegal   illegal moves lease    lease  lease lease    ended     repeats ended
+    FAILED     illegal illegal   illegal moves lease    lease  lease lease    ended     ended   repeats
 """)
 # What a start comes to by the worker that started the job before: the answer may have been lost.
 STARTING_AGAIN = table("""
-    version    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    none       moves   notdue    repeats takes    notdue  takes   notdue   ended     ended   ended
-    right      moves   notdue    illegal takes    notdue  takes   notdue   ended     ended   ended
-    wrong      version version   version version  version version version  ended     ended   ended
+    version    QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    none       moves   notdue    moves   repeats takes    notdue  takes   notdue   ended     ended   ended
+    right      moves   notdue    moves   illegal takes    notdue  takes   notdue   ended     ended   ended
+    wrong      version version   version version version  version version version  ended     ended   ended
 """)
 # What a retryable failure comes to, with the job's attempt or with none: `same` has the content of
 # the failure after which the job waits or ended, `others` another error, `last` comes when no
 # attempt is left, and a cancelled job is one whose worker was asked to cancel it.
 RETRIES = table("""
-    failure    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    same       illegal illegal   leaves  lease    lease   lease   repeats  ended     ended   repeats
-    others     illegal illegal   leaves  lease    lease   lease   lease    ended     ended   ended
-    last       -       -         moves   -        -       -       -        ended     ended   repeats
-    cancelled  -       -         moves   -        -       -       -        ended     ended   repeats
+    failure    QUEUED  SCHEDULED BLOCKED HELD   RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    same       illegal illegal   illegal leaves lease    lease  lease repeats  ended     ended   repeats
+    others     illegal illegal   illegal leaves lease    lease  lease lease    ended     ended   ended
+    last       -       -         -       moves  -        -      -     -        ended     ended   repeats
+    cancelled  -       -         -       moves  -        -      -     -        ended     ended   repeats
 """)
 # What a report of progress comes to that names no attempt.
 REPORTS = table("""
-    progress   QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    alive      illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
-    lower      illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
-    but_says   illegal illegal   reports reports  reports reports reports  late      late    late
-    same       illegal illegal   renews  repeats  repeats repeats repeats  late      late    late
-    message    illegal illegal   reports reports  reports reports reports  late      late    late
-    higher     illegal illegal   reports reports  reports reports reports  late      late    late
-    full       illegal illegal   reports reports  reports reports reports  late      late    late
-    saves      illegal illegal   reports reports  reports reports reports  late      late    late
+    progress   QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    alive      illegal illegal   illegal renews  repeats  repeats repeats repeats  late      late    late
+    lower      illegal illegal   illegal renews  repeats  repeats repeats repeats  late      late    late
+    but_says   illegal illegal   illegal reports reports  reports reports reports  late      late    late
+    same       illegal illegal   illegal renews  repeats  repeats repeats repeats  late      late    late
+    message    illegal illegal   illegal reports reports  reports reports reports  late      late    late
+    higher     illegal illegal   illegal reports reports  reports reports reports  late      late    late
+    full       illegal illegal   illegal reports reports  reports reports reports  late      late    late
+    saves      illegal illegal   illegal reports reports  reports reports reports  late      late    late
 """)
 # … that names the job's attempt.
 REPORTS_BY_ATTEMPT = table("""
-    progress   QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    alive      illegal illegal   renews  lease    lease   lease   lease    late      late    late
-    lower      illegal illegal   renews  lease    lease   lease   lease    late      late    late
-    but_says   illegal illegal   reports lease    lease   lease   lease    late      late    late
-    same       illegal illegal   renews  lease    lease   lease   lease    late      late    late
-    message    illegal illegal   reports lease    lease   lease   lease    late      late    late
-    higher     illegal illegal   reports lease    lease   lease   lease    late      late    late
-    full       illegal illegal   reports lease    lease   lease   lease    late      late    late
-    saves      illegal illegal   reports lease    lease   lease   lease    late      late    late
+    progress   QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED LEFT  RETRYING COMPLETED PARTIAL FAILED
+    alive      illegal illegal   illegal renews  lease    lease  lease lease    late      late    late
+    lower      illegal illegal   illegal renews  lease    lease  lease lease    late      late    late
+    but_says   illegal illegal   illegal reports lease    lease  lease lease    late      late    late
+    same       illegal illegal   illegal renews  lease    lease  lease lease    late      late    late
+    message    illegal illegal   illegal reports lease    lease  lease lease    late      late    late
+    higher     illegal illegal   illegal reports lease    lease  lease lease    late      late    late
+    full       illegal illegal   illegal reports lease    lease  lease lease    late      late    late
+    saves      illegal illegal   illegal reports lease    lease  lease lease    late      late    late
 """)
 # What linking an asset comes to that names no attempt.
 LINKS = table("""
-    request    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    first      illegal illegal   links   links    links   links   links    ended     ended   ended
-    again      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
-    reused     reused  reused    reused  reused   reused  reused  reused   reused    reused  reused
+    request    QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    first      illegal illegal   illegal links   links    links   links   links    ended     ended   ended
+    again      repeats repeats   repeats repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    reused     reused  reused    reused  reused  reused   reused  reused  reused   reused    reused  reused
 """)
 # … that names the job's attempt.
 LINKS_BY_ATTEMPT = table("""
-    request    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    first      illegal illegal   links   lease    lease   lease   lease    ended     ended   ended
-    again      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
-    reused     reused  reused    reused  reused   reused  reused  reused   reused    reused  reused
+    request    QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    first      illegal illegal   illegal links   lease    lease   lease   lease    ended     ended   ended
+    again      repeats repeats   repeats repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    reused     reused  reused    reused  reused  reused   reused  reused  reused   reused    reused  reused
 """)
 # What giving a job back comes to; a cancelled job is one whose worker was asked to cancel it.
 RELEASES = table("""
-    attempt    QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    current    illegal illegal   leaves  repeats  repeats repeats repeats  ended     ended   ended
-    cancelled  -       -         moves   -        -       -       -        ended     ended   ended
-    earlier    lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
-    later      lease   lease     lease   lease    lease   lease   lease    lease     lease   lease
+    attempt    QUEUED  SCHEDULED BLOCKED HELD   RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    current    illegal illegal   illegal leaves repeats  repeats repeats repeats  ended     ended   ended
+    cancelled  -       -         -       moves  -        -       -       -        ended     ended   ended
+    earlier    lease   lease     lease   lease  lease    lease   lease   lease    lease     lease   lease
+    later      lease   lease     lease   lease  lease    lease   lease   lease    lease     lease   lease
 """)
 CANCELS = table("""
-    who        QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    owner      passes  passes    asks    moves    moves   moves   moves    repeats   repeats repeats
-    again      -       -         repeats -        -       -       -        repeats   repeats repeats
-    stranger   absent  absent    absent  absent   absent  absent  absent   absent    absent  absent
+    who        QUEUED SCHEDULED BLOCKED HELD    RELEASED PAUSED LEFT   RETRYING COMPLETED PARTIAL FAILED
+    owner      passes passes    passes  asks    moves    moves  moves  moves    repeats   repeats repeats
+    again      -      -         -       repeats -        -      -      -        repeats   repeats repeats
+    stranger   absent absent    absent  absent  absent   absent absent absent   absent    absent  absent
 """)
 # What becomes of a job by itself, before its lease or its time to wait is over, and after.
 EXPIRES = table("""
-    when       QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    early      repeats repeats   repeats repeats  repeats repeats repeats  repeats   repeats repeats
-    due        passes  passes    leaves  moves    moves   moves   moves    repeats   repeats repeats
-    resumed    passes  passes    renews  moves    moves   moves   moves    repeats   repeats repeats
+    when       QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    early      repeats repeats   repeats repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    due        passes  passes    passes  leaves  moves    moves   moves   moves    repeats   repeats repeats
+    resumed    passes  passes    passes  renews  moves    moves   moves   moves    repeats   repeats repeats
 """)
 CLAIMS = table("""
-    when       QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    early      moves   nothing   nothing takes    nothing takes   nothing  nothing   nothing nothing
-    later      moves   moves     nothing takes    takes   takes   takes    nothing   nothing nothing
-    over       nothing nothing   nothing nothing  nothing nothing nothing  nothing   nothing nothing
+    when       QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    early      moves   nothing   nothing nothing takes    nothing takes   nothing  nothing   nothing nothing
+    later      moves   nothing   nothing nothing takes    nothing takes   nothing  nothing   nothing nothing
+    over       nothing nothing   nothing nothing nothing  nothing nothing nothing  nothing   nothing nothing
+""")
+# What becomes of a job when its time may have come, or a slot may be free: `full` where its key has
+# none.
+MAKES_READY = table("""
+    when       QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    early      repeats repeats   readies repeats repeats  repeats repeats repeats  repeats   repeats repeats
+    due        repeats readies   readies repeats repeats  readies repeats readies  repeats   repeats repeats
+    full       repeats blocks    readies repeats repeats  blocks  repeats blocks   repeats   repeats repeats
+""")
+# What a start comes to while its type or its key is paused, and while its key is full.
+LIMITED = table("""
+    limits     QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    type       paused  notdue    paused  illegal paused   notdue  paused  notdue   ended     ended   ended
+    key        paused  notdue    paused  illegal paused   notdue  paused  notdue   ended     ended   ended
+    full       full    notdue    full    illegal full     notdue  full    notdue   ended     ended   ended
 """)
 DELETES = table("""
-    who        QUEUED  SCHEDULED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
-    owner      illegal illegal   illegal illegal  illegal illegal illegal  deletes   deletes deletes
-    stranger   absent  absent    absent  absent   absent  absent  absent   absent    absent  absent
+    who        QUEUED  SCHEDULED BLOCKED HELD    RELEASED PAUSED  LEFT    RETRYING COMPLETED PARTIAL FAILED
+    owner      illegal illegal   illegal illegal illegal  illegal illegal illegal  deletes   deletes deletes
+    stranger   absent  absent    absent  absent  absent   absent  absent  absent   absent    absent  absent
 """)
 
 EARLY, AFTERWARDS, OVER = NOW, LATER, Instant(1_000_000_000)
@@ -468,6 +487,30 @@ def test_every_claim_in_every_state(state: State) -> None:
         assert name_of(job, decision or "nothing") == CLAIMS[when, state], when
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_every_job_that_is_to_be_made_ready(state: State) -> None:
+    job = job_in(state)
+    for when, now, full in (
+        ("early", Instant(LATER - 1), False),
+        ("due", LATER, False),
+        ("full", LATER, True),
+    ):
+        outcome = outcome_of(job, MakeReady(job_id=JOB_ID), now=now, limits=Limits(full=full))
+        assert name_of(job, outcome) == MAKES_READY[when, state], when
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_start_that_an_operator_does_not_allow(state: State) -> None:
+    job = job_in(state)
+    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="worker-2")
+    for name, limits in (
+        ("type", Limits(type_paused=True)),
+        ("key", Limits(KeyState(paused=True))),
+        ("full", Limits(KeyState(running=3, max_running=3))),
+    ):
+        assert name_of(job, outcome_of(job, start, limits=limits)) == LIMITED[name, state], name
+
+
 @pytest.mark.promise(number=7)
 @pytest.mark.parametrize("who", ["owner", "stranger"])
 @pytest.mark.parametrize("state", STATES)
@@ -489,6 +532,7 @@ def test_every_deletion_in_every_state(state: State, who: str) -> None:
         Release(job_id=JOB_ID, attempt=1),
         Cancel(job_id=JOB_ID, user_id=OWNER),
         Expire(job_id=JOB_ID),
+        MakeReady(job_id=JOB_ID),
         Delete(job_id=JOB_ID, user_id=OWNER),
     ],
 )

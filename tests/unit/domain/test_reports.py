@@ -13,6 +13,7 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Payloads,
+    Phase,
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
@@ -55,6 +56,7 @@ def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() 
         job=replace(
             job,
             status=JobStatus.PROCESSING,
+            phase=Phase.HELD,
             progress=5,
             progress_message="warm",
             attempt=1,
@@ -89,6 +91,7 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
     assert decide(job, start, now=NOW, new_id=ids()) == Decision(
         job=replace(
             job,
+            phase=Phase.HELD,
             progress=5,
             progress_message="",
             attempt=2,
@@ -138,6 +141,7 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
     assert decision.job == replace(
         job,
         status=target,
+        phase=None,
         progress=progress,
         progress_message="so",
         outcome_bytes=payloads_of(end).outcome_bytes,

@@ -18,8 +18,9 @@ from jobledger_server.domain.job import (
     JobId,
     JobStatus,
     Micros,
+    Phase,
 )
-from jobledger_server.domain.leases import backoff, claim
+from jobledger_server.domain.leases import backoff
 from jobledger_server.domain.limits import (
     MAX_ATTEMPTS,
     MAX_BACKOFF_MULTIPLIER,
@@ -39,6 +40,7 @@ from tests.unit.domain.jobs import (
     QUEUED,
     SECOND,
     attempt_of,
+    claim_due,
     ids,
     job_in,
     when_due,
@@ -73,7 +75,7 @@ def decided(job: Job, command: JobCommand, now: int = NOW) -> Decision:
 def claimed(job: Job) -> Job:
     """Claim the job as soon as it is due."""
     command = Claim(worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=LEASE)
-    decision = claim(job, command, when_due(job))
+    decision = claim_due(job, command, when_due(job))
     assert decision is not None
     return decision.job
 
@@ -139,6 +141,7 @@ def test_a_retryable_failure_ends_the_attempt_and_not_the_job() -> None:
     assert decision == Decision(
         job=replace(
             job,
+            phase=Phase.SCHEDULED,
             worker_id="",
             progress=70,
             asset_count=1,

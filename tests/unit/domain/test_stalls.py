@@ -15,7 +15,7 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import AttemptOutcome, Instant, Job, JobStatus, Micros
-from jobledger_server.domain.leases import claim, deadline
+from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     HELD,
@@ -26,6 +26,7 @@ from tests.unit.domain.jobs import (
     QUEUED,
     SECOND,
     attempt_of,
+    claim_due,
     ids,
     job_in,
     when_due,
@@ -37,7 +38,7 @@ LEASE = Micros(60 * SECOND)
 
 def claimed(job: Job, now: int = NOW) -> Job:
     command = Claim(worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=LEASE)
-    decision = claim(job, command, Instant(now))
+    decision = claim_due(job, command, Instant(now))
     assert decision is not None
     return decision.job
 

@@ -54,6 +54,10 @@ JOBS = st.builds(
     initial_backoff=st.integers(1, 10**15).map(Micros),
     max_backoff=st.integers(1, 10**15).map(Micros),
     backoff_multiplier=st.floats(1, 100),
+    priority=st.integers(0, 9),
+    fairness_key=TEXT,
+    concurrency_key=TEXT,
+    unique_key=TEXT,
     schedule_time=st.none() | INSTANTS,
     retry_time=st.none() | INSTANTS,
     last_error=st.none() | st.builds(JobError, TEXT, TEXT),
@@ -109,6 +113,10 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
         traceparent=job.traceparent,
         version=job.version,
         origin_job_id=job.origin_job_id or "",
+        priority=job.priority,
+        fairness_key=job.fairness_key or job.user_id,
+        concurrency_key=job.concurrency_key,
+        unique_key=job.unique_key,
     )
     message.retry_policy.initial_backoff.FromMicroseconds(job.initial_backoff)
     message.retry_policy.max_backoff.FromMicroseconds(job.max_backoff)

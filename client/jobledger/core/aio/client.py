@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from jobledger.core.aio.bulk_calls import AsyncBulkCalls
+from jobledger.core.aio.operator_calls import AsyncOperatorCalls
 from jobledger.core.aio.owner_watches import AsyncOwnerWatches
 from jobledger.core.aio.owner_writes import AsyncOwnerWrites
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
@@ -11,7 +12,12 @@ from jobledger.core.work_opener import WorkOpener
 
 
 class AsyncClient(
-    AsyncOwnerWrites, AsyncOwnerWatches, AsyncBulkCalls, AsyncWorkerCalls, WorkOpener
+    AsyncOwnerWrites,
+    AsyncOwnerWatches,
+    AsyncBulkCalls,
+    AsyncOperatorCalls,
+    AsyncWorkerCalls,
+    WorkOpener,
 ):
     """Calls one Jobledger service.
 

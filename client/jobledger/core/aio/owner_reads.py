@@ -1,44 +1,27 @@
 """The calls that read jobs, and list what belongs to them."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar, Unpack
+from collections.abc import Iterable
+from typing import Unpack
 
-from jobledger.core.aio.base import AsyncCalls
-from jobledger.core.aio.pages import AsyncPager
+from jobledger.core.aio.pages import AsyncPagedCalls, AsyncPager
 from jobledger.core.attempts import Attempt
-from jobledger.core.calls import AsyncMethod
-from jobledger.core.channels import AsyncConnection
 from jobledger.core.conversion import build
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
-from jobledger.core.page import ItemT, Page
 from jobledger.core.requests import MAX_IDS, texts
 from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchGetJobsRequest,
     GetJobRequest,
     ListAssetsRequest,
-    ListAssetsResponse,
     ListAttemptsRequest,
-    ListAttemptsResponse,
     ListJobsRequest,
-    ListJobsResponse,
     ListTransitionsRequest,
-    ListTransitionsResponse,
-)
-
-_Request = TypeVar(
-    "_Request",
-    bound=ListJobsRequest | ListAssetsRequest | ListTransitionsRequest | ListAttemptsRequest,
-)
-_Response = TypeVar(
-    "_Response",
-    bound=ListJobsResponse | ListAssetsResponse | ListTransitionsResponse | ListAttemptsResponse,
 )
 
 
-class AsyncOwnerReads(AsyncCalls):
+class AsyncOwnerReads(AsyncPagedCalls):
     """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
 
     `view` is how much of a job is read; see JobView.
@@ -260,21 +243,3 @@ class AsyncOwnerReads(AsyncCalls):
             page_token,
             options,
         )
-
-    def _pages(
-        self,
-        method: Callable[[AsyncConnection], AsyncMethod[_Request, _Response]],
-        request: _Request,
-        items_of: Callable[[_Response], Iterable[ItemT]],
-        page_token: str,
-        options: CallOptions,
-    ) -> AsyncPager[ItemT]:
-        """Return a list that makes the same call for each page."""
-        options = self._checked(options)
-
-        async def read(token: str) -> Page[ItemT]:
-            request.page_token = token
-            answer = await self._call(method, request, options)
-            return Page(tuple(items_of(answer)), answer.next_page_token)
-
-        return AsyncPager(read, page_token)

@@ -1,9 +1,13 @@
 """Lists that are read a page at a time."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic
 
-from jobledger.core.page import ItemT, Page
+from jobledger.core.aio.base import AsyncCalls
+from jobledger.core.calls import AsyncMethod
+from jobledger.core.channels import AsyncConnection
+from jobledger.core.options import CallOptions
+from jobledger.core.page import ItemT, Page, PageRequestT, PageResponseT
 
 
 class AsyncPager(Generic[ItemT]):
@@ -32,3 +36,25 @@ class AsyncPager(Generic[ItemT]):
         async for page in self.pages():
             for item in page.items:
                 yield item
+
+
+class AsyncPagedCalls(AsyncCalls):
+    """Makes calls that read a list."""
+
+    def _pages(
+        self,
+        method: Callable[[AsyncConnection], AsyncMethod[PageRequestT, PageResponseT]],
+        request: PageRequestT,
+        items_of: Callable[[PageResponseT], Iterable[ItemT]],
+        page_token: str,
+        options: CallOptions,
+    ) -> AsyncPager[ItemT]:
+        """Return a list that makes the same call for each page."""
+        options = self._checked(options)
+
+        async def read(token: str) -> Page[ItemT]:
+            request.page_token = token
+            answer = await self._call(method, request, options)
+            return Page(tuple(items_of(answer)), answer.next_page_token)
+
+        return AsyncPager(read, page_token)

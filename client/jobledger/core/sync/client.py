@@ -5,12 +5,19 @@ from types import TracebackType
 from typing import Self
 
 from jobledger.core.sync.bulk_calls import BulkCalls
+from jobledger.core.sync.operator_calls import OperatorCalls
 from jobledger.core.sync.owner_watches import OwnerWatches
 from jobledger.core.sync.owner_writes import OwnerWrites
 from jobledger.core.sync.worker_calls import WorkerCalls
 
 
-class Client(OwnerWrites, OwnerWatches, BulkCalls, WorkerCalls):
+class Client(
+    OwnerWrites,
+    OwnerWatches,
+    BulkCalls,
+    OperatorCalls,
+    WorkerCalls,
+):
     """Calls one Jobledger service.
 
     Use it as `with Client("jobs.example:50051", user_id="ada") as client:`, or close it.

@@ -1,45 +1,28 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """The calls that read jobs, and list what belongs to them."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar, Unpack
+from collections.abc import Iterable
+from typing import Unpack
 
 from jobledger.core.attempts import Attempt
-from jobledger.core.calls import Method
-from jobledger.core.channels import Connection
 from jobledger.core.conversion import build
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
-from jobledger.core.page import ItemT, Page
 from jobledger.core.requests import MAX_IDS, texts
-from jobledger.core.sync.base import Calls
-from jobledger.core.sync.pages import Pager
+from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchGetJobsRequest,
     GetJobRequest,
     ListAssetsRequest,
-    ListAssetsResponse,
     ListAttemptsRequest,
-    ListAttemptsResponse,
     ListJobsRequest,
-    ListJobsResponse,
     ListTransitionsRequest,
-    ListTransitionsResponse,
-)
-
-_Request = TypeVar(
-    "_Request",
-    bound=ListJobsRequest | ListAssetsRequest | ListTransitionsRequest | ListAttemptsRequest,
-)
-_Response = TypeVar(
-    "_Response",
-    bound=ListJobsResponse | ListAssetsResponse | ListTransitionsResponse | ListAttemptsResponse,
 )
 
 
-class OwnerReads(Calls):
+class OwnerReads(PagedCalls):
     """For the owners of jobs. `user_id` is whose jobs; by default the client's own.
 
     `view` is how much of a job is read; see JobView.
@@ -259,21 +242,3 @@ class OwnerReads(Calls):
             page_token,
             options,
         )
-
-    def _pages(
-        self,
-        method: Callable[[Connection], Method[_Request, _Response]],
-        request: _Request,
-        items_of: Callable[[_Response], Iterable[ItemT]],
-        page_token: str,
-        options: CallOptions,
-    ) -> Pager[ItemT]:
-        """Return a list that makes the same call for each page."""
-        options = self._checked(options)
-
-        def read(token: str) -> Page[ItemT]:
-            request.page_token = token
-            answer = self._call(method, request, options)
-            return Page(tuple(items_of(answer)), answer.next_page_token)
-
-        return Pager(read, page_token)

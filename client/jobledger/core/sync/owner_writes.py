@@ -46,6 +46,7 @@ class OwnerWrites(Calls):
         Raises:
             InvalidField: a field breaks its rule.
             RequestIdReused: the request id was used with other content.
+            UniqueKeyTaken: another job with the `unique_key` is not terminal.
         """
         job = NewJob(job_type, parameters, **options)
         request = job.to_proto(self._identity.owner(user_id))
@@ -71,6 +72,7 @@ class OwnerWrites(Calls):
             InvalidField: more than 1000 jobs, or its violations name the job:
                 `requests[3].job_type`.
             RequestIdReused: its `index` names the job.
+            UniqueKeyTaken: its `index` names the job whose `unique_key` another one has.
             MessageTooLarge: the jobs are together larger than 1 MiB.
         """
         requests = [job.to_proto() for job in jobs]
@@ -115,9 +117,9 @@ class OwnerWrites(Calls):
     ) -> Job:
         """Run a terminal job again, as a new job with the same content; return the new one.
 
-        The new job has the type, parameters, labels, policy and timeouts of the old one, and its
-        id as `origin_job_id`. The old one stays as it is. A job is repeated once: a further call
-        returns the job that repeats it, for as long as that exists.
+        The new job has the type, parameters, labels, keys, policy and timeouts of the old one, and
+        its id as `origin_job_id`. The old one stays as it is. A job is repeated once: a further
+        call returns the job that repeats it, for as long as that exists.
 
         Args:
             job_id: the job, of whatever terminal status.
@@ -128,6 +130,7 @@ class OwnerWrites(Calls):
             InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
             IllegalTransition: the job is not terminal.
+            UniqueKeyTaken: another job with its `unique_key` is not terminal.
             LimitExceeded: the owner may not create more jobs now.
         """
         request = build(RetryJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))

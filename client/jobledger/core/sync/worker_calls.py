@@ -50,7 +50,10 @@ class WorkerCalls(Calls):
         worker_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Job]:
-        """Claim the oldest claimable jobs; the `attempt` of each fences the calls that follow.
+        """Claim jobs; the `attempt` of each fences the calls that follow.
+
+        Those with the highest priority come first, of one priority the tenants in turn, of one
+        tenant the oldest.
 
         It is not repeated automatically: jobs whose answer was lost are claimable again when
         their leases have expired.
@@ -141,6 +144,8 @@ class WorkerCalls(Calls):
             JobNotFound: there is no such job.
             IllegalTransition: another worker has started it.
             JobNotDue: it is scheduled for later.
+            Paused: its type or its concurrency key is paused.
+            ConcurrencyLimitReached: as many jobs with its concurrency key are held as may be.
             JobTerminal: the job is terminal.
         """
         return self.transition_job(
@@ -199,6 +204,9 @@ class WorkerCalls(Calls):
             JobNotFound: there is no such job.
             IllegalTransition: the job's status does not allow it.
             JobNotDue: to be started, but it is scheduled for later.
+            Paused: to be started, but its type or its concurrency key is paused.
+            ConcurrencyLimitReached: to be started, but as many jobs with its concurrency key are
+                held as may be.
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
             VersionMismatch: the job has another version.

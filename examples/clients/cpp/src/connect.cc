@@ -7,7 +7,10 @@ namespace {
 // claims: one whose answer was lost may have claimed a job.
 constexpr char kServiceConfig[] = R"({"methodConfig": [
   {
-    "name": [{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.WorkerService"}],
+    "name": [
+      {"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.QueueService"},
+      {"service": "jobledger.v1.WorkerService"}
+    ],
     "retryPolicy": {
       "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "3s",
       "backoffMultiplier": 3, "retryableStatusCodes": ["UNAVAILABLE"]
@@ -42,6 +45,7 @@ Client Connect(const std::string& target) {
   const std::shared_ptr<grpc::Channel> channel =
       grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
   return {jobledger::v1::JobService::NewStub(channel),
+          jobledger::v1::QueueService::NewStub(channel),
           jobledger::v1::WorkerService::NewStub(channel)};
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "jobledger/v1/job_service.grpc.pb.h"
+#include "jobledger/v1/queue_service.grpc.pb.h"
 #include "jobledger/v1/worker_service.grpc.pb.h"
 
 namespace jobs {
@@ -17,9 +18,10 @@ namespace jobs {
 // What a unary call may take, its retries included.
 constexpr std::chrono::seconds kDeadline{10};
 
-// The stubs of both services, on one channel.
+// The stubs of the services, on one channel.
 struct Client {
   std::unique_ptr<jobledger::v1::JobService::Stub> jobs;
+  std::unique_ptr<jobledger::v1::QueueService::Stub> queues;
   std::unique_ptr<jobledger::v1::WorkerService::Stub> workers;
 };
 

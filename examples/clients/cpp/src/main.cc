@@ -1,7 +1,7 @@
-// A Jobledger client to copy from: an owner of jobs, and a worker.
+// A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 //
 //   cmake -S . -B build && cmake --build build
-//   build/jobs create|get|list|watch|work|complete --server HOST:PORT …
+//   build/jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
 //
 // It prints one JSON object a line. The commands, their options and what they print:
 // tests/polyglot/README.md.
@@ -15,6 +15,7 @@
 
 #include "connect.h"
 #include "failure.h"
+#include "limit.h"
 #include "options.h"
 #include "owner.h"
 #include "print.h"
@@ -32,7 +33,8 @@ const std::map<std::string, Command> kCommands = {
     {"create",
      {jobs::Create,
       {"server", "user", "type"},
-      {"request-id", "stall-timeout", "max-attempts", "parameters", "label"}}},
+      {"request-id", "stall-timeout", "max-attempts", "priority", "fairness-key",
+       "concurrency-key", "unique-key", "unique-policy", "parameters", "label"}}},
     {"get", {jobs::Get, {"server", "user", "job"}, {}}},
     {"list", {jobs::List, {"server", "user"}, {"page-size"}}},
     {"watch", {jobs::Watch, {"server", "user", "job"}, {"after-version"}}},
@@ -41,6 +43,7 @@ const std::map<std::string, Command> kCommands = {
       {"server", "worker", "type"},
       {"outcome", "message", "result", "asset-size"}}},
     {"complete", {jobs::Complete, {"server", "job"}, {"attempt", "result"}}},
+    {"limit", {jobs::SetLimit, {"server", "name"}, {"max-running"}}},
 };
 
 }  // namespace
@@ -50,7 +53,7 @@ int main(int argc, char** argv) {
   try {
     if (arguments.empty() || !kCommands.contains(arguments.front())) {
       throw jobs::UsageError(
-          "usage: jobs create|get|list|watch|work|complete --server HOST:PORT …");
+          "usage: jobs create|get|list|watch|work|complete|limit --server HOST:PORT …");
     }
     const Command& command = kCommands.at(arguments.front());
     const jobs::Options options = jobs::ParseOptions({arguments.begin() + 1, arguments.end()},

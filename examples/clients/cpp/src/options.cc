@@ -67,6 +67,15 @@ const std::map<std::string, Setter> kSetters = {
      }},
     {"max-attempts",
      [](Options& o, const std::string& text) { o.max_attempts = ParseNumber<std::int32_t>(text); }},
+    {"priority",
+     [](Options& o, const std::string& text) { o.priority = ParseNumber<std::int32_t>(text); }},
+    {"fairness-key", [](Options& o, const std::string& text) { o.fairness_key = text; }},
+    {"concurrency-key", [](Options& o, const std::string& text) { o.concurrency_key = text; }},
+    {"unique-key", [](Options& o, const std::string& text) { o.unique_key = text; }},
+    {"unique-policy",
+     [](Options& o, const std::string& text) {
+       o.unique_policy = OneOf({"reject", "return-existing"}, text);
+     }},
     {"parameters", [](Options& o, const std::string& path) { o.parameters = ReadStruct(path); }},
     {"label",
      [](Options& o, const std::string& text) {
@@ -90,6 +99,9 @@ const std::map<std::string, Setter> kSetters = {
      [](Options& o, const std::string& text) { o.asset_size = ParseNumber<std::int64_t>(text); }},
     {"attempt",
      [](Options& o, const std::string& text) { o.attempt = ParseNumber<std::int32_t>(text); }},
+    {"name", [](Options& o, const std::string& text) { o.name = text; }},
+    {"max-running",
+     [](Options& o, const std::string& text) { o.max_running = ParseNumber<std::int32_t>(text); }},
 };
 
 }  // namespace

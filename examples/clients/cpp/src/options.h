@@ -21,6 +21,11 @@ struct Options {
   std::optional<std::string> request_id;
   std::optional<std::int64_t> stall_timeout;  // in seconds
   std::optional<std::int32_t> max_attempts;
+  std::optional<std::int32_t> priority;
+  std::string fairness_key;
+  std::string concurrency_key;
+  std::string unique_key;
+  std::string unique_policy = "reject";
   std::optional<google::protobuf::Struct> parameters;
   std::map<std::string, std::string> labels;
   std::int32_t page_size = 0;
@@ -31,6 +36,8 @@ struct Options {
   std::optional<google::protobuf::Struct> result;
   std::int64_t asset_size = 0;
   std::optional<std::int32_t> attempt;
+  std::string name;
+  std::optional<std::int32_t> max_running;
 };
 
 class UsageError : public std::runtime_error {

@@ -48,6 +48,16 @@ void Create(const Client& client, const Options& options) {
     // The pause before each retry has defaults: a second, then twice as long each time.
     request.mutable_retry_policy()->set_max_attempts(*options.max_attempts);
   }
+  // Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+  if (options.priority) {
+    request.set_priority(*options.priority);
+  }
+  request.set_fairness_key(options.fairness_key);
+  request.set_concurrency_key(options.concurrency_key);
+  request.set_unique_key(options.unique_key);
+  if (options.unique_policy == "return-existing") {
+    request.set_unique_policy(jobledger::v1::UNIQUE_POLICY_RETURN_EXISTING);
+  }
   const auto response = Unary(*client.jobs, &JobService::Stub::CreateJob, request);
   Print("created", {{"job", Json(response.job())}});
 }

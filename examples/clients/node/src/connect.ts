@@ -16,7 +16,11 @@ import {
 const SERVICE_CONFIG = {
   methodConfig: [
     {
-      name: [{ service: "jobledger.v1.JobService" }, { service: "jobledger.v1.WorkerService" }],
+      name: [
+        { service: "jobledger.v1.JobService" },
+        { service: "jobledger.v1.QueueService" },
+        { service: "jobledger.v1.WorkerService" },
+      ],
       retryPolicy: {
         maxAttempts: 5,
         initialBackoff: "0.1s",

@@ -1,5 +1,5 @@
-// A Jobledger client to copy from: an owner of jobs, and a worker. Prints one JSON object a
-// line. The commands, their options and what they print: tests/polyglot/README.md.
+// A Jobledger client to copy from: an owner of jobs, a worker, and an operator. Prints one JSON
+// object a line. The commands, their options and what they print: tests/polyglot/README.md.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -7,13 +7,14 @@ import type { JsonObject } from "@bufbuild/protobuf";
 
 import { connect } from "./connect.js";
 import { isServiceError, readError } from "./failure.js";
+import { limit } from "./limit.js";
 import { create, get, list, watch } from "./owner.js";
 import { print } from "./print.js";
 import { complete, work } from "./worker.js";
 
 const OUTCOMES = ["completed", "partial", "failed", "retried"] as const;
 
-const COMMANDS = { create, get, list, watch, work, complete };
+const COMMANDS = { create, get, list, watch, work, complete, limit };
 
 export type Options = ReturnType<typeof parse>;
 
@@ -29,6 +30,11 @@ function parse(args: string[]) {
       "request-id": text,
       "stall-timeout": text,
       "max-attempts": text,
+      priority: text,
+      "fairness-key": text,
+      "concurrency-key": text,
+      "unique-key": text,
+      "unique-policy": text,
       parameters: text,
       label: { type: "string", multiple: true },
       "page-size": text,
@@ -39,6 +45,8 @@ function parse(args: string[]) {
       result: text,
       "asset-size": text,
       attempt: text,
+      name: text,
+      "max-running": text,
     },
   });
   if (values.server === undefined) {
@@ -59,14 +67,25 @@ function parse(args: string[]) {
     requestId: values["request-id"],
     stallTimeout: BigInt(values["stall-timeout"] ?? 0),
     maxAttempts: Number(values["max-attempts"] ?? 0),
+    priority: optionalNumber(values.priority),
+    fairnessKey: values["fairness-key"],
+    concurrencyKey: values["concurrency-key"],
+    uniqueKey: values["unique-key"],
+    returnExisting: values["unique-policy"] === "return-existing",
     labels: Object.fromEntries((values.label ?? []).map(divided)),
     parameters: jsonFile(values.parameters),
     result: jsonFile(values.result),
     pageSize: Number(values["page-size"] ?? 0),
-    attempt: values.attempt === undefined ? undefined : Number(values.attempt),
+    attempt: optionalNumber(values.attempt),
+    name: values.name ?? "",
+    maxRunning: optionalNumber(values["max-running"]),
     afterVersion: BigInt(values["after-version"] ?? 0),
     assetSize: BigInt(values["asset-size"] ?? 0),
   };
+}
+
+function optionalNumber(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text);
 }
 
 function divided(label: string): [string, string] {
@@ -86,7 +105,7 @@ async function main([name, ...rest]: string[]): Promise<number> {
   try {
     command = COMMANDS[name as keyof typeof COMMANDS];
     if (command === undefined) {
-      throw new TypeError("usage: create|get|list|watch|work|complete --server HOST:PORT …");
+      throw new TypeError("usage: create|get|list|watch|work|complete|limit --server HOST:PORT …");
     }
     options = parse(rest);
   } catch (error) {

@@ -5,7 +5,7 @@ import * as grpc from "@grpc/grpc-js";
 import { streaming, unary } from "./connect.js";
 import { isServiceError, readError } from "./failure.js";
 import { JobSchema, JobStatus, JobTransitionSchema } from "./generated/jobledger/v1/job_pb.js";
-import { JobService } from "./generated/jobledger/v1/job_service_pb.js";
+import { JobService, UniquePolicy } from "./generated/jobledger/v1/job_service_pb.js";
 import type { Options } from "./main.js";
 import { json, print } from "./print.js";
 
@@ -21,6 +21,12 @@ export async function create(client: grpc.Client, options: Options): Promise<voi
     // The pause before each retry has defaults: a second, then twice as long each time.
     retryPolicy: options.maxAttempts ? { maxAttempts: options.maxAttempts } : undefined,
     stallTimeout: options.stallTimeout ? { seconds: options.stallTimeout } : undefined,
+    // Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+    priority: options.priority,
+    fairnessKey: options.fairnessKey,
+    concurrencyKey: options.concurrencyKey,
+    uniqueKey: options.uniqueKey,
+    uniquePolicy: options.returnExisting ? UniquePolicy.RETURN_EXISTING : undefined,
   });
   print({ event: "created", job: json(JobSchema, answer.job) });
 }

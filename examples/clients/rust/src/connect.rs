@@ -8,6 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use crate::pb::job_service_client::JobServiceClient;
+use crate::pb::queue_service_client::QueueServiceClient;
 use crate::pb::worker_service_client::WorkerServiceClient;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,9 +33,10 @@ pub fn endpoint(server: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(endpoint)
 }
 
-/// The clients of both services, on one connection.
+/// The clients of the services, on one connection.
 pub struct Client {
     jobs: JobServiceClient<Channel>,
+    queues: QueueServiceClient<Channel>,
     workers: WorkerServiceClient<Channel>,
 }
 
@@ -44,6 +46,7 @@ impl Client {
         let channel = endpoint.connect_lazy();
         Self {
             jobs: JobServiceClient::new(channel.clone()),
+            queues: QueueServiceClient::new(channel.clone()),
             workers: WorkerServiceClient::new(channel),
         }
     }
@@ -51,6 +54,11 @@ impl Client {
     /// Returns a copy to call: a call takes its client for itself, and copies are cheap.
     pub fn jobs(&self) -> JobServiceClient<Channel> {
         self.jobs.clone()
+    }
+
+    /// Returns a copy to call, like `jobs`.
+    pub fn queues(&self) -> QueueServiceClient<Channel> {
+        self.queues.clone()
     }
 
     /// Returns a copy to call, like `jobs`.

@@ -1,8 +1,8 @@
-//! A Jobledger client to copy from: an owner of jobs, and a worker.
+//! A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 //!
 //! ```sh
 //! cargo build --locked
-//! target/debug/jobs create|get|list|watch|work|complete --server HOST:PORT …
+//! target/debug/jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
 //! ```
 //!
 //! It prints one JSON object a line. The commands, their options and what they print:
@@ -10,6 +10,7 @@
 
 mod connect;
 mod failure;
+mod limit;
 mod owner;
 mod print;
 mod watch;
@@ -28,7 +29,7 @@ mod pb {
 }
 
 #[derive(Parser)]
-#[command(about = "An owner of jobs, and a worker")]
+#[command(about = "An owner of jobs, a worker, and an operator")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +43,7 @@ enum Command {
     Watch(watch::Watch),
     Work(worker::Work),
     Complete(worker::Complete),
+    Limit(limit::Limit),
 }
 
 #[derive(Args)]
@@ -61,6 +63,7 @@ async fn main() -> ExitCode {
         Command::Watch(options) => watch::watch(options).await,
         Command::Work(options) => worker::work(options).await,
         Command::Complete(options) => worker::complete(options).await,
+        Command::Limit(options) => limit::set(options).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

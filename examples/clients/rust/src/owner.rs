@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::Service;
 use crate::connect::unary;
-use crate::pb::{CreateJobRequest, GetJobRequest, ListJobsRequest, RetryPolicy};
+use crate::pb::{CreateJobRequest, GetJobRequest, ListJobsRequest, RetryPolicy, UniquePolicy};
 use crate::print::{message, messages, print, read_struct};
 
 #[derive(Args)]
@@ -29,6 +29,21 @@ pub struct Create {
     /// How often the job is tried [default: once]
     #[arg(long)]
     max_attempts: Option<i32>,
+    /// 0 to 9, higher goes first [default: 5]
+    #[arg(long)]
+    priority: Option<i32>,
+    /// The tenant [default: the owner]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    fairness_key: String,
+    /// What the job uses that has a limit
+    #[arg(long, default_value = "", hide_default_value = true)]
+    concurrency_key: String,
+    /// Only one such job that has not ended
+    #[arg(long, default_value = "", hide_default_value = true)]
+    unique_key: String,
+    /// If there is such a job
+    #[arg(long, value_parser = ["reject", "return-existing"], default_value = "reject")]
+    unique_policy: String,
     /// File with the input
     #[arg(long, value_name = "FILE", value_parser = read_struct)]
     parameters: Option<Struct>,
@@ -44,6 +59,10 @@ fn divide(label: &str) -> Result<(String, String), &'static str> {
 
 pub async fn create(options: Create) -> Result<(), Status> {
     let client = options.service.client();
+    let unique_policy = match options.unique_policy.as_str() {
+        "return-existing" => UniquePolicy::ReturnExisting,
+        _ => UniquePolicy::Unspecified,
+    };
     let request = CreateJobRequest {
         user_id: options.user,
         job_type: options.r#type,
@@ -59,6 +78,12 @@ pub async fn create(options: Create) -> Result<(), Status> {
         retry_policy: options
             .max_attempts
             .map(|max_attempts| RetryPolicy { max_attempts, ..Default::default() }),
+        // Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+        priority: options.priority,
+        fairness_key: options.fairness_key,
+        concurrency_key: options.concurrency_key,
+        unique_key: options.unique_key,
+        unique_policy: unique_policy.into(),
         ..Default::default()
     };
     let answer = unary(request, async |r| client.jobs().create_job(r).await).await?;

@@ -90,7 +90,7 @@ class _Caller(_Table, frozen=True):
         """Return what these callers may do."""
         self._check_identity()
         methods = methods_of(self.roles) | frozenset(map(self._path, self.methods))
-        for_users = {path for path in methods if Role.WORKER not in METHODS[path].roles}
+        for_users = {path for path in methods if METHODS[path].for_users}
         any_user = methods_of(frozenset({Role.OPERATOR}) & self.roles)
         if ANY in self.users:
             any_user |= for_users
@@ -102,7 +102,8 @@ class _Caller(_Table, frozen=True):
             raise ValueError(
                 f"{self.name!r} needs `users` or `users_claim`; [{ANY!r}] means all users"
             )
-        if methods - for_users and not self.job_types:
+        works = any(Role.WORKER in METHODS[path].roles for path in methods)
+        if works and not self.job_types:
             raise ValueError(f"{self.name!r} needs `job_types`; [{ANY!r}] means all types")
         quotas = self.quotas
         if quotas.work_streams is None:

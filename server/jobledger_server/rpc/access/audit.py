@@ -1,4 +1,4 @@
-"""The audit log: which identity changed which job, with what outcome, and who was denied.
+"""The audit log: which identity changed which job, pause or limit, and who was denied.
 
 It has no parameters, results or tokens. Lines are queued like all lines of the log, so no
 call waits for them. The log limits the rate of lines with a `count`, for each caller.
@@ -17,11 +17,20 @@ from jobledger_server.domain.commands import (
     Delete,
     Expire,
     LinkAsset,
+    MakeReady,
     Purge,
     Release,
     Report,
 )
 from jobledger_server.domain.job import is_id
+from jobledger_server.domain.settings import (
+    PauseKey,
+    PauseType,
+    ResumeKey,
+    ResumeType,
+    SetLimit,
+    Setting,
+)
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Outcome
 from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
@@ -44,9 +53,19 @@ CHANGES: Mapping[type, str | None] = {
     Report: None,
     # The service's own.
     Expire: None,
+    MakeReady: None,
     Purge: None,
 }
 """The names of commands in the audit log. None: it has none of these."""
+
+SETTINGS: Mapping[type, str] = {
+    PauseType: "pause_job_type",
+    ResumeType: "resume_job_type",
+    SetLimit: "set_concurrency_limit",
+    PauseKey: "pause_concurrency_key",
+    ResumeKey: "resume_concurrency_key",
+}
+"""The names of settings in the audit log."""
 
 RETRY = "retry"
 """The name of a creation that repeats a job."""
@@ -64,6 +83,23 @@ def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> No
             _log(caller, change, [decision.job.id for decision in outcome], OK)
     elif not isinstance(command, Allocation):
         _log(caller, change, _named(command), reason_of(outcome), count=1)
+
+
+def audit_setting(caller: Caller, setting: Setting, outcome: object) -> None:
+    """Log which pause or limit a caller has changed, or that it was refused."""
+    if not caller.identity:
+        return
+    facts: dict[str, object] = {"caller": caller.identity, "change": SETTINGS[type(setting)]}
+    if isinstance(setting, PauseType | ResumeType):
+        facts["job_type"] = setting.job_type
+    else:
+        facts["concurrency_key"] = printed(setting.name)
+    if isinstance(setting, SetLimit):
+        facts["max_running"] = setting.max_running
+    if isinstance(outcome, Exception):
+        log.info("change", extra={**facts, "outcome": reason_of(outcome), "count": 1})
+    else:
+        log.info("change", extra={**facts, "outcome": OK})
 
 
 def audit_denial(method: str, caller: str, error: Exception) -> None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS
+from jobledger_server.domain.limits import MAX_IDENTITY_CHARACTERS
 from jobledger_server.rpc.owner import Metadata
 
 PROXY_HEADER = "x-forwarded-client-cert"

@@ -6,8 +6,8 @@ from typing import Any
 import jwt
 
 from jobledger_server.admission.caller import Identity
+from jobledger_server.domain.limits import MAX_IDENTITY_CHARACTERS
 from jobledger_server.rpc.access.issuers import Issuer
-from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS
 
 CLOCK_SKEW_SECONDS = 30
 """How far an issuer's clock may differ from the server's."""

@@ -5,11 +5,9 @@ from typing import Any
 
 from jobledger_server.admission.caller import Caller, Permissions
 from jobledger_server.rpc.call import Call
-from jobledger_server.rpc.methods import METHODS, OPERATIONS, WORKER_SERVICE, Method
+from jobledger_server.rpc.methods import METHODS, OPERATIONS, Method
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
-
-MAX_IDENTITY_CHARACTERS = 512
 
 EVERYTHING_PERMITTED = Permissions(
     methods=frozenset(METHODS), any_user=frozenset(METHODS), job_types=None
@@ -43,7 +41,7 @@ def check_method(permissions: Permissions, method: Method) -> None:
 def check_user(permissions: Permissions, method: Method, request: Any, call: Call) -> None:
     """Raise AccessDenied unless the caller may act for the user of this request."""
     path = method.path
-    if path in permissions.any_user or path.startswith(WORKER_SERVICE):
+    if path in permissions.any_user or not method.for_users:
         return
     named = path.startswith(OPERATIONS)
     user_id = owner_of(Checker(), call.metadata) if named else request.user_id

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import Cancel, Create, Delete
-from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.errors import JobNotFound, UniqueKeyTaken
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, Payload
 from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
 from jobledger_server.domain.state_machine import TERMINAL, Decision, illegal_transition
@@ -153,12 +153,15 @@ class Bulk:
     async def _submit(
         self, commands: Sequence[Create] | Sequence[Cancel] | Sequence[Delete], caller: Caller
     ) -> Sequence[Decision]:
-        """Return the decisions on the commands, but for those on jobs that are gone."""
+        """Return the decisions on the commands, but for those on jobs that are gone.
+
+        A job is passed over, too, whose unique key another one has.
+        """
         decisions: list[Decision] = []
         for outcome in await self.ledger.submit(commands, caller):
             if not isinstance(outcome, Exception):
                 decisions += outcome
-            elif not isinstance(outcome, JobNotFound):
+            elif not isinstance(outcome, JobNotFound | UniqueKeyTaken):
                 raise outcome
         return decisions
 
@@ -235,4 +238,8 @@ def _repetition(
         run_timeout=job.run_timeout,
         traceparent=traceparent,
         origin_job_id=job.id,
+        priority=job.priority,
+        fairness_key=job.fairness_key,
+        concurrency_key=job.concurrency_key,
+        unique_key=job.unique_key,
     )

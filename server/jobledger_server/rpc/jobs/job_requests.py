@@ -19,6 +19,7 @@ from jobledger_server.domain.job import (
     DEFAULT_BACKOFF_MULTIPLIER,
     DEFAULT_INITIAL_BACKOFF,
     DEFAULT_MAX_BACKOFF,
+    DEFAULT_PRIORITY,
     MICROS_PER_SECOND,
     Instant,
     JobId,
@@ -35,6 +36,8 @@ from jobledger_server.domain.limits import (
     MAX_INITIAL_BACKOFF_SECONDS,
     MAX_JOB_IDS,
     MAX_MESSAGE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
     MIN_BACKOFF_MULTIPLIER,
     MIN_BACKOFF_SECONDS,
@@ -225,7 +228,33 @@ def _creation(
         if has("run_timeout")
         else None,
         traceparent=traceparent,
+        priority=check.number("priority", request.priority, 0, MAX_PRIORITY)
+        if has("priority")
+        else DEFAULT_PRIORITY,
+        fairness_key=_fairness_key(check, request, user_id),
+        concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
+        unique_key=_key(check, "unique_key", request.unique_key),
+        return_existing=_return_existing(check, request),
     )
+
+
+def _key(check: Checker, field: str, value: str) -> str:
+    return value and check.name(field, value, MAX_NAME_CHARACTERS)
+
+
+def _fairness_key(check: Checker, request: pb.CreateJobRequest, user_id: str) -> str:
+    key = _key(check, "fairness_key", request.fairness_key)
+    return "" if key == user_id else key  # the default
+
+
+def _return_existing(check: Checker, request: pb.CreateJobRequest) -> bool:
+    policy = request.unique_policy
+    if policy:
+        if policy not in pb.UniquePolicy.values():
+            check.add("unique_policy", "is unknown")
+        if not request.unique_key:
+            check.add("unique_policy", "needs a unique_key")
+    return policy == pb.UNIQUE_POLICY_RETURN_EXISTING
 
 
 def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | None:

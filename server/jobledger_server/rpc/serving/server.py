@@ -13,12 +13,15 @@ from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.jobs.job_service import JobService
-from jobledger_server.rpc.methods import WORKER_SERVICE
+from jobledger_server.rpc.keda import externalscaler_pb2
+from jobledger_server.rpc.methods import EXTERNAL_SCALER, WORKER_SERVICE
 from jobledger_server.rpc.operations.operations_service import OperationsService
+from jobledger_server.rpc.queues.queue_service import QueueService
+from jobledger_server.rpc.scaling.scaler_service import ScalerService
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.handlers import Handlers
@@ -63,6 +66,10 @@ LARGEST_OPTION = 2**31 - 1
 STREAM_END_SECONDS = 5
 """How long a stream that has reached its age may take to end by itself, on a busy machine."""
 
+MAX_SCALER_STREAMS = 1000
+"""Streams of StreamIsActive, of all callers: one for each ScaledObject, all of one KEDA as a rule.
+Each looks every few seconds while there are jobs."""
+
 log = logging.getLogger("jobledger.server")
 
 
@@ -71,13 +78,17 @@ class Services(NamedTuple):
 
     jobs: JobService
     workers: WorkerService
+    queues: QueueService
     operations: OperationsService
+    scaler: ScalerService
 
 
 _DESCRIPTORS = (
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
     operations_pb2.DESCRIPTOR.services_by_name["Operations"],
+    externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
 )
 """In the order of `Services`."""
 
@@ -204,6 +215,9 @@ def open_calls(settings: Settings) -> Mapping[str, Admission]:
             "work_streams", total=total, each=each, quota=lambda quotas: quotas.work_streams
         ),
         f"{WORKER_SERVICE}ClaimJobs": Admission("open_claims", total=total, each=each),
+        f"{EXTERNAL_SCALER}StreamIsActive": Admission(
+            "scaler_streams", total=MAX_SCALER_STREAMS, each=MAX_SCALER_STREAMS
+        ),
     }
 
 

@@ -147,7 +147,10 @@ class _Stream:
             hello = cast("Hello", first.hello)
             check_job_types(self._call.caller, hello.job_types)
             size = HOLDING_BYTES * len(hello.holding)
-            with self._streams.parser.held.admit(self._call.caller, size):
+            with (
+                self._streams.parser.held.admit(self._call.caller, size),
+                self._streams.long_poll.pollers.asking(hello.job_types),
+            ):
                 self._expect(first.updates)
                 await self._leases.hold(hello.lease_duration, hello.holding)
                 await self._submit(first.updates)

@@ -1,8 +1,9 @@
-"""Notifications between the servers of one PostgreSQL database: a server has committed.
+"""Notifications between the servers of one PostgreSQL database.
 
-They have no payload. They are sent after the commit and not in its transaction, where NOTIFY
-takes a lock that all writers share. A lost notification delays a change until the next
-regular poll.
+One says that a server has committed changes, the other that jobs are ready without a change in the
+feed, such as those that were blocked. They are sent after the commit and not in its transaction,
+where NOTIFY takes a lock that all writers share. A lost notification delays a change, or a claim,
+until the next regular poll.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from jobledger_server.sql.database_errors import cause_of
 from jobledger_server.sql.postgresql.postgresql_driver import PROTOCOL_ERRORS
 
 CHANNEL = "jobledger"
+
+COMMITTED, READY = "", "ready"
+"""The payloads."""
 
 SEND_SECONDS = 0.005
 """Between two notifications of one server at least."""
@@ -44,19 +48,32 @@ class Notifications:
 
     Args:
         url: The database.
-        poll_now: Called for each notification from another server.
+        poll_now: Called when another server has committed changes.
+        look_now: Called when another server says that jobs are ready.
     """
 
-    def __init__(self, url: URL, poll_now: Callable[[], None]) -> None:
+    def __init__(
+        self, url: URL, poll_now: Callable[[], None], look_now: Callable[[], None]
+    ) -> None:
         # asyncpg reads URLs as libpq does.
         dsn = url.set(drivername="postgresql")
         self._dsn = dsn.render_as_string(hide_password=False)
         self._poll_now = poll_now
-        self._committed = asyncio.Event()
+        self._look_now = look_now
+        self._unsent: set[str] = set()
+        self._send_now = asyncio.Event()
 
     def committed(self) -> None:
-        """Send a notification soon: something was committed here."""
-        self._committed.set()
+        """Send a notification soon: changes were committed here."""
+        self._send(COMMITTED)
+
+    def ready(self) -> None:
+        """Send a notification soon: jobs are ready that no claim here waits for."""
+        self._send(READY)
+
+    def _send(self, payload: str) -> None:
+        self._unsent.add(payload)
+        self._send_now.set()
 
     async def run(self) -> None:
         """Send and receive until cancelled."""
@@ -83,21 +100,27 @@ class Notifications:
         try:
             own = connection.get_server_pid()
 
-            def received(_connection: Any, sender: int, _channel: str, _payload: Any) -> None:
+            def received(_connection: Any, sender: int, _channel: str, payload: Any) -> None:
                 if sender != own:
-                    self._poll_now()
+                    (self._look_now if payload == READY else self._poll_now)()
 
             await connection.add_listener(CHANNEL, received)
-            self._poll_now()  # notifications sent before it were missed
+            # Notifications sent before it were missed.
+            self._poll_now()
+            self._look_now()
             while True:
                 try:
                     async with asyncio.timeout(PING_SECONDS):
-                        await self._committed.wait()
+                        await self._send_now.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1")
                     continue
-                self._committed.clear()
-                await connection.execute(f"NOTIFY {CHANNEL}")
+                self._send_now.clear()
+                payloads = sorted(self._unsent)
+                self._unsent.clear()
+                await connection.execute(
+                    "; ".join(f"NOTIFY {CHANNEL}, '{payload}'" for payload in payloads)
+                )
                 await asyncio.sleep(SEND_SECONDS)
         finally:
             connection.terminate()

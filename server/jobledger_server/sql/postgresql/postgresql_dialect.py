@@ -22,7 +22,15 @@ from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS, replacing
+from jobledger_server.sql.dialect import (
+    CLAIMABLE_COLUMNS,
+    FIRST_QUEUES,
+    NOTHING,
+    OLDEST_FIRST,
+    QUEUE_COLUMNS,
+    READY_AFTER,
+    replacing,
+)
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
@@ -38,21 +46,26 @@ CLOSE_SECONDS = 3
 """How long PostgreSQL may take to close all connections gracefully."""
 
 
-def _find_claimable(lock: str) -> str:
-    """Return the statement that finds claimable jobs of some types."""
+_FIND_QUEUES = (
+    "SELECT first.* FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "  # noqa: S608
+    f"CROSS JOIN LATERAL (SELECT {QUEUE_COLUMNS} FROM queues "
+    f"WHERE job_type = request.type AND {FIRST_QUEUES} LIMIT request.count) AS first"
+)
+
+
+def _find_ready(lock: str) -> str:
+    """Return the statement that finds the oldest ready jobs of some queues."""
     return (
-        "SELECT id, job_type, size "  # noqa: S608
-        "FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "
+        "SELECT oldest.* FROM unnest($1::bigint[], $2::bigint[]) AS request (queue, count) "  # noqa: S608
         f"CROSS JOIN LATERAL (SELECT {CLAIMABLE_COLUMNS} FROM jobs "
-        f"WHERE job_type = request.type AND {CLAIMABLE_AFTER} (SELECT {CLOCK}) "
-        f"ORDER BY create_time, id LIMIT request.count {lock}) AS oldest "
-        "ORDER BY create_time, id LIMIT $3"
+        f"WHERE queue_id = request.queue AND {READY_AFTER} (SELECT {CLOCK}) "
+        f"{OLDEST_FIRST} LIMIT request.count {lock}) AS oldest"
     )
 
 
-_FIND_CLAIMABLE = _find_claimable("")
+_FIND_READY = _find_ready("")
 # Skips jobs that another transaction has locked, instead of waiting and finding them started.
-_LOCK_CLAIMABLE = _find_claimable("FOR UPDATE SKIP LOCKED")
+_LOCK_READY = _find_ready("FOR UPDATE SKIP LOCKED")
 
 
 def _list_of(column: ColumnElement[Any]) -> ARRAY[Any]:
@@ -90,44 +103,58 @@ class PostgresqlDialect:
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=_list_of(column)))
 
-    def with_pairs(
-        self,
-        statement: Select[Any],
-        first: ColumnElement[Any],
-        second: ColumnElement[Any],
-        name: str,
+    def with_tuples(
+        self, statement: Select[Any], columns: Sequence[ColumnElement[Any]], name: str
     ) -> Select[Any]:
-        both = (
-            bindparam(f"{name}_{half}", type_=_list_of(column))
-            for half, column in (("first", first), ("second", second))
+        bound = (
+            bindparam(f"{name}_{i}", type_=_list_of(column)) for i, column in enumerate(columns)
         )
-        pairs = func.unnest(*both).table_valued("first", "second").render_derived()
-        # Each pair finds its row by the index. Without the limit PostgreSQL would plan a join,
+        names = [f"column_{i}" for i in range(len(columns))]
+        tuples = func.unnest(*bound).table_valued(*names).render_derived()
+        # Each tuple finds its row by the index. Without the limit PostgreSQL would plan a join,
         # and read the whole table unless it is large.
-        one = statement.where(first == pairs.c.first, second == pairs.c.second)
+        one = statement.where(
+            *(column == tuples.c[own] for column, own in zip(columns, names, strict=True))
+        )
         found = one.limit(literal_column("1")).lateral()
-        return select(found).select_from(pairs.join(found, true()))
+        return select(found).select_from(tuples.join(found, true()))
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         return {name: list(values)}
 
-    def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
-        pairs = list(values)
-        return {f"{name}_first": [a for a, _ in pairs], f"{name}_second": [b for _, b in pairs]}
+    def bind_tuples(self, name: str, values: Collection[tuple[str, ...]]) -> dict[str, Any]:
+        return {f"{name}_{i}": list(column) for i, column in enumerate(zip(*values, strict=True))}
 
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
         return statement.with_for_update(of=jobs, skip_locked=skip)
 
-    def find_claimable(
-        self, limits: Mapping[str, int], limit: int, *, lock: bool
-    ) -> tuple[str, Sequence[Any]]:
-        statement = _LOCK_CLAIMABLE if lock else _FIND_CLAIMABLE
-        return statement, [list(limits), list(limits.values()), limit]
+    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
+        return _FIND_QUEUES, [list(limits), list(limits.values())]
+
+    def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
+        return _LOCK_READY if lock else _FIND_READY, [list(counts), list(counts.values())]
+
+    def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
+        return f"SELECT *, {CLOCK} FROM lock_keys($1)", [list(keys)]  # noqa: S608
 
     def insertion(
         self, table: Table, columns: Sequence[str], *, replace: bool = False
     ) -> WriteStatement:
         return Insertion(table, tuple(columns), replacing(table, columns) if replace else "")
+
+    def count(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        changed: Mapping[str, str],
+        *,
+        inserted: Mapping[str, str] = NOTHING,
+        joined: str = "",
+    ) -> WriteStatement:
+        keys = ", ".join(column.name for column in table.primary_key)
+        changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
+        conflict = f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
+        return Insertion(table, tuple(columns), conflict, inserted, joined)
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()

@@ -1,7 +1,7 @@
 """asyncpg: the driver that a batch's statements go to directly."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -12,15 +12,19 @@ from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import NEW_SEQS, Writes, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.tables import ID, jobs
+from jobledger_server.store import ConfigChanged
 
 COPY_FROM_ROWS = 16
 """From this number of new jobs on they are copied. A copy is a round trip of its own, but each
 job costs less."""
 
 LOCK_FEED = (
-    "SELECT before + $1::bigint AS seq, before, txid_current() AS writer FROM lock_feed() AS before"
+    "SELECT before + $1::bigint AS seq, before, config, txid_current() AS writer FROM lock_feed()"
 )
-FEED_LOCKED = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
+FEED_LOCKED = (
+    "SELECT $1::bigint AS seq, 0::bigint AS before, NULL::bigint AS config,"
+    " txid_current() AS writer"
+)
 """The two forms of the part `counter` of a batch's statement: `before` is added to each new
 sequence number, which is counted from the newest one or is final."""
 
@@ -38,14 +42,16 @@ class Insertion:
     table: Table
     columns: tuple[str, ...]
     on_conflict: str = ""
+    inserted: Mapping[str, str] = field(default_factory=dict)
+    joined: str = ""
 
     def __call__(self, first: int) -> str:
-        names = ", ".join(self.columns)
-        values = ", ".join(_value(self.table.c[column]) for column in self.columns)
+        names = [*self.columns, *(name for name in self.inserted if name not in self.columns)]
+        values = (self.inserted.get(name) or _value(self.table.c[name]) for name in names)
         return (
-            f"INSERT INTO {self.table.name} ({names}) SELECT {values} "  # noqa: S608
-            f"FROM counter, unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
-            f"{self.on_conflict}"
+            f"INSERT INTO {self.table.name} ({', '.join(names)}) SELECT {', '.join(values)} "  # noqa: S608
+            f"FROM counter, unnest({_arrays(self.table, self.columns, first)})"
+            f" AS new ({', '.join(self.columns)}) {self.joined}{self.on_conflict}"
         )
 
 
@@ -131,41 +137,47 @@ class PostgresqlDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: bool,
+        counted: bool,
+        updates_first: bool,
         new: int,
+        config_version: int | None,
         last: bool,
     ) -> tuple[int, WriteId]:
-        # A creation may use the request id of a deleted job, and the parts of one statement have no
-        # order.
-        if new >= COPY_FROM_ROWS or (new and deletions):
-            seq, writer = await self._append_in_steps(count, writes, updates_first=deletions)
+        # The parts of one statement have no order.
+        if new >= COPY_FROM_ROWS or (new and updates_first):
+            found = await self._append_in_steps(count, writes, updates_first=updates_first)
         else:
-            if last and not self._begun:
+            if last and config_version is None and not self._begun:
                 self.committing = True
             else:
                 await self._begin()
-            feed = LOCK_FEED if count else FEED_LOCKED
-            seq, writer = await self._write_at_once(feed, count, writes(0))
+            feed = LOCK_FEED if count or counted else FEED_LOCKED
+            found = await self._write_at_once(feed, count, writes(0))
+        seq, writer, config = found
+        if None not in (config_version, config) and config_version != config:
+            raise ConfigChanged
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
-    async def _write_at_once(self, counter: str, number: int, writes: Writes) -> tuple[int, int]:
+    async def _write_at_once(
+        self, counter: str, number: int, writes: Writes
+    ) -> tuple[int, int, int | None]:
         # One array for each column: the database plans and runs one statement, not one a row.
         columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
         widths = tuple((statement, len(rows[0])) for statement, rows in writes)
         statement = batch_statement(counter, widths)
-        ((seq, writer),) = await self._connection.fetch(statement, number, *columns)
-        return seq, writer
+        ((seq, writer, config),) = await self._connection.fetch(statement, number, *columns)
+        return seq, writer, config
 
     async def _append_in_steps(
         self, count: int, writes: Callable[[int], Writes], *, updates_first: bool
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int | None]:
         """Lock the feed first: a copy cannot add to values."""
         await self._begin()
         updates: Writes = ()
         if updates_first:
             updates = [each for each in writes(0) if not isinstance(each[0], Insertion)]
-        seq, writer = await self._write_at_once(LOCK_FEED, count, updates)
+        seq, writer, config = await self._write_at_once(LOCK_FEED, count, updates)
         rest = []
         for writing, rows in writes(seq - count):
             if not isinstance(writing, Insertion):
@@ -180,7 +192,7 @@ class PostgresqlDriver:
                 rest.append((writing, rows))
         if rest:
             await self._write_at_once(FEED_LOCKED, seq, rest)
-        return seq, writer
+        return seq, writer, config
 
     async def _begin(self) -> None:
         if self._may_begin and not self._begun:
@@ -213,7 +225,7 @@ def batch_statement(counter: str, writes: tuple[tuple[WriteStatement, int], ...]
     for number, (statement, parameters) in enumerate(writes):
         parts.append(f"part_{number} AS ({statement(first)})")
         first += parameters
-    return f"WITH {', '.join(parts)} SELECT seq, writer FROM counter"  # noqa: S608
+    return f"WITH {', '.join(parts)} SELECT seq, writer, config FROM counter"  # noqa: S608
 
 
 def _arrays(table: Table, columns: Sequence[str], first: int) -> str:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import (
@@ -21,7 +22,15 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.dialect import CLAIMABLE_AFTER, CLAIMABLE_COLUMNS, replacing
+from jobledger_server.sql.dialect import (
+    CLAIMABLE_COLUMNS,
+    FIRST_QUEUES,
+    NOTHING,
+    OLDEST_FIRST,
+    QUEUE_COLUMNS,
+    READY_AFTER,
+    replacing,
+)
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.sqlite.sqlite_driver import (
     SqliteDriver,
@@ -55,42 +64,39 @@ class SqliteDialect:
         rows = func.json_each(bindparam(name)).table_valued("value")
         return column.in_(select(rows.c.value))
 
-    def with_pairs(
-        self,
-        statement: Select[Any],
-        first: ColumnElement[Any],
-        second: ColumnElement[Any],
-        name: str,
+    def with_tuples(
+        self, statement: Select[Any], columns: Sequence[ColumnElement[Any]], name: str
     ) -> Select[Any]:
         rows = func.json_each(bindparam(name)).table_valued("value")
-        pairs = select(
-            func.json_extract(rows.c.value, "$[0]"), func.json_extract(rows.c.value, "$[1]")
-        )
-        return statement.where(tuple_(first, second).in_(pairs))
+        values = (func.json_extract(rows.c.value, f"$[{i}]") for i in range(len(columns)))
+        return statement.where(tuple_(*columns).in_(select(*values)))
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         return {name: json.dumps(list(values))}
 
-    def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
+    def bind_tuples(self, name: str, values: Collection[tuple[str, ...]]) -> dict[str, Any]:
         return {name: json.dumps(list(values))}
 
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:  # noqa: ARG002
         return statement  # BEGIN IMMEDIATE has locked the whole file
 
-    def find_claimable(
+    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
+        # No queue has an empty type.
+        values = _padded(list(limits.items()), ("", 0))
+        return _union(_FIND_QUEUES, len(values)), list(chain.from_iterable(values))
+
+    def find_ready(
         self,
-        limits: Mapping[str, int],
-        limit: int,
+        counts: Mapping[int, int],
         *,
         lock: bool,  # noqa: ARG002
     ) -> tuple[str, Sequence[Any]]:
         now = machine_clock()
-        # Padded to a power of two, so that there are few texts for the driver to prepare. No job
-        # has an empty type.
-        size = 1 << (len(limits) - 1).bit_length()
-        requested = [*limits.items(), *[("", 0)] * (size - len(limits))]
-        values = [value for job_type, count in requested for value in (job_type, now, count)]
-        return _find_claimable(size), [*values, limit]
+        values = _padded([(queue, now, count) for queue, count in counts.items()], (0, now, 0))
+        return _union(_FIND_READY, len(values)), list(chain.from_iterable(values))
+
+    def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
+        return _LOCK_KEYS, [machine_clock(), json.dumps(list(keys))]
 
     def insertion(
         self, table: Table, columns: Sequence[str], *, replace: bool = False
@@ -100,6 +106,27 @@ class SqliteDialect:
             "SELECT * FROM {rows} WHERE column1 IS NOT NULL"
         )
         return _of_rows(len(columns), insertion + (replacing(table, columns) if replace else ""))
+
+    def count(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        changed: Mapping[str, str],
+        *,
+        inserted: Mapping[str, str] = NOTHING,
+        joined: str = "",
+    ) -> WriteStatement:
+        columns_of_table = [*columns, *(name for name in inserted if name not in columns)]
+        values = ", ".join(inserted.get(name, f"new.{name}") for name in columns_of_table)
+        changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
+        keys = ", ".join(column.name for column in table.primary_key)
+        return _of_rows(
+            len(columns),
+            f"WITH new ({', '.join(columns)}) AS {{rows}} "  # noqa: S608
+            f"INSERT INTO {table.name} ({', '.join(columns_of_table)}) "
+            f"SELECT {values} FROM new {joined} WHERE new.{columns[0]} IS NOT NULL "
+            f"ON CONFLICT ({keys}) DO UPDATE SET {changes}",
+        )
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
@@ -137,15 +164,32 @@ class SqliteDialect:
         return Instant(machine_clock())
 
 
+_FIND_QUEUES = f"SELECT {QUEUE_COLUMNS} FROM queues WHERE job_type = ? AND {FIRST_QUEUES} LIMIT ?"  # noqa: S608
+_FIND_READY = (
+    f"SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE queue_id = ? "  # noqa: S608
+    f"AND {READY_AFTER} ? {OLDEST_FIRST} LIMIT ?"
+)
+_LOCK_KEYS = (
+    "SELECT wanted.value, coalesce(found.running, 0),"
+    " coalesce(own.max_running, general.max_running),"
+    " own.pause_time IS NOT NULL OR general.pause_time IS NOT NULL, ? "
+    "FROM json_each(?) AS wanted "
+    "LEFT JOIN limit_keys AS found ON found.key = wanted.value "
+    "LEFT JOIN limit_rules AS own ON own.name = wanted.value "
+    "LEFT JOIN limit_rules AS general"
+    " ON general.name = substr(wanted.value, 1, instr(wanted.value || ':', ':') - 1)"
+)
+
+
+def _padded(values: list[Any], nothing: Any) -> list[Any]:
+    """Pad the values to a power of two, so that there are few texts for the driver to prepare."""
+    size = 1 << (len(values) - 1).bit_length()
+    return [*values, *[nothing] * (size - len(values))]
+
+
 @cache
-def _find_claimable(types: int) -> str:
-    """Return the statement that finds claimable jobs of this number of types."""
-    of_type = (
-        f"SELECT * FROM (SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE job_type = ? "  # noqa: S608
-        f"AND {CLAIMABLE_AFTER} ? ORDER BY create_time, id LIMIT ?)"
-    )
-    each = " UNION ALL ".join([of_type] * types)
-    return f"SELECT id, job_type, size FROM ({each}) ORDER BY create_time, id LIMIT ?"  # noqa: S608
+def _union(statement: str, count: int) -> str:
+    return " UNION ALL ".join([f"SELECT * FROM ({statement})"] * count)  # noqa: S608
 
 
 def _of_rows(columns: int, statement: str) -> WriteStatement:

@@ -2,9 +2,9 @@
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, starmap
+from typing import Any, NamedTuple
 
 import aiosqlite
 
@@ -12,6 +12,8 @@ from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Writes, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
+from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run
+from jobledger_server.store import ConfigChanged
 
 ROWS_PER_STATEMENT = 64
 """Rows that one statement writes at most; a power of two."""
@@ -25,13 +27,21 @@ BEGIN = "BEGIN IMMEDIATE"
 
 _FEED = (
     "SELECT max(compacted_seq, coalesce((SELECT max(seq) FROM changes), 0)), "
-    "(SELECT data_version FROM pragma_data_version) FROM feed"
+    "(SELECT data_version FROM pragma_data_version), config_version FROM feed"
 )
 
 
 def machine_clock() -> int:
     """Return this machine's time: SQLite has no server with a clock of its own."""
     return time.time_ns() // 1000
+
+
+class _Feed(NamedTuple):
+    """The newest sequence number, the data's version, and that of pauses and limits."""
+
+    seq: int
+    version: int
+    config: int
 
 
 class WriteGeneration:
@@ -61,14 +71,13 @@ class WriteGeneration:
 
 
 class SqliteDriver:
-    """See `driver.Driver`. Each call is one round trip to the connection's thread."""
+    """See `driver.Driver`. Each call is one round trip to the connection's thread at most."""
 
     def __init__(self, connection: aiosqlite.Connection, generation: WriteGeneration) -> None:
         self.committing = False
         self._connection = connection
         self._generation = generation
-        self._changes = 0
-        self._feed: tuple[int, int] | None = None  # the newest number, and the data's version
+        self._feed: _Feed | None = None
         self.time: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:  # noqa: ARG002
@@ -80,8 +89,11 @@ class SqliteDriver:
         await self._connection.interrupt()
 
     async def begin(self) -> None:
-        await self._connection.execute_fetchall(BEGIN)
-        self._changes = self._connection.total_changes
+        changes = self._connection.total_changes
+        # The feed too: it locks the file, so nothing else writes from now on.
+        ((seq, version, config),) = await self._run([Run(BEGIN), Run(_FEED)])
+        self._feed = _Feed(seq, version, config)
+        self._generation.check(self._connection, version, changes)
 
     async def now(self) -> Instant:
         if self.time is None:
@@ -92,7 +104,6 @@ class SqliteDriver:
         return list(await self._connection.execute_fetchall(statement, values))
 
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
-        await self._read_feed()
         generation = self._generation.number
         return [job_id for job_id, write_id in write_ids.items() if write_id == generation]
 
@@ -101,48 +112,60 @@ class SqliteDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: bool,  # noqa: ARG002
+        counted: bool,  # noqa: ARG002
+        updates_first: bool,  # noqa: ARG002
         new: int,  # noqa: ARG002
-        last: bool,  # noqa: ARG002
+        config_version: int | None,
+        last: bool,
     ) -> tuple[int, WriteId]:
-        before, version = await self._read_feed()
-        # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
-        # a further statement would be a transaction of its own.
-        for statement, rows in writes(before):
-            await self._write(statement, rows)
-        self._feed = before + count, version
+        before, version, config = self._feed or _Feed(0, 0, 0)
+        if config_version not in (None, config):
+            raise ConfigChanged
+        # Up to the first that fails: after some errors (disk full) SQLite has rolled back by
+        # itself, and a further statement would be a transaction of its own. The rows are made in
+        # the connection's thread, so that many of them do not block the event loop.
+        self.committing = last
+        commit = [Run("COMMIT")] if last else []
+        await self._run(chain(starmap(_run, _made(writes, before)), commit))
+        self._feed = None if last else _Feed(before + count, version, config)
         self._generation.expect(self._connection, version, self._connection.total_changes)
         return before + count, self._generation.number
 
-    async def _read_feed(self) -> tuple[int, int]:
-        """Read the feed, once in a transaction: it locks the file, so nothing else writes."""
-        if self._feed is None:
-            ((seq, version),) = await self._connection.execute_fetchall(_FEED)
-            self._feed = seq, version
-            self._generation.check(self._connection, version, self._changes)
-        return self._feed
-
-    async def _write(self, statement: WriteStatement, rows: Sequence[Row]) -> None:
-        # The driver releases the interpreter lock for each statement, and must wait for the event
-        # loop to get it back. A statement for each row would do that too often.
-        most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) <= NARROW else ROWS_PER_STATEMENT
-        if len(rows) > most:
-            starts = range(0, len(rows), most)
-            parts = [_values(rows[start : start + most], most) for start in starts]
-            await self._connection.executemany(statement(most), parts)
-        else:
-            # Sizes are powers of two, so that there are few texts for the driver to prepare.
-            size = 1 << (len(rows) - 1).bit_length()
-            await self._connection.execute_fetchall(statement(size), _values(rows, size))
+    async def _run(self, runs: Iterable[Run]) -> Sequence[Sequence[Any]]:
+        return list(await self._connection.execute_fetchall(SEVERAL, runs))
 
     async def commit(self) -> None:
-        self.committing = True
-        await self._connection.commit()
+        if self._feed is not None:
+            self.committing = True
+            await self._connection.commit()
 
     async def rollback(self) -> None:
         # If the commit failed, it may have been made even so.
         self._generation.invalidate()
         await self._connection.rollback()
+
+
+def _made(
+    writes: Callable[[int], Writes], before: int
+) -> Iterator[tuple[WriteStatement, Sequence[Row]]]:
+    """Make the rows when they are asked for."""
+    yield from writes(before)
+
+
+def _run(statement: WriteStatement, rows: Sequence[Row]) -> Run:
+    """Return how the statement writes these rows.
+
+    The driver releases the interpreter lock for each statement, and must wait for the event loop to
+    get it back. A statement for each row would do that too often.
+    """
+    most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) <= NARROW else ROWS_PER_STATEMENT
+    if len(rows) > most:
+        starts = range(0, len(rows), most)
+        parts = [_values(rows[start : start + most], most) for start in starts]
+        return Run(statement(most), parts, often=True)
+    # Sizes are powers of two, so that there are few texts for the driver to prepare.
+    size = 1 << (len(rows) - 1).bit_length()
+    return Run(statement(size), _values(rows, size))
 
 
 def _values(rows: Sequence[Row], size: int) -> list[Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.rows import labels_from_text
+from jobledger_server.sql.sqlite.sqlite_connection import SqliteConnection
 from jobledger_server.sql.sqlite.sqlite_driver import BEGIN
 
 BUSY_SECONDS = 4
@@ -64,6 +65,7 @@ def open_sqlite(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine,
 def _engine(url: URL, connections: int) -> AsyncEngine:
     return create_async_engine(
         url,
+        connect_args={"factory": SqliteConnection},
         pool_size=connections,
         max_overflow=0,
         json_deserializer=labels_from_text,

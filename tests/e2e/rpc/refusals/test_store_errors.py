@@ -6,7 +6,7 @@ import resource
 import sqlite3
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import asyncpg
@@ -66,9 +66,8 @@ async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None
     """Change a database, and change it back."""
     for statements in (begin, end):
         if url.startswith("sqlite"):
-            with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
-                file.executescript(statements)
-            file.close()
+            # In a thread: a transaction of the server may have to end first.
+            await asyncio.to_thread(_run_script, url.removeprefix("sqlite:///"), statements)
         else:
             settings = {"default_transaction_read_only": "off"}
             connection = await asyncpg.connect(url, server_settings=settings)
@@ -76,6 +75,11 @@ async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None
             await connection.close()
         if statements == begin:
             yield
+
+
+def _run_script(file: str, statements: str) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(statements)
 
 
 def disk_full(database: Database, url: str) -> AbstractAsyncContextManager[None]:

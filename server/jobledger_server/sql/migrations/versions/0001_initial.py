@@ -1,4 +1,4 @@
-"""Jobs with their payloads, attempts and assets, and the feed.
+"""Jobs with their payloads, attempts and assets, the feed, queues and limits.
 
 Revision ID: 0001
 """
@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("queue_timeout", sa.BigInteger, nullable=False),
         sa.Column("deadline", sa.BigInteger),
-        sa.Column("due_time", sa.BigInteger),
+        sa.Column("queue_id", sa.BigInteger, nullable=False),
         sa.Column("start_seq", sa.BigInteger),
         sa.Column("start_actor", sa.String(128)),
         sa.Column("start_worker_id", sa.String(128)),
@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("asset_count", sa.Integer, nullable=False),
         sa.Column("asset_bytes", sa.Integer, nullable=False),
         sa.Column("status", sa.String(10), nullable=False),
+        sa.Column("phase", sa.SmallInteger),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("releases", sa.Integer, nullable=False),
@@ -84,6 +85,10 @@ def upgrade() -> None:
         sa.Column("initial_backoff", sa.BigInteger, nullable=False),
         sa.Column("max_backoff", sa.BigInteger, nullable=False),
         sa.Column("backoff_multiplier", sa.Double, nullable=False),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("fairness_key", sa.String(128), nullable=False),
+        sa.Column("concurrency_key", sa.String(128), nullable=False),
+        sa.Column("unique_key", sa.String(128), nullable=False),
         sa.Column("last_error_reason", sa.String(63)),
         sa.Column("last_error_message", sa.String(4096)),
         sa.Column("error_reason", sa.String(63)),
@@ -150,10 +155,18 @@ def upgrade() -> None:
             name=op.f("ck_jobs_backoff"),
         ),
         sa.CheckConstraint(
-            "(due_time IS NULL OR queue_expire_time IS NOT NULL)"
-            " AND (retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0))",
-            name=op.f("ck_jobs_due_time"),
+            "retry_time IS NULL OR (queue_expire_time IS NOT NULL AND attempt > 0)",
+            name=op.f("ck_jobs_retry_time"),
         ),
+        sa.CheckConstraint(
+            "(phase IS NULL) = (complete_time IS NOT NULL)"
+            " AND (phase IS NULL OR phase BETWEEN 0 AND 3)"
+            " AND (lease_expire_time IS NOT NULL) = coalesce(phase = 3, FALSE)"
+            " AND (coalesce(retry_time, schedule_time) IS NOT NULL"
+            " OR NOT coalesce(phase = 2, FALSE))",
+            name=op.f("ck_jobs_phase"),
+        ),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name=op.f("ck_jobs_priority")),
         sa.CheckConstraint(
             "(last_error_message IS NULL) = (last_error_reason IS NULL)"
             " AND (last_error_message IS NULL OR attempt > 0)",
@@ -201,21 +214,38 @@ def upgrade() -> None:
         sqlite_where=repeats,
         postgresql_where=repeats,
     )
-    scheduled = sa.text("due_time IS NOT NULL")
+    scheduled = sa.text("phase = 2")
     op.create_index(
-        "ix_jobs_due_time",
+        "ix_jobs_scheduled",
         "jobs",
-        ["due_time"],
+        [sa.text("coalesce(retry_time, schedule_time)")],
         sqlite_where=scheduled,
         postgresql_where=scheduled,
     )
-    claimable = sa.text("queue_expire_time IS NOT NULL AND due_time IS NULL")
+    ready = sa.text("phase = 0")
     op.create_index(
-        "ix_jobs_claimable",
+        "ix_jobs_ready",
         "jobs",
-        ["job_type", "create_time", "id"],
-        sqlite_where=claimable,
-        postgresql_where=claimable,
+        ["queue_id", "create_time", "id"],
+        sqlite_where=ready,
+        postgresql_where=ready,
+    )
+    keyed = sa.text("concurrency_key <> '' AND phase IS NOT NULL")
+    op.create_index(
+        "ix_jobs_keyed",
+        "jobs",
+        ["concurrency_key", "phase", "job_type", sa.text("priority DESC"), "create_time", "id"],
+        sqlite_where=keyed,
+        postgresql_where=keyed,
+    )
+    unique = sa.text("unique_key <> '' AND complete_time IS NULL")
+    op.create_index(
+        "uq_jobs_unique_key",
+        "jobs",
+        ["user_id", "job_type", "unique_key"],
+        unique=True,
+        sqlite_where=unique,
+        postgresql_where=unique,
     )
     pending = sa.text("deadline IS NOT NULL")
     op.create_index(
@@ -333,11 +363,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_changes_user_id_seq", "changes", ["user_id", "seq"])
 
+    _create_queues()
+    _create_limits()
     feed = op.create_table(
         "feed",
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("epoch", sa.Text, nullable=False),
         sa.Column("compacted_seq", sa.BigInteger, nullable=False),
+        sa.Column("config_version", sa.BigInteger, nullable=False),
         sa.Column("database_identity", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feed"),
         sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
@@ -346,6 +379,7 @@ def upgrade() -> None:
         "id": 1,
         "epoch": uuid.uuid4().hex,
         "compacted_seq": 0,
+        "config_version": 0,
         "database_identity": "",
     }
     op.bulk_insert(feed, [new])
@@ -355,6 +389,105 @@ def upgrade() -> None:
     else:
         _tune_postgresql()
         op.execute(_LOCK_FEED)
+        op.execute(_LOCK_KEYS)
+
+
+def _create_queues() -> None:
+    """Create the counters of queues and of concurrency keys."""
+    counts = ("ready", "blocked", "scheduled", "held")
+    op.create_table(
+        "levels",
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("vtime", sa.BigInteger, nullable=False),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in counts),
+        sa.Column("writes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+        sa.PrimaryKeyConstraint("job_type", "priority", name="pk_levels"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "queues",
+        sa.Column("id", _seq(), autoincrement=False, nullable=False),
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("fairness_key", sa.String(128), nullable=False),
+        sa.Column("vtime", sa.BigInteger, nullable=False),
+        sa.Column("claimed", sa.BigInteger, nullable=False),
+        sa.Column("claimable", sa.SmallInteger, nullable=False),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in counts),
+        sa.PrimaryKeyConstraint("id", name="pk_queues"),
+    )
+    claimable = sa.text("claimable = 1")
+    op.create_index(
+        "ix_queues_claimable",
+        "queues",
+        ["job_type", sa.text("priority DESC"), "vtime", "id"],
+        sqlite_where=claimable,
+        postgresql_where=claimable,
+    )
+    op.create_index("ix_queues_fairness_key", "queues", ["fairness_key"])
+    op.create_table(
+        "limit_keys",
+        sa.Column("key", sa.String(128), nullable=False),
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("running", sa.BigInteger, nullable=False),
+        sa.Column("blocked", sa.BigInteger, nullable=False),
+        sa.Column("recheck", sa.SmallInteger, nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_limit_keys"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_limit_keys_name_key", "limit_keys", ["name", "key"])
+    recheck = sa.text("recheck = 1")
+    op.create_index(
+        "ix_limit_keys_recheck",
+        "limit_keys",
+        ["key"],
+        sqlite_where=recheck,
+        postgresql_where=recheck,
+    )
+    op.create_table(
+        "ended",
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("time", sa.BigInteger, nullable=False),
+        sa.Column("status", sa.String(10), nullable=False),
+        sa.Column("reason", sa.String(63), nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("job_type", "time", "status", "reason", name="pk_ended"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_ended_time", "ended", ["time"])
+
+
+def _create_limits() -> None:
+    """Create what operators set, and who asks for jobs."""
+    op.create_table(
+        "limit_rules",
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("max_running", sa.Integer),
+        sa.Column("pause_time", sa.BigInteger),
+        sa.Column("pause_actor", sa.String(512), nullable=False),
+        sa.Column("pause_reason", sa.String(512), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_limit_rules"),
+        sa.CheckConstraint("max_running >= 0", name=op.f("ck_limit_rules_max_running")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "paused_types",
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("pause_time", sa.BigInteger, nullable=False),
+        sa.Column("pause_actor", sa.String(512), nullable=False),
+        sa.Column("pause_reason", sa.String(512), nullable=False),
+        sa.PrimaryKeyConstraint("job_type", name="pk_paused_types"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "pollers",
+        sa.Column("server", sa.String(36), nullable=False),
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("expire_time", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("job_type", "server", name="pk_pollers"),
+        sqlite_with_rowid=False,
+    )
 
 
 def _tune_postgresql() -> None:
@@ -368,17 +501,38 @@ def _tune_postgresql() -> None:
         "ALTER TABLE changes SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0,"
         " autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0)"
     )
+    # Few rows that each commit changes.
+    for table in ("levels", "queues", "limit_keys", "ended"):
+        op.execute(
+            f"ALTER TABLE {table} SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,"
+            " autovacuum_vacuum_threshold = 1000)"
+        )
 
 
 # Each query of a volatile function sees what was committed before it, and the second one begins
 # when the lock is held. One statement alone would see what was committed before it waited.
 _LOCK_FEED = """
-CREATE FUNCTION lock_feed() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    compacted bigint;
+CREATE FUNCTION lock_feed(OUT before bigint, OUT config bigint) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    SELECT compacted_seq INTO compacted FROM feed FOR UPDATE;
-    RETURN greatest(compacted, (SELECT max(seq) FROM changes));
+    SELECT compacted_seq, config_version INTO before, config FROM feed FOR UPDATE;
+    before := greatest(before, (SELECT max(seq) FROM changes));
+END $$
+"""
+
+# The states of concurrency keys, as no other transaction can change them any more.
+_LOCK_KEYS = """
+CREATE FUNCTION lock_keys(keys text[])
+RETURNS TABLE (key text, running bigint, max_running integer, paused boolean)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM feed FOR UPDATE;
+    RETURN QUERY
+    SELECT wanted.key, coalesce(found.running, 0), coalesce(own.max_running, general.max_running),
+        own.pause_time IS NOT NULL OR general.pause_time IS NOT NULL
+    FROM unnest(keys) AS wanted (key)
+    LEFT JOIN limit_keys AS found ON found.key = wanted.key
+    LEFT JOIN limit_rules AS own ON own.name = wanted.key
+    LEFT JOIN limit_rules AS general ON general.name = split_part(wanted.key, ':', 1);
 END $$
 """
 
@@ -401,5 +555,9 @@ def _create_foreign_key_triggers() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION lock_feed()")
-    for table in ("feed", "changes", "assets", "attempts", "payloads", "jobs"):
+        op.execute("DROP FUNCTION lock_keys(text[])")
+    for table in (
+        *("feed", "pollers", "paused_types", "limit_rules", "ended", "limit_keys", "queues"),
+        *("levels", "changes", "assets", "attempts", "payloads", "jobs"),
+    ):
         op.drop_table(table)

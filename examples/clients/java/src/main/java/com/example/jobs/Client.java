@@ -9,10 +9,12 @@ import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import jobledger.v1.JobServiceGrpc;
 import jobledger.v1.JobServiceGrpc.JobServiceBlockingStub;
+import jobledger.v1.QueueServiceGrpc;
+import jobledger.v1.QueueServiceGrpc.QueueServiceBlockingStub;
 import jobledger.v1.WorkerServiceGrpc;
 import jobledger.v1.WorkerServiceGrpc.WorkerServiceBlockingStub;
 
-/** Both services, on one channel. A program needs one. */
+/** The services, on one channel. A program needs one. */
 record Client(ManagedChannel channel) implements AutoCloseable {
     /** How long a unary call may take, its retries included. */
     static final Duration DEADLINE = Duration.ofSeconds(10);
@@ -26,6 +28,7 @@ record Client(ManagedChannel channel) implements AutoCloseable {
                 {
                     "name": [
                         {"service": "jobledger.v1.JobService"},
+                        {"service": "jobledger.v1.QueueService"},
                         {"service": "jobledger.v1.WorkerService"}
                     ],
                     "retryPolicy": {
@@ -60,6 +63,12 @@ record Client(ManagedChannel channel) implements AutoCloseable {
     /** For one call: its deadline is counted from here. */
     JobServiceBlockingStub jobs() {
         return JobServiceGrpc.newBlockingStub(channel)
+                .withDeadlineAfter(DEADLINE.toSeconds(), TimeUnit.SECONDS);
+    }
+
+    /** For one call: its deadline is counted from here. */
+    QueueServiceBlockingStub queues() {
+        return QueueServiceGrpc.newBlockingStub(channel)
                 .withDeadlineAfter(DEADLINE.toSeconds(), TimeUnit.SECONDS);
     }
 

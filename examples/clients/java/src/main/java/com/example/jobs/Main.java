@@ -7,11 +7,11 @@ import java.util.Set;
 import java.util.function.BiConsumer;
 
 /**
- * A Jobledger client to copy from: an owner of jobs, and a worker.
+ * A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
  *
  * <pre>
  * mvn -B -q package
- * java -jar target/jobs.jar create|get|list|watch|work|complete --server HOST:PORT …
+ * java -jar target/jobs.jar create|get|list|watch|work|complete|limit --server HOST:PORT …
  * </pre>
  *
  * It prints one JSON object a line. The commands, their options and what they print:
@@ -28,6 +28,7 @@ public final class Main {
             "create", new Command(
                     Owner::create,
                     "server", "user", "type", "request-id", "stall-timeout", "max-attempts",
+                    "priority", "fairness-key", "concurrency-key", "unique-key", "unique-policy",
                     "parameters", "label"),
             "get", new Command(Owner::get, "server", "user", "job"),
             "list", new Command(Owner::list, "server", "user", "page-size"),
@@ -35,7 +36,8 @@ public final class Main {
             "work", new Command(
                     Worker::work, "server", "worker", "type", "outcome", "message", "result",
                     "asset-size"),
-            "complete", new Command(Worker::complete, "server", "job", "attempt", "result"));
+            "complete", new Command(Worker::complete, "server", "job", "attempt", "result"),
+            "limit", new Command(Limit::set, "server", "name", "max-running"));
 
     public static void main(String[] arguments) {
         System.exit(run(List.of(arguments)));
@@ -44,7 +46,8 @@ public final class Main {
     private static int run(List<String> arguments) {
         var command = arguments.isEmpty() ? null : COMMANDS.get(arguments.get(0));
         if (command == null) {
-            System.err.println("usage: create|get|list|watch|work|complete --server HOST:PORT …");
+            System.err.println(
+                    "usage: create|get|list|watch|work|complete|limit --server HOST:PORT …");
             return 2;
         }
         try {

@@ -6,6 +6,7 @@ import java.util.UUID;
 import jobledger.v1.CreateJobRequest;
 import jobledger.v1.GetJobRequest;
 import jobledger.v1.ListJobsRequest;
+import jobledger.v1.UniquePolicy;
 
 /** For the owners of jobs: create them, see where they stand. */
 final class Owner {
@@ -23,6 +24,14 @@ final class Owner {
         // The pause before each retry has defaults: a second, then twice as long each time.
         options.integer("max-attempts")
                 .ifPresent(number -> request.getRetryPolicyBuilder().setMaxAttempts(number));
+        // Who goes next, and how many at once: docs/guides/priorities.md and limits.md.
+        options.integer("priority").ifPresent(request::setPriority);
+        options.optional("fairness-key").ifPresent(request::setFairnessKey);
+        options.optional("concurrency-key").ifPresent(request::setConcurrencyKey);
+        options.optional("unique-key").ifPresent(request::setUniqueKey);
+        if (options.optional("unique-policy").orElse("reject").equals("return-existing")) {
+            request.setUniquePolicy(UniquePolicy.UNIQUE_POLICY_RETURN_EXISTING);
+        }
         var answer = client.jobs().createJob(request.build());
         Lines.print("created", Map.of("job", answer.getJob()));
     }

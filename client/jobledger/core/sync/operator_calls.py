@@ -1,0 +1,231 @@
+# Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
+"""The calls of operators: counts, why a job waits, pauses and limits."""
+
+from collections.abc import Iterable
+from typing import Unpack
+
+from jobledger.core.conversion import build
+from jobledger.core.explanations import Explanation
+from jobledger.core.options import CallOptions
+from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
+from jobledger.core.requests import count, texts
+from jobledger.core.sync.pages import PagedCalls, Pager
+from jobledger.v1.queue_service_pb2 import (
+    ExplainJobRequest,
+    GetStatsRequest,
+    ListConcurrencyLimitsRequest,
+    PauseConcurrencyKeyRequest,
+    PauseJobTypeRequest,
+    ResumeConcurrencyKeyRequest,
+    ResumeJobTypeRequest,
+    SetConcurrencyLimitRequest,
+)
+
+
+class OperatorCalls(PagedCalls):
+    """For operators; owners may call `explain_job`.
+
+    A pause or a limit holds at every server of the database from the call's return on. It stops no
+    job that is held.
+    """
+
+    def get_stats(
+        self,
+        job_types: Iterable[str] = (),
+        *,
+        fairness_key: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Pager[JobTypeStats]:
+        """Read how many jobs of each type wait, are held and so on, in the order of the types.
+
+        Iterate over the result, or over its `pages()`. The counts of one page are of one moment,
+        and exact. What a page costs does not grow with the number of jobs.
+
+        Args:
+            job_types: only these, at most 100. Default: all that have jobs which are not terminal,
+                are paused, or had jobs end in the last hour.
+            fairness_key: only the jobs of this tenant. Default: all.
+            page_size: types read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(
+            GetStatsRequest,
+            job_types=texts(job_types, "job_types"),
+            fairness_key=fairness_key,
+            page_size=page_size,
+        )
+        return self._pages(
+            lambda service: service.queues.GetStats,
+            request,
+            lambda answer: map(JobTypeStats.from_proto, answer.job_types),
+            page_token,
+            options,
+        )
+
+    def explain_job(
+        self,
+        job_id: str,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Explanation:
+        """Say why a job waits. An owner is told nothing of the jobs of others.
+
+        Args:
+            job_id: the job.
+            user_id: its owner.
+            all_users: whoever its owner is, if the caller is an operator.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job.
+            AccessDenied: the caller may not read the job.
+        """
+        owner = self._identity.owner_or_all(user_id, all_users=all_users)
+        request = build(ExplainJobRequest, job_id=job_id, user_id=owner)
+        answer = self._call(lambda service: service.queues.ExplainJob, request, options)
+        return Explanation.from_proto(answer)
+
+    def pause_job_type(
+        self, job_type: str, reason: str = "", **options: Unpack[CallOptions]
+    ) -> Pause:
+        """Let no job of a type start until it is resumed; return the pause.
+
+        A type that is paused already stays so, with its first time, actor and reason.
+
+        Args:
+            job_type: the type; it need not have jobs.
+            reason: why, for people: at most 512 characters.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: too many types are paused.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(PauseJobTypeRequest, job_type=job_type, reason=reason)
+        answer = self._call(lambda service: service.queues.PauseJobType, request, options)
+        return Pause.from_proto(answer.pause)
+
+    def resume_job_type(self, job_type: str, **options: Unpack[CallOptions]) -> None:
+        """End the pause of a type, if it is paused.
+
+        Args:
+            job_type: the type.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_type` breaks its rule.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(ResumeJobTypeRequest, job_type=job_type)
+        self._call(lambda service: service.queues.ResumeJobType, request, options)
+
+    def pause_concurrency_key(
+        self, name: str, reason: str = "", **options: Unpack[CallOptions]
+    ) -> ConcurrencyLimit:
+        """Let no job with a key start until it is resumed; return its limit and pause.
+
+        A key that is paused already stays so, with its first time, actor and reason.
+
+        Args:
+            name: a key, or the part of keys before their first `:`.
+            reason: why, for people: at most 512 characters.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: there are too many limits and pauses of keys.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(PauseConcurrencyKeyRequest, name=name, reason=reason)
+        answer = self._call(lambda service: service.queues.PauseConcurrencyKey, request, options)
+        return ConcurrencyLimit.from_proto(answer.limit)
+
+    def resume_concurrency_key(self, name: str, **options: Unpack[CallOptions]) -> None:
+        """End the pause of a key, if it is paused.
+
+        Args:
+            name: the key, as it was given to `pause_concurrency_key`.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `name` breaks its rule.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(ResumeConcurrencyKeyRequest, name=name)
+        self._call(lambda service: service.queues.ResumeConcurrencyKey, request, options)
+
+    def set_concurrency_limit(
+        self, name: str, max_running: int, **options: Unpack[CallOptions]
+    ) -> ConcurrencyLimit:
+        """Limit how many jobs with a key are held at once, over all servers; return the limit.
+
+        Args:
+            name: a key, or the part of keys before their first `:`: then the limit is for each of
+                these keys by itself, unless it has one of its own.
+            max_running: how many, 0 to 1,000,000. If more are held now, no further job starts until
+                fewer are.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: there are too many limits and pauses of keys.
+            AccessDenied: the caller is no operator.
+        """
+        # Without a number the request would remove the limit.
+        most = count(max_running, "max_running", least=0)
+        request = build(SetConcurrencyLimitRequest, name=name, max_running=most)
+        return self._set(request, options)
+
+    def remove_concurrency_limit(
+        self, name: str, **options: Unpack[CallOptions]
+    ) -> ConcurrencyLimit:
+        """Remove the limit of a key, if it has one; a pause of the key stays.
+
+        Args:
+            name: the key, as it was given to `set_concurrency_limit`.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `name` breaks its rule.
+            AccessDenied: the caller is no operator.
+        """
+        return self._set(build(SetConcurrencyLimitRequest, name=name), options)
+
+    def list_concurrency_limits(
+        self, *, page_size: int = 0, page_token: str = "", **options: Unpack[CallOptions]
+    ) -> Pager[ConcurrencyLimit]:
+        """List the limits and pauses of keys, by name. Iterate over the result, or its `pages()`.
+
+        Args:
+            page_size: limits read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            AccessDenied: the caller is no operator.
+        """
+        return self._pages(
+            lambda service: service.queues.ListConcurrencyLimits,
+            build(ListConcurrencyLimitsRequest, page_size=page_size),
+            lambda answer: map(ConcurrencyLimit.from_proto, answer.limits),
+            page_token,
+            options,
+        )
+
+    def _set(self, request: SetConcurrencyLimitRequest, options: CallOptions) -> ConcurrencyLimit:
+        answer = self._call(lambda service: service.queues.SetConcurrencyLimit, request, options)
+        return ConcurrencyLimit.from_proto(answer.limit)

@@ -1,0 +1,1 @@
+"""QueueService, for operators: counts, pauses, limits, and why a job waits."""

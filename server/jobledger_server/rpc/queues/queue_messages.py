@@ -1,0 +1,120 @@
+"""Converts counts, limits and reasons to messages."""
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1 import job_pb2
+from jobledger.v1 import queue_service_pb2 as pb
+from jobledger_server.domain.job import Instant, JobStatus
+from jobledger_server.domain.waiting import (
+    KeyPaused,
+    LimitReached,
+    NotDue,
+    NoWorker,
+    Pause,
+    Queued,
+    TypePaused,
+    WaitReason,
+)
+from jobledger_server.queue_store import EndedCount, Limit, PhaseCounts, TypeStats
+
+_STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
+
+
+def time_message(instant: Instant) -> Timestamp:
+    time = Timestamp()
+    time.FromMicroseconds(instant)
+    return time
+
+
+def pause_message(pause: Pause, *, actor: bool = True) -> pb.Pause:
+    """Make the message of a pause, with its actor unless the caller is not told."""
+    return pb.Pause(
+        pause_time=time_message(pause.time),
+        actor=pause.actor if actor else "",
+        reason=pause.reason,
+    )
+
+
+def limit_message(limit: Limit) -> pb.ConcurrencyLimit:
+    message = pb.ConcurrencyLimit(
+        name=limit.name,
+        max_running=limit.max_running,
+        running=limit.running,
+        blocked=limit.blocked,
+    )
+    if limit.pause is not None:
+        message.pause.CopyFrom(pause_message(limit.pause))
+    return message
+
+
+def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:
+    """Make the message of a type's counts, which were read at this time."""
+    total = stats.total
+    message = pb.JobTypeStats(
+        job_type=stats.job_type,
+        waiting=total.ready,
+        blocked=total.blocked,
+        scheduled=total.scheduled,
+        held=total.held,
+        polled=stats.polled,
+        ended_last_minute=_ended(stats.ended_last_minute),
+        ended_last_hour=_ended(stats.ended_last_hour),
+        priorities=[_priority(*each) for each in stats.priorities.items()],
+    )
+    if stats.oldest is not None:
+        message.oldest_wait.FromMicroseconds(max(0, now - stats.oldest))
+    if stats.pause is not None:
+        message.pause.CopyFrom(pause_message(stats.pause))
+    return message
+
+
+def reason_messages(reasons: Iterable[WaitReason], *, owner: bool) -> Sequence[pb.WaitReason]:
+    """Make the messages of reasons; an owner is not told who paused."""
+    return [_reason(reason, actor=not owner) for reason in reasons]
+
+
+def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
+    return pb.PriorityStats(
+        priority=priority,
+        waiting=counts.ready,
+        blocked=counts.blocked,
+        scheduled=counts.scheduled,
+        held=counts.held,
+    )
+
+
+def _ended(counts: Sequence[EndedCount]) -> Sequence[pb.EndedJobs]:
+    return [
+        pb.EndedJobs(status=_STATUSES[each.status], reason=each.reason, count=each.count)
+        for each in counts
+    ]
+
+
+def _reason(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
+    message = pb.WaitReason
+    match reason:
+        case NoWorker(job_type):
+            return message(no_worker=message.NoWorker(job_type=job_type))
+        case TypePaused(job_type, pause):
+            paused = message.Paused(job_type=job_type, pause=pause_message(pause, actor=actor))
+            return message(paused=paused)
+        case KeyPaused(key, pause):
+            paused = message.Paused(concurrency_key=key, pause=pause_message(pause, actor=actor))
+            return message(paused=paused)
+        case LimitReached(key, running, most, holders):
+            limit = message.ConcurrencyLimit(
+                concurrency_key=key, running=running, max_running=most, holder_job_ids=holders
+            )
+            return message(concurrency_limit=limit)
+        case NotDue(time):
+            return message(scheduled=message.Scheduled(schedule_time=time_message(time)))
+        case Queued(ahead, capped, higher_priority, tenants):
+            queued = message.Queued(
+                ahead=ahead, capped=capped, higher_priority=higher_priority, tenants=tenants
+            )
+            return message(queued=queued)
+        case _:
+            assert_never(reason)

@@ -1,0 +1,132 @@
+"""Converts requests of QueueService to settings and queries. Raises InvalidRequest."""
+
+from typing import NamedTuple
+
+from jobledger.v1 import queue_service_pb2 as pb
+from jobledger_server.admission.caller import Caller
+from jobledger_server.domain.job import JobId
+from jobledger_server.domain.limits import (
+    MAX_JOB_TYPE_CHARACTERS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+)
+from jobledger_server.domain.queues import MAX_RUNNING
+from jobledger_server.domain.settings import (
+    PauseKey,
+    PauseType,
+    ResumeKey,
+    ResumeType,
+    SetLimit,
+)
+from jobledger_server.rpc import fields
+from jobledger_server.rpc.validation import JOB_TYPE, Checker, InvalidRequest
+
+
+class StatsQuery(NamedTuple):
+    """Whose jobs are counted: of these types, of this tenant. An empty filter counts all."""
+
+    job_types: tuple[str, ...]
+    fairness_key: str
+
+
+def stats(request: pb.GetStatsRequest) -> StatsQuery:
+    check = Checker()
+    check.at_least_zero("page_size", request.page_size)
+    query = StatsQuery(
+        tuple(sorted(fields.job_types(check, request.job_types))),
+        check.name("fairness_key", request.fairness_key, MAX_NAME_CHARACTERS, required=False),
+    )
+    check.finish()
+    return query
+
+
+def explained_job(request: pb.ExplainJobRequest) -> tuple[JobId, str | None]:
+    """Return the job's id, and its owner if one is named."""
+    check = Checker()
+    job_id = fields.job_id(check, request.job_id)
+    user_id = fields.user_id(check, request.user_id, required=False) or None
+    check.finish()
+    return job_id, user_id
+
+
+def pause_type(request: pb.PauseJobTypeRequest, caller: Caller) -> PauseType:
+    check = Checker()
+    setting = PauseType(
+        check.job_type("job_type", request.job_type), _reason(check, request), caller.identity
+    )
+    check.finish()
+    return setting
+
+
+def resume_type(request: pb.ResumeJobTypeRequest) -> ResumeType:
+    check = Checker()
+    setting = ResumeType(check.job_type("job_type", request.job_type))
+    check.finish()
+    return setting
+
+
+def set_limit(request: pb.SetConcurrencyLimitRequest) -> SetLimit:
+    check = Checker()
+    max_running = None
+    if request.HasField("max_running"):
+        max_running = check.number("max_running", request.max_running, 0, MAX_RUNNING)
+    setting = SetLimit(_name(check, request.name), max_running)
+    check.finish()
+    return setting
+
+
+def pause_key(request: pb.PauseConcurrencyKeyRequest, caller: Caller) -> PauseKey:
+    check = Checker()
+    setting = PauseKey(_name(check, request.name), _reason(check, request), caller.identity)
+    check.finish()
+    return setting
+
+
+def resume_key(request: pb.ResumeConcurrencyKeyRequest) -> ResumeKey:
+    check = Checker()
+    setting = ResumeKey(_name(check, request.name))
+    check.finish()
+    return setting
+
+
+def limits(request: pb.ListConcurrencyLimitsRequest) -> None:
+    """Check a request for a list of limits."""
+    check = Checker()
+    check.at_least_zero("page_size", request.page_size)
+    check.finish()
+
+
+def type_from(cursor: str | None) -> str:
+    """Return a cursor that is a job type, or nothing for None. Raises InvalidRequest."""
+    if cursor is None:
+        return ""
+    if len(cursor) > MAX_JOB_TYPE_CHARACTERS or not JOB_TYPE.match(cursor):
+        raise InvalidRequest([("page_token", "is damaged")], token=True)
+    return cursor
+
+
+def name_from(cursor: str | None) -> str:
+    """Return a cursor that is a name of keys, or nothing for None. Raises InvalidRequest."""
+    if cursor is None:
+        return ""
+    try:
+        name = bytes.fromhex(cursor).decode()
+        check = Checker()
+        check.name("page_token", name, MAX_NAME_CHARACTERS)
+        check.finish()
+    except (ValueError, InvalidRequest):
+        raise InvalidRequest([("page_token", "is damaged")], token=True) from None
+    return name
+
+
+def name_cursor(name: str) -> str:
+    """Return the cursor after a name. A token has ASCII only."""
+    return name.encode().hex()
+
+
+def _name(check: Checker, value: str) -> str:
+    return check.name("name", value, MAX_NAME_CHARACTERS)
+
+
+def _reason(check: Checker, request: pb.PauseJobTypeRequest | pb.PauseConcurrencyKeyRequest) -> str:
+    return check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)

@@ -1,0 +1,123 @@
+"""QueueService: for operators. Owners may ask why their jobs wait."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from jobledger.v1 import queue_service_pb2 as pb
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.waiting import wait_reasons
+from jobledger_server.ledger.pollers import Pollers
+from jobledger_server.ledger.queue_control import QueueControl
+from jobledger_server.queue_store import Limit, StatsPage, TypeStats
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.messages import job_response
+from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.queues import queue_requests
+from jobledger_server.rpc.queues.queue_messages import (
+    limit_message,
+    pause_message,
+    reason_messages,
+    stats_message,
+    time_message,
+)
+from jobledger_server.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class QueueService:
+    """Converts requests to settings and reads, and their results to serialized responses."""
+
+    store: Store
+    control: QueueControl
+    lists: Lists
+    pollers: Pollers
+
+    async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> bytes:
+        query = queue_requests.stats(request)
+        pages: list[StatsPage] = []
+
+        async def fetch(after: str | None, limit: int) -> tuple[Sequence[TypeStats], str | None]:
+            found = await self.store.queue_reports.stats(
+                limit=limit,
+                after=queue_requests.type_from(after),
+                job_types=query.job_types,
+                fairness_key=query.fairness_key,
+            )
+            pages.append(found)
+            asked = self.pollers.is_polled
+            types = [replace(row, polled=row.polled or asked(row.job_type)) for row in found.types]
+            return types, types[-1].job_type if found.more else None
+
+        page = Page(request, ("stats", *query), fetch, cursor=lambda stats: stats.job_type)
+        async with self.lists.turn(call.caller):
+            stats = await page.read(lambda row: stats_message(row, pages[0].time), message_bytes)
+        response = pb.GetStatsResponse(
+            job_types=stats,
+            next_page_token=page.next_token,
+            read_time=time_message(pages[0].time),
+        )
+        return response.SerializeToString()
+
+    async def ExplainJob(self, request: pb.ExplainJobRequest, call: Call) -> bytes:
+        job_id, user_id = queue_requests.explained_job(request)
+        async with self.lists.turn(call.caller):
+            facts = await self.store.queue_reports.wait_facts(job_id, user_id=user_id)
+        if facts is None:
+            raise JobNotFound(job_id)
+        if self.pollers.is_polled(facts.job.job_type):  # what it records is some seconds old
+            facts = replace(facts, polled=True)
+        reasons = reason_messages(wait_reasons(facts), owner=user_id is not None)
+        rest = pb.ExplainJobResponse(reasons=reasons)
+        return job_response(pb.ExplainJobResponse, facts.job) + rest.SerializeToString()
+
+    async def PauseJobType(self, request: pb.PauseJobTypeRequest, call: Call) -> bytes:
+        setting = queue_requests.pause_type(request, call.caller)
+        pause = await self.control.submit(setting, call.caller)
+        return pb.PauseJobTypeResponse(pause=pause_message(pause)).SerializeToString()
+
+    async def ResumeJobType(self, request: pb.ResumeJobTypeRequest, call: Call) -> bytes:
+        await self.control.submit(queue_requests.resume_type(request), call.caller)
+        return pb.ResumeJobTypeResponse().SerializeToString()
+
+    async def SetConcurrencyLimit(
+        self, request: pb.SetConcurrencyLimitRequest, call: Call
+    ) -> bytes:
+        setting = queue_requests.set_limit(request)
+        limit = await self.control.submit(setting, call.caller)
+        return pb.SetConcurrencyLimitResponse(limit=limit_message(limit)).SerializeToString()
+
+    async def PauseConcurrencyKey(
+        self, request: pb.PauseConcurrencyKeyRequest, call: Call
+    ) -> bytes:
+        setting = queue_requests.pause_key(request, call.caller)
+        limit = await self.control.submit(setting, call.caller)
+        return pb.PauseConcurrencyKeyResponse(limit=limit_message(limit)).SerializeToString()
+
+    async def ResumeConcurrencyKey(
+        self, request: pb.ResumeConcurrencyKeyRequest, call: Call
+    ) -> bytes:
+        await self.control.submit(queue_requests.resume_key(request), call.caller)
+        return pb.ResumeConcurrencyKeyResponse().SerializeToString()
+
+    async def ListConcurrencyLimits(
+        self, request: pb.ListConcurrencyLimitsRequest, call: Call
+    ) -> bytes:
+        queue_requests.limits(request)
+
+        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Limit], None]:
+            name = queue_requests.name_from(after)
+            return await self.store.queue_settings.limits(after=name, limit=limit + 1), None
+
+        page = Page(
+            request,
+            "limits",
+            fetch,
+            cursor=lambda limit: queue_requests.name_cursor(limit.name),
+        )
+        async with self.lists.turn(call.caller):
+            listed = await page.read(limit_message, message_bytes)
+        response = pb.ListConcurrencyLimitsResponse(limits=listed, next_page_token=page.next_token)
+        return response.SerializeToString()

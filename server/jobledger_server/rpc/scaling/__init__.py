@@ -1,0 +1,1 @@
+"""ExternalScaler: scales workers by the jobs that there are."""

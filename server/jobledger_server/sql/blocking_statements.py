@@ -1,0 +1,109 @@
+"""The statements about blocked jobs, and about what lets jobs that wait go on."""
+
+from sqlalchemy import (
+    BigInteger,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    true,
+    update,
+)
+from sqlalchemy.engine.interfaces import Dialect as SqlDialect
+
+from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.tables import (
+    BLOCKED,
+    DUE_TIME,
+    READY,
+    SCHEDULED,
+    STATE,
+    feed,
+    jobs,
+    levels,
+    limit_keys,
+    paused_types,
+)
+
+
+class BlockingStatements:
+    """The statements for a dialect."""
+
+    def __init__(self, dialect: Dialect, sqlalchemy_dialect: SqlDialect) -> None:
+        self.pauses = select(feed.c.config_version, paused_types.c.job_type).outerjoin_from(
+            feed, paused_types, true()
+        )
+        due_time = literal_column(DUE_TIME, BigInteger)
+        # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
+        # would read the table to find one of them.
+        self.due = (
+            select(jobs.c.id)
+            .where(text(SCHEDULED), due_time <= dialect.clock)
+            .order_by(due_time)
+            .limit(bindparam("count"))
+        )
+        self.rechecks = (
+            select(limit_keys.c.key)
+            .where(text("recheck = 1"), limit_keys.c.key > bindparam("after"))
+            .order_by(limit_keys.c.key)
+            .limit(bindparam("count"))
+        )
+        first_due = (
+            select(due_time).select_from(jobs).where(text(SCHEDULED)).order_by(due_time).limit(1)
+        )
+        first_due = first_due.where(due_time <= dialect.clock)
+        recheck = select(limit_keys.c.key).where(text("recheck = 1")).limit(1)
+        ready = (
+            select(levels.c.job_type, func.sum(levels.c.ready).label("ready"))
+            .where(dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)
+            .group_by(levels.c.job_type)
+            .subquery()
+        )
+        # At least one row.
+        self.news = select(
+            feed.c.config_version,
+            first_due.scalar_subquery(),
+            recheck.scalar_subquery(),
+            ready,
+        ).outerjoin_from(feed, ready, true())
+
+        keyed = and_(jobs.c.concurrency_key == bindparam("key"), text("concurrency_key <> ''"))
+        blocked = select(func.min(jobs.c.job_type).label("job_type")).where(keyed, text(BLOCKED))
+        # The types one by one, by the index: a type may have many blocked jobs.
+        types = blocked.cte("types", recursive=True)
+        following = blocked.where(jobs.c.job_type > types.c.job_type).scalar_subquery()
+        types = types.union_all(select(following).where(types.c.job_type.is_not(None)))
+        some_ready = (
+            select(jobs.c.id)
+            .where(keyed, text(READY), jobs.c.job_type == types.c.job_type)
+            .limit(bindparam("ready", type_=BigInteger))
+            .correlate(types)
+            .subquery()
+        )
+        count = select(func.count()).select_from(some_ready).scalar_subquery()
+        found = select(types.c.job_type, count.label("ready")).where(types.c.job_type.is_not(None))
+        within = found.subquery()
+        self.blocked_types = Prepared(
+            select(within)
+            .where(within.c.ready < bindparam("ready", type_=BigInteger))
+            .limit(bindparam("count")),
+            sqlalchemy_dialect,
+        )
+        self.blocked = Prepared(
+            dialect.locked(
+                select(*STATE)
+                .where(keyed, text(BLOCKED), jobs.c.job_type == bindparam("job_type"))
+                .order_by(jobs.c.priority.desc(), jobs.c.create_time, jobs.c.id)
+                .limit(bindparam("count")),
+                skip=True,
+            ),
+            sqlalchemy_dialect,
+        )
+        clear = update(limit_keys).where(limit_keys.c.key == bindparam("wanted")).values(recheck=0)
+        self.clear_recheck = Prepared(clear, sqlalchemy_dialect)
+        self.clear_recheck_if_unblocked = Prepared(
+            clear.where(limit_keys.c.blocked == 0), sqlalchemy_dialect
+        )

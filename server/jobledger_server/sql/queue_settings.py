@@ -1,0 +1,192 @@
+"""Pauses and limits: what operators set. See `queue_store.QueueSettings`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Table, delete, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Instant
+from jobledger_server.domain.limits import MAX_CONCURRENCY_LIMITS, MAX_PAUSED_JOB_TYPES
+from jobledger_server.domain.waiting import Pause
+from jobledger_server.queue_store import Limit
+from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.tables import feed, limit_keys, limit_rules, paused_types
+
+# A key without a `:` is its own name. The two sums read disjoint keys, each by an index.
+_KEYS = (
+    "(SELECT coalesce(sum({counter}), 0) FROM limit_keys WHERE limit_keys.name = rules.name)"
+    " + (SELECT coalesce(sum({counter}), 0) FROM limit_keys"
+    " WHERE limit_keys.key = rules.name AND limit_keys.name <> rules.name)"
+)
+_LIMITS = (
+    "SELECT name, max_running, pause_time, pause_actor, pause_reason,"  # noqa: S608
+    f" {_KEYS.format(counter='running')}, {_KEYS.format(counter='blocked')} "
+    "FROM limit_rules AS rules "
+)
+LIMITS = text(f"{_LIMITS} WHERE name > :after ORDER BY name LIMIT :count")
+_LIMIT = text(f"{_LIMITS} WHERE name = :name")
+
+MARKED_KEYS = 1000
+"""Keys that one transaction marks."""
+
+# In the order in which every writer locks: the feed first.
+_LOCK_FEED = select(feed.c.id).with_for_update()
+_RAISE_VERSION = update(feed).values(config_version=feed.c.config_version + 1)
+
+_NO_PAUSE = {"pause_time": None, "pause_actor": "", "pause_reason": ""}
+
+
+class SqlQueueSettings:
+    """See `queue_store.QueueSettings`. Each change is one transaction that locks the feed."""
+
+    def __init__(self, connections: StoreConnections, dialect: Dialect) -> None:
+        self._connections = connections
+        self._dialect = dialect
+
+    async def pause_type(self, job_type: str, *, actor: str, reason: str) -> Pause:
+        return await to_completion(self._pause_type(job_type, actor, reason))
+
+    async def _pause_type(self, job_type: str, actor: str, reason: str) -> Pause:
+        async with self._locked() as connection:
+            one = select(paused_types).where(paused_types.c.job_type == job_type)
+            found = (await connection.execute(one)).first()
+            if found is not None:
+                return Pause(*found[1:])
+            await _check_room(connection, paused_types, "paused_job_types", MAX_PAUSED_JOB_TYPES)
+            values = await self._pause(connection, actor, reason)
+            await connection.execute(insert(paused_types).values(job_type=job_type, **values))
+            await connection.execute(_RAISE_VERSION)
+            return Pause(*values.values())
+
+    async def resume_type(self, job_type: str) -> bool:
+        return await to_completion(self._resume_type(job_type))
+
+    async def _resume_type(self, job_type: str) -> bool:
+        async with self._locked() as connection:
+            one = delete(paused_types).where(paused_types.c.job_type == job_type)
+            resumed = (await connection.execute(one)).rowcount > 0
+            if resumed:
+                await connection.execute(_RAISE_VERSION)
+            return resumed
+
+    async def set_limit(self, name: str, max_running: int | None) -> Limit:
+        await self._mark_rest(name, await to_completion(self._set_limit(name, max_running)))
+        return await self._limit(name)
+
+    async def _set_limit(self, name: str, max_running: int | None) -> str | None:
+        async with self._locked() as connection:
+            before = await _rule(connection, name)
+            if max_running != before.max_running:
+                await _write_rule(connection, before, max_running=max_running)
+                await connection.execute(_RAISE_VERSION)
+            return await _mark(connection, name)
+
+    async def pause_key(self, name: str, *, actor: str, reason: str) -> Limit:
+        await to_completion(self._pause_key(name, actor, reason))
+        return await self._limit(name)
+
+    async def _pause_key(self, name: str, actor: str, reason: str) -> None:
+        async with self._locked() as connection:
+            before = await _rule(connection, name)
+            if before.pause is None:
+                pause = await self._pause(connection, actor, reason)
+                await _write_rule(connection, before, **pause)
+                await connection.execute(_RAISE_VERSION)
+
+    async def resume_key(self, name: str) -> bool:
+        resumed, last = await to_completion(self._resume_key(name))
+        await self._mark_rest(name, last)
+        return resumed
+
+    async def _resume_key(self, name: str) -> tuple[bool, str | None]:
+        async with self._locked() as connection:
+            before = await _rule(connection, name)
+            if before.pause is not None:
+                await _write_rule(connection, before, **_NO_PAUSE)
+                await connection.execute(_RAISE_VERSION)
+            return before.pause is not None, await _mark(connection, name)
+
+    async def _mark_rest(self, name: str, last: str | None) -> None:
+        """Mark the further keys of a name. A call that fails before the end is repeated."""
+        while last is not None:
+            last = await to_completion(self._mark_more(name, last))
+
+    async def _mark_more(self, name: str, after: str) -> str | None:
+        async with self._locked() as connection:
+            return await _mark(connection, name, after)
+
+    async def limits(self, *, after: str, limit: int) -> list[Limit]:
+        async def read(connection: AsyncConnection) -> list[Limit]:
+            bound = {"after": after, "count": limit}
+            return [_limit(row) for row in await connection.execute(LIMITS, bound)]
+
+        return await self._connections.read_list(read)
+
+    async def _limit(self, name: str) -> Limit:
+        """Return a limit as it is now. The counters of its keys are read without the lock."""
+        rows = await self._connections.read(_LIMIT, {"name": name})
+        return _limit(rows[0]) if rows else Limit(name)
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[AsyncConnection]:
+        async with self._connections.writing() as connection:
+            await connection.execute(_LOCK_FEED)
+            yield connection
+
+    async def _pause(self, connection: AsyncConnection, actor: str, reason: str) -> dict[str, Any]:
+        time = await self._dialect.now(connection)
+        return {"pause_time": time, "pause_actor": actor, "pause_reason": reason}
+
+
+async def _rule(connection: AsyncConnection, name: str) -> Limit:
+    """Return the limit and the pause of a name, without the counts."""
+    one = select(limit_rules).where(limit_rules.c.name == name)
+    found = (await connection.execute(one)).first()
+    return Limit(name) if found is None else _limit((*found, 0, 0))
+
+
+def _limit(row: Any) -> Limit:
+    name, max_running, time, actor, reason, running, blocked = row
+    pause = None if time is None else Pause(Instant(time), actor, reason)
+    return Limit(name, max_running, pause, int(running), int(blocked))
+
+
+async def _write_rule(connection: AsyncConnection, before: Limit, **changes: Any) -> None:
+    """Write a rule with changes. It has a row while it has a limit or a pause."""
+    one = limit_rules.c.name == before.name
+    if before.max_running is None and before.pause is None:
+        await _check_room(connection, limit_rules, "concurrency_limits", MAX_CONCURRENCY_LIMITS)
+        values = {"name": before.name, "max_running": None, **_NO_PAUSE, **changes}
+        await connection.execute(insert(limit_rules).values(**values))
+    else:
+        await connection.execute(update(limit_rules).where(one).values(**changes))
+        empty = limit_rules.c.max_running.is_(None), limit_rules.c.pause_time.is_(None)
+        await connection.execute(delete(limit_rules).where(one, *empty))
+
+
+async def _mark(connection: AsyncConnection, name: str, after: str = "") -> str | None:
+    """Have somebody look if blocked jobs of a name's keys may start now.
+
+    Few keys at a time, so that the feed is not locked for long. If nothing has changed too: an
+    earlier call may have failed before its last keys.
+
+    Returns:
+        The key after which there may be more, or None.
+    """
+    key = limit_keys.c.key
+    own = key == name if ":" in name else limit_keys.c.name == name
+    some = select(key).where(own, key > after, limit_keys.c.blocked > 0)
+    keys = (await connection.scalars(some.order_by(key).limit(MARKED_KEYS))).all()
+    if keys:
+        await connection.execute(update(limit_keys).where(key.in_(keys)).values(recheck=1))
+    return keys[-1] if len(keys) == MARKED_KEYS else None
+
+
+async def _check_room(connection: AsyncConnection, table: Table, limit: str, most: int) -> None:
+    count = await connection.scalar(select(func.count()).select_from(table))
+    if (count or 0) >= most:
+        raise LimitExceeded(limit, most)

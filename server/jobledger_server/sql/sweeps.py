@@ -1,0 +1,139 @@
+"""Deletes the counters of what is idle; see `store.Sweeps`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Executable,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    select,
+    tuple_,
+)
+
+from jobledger_server.domain.job import Micros
+from jobledger_server.sql.counters import PHASES
+from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.tables import ended, feed, levels, limit_keys, pollers, queues
+from jobledger_server.store import CountedLevel, Key, Swept
+
+
+def _empty(table: Table) -> ColumnElement[bool]:
+    """Return the condition that no job is counted."""
+    return and_(*(table.c[name] == 0 for name in PHASES))
+
+
+_BUSY_LEVEL_BEHIND = exists().where(
+    levels.c.job_type == queues.c.job_type,
+    levels.c.priority == queues.c.priority,
+    levels.c.vtime < queues.c.vtime,
+    ~_empty(levels),
+)
+_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_BEHIND)
+_IDLE_KEY = and_(*(limit_keys.c[name] == 0 for name in ("running", "blocked", "recheck")))
+_LEVEL = tuple_(levels.c.job_type, levels.c.priority)
+_ENDED = tuple_(*ended.primary_key.columns)
+
+LOCK_FEED = select(feed.c.id).with_for_update()
+LEVELS = (
+    select(levels.c.job_type, levels.c.priority, levels.c.writes, _empty(levels).label("idle"))
+    .where(tuple_(bindparam("job_type"), bindparam("priority")) < _LEVEL)
+    .order_by(levels.c.job_type, levels.c.priority)
+    .limit(bindparam("count"))
+)
+QUEUES = (
+    select(queues.c.id, _IDLE_QUEUE.label("idle"))
+    .where(queues.c.id > bindparam("after"))
+    .order_by(queues.c.id)
+    .limit(bindparam("count"))
+)
+KEYS = (
+    select(limit_keys.c.key, _IDLE_KEY.label("idle"))
+    .where(limit_keys.c.key > bindparam("after"))
+    .order_by(limit_keys.c.key)
+    .limit(bindparam("count"))
+)
+OLD = (
+    select(*ended.primary_key.columns)
+    .where(ended.c.time < bindparam("before"))
+    .order_by(ended.c.time)
+    .limit(bindparam("count"))
+)
+_FOUND: BindParameter[Any] = bindparam("found", expanding=True)
+DELETE_QUEUES = delete(queues).where(queues.c.id.in_(_FOUND), _IDLE_QUEUE)
+DELETE_KEYS = delete(limit_keys).where(limit_keys.c.key.in_(_FOUND), _IDLE_KEY)
+DELETE_LEVELS = delete(levels).where(
+    tuple_(levels.c.job_type, levels.c.priority, levels.c.writes).in_(_FOUND), _empty(levels)
+)
+DELETE_OLD = delete(ended).where(_ENDED.in_(_FOUND))
+DELETE_POLLERS = delete(pollers).where(pollers.c.expire_time < bindparam("before"))
+
+BEFORE_ALL = -(2**63)
+"""Less than any queue's id but one in 2 ** 64."""
+
+
+class SqlSweeps:
+    """See `store.Sweeps`."""
+
+    def __init__(self, connections: StoreConnections, dialect: Dialect) -> None:
+        self._connections = connections
+        self._dialect = dialect
+
+    async def levels(self, *, after: tuple[str, int], limit: int) -> list[CountedLevel]:
+        bound = {"job_type": after[0], "priority": after[1], "count": limit}
+        rows = await self._connections.read(LEVELS, bound)
+        return [
+            CountedLevel(name, priority, writes, bool(idle))
+            for name, priority, writes, idle in rows
+        ]
+
+    async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
+        first = BEFORE_ALL if after is None else after
+        return await self._page(QUEUES, DELETE_QUEUES, first, limit)
+
+    async def keys(self, *, after: str, limit: int) -> Swept[str]:
+        return await self._page(KEYS, DELETE_KEYS, after, limit)
+
+    async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:
+        found = [(level.job_type, level.priority, level.writes) for level in levels]
+        return await self._delete(DELETE_LEVELS, found)
+
+    async def ended(self, age: Micros, *, limit: int) -> int:
+        return await to_completion(self._delete_ended(age, limit))
+
+    async def _delete_ended(self, age: Micros, limit: int) -> int:
+        async with self._connections.snapshot() as connection:
+            before = await self._dialect.now(connection) - age
+            rows = (await connection.execute(OLD, {"before": before, "count": limit})).all()
+        return await self._delete(DELETE_OLD, [tuple(row) for row in rows])
+
+    async def pollers(self) -> None:
+        await to_completion(self._delete_pollers())
+
+    async def _delete_pollers(self) -> None:
+        async with self._connections.writing() as connection:
+            before = await self._dialect.now(connection)
+            await connection.execute(DELETE_POLLERS, {"before": before})
+
+    async def _page(
+        self, look: Executable, delete_found: Executable, after: Key, limit: int
+    ) -> Swept[Key]:
+        rows = await self._connections.read(look, {"after": after, "count": limit})
+        deleted = await self._delete(delete_found, [key for key, idle in rows if idle])
+        return Swept(rows[-1][0] if len(rows) == limit else None, deleted)
+
+    async def _delete(self, statement: Executable, found: Sequence[Any]) -> int:
+        """Delete rows by their keys while the feed is locked, as far as they are still idle."""
+        return await to_completion(self._delete_locked(statement, found)) if found else 0
+
+    async def _delete_locked(self, statement: Executable, found: Sequence[Any]) -> int:
+        async with self._connections.writing() as connection:
+            # A statement of its own: the next one sees what was committed before the lock.
+            await connection.execute(LOCK_FEED)
+            return (await connection.execute(statement, {"found": found})).rowcount

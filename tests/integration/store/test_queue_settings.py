@@ -1,0 +1,147 @@
+"""Pauses and limits in the database: versions, marks, rows, and how they are found."""
+
+import pytest
+
+from jobledger_server.domain.commands import Claim, Create
+from jobledger_server.domain.job import Micros
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.unblocking import unblock
+from jobledger_server.queue_store import Limit
+from jobledger_server.sql import queue_settings
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.queue_reports import (
+    NAMES,
+    NAMES_OF_TENANT,
+    ReportStatements,
+    ahead_of,
+    holders_of,
+)
+from jobledger_server.sql.queue_settings import LIMITS
+from jobledger_server.sql.sql_store import SqlStore
+from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.query_plans import plan
+
+LEASE = Micros(3600_000_000)
+
+
+async def limits(store: SqlStore) -> list[Limit]:
+    return await store.queue_settings.limits(after="", limit=99)
+
+
+async def blocked(store: SqlStore, ledger: Ledger, *keys: str) -> None:
+    """Block a job of each of these keys, whose limits are 0, and look at the keys."""
+    for key in keys:
+        await apply(ledger, Create(user_id="ada", job_type="render", concurrency_key=key))
+    command = Claim(
+        worker_id="w", job_types=frozenset({"render"}), max_jobs=9, lease_duration=LEASE
+    )
+    assert await claim_jobs(ledger, command) == []
+    for key in keys:
+        await unblock(store, ledger.known_limits, key)
+    assert await store.find_rechecks(after="", limit=9) == []
+
+
+async def test_the_version_grows_with_each_change_and_not_with_its_repetition(
+    store: SqlStore,
+) -> None:
+    settings = store.queue_settings
+    changes = (
+        lambda: settings.pause_type("t", actor="a", reason="r"),
+        lambda: settings.set_limit("k", 1),
+        lambda: settings.pause_key("k", actor="a", reason="r"),
+        lambda: settings.resume_key("k"),
+        lambda: settings.set_limit("k", None),
+        lambda: settings.resume_type("t"),
+    )
+    version = (await store.pauses()).version
+    for change in changes:
+        version += 1
+        for _ in range(2):
+            await change()
+            assert (await store.pauses()).version == version
+
+
+async def test_a_pause_keeps_its_first_time_actor_and_reason(store: SqlStore) -> None:
+    settings = store.queue_settings
+    first = await settings.pause_type("t", actor="a", reason="r")
+    assert (first.actor, first.reason) == ("a", "r")
+    assert await settings.pause_type("t", actor="b", reason="s") == first
+    assert (await store.pauses()).job_types == {"t"}
+    assert await settings.resume_type("t")
+    assert not await settings.resume_type("t")
+    assert (await store.pauses()).job_types == frozenset()
+    key = await settings.pause_key("k", actor="a", reason="r")
+    assert await settings.pause_key("k", actor="b", reason="s") == key
+
+
+async def test_a_name_has_a_row_while_it_has_a_limit_or_a_pause(store: SqlStore) -> None:
+    settings = store.queue_settings
+    limited = await settings.set_limit("k", 3)
+    paused = await settings.pause_key("k", actor="a", reason="r")
+    assert paused == Limit("k", 3, paused.pause)
+    assert await limits(store) == [paused]
+    await settings.set_limit("k", None)
+    assert await limits(store) == [Limit("k", None, paused.pause)]
+    await settings.resume_key("k")
+    assert await limits(store) == []
+    await settings.set_limit("k", 3)
+    await settings.pause_key("k", actor="a", reason="r")
+    await settings.resume_key("k")
+    assert await limits(store) == [limited]
+
+
+async def test_a_change_marks_the_blocked_keys_that_it_concerns_and_no_others(
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = store.queue_settings
+    monkeypatch.setattr(queue_settings, "MARKED_KEYS", 2)  # so that they take several steps
+    await settings.set_limit("k", 0)
+    await settings.set_limit("kk", 0)
+    await blocked(store, ledger, "k", "k:1", "k:2", "kk")
+    assert [(each.name, each.blocked) for each in await limits(store)] == [("k", 3), ("kk", 1)]
+
+    async def marked() -> list[str]:
+        keys = await store.find_rechecks(after="", limit=9)
+        for key in keys:
+            async with store.transaction() as transaction:
+                await transaction.clear_recheck(key, unblocked=False)
+        return keys
+
+    await settings.pause_key("k", actor="", reason="")
+    assert await marked() == []
+    for _ in range(2):  # a call that failed in the middle is repeated
+        await settings.resume_key("k")
+        assert await marked() == ["k", "k:1", "k:2"]
+    assert (await settings.set_limit("k:1", 5)).blocked == 1
+    assert await marked() == ["k:1"]
+    await settings.set_limit("k", None)
+    assert await marked() == ["k", "k:1", "k:2"]
+
+
+async def test_what_operators_read_is_found_by_indexes(
+    database: Database, store: SqlStore, ledger: Ledger
+) -> None:
+    new = Create(user_id="ada", job_type="render", concurrency_key="k")
+    job = (await apply(ledger, new)).job
+    statements = ReportStatements(database.dialect)
+    types = database.dialect.bind_list("types", ["render"])
+    names = {"after": "", "count": 9}
+    for statement, values, indexes in (
+        (NAMES, {**names, "since": 1}, ["levels", "ended"]),
+        (NAMES_OF_TENANT, {**names, "fairness_key": "ada"}, ["ix_queues_fairness_key"]),
+        (statements.counts, types, ["levels"]),
+        (statements.oldest, {**types, "heads": 9}, ["ix_queues_claimable", "ix_jobs_ready"]),
+        (statements.ended, {**types, "since": 1, "minute": 2}, ["ended"]),
+        (LIMITS, names, ["ix_limit_keys_name_key", "limit_keys"]),
+        (holders_of("k"), {}, ["ix_jobs_keyed"]),
+        (ahead_of(job), {}, ["ix_jobs_ready"]),
+    ):
+        prepared = Prepared(statement, database.writer.dialect)
+        found = await plan(database, prepared.text, prepared.values(values), "enable_seqscan")
+        for index in indexes:
+            # SQLite keeps these tables in the indexes of their primary keys.
+            assert f"{index} " in found or f"SEARCH {index} USING PRIMARY KEY" in found, found
+        for table in ("jobs", "queues", "levels", "ended", "limit_keys"):
+            assert f"SCAN {table}" not in found, found
+        assert "Seq Scan" not in found, found

@@ -1,0 +1,204 @@
+"""What the sweeper deletes: counters of what is idle, and nothing that anybody still needs."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import ChangeStatus, Claim, Create
+from jobledger_server.domain.job import Job, JobStatus, Micros
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.maintenance import sweeper
+from jobledger_server.maintenance.sweeper import Sweeper
+from jobledger_server.sql import sweeps
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import CountedLevel
+from tests.support.databases import several_servers
+from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.recount import recount
+
+LEASE = Micros(60_000_000)
+
+
+async def created(ledger: Ledger, tenant: str = "ada", **fields: Any) -> Job:
+    command = Create(user_id=tenant, **{"job_type": "render", **fields})
+    return (await apply(ledger, command)).job
+
+
+async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
+    types = frozenset({"render"})
+    claim = Claim(worker_id="w", job_types=types, max_jobs=count, lease_duration=LEASE)
+    return list(await claim_jobs(ledger, claim))
+
+
+async def created_and_claimed(ledger: Ledger, tenant: str = "ada", **fields: Any) -> Job:
+    await created(ledger, tenant, **fields)
+    (job,) = await claimed(ledger)
+    return job
+
+
+async def ended(ledger: Ledger, job: Job) -> None:
+    await apply(
+        ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=job.attempt)
+    )
+
+
+async def swept(store: SqlStore) -> None:
+    async for _ in Sweeper(store).sweep():
+        pass
+
+
+async def rows(database: Database, statement: str) -> list[Any]:
+    async with database.reader.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(statement))]
+
+
+async def counters(database: Database) -> dict[str, int]:
+    tables = ("levels", "queues", "limit_keys")
+    return {name: (await rows(database, f"SELECT count(*) FROM {name}"))[0][0] for name in tables}
+
+
+async def write(database: Database, statement: str) -> None:
+    async with database.writer.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_counters_of_what_is_idle_go_and_all_others_stay(
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "ROWS", 2)  # several steps
+    for tenant in ("ada", "bob", "cyd"):
+        await created(ledger, tenant, priority=1, concurrency_key=tenant)
+    for job in await claimed(ledger, 3):
+        await ended(ledger, job)
+    waiting = await created(ledger, "dan", concurrency_key="stripe")
+    held = (await claimed(ledger))[0]
+    assert held.id == waiting.id
+    await write(database, "UPDATE limit_keys SET recheck = 0")  # as the promoter does
+    assert await counters(database) == {"levels": 2, "queues": 4, "limit_keys": 4}
+    await swept(store)
+    assert await counters(database) == {"levels": 1, "queues": 1, "limit_keys": 1}
+    await ended(ledger, held)
+    await write(database, "UPDATE limit_keys SET recheck = 0")
+    await swept(store)
+    assert await counters(database) == {"levels": 0, "queues": 0, "limit_keys": 0}
+    assert await recount(database) == []
+    assert [job.user_id for job in await claimed(ledger)] == []
+    await created(ledger, "ada")
+    await swept(store)
+    assert [job.user_id for job in await claimed(ledger)] == ["ada"]
+    assert await recount(database) == []
+
+
+async def test_a_tenant_gains_nothing_by_a_sweep(
+    store: SqlStore, database: Database, ledger: Ledger
+) -> None:
+    """Its queue is ahead of the level as long as others wait there."""
+    for _ in range(3):
+        await created(ledger, "ada")
+    await claimed(ledger, 3)
+    await created(ledger, "bob")
+    for job in await rows(
+        database, "SELECT CAST(id AS VARCHAR(36)) FROM jobs WHERE user_id = 'ada'"
+    ):
+        await apply(ledger, ChangeStatus(job_id=job[0], target=JobStatus.COMPLETED, attempt=1))
+    assert await rows(database, "SELECT vtime FROM queues WHERE fairness_key = 'ada'") == [(3,)]
+    await swept(store)
+    await created(ledger, "ada")
+    await created(ledger, "bob")
+    assert [(await claimed(ledger))[0].user_id for _ in range(3)] == ["bob", "bob", "ada"]
+
+
+async def test_what_becomes_busy_between_the_look_and_the_deletion_stays(
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ended(ledger, await created_and_claimed(ledger, concurrency_key="stripe"))
+    await write(database, "UPDATE limit_keys SET recheck = 0")
+    (level,) = await store.sweeps.levels(after=("", 0), limit=10)
+    assert level == CountedLevel("render", 5, level.writes, idle=True)
+    delete = sweeps.SqlSweeps._delete  # noqa: SLF001
+
+    async def late(self: Any, statement: Any, found: Any) -> int:
+        assert found
+        if not await rows(database, "SELECT 1 FROM jobs WHERE phase IS NOT NULL"):
+            await created(ledger, concurrency_key="stripe")
+            assert len(await claimed(ledger)) == 1
+        return await delete(self, statement, found)
+
+    monkeypatch.setattr(sweeps.SqlSweeps, "_delete", late)
+    assert (await store.sweeps.queues(after=None, limit=10)).deleted == 0
+    assert await store.sweeps.delete_levels([level]) == 0
+    monkeypatch.undo()
+    assert await store.sweeps._delete(sweeps.DELETE_KEYS, ["stripe"]) == 0  # noqa: SLF001
+    assert await recount(database) == []
+
+
+async def test_a_level_stays_that_was_written_to_since_even_if_it_is_idle_again(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    """It has a queue that this pass may have missed, with a virtual time that others lack."""
+    await ended(ledger, await created_and_claimed(ledger))
+    (level,) = await store.sweeps.levels(after=("", 0), limit=10)
+    await ended(ledger, await created_and_claimed(ledger, "bob"))
+    assert await store.sweeps.delete_levels([level]) == 0
+    assert await counters(database) == {"levels": 1, "queues": 2, "limit_keys": 0}
+
+
+@several_servers
+async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_level_begins(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    """Its statement still sees the level that the sweep deletes before it goes on."""
+    for _ in range(5):
+        await created_and_claimed(ledger)
+    for (job_id,) in await rows(database, "SELECT id::text FROM jobs"):
+        await apply(ledger, ChangeStatus(job_id=job_id, target=JobStatus.COMPLETED, attempt=1))
+    async with database.writer.connect() as connection, connection.begin():
+        await connection.execute(sweeps.LOCK_FEED)
+        creating = asyncio.create_task(created(ledger, "bob"))
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with asyncio.timeout(20):
+            while not await rows(database, waits):
+                pass
+        for table in ("queues", "levels"):
+            await connection.execute(text(f"DELETE FROM {table}"))
+    await creating
+    assert await rows(database, "SELECT vtime FROM queues") == [(4,)]
+    assert await rows(database, "SELECT vtime FROM levels") == [(4,)]
+    assert await recount(database) == []
+
+
+async def test_counts_of_ended_jobs_and_records_of_pollers_expire(
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "ROWS", 2)
+    await ended(ledger, await created_and_claimed(ledger))
+    ((now,),) = await rows(database, "SELECT time FROM ended")
+    hour = 3_600_000_000
+    for age in (hour, hour + 10_000_000, *range(hour + 20_000_000, hour + 70_000_000, 10_000_000)):
+        await write(database, f"INSERT INTO ended VALUES ('render', {now - age}, 'FAILED', 'X', 1)")
+    await store.record_pollers("here", ["render", "export"], lasts=LEASE)
+    await store.record_pollers("there", ["export", "import"], lasts=Micros(-1))
+    await swept(store)
+    kept = [time for (time,) in await rows(database, "SELECT time FROM ended ORDER BY time")]
+    assert kept[-2:] == [now - hour, now]
+    assert len(kept) in {2, 3}  # the step that began an hour ago may have ended by now, or not
+    polled = "SELECT server, job_type FROM pollers ORDER BY job_type"
+    assert await rows(database, polled) == [("here", "export"), ("here", "render")]
+    await store.record_pollers("here", ["render"], lasts=Micros(-1))  # replaces the earlier one
+    await swept(store)
+    assert await rows(database, polled) == [("here", "export")]
+
+
+async def test_a_sweep_that_finds_nothing_idle_locks_nothing(
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await created(ledger)
+
+    async def locked(*_: Any) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(sweeps.SqlSweeps, "_delete_locked", locked)
+    await swept(store)

@@ -1,0 +1,46 @@
+"""An operator who changes limits and pauses types and keys, and ends all that at the end."""
+
+import random
+
+from jobledger.v1 import queue_service_pb2 as pb
+from tests.robustness.checker.asking import Replicas
+from tests.robustness.checker.board import BRIEF, KEYS, ONE_AT_A_TIME, TYPES, Board, pause
+from tests.robustness.checker.history import History
+
+NAMES = sorted({*KEYS, *(key.partition(":")[0] for key in KEYS)} - {ONE_AT_A_TIME})
+"""Keys and the names of several."""
+
+PAUSE_SECONDS = (0.1, 0.8)
+"""How long jobs are paused, and how long the operator waits before the next change."""
+
+PATIENCE = 60.0
+
+
+async def operate(replicas: Replicas, rng: random.Random, board: Board, history: History) -> None:
+    """Change one thing after the other until stopped. One key has a limit of one throughout."""
+
+    async def ask(rpc: str, request: object) -> None:
+        await replicas.ask(rpc, request, patience=PATIENCE)
+        history.settings += 1
+
+    await ask("SetConcurrencyLimit", _limit(ONE_AT_A_TIME, 1))
+    while not board.load.is_set():
+        await pause(board.load, rng.uniform(*PAUSE_SECONDS))
+        name, job_type = rng.choice(NAMES), rng.choice((*TYPES, BRIEF))
+        chance = rng.random()
+        if chance < 0.6:
+            await ask("SetConcurrencyLimit", _limit(name, rng.choice((None, 0, 1, 2, 4, 8, 8))))
+        elif chance < 0.8:
+            await ask("PauseConcurrencyKey", pb.PauseConcurrencyKeyRequest(name=name))
+            await pause(board.load, rng.uniform(*PAUSE_SECONDS))
+            await ask("ResumeConcurrencyKey", pb.ResumeConcurrencyKeyRequest(name=name))
+        else:
+            await ask("PauseJobType", pb.PauseJobTypeRequest(job_type=job_type))
+            await pause(board.load, rng.uniform(*PAUSE_SECONDS))
+            await ask("ResumeJobType", pb.ResumeJobTypeRequest(job_type=job_type))
+    for name in NAMES:
+        await ask("SetConcurrencyLimit", _limit(name, None))
+
+
+def _limit(name: str, most: int | None) -> pb.SetConcurrencyLimitRequest:
+    return pb.SetConcurrencyLimitRequest(name=name, max_running=most)

@@ -1,0 +1,93 @@
+"""A limit of one, under many workers at several servers: never two jobs at once, hardly ever none.
+
+`JOBLEDGER_ONE_SLOT_JOBS=600` makes it last a minute. How much of the time the slot was idle depends
+on the machine: it is printed (`-s`), and no part of the promise.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from sqlalchemy import text
+
+from jobledger.v1 import queue_service_pb2 as pb
+from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobledger_server.app import App
+from jobledger_server.sql.database import Database
+from tests.support.databases import several_servers
+from tests.support.recount import recount
+from tests.support.rpc_caller import Caller
+
+SERVERS, WORKERS = 3, 64
+JOBS = int(os.environ.get("JOBLEDGER_ONE_SLOT_JOBS", "20"))
+RUN_SECONDS = 0.1
+
+pytestmark = [several_servers, pytest.mark.timeout(120 + JOBS)]
+
+
+async def work(call: Caller, ended: list[str], done: asyncio.Event) -> None:
+    """Claim and complete jobs until all are done."""
+    while not done.is_set():
+        claim = call.ClaimJobs(
+            worker_id="w",
+            job_types=["charge"],
+            wait=Duration(seconds=20),
+            lease_duration=Duration(seconds=60),
+        )
+        for job in (await claim).jobs:
+            await asyncio.sleep(RUN_SECONDS)
+            await call.MarkCompleted(job_id=job.id, attempt=job.attempt)
+            ended.append(job.id)
+            if len(ended) == JOBS:
+                done.set()
+
+
+async def test_one_slot_never_holds_two_jobs(
+    start: Callable[..., Awaitable[App]], database: Database
+) -> None:
+    ended: list[str] = []
+    done = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        channels: list[Any] = []
+        for _ in range(SERVERS):
+            app = await start(caller_share=1.0)
+            channels.append(await stack.enter_async_context(grpc.aio.insecure_channel(app.address)))
+        limit = pb.SetConcurrencyLimitRequest(name="stripe", max_running=1)
+        await QueueServiceStub(channels[0]).SetConcurrencyLimit(limit)
+        for number in range(JOBS):
+            await Caller(channels[number % SERVERS]).job(
+                job_type="charge", concurrency_key="stripe:1"
+            )
+        workers = [
+            asyncio.create_task(work(Caller(channels[n % SERVERS]), ended, done))
+            for n in range(WORKERS)
+        ]
+        await asyncio.wait(
+            [asyncio.create_task(done.wait()), *workers], return_when="FIRST_COMPLETED"
+        )
+        for worker in workers:
+            worker.cancel()
+        failed = await asyncio.gather(*workers, return_exceptions=True)
+    assert done.is_set(), failed
+    async with database.reader.connect() as connection:
+        rows = (
+            await connection.execute(
+                text(
+                    "SELECT start_seq, change_seq, start_time, complete_time, attempt FROM jobs"
+                    " ORDER BY start_seq"
+                )
+            )
+        ).all()
+    assert [row.attempt for row in rows] == [1] * JOBS
+    # In the order of the commits: the clock is read before the lock.
+    assert all(one.change_seq < other.start_seq for one, other in pairwise(rows))
+    assert await recount(database) == []
+    busy = sum(row.complete_time - row.start_time for row in rows)
+    idle = 1 - busy / (rows[-1].complete_time - rows[0].start_time)
+    print(f"the slot was idle for {idle:.1%} of the time")  # noqa: T201
