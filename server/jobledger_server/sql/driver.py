@@ -2,7 +2,7 @@
 
 SQLAlchemy compiles their text, keeps the pool and runs everything that is rare. Its own way
 to run a statement is long: on SQLite it makes up to four round trips to the driver's thread
-for each statement, this port one. See docs/decisions/0045.
+for each statement, this port one, and one for all that a batch writes. See docs/decisions/0045.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
