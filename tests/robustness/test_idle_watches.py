@@ -76,5 +76,6 @@ async def test_an_idle_watch_of_a_large_job_costs_as_much_as_one_of_a_small_job(
     small, large = [
         await memory_of_a_watch(method, size, tmp_path / str(size)) for size in (SMALL, LARGE)
     ]
-    assert large < 1.1 * small, f"{large:.0f} B instead of {small:.0f}"
+    # Memory is taken in steps, so a watch cannot be measured to the byte.
+    assert large - small < LARGE / 10, f"{large:.0f} B instead of {small:.0f}"
     assert large < EACH, f"{large:.0f} B"

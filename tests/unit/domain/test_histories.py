@@ -1,6 +1,6 @@
 """Any history of commands, retries and deaths among them, keeps the promises of the contract."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hypothesis import settings
@@ -428,6 +428,9 @@ class Histories(RuleBasedStateMachine):
             and version in (None, model.version)
         ):
             if to in ENDED_BY and model.status == "PROCESSING":
+                if self.has_other_asset_named_like(content.assets):
+                    assert isinstance(self.send(command), AssetNameTaken)
+                    return
                 reason = content.error.reason if content.error else ""
                 self.model = model.ended(to.value, reason, progress or 0)
             elif to is JobStatus.PROCESSING and not model.held:
@@ -436,6 +439,11 @@ class Histories(RuleBasedStateMachine):
                     return
                 self.model = model.taken(self.now, lease or HOUR, progress or 0)
         self.send(command)
+
+    def has_other_asset_named_like(self, links: Sequence[AssetLink]) -> bool:
+        """Return whether this attempt has linked another file under one of these names."""
+        ours = [a.link for a in self.record.assets.values() if a.attempt == self.model.attempt]
+        return any(old.name == new.name and old != new for old in ours for new in links)
 
     @rule(
         progress=progresses,
@@ -604,6 +612,10 @@ class Histories(RuleBasedStateMachine):
         history = self.record.accepted
         command, version = history[-1 - data.draw(st.integers(0, len(history) - 1))]
         before, links = self.record.job, dict(self.record.assets)
+        if isinstance(command, LinkAsset) and command.request_id not in {
+            asset.request_id for asset in links.values()
+        }:
+            return  # a later attempt has replaced the asset: this would link it anew
         outcome = self.send(command)
         assert self.record.job is before
         assert self.record.assets == links
