@@ -119,7 +119,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             _observed(feed.publish, jobs, traces),
             max_waiting=waiting,
             share=share,
-            ready=waiters.offer,
+            hand_on=waiters.hand_on,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
         ) as ledger,

@@ -6,9 +6,9 @@ on the machine: it is printed (`-s`), and no part of the promise.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,11 +18,11 @@ from sqlalchemy import text
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
-from jobledger_server.app import App
 from jobledger_server.sql.database import Database
 from tests.support.databases import several_servers
 from tests.support.recount import recount
 from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
 
 SERVERS, WORKERS = 3, 64
 JOBS = int(os.environ.get("JOBLEDGER_ONE_SLOT_JOBS", "20"))
@@ -49,15 +49,19 @@ async def work(call: Caller, ended: list[str], done: asyncio.Event) -> None:
 
 
 async def test_one_slot_never_holds_two_jobs(
-    start: Callable[..., Awaitable[App]], database: Database
+    tmp_path: Path, database_url: str, database: Database
 ) -> None:
     ended: list[str] = []
     done = asyncio.Event()
     async with AsyncExitStack() as stack:
         channels: list[Any] = []
-        for _ in range(SERVERS):
-            app = await start(caller_share=1.0)
-            channels.append(await stack.enter_async_context(grpc.aio.insecure_channel(app.address)))
+        for number in range(SERVERS):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            server = ServerProcess(folder, database=database_url, arguments=["--caller-share", "1"])
+            await stack.enter_async_context(server)
+            channel = grpc.aio.insecure_channel(server.target)
+            channels.append(await stack.enter_async_context(channel))
         limit = pb.SetConcurrencyLimitRequest(name="stripe", max_running=1)
         await QueueServiceStub(channels[0]).SetConcurrencyLimit(limit)
         for number in range(JOBS):

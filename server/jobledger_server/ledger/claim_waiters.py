@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from jobledger_server.domain.job import Phase
+from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.queues import queue_id
 from jobledger_server.store import Change, Claimable
 
@@ -69,9 +69,7 @@ class ClaimWaiters:
         if job.job_type not in self._waiters or change.deleted:
             return
         if job.phase is Phase.READY:
-            size = job.content_bytes + job.payload_bytes
-            claimable = Claimable(job.id, job.job_type, size, queue_id(job))
-            self._wake_one(job.job_type, claimable if self.sees_every_job else None)
+            self._wake_one(job.job_type, _claimable(job) if self.sees_every_job else None)
 
     def awaited(self) -> Mapping[str, int]:
         """Return by job type how many claims wait for it."""
@@ -94,6 +92,14 @@ class ClaimWaiters:
     def offer(self, job_type: str, count: int) -> None:
         """Wake claims for jobs that were made ready here without a change, else other servers."""
         if self.wake(job_type, count):
+            self.announce()
+
+    def hand_on(self, job: Job) -> None:
+        """Wake a claim for a job that was blocked, and has a free slot now, else other servers.
+
+        The claim takes this job without a query: when it queried, no job was ready.
+        """
+        if not self._wake_one(job.job_type, _claimable(job)):
             self.announce()
 
     @contextmanager
@@ -128,14 +134,16 @@ class ClaimWaiters:
             for waiter in waiters:
                 waiter.wake(None)
 
-    def _wake_one(self, job_type: str, oldest: Claimable | None) -> None:
+    def _wake_one(self, job_type: str, oldest: Claimable | None) -> bool:
+        """Wake a waiter; return whether there was one to wake."""
         waiters = self._waiters.get(job_type, ())
         for waiter in waiters:
             if waiter.woken_for is None:
                 waiter.wake(job_type, oldest)
-                return
+                return True
         for waiter in waiters:  # Each may get this job, too or instead.
             waiter.oldest = None
+        return False
 
     def _remove(self, waiter: ClaimWaiter, job_types: Collection[str]) -> None:
         for job_type in job_types:
@@ -143,3 +151,8 @@ class ClaimWaiters:
             waiters.pop(waiter, None)
             if not waiters:
                 del self._waiters[job_type]
+
+
+def _claimable(job: Job) -> Claimable:
+    size = job.content_bytes + job.payload_bytes
+    return Claimable(job.id, job.job_type, size, queue_id(job))

@@ -13,7 +13,7 @@ from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, Report
 from jobledger_server.domain.errors import LimitExceeded, Paused
-from jobledger_server.domain.job import Phase
+from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import Batcher
@@ -58,9 +58,8 @@ Publish = Callable[[Sequence[Change]], None]
 Commands and claims commit separately, so the changes of two successive commits may arrive in
 the wrong order. Their sequence numbers have the right one."""
 
-
-Ready = Callable[[str, int], None]
-"""Called with a job type, and how many of its jobs became ready without a change."""
+HandOn = Callable[[Job], None]
+"""Called with each blocked job that a commit made ready."""
 
 
 class Ledger:
@@ -71,7 +70,7 @@ class Ledger:
         publish: Receives the changes of each commit.
         max_waiting: Commands that may wait for the database; claims likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
-        ready: Called with a job type, and how many of its blocked jobs a commit made ready.
+        hand_on: Called with each blocked job that a commit made ready.
         observe: Observes every outcome.
     """
 
@@ -80,7 +79,7 @@ class Ledger:
         store: Store,
         publish: Publish,
         *,
-        ready: Ready = lambda _, __: None,
+        hand_on: HandOn = lambda _: None,
         max_waiting: int,
         share: float = 1.0,
         observe: Observe | None = None,
@@ -88,7 +87,7 @@ class Ledger:
         self._store = store
         self._observe = observe
         self._publish = publish
-        self._ready = ready
+        self._hand_on = hand_on
         self._ids = IdSource()
         self.known_limits = KnownLimits(store)
         self.recheck = asyncio.Event()
@@ -291,7 +290,7 @@ class Ledger:
             self._look_up_request_ids = found
         self._committed(changes)
         for decision in unblocked.decisions:
-            self._ready(decision.job.job_type, 1)
+            self._hand_on(decision.job)
         self._look_at_keys(decisions, settled=unblocked.settled)
         _log_ended_attempts(decisions)
         _log_late_reports(outcomes)

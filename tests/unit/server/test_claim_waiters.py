@@ -47,6 +47,20 @@ def test_a_claim_knows_the_job_that_woke_it_where_no_other_server_makes_jobs() -
             assert waiter.reset() is None
 
 
+def test_a_job_that_gets_a_free_slot_is_handed_to_a_claim_or_announced() -> None:
+    claim_waiters = ClaimWaiters()
+    announced: list[bool] = []
+    claim_waiters.announce = lambda: announced.append(True)
+    job = creation().job
+    with claim_waiters.waiting(["render"]) as waiter:
+        claim_waiters.hand_on(job)
+        assert (waiter.oldest and waiter.oldest.id, announced) == (job.id, [])
+        claim_waiters.hand_on(creation().job)
+        assert (waiter.reset(), announced) == (None, [True])
+    claim_waiters.hand_on(job)
+    assert announced == [True, True]
+
+
 def test_a_claim_does_not_know_the_oldest_job_if_another_one_found_no_claim() -> None:
     claim_waiters = ClaimWaiters()
     claim_waiters.sees_every_job = True
