@@ -21,7 +21,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import MOST, unblock
 from jobledger_server.store import QueueNews, Store, StoreError
 
-BATCH = 200
+BATCH = 64
 """Scheduled jobs made ready together: few, so that callers' commands do not wait long."""
 
 KEYS = 100
