@@ -154,8 +154,8 @@ class Job(Struct, frozen=True, gc=False):
     is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
-    together, and the retry policy is after what a completion changes: PostgreSQL logs an update
-    as the bytes from the first to the last that differ.
+    together, and so is what an end changes: PostgreSQL logs an update as the bytes from the first
+    to the last that differ.
     """
 
     id: JobId

@@ -152,7 +152,7 @@ class JobRows:
 
 
 _JOB_COLUMNS = tuple(column.name for column in STATE)
-_DEADLINE, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("deadline", "change_seq"))
+_QUEUE_ID, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("queue_id", "change_seq"))
 _STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN = map(
     _JOB_COLUMNS.index, ("status", "phase", "labels")
 )
@@ -258,7 +258,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN])
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
-    del fields[_DEADLINE : _CHANGE_SEQ + 1]  # those that are not fields of a job
+    del fields[_QUEUE_ID : _CHANGE_SEQ + 1]  # those that are not fields of a job
     return Job(*(*fields, _error(last_reason, last_message), _error(reason, message)))
 
 

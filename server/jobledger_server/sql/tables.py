@@ -91,9 +91,6 @@ jobs = Table(
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("queue_timeout", BigInteger, nullable=False),
-    # Not later than the earliest time at which something happens without a call; NULL in a terminal
-    # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
-    Column("deadline", BigInteger),
     Column("queue_id", BigInteger, nullable=False),
     # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
@@ -102,6 +99,9 @@ jobs = Table(
     Column("start_progress", Integer),
     Column("start_progress_message", String(MAX_MESSAGE_CHARACTERS)),
     Column("start_lease_expire_time", BigInteger),
+    # Not later than the earliest time at which something happens without a call; NULL in a terminal
+    # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
+    Column("deadline", BigInteger),
     Column("end_actor", String(MAX_NAME_CHARACTERS)),
     Column("delete_seq", BigInteger),
     Column("delete_time", BigInteger),

@@ -128,7 +128,7 @@ async def test_postgresql_writes_no_more_wal_for_each_change_than_was_measured(
             await together(ledger, reports(jobs[:100]))
         assert await counted.wal() / 5 < 16_500
         await together(ledger, moves(jobs, JobStatus.COMPLETED))
-        assert await counted.wal() / JOBS < 780
+        assert await counted.wal() / JOBS < 760
     await connection.close()
 
 

@@ -31,7 +31,6 @@ def upgrade() -> None:
         sa.Column("job_type", sa.String(50), nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("queue_timeout", sa.BigInteger, nullable=False),
-        sa.Column("deadline", sa.BigInteger),
         sa.Column("queue_id", sa.BigInteger, nullable=False),
         sa.Column("start_seq", sa.BigInteger),
         sa.Column("start_actor", sa.String(128)),
@@ -39,11 +38,12 @@ def upgrade() -> None:
         sa.Column("start_progress", sa.Integer),
         sa.Column("start_progress_message", sa.String(512)),
         sa.Column("start_lease_expire_time", sa.BigInteger),
+        # What an end changes begins here, and what a report changes at `change_seq`: an update is
+        # logged from the first to the last byte that differs.
+        sa.Column("deadline", sa.BigInteger),
         sa.Column("end_actor", sa.String(128)),
         sa.Column("delete_seq", sa.BigInteger),
         sa.Column("delete_time", sa.BigInteger),
-        # What a report changes is together: an update is logged from the first to the last byte
-        # that differs.
         sa.Column("change_seq", sa.BigInteger, nullable=False),
         sa.Column("update_time", sa.BigInteger, nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
