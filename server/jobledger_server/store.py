@@ -432,7 +432,11 @@ class Sweeps(Protocol):
         """Delete those of the levels that were not written to since; return how many."""
 
     async def keys(self, *, after: str, limit: int) -> Swept[str]:
-        """Look at `limit` concurrency keys, and delete those without held and blocked jobs."""
+        """Look at `limit` concurrency keys, and delete those without held and blocked jobs.
+
+        Keys are marked to be looked at whose blocked jobs wait for nothing: a server died before
+        it marked them.
+        """
 
     async def ended(self, age: Micros, *, limit: int) -> int:
         """Delete counts of jobs that ended longer than `age` ago; return how many."""

@@ -22,7 +22,7 @@ Exit codes:
     3  a watched job is PARTIAL, and none FAILED
     4  the user has no such job
     5  the job's status, or an earlier request, does not allow it
-    6  the service is unavailable, overloaded or too slow
+    6  the service is unavailable, overloaded, too slow or too old
     7  access denied
    70  a bug
   130  interrupted, or its question was answered with no
@@ -41,6 +41,7 @@ _BY_STATUS: Final = {
     StatusCode.ABORTED: REFUSED,
     StatusCode.ALREADY_EXISTS: REFUSED,
     StatusCode.UNAVAILABLE: UNAVAILABLE,
+    StatusCode.UNIMPLEMENTED: UNAVAILABLE,
     StatusCode.DEADLINE_EXCEEDED: UNAVAILABLE,
     StatusCode.RESOURCE_EXHAUSTED: UNAVAILABLE,
     StatusCode.PERMISSION_DENIED: DENIED,
@@ -177,6 +178,8 @@ def verdict(error: Exception) -> tuple[str, int]:
             return f"{error} (correlation id {correlation_id})", BUG
         case MessageTooLarge():
             return str(error), USAGE
+        case JobledgerError(code=StatusCode.UNIMPLEMENTED):
+            return f"the service does not have this, it may be too old: {error}", UNAVAILABLE
         case JobledgerError():
             return str(error), _BY_STATUS.get(error.code, BUG)
         case ValueError():

@@ -1,4 +1,4 @@
-"""The sweeper: deletes the counters of what is idle.
+"""The sweeper: deletes the counters of what is idle, and finds blocked jobs that were forgotten.
 
 Every server runs it, without a leader. It looks at the rows page by page, without locks, and locks
 the feed only to delete what it found. Rows that became busy meanwhile stay.

@@ -172,7 +172,8 @@ async def _mark(connection: AsyncConnection, name: str, after: str = "") -> str 
     """Have somebody look if blocked jobs of a name's keys may start now.
 
     Few keys at a time, so that the feed is not locked for long. If nothing has changed too: an
-    earlier call may have failed before its last keys.
+    earlier call may have failed before its last keys. Where nobody repeats it, the sweeper finds
+    them.
 
     Returns:
         The key after which there may be more, or None.

@@ -1,4 +1,4 @@
-"""Deletes the counters of what is idle; see `store.Sweeps`."""
+"""Deletes the counters of what is idle, and finds what was forgotten; see `store.Sweeps`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,27 @@ from sqlalchemy import (
     delete,
     exists,
     select,
+    text,
     tuple_,
+    update,
 )
 
 from jobledger_server.domain.job import Micros
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
-from jobledger_server.sql.tables import ended, feed, levels, limit_keys, pollers, queues
-from jobledger_server.store import CountedLevel, Key, Swept
+from jobledger_server.sql.tables import (
+    READY,
+    ended,
+    feed,
+    jobs,
+    levels,
+    limit_keys,
+    limit_rules,
+    pollers,
+    queues,
+)
+from jobledger_server.store import CountedLevel, Swept
 
 
 def _empty(table: Table) -> ColumnElement[bool]:
@@ -53,8 +65,19 @@ QUEUES = (
     .order_by(queues.c.id)
     .limit(bindparam("count"))
 )
+
+_RULE = limit_rules.c.name.in_((limit_keys.c.key, limit_keys.c.name))
+_FORGOTTEN = and_(
+    limit_keys.c.blocked > 0,
+    limit_keys.c.running == 0,
+    limit_keys.c.recheck == 0,
+    ~exists().where(_RULE, limit_rules.c.pause_time.is_not(None)),
+    ~exists().where(
+        jobs.c.concurrency_key == limit_keys.c.key, text("concurrency_key <> ''"), text(READY)
+    ),
+)
 KEYS = (
-    select(limit_keys.c.key, _IDLE_KEY.label("idle"))
+    select(limit_keys.c.key, _IDLE_KEY.label("idle"), _FORGOTTEN.label("forgotten"))
     .where(limit_keys.c.key > bindparam("after"))
     .order_by(limit_keys.c.key)
     .limit(bindparam("count"))
@@ -68,6 +91,7 @@ OLD = (
 _FOUND: BindParameter[Any] = bindparam("found", expanding=True)
 DELETE_QUEUES = delete(queues).where(queues.c.id.in_(_FOUND), _IDLE_QUEUE)
 DELETE_KEYS = delete(limit_keys).where(limit_keys.c.key.in_(_FOUND), _IDLE_KEY)
+MARK_KEYS = update(limit_keys).where(limit_keys.c.key.in_(_FOUND), _FORGOTTEN).values(recheck=1)
 DELETE_LEVELS = delete(levels).where(
     tuple_(levels.c.job_type, levels.c.priority, levels.c.writes).in_(_FOUND), _empty(levels)
 )
@@ -95,14 +119,19 @@ class SqlSweeps:
 
     async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
         first = BEFORE_ALL if after is None else after
-        return await self._page(QUEUES, DELETE_QUEUES, first, limit)
+        rows = await self._connections.read(QUEUES, {"after": first, "count": limit})
+        deleted = await self._write(DELETE_QUEUES, [id_ for id_, idle in rows if idle])
+        return Swept(rows[-1][0] if len(rows) == limit else None, deleted)
 
     async def keys(self, *, after: str, limit: int) -> Swept[str]:
-        return await self._page(KEYS, DELETE_KEYS, after, limit)
+        rows = await self._connections.read(KEYS, {"after": after, "count": limit})
+        await self._write(MARK_KEYS, [key for key, _, forgotten in rows if forgotten])
+        deleted = await self._write(DELETE_KEYS, [key for key, idle, _ in rows if idle])
+        return Swept(rows[-1][0] if len(rows) == limit else None, deleted)
 
     async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:
         found = [(level.job_type, level.priority, level.writes) for level in levels]
-        return await self._delete(DELETE_LEVELS, found)
+        return await self._write(DELETE_LEVELS, found)
 
     async def ended(self, age: Micros, *, limit: int) -> int:
         return await to_completion(self._delete_ended(age, limit))
@@ -111,7 +140,7 @@ class SqlSweeps:
         async with self._connections.snapshot() as connection:
             before = await self._dialect.now(connection) - age
             rows = (await connection.execute(OLD, {"before": before, "count": limit})).all()
-        return await self._delete(DELETE_OLD, [tuple(row) for row in rows])
+        return await self._write(DELETE_OLD, [tuple(row) for row in rows])
 
     async def pollers(self) -> None:
         await to_completion(self._delete_pollers())
@@ -121,18 +150,11 @@ class SqlSweeps:
             before = await self._dialect.now(connection)
             await connection.execute(DELETE_POLLERS, {"before": before})
 
-    async def _page(
-        self, look: Executable, delete_found: Executable, after: Key, limit: int
-    ) -> Swept[Key]:
-        rows = await self._connections.read(look, {"after": after, "count": limit})
-        deleted = await self._delete(delete_found, [key for key, idle in rows if idle])
-        return Swept(rows[-1][0] if len(rows) == limit else None, deleted)
+    async def _write(self, statement: Executable, found: Sequence[Any]) -> int:
+        """Delete or mark rows by their keys while the feed is locked, if they are still so."""
+        return await to_completion(self._write_locked(statement, found)) if found else 0
 
-    async def _delete(self, statement: Executable, found: Sequence[Any]) -> int:
-        """Delete rows by their keys while the feed is locked, as far as they are still idle."""
-        return await to_completion(self._delete_locked(statement, found)) if found else 0
-
-    async def _delete_locked(self, statement: Executable, found: Sequence[Any]) -> int:
+    async def _write_locked(self, statement: Executable, found: Sequence[Any]) -> int:
         async with self._connections.writing() as connection:
             # A statement of its own: the next one sees what was committed before the lock.
             await connection.execute(LOCK_FEED)

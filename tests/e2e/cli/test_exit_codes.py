@@ -297,6 +297,14 @@ def test_an_answer_with_an_unknown_error_is_70(shell):
         assert_refused(shell(target, "ada")("get", "x"), 70, "boom")
 
 
+def test_a_service_that_lacks_the_call_is_named_as_too_old(shell):
+    def answer(request, context):
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    with fake_server(answer) as target:
+        assert_refused(shell(target, "ada")("stats"), 6, "may be too old: Method not found!")
+
+
 @pytest.mark.parametrize(("missing", "drawing"), [("click", ""), ("rich", "top")])
 def test_without_its_extra_it_says_what_to_install(missing, drawing):
     # None in sys.modules is how Python spells "not installed". rich is asked for

@@ -118,7 +118,7 @@ async def test_what_becomes_busy_between_the_look_and_the_deletion_stays(
     await write(database, "UPDATE limit_keys SET recheck = 0")
     (level,) = await store.sweeps.levels(after=("", 0), limit=10)
     assert level == CountedLevel("render", 5, level.writes, idle=True)
-    delete = sweeps.SqlSweeps._delete  # noqa: SLF001
+    delete = sweeps.SqlSweeps._write  # noqa: SLF001
 
     async def late(self: Any, statement: Any, found: Any) -> int:
         assert found
@@ -127,11 +127,11 @@ async def test_what_becomes_busy_between_the_look_and_the_deletion_stays(
             assert len(await claimed(ledger)) == 1
         return await delete(self, statement, found)
 
-    monkeypatch.setattr(sweeps.SqlSweeps, "_delete", late)
+    monkeypatch.setattr(sweeps.SqlSweeps, "_write", late)
     assert (await store.sweeps.queues(after=None, limit=10)).deleted == 0
     assert await store.sweeps.delete_levels([level]) == 0
     monkeypatch.undo()
-    assert await store.sweeps._delete(sweeps.DELETE_KEYS, ["stripe"]) == 0  # noqa: SLF001
+    assert await store.sweeps._write(sweeps.DELETE_KEYS, ["stripe"]) == 0  # noqa: SLF001
     assert await recount(database) == []
 
 
@@ -200,5 +200,28 @@ async def test_a_sweep_that_finds_nothing_idle_locks_nothing(
     async def locked(*_: Any) -> int:
         raise AssertionError
 
-    monkeypatch.setattr(sweeps.SqlSweeps, "_delete_locked", locked)
+    monkeypatch.setattr(sweeps.SqlSweeps, "_write_locked", locked)
     await swept(store)
+
+
+async def test_blocked_jobs_that_wait_for_nothing_are_found(
+    store: SqlStore, database: Database, ledger: Ledger
+) -> None:
+    """The server that raised the limits died before it had marked their keys."""
+    limits = store.queue_settings
+    for name in ("free", "paused", "busy"):
+        await limits.set_limit(name, 1)
+        for _ in range(2):
+            await created(ledger, concurrency_key=name)
+    held = await claimed(ledger, 6)
+    assert sorted(job.concurrency_key for job in held) == ["busy", "free", "paused"]
+    await limits.pause_key("paused", actor="ops", reason="")
+    for job in held:
+        if job.concurrency_key != "busy":
+            await ended(ledger, job)
+    # As it was before the end of the held job gave its slot away.
+    await write(database, "UPDATE jobs SET phase = 1 WHERE phase = 0")
+    await write(database, "UPDATE limit_keys SET recheck = 0, blocked = 1")
+    await swept(store)
+    marked = "SELECT key FROM limit_keys WHERE recheck = 1"
+    assert await rows(database, marked) == [("free",)]

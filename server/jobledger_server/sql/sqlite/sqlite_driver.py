@@ -118,7 +118,8 @@ class SqliteDriver:
         config_version: int | None,
         last: bool,
     ) -> tuple[int, WriteId]:
-        before, version, config = self._feed or _Feed(0, 0, 0)
+        assert self._feed is not None  # noqa: S101
+        before, version, config = self._feed
         if config_version not in (None, config):
             raise ConfigChanged
         # Up to the first that fails: after some errors (disk full) SQLite has rolled back by
