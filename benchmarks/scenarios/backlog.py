@@ -13,6 +13,8 @@ from benchmarks.processes import BenchmarkError, cpu_seconds
 from benchmarks.scenarios import Run, Scenario
 from benchmarks.stats import Kind
 from benchmarks.targets import Server
+from jobledger.v1.job_service_pb2 import CreateJobRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import ClaimJobsRequest
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -29,6 +31,9 @@ BATCHES = (32, 100)
 
 CLAIMS_OF_ONE, CLAIMS_OF_MANY = 100, 10
 """Claims of a round on each side: few, so that the small database keeps most of its jobs."""
+
+NEXT = 8
+"""Claims in which the only job of a tenant has its turn."""
 
 BAR = 1.2
 """How many times as long a claim may take."""
@@ -54,6 +59,8 @@ def measure_backlog(run: Run) -> None:
                 server.start()
                 sides.append(_Side(server))
             _measure(run, f"{backlog.tenants:,} tenants, {name}", sides)
+            if backlog.tenants == 1:
+                sides[-1].check_turn_of_a_newcomer()
             for side in sides:
                 side.server.kill()
 
@@ -90,6 +97,16 @@ class _Side:
             self.claim(most)
         used = cpu_seconds(self.server.pid) - before
         return used / (CLAIMS_OF_MANY * most) * 1e6
+
+    def check_turn_of_a_newcomer(self) -> None:
+        """Check that the only job of another tenant is among the next jobs."""
+        with grpc.insecure_channel(self.server.target) as channel:
+            request = CreateJobRequest(user_id="newcomer", job_type=TYPE)
+            created = JobServiceStub(channel).CreateJob(request)
+            claim = ClaimJobsRequest(worker_id="w", job_types=[TYPE], lease_duration=HOUR)
+            claims = [WorkerServiceStub(channel).ClaimJobs(claim) for _ in range(NEXT)]
+        if all(job.id != created.job.id for claimed in claims for job in claimed.jobs):
+            raise BenchmarkError(f"the only job of a tenant was not among the next {NEXT}")
 
 
 def _measure(run: Run, title: str, sides: Sequence[_Side]) -> None:
