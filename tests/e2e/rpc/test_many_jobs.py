@@ -449,3 +449,24 @@ async def test_an_invented_token_is_refused(call: Caller, content: str) -> None:
     invented = token(key, content.format(id=job.id))
     refused = await refusal(call.RetryJobs(user_id="ada", page_token=invented))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
+
+
+@both_databases
+async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
+    call: Caller,
+) -> None:
+    ids = []
+    for key in ("a", "b"):
+        job = await call.running(unique_key=key)
+        await call.MarkFailed(job_id=job.id, attempt=1, error={"reason": "OOM", "message": "m"})
+        ids.append(job.id)
+    active = await call.running(unique_key="a")
+    refused = await refusal(call.RetryJob(job_id=ids[0], user_id="ada"))
+    assert refused.reason == "UNIQUE_KEY_TAKEN"
+    answer = await call.RetryJobs(user_id="ada")
+    assert answer.changed == 1
+    await call.MarkCompleted(job_id=active.id, attempt=1)
+    again = await call.RetryJobs(user_id="ada")
+    assert again.changed == 1
+    found = (await call.ListJobs(user_id="ada", statuses=["JOB_STATUS_QUEUED"])).jobs
+    assert {job.origin_job_id for job in found} == set(ids)

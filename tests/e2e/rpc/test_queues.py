@@ -15,6 +15,7 @@ from jobledger_server.sql import queue_settings
 from tests.support.access_file import write_access_file
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, refusal
+from tests.support.work_stream import working
 
 WAIT = {"seconds": 20}
 """How long a claim waits in a test: far longer than a wake-up takes."""
@@ -116,6 +117,27 @@ async def test_a_paused_key_starts_nothing_until_it_is_resumed(call: Caller) -> 
 
 
 @both_databases
+async def test_work_pushes_nothing_that_is_paused_or_beyond_a_limit(call: Caller, app: Any) -> None:
+    await call.SetConcurrencyLimit(name="stripe", max_running=1)
+    first, second = [await call.job(concurrency_key="stripe") for _ in range(2)]
+    await call.PauseJobType(job_type="export")
+    paused = await call.job(job_type="export")
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        working(channel, slots=9, job_types=["render", "export"]) as worker,
+    ):
+        (held,) = await worker.jobs()
+        assert held.id == first.id
+        other = await call.job()
+        assert [job.id for job in await worker.jobs()] == [other.id]
+        await worker.finish(held)
+        assert [job.id for job in await worker.jobs()] == [second.id]
+        assert await counts(call, "export") == (1, 0, 0, 0)
+        await call.ResumeJobType(job_type="export")
+        assert [job.id for job in await worker.jobs()] == [paused.id]
+        assert not worker.unread
+
+
 async def test_limits_are_listed_in_pages_by_any_name(call: Caller) -> None:
     names = ["a", "b:1", "b:2", "gr\u00f6\u00dfe", "z"]
     for name in names:
