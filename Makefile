@@ -97,7 +97,7 @@ test-slow: test-faults test-attacks ## run the tests that `make test` leaves out
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run the long fault tests, and those that install the wheel
-	@$(PYTHON) -m pytest -m "slow and not polyglot" $(IN_PARALLEL) $(ALONE:%=--ignore=%) $(ARGS)
+	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(ALONE:%=--ignore=%) $(ARGS)
 
 .PHONY: test-attacks
 test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time
