@@ -13,6 +13,10 @@ NAMES = sorted({*KEYS, *(key.partition(":")[0] for key in KEYS)} - {ONE_AT_A_TIM
 PAUSE_SECONDS = (0.1, 0.8)
 """How long jobs are paused, and how long the operator waits before the next change."""
 
+CHANGES = ("limit", "limit", "limit", "key", "type")
+"""What the operator changes, each as often as it stands here: a limit, or the pause of a key or a
+type."""
+
 PATIENCE = 60.0
 
 
@@ -27,10 +31,10 @@ async def operate(replicas: Replicas, rng: random.Random, board: Board, history:
     while not board.load.is_set():
         await pause(board.load, rng.uniform(*PAUSE_SECONDS))
         name, job_type = rng.choice(NAMES), rng.choice((*TYPES, BRIEF))
-        chance = rng.random()
-        if chance < 0.6:
+        change = rng.choice(CHANGES)
+        if change == "limit":
             await ask("SetConcurrencyLimit", _limit(name, rng.choice((None, 0, 1, 2, 4, 8, 8))))
-        elif chance < 0.8:
+        elif change == "key":
             await ask("PauseConcurrencyKey", pb.PauseConcurrencyKeyRequest(name=name))
             await pause(board.load, rng.uniform(*PAUSE_SECONDS))
             await ask("ResumeConcurrencyKey", pb.ResumeConcurrencyKeyRequest(name=name))
