@@ -1,7 +1,7 @@
 """Each validator detects the server that breaks its promise, and accepts a correct one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +9,7 @@ import pytest
 
 from jobledger_server.app import App
 from jobledger_server.sql.database import Database
-from tests.robustness import mutations, queue_mutants
-from tests.robustness.checker import operators
+from tests.robustness import checker, mutations, queue_mutants
 from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
 from tests.robustness.checker.validate import judge
@@ -183,15 +182,15 @@ async def test_a_correct_server_counts_and_limits_right(app: App, database_url: 
 @pytest.mark.promise(number=42)
 @sqlite
 @pytest.mark.parametrize(
-    ("breaks", "changes", "promise"),
+    ("breaks", "often", "promise"),
     [
-        (queue_mutants.counts_too_little, operators.CHANGES, "counted"),
-        (queue_mutants.ignores_limits, ["limit"], "limited"),
-        (queue_mutants.ignores_pauses_of_keys, ["key"], "limited"),
-        (queue_mutants.ignores_pauses_of_types, ["type"], "limited"),
-        (queue_mutants.forgets_blocked_jobs, ["limit"], "unblocked"),
-        (queue_mutants.counts_turns_twice_over, operators.CHANGES, "fair"),
-        (queue_mutants.ignores_unique_keys, operators.CHANGES, "single"),
+        (queue_mutants.counts_too_little, {}, "counted"),
+        (queue_mutants.ignores_limits, {"operators.CHANGES": ["limit"]}, "limited"),
+        (queue_mutants.ignores_pauses_of_keys, {"operators.CHANGES": ["key"]}, "limited"),
+        (queue_mutants.ignores_pauses_of_types, {"operators.CHANGES": ["type"]}, "limited"),
+        (queue_mutants.forgets_blocked_jobs, {"operators.CHANGES": ["limit"]}, "unblocked"),
+        (queue_mutants.counts_turns_twice_over, {}, "fair"),
+        (queue_mutants.ignores_unique_keys, {"writers.UNIQUE_KEYS": 1}, "single"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -201,11 +200,11 @@ async def test_a_server_that_is_wrong_about_who_goes_next_is_detected(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     breaks: Callable[[pytest.MonkeyPatch, Database], Awaitable[None]],
-    changes: Sequence[str],
+    often: Mapping[str, Any],
     promise: Promise,
 ) -> None:
-    # So that what it is wrong about comes often enough.
-    monkeypatch.setattr(operators, "CHANGES", changes)
+    for name, value in often.items():  # so that what it is wrong about comes often enough
+        monkeypatch.setattr(f"{checker.__name__}.{name}", value)
     await breaks(monkeypatch, database)
     for seed in range(4):
         found = await inspected(app, database_url, seed=seed)
