@@ -10,6 +10,7 @@ PYTHON := $(BIN)/python
 CODEGEN := .venv/codegen
 INSTALLED := .venv/.installed
 CODEGEN_INSTALLED := $(CODEGEN)/.installed
+PAGE_INSTALLED := .venv/.page-installed
 POLYGLOT := .venv/polyglot
 POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
 AUDIT := .venv/audit
@@ -28,7 +29,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 # The versions that pyproject.toml's classifiers name.
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
-PACKAGES := client/jobledger server/jobledger_server
+PACKAGES := client/jobledger server/jobledger_server gateway/jobledger_gateway
 SCRIPTS := $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
@@ -106,6 +107,10 @@ test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one 
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks
 	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse tests/robustness/test_fuzz.py $(ARGS)
+
+.PHONY: test-page
+test-page: $(INSTALLED) $(PAGE_INSTALLED) ## use the page in Debian's chromium, as people do
+	@$(PYTHON) -m pytest -m page tests/page $(ARGS)
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
@@ -209,7 +214,7 @@ docs: $(INSTALLED) ## write the pages that are made from the code, and build the
 pictures: $(INSTALLED) ## draw the picture of `jobledger watch` and `top` again
 	$(PYTHON) scripts/draw_terminal.py
 
-SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server
+SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server gateway
 
 .PHONY: docs-check
 docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, the site
@@ -224,9 +229,10 @@ docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, 
 lock: $(UV) ## renew the lock files
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
 	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \
-		--extra cli --group image \
+		--extra cli --extra web --group image \
 		-c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group codegen -o requirements-codegen.lock
+	$(COMPILE) --group page -c requirements.lock -o requirements-page.lock
 	$(COMPILE) --group polyglot -o requirements-polyglot.lock
 	$(COMPILE) --group audit -o requirements-audit.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
@@ -267,6 +273,11 @@ $(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON) $(UV)
 $(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(POLYGLOT)
 	$(SYNC) --python $(POLYGLOT)/bin/python requirements-polyglot.lock
+	@touch $@
+
+# Beside what the tests need anyway: they are run by the same pytest.
+$(PAGE_INSTALLED): requirements-page.lock $(INSTALLED) | $(UV)
+	$(UV) pip install --quiet --require-hashes --python $(PYTHON) -r requirements-page.lock
 	@touch $@
 
 $(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
