@@ -31,6 +31,9 @@ from jobledger_server.maintenance.sweeper import Sweeper
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.audit import audit, audit_setting
+from jobledger_server.rpc.access.callers import Callers
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
+from jobledger_server.rpc.access.watch_tokens import WatchTokens
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.bulk import Bulk
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
@@ -106,7 +109,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     supervisor, waiters = Supervisor(), ClaimWaiters()
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
-    access = Access(settings.access) if settings.access else None
+    lasting = LastingCalls()
+    access = Access(settings.access, lasting) if settings.access else None
     limits, lists = open_calls(settings), Lists()
     jobs = JobMetrics()
     async with (
@@ -143,9 +147,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         ),
         RequestParser(share) as parser,
     ):
+        tokens = WatchTokens(store.queue_settings, ledger.known_limits)
+        callers = Callers(access, tokens, lasting)
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
-        served, creations = Calls(drain, access, parser, calls), CreationQuotas(store)
+        served, creations = Calls(drain, callers, parser, calls), CreationQuotas(store)
         batchers = (*ledger.batchers, *reads.batchers, control.batcher)
         sources = Sources(
             calls=calls,
@@ -180,6 +186,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             parser=parser,
             control=control,
             waiters=waiters,
+            tokens=tokens,
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
@@ -199,6 +206,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 max_connections=max_connections,
             ) as server,
             supervisor.running("grpc", server.terminated()),
+            supervisor.running("callers", callers.run()),
             nullcontext() if access is None else supervisor.running("access", access.run()),
             _health(settings, supervisor, server, feed.tail),
             supervisor.running(
@@ -421,6 +429,7 @@ def _services(
     parser: RequestParser,
     control: QueueControl,
     waiters: ClaimWaiters,
+    tokens: WatchTokens,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
@@ -437,6 +446,8 @@ def _services(
             job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
             feed_streams=feed_streams,
             bulk=Bulk(store, ledger, reads, lists, creations),
+            tokens=tokens,
+            control=control,
         ),
         workers=WorkerService(
             ledger,

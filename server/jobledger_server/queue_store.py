@@ -1,5 +1,7 @@
 """The port to what operators set and read: pauses, limits, counts, and why a job waits.
 
+Also the key of watch tokens, which operators renew.
+
 Every method raises as those of `store.Store`.
 """
 
@@ -63,6 +65,12 @@ class QueueSettings(Protocol):
 
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
         """Return the limits and pauses of names after `after`, in the order of their names."""
+
+    async def watch_key(self) -> bytes:
+        """Return the key by which watch tokens are signed: 32 random bytes."""
+
+    async def renew_watch_key(self) -> None:
+        """Replace the key of watch tokens by another one."""
 
 
 class PhaseCounts(Struct, frozen=True):

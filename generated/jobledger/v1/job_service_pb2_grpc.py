@@ -119,6 +119,16 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.CreateWatchToken = channel.unary_unary(
+                '/jobledger.v1.JobService/CreateWatchToken',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeWatchTokens = channel.unary_unary(
+                '/jobledger.v1.JobService/RevokeWatchTokens',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -314,6 +324,27 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWatchToken(self, request, context):
+        """Makes a token with which a user's browser reads one job, or the owner's jobs
+        with some labels, for a limited time, and nothing else. It is sent as any
+        bearer token, in the metadata `authorization: Bearer TOKEN`, and is good at
+        every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
+        it is for labels, ListJobs, in the view BASIC whatever the request says. What
+        such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
+        as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeWatchTokens(self, request, context):
+        """For operators: makes all tokens of CreateWatchToken invalid, by another key.
+        Streams that were opened with one end within seconds, with UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -396,6 +427,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'CreateWatchToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWatchToken,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenResponse.SerializeToString,
+            ),
+            'RevokeWatchTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeWatchTokens,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -835,6 +876,60 @@ class JobService(object):
             '/jobledger.v1.JobService/ListAttempts',
             jobledger_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWatchToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/CreateWatchToken',
+            jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.CreateWatchTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeWatchTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/RevokeWatchTokens',
+            jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.RevokeWatchTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

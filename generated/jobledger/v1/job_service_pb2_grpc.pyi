@@ -158,6 +158,19 @@ class JobServiceStub:
     """Lists the attempts of one job, oldest first: also that which runs. Errors:
     INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
     """
+    CreateWatchToken: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateWatchTokenRequest, _job_service_pb2.CreateWatchTokenResponse]
+    """Makes a token with which a user's browser reads one job, or the owner's jobs
+    with some labels, for a limited time, and nothing else. It is sent as any
+    bearer token, in the metadata `authorization: Bearer TOKEN`, and is good at
+    every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
+    it is for labels, ListJobs, in the view BASIC whatever the request says. What
+    such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
+    as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """
+    RevokeWatchTokens: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RevokeWatchTokensRequest, _job_service_pb2.RevokeWatchTokensResponse]
+    """For operators: makes all tokens of CreateWatchToken invalid, by another key.
+    Streams that were opened with one end within seconds, with UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -288,6 +301,19 @@ class JobServiceAsyncStub(JobServiceStub):
     ListAttempts: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAttemptsRequest, _job_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of one job, oldest first: also that which runs. Errors:
     INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
+    """
+    CreateWatchToken: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateWatchTokenRequest, _job_service_pb2.CreateWatchTokenResponse]  # type: ignore[assignment]
+    """Makes a token with which a user's browser reads one job, or the owner's jobs
+    with some labels, for a limited time, and nothing else. It is sent as any
+    bearer token, in the metadata `authorization: Bearer TOKEN`, and is good at
+    every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
+    it is for labels, ListJobs, in the view BASIC whatever the request says. What
+    such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
+    as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """
+    RevokeWatchTokens: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RevokeWatchTokensRequest, _job_service_pb2.RevokeWatchTokensResponse]  # type: ignore[assignment]
+    """For operators: makes all tokens of CreateWatchToken invalid, by another key.
+    Streams that were opened with one end within seconds, with UNAVAILABLE.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -512,6 +538,31 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.ListAttemptsResponse, _abc.Awaitable[_job_service_pb2.ListAttemptsResponse]]:
         """Lists the attempts of one job, oldest first: also that which runs. Errors:
         INVALID_FIELD, INVALID_TOKEN, JOB_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateWatchToken(
+        self,
+        request: _job_service_pb2.CreateWatchTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.CreateWatchTokenResponse, _abc.Awaitable[_job_service_pb2.CreateWatchTokenResponse]]:
+        """Makes a token with which a user's browser reads one job, or the owner's jobs
+        with some labels, for a limited time, and nothing else. It is sent as any
+        bearer token, in the metadata `authorization: Bearer TOKEN`, and is good at
+        every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
+        it is for labels, ListJobs, in the view BASIC whatever the request says. What
+        such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
+        as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeWatchTokens(
+        self,
+        request: _job_service_pb2.RevokeWatchTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.RevokeWatchTokensResponse, _abc.Awaitable[_job_service_pb2.RevokeWatchTokensResponse]]:
+        """For operators: makes all tokens of CreateWatchToken invalid, by another key.
+        Streams that were opened with one end within seconds, with UNAVAILABLE.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -48,7 +48,8 @@ class Identity:
 
     Attributes:
         name: `spiffe://DOMAIN/PATH`, `dns:NAME` or `cn:NAME` of a certificate,
-            `jwt:ISSUER/SUBJECT`, or `token:NAME`. Empty without an access file.
+            `jwt:ISSUER/SUBJECT`, `token:NAME`, or `watch:USER` of a watch token. Empty for
+            others without an access file.
         until: When its proof expires, in seconds since 1970.
         claims: What a JSON Web Token says, else nothing.
         key: The key that verified the token, or None.
@@ -63,6 +64,25 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchScope:
+    """The jobs that the holder of a watch token may read: one, or those with some labels.
+
+    Attributes:
+        user_id: Their owner.
+        job_id: The job, or nothing if the token is for labels.
+        labels: Labels that the jobs have.
+    """
+
+    user_id: str
+    job_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def contains(self, job_id: str, labels: Mapping[str, str]) -> bool:
+        """Whether a job of the owner is one of them."""
+        return self.job_id in ("", job_id) and self.labels.items() <= labels.items()
+
+
+@dataclass(frozen=True, slots=True)
 class Permissions:
     """What a caller may do: nothing, unless a rule says so.
 
@@ -74,6 +94,7 @@ class Permissions:
         job_types: The types of the jobs that it may work on, or None for all.
         fenced: As a worker it must send the attempt with each command.
         quotas: How much it may do.
+        scope: The only jobs that it may read, or None for all of its users.
     """
 
     identity: Identity = Identity()
@@ -83,6 +104,7 @@ class Permissions:
     job_types: frozenset[str] | None = frozenset()
     fenced: bool = False
     quotas: Quotas = NO_QUOTAS
+    scope: WatchScope | None = None
 
     @property
     def only_user(self) -> str:

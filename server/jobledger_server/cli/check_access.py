@@ -6,6 +6,7 @@ import click
 
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.access_file import BadAccessFile
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
 
 
 @click.command(name="check-access")
@@ -17,7 +18,7 @@ def check_access(file: Path) -> None:
     to nothing.
     """
     try:
-        access = Access(file)
+        access = Access(file, LastingCalls())
     except BadAccessFile as error:
         raise click.ClickException(str(error)) from None
     for line in access.summary():

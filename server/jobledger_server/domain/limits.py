@@ -32,6 +32,11 @@ MAX_LABEL_KEY_CHARACTERS = 63
 
 MAX_LABEL_VALUE_CHARACTERS = 255
 
+DEFAULT_WATCH_TOKEN_SECONDS = 3600
+
+MAX_WATCH_TOKEN_SECONDS = 24 * 3600
+"""The greatest `ttl` of a watch token."""
+
 MAX_STRUCT_BYTES = 256 * 1024
 """`parameters`, `result` and `error.details`, each serialized."""
 

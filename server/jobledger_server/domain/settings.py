@@ -1,4 +1,4 @@
-"""Settings: every request of an operator to change pauses and limits."""
+"""Settings: every request of an operator to change pauses, limits and the key of watch tokens."""
 
 from msgspec import Struct
 
@@ -41,4 +41,8 @@ class ResumeKey(Struct, frozen=True):
     name: str
 
 
-Setting = PauseType | ResumeType | SetLimit | PauseKey | ResumeKey
+class RevokeWatchTokens(Struct, frozen=True):
+    """Make all watch tokens invalid."""
+
+
+Setting = PauseType | ResumeType | SetLimit | PauseKey | ResumeKey | RevokeWatchTokens

@@ -1,4 +1,4 @@
-"""Changes pauses and limits, and has this server act on them at once.
+"""Changes pauses, limits and the key of watch tokens, and has this server act on them at once.
 
 Other servers act on them when their promoters look next; see maintenance/promoter.py. No start
 commits against them anywhere: see known_limits.py.
@@ -19,6 +19,7 @@ from jobledger_server.domain.settings import (
     PauseType,
     ResumeKey,
     ResumeType,
+    RevokeWatchTokens,
     SetLimit,
     Setting,
 )
@@ -35,7 +36,7 @@ Observe = Callable[[Caller, Setting, object], None]
 
 
 class QueueControl:
-    """Changes pauses and limits, one after the other. The end of its `async with` block drains it.
+    """Changes settings, one after the other. The end of its `async with` block drains it.
 
     Args:
         store: The database.
@@ -95,11 +96,14 @@ class QueueControl:
     @overload
     async def submit(self, setting: ResumeType | ResumeKey, caller: Caller) -> bool: ...
 
+    @overload
+    async def submit(self, setting: RevokeWatchTokens, caller: Caller) -> None: ...
+
     async def submit(self, setting: Setting, caller: Caller) -> object:
-        """Change a pause or a limit; return once it is durable and this server acts on it.
+        """Change a setting; return once it is durable and this server acts on it.
 
         Returns:
-            The pause or the limit as it is now, or whether there was a pause to end.
+            The pause or the limit as it is now, whether there was a pause to end, or None.
 
         Raises:
             LimitExceeded: There are as many as may be; or too much waits, of this caller or of all.
@@ -139,6 +143,9 @@ class QueueControl:
                 return await store.pause_key(name, actor=actor, reason=reason)
             case ResumeKey(name):
                 return await store.resume_key(name)
+            case RevokeWatchTokens():
+                await store.renew_watch_key()
+                return None
             case _:
                 assert_never(setting)
 

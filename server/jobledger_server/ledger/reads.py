@@ -94,12 +94,17 @@ class Reads:
         """Return a user's job with its transitions, and with its payloads if `full`.
 
         Raises:
-            JobNotFound: The job does not exist, or is another user's.
+            JobNotFound: The job does not exist, is another user's, or none that the holder of a
+                watch token may read.
             LimitExceeded: Too much waits, of this caller or of all.
             ShuttingDown: The server drains.
             StoreUnavailable: The database does not answer.
         """
-        return await self._batcher(full).submit((job_id, user_id), caller)
+        read = await self._batcher(full).submit((job_id, user_id), caller)
+        scope = caller.permissions.scope
+        if scope is not None and not scope.contains(read.job.id, read.job.labels):
+            raise JobNotFound(job_id)
+        return read
 
     async def jobs(
         self, ids: Sequence[JobId], user_id: str | None, caller: Caller, *, full: bool

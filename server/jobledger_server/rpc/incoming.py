@@ -22,6 +22,7 @@ from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.access.permissions import check_user
+from jobledger_server.rpc.access.watch_tokens import narrow
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.methods import OPERATIONS, Method
 from jobledger_server.rpc.owner import owner_of
@@ -114,7 +115,10 @@ def authorised(caller: Caller, method: Method, request: Any, call: Call) -> Call
 
     Raises AccessDenied for what it may not do.
     """
-    check_user(caller.permissions, method, request, call)
+    permissions = caller.permissions
+    if permissions.scope is not None:
+        narrow(permissions.scope, request)
+    check_user(permissions, method, request, call)
     if caller.identity:
         return caller
     if method.path.startswith(OPERATIONS):

@@ -49,6 +49,7 @@ class Method(NamedTuple):
         lasts: A call may outlast a change of its caller's permissions.
         large: Its request contains a Struct or assets, and is an `UnparsedRequest`.
         all_users: It is for all users if its request names none.
+        watches: The holder of a watch token may call it.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Method(NamedTuple):
     lasts: bool = False
     large: bool = False
     all_users: bool = False
+    watches: bool = False
 
     @property
     def for_users(self) -> bool:
@@ -75,9 +77,16 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method(f"{JOB_SERVICE}CreateJob", jobs.CreateJobRequest, _OWNER, large=True),
         Method(f"{JOB_SERVICE}BatchCreateJobs", jobs.BatchCreateJobsRequest, _OWNER, large=True),
-        Method(f"{JOB_SERVICE}GetJob", jobs.GetJobRequest, _READER, reads=True),
+        Method(f"{JOB_SERVICE}GetJob", jobs.GetJobRequest, _READER, reads=True, watches=True),
         Method(f"{JOB_SERVICE}BatchGetJobs", jobs.BatchGetJobsRequest, _READER, reads=True),
-        Method(f"{JOB_SERVICE}ListJobs", jobs.ListJobsRequest, _READER, reads=True, all_users=True),
+        Method(
+            f"{JOB_SERVICE}ListJobs",
+            jobs.ListJobsRequest,
+            _READER,
+            reads=True,
+            all_users=True,
+            watches=True,
+        ),
         Method(f"{JOB_SERVICE}CancelJob", jobs.CancelJobRequest, _READER),
         Method(f"{JOB_SERVICE}DeleteJob", jobs.DeleteJobRequest, _READER),
         Method(f"{JOB_SERVICE}RetryJob", jobs.RetryJobRequest, _READER),
@@ -87,10 +96,17 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}ListAssets", jobs.ListAssetsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListTransitions", jobs.ListTransitionsRequest, _READER, reads=True),
         Method(f"{JOB_SERVICE}ListAttempts", jobs.ListAttemptsRequest, _READER, reads=True),
-        Method(f"{JOB_SERVICE}WatchJob", jobs.WatchJobRequest, _READER, lasts=True),
+        Method(f"{JOB_SERVICE}WatchJob", jobs.WatchJobRequest, _READER, lasts=True, watches=True),
         Method(
-            f"{JOB_SERVICE}WatchJobs", jobs.WatchJobsRequest, _READER, lasts=True, all_users=True
+            f"{JOB_SERVICE}WatchJobs",
+            jobs.WatchJobsRequest,
+            _READER,
+            lasts=True,
+            all_users=True,
+            watches=True,
         ),
+        Method(f"{JOB_SERVICE}CreateWatchToken", jobs.CreateWatchTokenRequest, _OWNER),
+        Method(f"{JOB_SERVICE}RevokeWatchTokens", jobs.RevokeWatchTokensRequest, _OPERATOR),
         Method(f"{OPERATIONS}GetOperation", operations.GetOperationRequest, _READER, reads=True),
         Method(
             f"{OPERATIONS}ListOperations", operations.ListOperationsRequest, _READER, reads=True

@@ -1,5 +1,6 @@
-"""Pauses and limits: what operators set. See `queue_store.QueueSettings`."""
+"""Pauses, limits and the key of watch tokens. See `queue_store.QueueSettings`."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,8 @@ MARKED_KEYS = 1000
 # In the order in which every writer locks: the feed first.
 _LOCK_FEED = select(feed.c.id).with_for_update()
 _RAISE_VERSION = update(feed).values(config_version=feed.c.config_version + 1)
+
+_WATCH_KEY = select(feed.c.watch_key)
 
 _NO_PAUSE = {"pause_time": None, "pause_actor": "", "pause_reason": ""}
 
@@ -125,6 +128,18 @@ class SqlQueueSettings:
             return [_limit(row) for row in await connection.execute(LIMITS, bound)]
 
         return await self._connections.read_list(read)
+
+    async def watch_key(self) -> bytes:
+        ((key,),) = await self._connections.read(_WATCH_KEY, {})
+        return bytes.fromhex(key)
+
+    async def renew_watch_key(self) -> None:
+        await to_completion(self._renew_watch_key())
+
+    async def _renew_watch_key(self) -> None:
+        async with self._locked() as connection:
+            await connection.execute(update(feed).values(watch_key=secrets.token_hex(32)))
+            await connection.execute(_RAISE_VERSION)
 
     async def _limit(self, name: str) -> Limit:
         """Return a limit as it is now. The counters of its keys are read without the lock."""

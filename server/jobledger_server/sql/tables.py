@@ -549,7 +549,8 @@ pollers = Table(
 # commit order. The newest sequence number is the greatest in `changes`: a counter in this row would
 # leave a dead row version for each commit, as many as a long snapshot has seen. `compacted_seq` is
 # the greatest sequence number of a deletion that is no longer known. `config_version` grows with
-# each change of a pause or limit. `database_identity` differs in a copy of the database.
+# each change of a pause, a limit or `watch_key`, which signs watch tokens and is 32 bytes in
+# hexadecimal digits. `database_identity` differs in a copy of the database.
 feed = Table(
     "feed",
     metadata,
@@ -557,6 +558,7 @@ feed = Table(
     Column("epoch", Text, nullable=False),
     Column("compacted_seq", BigInteger, nullable=False),
     Column("config_version", BigInteger, nullable=False),
+    Column("watch_key", Text, nullable=False),
     Column("database_identity", Text, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
 )

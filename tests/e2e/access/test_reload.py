@@ -20,6 +20,7 @@ from grpc import StatusCode
 
 from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobsRequest
 from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.serving import arrivals
 from tests.support.access_file import write_access_file
 from tests.support.forked import Forked
@@ -135,11 +136,12 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
             return [("authorization", "Bearer ada")]
 
     write_access_file(file, ADA)
-    access = Access(file)
+    lasting = LastingCalls()
+    access = Access(file, lasting)
     caller = await access.caller(Context(), Context().invocation_metadata())
 
     async def call() -> None:
-        with access.until_changed(caller):
+        with lasting.until_changed(caller):
             await asyncio.Event().wait()
 
     called, following = asyncio.create_task(call()), asyncio.create_task(access.run())

@@ -6,13 +6,10 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jobledger_server.admission.caller import Caller, Identity, Permissions
-from jobledger_server.admission.endings import PermissionsChanged
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
 from jobledger_server.rpc.access.certificates import (
     Certificate,
@@ -21,6 +18,7 @@ from jobledger_server.rpc.access.certificates import (
 )
 from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
 from jobledger_server.rpc.access.key_set import BadKeySet
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.access.permissions import Unauthenticated
 from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
@@ -35,29 +33,21 @@ MAX_REMEMBERED = 10_000
 log = logging.getLogger("jobledger.access")
 
 
-@dataclass(eq=False, slots=True)
-class _OpenCall:
-    task: "asyncio.Task[Any]"
-    permissions: Permissions
-    ended: bool = False
-
-    def end(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.task.cancel()
-
-
 class Access:
-    """The access file as it is now, and the calls that depend on it.
+    """The access file as it is now.
+
+    Args:
+        path: The file.
+        lasting: The running calls that depend on it.
 
     Raises:
         BadAccessFile: The file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lasting: LastingCalls) -> None:
         self._path = path
+        self._lasting = lasting
         self._check_now = asyncio.Event()
-        self._open: set[_OpenCall] = set()
         self._issuers: dict[str, Issuer] = {}
         self._load()
 
@@ -74,25 +64,6 @@ class Access:
         if not certificate.name or certificate.until <= time.time():
             raise Unauthenticated
         return _caller(self._policy.permissions(Identity(*certificate)))
-
-    @contextmanager
-    def until_changed(self, caller: Caller) -> Iterator[None]:
-        """End the current task's call when its caller's permissions change.
-
-        Also when what proves its identity expires. Raises PermissionsChanged: the client opens the
-        call again, and is then judged anew.
-        """
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        call = _OpenCall(task, caller.permissions)
-        self._open.add(call)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not call.ended or call.task.uncancel():
-                raise  # the client has cancelled it
-            raise PermissionsChanged from None
-        finally:
-            self._open.remove(call)
 
     def summary(self) -> Iterator[str]:
         """Yield a line for each rule: who, and how many methods it may call for whom."""
@@ -119,7 +90,6 @@ class Access:
             if asked or (state == seen and state != self._state):
                 self._reload()
             seen = state
-            self._end_expired()
 
     def _load(self) -> None:
         state = self._file_state()
@@ -165,25 +135,24 @@ class Access:
         log.info("access_file_reloaded", extra={"file": str(self._path)})
         policy = self._policy
         same_trust = (before.issuers, before.proxies) == (policy.issuers, policy.proxies)
-        for call in self._open:
-            identity = call.permissions.identity
+
+        def has_changed(permissions: Permissions) -> bool:
+            identity = permissions.identity
             # Without a token of the file, it may come from an issuer or a proxy that has changed.
             stays = same_trust or identity.token
-            if not (stays and policy.permissions(identity) == call.permissions):
-                call.end()
+            return not (stays and policy.permissions(identity) == permissions)
+
+        # The file says nothing of watch tokens.
+        self._lasting.end_where(lambda each: each.scope is None and has_changed(each))
 
     def _keys_changed(self, issuer: Issuer) -> None:
         self._forget()
-        for call in self._open:
-            identity = call.permissions.identity
-            if identity.name.startswith(issuer.identities) and not issuer.has(identity.key):
-                call.end()
 
-    def _end_expired(self) -> None:
-        now = time.time()
-        for call in self._open:
-            if call.permissions.identity.until <= now:
-                call.end()
+        def is_revoked(permissions: Permissions) -> bool:
+            identity = permissions.identity
+            return identity.name.startswith(issuer.identities) and not issuer.has(identity.key)
+
+        self._lasting.end_where(is_revoked)
 
     def _file_state(self) -> FileState | None:
         try:

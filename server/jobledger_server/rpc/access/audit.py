@@ -28,6 +28,7 @@ from jobledger_server.domain.settings import (
     PauseType,
     ResumeKey,
     ResumeType,
+    RevokeWatchTokens,
     SetLimit,
     Setting,
 )
@@ -64,6 +65,7 @@ SETTINGS: Mapping[type, str] = {
     SetLimit: "set_concurrency_limit",
     PauseKey: "pause_concurrency_key",
     ResumeKey: "resume_concurrency_key",
+    RevokeWatchTokens: "revoke_watch_tokens",
 }
 """The names of settings in the audit log."""
 
@@ -86,13 +88,13 @@ def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> No
 
 
 def audit_setting(caller: Caller, setting: Setting, outcome: object) -> None:
-    """Log which pause or limit a caller has changed, or that it was refused."""
+    """Log which pause, limit or key a caller has changed, or that it was refused."""
     if not caller.identity:
         return
     facts: dict[str, object] = {"caller": caller.identity, "change": SETTINGS[type(setting)]}
     if isinstance(setting, PauseType | ResumeType):
         facts["job_type"] = setting.job_type
-    else:
+    elif not isinstance(setting, RevokeWatchTokens):
         facts["concurrency_key"] = printed(setting.name)
     if isinstance(setting, SetLimit):
         facts["max_running"] = setting.max_running

@@ -1,5 +1,6 @@
 """Converts requests of JobService to commands and queries. Raises InvalidRequest."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.admission.caller import WatchScope
 from jobledger_server.domain.commands import (
     DEFAULT_QUEUE_TIMEOUT,
     Cancel,
@@ -26,6 +28,7 @@ from jobledger_server.domain.job import (
     Micros,
 )
 from jobledger_server.domain.limits import (
+    DEFAULT_WATCH_TOKEN_SECONDS,
     MAX_ATTEMPTS,
     MAX_BACKOFF_MULTIPLIER,
     MAX_BACKOFF_SECONDS,
@@ -39,6 +42,7 @@ from jobledger_server.domain.limits import (
     MAX_NAME_CHARACTERS,
     MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
+    MAX_WATCH_TOKEN_SECONDS,
     MIN_BACKOFF_MULTIPLIER,
     MIN_BACKOFF_SECONDS,
     MIN_TIMEOUT_SECONDS,
@@ -187,6 +191,24 @@ def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
     )
     check.finish()
     return selected, full
+
+
+def watch_token(request: pb.CreateWatchTokenRequest) -> tuple[WatchScope, int]:
+    """Return the jobs that a token is for, and when it expires, in seconds since 1970."""
+    check = Checker()
+    scope = WatchScope(
+        fields.user_id(check, request.user_id),
+        check.name("job_id", request.job_id, MAX_ID_CHARACTERS, required=False),
+        check.labels("labels", request.labels),
+    )
+    if bool(request.job_id) == bool(request.labels):
+        check.add("job_id", "is required, or labels, and not both")
+    ttl = DEFAULT_WATCH_TOKEN_SECONDS
+    if request.HasField("ttl"):
+        span = check.duration("ttl", request.ttl, 1, MAX_WATCH_TOKEN_SECONDS)
+        ttl = span // MICROS_PER_SECOND
+    check.finish()
+    return scope, math.ceil(time.time()) + ttl
 
 
 def _owned_job(

@@ -13,13 +13,17 @@ from jobledger_server.domain.job import (
     AssetId,
     Attempt,
     Job,
+    JobId,
     Payloads,
     Transition,
 )
 from jobledger_server.domain.leases import attempts
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.settings import RevokeWatchTokens
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
+from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.access.watch_tokens import TokenTooLong, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import bulk_requests, job_requests
@@ -47,6 +51,7 @@ from jobledger_server.rpc.pages import (
     number_from,
 )
 from jobledger_server.rpc.payloads import payloads_of
+from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import Store
 
 
@@ -62,6 +67,8 @@ class JobService:
     job_streams: JobStreams
     feed_streams: FeedStreams
     bulk: Bulk
+    tokens: WatchTokens
+    control: QueueControl
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
@@ -196,6 +203,22 @@ class JobService:
             listed = await page.read(attempt_message, message_bytes)
         response = pb.ListAttemptsResponse(attempts=listed, next_page_token=page.next_token)
         return response.SerializeToString()
+
+    async def CreateWatchToken(self, request: pb.CreateWatchTokenRequest, call: Call) -> bytes:
+        scope, until = job_requests.watch_token(request)
+        if scope.job_id:
+            await self.reads.job(JobId(scope.job_id), scope.user_id, call.caller, full=False)
+        try:
+            token = await self.tokens.make(scope, until)
+        except TokenTooLong:
+            raise InvalidRequest([("labels", "have more text than a token may have")]) from None
+        response = pb.CreateWatchTokenResponse(token=token)
+        response.expire_time.FromSeconds(until)
+        return response.SerializeToString()
+
+    async def RevokeWatchTokens(self, _: pb.RevokeWatchTokensRequest, call: Call) -> bytes:
+        await self.control.submit(RevokeWatchTokens(), call.caller)
+        return pb.RevokeWatchTokensResponse().SerializeToString()
 
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> None:
         job_id, user_id, full = job_requests.viewed_job(request)

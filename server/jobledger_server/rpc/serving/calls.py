@@ -12,17 +12,11 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from jobledger_server.admission.admission import Admission
-from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import CALL_BYTES, RateLimit
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
-from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.audit import audit_denial
-from jobledger_server.rpc.access.permissions import (
-    EVERYTHING_PERMITTED,
-    AccessDenied,
-    Unauthenticated,
-    check_method,
-)
+from jobledger_server.rpc.access.callers import Callers
+from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated, check_method
 from jobledger_server.rpc.call import Call, Context, address_of
 from jobledger_server.rpc.incoming import (
     INLINE_BYTES,
@@ -61,11 +55,11 @@ class Calls:
     """
 
     def __init__(
-        self, drain: Drain, access: Access | None, parser: RequestParser, metrics: CallMetrics
+        self, drain: Drain, callers: Callers, parser: RequestParser, metrics: CallMetrics
     ) -> None:
         self.arrivals = Arrivals()
         self._drain = drain
-        self._access = access
+        self._callers = callers
         self._parser = parser
         self._metrics = metrics
         self.rate = RateLimit("calls_per_second", lambda quotas: quotas.calls_per_second)
@@ -88,25 +82,22 @@ class Calls:
             admission: Limits how many of its calls are open.
             read: The request is read here. Else gRPC passes its bytes, or a stream of requests.
         """
-        access = self._access
+        callers = self._callers
         if admission is not None:
             behavior = _admitted(behavior, admission)
 
         async def serve(data: Any, call: Call, peer: str) -> Any:
-            if access is None:
-                call.caller = Caller(peer, permissions=EVERYTHING_PERMITTED)
-            else:
-                await _permitted(access, method, call)
-                self.rate.take(call.caller)
+            call.caller = await callers.caller(call, peer)
+            check_method(call.caller.permissions, method)
+            self.rate.take(call.caller)
             if not read:
                 self.arrivals.arrived()
             else:
                 data = await self.arrivals.read(call.context)
-                if access is not None:  # that may have taken a while
-                    await _permitted(access, method, call)
-            unless_changed = _UNCHANGED
-            if access is not None and method.lasts:
-                unless_changed = access.until_changed(call.caller)
+                # That may have taken a while.
+                call.caller = await callers.caller(call, peer)
+                check_method(call.caller.permissions, method)
+            unless_changed = callers.until_changed(call.caller) if method.lasts else _UNCHANGED
             with self._drain, unless_changed:
                 return await self._serve(method, behavior, data, call)
 
@@ -198,12 +189,6 @@ class Calls:
             if size >= CALL_BYTES:
                 self.rate.add(caller, size // CALL_BYTES)
         return answer
-
-
-async def _permitted(access: Access, method: Method, call: Call) -> None:
-    """Find the caller of a call. Raises Unauthenticated, and AccessDenied for the method."""
-    call.caller = await access.caller(call.context, call.metadata)
-    check_method(call.caller.permissions, method)
 
 
 def _admitted(behavior: Behavior, admission: Admission) -> Behavior:

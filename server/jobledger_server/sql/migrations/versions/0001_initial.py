@@ -3,6 +3,7 @@
 Revision ID: 0001
 """
 
+import secrets
 import uuid
 
 import sqlalchemy as sa
@@ -371,6 +372,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Text, nullable=False),
         sa.Column("compacted_seq", sa.BigInteger, nullable=False),
         sa.Column("config_version", sa.BigInteger, nullable=False),
+        sa.Column("watch_key", sa.Text, nullable=False),
         sa.Column("database_identity", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feed"),
         sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
@@ -380,6 +382,7 @@ def upgrade() -> None:
         "epoch": uuid.uuid4().hex,
         "compacted_seq": 0,
         "config_version": 0,
+        "watch_key": secrets.token_hex(32),
         "database_identity": "",
     }
     op.bulk_insert(feed, [new])

@@ -1,0 +1,82 @@
+"""Who makes a call: the holder of a watch token, or an identity of the access file, or anybody."""
+
+import asyncio
+import logging
+from contextlib import AbstractContextManager, nullcontext
+
+from jobledger_server.admission.caller import Caller
+from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
+from jobledger_server.rpc.access.permissions import EVERYTHING_PERMITTED, Unauthenticated
+from jobledger_server.rpc.access.watch_tokens import PREFIX, WatchTokens
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.owner import Metadata
+from jobledger_server.store import StoreError
+
+CHECK_SECONDS = 0.5
+"""How often calls are looked for that have to end."""
+
+_UNCHANGED: AbstractContextManager[None] = nullcontext()
+
+log = logging.getLogger("jobledger.access")
+
+
+class Callers:
+    """Finds the callers of calls.
+
+    Args:
+        access: The access file, or None: then each caller without a watch token may do everything.
+        tokens: Verifies watch tokens.
+        lasting: The calls that end with their callers' permissions.
+    """
+
+    def __init__(self, access: Access | None, tokens: WatchTokens, lasting: LastingCalls) -> None:
+        self._access = access
+        self._tokens = tokens
+        self._lasting = lasting
+
+    async def caller(self, call: Call, peer: str) -> Caller:
+        """Return who makes a call.
+
+        Raises:
+            Unauthenticated: It has no valid identity.
+            StoreUnavailable: The key of watch tokens cannot be read.
+        """
+        metadata = call.metadata
+        if token := _watch_token(metadata):
+            return await self._tokens.holder(token)
+        if self._access is None:
+            return Caller(peer, permissions=EVERYTHING_PERMITTED)
+        return await self._access.caller(call.context, metadata)
+
+    def until_changed(self, caller: Caller) -> AbstractContextManager[None]:
+        """End the current task's call when its caller's permissions end.
+
+        See `LastingCalls.until_changed`.
+        """
+        return self._lasting.until_changed(caller) if caller.identity else _UNCHANGED
+
+    async def run(self) -> None:
+        """End calls whose callers' identities have expired or were revoked, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self._lasting.end_expired()
+            try:
+                if await self._tokens.renew():
+                    self._lasting.end_where(lambda permissions: permissions.scope is not None)
+            except StoreError as error:
+                # Tried again. Meanwhile no new call with a token is served.
+                log.warning("watch_key_unavailable", extra={"cause": repr(error), "count": 1})
+
+
+def _watch_token(metadata: Metadata) -> str:
+    """Return the watch token that a call is made with, or nothing."""
+    found = ""
+    for key, value in metadata:
+        if key == "authorization" and isinstance(value, str):
+            scheme, _, token = value.partition(" ")
+            if scheme.lower() == "bearer" and token.startswith(PREFIX):
+                found = token
+    if found and sum(key == "authorization" for key, _ in metadata) > 1:
+        raise Unauthenticated
+    return found
