@@ -1,9 +1,20 @@
 """The command `jobledger-gateway`."""
 
+import os
+import sys
+from importlib.util import find_spec
+
+# gRPC's core reads this on import, and would print lines of its own.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 
 def main() -> None:
     """Run the gateway."""
-    raise SystemExit("jobledger-gateway: not built yet")
+    if not all(map(find_spec, ("click", "starlette", "uvicorn"))):
+        sys.exit("jobledger-gateway is not installed: pip install 'jobledger[web]'")
+    from jobledger_gateway.command import gateway  # noqa: PLC0415
+
+    gateway()
 
 
 if __name__ == "__main__":

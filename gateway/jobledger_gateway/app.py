@@ -1,0 +1,90 @@
+"""The gateway as an application: its routes, and what it holds while it runs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from jobledger.errors import JobledgerError
+from jobledger_gateway.guards import Guards
+from jobledger_gateway.problems import HttpProblem, problem_response
+from jobledger_gateway.routes.calls import call_routes
+from jobledger_gateway.routes.events import event_routes
+from jobledger_gateway.routes.page import page_routes
+from jobledger_gateway.settings import Settings
+from jobledger_gateway.stream_limits import StreamLimits
+from jobledger_gateway.upstream import Upstream
+
+
+def make_app(settings: Settings) -> Starlette:
+    """Make the application. It connects to the service when it is first called.
+
+    `app.state.limits.drain()` ends its event streams, which no server does by itself.
+    """
+    upstream = Upstream(
+        settings.target,
+        credentials=settings.credentials,
+        token=settings.token,
+        timeout=settings.timeout,
+        connect_timeout=settings.timeout,
+    )
+    limits = StreamLimits(settings.max_streams, settings.max_client_streams)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            limits.drain()
+            await upstream.close()
+
+    app = Starlette(
+        routes=[
+            # Before the calls: `/v1/jobs/{job_id}` matches no slash, but its siblings are there.
+            *event_routes(settings, upstream, limits),
+            *call_routes(settings, upstream),
+            Route("/healthz", _healthz, methods=["GET"]),
+            *page_routes(settings.page),
+        ],
+        middleware=[
+            Middleware(Guards, origins=settings.origins, hosts=settings.hosts),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+                expose_headers=["Location", "Retry-After"],
+            ),
+        ],
+        exception_handlers={
+            HttpProblem: _refuse,
+            JobledgerError: _refuse,
+            HTTPException: _not_here,
+        },
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.limits = limits
+    return app
+
+
+async def _healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, JobledgerError | HttpProblem)  # noqa: S101
+    return problem_response(error)
+
+
+async def _not_here(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    details = {404: "there is nothing at this path", 405: "this path has other methods"}
+    detail = details.get(error.status_code, error.detail)
+    return problem_response(HttpProblem(error.status_code, detail, error.headers))

@@ -1,0 +1,191 @@
+"""What a request over HTTP says: the message for the service, and who asks."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+from starlette.datastructures import QueryParams
+from starlette.requests import ClientDisconnect, Request
+
+from jobledger.core.options import Headers
+from jobledger_gateway.problems import HttpProblem, invalid_field
+from jobledger_gateway.settings import MAX_BODY
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+WATCH_TOKEN: Final = "jlw_"  # noqa: S105
+"""What a watch token begins with. Only such a token is accepted in a URL, which others may see."""
+
+NOT_FIELDS: Final = frozenset({"token", "last_event_id"})
+"""Parameters of a URL that are no fields of the service's request."""
+
+_FORWARDED: Final = ("traceparent", "tracestate")
+_PRINTABLE: Final = re.compile(r"[ -~]*")
+
+
+def credentials(request: Request) -> Headers:
+    """Return what the service is told of who asks: the bearer token, and the trace.
+
+    Raises:
+        HttpProblem: the token in the URL is no watch token, or a header cannot be forwarded.
+    """
+    headers = [(name, value) for name in _FORWARDED if (value := request.headers.get(name))]
+    given = request.headers.getlist("authorization")
+    tokens = request.query_params.getlist("token")
+    if len(given) + len(tokens) > 1:
+        raise HttpProblem(400, "give one token, in the header Authorization or as ?token=")
+    if tokens:
+        if not tokens[0].startswith(WATCH_TOKEN) or request.method not in {"GET", "HEAD"}:
+            raise HttpProblem(
+                401,
+                "?token= is for watch tokens and for reading alone:"
+                " send others in the header Authorization",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        given = [f"Bearer {tokens[0]}"]
+    headers += [("authorization", value) for value in given]
+    for name, value in headers:
+        if not _PRINTABLE.fullmatch(value):
+            raise HttpProblem(400, f"{name}: printable ASCII only")
+    return tuple(headers)
+
+
+def from_query(
+    kind: type[MessageT], query: QueryParams, given: Mapping[str, str] | None = None
+) -> MessageT:
+    """Read a message from the parameters of a URL: `page_size=5&statuses=FAILED&labels.team=a`.
+
+    Args:
+        kind: the message's class.
+        query: the parameters: names of fields in either spelling, repeated for lists;
+            `labels.KEY=VALUE` for maps.
+        given: fields from the path.
+
+    Raises:
+        InvalidField: a parameter is unknown, given twice, or has no such value.
+    """
+    given = given or {}
+    fields: dict[str, Any] = dict(given)
+    for name, text in query.multi_items():
+        if name in NOT_FIELDS:
+            continue
+        head, dot, key = name.partition(".")
+        field = _field(kind, head)
+        if field is None or field.name in given or bool(dot) != _is_map(field):
+            raise invalid_field(name, "there is no such parameter")
+        if _is_map(field):
+            entries = fields.setdefault(field.name, {})
+            if key in entries:
+                raise invalid_field(name, "is given twice")
+            entries[key] = text
+        elif field.is_repeated:
+            fields.setdefault(field.name, []).append(_value(field, text))
+        elif field.name in fields:
+            raise invalid_field(name, "is given twice")
+        else:
+            fields[field.name] = _value(field, text)
+    message = kind()
+    for name, value in fields.items():
+        # One at a time, so that the error names it.
+        try:
+            ParseDict({name: value}, message)
+        except ParseError as error:
+            raise invalid_field(name, str(error)) from None
+    return message
+
+
+async def from_body(
+    kind: type[MessageT],
+    request: Request,
+    given: Mapping[str, str] | None = None,
+    *,
+    seconds: float,
+) -> MessageT:
+    """Read a message from a JSON body; a request without a body is an empty message.
+
+    Raises:
+        HttpProblem: the body is too large, too slow, or not JSON.
+        InvalidField: it is not such a message.
+    """
+    given = given or {}
+    body = await _body(request, seconds)
+    if names := [name for name in request.query_params if name not in NOT_FIELDS]:
+        raise invalid_field(names[0], "belongs into the body")
+    fields: Any = {}
+    if body:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise HttpProblem(415, "send the body as Content-Type: application/json")
+        try:
+            fields = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            raise HttpProblem(400, f"the body is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise HttpProblem(400, "the body is not a JSON object")
+    for name in fields:
+        field = _field(kind, name)
+        if field is not None and field.name in given:
+            raise invalid_field(name, "is in the path of the URL already")
+    message = kind()
+    try:
+        ParseDict({**fields, **given}, message)
+    except (ParseError, RecursionError) as error:
+        raise invalid_field("body", str(error)) from None
+    return message
+
+
+async def _body(request: Request, seconds: float) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
+    except ClientDisconnect:
+        raise HttpProblem(400, "the body is incomplete") from None
+    return bytes(body)
+
+
+def _field(kind: type[Message], name: str) -> FieldDescriptor | None:
+    by_name, by_camelcase = kind.DESCRIPTOR.fields_by_name, kind.DESCRIPTOR.fields_by_camelcase_name
+    found = by_name.get(name) or by_camelcase.get(name)
+    return cast("FieldDescriptor | None", found)
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return bool(field.message_type and field.message_type.GetOptions().map_entry)
+
+
+def _value(field: FieldDescriptor, text: str) -> Any:
+    if field.enum_type is not None:
+        return _enum_value(field.enum_type, text)
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return {"true": True, "false": False}.get(text, text)
+    return text
+
+
+def _enum_value(kind: EnumDescriptor, text: str) -> str:
+    """Return the full name for a name without its prefix, as `FAILED` for JOB_STATUS_FAILED."""
+    prefix = kind.values[0].name.removesuffix("UNSPECIFIED")
+    return prefix + text if prefix + text in kind.values_by_name else text
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"{key!r} occurs twice")
+        result[key] = value
+    return result

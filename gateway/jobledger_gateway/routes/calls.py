@@ -1,0 +1,104 @@
+"""The routes that are one unary call each: a table, and what is done for each entry."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jobledger_gateway.problems import HttpProblem
+from jobledger_gateway.requests import credentials, from_body, from_query
+from jobledger_gateway.settings import Settings
+from jobledger_gateway.upstream import Upstream, request_class
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method and a path of HTTP, and the RPC that answers them.
+
+    The names in braces are fields of the RPC's request. The others are in the URL's query for GET
+    and DELETE, in a JSON body for POST.
+    """
+
+    verb: str
+    path: str
+    rpc: str
+    status: int = 200
+
+
+# Of several paths that match, the first one is taken.
+CALLS: Final = (
+    Call("GET", "/v1/jobs", "JobService.ListJobs"),
+    Call("POST", "/v1/jobs", "JobService.CreateJob", 201),
+    Call("POST", "/v1/jobs:retry", "JobService.RetryJobs"),
+    Call("POST", "/v1/jobs:cancel", "JobService.CancelJobs"),
+    Call("POST", "/v1/jobs:delete", "JobService.DeleteJobs"),
+    Call("POST", "/v1/jobs/{job_id}:cancel", "JobService.CancelJob"),
+    Call("POST", "/v1/jobs/{job_id}:retry", "JobService.RetryJob"),
+    Call("GET", "/v1/jobs/{job_id}:explain", "QueueService.ExplainJob"),
+    Call("GET", "/v1/jobs/{job_id}/transitions", "JobService.ListTransitions"),
+    Call("GET", "/v1/jobs/{job_id}/attempts", "JobService.ListAttempts"),
+    Call("GET", "/v1/jobs/{job_id}/assets", "JobService.ListAssets"),
+    Call("GET", "/v1/jobs/{job_id}", "JobService.GetJob"),
+    Call("DELETE", "/v1/jobs/{job_id}", "JobService.DeleteJob"),
+    Call("GET", "/v1/stats", "QueueService.GetStats"),
+    Call("POST", "/v1/jobTypes/{job_type}:pause", "QueueService.PauseJobType"),
+    Call("POST", "/v1/jobTypes/{job_type}:resume", "QueueService.ResumeJobType"),
+)
+
+
+def call_routes(settings: Settings, upstream: Upstream) -> Iterator[Route]:
+    """Yield a route for each path of CALLS."""
+    paths: dict[str, dict[str, Call]] = defaultdict(dict)
+    for call in CALLS:
+        paths[call.path][call.verb] = call
+    for path, calls in paths.items():
+        yield Route(path, _endpoint(calls, settings, upstream), methods=list(calls))
+
+
+def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream) -> Any:
+    async def endpoint(request: Request) -> Response:
+        call = calls["GET" if request.method == "HEAD" else request.method]
+        headers = credentials(request)
+        kind = request_class(call.rpc)
+        if call.verb == "POST":
+            given = request.path_params
+            message = await from_body(kind, request, given, seconds=settings.read_timeout)
+        else:
+            if await request.body():
+                raise HttpProblem(400, f"{call.verb} has no body")
+            message = from_query(kind, request.query_params, request.path_params)
+        answer = await upstream.call(call.rpc, message, headers)
+        return json_response(answer, call.status, location_of(call, answer))
+
+    return endpoint
+
+
+def json_response(
+    message: Message, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with a message in protobuf's JSON mapping."""
+    return Response(
+        json_of(message),
+        status_code=status,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+        media_type="application/json",
+    )
+
+
+def json_of(message: Message) -> str:
+    """Return a message in protobuf's JSON mapping, in one line."""
+    return json.dumps(MessageToDict(message), ensure_ascii=False, separators=(",", ":"))
+
+
+def location_of(call: Call, answer: Message) -> Mapping[str, str]:
+    """Return the header that says where the created job is."""
+    if call.status != 201:  # noqa: PLR2004
+        return {}
+    return {"Location": f"/v1/jobs/{answer.job.id}"}  # type: ignore[attr-defined]

@@ -1,0 +1,169 @@
+"""The routes that are event streams: one job, and many."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from jobledger.core.options import WatchOptions
+from jobledger.core.streams import AsyncWatch
+from jobledger.errors import JobledgerError
+from jobledger.v1.job_pb2 import JobView
+from jobledger.v1.job_service_pb2 import (
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchJobsRequest,
+    WatchJobsResponse,
+)
+from jobledger_gateway.event_stream import EventStream, event
+from jobledger_gateway.problems import invalid_field, problem_of
+from jobledger_gateway.requests import credentials, from_query
+from jobledger_gateway.routes.calls import json_of
+from jobledger_gateway.settings import Settings
+from jobledger_gateway.stream_limits import StreamLimits
+from jobledger_gateway.upstream import TERMINAL, Sign, Upstream
+
+
+def event_routes(settings: Settings, upstream: Upstream, limits: StreamLimits) -> list[Route]:
+    """Return the routes of event streams."""
+    events = Events(settings, upstream, limits)
+    return [
+        Route("/v1/jobs/{job_id}/events", events.endpoint(events.job), methods=["GET"]),
+        Route("/v1/events", events.endpoint(events.jobs), methods=["GET"]),
+    ]
+
+
+class Events:
+    """Makes event streams of watches.
+
+    Besides the events that tell of jobs there are: `end` after a job's terminal state;
+    `reset` when the service refused the resume token, and a new listing follows; `disconnected`,
+    with a problem as its data, when the gateway has lost the service, and `reconnected` when it
+    has it back: what was missed follows; `error`, with a problem, before the stream ends early.
+    """
+
+    def __init__(self, settings: Settings, upstream: Upstream, limits: StreamLimits) -> None:
+        self._settings = settings
+        self._upstream = upstream
+        self._limits = limits
+
+    def endpoint(self, respond: Callable[[Request, Receive, Send], Awaitable[None]]) -> Any:
+        """Return the ASGI application of one kind of stream, within the limits."""
+
+        class Endpoint:
+            async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
+                request = Request(scope, receive)
+                with self._limits.stream(request):
+                    await respond(request, receive, send)
+
+        return Endpoint()
+
+    async def job(self, request: Request, receive: Receive, send: Send) -> None:
+        """Send one job's changes until its terminal state."""
+        message = from_query(WatchJobRequest, request.query_params, request.path_params)
+        if (last := last_event_id(request)) is not None:
+            if not (last.isdecimal() and len(last) < 19):  # noqa: PLR2004
+                raise invalid_field("last_event_id", "is not the id of an event of this stream")
+            message.after_version = int(last)
+        message.view = message.view or JobView.JOB_VIEW_BASIC
+        stream = self._stream()
+        async with self._upstream.watch_job(message, options(request, stream)) as watch:
+            first = await anext(watch)
+            if _is_over(first, message.after_version):
+                # Stops an EventSource, which would reconnect for ever.
+                await Response(status_code=204)(request.scope, receive, send)
+                return
+            chunks = _with_error(_job_events(first, watch))
+            async with aclosing(chunks):
+                await stream.run(chunks, request.scope, receive, send)
+
+    async def jobs(self, request: Request, receive: Receive, send: Send) -> None:
+        """Send the changes of many jobs, without an end."""
+        message = from_query(WatchJobsRequest, request.query_params)
+        message.resume_token = last_event_id(request) or message.resume_token
+        stream = self._stream()
+        async with self._upstream.watch_jobs(message, options(request, stream)) as watch:
+            first = await anext(watch)
+            chunks = _with_error(_feed_events(first, watch))
+            async with aclosing(chunks):
+                await stream.run(chunks, request.scope, receive, send)
+
+    def _stream(self) -> EventStream:
+        return EventStream(
+            self._limits.draining,
+            heartbeat=self._settings.heartbeat,
+            send_timeout=self._settings.send_timeout,
+        )
+
+
+def last_event_id(request: Request) -> str | None:
+    """Return the id of the last event that the client has; None if it has none."""
+    return request.headers.get("last-event-id") or request.query_params.get("last_event_id") or None
+
+
+def options(request: Request, stream: EventStream) -> WatchOptions:
+    """Return the options of a watch, whose breaks are events of the stream."""
+
+    async def lost(error: JobledgerError) -> None:
+        await stream.write(event(json.dumps(problem_of(error)), name="disconnected"))
+
+    async def regained() -> None:
+        await stream.write(event("{}", name="reconnected"))
+
+    return {
+        "metadata": credentials(request),
+        "on_disconnect": lost,
+        "on_reconnect": regained,
+    }
+
+
+def _is_over(first: WatchJobResponse | Sign, after_version: int) -> bool:
+    return (
+        isinstance(first, WatchJobResponse)
+        and first.job.status in TERMINAL
+        and 0 < first.job.version == after_version
+    )
+
+
+async def _job_events(
+    first: WatchJobResponse | Sign, rest: AsyncWatch[WatchJobResponse | Sign]
+) -> AsyncGenerator[bytes, None]:
+    async for message in _chain(first, rest):
+        if isinstance(message, WatchJobResponse):
+            yield event(json_of(message), event_id=str(message.job.version))
+    yield event("{}", name="end")
+
+
+async def _feed_events(
+    first: WatchJobsResponse | Sign, rest: AsyncWatch[WatchJobsResponse | Sign]
+) -> AsyncGenerator[bytes, None]:
+    async for message in _chain(first, rest):
+        if isinstance(message, Sign):
+            if message is Sign.RESET:
+                yield event("{}", name="reset")
+            continue
+        has_news = message.changes or message.synced
+        token = message.resume_token
+        message.resume_token = ""
+        data = json_of(message) if has_news else ""
+        # A heartbeat is an id without data: the client resumes from there.
+        yield event(data, event_id=token)
+
+
+async def _chain(first: Any, rest: AsyncWatch[Any]) -> AsyncIterator[Any]:
+    yield first
+    async for message in rest:
+        yield message
+
+
+async def _with_error(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except JobledgerError as error:
+        yield event(json.dumps(problem_of(error)), name="error")

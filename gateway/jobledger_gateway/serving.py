@@ -1,0 +1,87 @@
+"""Runs the gateway on a socket: with uvicorn, whose signals are ours."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from jobledger_gateway.app import make_app
+from jobledger_gateway.settings import Settings
+
+DRAIN_SECONDS = 10
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind a listening socket. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    *,
+    started: Callable[[], object] = lambda: None,
+    **options: Any,
+) -> None:
+    """Serve on a bound socket until `stop` is set; then end the streams and the other requests.
+
+    Args:
+        settings: the gateway's.
+        listener: the socket, which is closed at the end.
+        stop: ends it.
+        started: called when it serves.
+        **options: further ones of uvicorn.Config, for TLS.
+    """
+    app = make_app(settings)
+    # Twice the sockets that streams may take, so that there is room for other requests.
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        limit_concurrency=2 * settings.max_streams,
+        **options,
+    )
+    server = _Server(config, started)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        app.state.limits.drain()
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._report = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._report()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # The process's owner handles them: uvicorn would raise them again at its end.
+        yield

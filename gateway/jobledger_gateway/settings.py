@@ -1,0 +1,48 @@
+"""What a gateway is run with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body at most."""
+
+PAGE = Path(__file__).with_name("page")
+"""The page that the package brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a gateway. Times are in seconds.
+
+    Attributes:
+        target: HOST:PORT of the service.
+        credentials: for TLS to the service.
+        token: the gateway's own bearer token, for requests that bring none; or a function that
+            returns the current one.
+        timeout: how long one call to the service may take, and how long a watch may take to begin.
+        origins: whose pages may call besides the gateway's own, as `https://app.example`.
+        hosts: the names that a request may address the gateway by; empty for any. A name without
+            a port stands for any port.
+        max_streams: open event streams at most.
+        max_client_streams: of these, those of one client: an address and its credentials.
+        heartbeat: silence after which an event stream sends a comment.
+        send_timeout: how long a client may read nothing of what it is sent before it is dropped.
+        read_timeout: how long a request's body may take.
+        page: the folder with the page's files.
+    """
+
+    target: str = "127.0.0.1:50051"
+    credentials: grpc.ChannelCredentials | None = None
+    token: str | Callable[[], str] | None = None
+    timeout: float = 10.0
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    max_streams: int = 10_000
+    max_client_streams: int = 100
+    heartbeat: float = 15.0
+    send_timeout: float = 60.0
+    read_timeout: float = 30.0
+    page: Path = PAGE

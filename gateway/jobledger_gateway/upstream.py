@@ -1,0 +1,169 @@
+"""The service, as the gateway calls it: messages in and out, with the client's own retries.
+
+The core of the Python client does the rest: its channel, errors and watches that reconnect, so
+that a browser does not see when the service's server stops, or another one takes over.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Final
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from jobledger.core.aio.base import AsyncCalls
+from jobledger.core.channels import AsyncConnection
+from jobledger.core.feed_watch import Feed
+from jobledger.core.options import Headers, OnError, WatchOptions
+from jobledger.core.reconnecting import Reconnecting
+from jobledger.core.streams import AsyncWatch
+from jobledger.core.tracing import trace_headers
+from jobledger.v1 import job_service_pb2, queue_service_pb2
+from jobledger.v1.job_pb2 import JobStatus
+from jobledger.v1.job_service_pb2 import (
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchJobsRequest,
+    WatchJobsResponse,
+)
+
+TERMINAL: Final = frozenset(
+    {
+        JobStatus.JOB_STATUS_COMPLETED,
+        JobStatus.JOB_STATUS_PARTIAL,
+        JobStatus.JOB_STATUS_FAILED,
+    }
+)
+
+_SERVICES: Final = {
+    "JobService": (job_service_pb2, "jobs"),
+    "QueueService": (queue_service_pb2, "queues"),
+}
+
+
+class Sign(Enum):
+    """What a watch yields besides messages."""
+
+    ALIVE = auto()
+    """The service has answered, and there is no news."""
+    RESET = auto()
+    """The service refused the resume token; a new listing follows."""
+
+
+def method_of(rpc: str) -> MethodDescriptor:
+    """Return the descriptor of an RPC, as `JobService.GetJob`."""
+    service, _, name = rpc.partition(".")
+    module, _ = _SERVICES[service]
+    method: MethodDescriptor = module.DESCRIPTOR.services_by_name[service].methods_by_name[name]
+    return method
+
+
+def request_class(rpc: str) -> type[Message]:
+    """Return the class of an RPC's requests."""
+    return GetMessageClass(method_of(rpc).input_type)
+
+
+class Upstream(AsyncCalls):
+    """Calls the service. A call's own `authorization` replaces the gateway's token."""
+
+    async def call(self, rpc: str, request: Message, headers: Headers) -> Message:
+        """Make a unary call. Raises JobledgerError."""
+        service, _, name = rpc.partition(".")
+        _, stub = _SERVICES[service]
+
+        def method(connection: AsyncConnection) -> Any:
+            return getattr(getattr(connection, stub), name)
+
+        answer: Message = await self._call(method, request, {"metadata": headers})
+        return answer
+
+    def watch_job(
+        self, request: WatchJobRequest, options: WatchOptions
+    ) -> AsyncWatch[WatchJobResponse | Sign]:
+        """Watch a job until its terminal state."""
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
+            partial(_JobMessages, request),
+            options,
+        )
+
+    def watch_jobs(
+        self, request: WatchJobsRequest, options: WatchOptions, on_gap: OnError | None = None
+    ) -> AsyncWatch[WatchJobsResponse | Sign]:
+        """Watch many jobs, without an end."""
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(_FeedMessages, request, relist=True),
+            options,
+            on_gap=on_gap,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._close()
+
+    async def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
+        if any(key == "authorization" for key, _ in metadata):
+            return (*metadata, *trace_headers(metadata))
+        return await super()._headers(metadata, seconds)
+
+
+class _JobMessages(Reconnecting[WatchJobRequest, WatchJobResponse, "WatchJobResponse | Sign"]):
+    """Resumes after the version that was seen, until the job is terminal."""
+
+    def __init__(self, request: WatchJobRequest, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._request = request
+        self._seen = request.after_version
+
+    def request(self) -> WatchJobRequest:
+        request = WatchJobRequest()
+        request.CopyFrom(self._request)
+        request.after_version = self._seen
+        return request
+
+    def name(self) -> str:
+        return f"job {self._request.job_id}"
+
+    def accept(self, response: WatchJobResponse) -> Sequence[WatchJobResponse | Sign]:
+        if response.heartbeat:
+            self.heard(progress=True)
+            return (Sign.ALIVE,)
+        is_new = response.job.version > self._seen
+        self.heard(progress=is_new)
+        # Delivered whatever its version, as to the Python client: nothing comes after it.
+        self.ended = response.job.status in TERMINAL
+        if not is_new and not self.ended:
+            return (Sign.ALIVE,)
+        self._seen = response.job.version
+        return (response,)
+
+
+class _FeedMessages(Feed["WatchJobsResponse | Sign"]):
+    """Resumes after the last token; says when it had to begin again."""
+
+    def __init__(self, request: WatchJobsRequest, **limits: Any) -> None:
+        super().__init__(request, **limits)
+        self._synced = False
+        self._reset = False
+
+    def accept(self, response: WatchJobsResponse) -> Sequence[WatchJobsResponse | Sign]:
+        self._record(response)
+        events: list[WatchJobsResponse | Sign] = []
+        if self._reset:
+            self._reset = False
+            events.append(Sign.RESET)
+        # Each stream sends `synced`. Only the first one is news.
+        if response.synced and self._synced:
+            response.synced = False
+        self._synced = self._synced or response.synced
+        self._listing = self._listing and not self._synced
+        events.append(response)
+        return events
+
+    def _list_again(self) -> None:
+        super()._list_again()
+        self._synced = False
+        self._reset = True
