@@ -1,0 +1,107 @@
+/** The changes of jobs as they come (`/v1/events`), over any number of streams. */
+
+import { openEvents, Problem } from "./api.js";
+import { readEvents } from "./event_stream.js";
+
+const SILENCE = 40_000; // ms: two heartbeats missed, and some more
+const FIRST_PAUSE = 250; // ms
+const LAST_PAUSE = 5000; // ms
+
+/**
+ * A feed that reconnects. Its handlers:
+ *
+ * - `opened()`: a stream begins with a listing of the jobs that are not terminal;
+ * - `changed(changes, synced)`: a message of WatchJobs;
+ * - `connected(yes)`: whether what is on the screen is what is so;
+ * - `refused(problem)`: the service says no, and would again. The feed has ended.
+ */
+export class Feed {
+  #query;
+  #handlers;
+  #abort = new AbortController();
+  #lastEventId = "";
+  #wake = () => {};
+
+  constructor(query, handlers) {
+    this.#query = query;
+    this.#handlers = handlers;
+    const { signal } = this.#abort;
+    addEventListener("online", () => this.#wake(), { signal });
+    addEventListener("offline", () => this.#handlers.connected(false), { signal });
+    this.#run(signal);
+  }
+
+  /** End the feed: no handler is called any more. */
+  stop() {
+    this.#abort.abort();
+    this.#wake();
+  }
+
+  async #run(signal) {
+    for (let failures = 0; !signal.aborted; failures += 1) {
+      try {
+        await this.#stream(signal, () => {
+          failures = 0;
+        });
+      } catch (problem) {
+        if (signal.aborted) return;
+        if (problem instanceof Problem && problem.final) {
+          this.#handlers.refused(problem);
+          return;
+        }
+      }
+      if (signal.aborted) return;
+      this.#handlers.connected(false);
+      const cap = Math.min(FIRST_PAUSE * 2 ** failures, LAST_PAUSE);
+      await this.#pause(cap * (0.5 + Math.random() / 2));
+    }
+  }
+
+  async #stream(signal, heard) {
+    const one = new AbortController();
+    const whole = AbortSignal.any([signal, one.signal]);
+    let silence = setTimeout(() => one.abort(), SILENCE);
+    try {
+      const options = { query: this.#query, lastEventId: this.#lastEventId, signal: whole };
+      const response = await openEvents("/v1/events", options);
+      if (!this.#lastEventId) this.#handlers.opened();
+      this.#handlers.connected(true);
+      for await (const event of readEvents(response.body)) {
+        if (signal.aborted) return;
+        clearTimeout(silence);
+        silence = setTimeout(() => one.abort(), SILENCE);
+        heard();
+        this.#take(event);
+      }
+    } finally {
+      clearTimeout(silence);
+      one.abort();
+    }
+  }
+
+  #take({ type, data, id }) {
+    if (type === "message") {
+      const { changes = [], synced = false } = JSON.parse(data);
+      this.#handlers.changed(changes, synced);
+    } else if (type === "upstream") {
+      this.#handlers.connected(JSON.parse(data).connected === true);
+    } else if (type === "reset") {
+      this.#lastEventId = "";
+      this.#handlers.opened();
+    } else if (type === "error") {
+      const problem = JSON.parse(data);
+      throw new Problem(problem.status, problem);
+    }
+    if (id !== undefined) this.#lastEventId = id;
+  }
+
+  #pause(milliseconds) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

@@ -1,0 +1,75 @@
+/** Which jobs are shown. The address of the page holds all of it, in the API's own names. */
+
+export const STATUSES = ["QUEUED", "PROCESSING", "COMPLETED", "PARTIAL", "FAILED"];
+export const TERMINAL = ["COMPLETED", "PARTIAL", "FAILED"];
+const LABEL = "labels.";
+
+/** Read a filter from the query of an address. What it does not know it leaves out. */
+export function parseFilter(search) {
+  const query = new URLSearchParams(search);
+  const labels = {};
+  for (const [name, value] of query) {
+    if (name.startsWith(LABEL)) labels[name.slice(LABEL.length)] = value;
+  }
+  return {
+    user_id: query.get("user_id") ?? "",
+    statuses: query.getAll("statuses").filter((status) => STATUSES.includes(status)),
+    job_types: query.getAll("job_types").filter(Boolean),
+    labels,
+    error_reasons: query.getAll("error_reasons").filter(Boolean),
+  };
+}
+
+/** Write a filter as the query of an address, which is that of `/v1/jobs`, too. */
+export function filterQuery(filter) {
+  const query = watchQuery(filter);
+  for (const status of filter.statuses) query.append("statuses", status);
+  for (const reason of filter.error_reasons) query.append("error_reasons", reason);
+  return query;
+}
+
+/** Write the part of a filter that a watch knows: what never changes of a job. */
+export function watchQuery(filter) {
+  const query = new URLSearchParams();
+  if (filter.user_id) query.set("user_id", filter.user_id);
+  for (const type of filter.job_types) query.append("job_types", type);
+  for (const [key, value] of Object.entries(filter.labels)) query.set(LABEL + key, value);
+  return query;
+}
+
+/** Return the address of the list with this filter. */
+export function listAddress(filter) {
+  const query = filterQuery({ ...parseFilter(""), ...filter }).toString();
+  return query ? `/?${query}` : "/";
+}
+
+/** Return the address of a job's page. */
+export function jobAddress(job) {
+  const query = job.userId ? `?${new URLSearchParams({ user_id: job.userId })}` : "";
+  return `/jobs/${encodeURIComponent(job.id)}${query}`;
+}
+
+/** Whether a job is one of those that the filter selects. */
+export function matches(job, filter) {
+  const status = (job.status ?? "").replace("JOB_STATUS_", "");
+  return (
+    (!filter.statuses.length || filter.statuses.includes(status)) &&
+    (!filter.error_reasons.length || filter.error_reasons.includes(job.error?.reason))
+  );
+}
+
+/** Return the terminal states that the filter selects; FAILED if it selects by none. */
+export function terminalOnes(filter) {
+  if (!filter.statuses.length) return ["FAILED"];
+  return filter.statuses.filter((status) => TERMINAL.includes(status));
+}
+
+/** Write a filter as the message JobFilter in JSON, for terminal jobs. */
+export function filterMessage(filter) {
+  return {
+    statuses: terminalOnes(filter).map((status) => `JOB_STATUS_${status}`),
+    jobTypes: filter.job_types,
+    labels: filter.labels,
+    errorReasons: filter.error_reasons,
+  };
+}

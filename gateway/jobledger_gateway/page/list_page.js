@@ -1,0 +1,128 @@
+/** The list of jobs, live. */
+
+import { call } from "./api.js";
+import { bulkRetry } from "./bulk_retry.js";
+import { announce, h, oncePerFrame, setText } from "./dom.js";
+import { Feed } from "./feed.js";
+import { filterBar } from "./filter_bar.js";
+import { filterQuery, terminalOnes, watchQuery } from "./filter.js";
+import { Jobs, MAX_JOBS } from "./jobs.js";
+import { Rows } from "./rows.js";
+import { onlyWatches } from "./session.js";
+import { TypesPanel } from "./types_panel.js";
+
+const PAGE = 500; // jobs a list
+
+/** Show the list in `main`; return what stops it. `view` is what main.js gives every page. */
+export function listPage(main, filter, view) {
+  const abort = new AbortController();
+  const { signal } = abort;
+  let jobs = new Jobs(filter);
+  let next; // the token of older jobs; undefined: no list was read yet
+  let reading = false;
+
+  const count = h("p", { class: "count" }, "Reading the jobs …");
+  const empty = h("p", { class: "empty", hidden: true });
+  const body = h("div", { class: "rows", role: "rowgroup" });
+  const heads = ["state", "type", "what", "owner", "id", "age"].map((name) =>
+    h("div", { class: `cell ${name}-cell`, role: "columnheader" }, HEADS[name]));
+  const table = h(
+    "div",
+    { class: "table", role: "table", "aria-label": "Jobs", "aria-colcount": heads.length },
+    h("div", { class: "table-head", role: "rowgroup" }, h("div", { class: "row", role: "row", "aria-rowindex": "1" }, heads)),
+    body,
+  );
+  const kinds = terminalOnes(filter);
+  const bulk = !onlyWatches() && kinds.length > 0 &&
+    h("button", { type: "button", click: () => bulkRetry(filter) }, `Run ${kinds.join(" and ").toLowerCase()} jobs again …`);
+  const panel = onlyWatches() ? undefined : new TypesPanel(filter);
+  main.replaceChildren(
+    h("h1", { class: "unseen", tabindex: "-1" }, "Jobs"),
+    h("div", { class: "layout" },
+      panel?.element ?? "",
+      h("section", { class: "jobs", "aria-label": "Jobs" },
+        filterBar(filter, view.go),
+        h("div", { class: "list-head" }, count, bulk),
+        table, empty)),
+  );
+
+  const rows = new Rows(body, () => next && readOlder());
+  const draw = oncePerFrame(() => {
+    if (signal.aborted) return;
+    const ids = jobs.newestFirst();
+    table.setAttribute("aria-rowcount", next || jobs.cut ? -1 : ids.length + 1);
+    setText(count, counted(ids.length, next, jobs.cut));
+    empty.hidden = ids.length > 0 || next === undefined;
+    table.classList.toggle("none", ids.length === 0);
+    rows.show(ids, (id) => jobs.get(id));
+  });
+
+  /** Read a page of the list, the newest first or those after `token`. */
+  async function read(token) {
+    const into = jobs;
+    const query = filterQuery(filter);
+    query.set("page_size", PAGE);
+    if (token) query.set("page_token", token);
+    into.beginList();
+    reading = true;
+    try {
+      const answer = await call("GET", "/v1/jobs", { query, signal });
+      for (const job of answer.jobs ?? []) into.take(job);
+      if (into === jobs) next = answer.nextPageToken ?? "";
+    } catch (problem) {
+      if (signal.aborted) return;
+      // A watch token may forbid the list: the watch alone shows what it may.
+      if (problem.final) next ??= "";
+      if (problem.final && !onlyWatches()) view.refused(problem);
+      else if (!problem.final) setTimeout(() => signal.aborted || into !== jobs || read(token), 2000);
+    } finally {
+      reading = false;
+      into.endList();
+      draw();
+    }
+  }
+
+  function readOlder() {
+    if (!reading && !jobs.cut) read(next);
+  }
+
+  const feed = new Feed(watchQuery(filter), {
+    opened() {
+      jobs = new Jobs(filter);
+      next = undefined;
+      read().then(() => signal.aborted || announce(count.textContent));
+    },
+    changed(changes) {
+      for (const change of changes) jobs.change(change);
+      if (changes.length) {
+        panel?.changed();
+        draw();
+      }
+    },
+    connected: view.connected,
+    refused: view.refused,
+  });
+  empty.append(...hint(filter));
+  const ticking = setInterval(rows.draw, 1000);
+  return () => {
+    abort.abort();
+    clearInterval(ticking);
+    feed.stop();
+    rows.stop();
+    panel?.stop();
+  };
+}
+
+const HEADS = { state: "State", type: "Type", what: "Progress", owner: "Owner", id: "Id", age: "Age" };
+
+function counted(number, next, cut) {
+  if (next === undefined && !number) return "Reading the jobs …";
+  const jobs = `${number.toLocaleString()} ${number === 1 ? "job" : "jobs"}`;
+  if (cut) return `The newest ${MAX_JOBS.toLocaleString()} jobs. There are older ones: a filter shows them.`;
+  return next ? `${jobs}, and older ones below` : jobs;
+}
+
+function hint(filter) {
+  if (filterQuery(filter).size) return [h("strong", {}, "No job matches."), " ", h("a", { href: "/" }, "Show all jobs")];
+  return [h("strong", {}, "No jobs yet."), " Create one: ", h("code", {}, "jobledger create render --user ada")];
+}

@@ -1,0 +1,32 @@
+/** Who is looking: a token from the address, kept for this tab alone. */
+
+const KEY = "jobledger-token";
+
+/**
+ * Take the token out of the address (`#token=...`). A fragment is not sent to a server, and once
+ * it is removed it is neither in the history nor in a link that somebody copies.
+ */
+export function takeToken() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const given = fragment.get("token");
+  if (given === null) return;
+  setToken(given);
+  fragment.delete("token");
+  history.replaceState(null, "", location.pathname + location.search + (fragment.size ? `#${fragment}` : ""));
+}
+
+/** Keep a token for this tab; an empty one forgets it. */
+export function setToken(value) {
+  if (value) sessionStorage.setItem(KEY, value);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** Return the token, or an empty string. */
+export function token() {
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+/** Whether the token reads some jobs and changes none: a watch token. */
+export function onlyWatches() {
+  return token().startsWith("jlw_");
+}

@@ -1,0 +1,44 @@
+/** What state a job is in, in words that are true of it now. */
+
+import { duration, now } from "./clock.js";
+
+const ENDED = {
+  JOB_STATUS_COMPLETED: "completed",
+  JOB_STATUS_PARTIAL: "partial",
+  JOB_STATUS_FAILED: "failed",
+};
+
+/** Whether the job never changes again. */
+export function isTerminal(job) {
+  return job.status in ENDED;
+}
+
+/** Whether the job waits for a worker: a PROCESSING one that none holds does, too. */
+export function waits(job) {
+  return !isTerminal(job) && !job.held;
+}
+
+/**
+ * Return `{ key, text }`: the state of a job, and how it is written. A job that will be tried again
+ * is never called failed.
+ */
+export function stateOf(job) {
+  if (isTerminal(job)) return { key: ENDED[job.status], text: ENDED[job.status] };
+  if (job.cancelRequestTime) return { key: "cancelling", text: "cancelling" };
+  if (job.held) return { key: "running", text: "running" };
+  const soon = job.scheduleTime ? (Date.parse(job.scheduleTime) - now()) / 1000 : 0;
+  const when = soon > 0 ? `, in ${duration(Math.ceil(soon))}` : "";
+  if (job.attempt) return { key: "waiting", text: `waits for attempt ${job.attempt + 1}${when}` };
+  if (when) return { key: "scheduled", text: `scheduled${when}` };
+  return { key: "queued", text: "queued" };
+}
+
+/** Return what a job has to say in one line: its error, its progress message or its labels. */
+export function summary(job) {
+  const error = job.error ?? (job.held ? undefined : job.lastError);
+  if (error) return `${error.reason}: ${error.message ?? ""}`;
+  if (job.progressMessage && job.held) return job.progressMessage;
+  return Object.entries(job.labels ?? {})
+    .map(([key, value]) => `${key}=${value}`)
+    .join("  ");
+}

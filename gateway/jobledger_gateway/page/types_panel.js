@@ -1,0 +1,131 @@
+/** What waits and runs, by job type (`/v1/stats`), with the pauses. Only operators see it. */
+
+import { pauseType, resumeType } from "./actions.js";
+import { call } from "./api.js";
+import { duration, relative, seconds } from "./clock.js";
+import { announce, h } from "./dom.js";
+import { listAddress } from "./filter.js";
+
+const SOON = 1000; // ms after a change
+const LATER = 10_000; // ms without one
+const MAX_REASONS = 3;
+
+/** A panel that is read again while the page is open. */
+export class TypesPanel {
+  #filter;
+  #abort = new AbortController();
+  #timer;
+  #due = 0;
+  #drawn = "";
+  #list = h("ul", { class: "types" });
+
+  constructor(filter) {
+    this.#filter = filter;
+    const details = h("details", { open: innerWidth > 760 }, h("summary", {}, h("h2", {}, "Job types")), this.#list);
+    this.element = h("aside", { class: "panel", "aria-label": "Job types", hidden: true }, details);
+    this.#read();
+  }
+
+  stop() {
+    this.#abort.abort();
+    clearTimeout(this.#timer);
+  }
+
+  /** Say that jobs have changed, so that the counts are read again soon. */
+  changed() {
+    this.#schedule(SOON);
+  }
+
+  #schedule(delay) {
+    const due = Date.now() + delay;
+    if (this.#abort.signal.aborted || (this.#timer && this.#due <= due)) return;
+    clearTimeout(this.#timer);
+    this.#due = due;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#read();
+    }, delay);
+  }
+
+  async #read() {
+    try {
+      const { jobTypes = [] } = await call("GET", "/v1/stats", {
+        query: { page_size: 100 },
+        signal: this.#abort.signal,
+      });
+      this.element.hidden = jobTypes.length === 0;
+      this.#show(jobTypes);
+    } catch (problem) {
+      if (problem.final) {
+        this.element.hidden = true; // not for this caller: it is not asked again
+        return;
+      }
+    }
+    this.#schedule(document.hidden ? 3 * LATER : LATER);
+  }
+
+  #show(types) {
+    // Drawn again only if something is another: a button that has the focus keeps it.
+    const text = JSON.stringify(types.map(({ oldestWait, ...rest }) => [rest, Math.floor(seconds(oldestWait) / 10)]));
+    if (text === this.#drawn) return;
+    this.#drawn = text;
+    const focused = this.#list.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+    this.#list.replaceChildren(...types.map((type) => this.#item(type)));
+    if (focused) [...this.#list.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused)?.focus();
+  }
+
+  #item(type) {
+    const name = type.jobType;
+    const chosen = this.#filter.job_types.includes(name);
+    const address = listAddress({ ...this.#filter, job_types: chosen ? [] : [name] });
+    const count = (key, text) => Number(type[key] ?? 0) > 0 && h("span", { class: key }, `${Number(type[key]).toLocaleString()} ${text}`);
+    const idle = !type.polled && Number(type.waiting ?? 0) > 0;
+    return h(
+      "li",
+      { class: type.pause ? "type paused" : "type" },
+      h("div", { class: "type-head" },
+        h("a", { href: address, "aria-current": chosen ? "true" : null }, name),
+        this.#button(type)),
+      h("p", { class: "counts" }, count("held", "run"), count("waiting", "wait"), count("blocked", "blocked"), count("scheduled", "scheduled")),
+      type.oldestWait && h("p", { class: "fine" }, `oldest waits ${duration(seconds(type.oldestWait))}`),
+      idle && h("p", { class: "fine warn" }, "no worker asks for it"),
+      type.pause && h("p", { class: "fine warn" }, ["paused", relative(type.pause.pauseTime), type.pause.actor && `by ${type.pause.actor}`, type.pause.reason && `– ${type.pause.reason}`].filter(Boolean).join(" ")),
+      this.#ended(type),
+    );
+  }
+
+  #button(type) {
+    const name = type.jobType;
+    const again = () => {
+      this.#drawn = "";
+      this.#read();
+    };
+    if (!type.pause) {
+      const click = () => pauseType(name).then((done) => done && (announce(`${name} is paused.`), again()));
+      return h("button", { type: "button", class: "small", "aria-label": `Pause ${name}`, click }, "Pause");
+    }
+    const click = async ({ currentTarget }) => {
+      currentTarget.disabled = true;
+      try {
+        await resumeType(name);
+        announce(`${name} is resumed.`);
+      } catch (problem) {
+        announce(problem.message);
+      }
+      again();
+    };
+    return h("button", { type: "button", class: "small", "aria-label": `Resume ${name}`, click }, "Resume");
+  }
+
+  #ended(type) {
+    const ended = type.endedLastHour ?? [];
+    if (!ended.length) return null;
+    const total = (status) => ended.filter((one) => one.status === `JOB_STATUS_${status}`).reduce((sum, one) => sum + Number(one.count), 0);
+    const link = (status, word) => total(status) > 0 && h("a", { class: `ended ${word}`, href: listAddress({ ...this.#filter, job_types: [type.jobType], statuses: [status], error_reasons: [] }) }, `${total(status).toLocaleString()} ${word}`);
+    const reasons = ended.filter((one) => one.status === "JOB_STATUS_FAILED" && one.reason).slice(0, MAX_REASONS);
+    return [
+      h("p", { class: "counts" }, link("COMPLETED", "completed"), link("PARTIAL", "partial"), link("FAILED", "failed"), h("span", { class: "fine" }, "in the last hour")),
+      reasons.length > 0 && h("p", { class: "counts reasons" }, reasons.map((one) => h("a", { href: listAddress({ ...this.#filter, job_types: [type.jobType], statuses: ["FAILED"], error_reasons: [one.reason] }) }, `${one.reason} ${Number(one.count).toLocaleString()}`))),
+    ];
+  }
+}
