@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from jobledger.core.streams import AsyncWatch, Watch
     from jobledger.core.sync.client import Client
     from jobledger.core.sync.pages import Pager
+    from jobledger.core.watch_token import WatchToken
     from jobledger.errors import (
         AccessDenied,
         AssetNameTaken,
@@ -165,6 +166,7 @@ __all__ = [
     "WaitReason",
     "Watch",
     "WatchOptions",
+    "WatchToken",
     "Worker",
     "__version__",
 ]
@@ -213,6 +215,7 @@ _MODULES = {
     "core.streams": ["AsyncWatch", "Watch"],
     "core.sync.client": ["Client"],
     "core.sync.pages": ["Pager"],
+    "core.watch_token": ["WatchToken"],
     "errors": [
         "AccessDenied",
         "AssetNameTaken",

@@ -147,7 +147,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         ),
         RequestParser(share) as parser,
     ):
-        tokens = WatchTokens(store.queue_settings, ledger.known_limits)
+        tokens = WatchTokens(store.queue_settings, ledger.known_limits, lasting)
         callers = Callers(access, tokens, lasting)
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters))

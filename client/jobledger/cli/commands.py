@@ -39,6 +39,7 @@ from jobledger.cli.render import (
     transition_row,
 )
 from jobledger.cli.times import date, time_span
+from jobledger.cli.token_commands import token
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.worker_command import worker
 from jobledger.core.channel import open_channel
@@ -282,6 +283,7 @@ jobledger.add_command(stats)
 jobledger.add_command(pause)
 jobledger.add_command(resume)
 jobledger.add_command(limits)
+jobledger.add_command(token)
 
 
 @jobledger.command()

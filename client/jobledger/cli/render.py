@@ -20,6 +20,7 @@ from jobledger import (
     JobTypeStats,
     RetryPolicy,
     Transition,
+    WatchToken,
 )
 from jobledger.cli.exit_codes import write
 
@@ -67,6 +68,7 @@ _Shown: TypeAlias = (
     | JobTypeStats
     | Explanation
     | ConcurrencyLimit
+    | WatchToken
 )
 
 

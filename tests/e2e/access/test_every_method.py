@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.rpc.keda import externalscaler_pb2
 from jobledger_server.rpc.methods import METHODS
 from tests.support.access_file import write_access_file
@@ -25,15 +26,16 @@ READS = {
 }
 WATCHES = {"WatchJob", "WatchJobs"}
 OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
-OWNERS = {"CreateJob", "BatchCreateJobs", *READS, *WATCHES, *OPERATIONS, "ListOperations"}
-OPERATORS = OWNERS - {"CreateJob", "BatchCreateJobs"}
+CREATES = {"CreateJob", "BatchCreateJobs", "CreateWatchToken"}
+OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations"}
+OPERATORS = OWNERS - CREATES
 WORKERS = {
     *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "Work"),
     *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
 }
 QUEUES = {
     *("GetStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
-    *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey"),
+    *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey", "RevokeWatchTokens"),
     *("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"),
 }
 
@@ -156,6 +158,21 @@ async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel)
         for token in (None, "unknown", "owner "):
             code = await code_of(channel, path, method, token, "ada")
             assert code is StatusCode.UNAUTHENTICATED, (method.name, token)
+
+
+@pytest.mark.promise(number=59)
+async def test_a_watch_token_permits_four_methods_for_its_user(channel: grpc.Channel) -> None:
+    make = job_service_pb2.CreateWatchTokenRequest(user_id="ada", labels={"team": "blue"})
+    metadata = [("authorization", "Bearer owner")]
+    answer = await asyncio.to_thread(
+        JobServiceStub(channel).CreateWatchToken, make, metadata=metadata
+    )
+    for path, method in methods():
+        for user in ("ada", "bob"):
+            code = await code_of(channel, path, method, answer.token, user)
+            allowed = user == "ada" and method.name in {"GetJob", "ListJobs", *WATCHES}
+            expected = set() if allowed else {StatusCode.PERMISSION_DENIED}
+            assert {code} & REFUSALS == expected, (method.name, user, code)
 
 
 async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel) -> None:

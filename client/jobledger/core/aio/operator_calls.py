@@ -1,4 +1,4 @@
-"""The calls of operators: counts, why a job waits, pauses and limits."""
+"""The calls of operators: counts, why a job waits, pauses, limits, and watch tokens revoked."""
 
 from collections.abc import Iterable
 from typing import Unpack
@@ -9,6 +9,7 @@ from jobledger.core.explanations import Explanation
 from jobledger.core.options import CallOptions
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
 from jobledger.core.requests import count, texts
+from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
     ExplainJobRequest,
     GetStatsRequest,
@@ -226,6 +227,20 @@ class AsyncOperatorCalls(AsyncPagedCalls):
             page_token,
             options,
         )
+
+    async def revoke_watch_tokens(self, **options: Unpack[CallOptions]) -> None:
+        """Make all tokens of `create_watch_token` invalid, of all users.
+
+        Streams that were opened with one end within seconds.
+
+        Args:
+            **options: see CallOptions.
+
+        Raises:
+            AccessDenied: the caller is no operator.
+        """
+        request = RevokeWatchTokensRequest()
+        await self._call(lambda service: service.jobs.RevokeWatchTokens, request, options)
 
     async def _set(
         self, request: SetConcurrencyLimitRequest, options: CallOptions

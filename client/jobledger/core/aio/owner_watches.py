@@ -7,7 +7,7 @@ from typing import Unpack
 
 from jobledger.core.aio.completion import as_completed
 from jobledger.core.aio.owner_reads import AsyncOwnerReads
-from jobledger.core.conversion import Seconds, build
+from jobledger.core.conversion import Seconds, build, to_duration
 from jobledger.core.feed_watch import CompletionWatch, FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.merging import merge_async
@@ -15,7 +15,12 @@ from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
 from jobledger.core.requests import groups, texts
 from jobledger.core.streams import AsyncWatch
-from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobsRequest
+from jobledger.core.watch_token import WatchToken
+from jobledger.v1.job_service_pb2 import (
+    CreateWatchTokenRequest,
+    WatchJobRequest,
+    WatchJobsRequest,
+)
 
 
 class AsyncOwnerWatches(AsyncOwnerReads):
@@ -130,6 +135,42 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             options,
             on_gap=on_gap,
         )
+
+    async def create_watch_token(
+        self,
+        job_id: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> WatchToken:
+        """Make a token with which a user's browser watches one job, or the jobs with some labels.
+
+        It permits nothing else, and shows no parameters, results or checkpoints. It is sent as a
+        bearer token: by the gateway, by `<jobledger-progress>`, or as this client's `token`.
+
+        Args:
+            job_id: the job. Either this or `labels` is given.
+            labels: all jobs of the owner with all of these.
+            ttl: seconds, or a timedelta, for which the token is valid: 1 second to 24 hours.
+                Default: 1 hour.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: neither or both of `job_id` and `labels`, or a field breaks its rule.
+            JobNotFound: the owner has no such job.
+        """
+        request = build(
+            CreateWatchTokenRequest,
+            user_id=self._identity.owner(user_id),
+            job_id=job_id,
+            labels=labels,
+            ttl=to_duration(ttl, "ttl"),
+        )
+        answer = await self._call(lambda service: service.jobs.CreateWatchToken, request, options)
+        return WatchToken.from_proto(answer)
 
     async def wait(
         self,

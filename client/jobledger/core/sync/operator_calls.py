@@ -1,5 +1,5 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
-"""The calls of operators: counts, why a job waits, pauses and limits."""
+"""The calls of operators: counts, why a job waits, pauses, limits, and watch tokens revoked."""
 
 from collections.abc import Iterable
 from typing import Unpack
@@ -10,6 +10,7 @@ from jobledger.core.options import CallOptions
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
 from jobledger.core.requests import count, texts
 from jobledger.core.sync.pages import PagedCalls, Pager
+from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
     ExplainJobRequest,
     GetStatsRequest,
@@ -225,6 +226,20 @@ class OperatorCalls(PagedCalls):
             page_token,
             options,
         )
+
+    def revoke_watch_tokens(self, **options: Unpack[CallOptions]) -> None:
+        """Make all tokens of `create_watch_token` invalid, of all users.
+
+        Streams that were opened with one end within seconds.
+
+        Args:
+            **options: see CallOptions.
+
+        Raises:
+            AccessDenied: the caller is no operator.
+        """
+        request = RevokeWatchTokensRequest()
+        self._call(lambda service: service.jobs.RevokeWatchTokens, request, options)
 
     def _set(self, request: SetConcurrencyLimitRequest, options: CallOptions) -> ConcurrencyLimit:
         answer = self._call(lambda service: service.queues.SetConcurrencyLimit, request, options)

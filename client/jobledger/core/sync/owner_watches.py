@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Unpack
 
-from jobledger.core.conversion import Seconds, build
+from jobledger.core.conversion import Seconds, build, to_duration
 from jobledger.core.feed_watch import CompletionWatch, FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.merging import merge
@@ -16,7 +16,12 @@ from jobledger.core.requests import groups, texts
 from jobledger.core.streams import Watch
 from jobledger.core.sync.completion import as_completed
 from jobledger.core.sync.owner_reads import OwnerReads
-from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobsRequest
+from jobledger.core.watch_token import WatchToken
+from jobledger.v1.job_service_pb2 import (
+    CreateWatchTokenRequest,
+    WatchJobRequest,
+    WatchJobsRequest,
+)
 
 
 class OwnerWatches(OwnerReads):
@@ -131,6 +136,42 @@ class OwnerWatches(OwnerReads):
             options,
             on_gap=on_gap,
         )
+
+    def create_watch_token(
+        self,
+        job_id: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> WatchToken:
+        """Make a token with which a user's browser watches one job, or the jobs with some labels.
+
+        It permits nothing else, and shows no parameters, results or checkpoints. It is sent as a
+        bearer token: by the gateway, by `<jobledger-progress>`, or as this client's `token`.
+
+        Args:
+            job_id: the job. Either this or `labels` is given.
+            labels: all jobs of the owner with all of these.
+            ttl: seconds, or a timedelta, for which the token is valid: 1 second to 24 hours.
+                Default: 1 hour.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: neither or both of `job_id` and `labels`, or a field breaks its rule.
+            JobNotFound: the owner has no such job.
+        """
+        request = build(
+            CreateWatchTokenRequest,
+            user_id=self._identity.owner(user_id),
+            job_id=job_id,
+            labels=labels,
+            ttl=to_duration(ttl, "ttl"),
+        )
+        answer = self._call(lambda service: service.jobs.CreateWatchToken, request, options)
+        return WatchToken.from_proto(answer)
 
     def wait(
         self,

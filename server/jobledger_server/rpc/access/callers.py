@@ -62,8 +62,7 @@ class Callers:
             await asyncio.sleep(CHECK_SECONDS)
             self._lasting.end_expired()
             try:
-                if await self._tokens.renew():
-                    self._lasting.end_where(lambda permissions: permissions.scope is not None)
+                await self._tokens.renew()
             except StoreError as error:
                 # Tried again. Meanwhile no new call with a token is served.
                 log.warning("watch_key_unavailable", extra={"cause": repr(error), "count": 1})

@@ -18,6 +18,7 @@ from jobledger.v1 import job_pb2
 from jobledger_server.admission.caller import Caller, Identity, Permissions, WatchScope
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.queue_store import QueueSettings
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.methods import JOB_SERVICE, METHODS
 
@@ -52,11 +53,13 @@ class WatchTokens:
     Args:
         settings: Has the key.
         known: Tells the version of what operators set, which grows with each new key.
+        lasting: The running calls. Those of holders of tokens end when the key changes.
     """
 
-    def __init__(self, settings: QueueSettings, known: KnownLimits) -> None:
+    def __init__(self, settings: QueueSettings, known: KnownLimits, lasting: LastingCalls) -> None:
         self._settings = settings
         self._known = known
+        self._lasting = lasting
         self._key = b""
         self._version = -2  # that of the key; none has it
 
@@ -106,15 +109,15 @@ class WatchTokens:
         )
         return Caller(permissions.identity.name, permissions=permissions)
 
-    async def renew(self) -> bool:
-        """Read the key if it may have changed; return whether it has. Raises StoreUnavailable."""
-        version = self._known.version
-        if version == self._version:
-            return False
-        before = self._key
-        self._key = await self._settings.watch_key()
-        self._version = version
-        return before not in (b"", self._key)
+    async def renew(self) -> None:
+        """Read the key if it may have changed. Raises StoreUnavailable."""
+        while (version := self._known.version) != self._version:
+            key = await self._settings.watch_key()
+            if version != self._known.version:
+                continue  # another key may have come meanwhile
+            if key != self._key:
+                self._lasting.end_where(lambda permissions: permissions.scope is not None)
+            self._key, self._version = key, version
 
     def _signature(self, signed: str) -> bytes:
         return hmac.digest(self._key, signed.encode(), hashlib.sha256)

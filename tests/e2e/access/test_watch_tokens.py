@@ -1,0 +1,219 @@
+"""Watch tokens: they read one job, or those with some labels, and nothing else, for a while."""
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
+
+from tests.support.access_file import write_access_file
+from tests.support.databases import both_databases, several_servers
+from tests.support.rpc_caller import FULL, Caller, refusal
+
+BLUE = {"team": "blue"}
+
+
+@pytest.fixture
+async def channel(app: Any) -> Any:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def anybody(channel: grpc.aio.Channel) -> Caller:
+    """Return a caller on a server without an access file, who may do everything."""
+    return Caller(channel)
+
+
+async def token_for(caller: Caller, seconds: int = 60, **fields: Any) -> str:
+    """Make a watch token of ada's."""
+    made = await caller.CreateWatchToken(user_id="ada", ttl=Duration(seconds=seconds), **fields)
+    return str(made.token)
+
+
+async def denied(call: Any) -> tuple[StatusCode, str]:
+    """Return how a call is refused."""
+    found = await refusal(call)
+    return found.code, found.reason
+
+
+DENIED = StatusCode.PERMISSION_DENIED, "ACCESS_DENIED"
+UNKNOWN = StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+
+async def test_a_token_for_a_job_reads_and_watches_it_without_naming_it_and_no_other(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job = await anybody.job(parameters={"secret": 1})
+    other = await anybody.job()
+    holder = Caller(channel, token=await token_for(anybody, job_id=job.id))
+
+    assert (await holder.GetJob()).job.id == job.id
+    assert (await holder.WatchJob().read()).job.id == job.id
+    assert [each.job.id for each in (await holder.WatchJobs().read()).changes] == [job.id]
+
+    assert await denied(holder.GetJob(job_id=other.id)) == DENIED
+    assert await denied(holder.GetJob(user_id="bob")) == DENIED
+    assert await denied(holder.WatchJob(job_id=other.id).read()) == DENIED
+    assert await denied(holder.WatchJobs(job_ids=[job.id, other.id]).read()) == DENIED
+    assert await denied(holder.WatchJobs(user_id="bob").read()) == DENIED
+    assert await denied(holder.ListJobs()) == DENIED
+    assert await denied(holder.CancelJob(user_id="ada", job_id=job.id)) == DENIED
+    assert await denied(holder.CreateWatchToken(user_id="ada", job_id=job.id)) == DENIED
+
+
+async def test_a_token_for_labels_reads_and_watches_the_jobs_that_have_them_and_no_other(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    labels = {**BLUE, "size": "small"}
+    job = await anybody.job(labels=labels)
+    red, others = await anybody.job(labels={"team": "red"}), await anybody.job("bob", labels=BLUE)
+    holder = Caller(channel, token=await token_for(anybody, labels=BLUE))
+
+    assert [each.id for each in (await holder.ListJobs()).jobs] == [job.id]
+    assert [each.job.id for each in (await holder.WatchJobs().read()).changes] == [job.id]
+    assert (await holder.GetJob(job_id=job.id)).job.labels == labels
+    assert (await holder.WatchJob(job_id=job.id).read()).job.id == job.id
+    assert len((await holder.ListJobs(labels={"size": "large"})).jobs) == 0
+
+    assert await denied(holder.ListJobs(labels={"team": "red"})) == DENIED
+    assert await denied(holder.WatchJobs(labels={"team": "red"}).read()) == DENIED
+    for job_id in (red.id, others.id):
+        found = StatusCode.NOT_FOUND, "JOB_NOT_FOUND"
+        assert await denied(holder.GetJob(job_id=job_id)) == found
+        assert await denied(holder.WatchJob(job_id=job_id).read()) == found
+
+
+async def test_the_holder_of_a_token_sees_no_payloads_whatever_view_it_asks_for(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job = await anybody.ended(parameters={"secret": 1}, labels=BLUE)
+    for token in (await token_for(anybody, job_id=job.id), await token_for(anybody, labels=BLUE)):
+        holder = Caller(channel, token=token)
+        seen = [
+            (await holder.GetJob(job_id=job.id, view=FULL)).job,
+            (await holder.WatchJob(job_id=job.id, view=FULL).read()).job,
+        ]
+        assert not any(each.HasField("parameters") for each in seen)
+
+
+async def test_a_token_that_was_changed_or_made_up_is_refused(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    token = await token_for(anybody, labels=BLUE)
+    signed, _, signature = token.removeprefix("jlw_").partition(".")
+    content = json.loads(base64.urlsafe_b64decode(signed))
+    content[1] = "bob"
+    forged = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
+    for bad in (
+        f"jlw_{forged}.{signature}",
+        f"jlw_{signed}.{signature[:-5]}",
+        f"jlw_{signed}",
+        "jlw_",
+        "jlw_.",
+        f"{token}=",
+    ):
+        # On a server without an access file, too: such a call is not anybody's.
+        assert await denied(Caller(channel, token=bad).ListJobs()) == UNKNOWN
+
+
+async def test_an_expired_token_is_refused_and_ends_the_streams_that_it_opened(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job = await anybody.job()
+    holder = Caller(channel, token=await token_for(anybody, seconds=1, job_id=job.id))
+    stream = holder.WatchJob()
+    await stream.read()
+    assert (await refusal(_to_the_end(stream))).code is StatusCode.UNAVAILABLE
+    assert await denied(holder.GetJob()) == UNKNOWN
+
+
+@both_databases
+async def test_revoking_makes_all_tokens_invalid_and_ends_their_streams(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job = await anybody.job()
+    holder = Caller(channel, token=await token_for(anybody, job_id=job.id))
+    own, held = anybody.WatchJob(user_id="ada", job_id=job.id), holder.WatchJob()
+    await own.read()
+    await held.read()
+    await anybody.RevokeWatchTokens()
+    assert await denied(holder.GetJob()) == UNKNOWN
+    assert (await refusal(_to_the_end(held))).code is StatusCode.UNAVAILABLE
+    again = Caller(channel, token=await token_for(anybody, job_id=job.id))
+    assert (await again.GetJob()).job.id == job.id
+    await anybody.CancelJob(user_id="ada", job_id=job.id)
+    await _to_the_end(own)  # it was opened without a token
+
+
+@several_servers
+async def test_a_token_is_good_at_every_server_until_it_is_revoked_at_any(
+    start: Any, channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job = await anybody.job()
+    token = await token_for(anybody, job_id=job.id)
+    other = await start()
+    async with grpc.aio.insecure_channel(other.address) as elsewhere:
+        holder = Caller(elsewhere, token=token)
+        stream = holder.WatchJob()
+        await stream.read()
+        await anybody.RevokeWatchTokens()
+        assert (await refusal(_to_the_end(stream))).code is StatusCode.UNAVAILABLE
+        assert await denied(holder.GetJob()) == UNKNOWN
+
+
+async def test_a_token_needs_a_job_that_the_owner_has_or_labels_that_fit(anybody: Caller) -> None:
+    job = await anybody.job("bob")
+    made = [
+        (await refusal(token_for(anybody, **fields))).reason
+        for fields in (
+            {"job_id": job.id},
+            {},
+            {"job_id": job.id, "labels": BLUE},
+            {"labels": {f"{i}": "x" * 255 for i in range(8)}},
+            {"labels": BLUE, "seconds": 24 * 3600 + 1},
+            {"labels": BLUE, "seconds": 0},
+        )
+    ]
+    assert made == ["JOB_NOT_FOUND", *["INVALID_FIELD"] * 5]
+
+
+async def test_a_change_of_the_access_file_ends_no_stream_of_a_token(
+    start: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "access.toml"
+    roles = 'roles = ["owner"]\nusers = ["ada"]'
+    rule = f'[[caller]]\nname = "a"\ntoken_sha256 = "{"0" * 64}"\n{roles}\n'
+    # The SHA-256 of `ada`.
+    known = rule.replace("0" * 64, _digest("ada"))
+    write_access_file(file, known)
+    app = await start(access=file)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        ada = Caller(channel, token="ada")
+        job = await ada.job()
+        holder = Caller(channel, token=await token_for(ada, job_id=job.id))
+        own, held = ada.WatchJob(user_id="ada", job_id=job.id), holder.WatchJob()
+        await own.read()
+        await held.read()
+        write_access_file(file, rule)
+        app.reload()
+        assert (await refusal(_to_the_end(own))).code is StatusCode.UNAVAILABLE
+        assert (await holder.GetJob()).job.id == job.id
+        assert not held.done()
+
+
+def _digest(token: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def _to_the_end(stream: Any) -> None:
+    async with asyncio.timeout(30):
+        while await stream.read() is not grpc.aio.EOF:
+            pass
