@@ -37,6 +37,7 @@ from jobledger_server.domain.errors import (
     VersionMismatch,
 )
 from jobledger_server.domain.job import (
+    NO_PAYLOADS,
     Asset,
     AttemptOutcome,
     Instant,
@@ -345,28 +346,36 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
     lease = job.lease_duration
     expire_time = job.lease_expire_time if lease is None else Instant(now + lease)
-    renewed = replace(job, lease_expire_time=expire_time)
-    after = _reported(renewed, command.progress, command.progress_message)
-    said = (after.progress, after.progress_message) != (job.progress, job.progress_message)
+    progress, message = _progress_after(job, command.progress, command.progress_message)
+    said = (progress, message) != (job.progress, job.progress_message)
     late_retry = 0 < command.number <= job.report_number
-    if late_retry or not (said or command.checkpoint is not None):
+    checkpoint = command.checkpoint
+    if late_retry or not (said or checkpoint is not None):
+        renewed = replace(job, lease_expire_time=expire_time)
         return Decision(job=renewed, changed=False, renewed=lease is not None)
-    after = replace(after, report_number=max(job.report_number, command.number))
-    if command.checkpoint is None:
-        return Decision(job=with_news(after, now))
-    after = replace(after, checkpoint_bytes=len(command.checkpoint))
-    return Decision(job=with_news(after, now), payloads=Payloads(checkpoint=command.checkpoint))
+    after = replace(
+        job,
+        lease_expire_time=expire_time,
+        progress=progress,
+        progress_message=message,
+        report_number=max(job.report_number, command.number),
+        checkpoint_bytes=job.checkpoint_bytes if checkpoint is None else len(checkpoint),
+    )
+    payloads = NO_PAYLOADS if checkpoint is None else Payloads(checkpoint=checkpoint)
+    return Decision(job=with_news(after, now), payloads=payloads)
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
-    """Return the job with a report applied. Progress that is lower than before stays as it was."""
+    """Return the job with a report applied."""
     if progress is None and message is None:
         return job
-    return replace(
-        job,
-        progress=max(job.progress, progress or 0),
-        progress_message=job.progress_message if message is None else message,
-    )
+    progress, message = _progress_after(job, progress, message)
+    return replace(job, progress=progress, progress_message=message)
+
+
+def _progress_after(job: Job, progress: int | None, message: str | None) -> tuple[int, str]:
+    """Return a job's progress after a report. If the reported one is lower, it stays as it was."""
+    return max(job.progress, progress or 0), job.progress_message if message is None else message
 
 
 def _link_asset(

@@ -218,16 +218,13 @@ class Job(Struct, frozen=True, gc=False):
     @property
     def content_bytes(self) -> int:
         """An upper bound of what callers have put into the job, in memory or in a message."""
-        size = _text_bytes(self.user_id) + 2 * _text_bytes(self.worker_id)
-        size += _text_bytes(self.request_id) + _text_bytes(self.traceparent)
-        size += _text_bytes(self.progress_message) + _text_bytes(self.cancel_reason)
-        size += _text_bytes(self.tenant) + _text_bytes(self.concurrency_key)
-        size += _text_bytes(self.unique_key)
-        for key, value in self.labels.items():
-            size += _LABEL_BYTES + _text_bytes(key) + _text_bytes(value)
-        for error in (self.last_error, self.error):
-            size += 0 if error is None else _text_bytes(error.message)
-        return size
+        texts = [self.user_id, self.tenant, self.worker_id, self.worker_id, self.request_id]
+        texts += (self.traceparent, self.progress_message, self.cancel_reason)
+        texts += (self.concurrency_key, self.unique_key, *self.labels, *self.labels.values())
+        texts += [error.message for error in (self.last_error, self.error) if error is not None]
+        joined = "".join(texts)
+        size = len(joined) if joined.isascii() else sum(map(_text_bytes, texts))
+        return size + _LABEL_BYTES * len(self.labels)
 
     @property
     def payload_bytes(self) -> int:
