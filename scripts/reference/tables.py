@@ -92,6 +92,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
             _range(limits.MIN_TIMEOUT_SECONDS, limits.MAX_TIMEOUT_SECONDS),
         ),
         ("`lease_duration`", _range(limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)),
+        ("`ttl` of a watch token", _range(1, limits.MAX_WATCH_TOKEN_SECONDS)),
         ("`max_jobs` of a claim", str(limits.MAX_CLAIMED_JOBS)),
         ("`wait` of a claim", duration_text(limits.MAX_CLAIM_WAIT_SECONDS)),
         ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
