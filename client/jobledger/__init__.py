@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from jobledger.core.sync.client import Client
     from jobledger.core.sync.pages import Pager
     from jobledger.core.watch_token import WatchToken
+    from jobledger.core.webhooks import NewWebhook, Webhook
     from jobledger.errors import (
         AccessDenied,
         AssetNameTaken,
@@ -85,6 +86,8 @@ if TYPE_CHECKING:
         Unavailable,
         UniqueKeyTaken,
         VersionMismatch,
+        WebhookNotFound,
+        WebhookNotHeld,
     )
     from jobledger.version import __version__
     from jobledger.worker.failures import RetryLater
@@ -139,6 +142,7 @@ __all__ = [
     "LimitReached",
     "MessageTooLarge",
     "NewJob",
+    "NewWebhook",
     "NoWorker",
     "Outcome",
     "Page",
@@ -167,6 +171,9 @@ __all__ = [
     "Watch",
     "WatchOptions",
     "WatchToken",
+    "Webhook",
+    "WebhookNotFound",
+    "WebhookNotHeld",
     "Worker",
     "__version__",
 ]
@@ -216,6 +223,7 @@ _MODULES = {
     "core.sync.client": ["Client"],
     "core.sync.pages": ["Pager"],
     "core.watch_token": ["WatchToken"],
+    "core.webhooks": ["NewWebhook", "Webhook"],
     "errors": [
         "AccessDenied",
         "AssetNameTaken",
@@ -240,6 +248,8 @@ _MODULES = {
         "Unavailable",
         "UniqueKeyTaken",
         "VersionMismatch",
+        "WebhookNotFound",
+        "WebhookNotHeld",
     ],
     "version": ["__version__"],
     "worker.job": ["ClaimedJob"],

@@ -8,6 +8,8 @@ JobledgerError                 any failed call
 ├── IllegalTransition          the job's status does not allow this
 ├── JobTerminal                the job is terminal and never changes again
 ├── JobNotDue                  the job is scheduled for later
+├── WebhookNotFound            no such webhook for this user; a LookupError too
+├── WebhookNotHeld             another deliverer holds the webhook, or nobody
 ├── LeaseLost                  the attempt is no longer the job's
 ├── VersionMismatch            the job has changed since it was read
 ├── RequestIdReused            the request id was used with other content
@@ -137,6 +139,14 @@ class ResumeTokenExpired(JobledgerError):
 
 class JobNotFound(JobledgerError, LookupError):
     """There is no such job, or it is another user's: the answer is the same."""
+
+
+class WebhookNotFound(JobledgerError, LookupError):
+    """There is no such webhook, or it is another user's: the answer is the same."""
+
+
+class WebhookNotHeld(JobledgerError):
+    """The deliverer's claim has ended: another one holds the webhook, or it is gone or disabled."""
 
 
 class _StateRefusal(JobledgerError):
@@ -305,6 +315,8 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "JOB_NOT_FOUND": JobNotFound,
     "ILLEGAL_TRANSITION": IllegalTransition,
     "JOB_TERMINAL": JobTerminal,
+    "WEBHOOK_NOT_FOUND": WebhookNotFound,
+    "WEBHOOK_NOT_HELD": WebhookNotHeld,
     "LEASE_LOST": LeaseLost,
     "VERSION_MISMATCH": VersionMismatch,
     "REQUEST_ID_REUSED": RequestIdReused,

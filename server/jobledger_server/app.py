@@ -50,6 +50,7 @@ from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.serving.server import Services, Serving, open_calls, serving
+from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
@@ -436,19 +437,20 @@ def _services(
     feed_streams = FeedStreams(
         hub, feed.reader, reads, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
     )
+    jobs = JobService(
+        store,
+        ledger,
+        reads,
+        lists=lists,
+        creations=creations,
+        job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
+        feed_streams=feed_streams,
+        bulk=Bulk(store, ledger, reads, lists, creations),
+        tokens=tokens,
+        control=control,
+    )
     return Services(
-        jobs=JobService(
-            store,
-            ledger,
-            reads,
-            lists=lists,
-            creations=creations,
-            job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
-            feed_streams=feed_streams,
-            bulk=Bulk(store, ledger, reads, lists, creations),
-            tokens=tokens,
-            control=control,
-        ),
+        jobs=jobs,
         workers=WorkerService(
             ledger,
             long_poll,
@@ -464,6 +466,7 @@ def _services(
             ),
         ),
         queues=QueueService(store, control, lists, long_poll.pollers),
+        webhooks=WebhookService(store.webhooks, lists, jobs.head),
         operations=OperationsService(
             store,
             ledger,

@@ -28,6 +28,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.queues import KeyState
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.queue_store import QueueReports, QueueSettings
+from jobledger_server.webhook_store import Webhooks
 
 Key = TypeVar("Key", int, str)
 
@@ -455,6 +456,10 @@ class Store(Protocol):
     @property
     def queue_reports(self) -> QueueReports:
         """What operators read: counts, and what keeps a job waiting."""
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Subscriptions, and how far each has come."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction. Commit it at the end of the block, or roll it back on an error.

@@ -14,6 +14,7 @@ from google.rpc.code_pb2 import INTERNAL
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
+from jobledger.v1 import webhook_service_pb2 as webhooks
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger_server.rpc.keda import externalscaler_pb2
 from tests.robustness.fuzz import Fuzz
@@ -44,6 +45,7 @@ SERVICES = (
     jobs.DESCRIPTOR.services_by_name["JobService"],
     workers.DESCRIPTOR.services_by_name["WorkerService"],
     queues.DESCRIPTOR.services_by_name["QueueService"],
+    webhooks.DESCRIPTOR.services_by_name["WebhookService"],
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
     operations_pb2.DESCRIPTOR.services_by_name["Operations"],
 )

@@ -10,9 +10,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from jobledger.v1 import job_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobledger.v1 import (
+    job_pb2,
+    job_service_pb2,
+    queue_service_pb2,
+    webhook_service_pb2,
+    worker_service_pb2,
+)
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 QUEUED = job_pb2.JOB_STATUS_QUEUED
@@ -34,7 +41,7 @@ SMALL_WINDOW = [
 ]
 """Options of the channel of a client that stalls."""
 
-_MODULES = (job_service_pb2, worker_service_pb2, queue_service_pb2)
+_MODULES = (job_service_pb2, worker_service_pb2, queue_service_pb2, webhook_service_pb2)
 
 
 def policy(count: int) -> job_pb2.RetryPolicy:
@@ -55,6 +62,7 @@ class Caller:
             JobServiceStub(channel),
             WorkerServiceStub(channel),
             QueueServiceStub(channel),
+            WebhookServiceStub(channel),
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -16,11 +16,13 @@ import grpc
 from jobledger.errors import ClientClosed, JobledgerError
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 if TYPE_CHECKING:
     from jobledger.v1.job_service_pb2_grpc import JobServiceAsyncStub
     from jobledger.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
+    from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceAsyncStub
     from jobledger.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 WATCHES_PER_CONNECTION: Final = 50
@@ -44,12 +46,14 @@ class Connection:
     jobs: JobServiceStub = field(init=False)
     worker: WorkerServiceStub = field(init=False)
     queues: QueueServiceStub = field(init=False)
+    webhooks: WebhookServiceStub = field(init=False)
     watches: int = 0
 
     def __post_init__(self) -> None:
         self.jobs = JobServiceStub(self.channel)
         self.worker = WorkerServiceStub(self.channel)
         self.queues = QueueServiceStub(self.channel)
+        self.webhooks = WebhookServiceStub(self.channel)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,12 +64,14 @@ class AsyncConnection:
     jobs: "JobServiceAsyncStub" = field(init=False)
     worker: "WorkerServiceAsyncStub" = field(init=False)
     queues: "QueueServiceAsyncStub" = field(init=False)
+    webhooks: "WebhookServiceAsyncStub" = field(init=False)
     watches: int = 0
 
     def __post_init__(self) -> None:
         self.jobs = JobServiceStub(self.channel)
         self.worker = WorkerServiceStub(self.channel)
         self.queues = QueueServiceStub(self.channel)
+        self.webhooks = WebhookServiceStub(self.channel)
 
 
 ConnectionT = TypeVar("ConnectionT", Connection, AsyncConnection)

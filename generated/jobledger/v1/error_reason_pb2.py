@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fjobledger/v1/error_reason.proto\x12\x0cjobledger.v1*\x97\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_TOKEN\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_JOB_NOT_FOUND\x10\x03\x12#\n\x1f\x45RROR_REASON_ILLEGAL_TRANSITION\x10\x04\x12\x1d\n\x19\x45RROR_REASON_JOB_TERMINAL\x10\x05\x12\x1b\n\x17\x45RROR_REASON_LEASE_LOST\x10\x06\x12!\n\x1d\x45RROR_REASON_VERSION_MISMATCH\x10\x07\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x08\x12%\n!ERROR_REASON_RESUME_TOKEN_EXPIRED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_LIMIT_EXCEEDED\x10\n\x12\x1e\n\x1a\x45RROR_REASON_ACCESS_DENIED\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x0c\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\r\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_JOB_NOT_DUE\x10\x0f\x12!\n\x1d\x45RROR_REASON_ASSET_NAME_TAKEN\x10\x10\x12!\n\x1d\x45RROR_REASON_UNIQUE_KEY_TAKEN\x10\x11\x12\x17\n\x13\x45RROR_REASON_PAUSED\x10\x12\x12\"\n\x1e\x45RROR_REASON_CONCURRENCY_LIMIT\x10\x13\x42\x39\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fjobledger/v1/error_reason.proto\x12\x0cjobledger.v1*\xde\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_TOKEN\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_JOB_NOT_FOUND\x10\x03\x12#\n\x1f\x45RROR_REASON_ILLEGAL_TRANSITION\x10\x04\x12\x1d\n\x19\x45RROR_REASON_JOB_TERMINAL\x10\x05\x12\x1b\n\x17\x45RROR_REASON_LEASE_LOST\x10\x06\x12!\n\x1d\x45RROR_REASON_VERSION_MISMATCH\x10\x07\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x08\x12%\n!ERROR_REASON_RESUME_TOKEN_EXPIRED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_LIMIT_EXCEEDED\x10\n\x12\x1e\n\x1a\x45RROR_REASON_ACCESS_DENIED\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x0c\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\r\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_JOB_NOT_DUE\x10\x0f\x12!\n\x1d\x45RROR_REASON_ASSET_NAME_TAKEN\x10\x10\x12!\n\x1d\x45RROR_REASON_UNIQUE_KEY_TAKEN\x10\x11\x12\x17\n\x13\x45RROR_REASON_PAUSED\x10\x12\x12\"\n\x1e\x45RROR_REASON_CONCURRENCY_LIMIT\x10\x13\x12\"\n\x1e\x45RROR_REASON_WEBHOOK_NOT_FOUND\x10\x15\x12!\n\x1d\x45RROR_REASON_WEBHOOK_NOT_HELD\x10\x16\x42\x39\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014jobledger.v1P\001Z\030jobledger/v1;jobledgerv1\252\002\014Jobledger.V1'
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=713
+  _globals['_ERRORREASON']._serialized_end=784
 # @@protoc_insertion_point(module_scope)

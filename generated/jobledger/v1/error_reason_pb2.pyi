@@ -114,6 +114,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
     google.rpc.QuotaFailure and google.rpc.RetryInfo.
     """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """NOT_FOUND: this user has no such webhook. With google.rpc.ResourceInfo."""
+    ERROR_REASON_WEBHOOK_NOT_HELD: _ErrorReason.ValueType  # 22
+    """ABORTED: the deliverer does not hold the webhook: another one does, or it was
+    disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -213,5 +219,11 @@ ERROR_REASON_CONCURRENCY_LIMIT: ErrorReason.ValueType  # 19
 """RESOURCE_EXHAUSTED: as many jobs with this `concurrency_key` are held as its
 limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
 google.rpc.QuotaFailure and google.rpc.RetryInfo.
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 21
+"""NOT_FOUND: this user has no such webhook. With google.rpc.ResourceInfo."""
+ERROR_REASON_WEBHOOK_NOT_HELD: ErrorReason.ValueType  # 22
+"""ABORTED: the deliverer does not hold the webhook: another one does, or it was
+disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -129,6 +129,20 @@ class AssetNameTaken(DomainError):
 
 
 @dataclass(eq=False)
+class WebhookNotFound(DomainError):
+    """There is no such webhook, or not of this user."""
+
+    webhook_id: str
+
+
+@dataclass(eq=False)
+class WebhookNotHeld(DomainError):
+    """The deliverer's claim on the webhook has ended."""
+
+    webhook_id: str
+
+
+@dataclass(eq=False)
 class LimitExceeded(DomainError):
     """A limit would be exceeded; `limit` names it, `value` is how much it allows.
 

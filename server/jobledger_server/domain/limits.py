@@ -125,6 +125,22 @@ MAX_CONCURRENCY_LIMITS = 10_000
 MAX_PAUSED_JOB_TYPES = 10_000
 """Job types that are paused."""
 
+MAX_WEBHOOKS = 1000
+
+MAX_CLAIMED_WEBHOOKS = 10
+"""Webhooks that one ClaimWebhooks returns."""
+
+WEBHOOK_LEASE_SECONDS = 30
+"""How long a deliverer holds a webhook without a further ClaimWebhooks."""
+
+MAX_PENDING_DELIVERIES = 100
+"""Deliveries of a webhook that wait for a further attempt."""
+
+MAX_PENDING_BYTES = 48 * 1024
+"""The same, serialized."""
+
+MAX_RESUME_TOKEN_CHARACTERS = 1024
+
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 50
 
 MAX_FILTER_CHARACTERS = 256

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
+from jobledger.v1 import webhook_service_pb2 as webhooks
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger_server.rpc.keda import externalscaler_pb2 as scaler
 
@@ -32,6 +33,7 @@ class Role(StrEnum):
 JOB_SERVICE = "/jobledger.v1.JobService/"
 WORKER_SERVICE = "/jobledger.v1.WorkerService/"
 QUEUE_SERVICE = "/jobledger.v1.QueueService/"
+WEBHOOK_SERVICE = "/jobledger.v1.WebhookService/"
 OPERATIONS = "/google.longrunning.Operations/"
 """google.longrunning's service. The owner is in its metadata."""
 EXTERNAL_SCALER = "/externalscaler.ExternalScaler/"
@@ -152,6 +154,34 @@ METHODS: Mapping[str, Method] = {
             _OPERATOR,
             reads=True,
         ),
+        Method(
+            f"{WEBHOOK_SERVICE}CreateWebhook",
+            webhooks.CreateWebhookRequest,
+            _READER,
+            all_users=True,
+        ),
+        Method(
+            f"{WEBHOOK_SERVICE}ListWebhooks",
+            webhooks.ListWebhooksRequest,
+            _READER,
+            reads=True,
+            all_users=True,
+        ),
+        Method(
+            f"{WEBHOOK_SERVICE}DeleteWebhook",
+            webhooks.DeleteWebhookRequest,
+            _READER,
+            all_users=True,
+        ),
+        Method(
+            f"{WEBHOOK_SERVICE}EnableWebhook",
+            webhooks.EnableWebhookRequest,
+            _READER,
+            all_users=True,
+        ),
+        # Deliverers read the jobs of all users, as operators do.
+        Method(f"{WEBHOOK_SERVICE}ClaimWebhooks", webhooks.ClaimWebhooksRequest, _OPERATOR),
+        Method(f"{WEBHOOK_SERVICE}SaveWebhook", webhooks.SaveWebhookRequest, _OPERATOR),
         Method(f"{EXTERNAL_SCALER}IsActive", scaler.ScaledObjectRef, _OPERATOR, reads=True),
         Method(f"{EXTERNAL_SCALER}StreamIsActive", scaler.ScaledObjectRef, _OPERATOR, lasts=True),
         Method(f"{EXTERNAL_SCALER}GetMetricSpec", scaler.ScaledObjectRef, _OPERATOR, reads=True),

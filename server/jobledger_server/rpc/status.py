@@ -42,6 +42,8 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     UniqueKeyTaken,
     VersionMismatch,
+    WebhookNotFound,
+    WebhookNotHeld,
 )
 from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.validation import InvalidRequest
@@ -264,6 +266,21 @@ def _domain(error: DomainError) -> Refusal | None:  # noqa: PLR0911
                 f"job {job_id} has another asset named {printed(name)!r}: choose another name",
                 {"job_id": job_id, "name": name},
                 [ResourceInfo(resource_type="jobledger.v1.Asset", resource_name=asset_id)],
+            )
+        case WebhookNotFound(webhook_id):
+            return Refusal(
+                codes.NOT_FOUND,
+                reasons.ERROR_REASON_WEBHOOK_NOT_FOUND,
+                f"there is no webhook {webhook_id!r} for this user",
+                {"webhook_id": webhook_id},
+                [ResourceInfo(resource_type="jobledger.v1.Webhook", resource_name=webhook_id)],
+            )
+        case WebhookNotHeld(webhook_id):
+            return Refusal(
+                codes.ABORTED,
+                reasons.ERROR_REASON_WEBHOOK_NOT_HELD,
+                f"this deliverer does not hold the webhook {webhook_id!r}: stop delivering it",
+                {"webhook_id": webhook_id},
             )
         case LimitExceeded():
             return _limit_exceeded(error)

@@ -27,6 +27,7 @@ from jobledger_server.sql.statements import RECORD_POLLER, Statements, bind_ids
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.sweeps import SqlSweeps
 from jobledger_server.sql.transaction import SqlTransaction
+from jobledger_server.sql.webhooks import SqlWebhooks
 from jobledger_server.store import (
     ActivePage,
     ActivePosition,
@@ -64,6 +65,7 @@ class SqlStore:
         self._lists = JobLists(self._connections)
         self.queue_settings = SqlQueueSettings(self._connections, self._dialect)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
+        self.webhooks = SqlWebhooks(self._connections, self._dialect)
         self.sweeps = SqlSweeps(self._connections, database.dialect)
 
     def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:

@@ -545,6 +545,34 @@ pollers = Table(
     sqlite_with_rowid=False,
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", ID, primary_key=True),
+    # Empty: all owners.
+    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("url", String(MAX_URL_CHARACTERS), nullable=False),
+    Column("job_types", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("all_transitions", SmallInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("disable_time", BigInteger),
+    Column("disable_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("success_time", BigInteger),
+    Column("failure_time", BigInteger),
+    Column("last_failure", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("pending", LargeBinary, nullable=False),
+    Column("pending_count", Integer, nullable=False),
+    Column("given_up", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    # Empty: nobody.
+    Column("holder", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("lease_expire_time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # One row. A writer of the feed or of counters locks it until the commit, so sequence order is
 # commit order. The newest sequence number is the greatest in `changes`: a counter in this row would
 # leave a dead row version for each commit, as many as a long snapshot has seen. `compacted_seq` is

@@ -13,7 +13,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
-from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobledger.v1 import (
+    job_service_pb2,
+    queue_service_pb2,
+    webhook_service_pb2,
+    worker_service_pb2,
+)
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.rpc.keda import externalscaler_pb2
 from jobledger_server.rpc.methods import METHODS
@@ -26,8 +31,9 @@ READS = {
 }
 WATCHES = {"WatchJob", "WatchJobs"}
 OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
+WEBHOOKS = {f"{verb}Webhook" for verb in ("Create", "Delete", "Enable")} | {"ListWebhooks"}
 CREATES = {"CreateJob", "BatchCreateJobs", "CreateWatchToken"}
-OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations"}
+OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations", *WEBHOOKS}
 OPERATORS = OWNERS - CREATES
 WORKERS = {
     *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "Work"),
@@ -36,6 +42,7 @@ WORKERS = {
 QUEUES = {
     *("GetStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
     *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey", "RevokeWatchTokens"),
+    *("ClaimWebhooks", "SaveWebhook"),
     *("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"),
 }
 
@@ -79,6 +86,7 @@ def methods() -> Iterator[tuple[str, MethodDescriptor]]:
         (job_service_pb2, ["JobService"]),
         (worker_service_pb2, ["WorkerService"]),
         (queue_service_pb2, ["QueueService"]),
+        (webhook_service_pb2, ["WebhookService"]),
         (operations_pb2, ["Operations"]),
         (externalscaler_pb2, ["ExternalScaler"]),
     ):

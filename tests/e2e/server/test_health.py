@@ -20,6 +20,7 @@ SERVICES = (
     "jobledger.v1.JobService",
     "jobledger.v1.WorkerService",
     "jobledger.v1.QueueService",
+    "jobledger.v1.WebhookService",
     "google.longrunning.Operations",
     "externalscaler.ExternalScaler",
 )

@@ -24,6 +24,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
+from jobledger.v1 import webhook_service_pb2 as webhooks
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
@@ -198,6 +199,18 @@ def requests() -> Mapping[str, list[bytes]]:
             queues.PauseConcurrencyKeyRequest(name="ü" * 128, reason="ü" * 512)
         ],
         "QueueService/ResumeConcurrencyKey": [queues.ResumeConcurrencyKeyRequest(name="ü" * 128)],
+        "WebhookService/CreateWebhook": [
+            webhooks.CreateWebhookRequest(
+                url=f"https://example.com/{'a' * 2000}", job_types=TYPES, labels={"a": "ü" * 255}
+            )
+        ],
+        "WebhookService/ListWebhooks": [webhooks.ListWebhooksRequest(page_size=1000)],
+        "WebhookService/DeleteWebhook": [webhooks.DeleteWebhookRequest(webhook_id=JOB_ID)],
+        "WebhookService/EnableWebhook": [webhooks.EnableWebhookRequest(webhook_id=JOB_ID)],
+        "WebhookService/ClaimWebhooks": [webhooks.ClaimWebhooksRequest(deliverer_id="ü" * 128)],
+        "WebhookService/SaveWebhook": [
+            webhooks.SaveWebhookRequest(webhook_id=JOB_ID, last_failure="ü" * 512)
+        ],
         "QueueService/ListConcurrencyLimits": [queues.ListConcurrencyLimitsRequest(page_size=1000)],
     }
     name = f"jobs/{JOB_ID}"
@@ -295,7 +308,7 @@ def with_ids(request: bytes, ids: Iterable[str]) -> bytes:
 
 SERVICES = [
     service
-    for module in (jobs, workers, queues, operations)
+    for module in (jobs, workers, queues, webhooks, operations)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = [

@@ -7,6 +7,7 @@ from jobledger.core.aio.bulk_calls import AsyncBulkCalls
 from jobledger.core.aio.operator_calls import AsyncOperatorCalls
 from jobledger.core.aio.owner_watches import AsyncOwnerWatches
 from jobledger.core.aio.owner_writes import AsyncOwnerWrites
+from jobledger.core.aio.webhook_calls import AsyncWebhookCalls
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
 from jobledger.core.work_opener import WorkOpener
 
@@ -16,6 +17,7 @@ class AsyncClient(
     AsyncOwnerWatches,
     AsyncBulkCalls,
     AsyncOperatorCalls,
+    AsyncWebhookCalls,
     AsyncWorkerCalls,
     WorkOpener,
 ):
@@ -25,9 +27,9 @@ class AsyncClient(
     It connects with its first call, and belongs to the event loop that makes it.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
-    seconds. Every call but claim_jobs, which is not repeated, is safe to repeat. A call that then
-    fails raises a JobledgerError; see `jobledger.errors`. An argument that cannot be sent raises
-    a TypeError or a ValueError that names it.
+    seconds. Every call but claim_jobs and create_webhook, which are not repeated, is safe to
+    repeat. A call that then fails raises a JobledgerError; see `jobledger.errors`. An argument that
+    cannot be sent raises a TypeError or a ValueError that names it.
 
     Args:
         target: `host:port`, or any other gRPC name.

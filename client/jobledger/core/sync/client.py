@@ -8,6 +8,7 @@ from jobledger.core.sync.bulk_calls import BulkCalls
 from jobledger.core.sync.operator_calls import OperatorCalls
 from jobledger.core.sync.owner_watches import OwnerWatches
 from jobledger.core.sync.owner_writes import OwnerWrites
+from jobledger.core.sync.webhook_calls import WebhookCalls
 from jobledger.core.sync.worker_calls import WorkerCalls
 
 
@@ -16,6 +17,7 @@ class Client(
     OwnerWatches,
     BulkCalls,
     OperatorCalls,
+    WebhookCalls,
     WorkerCalls,
 ):
     """Calls one Jobledger service.
@@ -24,9 +26,9 @@ class Client(
     It connects with its first call, and may be shared between threads.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
-    seconds. Every call but claim_jobs, which is not repeated, is safe to repeat. A call that then
-    fails raises a JobledgerError; see `jobledger.errors`. An argument that cannot be sent raises
-    a TypeError or a ValueError that names it.
+    seconds. Every call but claim_jobs and create_webhook, which are not repeated, is safe to
+    repeat. A call that then fails raises a JobledgerError; see `jobledger.errors`. An argument that
+    cannot be sent raises a TypeError or a ValueError that names it.
 
     Args:
         target: `host:port`, or any other gRPC name.

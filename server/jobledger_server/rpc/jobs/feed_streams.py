@@ -42,6 +42,10 @@ class FeedStreams:
     # A message from one cursor to another serves all watches that are at the first.
     _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
 
+    def head(self, selection: Selection) -> str:
+        """Return the token of a stream that starts after the latest change."""
+        return _Tokens(self.epoch(), selection).token_at(Cursor(self.reader.seq))
+
     async def serve(
         self, selection: Selection, resume_token: str, call: Call, *, full: bool
     ) -> None:

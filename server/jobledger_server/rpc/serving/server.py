@@ -13,7 +13,12 @@ from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobledger.v1 import (
+    job_service_pb2,
+    queue_service_pb2,
+    webhook_service_pb2,
+    worker_service_pb2,
+)
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.jobs.job_service import JobService
@@ -27,6 +32,7 @@ from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.rpc.serving.health import report_serving
 from jobledger_server.rpc.serving.reflection import add_reflection
+from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.port import (
     PortUnavailable,
@@ -79,6 +85,7 @@ class Services(NamedTuple):
     jobs: JobService
     workers: WorkerService
     queues: QueueService
+    webhooks: WebhookService
     operations: OperationsService
     scaler: ScalerService
 
@@ -87,6 +94,7 @@ _DESCRIPTORS = (
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
     queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
+    webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
     operations_pb2.DESCRIPTOR.services_by_name["Operations"],
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
 )

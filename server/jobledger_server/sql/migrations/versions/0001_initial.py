@@ -366,6 +366,7 @@ def upgrade() -> None:
 
     _create_queues()
     _create_limits()
+    _create_webhooks()
     feed = op.create_table(
         "feed",
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
@@ -493,6 +494,34 @@ def _create_limits() -> None:
     )
 
 
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.Column("url", sa.String(2048), nullable=False),
+        sa.Column("job_types", sa.JSON, nullable=False),
+        sa.Column("labels", sa.JSON, nullable=False),
+        sa.Column("all_transitions", sa.SmallInteger, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("secret", sa.Text, nullable=False),
+        sa.Column("cursor", sa.Text, nullable=False),
+        sa.Column("disable_time", sa.BigInteger),
+        sa.Column("disable_reason", sa.String(512), nullable=False),
+        sa.Column("success_time", sa.BigInteger),
+        sa.Column("failure_time", sa.BigInteger),
+        sa.Column("last_failure", sa.String(512), nullable=False),
+        sa.Column("pending", sa.LargeBinary, nullable=False),
+        sa.Column("pending_count", sa.Integer, nullable=False),
+        sa.Column("given_up", sa.BigInteger, nullable=False),
+        sa.Column("generation", sa.BigInteger, nullable=False),
+        sa.Column("holder", sa.String(128), nullable=False),
+        sa.Column("lease_expire_time", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
+        sqlite_with_rowid=False,
+    )
+
+
 def _tune_postgresql() -> None:
     """Leave free space in pages for rows that are updated often, and have them vacuumed often."""
     # Most updates of a job, or of its row in the feed, find free space on their page. The others
@@ -560,7 +589,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION lock_feed()")
         op.execute("DROP FUNCTION lock_keys(text[])")
     for table in (
-        *("feed", "pollers", "paused_types", "limit_rules", "ended", "limit_keys", "queues"),
-        *("levels", "changes", "assets", "attempts", "payloads", "jobs"),
+        *("webhooks", "feed", "pollers", "paused_types", "limit_rules", "ended", "limit_keys"),
+        *("queues", "levels", "changes", "assets", "attempts", "payloads", "jobs"),
     ):
         op.drop_table(table)

@@ -1,0 +1,151 @@
+"""The calls about webhooks."""
+
+from collections.abc import Iterable, Mapping
+from typing import Unpack
+
+from jobledger.core.aio.pages import AsyncPagedCalls, AsyncPager
+from jobledger.core.conversion import build
+from jobledger.core.options import CallOptions
+from jobledger.core.requests import texts
+from jobledger.core.webhooks import NewWebhook, Webhook
+from jobledger.v1.webhook_service_pb2 import (
+    CreateWebhookRequest,
+    DeleteWebhookRequest,
+    EnableWebhookRequest,
+    ListWebhooksRequest,
+)
+
+
+class AsyncWebhookCalls(AsyncPagedCalls):
+    """For owners: webhooks of their jobs. For operators: those of all owners.
+
+    The client's own user is the owner unless a call says otherwise.
+    """
+
+    async def create_webhook(
+        self,
+        url: str,
+        *,
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        all_transitions: bool = False,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> NewWebhook:
+        """Have the ends of jobs posted to a URL, from now on; return the webhook and its secret.
+
+        It is not repeated by itself: if the answer is lost, `list_webhooks` has a webhook whose
+        secret is not known; delete it.
+
+        Args:
+            url: where to post, `http` or `https`, at most 2048 characters.
+            job_types: only jobs of these types, at most 100. Default: all.
+            labels: only jobs with all of these labels. Default: all.
+            all_transitions: whether to post every transition, and not only ends.
+            user_id: the owner of the jobs. Default: that of the client.
+            all_users: the jobs of all owners, without `user_id`; for operators.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: there are too many webhooks.
+            AccessDenied: the caller may not act for this owner.
+        """
+        request = build(
+            CreateWebhookRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            url=url,
+            job_types=texts(job_types, "job_types"),
+            labels=dict(labels or {}),
+            all_transitions=all_transitions,
+        )
+        answer = await self._call(lambda service: service.webhooks.CreateWebhook, request, options)
+        return NewWebhook(webhook=Webhook.from_proto(answer.webhook), secret=answer.secret)
+
+    def list_webhooks(
+        self,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Webhook]:
+        """List webhooks, oldest first. Iterate over the result, or over its `pages()`.
+
+        Args:
+            user_id: the owner of the jobs. Default: that of the client.
+            all_users: all webhooks, without `user_id`; for operators.
+            page_size: webhooks read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            AccessDenied: the caller may not act for this owner.
+        """
+        request = build(
+            ListWebhooksRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            page_size=page_size,
+        )
+        return self._pages(
+            lambda service: service.webhooks.ListWebhooks,
+            request,
+            lambda answer: map(Webhook.from_proto, answer.webhooks),
+            page_token,
+            options,
+        )
+
+    async def delete_webhook(
+        self,
+        webhook_id: str,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Delete a webhook. A delivery that is under way may still arrive.
+
+        Args:
+            webhook_id: the webhook.
+            user_id: its owner. Default: that of the client.
+            all_users: whoever owns it, without `user_id`; for operators.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            WebhookNotFound: this user has no such webhook.
+            AccessDenied: the caller may not act for this owner.
+        """
+        owner = self._identity.owner_or_all(user_id, all_users=all_users)
+        request = build(DeleteWebhookRequest, webhook_id=webhook_id, user_id=owner)
+        await self._call(lambda service: service.webhooks.DeleteWebhook, request, options)
+
+    async def enable_webhook(
+        self,
+        webhook_id: str,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Webhook:
+        """Let a disabled webhook deliver again, from where it stopped; return it.
+
+        Args:
+            webhook_id: the webhook.
+            user_id: its owner. Default: that of the client.
+            all_users: whoever owns it, without `user_id`; for operators.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            WebhookNotFound: this user has no such webhook.
+            AccessDenied: the caller may not act for this owner.
+        """
+        owner = self._identity.owner_or_all(user_id, all_users=all_users)
+        request = build(EnableWebhookRequest, webhook_id=webhook_id, user_id=owner)
+        answer = await self._call(lambda service: service.webhooks.EnableWebhook, request, options)
+        return Webhook.from_proto(answer.webhook)

@@ -1,0 +1,1 @@
+"""WebhookService: subscriptions, and what their deliverers need."""

@@ -1,0 +1,144 @@
+"""Converts requests of WebhookService. Raises InvalidRequest."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jobledger.v1 import webhook_service_pb2 as pb
+from jobledger_server.domain.job import is_id
+from jobledger_server.domain.limits import (
+    MAX_ID_CHARACTERS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    MAX_PENDING_BYTES,
+    MAX_PENDING_DELIVERIES,
+    MAX_RESUME_TOKEN_CHARACTERS,
+)
+from jobledger_server.rpc import fields
+from jobledger_server.rpc.validation import Checker, InvalidRequest
+from jobledger_server.webhook_store import Deliveries
+
+SCHEMES = frozenset({"http", "https"})
+
+
+class Owned(NamedTuple):
+    """A webhook, and the owner that it must have; empty for any."""
+
+    webhook_id: str
+    user_id: str
+
+
+class Subscription(NamedTuple):
+    """What a new webhook is for."""
+
+    user_id: str
+    url: str
+    job_types: Sequence[str]
+    labels: dict[str, str]
+    all_transitions: bool
+
+
+class State(NamedTuple):
+    """What is to be stored, for which claim."""
+
+    webhook_id: str
+    generation: int
+    deliveries: Deliveries
+
+
+def create(request: pb.CreateWebhookRequest) -> Subscription:
+    check = Checker()
+    subscription = Subscription(
+        fields.user_id(check, request.user_id, required=False),
+        check.url("url", request.url, SCHEMES),
+        sorted(fields.job_types(check, request.job_types)),
+        check.labels("labels", request.labels),
+        request.all_transitions,
+    )
+    if "#" in request.url:
+        check.add("url", "must not have a fragment")
+    check.finish()
+    return subscription
+
+
+def listed(request: pb.ListWebhooksRequest) -> str:
+    """Return the owner; empty for all."""
+    check = Checker()
+    check.at_least_zero("page_size", request.page_size)
+    user_id = fields.user_id(check, request.user_id, required=False)
+    check.finish()
+    return user_id
+
+
+def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> Owned:
+    check = Checker()
+    found = Owned(
+        check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
+        fields.user_id(check, request.user_id, required=False),
+    )
+    check.finish()
+    return found
+
+
+def claim(request: pb.ClaimWebhooksRequest) -> str:
+    """Return the id of the deliverer."""
+    check = Checker()
+    deliverer_id = check.name("deliverer_id", request.deliverer_id, MAX_NAME_CHARACTERS)
+    check.finish()
+    return deliverer_id
+
+
+def save(request: pb.SaveWebhookRequest) -> State:
+    check = Checker()
+    # As it is stored; see webhook_messages.claimed_message.
+    pending = pb.ClaimedWebhook(pending=request.pending).SerializeToString()
+    if check.at_most("pending", request.pending, MAX_PENDING_DELIVERIES):
+        check.number("pending", len(pending), 0, MAX_PENDING_BYTES)
+        for index, delivery in enumerate(request.pending):
+            _check_pending(check.within(f"pending[{index}]."), delivery)
+    state = State(
+        check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
+        request.generation,
+        Deliveries(
+            cursor=check.name(
+                "cursor", request.cursor, MAX_RESUME_TOKEN_CHARACTERS, required=False
+            ),
+            pending=pending,
+            pending_count=len(request.pending),
+            success_time=(
+                check.timestamp("success_time", request.success_time)
+                if request.HasField("success_time")
+                else None
+            ),
+            failure_time=(
+                check.timestamp("failure_time", request.failure_time)
+                if request.HasField("failure_time")
+                else None
+            ),
+            last_failure=check.text("last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS),
+            given_up=check.at_least_zero("given_up", request.given_up),
+            disable_reason=check.text(
+                "disable_reason", request.disable_reason, MAX_MESSAGE_CHARACTERS
+            ),
+            release=request.release,
+        ),
+    )
+    check.finish()
+    return state
+
+
+def id_from(cursor: str | None) -> str:
+    """Return a cursor that is an id, or nothing for None. Raises InvalidRequest."""
+    if cursor is None:
+        return ""
+    if not is_id(cursor):
+        raise InvalidRequest([("page_token", "is damaged")], token=True)
+    return cursor
+
+
+def _check_pending(check: Checker, delivery: pb.PendingDelivery) -> None:
+    fields.job_id(check.within("transition."), delivery.transition.job_id)
+    fields.user_id(check, delivery.user_id)
+    check.job_type("job_type", delivery.job_type)
+    check.at_least_zero("attempts", delivery.attempts)
+    check.timestamp("first_time", delivery.first_time)
+    check.timestamp("next_time", delivery.next_time)

@@ -1,0 +1,133 @@
+"""WebhookService: subscriptions for owners and operators, leases and states for deliverers."""
+
+import base64
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from jobledger.v1 import job_service_pb2
+from jobledger.v1 import webhook_service_pb2 as pb
+from jobledger_server.domain.errors import WebhookNotFound, WebhookNotHeld
+from jobledger_server.domain.job import MICROS_PER_SECOND
+from jobledger_server.domain.limits import MAX_CLAIMED_WEBHOOKS, WEBHOOK_LEASE_SECONDS
+from jobledger_server.ledger.ids import IdSource
+from jobledger_server.ledger.stale_connections import retry_if_stale
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.webhooks import webhook_requests
+from jobledger_server.rpc.webhooks.webhook_messages import claimed_message, webhook_message
+from jobledger_server.webhook_store import Webhook, Webhooks
+
+SECRET_BYTES = 32
+
+log = logging.getLogger("jobledger.audit")
+
+FeedHead = Callable[[job_service_pb2.WatchJobsRequest], str]
+"""Returns the resume token of a WatchJobs request after the latest change."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookService:
+    """Converts requests to changes of webhooks. Each takes its turn among the lists."""
+
+    webhooks: Webhooks
+    lists: Lists
+    head: FeedHead
+    ids: IdSource = field(default_factory=IdSource)
+
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
+        given = webhook_requests.create(request)
+        # The cursor is of now: what ends before the first claim is delivered too.
+        watch = job_service_pb2.WatchJobsRequest(
+            user_id=given.user_id, job_types=given.job_types, labels=given.labels
+        )
+        key = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+        webhook = Webhook(
+            id=self.ids.new_id(time.time_ns() // 1000),
+            user_id=given.user_id,
+            url=given.url,
+            job_types=given.job_types,
+            labels=given.labels,
+            all_transitions=given.all_transitions,
+            secret=f"whsec_{key}",
+            cursor=self.head(watch),
+        )
+        async with self.lists.turn(call.caller):
+            created = await retry_if_stale(partial(self.webhooks.add, webhook))
+        _audit(call, "create_webhook", created.id)
+        response = pb.CreateWebhookResponse(webhook=webhook_message(created), secret=created.secret)
+        return response.SerializeToString()
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, call: Call) -> bytes:
+        user_id = webhook_requests.listed(request)
+
+        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Webhook], None]:
+            first = webhook_requests.id_from(after)
+            found = await self.webhooks.listed(user_id=user_id, after=first, limit=limit + 1)
+            return found, None
+
+        page = Page(request, ("webhooks", user_id), fetch, cursor=lambda webhook: webhook.id)
+        async with self.lists.turn(call.caller):
+            listed = await page.read(webhook_message, message_bytes)
+        response = pb.ListWebhooksResponse(webhooks=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
+
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, call: Call) -> bytes:
+        webhook_id, user_id = webhook_requests.owned(request)
+        async with self.lists.turn(call.caller):
+            removed = await retry_if_stale(
+                partial(self.webhooks.remove, webhook_id, user_id=user_id)
+            )
+        if not removed:
+            raise WebhookNotFound(webhook_id)
+        _audit(call, "delete_webhook", webhook_id)
+        return pb.DeleteWebhookResponse().SerializeToString()
+
+    async def EnableWebhook(self, request: pb.EnableWebhookRequest, call: Call) -> bytes:
+        webhook_id, user_id = webhook_requests.owned(request)
+        async with self.lists.turn(call.caller):
+            enabled = await retry_if_stale(
+                partial(self.webhooks.enable, webhook_id, user_id=user_id)
+            )
+        if enabled is None:
+            raise WebhookNotFound(webhook_id)
+        _audit(call, "enable_webhook", webhook_id)
+        return pb.EnableWebhookResponse(webhook=webhook_message(enabled)).SerializeToString()
+
+    async def ClaimWebhooks(self, request: pb.ClaimWebhooksRequest, call: Call) -> bytes:
+        claim = partial(
+            self.webhooks.claim,
+            webhook_requests.claim(request),
+            lease=WEBHOOK_LEASE_SECONDS * MICROS_PER_SECOND,
+            limit=MAX_CLAIMED_WEBHOOKS,
+        )
+        async with self.lists.turn(call.caller):
+            claimed = await retry_if_stale(claim)
+        response = pb.ClaimWebhooksResponse(
+            webhooks=map(claimed_message, claimed.taken),
+            held_ids=claimed.held,
+            lease_seconds=WEBHOOK_LEASE_SECONDS,
+        )
+        return response.SerializeToString()
+
+    async def SaveWebhook(self, request: pb.SaveWebhookRequest, call: Call) -> bytes:
+        webhook_id, generation, deliveries = webhook_requests.save(request)
+        async with self.lists.turn(call.caller):
+            saved = await retry_if_stale(
+                partial(self.webhooks.save, webhook_id, generation, deliveries)
+            )
+        if not saved:
+            raise WebhookNotHeld(webhook_id)
+        if deliveries.disable_reason:
+            _audit(call, "disable_webhook", webhook_id)
+        return pb.SaveWebhookResponse().SerializeToString()
+
+
+def _audit(call: Call, change: str, webhook_id: str) -> None:
+    if call.caller.identity:
+        facts = {"caller": call.caller.identity, "change": change, "webhook": webhook_id}
+        log.info("change", extra={**facts, "outcome": "OK"})

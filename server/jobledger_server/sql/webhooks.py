@@ -1,0 +1,143 @@
+"""Webhooks in a table of their own. See `webhook_store.Webhooks`."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Instant, is_id
+from jobledger_server.domain.limits import MAX_WEBHOOKS
+from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.tables import webhooks
+from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
+
+_COLUMNS = [webhooks.c[name] for name in Webhook.__struct_fields__]
+
+_ENABLED = webhooks.c.disable_time.is_(None)
+
+_NO_HOLDER = {"holder": "", "lease_expire_time": 0}
+
+
+class SqlWebhooks:
+    """See `webhook_store.Webhooks`. Each change is one short transaction."""
+
+    def __init__(self, connections: StoreConnections, dialect: Dialect) -> None:
+        self._connections = connections
+        self._dialect = dialect
+
+    async def add(self, webhook: Webhook) -> Webhook:
+        return await to_completion(self._add(webhook))
+
+    async def _add(self, webhook: Webhook) -> Webhook:
+        async with self._connections.writing() as connection:
+            count = await connection.scalar(select(func.count()).select_from(webhooks))
+            if (count or 0) >= MAX_WEBHOOKS:
+                raise LimitExceeded("webhooks", MAX_WEBHOOKS)
+            values = {name: getattr(webhook, name) for name in Webhook.__struct_fields__}
+            values["create_time"] = await self._dialect.now(connection)
+            await connection.execute(insert(webhooks).values(**values, **_NO_HOLDER))
+            return Webhook(**values)
+
+    async def listed(self, *, user_id: str, after: str, limit: int) -> list[Webhook]:
+        id_ = webhooks.c.id
+        some = select(*_COLUMNS).where(_owned(user_id)).order_by(id_).limit(limit)
+        if after:
+            some = some.where(id_ > after)
+
+        async def read(connection: AsyncConnection) -> list[Webhook]:
+            return [_webhook(row) for row in await connection.execute(some)]
+
+        return await self._connections.read_list(read)
+
+    async def remove(self, webhook_id: str, *, user_id: str) -> bool:
+        return is_id(webhook_id) and await to_completion(self._remove(webhook_id, user_id))
+
+    async def _remove(self, webhook_id: str, user_id: str) -> bool:
+        async with self._connections.writing() as connection:
+            one = delete(webhooks).where(webhooks.c.id == webhook_id, _owned(user_id))
+            return (await connection.execute(one)).rowcount > 0
+
+    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        if not is_id(webhook_id):
+            return None
+        return await to_completion(self._enable(webhook_id, user_id))
+
+    async def _enable(self, webhook_id: str, user_id: str) -> Webhook | None:
+        one = and_(webhooks.c.id == webhook_id, _owned(user_id))
+        async with self._connections.writing() as connection:
+            enabled = update(webhooks).where(one).values(disable_time=None, disable_reason="")
+            await connection.execute(enabled)
+            row = (await connection.execute(select(*_COLUMNS).where(one))).first()
+            return None if row is None else _webhook(row)
+
+    async def claim(self, deliverer_id: str, *, lease: int, limit: int) -> Claimed:
+        return await to_completion(self._claim(deliverer_id, lease, limit))
+
+    async def _claim(self, deliverer_id: str, lease: int, limit: int) -> Claimed:
+        table, held = webhooks.c, webhooks.c.holder == deliverer_id
+        async with self._connections.writing() as connection:
+            now = await self._dialect.now(connection)
+            kept = held & _ENABLED & (table.lease_expire_time > now)
+            await connection.execute(
+                update(webhooks).where(kept).values(lease_expire_time=now + lease)
+            )
+            free = _ENABLED & (table.lease_expire_time <= now)
+            # Those that another deliverer takes at this moment are its own.
+            some = select(table.id).where(free).order_by(table.id).limit(limit)
+            ids = (await connection.scalars(some.with_for_update(skip_locked=True))).all()
+            take = update(webhooks).where(table.id.in_(ids))
+            await connection.execute(
+                take.values(
+                    holder=deliverer_id,
+                    lease_expire_time=now + lease,
+                    generation=table.generation + 1,
+                )
+            )
+            taken = select(*_COLUMNS).where(table.id.in_(ids)).order_by(table.id)
+            rows = (await connection.execute(taken)).all()
+            all_held = select(table.id).where(held, _ENABLED, table.lease_expire_time > now)
+            return Claimed(
+                [_webhook(row) for row in rows], (await connection.scalars(all_held)).all()
+            )
+
+    async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
+        if not is_id(webhook_id):
+            return False
+        return await to_completion(self._save(webhook_id, generation, deliveries))
+
+    async def _save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
+        table = webhooks.c
+        values: dict[str, Any] = {
+            "cursor": deliveries.cursor,
+            "pending": deliveries.pending,
+            "pending_count": deliveries.pending_count,
+            "given_up": table.given_up + deliveries.given_up,
+        }
+        if deliveries.success_time is not None:
+            values["success_time"] = deliveries.success_time
+        if deliveries.failure_time is not None:
+            values["failure_time"] = deliveries.failure_time
+            values["last_failure"] = deliveries.last_failure
+        async with self._connections.writing() as connection:
+            if deliveries.release or deliveries.disable_reason:
+                # A later save of this claim is refused.
+                values |= {**_NO_HOLDER, "generation": table.generation + 1}
+            if deliveries.disable_reason:
+                values["disable_time"] = await self._dialect.now(connection)
+                values["disable_reason"] = deliveries.disable_reason
+            held = (table.id == webhook_id) & (table.generation == generation) & _ENABLED
+            found = await connection.execute(update(webhooks).where(held).values(**values))
+            return found.rowcount > 0
+
+
+def _owned(user_id: str) -> ColumnElement[bool]:
+    return webhooks.c.user_id == user_id if user_id else true()
+
+
+def _webhook(row: Any) -> Webhook:
+    values = dict(zip(Webhook.__struct_fields__, row, strict=True))
+    values["all_transitions"] = bool(values["all_transitions"])
+    values["create_time"] = Instant(values["create_time"])
+    return Webhook(**values)

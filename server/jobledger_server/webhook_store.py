@@ -1,0 +1,119 @@
+"""The port to webhooks: subscriptions, who delivers each, and how far it has come.
+
+Every method raises as those of `store.Store`. A change is durable when its call returns.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from jobledger_server.domain.job import Instant
+
+
+class Webhook(Struct, frozen=True):
+    """A subscription and its state.
+
+    Attributes:
+        id: Its id.
+        user_id: The owner of the jobs; empty for all owners.
+        url: Where it posts to.
+        job_types: Only jobs of these types; empty for all.
+        labels: Only jobs with all of these labels.
+        all_transitions: Whether it posts those to states that are not terminal, too.
+        secret: The key that deliveries are signed with.
+        cursor: The resume token after what was delivered or is pending.
+        create_time: When it was created.
+        disable_time: When it was disabled; None unless it is.
+        disable_reason: Why it was disabled.
+        success_time: When a delivery last succeeded.
+        failure_time: When a delivery last failed.
+        last_failure: Why.
+        pending: The deliveries before the cursor that have not succeeded, serialized.
+        pending_count: How many these are.
+        given_up: How many were given up.
+        generation: How often it was claimed.
+    """
+
+    id: str
+    user_id: str
+    url: str
+    job_types: Sequence[str]
+    labels: Mapping[str, str]
+    all_transitions: bool
+    secret: str
+    cursor: str
+    create_time: Instant = Instant(0)
+    disable_time: Instant | None = None
+    disable_reason: str = ""
+    success_time: Instant | None = None
+    failure_time: Instant | None = None
+    last_failure: str = ""
+    pending: bytes = b""
+    pending_count: int = 0
+    given_up: int = 0
+    generation: int = 0
+
+
+class Deliveries(Struct, frozen=True):
+    """How far a deliverer has come with a webhook. See `Webhook` for the fields.
+
+    Attributes:
+        success_time: None leaves it as it was.
+        failure_time: None leaves it and `last_failure` as they were.
+        given_up: How many more were given up.
+        disable_reason: Disables the webhook unless it is empty.
+        release: Ends the claim.
+    """
+
+    cursor: str
+    pending: bytes = b""
+    pending_count: int = 0
+    success_time: Instant | None = None
+    failure_time: Instant | None = None
+    last_failure: str = ""
+    given_up: int = 0
+    disable_reason: str = ""
+    release: bool = False
+
+
+class Claimed(Struct, frozen=True):
+    """What a deliverer holds: the webhooks that it has just taken, and the ids of all."""
+
+    taken: Sequence[Webhook]
+    held: Sequence[str]
+
+
+class Webhooks(Protocol):
+    """Keeps webhooks. A deliverer holds one until its lease expires, by the database's clock."""
+
+    async def add(self, webhook: Webhook) -> Webhook:
+        """Store a new webhook; return it with its time of creation.
+
+        Raises:
+            LimitExceeded: There are as many as may be.
+        """
+
+    async def listed(self, *, user_id: str, after: str, limit: int) -> list[Webhook]:
+        """Return the webhooks of an owner, or all, with ids after `after`, in their order."""
+
+    async def remove(self, webhook_id: str, *, user_id: str) -> bool:
+        """Delete a webhook if this user, or any if it is empty, has it; return whether it had."""
+
+    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        """Enable a webhook of this user, or of any; return it, or None if there is none."""
+
+    async def claim(self, deliverer_id: str, *, lease: int, limit: int) -> Claimed:
+        """Extend what the deliverer holds, and have it take webhooks that nobody holds.
+
+        Args:
+            deliverer_id: The deliverer.
+            lease: Microseconds from now until the leases expire.
+            limit: How many it takes at most.
+        """
+
+    async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
+        """Store how far a webhook has come, and return True; False if this claim has ended.
+
+        A claim ends when another one is made, not when its lease expires.
+        """

@@ -1,0 +1,142 @@
+"""WebhookService: subscriptions of owners, and what deliverers need."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from jobledger.v1 import job_pb2
+from jobledger.v1 import webhook_service_pb2 as pb
+from jobledger_server.ledger.ids import IdSource
+from tests.support.databases import both_databases
+from tests.support.rpc_caller import Caller, refusal
+
+URL = "https://example.com/hook"
+NOW = Timestamp(seconds=1_700_000_000)
+
+
+def pending(version: int = 3) -> pb.PendingDelivery:
+    transition = job_pb2.JobTransition(job_id=IdSource().new_id(1), version=version)
+    return pb.PendingDelivery(
+        transition=transition,
+        user_id="ada",
+        job_type="render",
+        attempts=1,
+        first_time=NOW,
+        next_time=NOW,
+    )
+
+
+async def claimed(call: Caller, deliverer: str = "d") -> Any:
+    (one,) = (await call.ClaimWebhooks(deliverer_id=deliverer)).webhooks
+    return one
+
+
+@both_databases
+async def test_a_webhook_is_created_listed_and_deleted(call: Caller) -> None:
+    created = await call.CreateWebhook(
+        user_id="ada", url=URL, job_types=["b", "a"], labels={"team": "blue"}
+    )
+    webhook = created.webhook
+    assert (webhook.url, webhook.job_types, dict(webhook.labels)) == (
+        URL,
+        ["a", "b"],
+        {"team": "blue"},
+    )
+    assert created.secret.startswith("whsec_")
+    await call.CreateWebhook(user_id="bob", url=URL)
+    assert [each.id for each in (await call.ListWebhooks(user_id="ada")).webhooks] == [webhook.id]
+    first = await call.ListWebhooks(page_size=1)
+    rest = await call.ListWebhooks(page_size=1, page_token=first.next_page_token)
+    assert [each.user_id for each in (*first.webhooks, *rest.webhooks)] == ["ada", "bob"]
+    assert not rest.next_page_token
+    for user_id in ("bob", "carol"):
+        gone = await refusal(call.DeleteWebhook(webhook_id=webhook.id, user_id=user_id))
+        assert (gone.code, gone.reason) == (StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND")
+    await call.DeleteWebhook(webhook_id=webhook.id, user_id="ada")
+    assert not (await call.ListWebhooks(user_id="ada")).webhooks
+
+
+async def test_a_deliverer_gets_what_ended_between_creation_and_claim(call: Caller) -> None:
+    before = await call.running()
+    await call.MarkCompleted(job_id=before.id, attempt=1)
+    created = await call.CreateWebhook(user_id="ada", url=URL)
+    job = await call.running()
+    await call.MarkCompleted(job_id=job.id, attempt=1)
+    one = await claimed(call)
+    assert one.secret == created.secret
+    messages = call.WatchJobs(user_id="ada", resume_token=one.cursor)
+    changes = (await messages.read()).changes
+    messages.cancel()
+    assert {change.job.id for change in changes} == {job.id}
+
+
+async def test_the_state_of_a_webhook_goes_to_its_next_deliverer(call: Caller) -> None:
+    await call.CreateWebhook(user_id="ada", url=URL)
+    one = await claimed(call)
+    waiting = [pending(3), pending(4)]
+    await call.SaveWebhook(
+        webhook_id=one.webhook.id,
+        generation=one.generation,
+        cursor="there",
+        pending=waiting,
+        failure_time=NOW,
+        last_failure="503",
+        given_up=2,
+        release=True,
+    )
+    lost = await refusal(
+        call.SaveWebhook(webhook_id=one.webhook.id, generation=one.generation, cursor="here")
+    )
+    assert (lost.code, lost.reason) == (StatusCode.ABORTED, "WEBHOOK_NOT_HELD")
+    other = await claimed(call, "e")
+    assert other.cursor == "there"
+    assert list(other.pending) == waiting
+    (listed,) = (await call.ListWebhooks()).webhooks
+    assert (listed.pending, listed.given_up, listed.last_failure) == (2, 2, "503")
+    assert listed.failure_time == NOW
+    assert (await call.ClaimWebhooks(deliverer_id="d")).held_ids == []
+
+
+async def test_a_disabled_webhook_is_delivered_once_its_owner_enables_it(call: Caller) -> None:
+    await call.CreateWebhook(user_id="ada", url=URL)
+    one = await claimed(call)
+    await call.SaveWebhook(
+        webhook_id=one.webhook.id, generation=one.generation, disable_reason="410 Gone"
+    )
+    assert (await call.ListWebhooks()).webhooks[0].disable_reason == "410 Gone"
+    assert not (await call.ClaimWebhooks(deliverer_id="e")).webhooks
+    enabled = await call.EnableWebhook(webhook_id=one.webhook.id, user_id="ada")
+    assert not enabled.webhook.HasField("disable_time")
+    assert (await claimed(call, "e")).webhook == enabled.webhook
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("url", "ftp://example.com"),
+        ("url", "https://ada:secret@example.com"),
+        ("url", "https://example.com/#part"),
+        ("url", "https://example.com/" + "a" * 2048),
+        ("url", ""),
+        ("job_types", ["no type"]),
+        ("labels", {"": "x"}),
+    ],
+)
+async def test_a_webhook_that_breaks_a_rule_is_refused(
+    call: Caller, field: str, value: Any
+) -> None:
+    invalid = await refusal(call.CreateWebhook(**{"user_id": "ada", "url": URL} | {field: value}))
+    assert invalid.reason == "INVALID_FIELD"
+    assert field in invalid.message
+
+
+@pytest.mark.parametrize("count", [101, 70])
+async def test_a_state_that_is_too_large_is_refused(call: Caller, count: int) -> None:
+    waiting = [pending() for _ in range(count)]
+    if count < 100:  # too many bytes
+        for each in waiting:
+            each.transition.actor = "ü" * 400
+    invalid = await refusal(call.SaveWebhook(webhook_id=IdSource().new_id(1), pending=waiting))
+    assert "pending" in invalid.message

@@ -1,0 +1,116 @@
+"""Webhooks in the store: subscriptions, leases, and fenced states."""
+
+import asyncio
+
+import pytest
+from msgspec.structs import replace
+
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.limits import MAX_WEBHOOKS
+from jobledger_server.ledger.ids import IdSource
+from jobledger_server.store import Store
+from jobledger_server.webhook_store import Deliveries, Webhook
+
+LEASE = 60_000_000
+IDS = IdSource()
+
+
+def webhook(user_id: str = "ada") -> Webhook:
+    return Webhook(
+        id=IDS.new_id(1),
+        user_id=user_id,
+        url="https://example.com/hook",
+        job_types=["render"],
+        labels={"team": "blue"},
+        all_transitions=False,
+        secret="whsec_c2VjcmV0",
+        cursor="c0",
+    )
+
+
+async def test_a_webhook_is_listed_for_its_owner_and_for_all(store: Store) -> None:
+    mine, other = await store.webhooks.add(webhook()), await store.webhooks.add(webhook("bob"))
+    listed = store.webhooks.listed
+    assert await listed(user_id="ada", after="", limit=10) == [mine]
+    assert await listed(user_id="", after="", limit=1) == [mine]
+    assert await listed(user_id="", after=mine.id, limit=10) == [other]
+    assert mine.create_time > 0
+
+
+async def test_another_user_neither_deletes_nor_enables_a_webhook(store: Store) -> None:
+    mine = await store.webhooks.add(webhook())
+    for webhook_id, user_id in ((mine.id, "bob"), (IDS.new_id(1), "ada"), ("no id", "")):
+        assert not await store.webhooks.remove(webhook_id, user_id=user_id)
+        assert await store.webhooks.enable(webhook_id, user_id=user_id) is None
+    assert await store.webhooks.remove(mine.id, user_id="ada")
+    assert await store.webhooks.listed(user_id="", after="", limit=10) == []
+
+
+async def test_there_are_as_many_webhooks_as_may_be(store: Store) -> None:
+    for _ in range(MAX_WEBHOOKS):
+        await store.webhooks.add(webhook())
+    with pytest.raises(LimitExceeded):
+        await store.webhooks.add(webhook())
+
+
+async def test_a_webhook_has_one_holder_until_its_lease_expires(store: Store) -> None:
+    for _ in range(5):
+        await store.webhooks.add(webhook())
+    claims = await asyncio.gather(
+        *(store.webhooks.claim(name, lease=LEASE, limit=3) for name in "abcd")
+    )
+    taken = [each.id for claim in claims for each in claim.taken]
+    assert len(taken) == len(set(taken)) == 5
+    again = await store.webhooks.claim("a", lease=LEASE, limit=3)
+    assert again.taken == []
+    assert sorted(again.held) == sorted(each.id for each in claims[0].taken)
+    assert (await store.webhooks.claim("a", lease=0, limit=3)).held == []
+    expired = await store.webhooks.claim("e", lease=LEASE, limit=3)
+    assert [each.id for each in expired.taken] == [each.id for each in claims[0].taken]
+    assert all(each.generation > 1 for each in expired.taken)
+
+
+async def test_only_the_last_claim_stores_a_state(store: Store) -> None:
+    created = await store.webhooks.add(webhook())
+    first = (await store.webhooks.claim("a", lease=0, limit=1)).taken[0]
+    second = (await store.webhooks.claim("b", lease=LEASE, limit=1)).taken[0]
+    save = store.webhooks.save
+    state = Deliveries("c2", b"x", 1, failure_time=7, last_failure="503", given_up=2)
+    assert await save(created.id, second.generation, state)
+    assert not await save(created.id, first.generation, Deliveries("c1"))
+    assert await save(created.id, second.generation, Deliveries("c3", success_time=9, given_up=1))
+    (stored,) = await store.webhooks.listed(user_id="", after="", limit=10)
+    assert stored == replace(
+        created,
+        cursor="c3",
+        generation=2,
+        success_time=9,
+        failure_time=7,
+        last_failure="503",
+        given_up=3,
+    )
+
+
+async def test_a_release_lets_another_deliverer_go_on_at_once(store: Store) -> None:
+    await store.webhooks.add(webhook())
+    held = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken[0]
+    assert await store.webhooks.save(held.id, held.generation, Deliveries("c1", release=True))
+    assert not await store.webhooks.save(held.id, held.generation, Deliveries("c2"))
+    taken = (await store.webhooks.claim("b", lease=LEASE, limit=1)).taken
+    assert [each.cursor for each in taken] == ["c1"]
+
+
+async def test_a_disabled_webhook_is_held_again_once_it_is_enabled(store: Store) -> None:
+    await store.webhooks.add(webhook())
+    held = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken[0]
+    state = Deliveries("c1", b"p", 1, disable_reason="410 Gone")
+    assert await store.webhooks.save(held.id, held.generation, state)
+    assert (await store.webhooks.claim("a", lease=LEASE, limit=1)).held == []
+    (stored,) = await store.webhooks.listed(user_id="", after="", limit=10)
+    assert stored.disable_reason == "410 Gone"
+    assert stored.disable_time is not None
+    enabled = await store.webhooks.enable(held.id, user_id="")
+    assert enabled is not None
+    assert enabled.disable_time is None
+    (taken,) = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken
+    assert (taken.cursor, taken.pending) == ("c1", b"p")
