@@ -44,7 +44,7 @@ class Bucket:
 
 def clean(client: Client, storage: Storage, token_file: Path) -> None:
     token = token_file.read_text() if token_file.exists() else ""
-    with client.watch_jobs(all_users=True, resume_token=token, heartbeats=True) as events:
+    with client.watch_jobs(all_users=True, resume_token=token, heartbeats=60) as events:
         for event in events:
             for asset in filter(lambda asset: asset.storage_path, event.deleted_assets):
                 storage.remove(asset.storage_path)

@@ -65,7 +65,7 @@ class Board:
 
     def take(self, event: FeedEvent) -> None:
         """Take in an event of `watch_jobs`."""
-        self._heard = self._clock()
+        self._heard = self._clock() - event.silence
         if event.synced and self._synced_at is None:
             self._synced_at = self._heard
         job = event.job
@@ -126,7 +126,7 @@ class Board:
         return self._synced_at is not None
 
     def silence(self) -> float:
-        """Return the seconds since the last event, heartbeats included."""
+        """Return the seconds since the service has sent anything."""
         return 0.0 if self._heard is None else self._clock() - self._heard
 
     def rate(self) -> float:

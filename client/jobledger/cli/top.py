@@ -235,7 +235,7 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
                     on_gap=on_gap,
                     on_disconnect=on_disconnect,
                     on_reconnect=on_reconnect,
-                    heartbeats=True,
+                    heartbeats=5,
                     **options,
                 ) as events,
             ):

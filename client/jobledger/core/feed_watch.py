@@ -62,7 +62,7 @@ class FeedWatch(Feed[FeedEvent]):
     """Yields every change.
 
     Args:
-        heartbeats: whether the caller gets them.
+        heartbeats: whether a message without news makes a heartbeat.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class FeedWatch(Feed[FeedEvent]):
         first = response.synced and not self._synced
         self._synced = self._synced or response.synced
         self._listing = self._listing and not response.synced
-        if first or (response.heartbeat and self._heartbeats):
-            events.append(FeedEvent(job=None, synced=first, heartbeat=response.heartbeat))
+        if first or (self._heartbeats and not events):
+            events.append(FeedEvent(job=None, synced=first, heartbeat=not first))
         if events:
             # Only now the caller has everything up to the token.
             events[-1] = replace(events[-1], resume_token=self._token)
@@ -104,6 +104,11 @@ class FeedWatch(Feed[FeedEvent]):
             deleted_assets=tuple(map(Asset.from_proto, change.deleted_assets)),
             resume_token=resume_token,
         )
+
+
+def quiet_feed(last: FeedEvent, silence: float) -> FeedEvent:
+    """Return the heartbeat that follows an event."""
+    return FeedEvent(job=None, heartbeat=True, silence=silence, resume_token=last.resume_token)
 
 
 class CompletionWatch(Feed[tuple[str, ...]]):

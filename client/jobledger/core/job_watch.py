@@ -14,11 +14,18 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
 
     The first message of each stream has the job's parameters, and the last one its result. Every
     job that the caller gets has both, as far as they exist.
+
+    Args:
+        heartbeats: whether a message without news makes a heartbeat, once there is a job.
     """
 
-    def __init__(self, request: WatchJobRequest, **limits: Any) -> None:
+    def __init__(
+        self, request: WatchJobRequest, *, heartbeats: bool = False, **limits: Any
+    ) -> None:
         super().__init__(**limits)
         self._request = request
+        self._heartbeats = heartbeats
+        self._newest: Job | None = None
         self._view = JobView.from_proto(request.view)
         self._seen = request.after_version
         self._parameters: dict[str, Any] | None = {} if self._view is JobView.FULL else None
@@ -35,7 +42,7 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
     def accept(self, response: WatchJobResponse) -> Sequence[JobChange]:
         if response.heartbeat:
             self.heard(progress=True)
-            return ()
+            return self._quiet()
         job = Job.from_proto(response.job, self._view)
         is_new = job.version > self._seen
         self.heard(progress=is_new)
@@ -43,8 +50,21 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
         # A terminal state is delivered whatever its version: a server restored from a backup may
         # be behind what was seen, and nothing comes after this.
         self.ended = job.is_terminal
+        job = replace(job, parameters=self._parameters)
         if not is_new and not self.ended:
-            return ()
+            if job.version == self._seen:
+                self._newest = job
+            return self._quiet()
         self._seen = job.version
-        transitions = tuple(map(Transition.from_proto, response.transitions))
-        return (JobChange(replace(job, parameters=self._parameters), transitions),)
+        self._newest = job
+        return (JobChange(job, tuple(map(Transition.from_proto, response.transitions))),)
+
+    def _quiet(self) -> Sequence[JobChange]:
+        if self._newest is None or not self._heartbeats:
+            return ()
+        return (JobChange(self._newest, heartbeat=True),)
+
+
+def quiet_job(last: JobChange, silence: float) -> JobChange:
+    """Return the heartbeat that follows a change."""
+    return replace(last, transitions=(), heartbeat=True, silence=silence)

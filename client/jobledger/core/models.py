@@ -491,6 +491,12 @@ class JobChange:
     """The job as it is now. In the view FULL each one is complete."""
     transitions: tuple[Transition, ...] = ()
     """Its transitions since the change before, in order and complete."""
+    heartbeat: bool = False
+    """Whether nothing has changed for so long as the watch's `heartbeats` says: the job is that of
+    the change before. It may have changed since if `silence` is long."""
+    silence: float = 0.0
+    """With `heartbeat`: seconds since the service has sent anything. It sends at least its own
+    heartbeats, by default every 15 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -514,7 +520,10 @@ class FeedEvent:
     synced: bool = False
     """Whether all that was there when the watch started has been yielded."""
     heartbeat: bool = False
-    """Whether this only says that the connection is alive."""
+    """Whether nothing has changed for so long as the watch's `heartbeats` says."""
+    silence: float = 0.0
+    """With `heartbeat`: seconds since the service has sent anything. It sends at least its own
+    heartbeats, by default every 15 s."""
     resume_token: str = ""
     """Start the next watch with it to go on after this event.
 

@@ -50,3 +50,34 @@ def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return await asyncio.to_thread(read)
 
     return collect
+
+
+@pytest.fixture(params=["sync", "async"])
+def first_of(request: pytest.FixtureRequest, fault_server: Any) -> Callable[..., Any]:
+    """Return at most so many events of a client's watch, with either client."""
+
+    async def read_async(count: int, method: str, *arguments: Any, **options: Any) -> list[Any]:
+        async with (
+            AsyncClient(fault_server.target, user_id="ada") as client,
+            getattr(client, method)(*arguments, **options) as events,
+        ):
+            seen: list[Any] = []
+            async for event in events:
+                seen.append(event)
+                if len(seen) == count:
+                    break
+            return seen
+
+    def read(count: int, method: str, *arguments: Any, **options: Any) -> list[Any]:
+        with (
+            Client(fault_server.target, user_id="ada") as client,
+            getattr(client, method)(*arguments, **options) as events,
+        ):
+            return list(itertools.islice(events, count))
+
+    async def first_of(count: int, *call: Any, **options: Any) -> list[Any]:
+        if request.param == "async":
+            return await read_async(count, *call, **options)
+        return await asyncio.to_thread(read, count, *call, **options)
+
+    return first_of

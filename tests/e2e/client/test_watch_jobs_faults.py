@@ -163,13 +163,6 @@ async def test_the_async_client_awaits_on_gap_before_it_lists_again(fault_server
     assert seen == [1]
 
 
-async def test_heartbeats_with_their_tokens_are_yielded_only_on_request(fault_server, collect_jobs):
-    say, news = fault_server.says, fault_server.news
-    say(news("1", synced=True), news("2", heartbeat=True), then=fault_server.falls_silent)
-    messages = await collect_jobs(fault_server.target, 2, heartbeats=True)
-    assert [(m.heartbeat, m.resume_token) for m in messages] == [(False, "1"), (True, "2")]
-
-
 async def test_other_refusals_are_raised(fault_server, collect_jobs):
     denied = fault_server.rich(grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
     fault_server.says(then=fault_server.refuses(denied))

@@ -56,6 +56,8 @@ def client():
         ("timeot: ", lambda c: c.get_job("j", timeot=1)),
         ("on_error: ", lambda c: c.watch("j", on_error=print)),
         ("heartbeats: ", lambda c: c.wait_all(["j"], heartbeats=True)),
+        ("heartbeats: ", lambda c: c.watch("j", heartbeats=True)),
+        ("heartbeats: ", lambda c: c.watch_jobs(heartbeats=True)),
         ("job_type: ", lambda c: c.list_jobs(job_type=["t"])),
         ("token", lambda _: Client(NOWHERE, token=5)),
     ],
@@ -115,6 +117,11 @@ def test_a_timeout_that_is_no_time_span_is_refused(client, timeout):
         client.watch("j", reconnect_timeout=timeout)
     with pytest.raises(ValueError, match="timeout"):
         AsyncClient(NOWHERE, timeout=timeout)
+
+
+def test_heartbeats_without_an_interval_are_refused(client):
+    with pytest.raises(ValueError, match=r"^heartbeats: "):
+        client.watch("j", heartbeats=0)
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e12, 10**400, timedelta.max])

@@ -85,8 +85,13 @@ def test_only_the_last_change_of_a_message_has_its_token(make):
     assert watch.request().resume_token == "2"
 
 
-def test_heartbeats_are_yielded_only_on_request(make):
-    assert make(heartbeats=True).accept(heartbeat("1"))
+def test_a_message_without_news_is_a_heartbeat_with_its_token_if_they_are_wanted(make):
+    watch = make(heartbeats=True)
+    given = [heartbeat("1"), synced("2"), job("3"), synced("4"), heartbeat("5")]
+    events = [event for message in given for event in watch.accept(message)]
+    assert [(e.heartbeat, e.resume_token) for e in events] == [
+        (True, "1"), (False, "2"), (False, "3"), (True, "4"), (True, "5"),
+    ]  # fmt: skip
 
 
 def test_a_feed_watch_resumes_after_the_last_message_with_the_same_filters(make):

@@ -61,6 +61,15 @@ def test_heartbeats_are_no_updates(make):
     assert watch.request().after_version == 1
 
 
+def test_a_message_without_news_is_a_heartbeat_with_the_newest_job_that_is_known(make):
+    watch = make(after_version=5, heartbeats=True)
+    assert not watch.accept(message(3))
+    assert not watch.accept(HEARTBEAT)
+    for given, version in ((message(5), 5), (message(6), None), (HEARTBEAT, 6), (message(2), 6)):
+        (change,) = watch.accept(given)
+        assert (change.heartbeat, change.job.version) == (version is not None, version or 6)
+
+
 def test_a_version_that_the_caller_has_seen_is_no_update(make):
     watch = make(after_version=5)
     assert not watch.accept(message(5))

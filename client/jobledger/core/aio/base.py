@@ -11,6 +11,7 @@ from jobledger.core.calls import AsyncMethod, call_async
 from jobledger.core.channel import OWN_CONNECTION, AsyncInterceptor, Option, open_async_channel
 from jobledger.core.channels import AsyncChannels, AsyncConnection
 from jobledger.core.conversion import Seconds
+from jobledger.core.heartbeats import AsyncBeats
 from jobledger.core.identity import Identity
 from jobledger.core.options import (
     DEFAULT,
@@ -101,6 +102,7 @@ class AsyncCalls:
         *,
         timeout: Seconds | None = None,
         on_gap: OnError | None = None,
+        add_heartbeats: AsyncBeats[EventT] | None = None,
     ) -> AsyncWatch[EventT]:
         check_names(options, WatchOptions)
         connect_timeout = options.get("connect_timeout", DEFAULT)
@@ -111,19 +113,19 @@ class AsyncCalls:
             timeout=seconds_of(timeout, "timeout"),
         )
         stop = Stop()
-        return AsyncWatch(
-            follow_async(
-                self._channels,
-                open_call,
-                begin,
-                stop,
-                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
-                target=self._target,
-                closed=self._closed,
-                callbacks=Callbacks(on_gap, options),
-            ),
+        events = follow_async(
+            self._channels,
+            open_call,
+            begin,
             stop,
+            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+            target=self._target,
+            closed=self._closed,
+            callbacks=Callbacks(on_gap, options),
         )
+        if add_heartbeats is not None:
+            events = add_heartbeats(events, stop)
+        return AsyncWatch(events, stop)
 
     async def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
         given = (*self._metadata, *metadata)

@@ -8,8 +8,9 @@ from typing import Unpack
 from jobledger.core.aio.completion import as_completed
 from jobledger.core.aio.owner_reads import AsyncOwnerReads
 from jobledger.core.conversion import Seconds, build, to_duration
-from jobledger.core.feed_watch import CompletionWatch, FeedWatch
-from jobledger.core.job_watch import JobWatch
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch, quiet_feed
+from jobledger.core.heartbeats import beats_async
+from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge_async
 from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
@@ -36,6 +37,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         after_version: int = 0,
         view: JobView = JobView.FULL,
         user_id: str | None = None,
+        heartbeats: Seconds | None = None,
         **options: Unpack[WatchOptions],
     ) -> AsyncWatch[JobChange]:
         """Watch a job until it is terminal, over any number of connections.
@@ -51,6 +53,9 @@ class AsyncOwnerWatches(AsyncOwnerReads):
                 or the terminal state.
             view: how much of the job.
             user_id: the owner.
+            heartbeats: seconds, or a timedelta. After each so many without a change, also while
+                the connection is opened again, yield one with `heartbeat` and the job of the
+                change before. They begin when the service has answered. Default: none.
             **options: see WatchOptions.
 
         Raises:
@@ -66,7 +71,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             after_version=after_version,
             view=JobView(view).to_proto(),
         )
-        return self._watch_job(request, options)
+        return self._watch_job(request, options, heartbeats=heartbeats)
 
     def watch_jobs(
         self,
@@ -79,7 +84,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         all_users: bool = False,
         resume_token: str = "",
         on_gap: OnError | None = None,
-        heartbeats: bool = False,
+        heartbeats: Seconds | None = None,
         **options: Unpack[WatchOptions],
     ) -> AsyncWatch[FeedEvent]:
         """Watch many jobs, over any number of connections, until it is closed.
@@ -104,8 +109,10 @@ class AsyncOwnerWatches(AsyncOwnerReads):
                 time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
                 What it raises ends the watch. May be a coroutine function. Default: the error is
                 raised.
-            heartbeats: yield these too: no job, but a newer token, after each 15 s without a
-                change. For programs that keep the token of a quiet watch for long.
+            heartbeats: seconds, or a timedelta. After each so many without an event, also while
+                the connection is opened again, yield one with `heartbeat`: no job, but the newest
+                token, which a program has to keep if its watch is quiet for long. They begin when
+                the service has answered. Default: none.
             **options: see WatchOptions.
 
         Raises:
@@ -131,9 +138,15 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         )
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
-            partial(FeedWatch, request, relist=on_gap is not None, heartbeats=heartbeats),
+            partial(
+                FeedWatch,
+                request,
+                relist=on_gap is not None,
+                heartbeats=heartbeats is not None,
+            ),
             options,
             on_gap=on_gap,
+            add_heartbeats=beats_async(heartbeats, quiet_feed),
         )
 
     async def create_watch_token(
@@ -273,11 +286,17 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         return [jobs[job_id] for job_id in ids]
 
     def _watch_job(
-        self, request: WatchJobRequest, options: WatchOptions, *, timeout: Seconds | None = None
+        self,
+        request: WatchJobRequest,
+        options: WatchOptions,
+        *,
+        timeout: Seconds | None = None,
+        heartbeats: Seconds | None = None,
     ) -> AsyncWatch[JobChange]:
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
-            partial(JobWatch, request),
+            partial(JobWatch, request, heartbeats=heartbeats is not None),
             options,
             timeout=timeout,
+            add_heartbeats=beats_async(heartbeats, quiet_job),
         )

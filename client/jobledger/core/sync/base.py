@@ -12,6 +12,7 @@ from jobledger.core.calls import Method, call
 from jobledger.core.channel import OWN_CONNECTION, Interceptor, Option, open_channel
 from jobledger.core.channels import Channels, Connection
 from jobledger.core.conversion import Seconds
+from jobledger.core.heartbeats import Beats
 from jobledger.core.identity import Identity
 from jobledger.core.options import (
     DEFAULT,
@@ -102,6 +103,7 @@ class Calls:
         *,
         timeout: Seconds | None = None,
         on_gap: OnError | None = None,
+        add_heartbeats: Beats[EventT] | None = None,
     ) -> Watch[EventT]:
         check_names(options, WatchOptions)
         connect_timeout = options.get("connect_timeout", DEFAULT)
@@ -112,19 +114,19 @@ class Calls:
             timeout=seconds_of(timeout, "timeout"),
         )
         stop = Stop()
-        return Watch(
-            follow(
-                self._channels,
-                open_call,
-                begin,
-                stop,
-                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
-                target=self._target,
-                closed=self._closed,
-                callbacks=Callbacks(on_gap, options),
-            ),
+        events = follow(
+            self._channels,
+            open_call,
+            begin,
             stop,
+            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+            target=self._target,
+            closed=self._closed,
+            callbacks=Callbacks(on_gap, options),
         )
+        if add_heartbeats is not None:
+            events = add_heartbeats(events, stop)
+        return Watch(events, stop)
 
     def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
         given = (*self._metadata, *metadata)

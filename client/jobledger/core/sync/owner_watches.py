@@ -7,8 +7,9 @@ from functools import partial
 from typing import Unpack
 
 from jobledger.core.conversion import Seconds, build, to_duration
-from jobledger.core.feed_watch import CompletionWatch, FeedWatch
-from jobledger.core.job_watch import JobWatch
+from jobledger.core.feed_watch import CompletionWatch, FeedWatch, quiet_feed
+from jobledger.core.heartbeats import beats
+from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge
 from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
@@ -37,6 +38,7 @@ class OwnerWatches(OwnerReads):
         after_version: int = 0,
         view: JobView = JobView.FULL,
         user_id: str | None = None,
+        heartbeats: Seconds | None = None,
         **options: Unpack[WatchOptions],
     ) -> Watch[JobChange]:
         """Watch a job until it is terminal, over any number of connections.
@@ -52,6 +54,9 @@ class OwnerWatches(OwnerReads):
                 or the terminal state.
             view: how much of the job.
             user_id: the owner.
+            heartbeats: seconds, or a timedelta. After each so many without a change, also while
+                the connection is opened again, yield one with `heartbeat` and the job of the
+                change before. They begin when the service has answered. Default: none.
             **options: see WatchOptions.
 
         Raises:
@@ -67,7 +72,7 @@ class OwnerWatches(OwnerReads):
             after_version=after_version,
             view=JobView(view).to_proto(),
         )
-        return self._watch_job(request, options)
+        return self._watch_job(request, options, heartbeats=heartbeats)
 
     def watch_jobs(
         self,
@@ -80,7 +85,7 @@ class OwnerWatches(OwnerReads):
         all_users: bool = False,
         resume_token: str = "",
         on_gap: OnError | None = None,
-        heartbeats: bool = False,
+        heartbeats: Seconds | None = None,
         **options: Unpack[WatchOptions],
     ) -> Watch[FeedEvent]:
         """Watch many jobs, over any number of connections, until it is closed.
@@ -105,8 +110,10 @@ class OwnerWatches(OwnerReads):
                 time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
                 What it raises ends the watch. Default: the error is
                 raised.
-            heartbeats: yield these too: no job, but a newer token, after each 15 s without a
-                change. For programs that keep the token of a quiet watch for long.
+            heartbeats: seconds, or a timedelta. After each so many without an event, also while
+                the connection is opened again, yield one with `heartbeat`: no job, but the newest
+                token, which a program has to keep if its watch is quiet for long. They begin when
+                the service has answered. Default: none.
             **options: see WatchOptions.
 
         Raises:
@@ -132,9 +139,15 @@ class OwnerWatches(OwnerReads):
         )
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
-            partial(FeedWatch, request, relist=on_gap is not None, heartbeats=heartbeats),
+            partial(
+                FeedWatch,
+                request,
+                relist=on_gap is not None,
+                heartbeats=heartbeats is not None,
+            ),
             options,
             on_gap=on_gap,
+            add_heartbeats=beats(heartbeats, quiet_feed),
         )
 
     def create_watch_token(
@@ -274,11 +287,17 @@ class OwnerWatches(OwnerReads):
         return [jobs[job_id] for job_id in ids]
 
     def _watch_job(
-        self, request: WatchJobRequest, options: WatchOptions, *, timeout: Seconds | None = None
+        self,
+        request: WatchJobRequest,
+        options: WatchOptions,
+        *,
+        timeout: Seconds | None = None,
+        heartbeats: Seconds | None = None,
     ) -> Watch[JobChange]:
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
-            partial(JobWatch, request),
+            partial(JobWatch, request, heartbeats=heartbeats is not None),
             options,
             timeout=timeout,
+            add_heartbeats=beats(heartbeats, quiet_job),
         )

@@ -1,0 +1,100 @@
+"""Heartbeats by the client's own clock, with both clients."""
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+
+from jobledger import AsyncClient, Client, JobledgerError, JobNotFound
+
+OFTEN = 0.05
+
+
+async def test_a_quiet_watch_yields_heartbeats_with_the_job_and_how_long_the_silence_is(
+    fault_server, first_of
+):
+    fault_server.says(fault_server.message(4), then=fault_server.falls_silent)
+    first, *beats = await first_of(4, "watch", "j", heartbeats=OFTEN)
+    assert (first.job.version, first.heartbeat, first.silence) == (4, False, 0)
+    assert [(b.job.version, b.heartbeat, b.transitions) for b in beats] == [(4, True, ())] * 3
+    assert 0 < beats[0].silence < beats[1].silence < beats[2].silence
+
+
+async def test_heartbeats_come_also_while_the_connection_is_opened_again(fault_server, first_of):
+    """Its next stream never begins, so nothing but heartbeats can come."""
+    aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
+    fault_server.says(fault_server.message(1), then=aborts)
+    fault_server.says(then=fault_server.falls_silent)
+    _, *beats = await first_of(3, "watch", "j", heartbeats=OFTEN)
+    assert [beat.heartbeat for beat in beats] == [True, True]
+
+
+async def test_the_services_own_heartbeats_do_not_count_as_changes_and_end_the_silence(
+    fault_server, first_of
+):
+    def beats(request, context):
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        while not gone.wait(OFTEN / 5):
+            yield fault_server.news("2", heartbeat=True)
+
+    fault_server.says(fault_server.news("1", synced=True), then=beats)
+    first, *beats = await first_of(10, "watch_jobs", heartbeats=OFTEN * 2)
+    assert (first.synced, first.heartbeat, first.resume_token) == (True, False, "1")
+    assert {(beat.job, beat.heartbeat, beat.resume_token) for beat in beats} == {(None, True, "2")}
+    assert any(beat.silence < OFTEN * 2 for beat in beats)
+
+
+async def test_a_watch_with_heartbeats_ends_with_its_job_or_its_error(fault_server, first_of):
+    fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
+    changes = await first_of(9, "watch", "j", heartbeats=60)
+    assert [change.job.version for change in changes] == [1, 2]
+    gone = fault_server.rich(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+    fault_server.says(fault_server.message(1), then=fault_server.refuses(gone))
+    with pytest.raises(JobNotFound):
+        await first_of(9, "watch", "j", heartbeats=60)
+
+
+async def test_closing_the_client_ends_a_watch_with_heartbeats(fault_server):
+    for _ in range(2):
+        fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        changes = client.watch("j", heartbeats=60)
+        await anext(changes)
+        rest = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(JobledgerError, match="closed"):
+            await rest
+    blocking = Client(fault_server.target, user_id="ada")
+    watch = blocking.watch("j", heartbeats=60)
+    next(watch)
+    closing = threading.Thread(target=blocking.close)
+    closing.start()
+    with pytest.raises(JobledgerError, match="closed"):
+        next(watch)
+    closing.join()
+
+
+def test_closing_a_watch_with_heartbeats_ends_its_stream_and_its_threads(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    before = set(threading.enumerate())
+    with Client(fault_server.target, user_id="ada") as client:
+        with client.watch("j", heartbeats=OFTEN) as changes:
+            assert [next(changes).heartbeat for _ in range(2)] == [False, True]
+            (reader,) = [
+                t for t in set(threading.enumerate()) - before if t.name == "jobledger-watch"
+            ]
+        assert fault_server.ended.wait(10)
+        reader.join(10)
+        assert not reader.is_alive()
+
+
+async def test_closing_an_async_watch_with_heartbeats_ends_its_stream(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        async with client.watch("j", heartbeats=OFTEN) as changes:
+            assert [(await anext(changes)).heartbeat for _ in range(2)] == [False, True]
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+        assert [t for t in asyncio.all_tasks() if "anext" in repr(t.get_coro())] == []
