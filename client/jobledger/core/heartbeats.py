@@ -56,7 +56,7 @@ def _checked(heartbeats: Seconds | None) -> float | None:
 
 
 async def _add_async(
-    seconds: float, quiet: Quiet[BeatingT], events: AsyncGenerator[BeatingT, None], stop: Stop
+    seconds: float, quiet: Quiet[BeatingT], events: AsyncGenerator[BeatingT, None], _stop: Stop
 ) -> AsyncGenerator[BeatingT, None]:
     last: BeatingT | None = None
     heard = time.monotonic()
@@ -83,7 +83,6 @@ async def _add_async(
                     yield quiet(last, time.monotonic() - heard)
                 due = time.monotonic() + seconds
     finally:
-        stop.request()
         if reading is not None:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -5,6 +5,8 @@ import threading
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger import AsyncClient, Client, JobledgerError, JobNotFound
 
@@ -43,6 +45,7 @@ async def test_the_services_own_heartbeats_do_not_count_as_changes_and_end_the_s
     first, *beats = await first_of(10, "watch_jobs", heartbeats=OFTEN * 2)
     assert (first.synced, first.heartbeat, first.resume_token) == (True, False, "1")
     assert {(beat.job, beat.heartbeat, beat.resume_token) for beat in beats} == {(None, True, "2")}
+    assert all(beat.silence > 0 for beat in beats)  # none is the service's
     assert any(beat.silence < OFTEN * 2 for beat in beats)
 
 
@@ -77,18 +80,17 @@ async def test_closing_the_client_ends_a_watch_with_heartbeats(fault_server):
     closing.join()
 
 
-def test_closing_a_watch_with_heartbeats_ends_its_stream_and_its_threads(fault_server):
+def test_leaving_the_loop_ends_the_stream_and_the_thread_of_a_watch_with_heartbeats(fault_server):
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     before = set(threading.enumerate())
     with Client(fault_server.target, user_id="ada") as client:
-        with client.watch("j", heartbeats=OFTEN) as changes:
-            assert [next(changes).heartbeat for _ in range(2)] == [False, True]
-            (reader,) = [
-                t for t in set(threading.enumerate()) - before if t.name == "jobledger-watch"
-            ]
-        assert fault_server.ended.wait(10)
+        for _ in client.watch("j", heartbeats=60):
+            threads = set(threading.enumerate()) - before
+            break
+        (reader,) = [thread for thread in threads if thread.name == "jobledger-watch"]
         reader.join(10)
         assert not reader.is_alive()
+        assert fault_server.ended.wait(10)
 
 
 async def test_closing_an_async_watch_with_heartbeats_ends_its_stream(fault_server):
@@ -97,4 +99,23 @@ async def test_closing_an_async_watch_with_heartbeats_ends_its_stream(fault_serv
         async with client.watch("j", heartbeats=OFTEN) as changes:
             assert [(await anext(changes)).heartbeat for _ in range(2)] == [False, True]
         assert await asyncio.to_thread(fault_server.ended.wait, 10)
-        assert [t for t in asyncio.all_tasks() if "anext" in repr(t.get_coro())] == []
+
+
+async def test_cancelling_a_task_ends_its_watch_with_heartbeats_also_between_two_streams(
+    fault_server,
+):
+    retry = RetryInfo(retry_delay=Duration(seconds=1000))
+    later = fault_server.rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
+    fault_server.says(fault_server.message(1), then=fault_server.refuses(later))
+    lost = asyncio.Event()
+
+    async def follow(client):
+        async for _ in client.watch("j", heartbeats=60, on_disconnect=lambda _: lost.set()):
+            pass
+
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        task = asyncio.create_task(follow(client))
+        await lost.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
