@@ -19,12 +19,12 @@ _LINE_END: Final = re.compile("\r\n|\r|\n")
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
+    (b"x-accel-buffering", b"no"),  # nginx would wait for more
 )
 
 
 def event(data: str = "", *, name: str = "", event_id: str = "") -> bytes:
-    """Format one event. Without data only its id counts, and no listener is called."""
+    """Format one event. Without data only its id counts: no listener is called."""
     lines = []
     if event_id:
         lines.append(f"id: {event_id}\n")
@@ -39,32 +39,29 @@ class EventStream:
     """Sends events until there are no more, the client is gone, or the gateway stops.
 
     Args:
-        draining: is done when the gateway stops.
+        stopped: is done when the gateway stops; of this stream alone.
         heartbeat: seconds of silence after which a comment is sent.
-        send_timeout: seconds that a client may read nothing.
     """
 
-    def __init__(
-        self, draining: "asyncio.Future[None]", *, heartbeat: float, send_timeout: float
-    ) -> None:
-        self._draining = draining
+    def __init__(self, stopped: "asyncio.Future[None]", *, heartbeat: float) -> None:
+        self._stopped = stopped
         self._heartbeat = heartbeat
-        self._send_timeout = send_timeout
         self._send: Send | None = None
         self._sent = 0.0
 
     async def write(self, chunk: bytes) -> None:
-        """Send events, or drop the client. Does nothing before `run`. Raises TimeoutError."""
-        if self._send is None:
-            return
-        self._sent = asyncio.get_running_loop().time()
-        async with asyncio.timeout(self._send_timeout):
+        """Send events, when the client has read enough of the earlier ones.
+
+        Does nothing before `run`.
+        """
+        if self._send is not None:
+            self._sent = asyncio.get_running_loop().time()
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def run(
         self, chunks: AsyncIterator[bytes], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Send the response. Closes nothing of `chunks` but the reading of it."""
+        """Send the response, whose body are these chunks."""
         await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
         if scope["method"] != "HEAD":
             self._send = send
@@ -74,29 +71,27 @@ class EventStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _until_end(self, chunks: AsyncIterator[bytes], receive: Receive) -> None:
-        loop = asyncio.get_running_loop()
-        tasks: list[asyncio.Task[None]] = [
-            asyncio.create_task(each) for each in (self._pump(chunks), _disconnected(receive))
-        ]
-        ends: set[asyncio.Future[None]] = {*tasks, self._draining}
+        time = asyncio.get_running_loop().time
+        pump = asyncio.create_task(self._pump(chunks))
+        gone = asyncio.create_task(_disconnected(receive))
+        ends: set[asyncio.Future[None]] = {pump, gone, self._stopped}
         try:
             while True:
-                silence = loop.time() - self._sent
+                seconds = self._sent + self._heartbeat - time()
                 done, _ = await asyncio.wait(
-                    ends,
-                    timeout=max(self._heartbeat - silence, 0.001),
-                    return_when=asyncio.FIRST_COMPLETED,
+                    ends, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED
                 )
                 if done:
                     break
-                if loop.time() - self._sent >= self._heartbeat:
+                if time() - self._sent >= self._heartbeat:
+                    # Waits as long as the client reads nothing, and `pump` waits with it.
                     await self.write(b":\n\n")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        if not tasks[0].cancelled():
-            tasks[0].result()
+            pump.cancel()
+            gone.cancel()
+            await asyncio.wait({pump, gone})
+        if not pump.cancelled():
+            pump.result()
 
     async def _pump(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:

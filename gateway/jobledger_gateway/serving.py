@@ -14,14 +14,32 @@ from jobledger_gateway.settings import Settings
 DRAIN_SECONDS = 10
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bind a listening socket. Raises OSError."""
+SILENCE_MS = 60_000
+"""How long a client may take no byte of what it is sent."""
+
+
+def bind(host: str, port: int, silence_ms: int = SILENCE_MS) -> socket.socket:
+    """Bind a listening socket, whose connections end when their clients read nothing.
+
+    The kernel ends them (Linux only): if the gateway closed one, what it has sent would have to be
+    read first.
+
+    Args:
+        host: a name or an address.
+        port: 0 for a free one.
+        silence_ms: how long a client may take no byte of what it is sent.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
         listener.bind(address)
     except BaseException:
         listener.close()

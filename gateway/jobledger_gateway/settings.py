@@ -29,7 +29,6 @@ class Settings:
         max_streams: open event streams at most.
         max_client_streams: of these, those of one client: an address and its credentials.
         heartbeat: silence after which an event stream sends a comment.
-        send_timeout: how long a client may read nothing of what it is sent before it is dropped.
         read_timeout: how long a request's body may take.
         page: the folder with the page's files.
     """
@@ -43,6 +42,5 @@ class Settings:
     max_streams: int = 10_000
     max_client_streams: int = 100
     heartbeat: float = 15.0
-    send_timeout: float = 60.0
     read_timeout: float = 30.0
     page: Path = PAGE

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 
 from starlette.requests import Request
 
@@ -12,7 +11,7 @@ from jobledger_gateway.problems import HttpProblem
 
 
 class StreamLimits:
-    """Counts open event streams.
+    """Counts open event streams, and ends them all when the gateway stops.
 
     Args:
         in_all: streams at most.
@@ -22,37 +21,40 @@ class StreamLimits:
     def __init__(self, in_all: int, of_client: int) -> None:
         self._in_all = in_all
         self._of_client = of_client
-        self._open: Counter[int] = Counter()
-
-    @cached_property
-    def draining(self) -> "asyncio.Future[None]":
-        """Is done when all streams have to end, because the gateway stops."""
-        return asyncio.get_running_loop().create_future()
+        self._of: Counter[int] = Counter()
+        self._open: set[asyncio.Future[None]] = set()
+        self._draining = False
 
     def drain(self) -> None:
-        """End all streams."""
-        if not self.draining.done():
-            self.draining.set_result(None)
+        """End all streams, and refuse further ones."""
+        self._draining = True
+        for stopped in self._open:
+            if not stopped.done():
+                stopped.set_result(None)
 
     @contextmanager
-    def stream(self, request: Request) -> Iterator[None]:
-        """Count a stream until the block ends. Raises HttpProblem if there are too many."""
-        client = hash(
-            (
-                request.client.host if request.client else "",
-                request.headers.get("authorization") or request.query_params.get("token"),
-            )
-        )
-        if self.draining.done():
+    def stream(self, request: Request) -> Iterator["asyncio.Future[None]"]:
+        """Count a stream until the block ends. The future is done when the gateway stops.
+
+        Raises:
+            HttpProblem: there are too many, or the gateway stops.
+        """
+        address = request.client.host if request.client else ""
+        token = request.headers.get("authorization") or request.query_params.get("token")
+        client = hash((address, token))
+        if self._draining:
             raise HttpProblem(503, "the gateway is stopping", {"Retry-After": "1"})
-        if self._open.total() >= self._in_all:
+        if len(self._open) >= self._in_all:
             raise HttpProblem(503, "too many event streams are open", {"Retry-After": "5"})
-        if self._open[client] >= self._of_client:
+        if self._of[client] >= self._of_client:
             raise HttpProblem(429, "this client has too many event streams", {"Retry-After": "5"})
-        self._open[client] += 1
+        stopped = asyncio.get_running_loop().create_future()
+        self._of[client] += 1
+        self._open.add(stopped)
         try:
-            yield
+            yield stopped
         finally:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client]
+            self._open.discard(stopped)
+            self._of[client] -= 1
+            if not self._of[client]:
+                del self._of[client]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +27,8 @@ from jobledger_gateway.routes.calls import json_of
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
 from jobledger_gateway.upstream import TERMINAL, Sign, Upstream
+
+Respond: TypeAlias = Callable[[Request, EventStream, Receive, Send], Awaitable[None]]
 
 
 def event_routes(settings: Settings, upstream: Upstream, limits: StreamLimits) -> list[Route]:
@@ -52,18 +54,21 @@ class Events:
         self._upstream = upstream
         self._limits = limits
 
-    def endpoint(self, respond: Callable[[Request, Receive, Send], Awaitable[None]]) -> Any:
+    def endpoint(self, respond: Respond) -> Any:
         """Return the ASGI application of one kind of stream, within the limits."""
 
         class Endpoint:
             async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
                 request = Request(scope, receive)
-                with self._limits.stream(request):
-                    await respond(request, receive, send)
+                with self._limits.stream(request) as stopped:
+                    stream = EventStream(stopped, heartbeat=self._settings.heartbeat)
+                    await respond(request, stream, receive, send)
 
         return Endpoint()
 
-    async def job(self, request: Request, receive: Receive, send: Send) -> None:
+    async def job(
+        self, request: Request, stream: EventStream, receive: Receive, send: Send
+    ) -> None:
         """Send one job's changes until its terminal state."""
         message = from_query(WatchJobRequest, request.query_params, request.path_params)
         if (last := last_event_id(request)) is not None:
@@ -71,7 +76,6 @@ class Events:
                 raise invalid_field("last_event_id", "is not the id of an event of this stream")
             message.after_version = int(last)
         message.view = message.view or JobView.JOB_VIEW_BASIC
-        stream = self._stream()
         async with self._upstream.watch_job(message, options(request, stream)) as watch:
             first = await anext(watch)
             if _is_over(first, message.after_version):
@@ -82,23 +86,17 @@ class Events:
             async with aclosing(chunks):
                 await stream.run(chunks, request.scope, receive, send)
 
-    async def jobs(self, request: Request, receive: Receive, send: Send) -> None:
+    async def jobs(
+        self, request: Request, stream: EventStream, receive: Receive, send: Send
+    ) -> None:
         """Send the changes of many jobs, without an end."""
         message = from_query(WatchJobsRequest, request.query_params)
         message.resume_token = last_event_id(request) or message.resume_token
-        stream = self._stream()
         async with self._upstream.watch_jobs(message, options(request, stream)) as watch:
             first = await anext(watch)
             chunks = _with_error(_feed_events(first, watch))
             async with aclosing(chunks):
                 await stream.run(chunks, request.scope, receive, send)
-
-    def _stream(self) -> EventStream:
-        return EventStream(
-            self._limits.draining,
-            heartbeat=self._settings.heartbeat,
-            send_timeout=self._settings.send_timeout,
-        )
 
 
 def last_event_id(request: Request) -> str | None:
