@@ -211,8 +211,9 @@ docs: $(INSTALLED) ## write the pages that are made from the code, and build the
 	$(PYTHON) scripts/build_site.py
 
 .PHONY: pictures
-pictures: $(INSTALLED) ## draw the picture of `jobledger watch` and `top` again
+pictures: $(INSTALLED) $(PAGE_INSTALLED) ## draw the pictures of `jobledger watch` and `top` and of the page again
 	$(PYTHON) scripts/draw_terminal.py
+	$(PYTHON) scripts/draw_page.py
 
 SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server gateway
 

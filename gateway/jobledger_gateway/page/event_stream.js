@@ -4,7 +4,7 @@ const MAX_EVENT = 8 * 2 ** 20; // characters
 
 /**
  * Yield the events of a stream: `{ type, data, id }`. A heartbeat (a comment) is an event of the
- * type `heartbeat`. Ends with the stream.
+ * type `heartbeat`. An event may have an id and no data. Ends with the stream.
  */
 export async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -21,7 +21,7 @@ export async function* readEvents(body) {
       rest = lines.pop();
       for (const line of lines) {
         if (line === "") {
-          if (event.data.length) yield { ...event, data: event.data.join("\n") };
+          if (event.data.length || event.id !== undefined) yield { ...event, data: event.data.join("\n") };
           event = fresh();
         } else if (line.startsWith(":")) {
           yield { type: "heartbeat", data: "", id: undefined };

@@ -9,7 +9,7 @@ import { tree } from "./tree.js";
 export function facts(job, repeats) {
   const time = (text) => text && h("time", { datetime: text, title: absolute(text) }, relative(text));
   const owner = job.userId && h("a", { href: listAddress({ user_id: job.userId }) }, job.userId);
-  const labels = Object.entries(job.labels ?? {}).map(([key, value]) =>
+  const labels = Object.entries(job.labels ?? {}).sort().map(([key, value]) =>
     h("a", { class: "label", href: listAddress({ user_id: job.userId ?? "", labels: { [key]: value } }) }, `${key}=${value}`));
   const other = (id) => id && h("a", { href: jobAddress({ id, userId: job.userId }) }, id);
   const policy = job.retryPolicy ?? {};

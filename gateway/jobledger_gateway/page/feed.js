@@ -80,11 +80,12 @@ export class Feed {
   }
 
   #take({ type, data, id }) {
-    if (type === "message") {
+    if (type === "message" && data) {
       const { changes = [], synced = false } = JSON.parse(data);
       this.#handlers.changed(changes, synced);
-    } else if (type === "upstream") {
-      this.#handlers.connected(JSON.parse(data).connected === true);
+    } else if (type === "disconnected" || type === "reconnected") {
+      // The gateway is there, and has lost the service, or has it back.
+      this.#handlers.connected(type === "reconnected");
     } else if (type === "reset") {
       this.#lastEventId = "";
       this.#handlers.opened();

@@ -40,7 +40,9 @@ export class JobDetails {
 
   /** Take changes from the watch. */
   changes(changes, synced) {
-    for (const { job, deleted } of changes) {
+    for (const { job, deleted, transitions = [] } of changes) {
+      // A watch token may not list them: it sees those from now on.
+      if (onlyWatches()) this.transitions = [...this.transitions, ...transitions];
       this.#owner ||= job.userId;
       if (deleted) {
         this.deleted = true;

@@ -94,7 +94,7 @@ function drawHead(parts, job, deleted) {
 
 /** Draw each section, again only when what it shows is another. */
 function drawBody(parts, { job, full, deleted, transitions, attempts, assets, reasons, repeats }) {
-  fill(parts.why, deleted ? [] : reasons, () => sentences(reasons), true);
+  fill(parts.why, deleted ? [] : reasons, () => sentences(job, reasons), true);
   fill(parts.errors, [job.error, job.lastError, full.error], () => errors({ ...job, error: full.error ?? job.error }));
   fill(parts.timeline, [job.version, transitions, attempts], () => timeline(job, transitions, attempts), true);
   fill(parts.facts, [job.version, repeats], () => facts(job, repeats), true);

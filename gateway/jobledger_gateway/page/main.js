@@ -100,8 +100,6 @@ document.addEventListener("click", (event) => {
   go(link.pathname + link.search);
 });
 addEventListener("popstate", show);
-addEventListener("hashchange", () => {
-  takeToken();
-});
+addEventListener("hashchange", () => takeToken() && show());
 takeToken();
 show();

@@ -4,15 +4,17 @@ const KEY = "jobledger-token";
 
 /**
  * Take the token out of the address (`#token=...`). A fragment is not sent to a server, and once
- * it is removed it is neither in the history nor in a link that somebody copies.
+ * it is removed it is neither in the history nor in a link that somebody copies. Returns whether
+ * there was one.
  */
 export function takeToken() {
   const fragment = new URLSearchParams(location.hash.slice(1));
   const given = fragment.get("token");
-  if (given === null) return;
+  if (given === null) return false;
   setToken(given);
   fragment.delete("token");
   history.replaceState(null, "", location.pathname + location.search + (fragment.size ? `#${fragment}` : ""));
+  return true;
 }
 
 /** Keep a token for this tab; an empty one forgets it. */

@@ -39,6 +39,7 @@ export function summary(job) {
   if (error) return `${error.reason}: ${error.message ?? ""}`;
   if (job.progressMessage && job.held) return job.progressMessage;
   return Object.entries(job.labels ?? {})
+    .sort()
     .map(([key, value]) => `${key}=${value}`)
     .join("  ");
 }

@@ -3,14 +3,15 @@
 import { absolute, duration, relative } from "./clock.js";
 import { h } from "./dom.js";
 
+// How an attempt ended: its mark, and what is said before and after how long it took.
 const OUTCOMES = {
-  ATTEMPT_OUTCOME_COMPLETED: "completed the job",
-  ATTEMPT_OUTCOME_PARTIAL: "completed some of it",
-  ATTEMPT_OUTCOME_FAILED: "failed",
-  ATTEMPT_OUTCOME_LEASE_EXPIRED: "was lost: its worker did not renew the lease",
-  ATTEMPT_OUTCOME_STALLED: "was lost: its worker had no news",
-  ATTEMPT_OUTCOME_RELEASED: "was released by its worker",
-  ATTEMPT_OUTCOME_RETRIED: "failed, to be tried again",
+  COMPLETED: ["completed", "completed", ""],
+  PARTIAL: ["partial", "completed in part", ""],
+  FAILED: ["failed", "failed", ""],
+  LEASE_EXPIRED: ["lost", "was lost", ": its worker did not renew the lease"],
+  STALLED: ["lost", "was lost", ": its worker had no news"],
+  RELEASED: ["queued", "was released", ""],
+  RETRIED: ["lost", "failed", "; the job is tried again"],
 };
 
 const word = (status) => status.replace("JOB_STATUS_", "").toLowerCase();
@@ -18,7 +19,7 @@ const word = (status) => status.replace("JOB_STATUS_", "").toLowerCase();
 /** Return the entries of the list. */
 export function timeline(job, transitions, attempts) {
   const entries = [
-    { time: job.createTime, order: 0, key: "queued", content: ["Created by ", job.userId ?? ""] },
+    { time: job.createTime, order: 0, key: "queued", content: ["Created"] },
     ...(job.cancelRequestTime ? [{ time: job.cancelRequestTime, order: 2, key: "cancelling", content: ["Cancellation requested", job.cancelReason ? `: ${job.cancelReason}` : ""] }] : []),
     ...transitions.map(transition),
     ...attempts.map(attempt),
@@ -39,16 +40,17 @@ function transition({ toStatus, actor, reason, time }) {
 
 function attempt({ number, workerId, startTime, endTime, outcome, error, progress = 0 }) {
   const took = endTime ? (Date.parse(endTime) - Date.parse(startTime)) / 1000 : undefined;
-  const end = OUTCOMES[outcome] ?? (endTime ? "ended" : "runs");
-  const after = took === undefined ? "" : ` after ${duration(took)}, at ${progress} %`;
+  const still = endTime ? ["queued", "ended", ""] : ["running", "runs", ""];
+  const [key, end, tail] = OUTCOMES[(outcome ?? "").replace("ATTEMPT_OUTCOME_", "")] ?? still;
+  const after = took === undefined ? "" : ` after ${duration(took)} at ${progress} %`;
   return {
     time: startTime,
     order: 3,
-    key: `attempt ${endTime ? "" : "running"}`,
+    key,
     content: [
       h("b", {}, `Attempt ${number}`),
       workerId ? ` on ${workerId}` : "",
-      ` ${end}${after}`,
+      ` ${end}${after}${tail}`,
       error && h("span", { class: "fine" }, h("code", {}, error.reason), ` ${error.message ?? ""}`),
     ],
   };

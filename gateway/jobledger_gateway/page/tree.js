@@ -17,7 +17,9 @@ function isBranch(value) {
 }
 
 function entriesOf(value) {
-  return Array.isArray(value) ? value.map((item, index) => [index, item]) : Object.entries(value);
+  if (Array.isArray(value)) return value.map((item, index) => [index, item]);
+  // The fields of a protobuf Struct have no order of their own.
+  return Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 /** Add entries; of many only some, and a button for the next. */

@@ -7,15 +7,18 @@ import { jobAddress } from "./filter.js";
 const number = (text) => Number(text ?? 0);
 
 /** Return one sentence for each reason, as elements. */
-export function sentences(reasons) {
-  return reasons.flatMap((reason) => sentence(reason)).map((content) => h("li", {}, content));
+export function sentences(job, reasons) {
+  return reasons.flatMap((reason) => sentence(job, reason)).map((content) => h("li", {}, content));
 }
 
-function sentence({ noWorker, paused, concurrencyLimit, scheduled, queued }) {
+function sentence(job, { noWorker, paused, concurrencyLimit, scheduled, queued }) {
   if (noWorker) return [[`No worker has asked for jobs of the type ${noWorker.jobType} in the last 30 seconds.`]];
   if (paused) return [[pausedText(paused)]];
   if (concurrencyLimit) return [limitText(concurrencyLimit)];
-  if (scheduled) return [[`It is scheduled for ${absolute(scheduled.scheduleTime)}, ${relative(scheduled.scheduleTime)}.`]];
+  if (scheduled) {
+    const what = job.attempt ? "Its next attempt starts not before" : "It starts not before";
+    return [[`${what} ${absolute(scheduled.scheduleTime)}, ${relative(scheduled.scheduleTime)}.`]];
+  }
   if (queued) return queuedTexts(queued).map((text) => [text]);
   return [["It waits for a reason that this page does not know."]];
 }

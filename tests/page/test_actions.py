@@ -1,0 +1,95 @@
+"""What people do on the page: cancel, run again, delete, and pause a type."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from jobledger import Client, JobStatus
+
+Visit = Callable[..., Page]
+
+
+def test_a_job_is_cancelled_run_again_and_deleted(visit: Visit, client: Client) -> None:
+    job = client.create_job("actions", {"a": 1})
+    page = visit(f"/jobs/{job.id}?user_id=ada")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_label("Reason").fill("not needed")
+    page.get_by_role("button", name="Keep as it is").click()
+    assert client.get_job(job.id).status is JobStatus.QUEUED
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_label("Reason").fill("not needed")
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(page.locator(".state.big")).to_have_text("failed")
+    expect(page.locator(".error-box").get_by_text("CANCELLED")).to_be_visible()
+    assert client.get_job(job.id).cancel_reason == "not needed"
+    page.get_by_role("button", name="Run again").click()
+    page.get_by_role("button", name="Run it again").click()
+    expect(page.locator(".state.big")).to_have_text("queued")
+    expect(page.get_by_role("link", name=job.id)).to_be_visible()
+    (again,) = client.list_jobs(origin_job_id=job.id)
+    assert again.id in page.url
+    page.get_by_role("link", name=job.id).click()
+    expect(page.locator(".state.big")).to_have_text("failed")
+    expect(page.get_by_role("link", name=again.id)).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete the job").click()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_focused()
+    assert list(client.list_jobs(job_types=["actions"])) == [again]
+
+
+def test_what_the_service_refuses_is_said_in_the_question(visit: Visit, client: Client) -> None:
+    job = client.create_job("refused")
+    client.cancel_job(job.id)
+    page = visit(f"/jobs/{job.id}?user_id=ada")
+    page.get_by_role("button", name="Run again").click()
+    page.route("**/v1/jobs/*:retry", lambda route: route.abort())
+    page.get_by_role("button", name="Run it again").click()
+    expect(page.get_by_role("alert")).to_have_text("The gateway does not answer.")
+    page.unroute("**/v1/jobs/*:retry")
+    page.get_by_role("button", name="Run it again").click()
+    expect(page.locator(".state.big")).to_have_text("queued")
+
+
+def test_what_is_filtered_runs_again_after_a_count_and_a_sample(
+    visit: Visit, client: Client
+) -> None:
+    failed = []
+    for number in range(120):
+        job = client.create_job("bulk", labels={"n": str(number % 2)})
+        started = client.start_job(job.id, lease_duration=600)
+        client.mark_failed(job.id, "broken", reason="BROKEN", attempt=started.attempt)
+        failed.append(job.id)
+    page = visit("/?job_types=bulk&labels.n=1&error_reasons=BROKEN")
+    expect(page.locator(".count")).to_have_text("60 jobs")
+    page.get_by_role("button", name="Run failed jobs again").click()
+    expect(page.get_by_text("60 failed jobs would run again")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(10)
+    assert sum(1 for _ in client.list_jobs(job_types=["bulk"])) == 120
+    page.get_by_role("button", name="Run them again").click()
+    expect(page.locator("#announcer")).to_have_text("60 of 60 run again.")
+    page.get_by_role("button", name="Close").click()
+    made = list(client.list_jobs(job_types=["bulk"], statuses=[JobStatus.QUEUED]))
+    assert {job.origin_job_id for job in made} == set(failed[1::2])
+
+
+def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client) -> None:
+    client.create_job("pausing")
+    page = visit("/?job_types=pausing")
+    panel = page.get_by_role("complementary", name="Job types")
+    item = panel.get_by_role("listitem").filter(
+        has=page.get_by_role("link", name="pausing", exact=True)
+    )
+    expect(item.get_by_text("1 wait")).to_be_visible()
+    expect(item.get_by_text("no worker asks for it")).to_be_visible()
+    item.get_by_role("button", name="Pause pausing").click()
+    page.get_by_role("dialog").get_by_label("Reason").fill("the disk is full")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(item.get_by_text("the disk is full")).to_be_visible()
+    assert client.claim_jobs(["pausing"]) == []
+    page.get_by_role("link", name="pausing").last.click()
+    expect(page.get_by_text("The type pausing was paused")).to_contain_text("the disk is full")
+    page.go_back()
+    item.get_by_role("button", name="Resume pausing").click()
+    expect(item.get_by_role("button", name="Pause pausing")).to_be_visible()
+    assert len(client.claim_jobs(["pausing"])) == 1
+    expect(item.get_by_text("1 run")).to_be_visible()

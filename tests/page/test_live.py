@@ -1,0 +1,134 @@
+"""Jobs on the page as they change."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from jobledger import Client, RetryPolicy
+from tests.support.gateway_process import GatewayProcess
+from tests.support.server_process import ServerProcess
+
+Visit = Callable[..., Page]
+
+
+def test_a_job_appears_its_bar_moves_and_it_ends(visit: Visit, client: Client) -> None:
+    page = visit("/?job_types=live")
+    expect(page.get_by_text("No job matches.")).to_be_visible()
+    job = client.create_job("live")
+    row = page.get_by_role("row").filter(has_text=job.id)
+    expect(row.get_by_text("queued")).to_be_visible()
+    started = client.start_job(job.id, lease_duration=600)
+    for progress in (20, 60):
+        client.update_progress(
+            job.id, progress, progress_message=f"step {progress}", attempt=started.attempt
+        )
+        expect(row.get_by_role("progressbar")).to_have_js_property("value", progress)
+        expect(row.get_by_text(f"step {progress}")).to_be_visible()
+    client.mark_completed(job.id, attempt=started.attempt)
+    expect(row.get_by_text("completed")).to_be_visible()
+    expect(row.get_by_role("progressbar")).to_be_hidden()
+    client.delete_job(job.id)
+    expect(row).to_have_count(0)
+
+
+def test_a_job_that_will_be_tried_again_is_never_shown_as_failed(
+    visit: Visit, client: Client
+) -> None:
+    policy = RetryPolicy(max_attempts=3, initial_backoff=3600)
+    job = client.create_job("again", retry_policy=policy)
+    page = visit("/?job_types=again")
+    row = page.get_by_role("row").filter(has_text=job.id)
+    expect(row.get_by_text("queued")).to_be_visible()
+    page.evaluate(
+        """() => {
+            window.said = [];
+            const look = () => window.said.push(document.querySelector(".rows .state").textContent);
+            new MutationObserver(look).observe(document.querySelector(".rows"),
+                { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+    started = client.start_job(job.id, lease_duration=600)
+    expect(row.get_by_text("running")).to_be_visible()
+    client.mark_failed(
+        job.id, "no memory", reason="TRY_LATER", retryable=True, attempt=started.attempt
+    )
+    expect(row.get_by_text("waits for attempt 2, in")).to_be_visible()
+    expect(row.get_by_text("TRY_LATER: no memory")).to_be_visible()
+    said = page.evaluate("() => window.said")
+    assert {text.split(",")[0] for text in said} <= {"queued", "running", "waits for attempt 2"}
+    row.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="Why it waits")).to_be_visible()
+    expect(page.get_by_text("Its next attempt starts not before")).to_be_visible()
+    expect(page.get_by_text("Attempt 1")).to_contain_text("Attempt 1")
+    expect(page.locator(".state.failed")).to_have_count(0)
+
+
+def test_the_page_of_a_job_shows_all_that_belongs_to_it(visit: Visit, client: Client) -> None:
+    job = client.create_job(
+        "whole", {"scene": "harbour", "size": [640, 480]}, labels={"team": "blue"}
+    )
+    page = visit(f"/jobs/{job.id}?user_id=ada")
+    expect(page.get_by_text("No worker has asked for jobs of the type whole")).to_be_visible()
+    started = client.start_job(job.id, lease_duration=600, worker_id="worker-7")
+    client.update_progress(job.id, 30, progress_message="a third", attempt=started.attempt)
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 30)
+    expect(page.get_by_text("a third")).to_be_visible()
+    client.create_asset(
+        job.id, "image/png", url="https://files.example/a.png", attempt=started.attempt
+    )
+    client.create_asset(
+        job.id, "text/x", storage_path="javascript:alert(1)", attempt=started.attempt
+    )
+    client.mark_partial(
+        job.id, {"pictures": 1}, error="one is black", reason="DARK", attempt=started.attempt
+    )
+    expect(page.locator("#announcer")).to_have_text("The job is now partial.")
+    expect(page.get_by_role("link", name="a.png")).to_have_attribute(
+        "href", "https://files.example/a.png"
+    )
+    assert page.locator("a[href^=javascript]").count() == 0
+    for text in ("one is black", '"harbour"', "640", "pictures", "Now partial", "on worker-7"):
+        expect(page.get_by_text(text).first).to_be_visible()
+    expect(page.get_by_role("link", name="team=blue")).to_have_attribute(
+        "href", "/?user_id=ada&labels.team=blue"
+    )
+    client.delete_job(job.id)
+    expect(page.locator(".state.big")).to_have_text("deleted")
+    expect(page.get_by_role("button", name="Run again")).to_be_hidden()
+
+
+def test_a_killed_server_is_said_at_once_and_nothing_is_missed(
+    visit: Visit, own_server: ServerProcess
+) -> None:
+    with (
+        GatewayProcess(own_server.target) as gateway,
+        Client(own_server.target, user_id="ada") as client,
+    ):
+        before = client.create_job("outage")
+        gone = client.create_job("outage")
+        page = visit("/", base=gateway.url)
+        expect(page.get_by_role("row").filter(has_text=before.id)).to_be_visible()
+        own_server.kill()
+        expect(page.get_by_role("status").filter(has_text="connection is lost")).to_be_visible()
+        assert page.evaluate("() => getComputedStyle(document.querySelector('main')).filter") == (
+            "grayscale(1)"
+        )
+        own_server.start()
+        client.cancel_job(gone.id)
+        client.delete_job(gone.id)
+        started = client.start_job(before.id, lease_duration=600)
+        client.mark_failed(before.id, "broken", reason="BROKEN", attempt=started.attempt)
+        later = client.create_job("outage")
+        expect(page.get_by_text("connection is lost")).to_have_count(0)
+        row = page.get_by_role("row").filter(has_text=before.id)
+        expect(row.get_by_text("failed", exact=True)).to_be_visible()
+        expect(page.get_by_role("row").filter(has_text=later.id)).to_be_visible()
+        expect(page.get_by_role("row").filter(has_text=gone.id)).to_have_count(0)
+
+
+def test_a_killed_gateway_is_said_at_once(visit: Visit, server: ServerProcess) -> None:
+    with GatewayProcess(server.target) as gateway:
+        page = visit("/?job_types=gateway", base=gateway.url)
+        expect(page.locator("#link-state")).to_have_text("live")
+        gateway.kill()
+        expect(page.get_by_role("status").filter(has_text="connection is lost")).to_be_visible()

@@ -1,0 +1,47 @@
+"""The real gateway as a process of its own, on a free port."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+STOP_TIMEOUT = 20.0
+
+
+class GatewayProcess:
+    """`jobledger-gateway` for the service at `target`. A context manager."""
+
+    def __init__(self, target: str, arguments: Sequence[str] = ()) -> None:
+        self._command = [
+            str(Path(sys.executable).with_name("jobledger-gateway")),
+            *("--target", target, "--listen", "127.0.0.1:0", *arguments),
+        ]
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        said = []
+        for line in self._process.stderr:
+            said.append(line)
+            if match := re.search(r"serving (http://\S+)", line):
+                self.url = match[1]
+                return self
+        self.kill()
+        raise AssertionError(f"the gateway does not serve: {''.join(said)}")
+
+    def kill(self) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stderr.close()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        finally:
+            self.kill()
