@@ -187,6 +187,11 @@ check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
 		echo "generated/ is not what protos/ generates. Run \`make generate\` and commit it." >&2; \
 		exit 1; \
 	}; \
+	$(PYTHON) -m scripts.openapi "$$fresh/openapi.json"; \
+	diff gateway/jobledger_gateway/openapi.json "$$fresh/openapi.json" || { \
+		echo "openapi.json is not what the gateway serves. Run \`make generate\` and commit it." >&2; \
+		exit 1; \
+	}; \
 	$(PYTHON) scripts/generate_sync_client.py "$$fresh/sync"; \
 	diff -r -x __pycache__ client/jobledger/core/sync "$$fresh/sync" || { \
 		echo "core/sync is not what core/aio generates. Run \`make generate\` and commit it." >&2; \
@@ -200,9 +205,10 @@ fmt: $(INSTALLED) ## format code and protos, and fix what can be fixed
 	$(BUF) format -w
 
 .PHONY: generate
-generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one
+generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one, openapi.json
 	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py
 	$(PYTHON) scripts/generate_sync_client.py
+	$(PYTHON) -m scripts.openapi
 
 .PHONY: docs
 docs: $(INSTALLED) ## write the pages that are made from the code, and build the site in .site/html

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from jobledger.errors import JobledgerError
-from jobledger_gateway.guards import Guards
+from jobledger_gateway.guards import SECURITY_HEADERS, Guards
 from jobledger_gateway.problems import HttpProblem, problem_response
 from jobledger_gateway.routes.calls import call_routes
 from jobledger_gateway.routes.events import event_routes
@@ -20,6 +22,9 @@ from jobledger_gateway.routes.page import page_routes
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
 from jobledger_gateway.upstream import Upstream
+
+OPENAPI: Final = Path(__file__).with_name("openapi.json")
+"""Made by `make generate`."""
 
 
 def make_app(settings: Settings) -> Starlette:
@@ -50,6 +55,7 @@ def make_app(settings: Settings) -> Starlette:
             *event_routes(settings, upstream, limits),
             *call_routes(settings, upstream),
             Route("/healthz", _healthz, methods=["GET"]),
+            Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),
         ],
         middleware=[
@@ -66,6 +72,7 @@ def make_app(settings: Settings) -> Starlette:
             HttpProblem: _refuse,
             JobledgerError: _refuse,
             HTTPException: _not_here,
+            Exception: _failed,
         },
         lifespan=lifespan,
     )
@@ -76,6 +83,17 @@ def make_app(settings: Settings) -> Starlette:
 
 async def _healthz(_: Request) -> Response:
     return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+
+async def _openapi(_: Request) -> Response:
+    return FileResponse(OPENAPI, media_type="application/json")
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    # It is logged by the server. Starlette answers outside of Guards here.
+    response = problem_response(HttpProblem(500, "a bug of the gateway: see its log"))
+    response.headers.update(SECURITY_HEADERS)
+    return response
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

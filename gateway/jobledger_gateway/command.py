@@ -1,11 +1,15 @@
 """The command line of the gateway."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
+import resource
 import signal
 import socket
-from typing import Any
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -14,100 +18,200 @@ from jobledger.cli.connection import Connection
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Settings
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+
+_DEFAULTS: Final = Settings()
 
 log = logging.getLogger("jobledger.gateway")
 
 
-def _address(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
+def _listen(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 2**16):
-        raise click.BadParameter(f"{text!r} is not HOST:PORT")
+        raise click.BadParameter(f"{text!r} is not HOST:PORT, with a port from 0 to 65535")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _origins(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     for text in given:
         parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or text != f"{parts.scheme}://{parts.netloc}":
+        named = parts.scheme in {"http", "https"} and parts.netloc
+        if not named or text != f"{parts.scheme}://{parts.netloc}".lower():
             raise click.BadParameter(f"{text!r} is not an origin, as https://app.example")
     return given
 
 
+def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return an option that an environment variable can give, too."""
+    flag = names[0].removeprefix("--").partition("/")[0]
+    variable = f"JOBLEDGER_GATEWAY_{flag.upper().replace('-', '_')}"
+    shown = attributes.get("default") is not None
+    return click.option(*names, envvar=variable, show_envvar=True, show_default=shown, **attributes)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
+@_option(
     "--target",
     metavar="HOST:PORT",
     default="127.0.0.1:50051",
-    show_default=True,
-    envvar="JOBLEDGER_GATEWAY_TARGET",
-    show_envvar=True,
     help="The address of the Jobledger service.",
 )
-@click.option(
+@_option(
     "--listen",
     metavar="HOST:PORT",
     default="127.0.0.1:8080",
-    show_default=True,
-    callback=_address,
-    envvar="JOBLEDGER_GATEWAY_LISTEN",
-    show_envvar=True,
-    help="The address to serve HTTP at. With port 0 a free one is chosen and logged.",
+    callback=_listen,
+    help="The address to serve HTTP at. With port 0 the gateway chooses a free port and logs it. "
+    "Off loopback it needs --tls-cert or --insecure.",
 )
-@click.option(
+@_option(
     "--cors-origin",
     "origins",
     metavar="ORIGIN",
     multiple=True,
     callback=_origins,
-    help="An origin whose pages may call this gateway from a browser, as https://app.example.",
+    help="An origin whose pages may call this gateway from a browser, as https://app.example. "
+    "Repeat it for several; in the variable, separate them by spaces.",
 )
-@click.option("--token-file", metavar="FILE", help="For requests without a token of their own.")
-@click.option("--tls/--no-tls", default=None, help="Encrypt the connection to the service.")
-@click.option("--ca-file", metavar="FILE", help="The CA certificates to trust, in PEM.")
-@click.option("--cert", metavar="FILE", help="The gateway's certificate for the service, in PEM.")
-@click.option("--key", metavar="FILE", help="That certificate's key, in PEM.")
+@_option(
+    "--host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name that requests may address this gateway by: others are refused. On loopback "
+    "its own names always may. Repeat it for several.  [default: on loopback those, else any]",
+)
+@_option(
+    "--proxy",
+    "proxies",
+    metavar="ADDRESS",
+    multiple=True,
+    help="The address of a proxy in front of the gateway, whose X-Forwarded-For says who calls. "
+    "Repeat it for several.",
+)
+@_option(
+    "--token-file",
+    metavar="FILE",
+    help="A file with a bearer token for requests that bring none; read for each call. Whoever "
+    "reaches the gateway can then do what the token permits.",
+)
+@_option("--tls/--no-tls", default=None, help="Encrypt the connection to the service.")
+@_option(
+    "--ca-file",
+    metavar="FILE",
+    help="The CA certificates to trust for the service, instead of gRPC's own; PEM.",
+)
+@_option("--cert", metavar="FILE", help="The gateway's certificate chain for the service; PEM.")
+@_option("--key", metavar="FILE", help="The key of --cert; PEM.")
+@_option("--tls-cert", metavar="FILE", help="The certificate chain to serve HTTPS with; PEM.")
+@_option("--tls-key", metavar="FILE", help="The key of --tls-cert, without a password; PEM.")
+@_option(
+    "--insecure/--no-insecure",
+    help="Serve off loopback without TLS: behind a proxy that encrypts connections.",
+)
+@_option(
+    "--max-streams",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_streams,
+    help="Open event streams at most. Each takes about 40 KiB.",
+)
+@_option(
+    "--max-client-streams",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_client_streams,
+    help="Open event streams of one client at most: of one address with the same token.",
+)
+@_option(
+    "--access-log/--no-access-log",
+    default=True,
+    help="Log each request, without the query of its URL.",
+)
 @click.version_option(package_name="jobledger")
-def gateway(target: str, listen: tuple[str, int], origins: tuple[str, ...], **given: Any) -> None:
+def gateway(
+    *,
+    target: str,
+    listen: tuple[str, int],
+    hosts: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
+    insecure: bool,
+    **options: Any,
+) -> None:
     """Serve Jobledger over HTTP: a JSON API, live events for browsers, and a page.
 
-    A client of the Jobledger service at --target, which has to run already. It keeps no state: run
-    any number of them.
+    It is a client of the Jobledger service at --target, which has to run already: start one with
+    `jobledger-server serve`. It keeps no state, so any number of gateways may serve one service.
+    It ends at SIGTERM or SIGINT: browsers connect again, to another one or to the next.
+
+    The API is described at /openapi.json. A request's header Authorization is passed on to the
+    service, which decides what its caller may do.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    layer = {name: value for name, value in given.items() if value is not None}
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    names = ("token_file", "tls", "ca_file", "cert", "key")
+    layer = {name: value for name in names if (value := options.pop(name)) is not None}
     connection = Connection.of([layer])
-    try:
-        listener = bind(*listen)
-    except OSError as error:
-        raise click.ClickException(f"cannot listen at {listen[0]}:{listen[1]}: {error}") from None
+    tls = _tls(tls_cert, tls_key)
+    _raise_descriptor_limit()
+    listener = _bound(*listen)
+    is_loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+    if not (is_loopback or tls or insecure):
+        raise click.UsageError(
+            "--listen: off loopback give --tls-cert and --tls-key, or --insecure behind a proxy"
+            " that encrypts connections"
+        )
     settings = Settings(
         target=target,
         credentials=connection.credentials,
         token=connection.token,
-        origins=origins,
-        hosts=LOOPBACK_NAMES if _is_loopback(listener) else (),
+        hosts=(*hosts, *LOOPBACK_NAMES) if is_loopback else hosts,
+        **options,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener))
+        runner.run(_serve(settings, listener, tls))
 
 
-def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+def _tls(cert: str | None, key: str | None) -> dict[str, str]:
+    """Return uvicorn's options for a certificate. Raises click.ClickException."""
+    if cert is None and key is None:
+        return {}
+    if cert is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key go together: give both")
+    try:
+        # Without a password for the key OpenSSL would ask the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"--tls-cert {cert}, --tls-key {key}: {error}") from None
+    return {"ssl_certfile": cert, "ssl_keyfile": key}
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(f"--listen: cannot serve at {host}:{port}: {reason}") from None
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many sockets as the system permits."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _serve(settings: Settings, listener: socket.socket, tls: dict[str, str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
+    url = f"http{'s' if tls else ''}://{name}:{port}"
 
     def started() -> None:
-        log.info("serving http://%s:%d for the service at %s", name, port, settings.target)
+        log.info("serving %s for the service at %s", url, settings.target)
 
-    await serve(settings, listener, stop, started=started)
+    await serve(settings, listener, stop, started=started, **tls)
 
 
 def _loop_factory() -> Any:

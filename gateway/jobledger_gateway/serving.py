@@ -1,6 +1,7 @@
 """Runs the gateway on a socket: with uvicorn, whose signals are ours."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -47,6 +48,17 @@ def bind(host: str, port: int, silence_ms: int = SILENCE_MS) -> socket.socket:
     return listener
 
 
+def hide_query(record: logging.LogRecord) -> bool:
+    """Take the query from a line of uvicorn's access log: it may have a watch token."""
+    if isinstance(record.args, tuple):
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
+
+
+logging.getLogger("uvicorn.access").addFilter(hide_query)
+
+
 async def serve(
     settings: Settings,
     listener: socket.socket,
@@ -70,7 +82,9 @@ async def serve(
         app,
         lifespan="on",
         log_config=None,
-        access_log=False,
+        access_log=settings.access_log,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=[*settings.proxies],
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -30,6 +30,8 @@ class Settings:
         max_client_streams: of these, those of one client: an address and its credentials.
         heartbeat: silence after which an event stream sends a comment.
         read_timeout: how long a request's body may take.
+        access_log: whether each request is logged, without the query of its URL.
+        proxies: the addresses whose `X-Forwarded-For` is believed.
         page: the folder with the page's files.
     """
 
@@ -43,4 +45,6 @@ class Settings:
     max_client_streams: int = 100
     heartbeat: float = 15.0
     read_timeout: float = 30.0
+    access_log: bool = True
+    proxies: tuple[str, ...] = ()
     page: Path = PAGE

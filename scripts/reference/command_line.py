@@ -1,16 +1,17 @@
-"""The command line: what `--help` prints for each command of both programs."""
+"""The command line: what `--help` prints for each command of the programs."""
 
 from collections.abc import Iterator
 
 import click
 
 from jobledger.cli.commands import jobledger
+from jobledger_gateway.command import gateway as jobledger_gateway
 from jobledger_server.__main__ import main as jobledger_server
 
 INTRO = """\
 # Command line
 
-Every command and option of `jobledger` and `jobledger-server` is here, as \
+Every command and option of `jobledger`, `jobledger-server` and `jobledger-gateway` is here, as \
 `--help` prints them. [The command line](../guides/command-line.md) shows how to use `jobledger`; \
 [Settings](settings.md) lists the options of `jobledger-server serve` with their variables.
 
@@ -22,7 +23,12 @@ WIDTH = 92
 def page() -> str:
     """Return the page."""
     parts = [INTRO]
-    for program, name in ((jobledger, "jobledger"), (jobledger_server, "jobledger-server")):
+    programs = (
+        (jobledger, "jobledger"),
+        (jobledger_server, "jobledger-server"),
+        (jobledger_gateway, "jobledger-gateway"),
+    )
+    for program, name in programs:
         for title, text in helps(program, name):
             parts.append(f"{'##' if title == name else '###'} {title}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
@@ -47,6 +48,7 @@ CALLS: Final = (
     Call("GET", "/v1/jobs/{job_id}/assets", "JobService.ListAssets"),
     Call("GET", "/v1/jobs/{job_id}", "JobService.GetJob"),
     Call("DELETE", "/v1/jobs/{job_id}", "JobService.DeleteJob"),
+    Call("POST", "/v1/watchTokens", "JobService.CreateWatchToken"),
     Call("GET", "/v1/stats", "QueueService.GetStats"),
     Call("POST", "/v1/jobTypes/{job_type}:pause", "QueueService.PauseJobType"),
     Call("POST", "/v1/jobTypes/{job_type}:resume", "QueueService.ResumeJobType"),
@@ -99,6 +101,6 @@ def json_of(message: Message) -> str:
 
 def location_of(call: Call, answer: Message) -> Mapping[str, str]:
     """Return the header that says where the created job is."""
-    if call.status != 201:  # noqa: PLR2004
+    if call.status != HTTPStatus.CREATED:
         return {}
     return {"Location": f"/v1/jobs/{answer.job.id}"}  # type: ignore[attr-defined]

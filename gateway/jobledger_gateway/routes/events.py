@@ -44,9 +44,9 @@ class Events:
     """Makes event streams of watches.
 
     Besides the events that tell of jobs there are: `end` after a job's terminal state;
-    `reset` when the service refused the resume token, and a new listing follows; `disconnected`,
-    with a problem as its data, when the gateway has lost the service, and `reconnected` when it
-    has it back: what was missed follows; `error`, with a problem, before the stream ends early.
+    `reset` when the service refused the resume token, and a new listing follows; `upstream` with
+    `{"connected": false}` when the gateway has lost the service, and with `true` when it has it
+    back, and what was missed follows; `error`, with a problem, before a stream that ends early.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream, limits: StreamLimits) -> None:
@@ -107,11 +107,11 @@ def last_event_id(request: Request) -> str | None:
 def options(request: Request, stream: EventStream) -> WatchOptions:
     """Return the options of a watch, whose breaks are events of the stream."""
 
-    async def lost(error: JobledgerError) -> None:
-        await stream.write(event(json.dumps(problem_of(error)), name="disconnected"))
+    async def lost(_: JobledgerError) -> None:
+        await stream.write(event('{"connected":false}', name="upstream"))
 
     async def regained() -> None:
-        await stream.write(event("{}", name="reconnected"))
+        await stream.write(event('{"connected":true}', name="upstream"))
 
     return {
         "metadata": credentials(request),
