@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import postgres
 from benchmarks.counting import count
+from benchmarks.load import BATCH
 from benchmarks.measure import (
     GENERATORS,
     Usage,
@@ -57,6 +58,18 @@ WORKS = (
     lifecycles(80, title="lifecycle without an asset", asset=False),
 )
 """What servers of both understand: see `counting.ALONE`."""
+
+CLAIMED = 1600
+"""Jobs of a slice of claims."""
+
+CLAIMS = tuple(
+    Work.alone(f"ClaimJobs of {most} jobs", f"claim_{most}", CLAIMED // most, unit="job")
+    for most in (32, 100)
+)
+"""100 is the most."""
+
+BACKLOG = Work.alone("", "create_batch", -(-len(CLAIMS) * (SLICES + 1) * CLAIMED // BATCH))
+"""What they claim, all of one tenant."""
 
 ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
@@ -144,7 +157,8 @@ class Comparing:
             self._add_watches(name, servers, turn)
             for server in servers:
                 all_do(self._generators, "calls.prepare", target=server.target, jobs=JOBS)
-            for work in WORKS:
+                measure(server, self._generators[:1], BACKLOG)
+            for work in (*WORKS, *CLAIMS):
                 for server in servers:
                     measure(server, self._generators, work, WARM_UP_SECONDS)
                 slices: dict[Server, list[Usage]] = {server: [] for server in servers}

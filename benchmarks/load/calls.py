@@ -123,6 +123,12 @@ class Target:
     async def claim_many(self) -> int:
         return await self.claim(20)
 
+    async def claim_32(self) -> int:
+        return await self.claim(32)
+
+    async def claim_100(self) -> int:
+        return await self.claim(100)
+
     async def refused(self) -> int:
         """Create a job without an owner, which is refused."""
         try:
