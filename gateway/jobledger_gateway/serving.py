@@ -1,6 +1,7 @@
 """Runs the gateway on a socket: with uvicorn, whose signals are ours."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Generator
@@ -11,6 +12,7 @@ import uvicorn
 
 from jobledger_gateway.app import make_app
 from jobledger_gateway.settings import Settings
+from jobledger_gateway.webhooks.deliverer import deliver
 
 DRAIN_SECONDS = 10
 
@@ -94,13 +96,26 @@ async def serve(
     server = _Server(config, started)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
+    delivering = asyncio.create_task(_deliver(settings))
     try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        tasks = {serving, stopping, delivering}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        delivering.cancel()
         app.state.limits.drain()
         server.should_exit = True
         await serving
+        # A bug of the deliverer ends the process: else nobody would see that it has stopped.
+        with contextlib.suppress(asyncio.CancelledError):
+            await delivering
+
+
+async def _deliver(settings: Settings) -> None:
+    if settings.webhooks is None:
+        await asyncio.Event().wait()
+    else:
+        await deliver(settings.webhooks, settings.target, settings.credentials, settings.timeout)
 
 
 class _Server(uvicorn.Server):

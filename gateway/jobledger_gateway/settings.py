@@ -1,5 +1,6 @@
 """What a gateway is run with."""
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,32 @@ MAX_BODY = 1024 * 1024
 
 PAGE = Path(__file__).with_name("page")
 """The page that the package brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """How webhooks are delivered. Times are in seconds.
+
+    Attributes:
+        token: the bearer token to claim webhooks and to read the jobs of all owners with; or a
+            function that returns the current one.
+        networks: private networks that deliveries may go to, too.
+        first_backoff: before the second attempt; it doubles with each.
+        max_backoff: between two attempts at most, also if the receiver asks for more.
+        give_up: after that long without a success a delivery is given up.
+        timeout: of one attempt.
+        poll: between two claims.
+        save: between two times that the state of a webhook is stored.
+    """
+
+    token: str | Callable[[], str] | None = None
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    first_backoff: float = 5.0
+    max_backoff: float = 3600.0
+    give_up: float = 3 * 86400.0
+    timeout: float = 15.0
+    poll: float = 5.0
+    save: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +59,7 @@ class Settings:
         read_timeout: how long a request's body may take.
         access_log: whether each request is logged, without the query of its URL.
         proxies: the addresses whose `X-Forwarded-For` is believed.
+        webhooks: how webhooks are delivered; None if not at all.
         page: the folder with the page's files.
     """
 
@@ -47,4 +75,5 @@ class Settings:
     read_timeout: float = 30.0
     access_log: bool = True
     proxies: tuple[str, ...] = ()
+    webhooks: WebhookSettings | None = None
     page: Path = PAGE

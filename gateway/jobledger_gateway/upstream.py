@@ -20,7 +20,7 @@ from jobledger.core.options import Headers, OnError, WatchOptions
 from jobledger.core.reconnecting import Reconnecting
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
-from jobledger.v1 import job_service_pb2, queue_service_pb2
+from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2
 from jobledger.v1.job_pb2 import JobStatus
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
@@ -40,6 +40,7 @@ TERMINAL: Final = frozenset(
 _SERVICES: Final = {
     "JobService": (job_service_pb2, "jobs"),
     "QueueService": (queue_service_pb2, "queues"),
+    "WebhookService": (webhook_service_pb2, "webhooks"),
 }
 
 

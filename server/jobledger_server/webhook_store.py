@@ -3,7 +3,7 @@
 Every method raises as those of `store.Store`. A change is durable when its call returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -103,11 +103,14 @@ class Webhooks(Protocol):
     async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
         """Enable a webhook of this user, or of any; return it, or None if there is none."""
 
-    async def claim(self, deliverer_id: str, *, lease: int, limit: int) -> Claimed:
+    async def claim(
+        self, deliverer_id: str, known: Collection[str], *, lease: int, limit: int
+    ) -> Claimed:
         """Extend what the deliverer holds, and have it take webhooks that nobody holds.
 
         Args:
             deliverer_id: The deliverer.
+            known: The webhooks that it knows to hold. It takes the others that it holds again.
             lease: Microseconds from now until the leases expire.
             limit: How many it takes at most.
         """

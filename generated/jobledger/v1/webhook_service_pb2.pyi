@@ -94,11 +94,11 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def success_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last delivery succeeded. Unset if none has."""
+        """When the last delivery succeeded, by its deliverer's clock. Unset if none has."""
 
     @_builtins.property
     def failure_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last delivery failed. Unset if none has."""
+        """When the last delivery failed, likewise. Unset if none has."""
 
     def __init__(
         self,
@@ -430,18 +430,26 @@ class ClaimWebhooksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELIVERER_ID_FIELD_NUMBER: _builtins.int
+    HELD_IDS_FIELD_NUMBER: _builtins.int
     deliverer_id: _builtins.str
     """A name that the deliverer chose at random when it started: at most 128
     characters. Required.
     """
+    @_builtins.property
+    def held_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The webhooks that it delivers, at most 1000. What it holds and does not name,
+        because an answer was lost, is returned to it again, as a new claim.
+        """
+
     def __init__(
         self,
         *,
         deliverer_id: _builtins.str = ...,
+        held_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliverer_id", b"deliverer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliverer_id", b"deliverer_id", "held_ids", b"held_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

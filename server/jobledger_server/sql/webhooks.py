@@ -1,5 +1,6 @@
 """Webhooks in a table of their own. See `webhook_store.Webhooks`."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
@@ -72,18 +73,23 @@ class SqlWebhooks:
             row = (await connection.execute(select(*_COLUMNS).where(one))).first()
             return None if row is None else _webhook(row)
 
-    async def claim(self, deliverer_id: str, *, lease: int, limit: int) -> Claimed:
-        return await to_completion(self._claim(deliverer_id, lease, limit))
+    async def claim(
+        self, deliverer_id: str, known: Collection[str], *, lease: int, limit: int
+    ) -> Claimed:
+        return await to_completion(self._claim(deliverer_id, known, lease, limit))
 
-    async def _claim(self, deliverer_id: str, lease: int, limit: int) -> Claimed:
+    async def _claim(
+        self, deliverer_id: str, known: Collection[str], lease: int, limit: int
+    ) -> Claimed:
         table, held = webhooks.c, webhooks.c.holder == deliverer_id
+        is_known = table.id.in_([each for each in known if is_id(each)])
         async with self._connections.writing() as connection:
             now = await self._dialect.now(connection)
-            kept = held & _ENABLED & (table.lease_expire_time > now)
+            kept = held & is_known & _ENABLED & (table.lease_expire_time > now)
             await connection.execute(
                 update(webhooks).where(kept).values(lease_expire_time=now + lease)
             )
-            free = _ENABLED & (table.lease_expire_time <= now)
+            free = _ENABLED & ((table.lease_expire_time <= now) | (held & ~is_known))
             # Those that another deliverer takes at this moment are its own.
             some = select(table.id).where(free).order_by(table.id).limit(limit)
             ids = (await connection.scalars(some.with_for_update(skip_locked=True))).all()
@@ -97,10 +103,8 @@ class SqlWebhooks:
             )
             taken = select(*_COLUMNS).where(table.id.in_(ids)).order_by(table.id)
             rows = (await connection.execute(taken)).all()
-            all_held = select(table.id).where(held, _ENABLED, table.lease_expire_time > now)
-            return Claimed(
-                [_webhook(row) for row in rows], (await connection.scalars(all_held)).all()
-            )
+            kept_ids = (await connection.scalars(select(table.id).where(kept))).all()
+            return Claimed([_webhook(row) for row in rows], sorted({*kept_ids, *ids}))
 
     async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
         if not is_id(webhook_id):

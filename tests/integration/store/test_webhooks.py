@@ -1,6 +1,7 @@
 """Webhooks in the store: subscriptions, leases, and fenced states."""
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_WEBHOOKS
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.store import Store
-from jobledger_server.webhook_store import Deliveries, Webhook
+from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
 LEASE = 60_000_000
 IDS = IdSource()
@@ -53,27 +54,41 @@ async def test_there_are_as_many_webhooks_as_may_be(store: Store) -> None:
         await store.webhooks.add(webhook())
 
 
+async def claim(
+    store: Store, name: str, known: Collection[str] = (), *, lease: int = LEASE, limit: int = 3
+) -> Claimed:
+    return await store.webhooks.claim(name, known, lease=lease, limit=limit)
+
+
+def ids(claimed: Claimed) -> list[str]:
+    return [each.id for each in claimed.taken]
+
+
 async def test_a_webhook_has_one_holder_until_its_lease_expires(store: Store) -> None:
     for _ in range(5):
         await store.webhooks.add(webhook())
-    claims = await asyncio.gather(
-        *(store.webhooks.claim(name, lease=LEASE, limit=3) for name in "abcd")
-    )
-    taken = [each.id for claim in claims for each in claim.taken]
+    claims = await asyncio.gather(*(claim(store, name) for name in "abcd"))
+    taken = [each for claimed in claims for each in ids(claimed)]
     assert len(taken) == len(set(taken)) == 5
-    again = await store.webhooks.claim("a", lease=LEASE, limit=3)
-    assert again.taken == []
-    assert sorted(again.held) == sorted(each.id for each in claims[0].taken)
-    assert (await store.webhooks.claim("a", lease=0, limit=3)).held == []
-    expired = await store.webhooks.claim("e", lease=LEASE, limit=3)
-    assert [each.id for each in expired.taken] == [each.id for each in claims[0].taken]
-    assert all(each.generation > 1 for each in expired.taken)
+    mine = ids(claims[0])
+    again = await claim(store, "a", mine)
+    assert (again.taken, again.held) == ([], sorted(mine))
+    assert (await claim(store, "a", mine, lease=0)).held == sorted(mine)
+    assert ids(await claim(store, "e")) == mine
+
+
+async def test_a_deliverer_gets_again_what_a_lost_answer_gave_it(store: Store) -> None:
+    await store.webhooks.add(webhook())
+    lost = await claim(store, "a")
+    again = await claim(store, "a")
+    assert ids(again) == ids(lost) == again.held
+    assert again.taken[0].generation == lost.taken[0].generation + 1
 
 
 async def test_only_the_last_claim_stores_a_state(store: Store) -> None:
     created = await store.webhooks.add(webhook())
-    first = (await store.webhooks.claim("a", lease=0, limit=1)).taken[0]
-    second = (await store.webhooks.claim("b", lease=LEASE, limit=1)).taken[0]
+    first = (await claim(store, "a", lease=0)).taken[0]
+    second = (await claim(store, "b")).taken[0]
     save = store.webhooks.save
     state = Deliveries("c2", b"x", 1, failure_time=7, last_failure="503", given_up=2)
     assert await save(created.id, second.generation, state)
@@ -93,24 +108,24 @@ async def test_only_the_last_claim_stores_a_state(store: Store) -> None:
 
 async def test_a_release_lets_another_deliverer_go_on_at_once(store: Store) -> None:
     await store.webhooks.add(webhook())
-    held = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken[0]
+    held = (await claim(store, "a")).taken[0]
     assert await store.webhooks.save(held.id, held.generation, Deliveries("c1", release=True))
     assert not await store.webhooks.save(held.id, held.generation, Deliveries("c2"))
-    taken = (await store.webhooks.claim("b", lease=LEASE, limit=1)).taken
+    taken = (await claim(store, "b")).taken
     assert [each.cursor for each in taken] == ["c1"]
 
 
 async def test_a_disabled_webhook_is_held_again_once_it_is_enabled(store: Store) -> None:
     await store.webhooks.add(webhook())
-    held = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken[0]
+    held = (await claim(store, "a")).taken[0]
     state = Deliveries("c1", b"p", 1, disable_reason="410 Gone")
     assert await store.webhooks.save(held.id, held.generation, state)
-    assert (await store.webhooks.claim("a", lease=LEASE, limit=1)).held == []
+    assert (await claim(store, "a")).held == []
     (stored,) = await store.webhooks.listed(user_id="", after="", limit=10)
     assert stored.disable_reason == "410 Gone"
     assert stored.disable_time is not None
     enabled = await store.webhooks.enable(held.id, user_id="")
     assert enabled is not None
     assert enabled.disable_time is None
-    (taken,) = (await store.webhooks.claim("a", lease=LEASE, limit=1)).taken
+    (taken,) = (await claim(store, "a")).taken
     assert (taken.cursor, taken.pending) == ("c1", b"p")

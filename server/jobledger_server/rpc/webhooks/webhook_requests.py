@@ -12,6 +12,7 @@ from jobledger_server.domain.limits import (
     MAX_PENDING_BYTES,
     MAX_PENDING_DELIVERIES,
     MAX_RESUME_TOKEN_CHARACTERS,
+    MAX_WEBHOOKS,
 )
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker, InvalidRequest
@@ -79,12 +80,13 @@ def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> Owned:
     return found
 
 
-def claim(request: pb.ClaimWebhooksRequest) -> str:
-    """Return the id of the deliverer."""
+def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, frozenset[str]]:
+    """Return the id of the deliverer, and those of the webhooks that it knows to hold."""
     check = Checker()
     deliverer_id = check.name("deliverer_id", request.deliverer_id, MAX_NAME_CHARACTERS)
+    check.at_most("held_ids", request.held_ids, MAX_WEBHOOKS)
     check.finish()
-    return deliverer_id
+    return deliverer_id, frozenset(request.held_ids)
 
 
 def save(request: pb.SaveWebhookRequest) -> State:

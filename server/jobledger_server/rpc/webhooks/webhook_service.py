@@ -101,7 +101,7 @@ class WebhookService:
     async def ClaimWebhooks(self, request: pb.ClaimWebhooksRequest, call: Call) -> bytes:
         claim = partial(
             self.webhooks.claim,
-            webhook_requests.claim(request),
+            *webhook_requests.claim(request),
             lease=WEBHOOK_LEASE_SECONDS * MICROS_PER_SECOND,
             limit=MAX_CLAIMED_WEBHOOKS,
         )

@@ -1,0 +1,76 @@
+"""The events of webhooks: CloudEvents as JSON, signed as Standard Webhooks says."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.json_format import MessageToDict
+
+from jobledger.v1 import job_service_pb2
+from jobledger.v1.job_pb2 import Job, JobStatus, JobTransition
+from jobledger.version import __version__
+from jobledger.webhooks import sign
+
+SOURCE: Final = "/jobledger"
+"""The `source` of all events. Their ids are unique by themselves."""
+
+TYPE_PREFIX: Final = "dev.jobledger.job."
+
+TERMINAL: Final = frozenset(
+    {
+        JobStatus.JOB_STATUS_COMPLETED,
+        JobStatus.JOB_STATUS_PARTIAL,
+        JobStatus.JOB_STATUS_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one delivery is about; the same at each attempt.
+
+    Attributes:
+        id: the job and its version.
+        body: the CloudEvent, serialized.
+    """
+
+    id: str
+    body: bytes
+
+    def headers(self, secret: str, now: float) -> dict[str, str]:
+        """Return the headers of an attempt at this time."""
+        timestamp = int(now)
+        return {
+            "content-type": "application/cloudevents+json; charset=utf-8",
+            "user-agent": f"jobledger/{__version__}",
+            "webhook-id": self.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(secret, self.id, timestamp, self.body),
+        }
+
+
+def event_of(job: Job, transition: JobTransition) -> Event:
+    """Return the event of a transition, with its job as it is now."""
+    event_id = f"{transition.job_id}-{transition.version}"
+    status = JobStatus.Name(transition.to_status).removeprefix("JOB_STATUS_").lower()
+    envelope = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": SOURCE,
+        "type": f"{TYPE_PREFIX}{status}",
+        "subject": transition.job_id,
+        "time": transition.time.ToJsonString(),
+        "datacontenttype": "application/json",
+        "data": {"job": MessageToDict(job), "transition": MessageToDict(transition)},
+    }
+    return Event(event_id, json.dumps(envelope, separators=(",", ":")).encode())
+
+
+def delivered_transitions(
+    change: job_service_pb2.JobChange, *, all_transitions: bool
+) -> Iterator[JobTransition]:
+    """Yield the transitions of a change that are delivered, in order."""
+    for transition in change.transitions:
+        if all_transitions or transition.to_status in TERMINAL:
+            yield transition

@@ -1,0 +1,1 @@
+"""Delivers webhooks: watches for the service's webhooks, and posts what happens to receivers."""

@@ -1,0 +1,142 @@
+"""Holds webhooks, and delivers those that it holds. Any number of gateways share them."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+
+from jobledger.errors import JobledgerError
+from jobledger.v1.webhook_service_pb2 import (
+    ClaimedWebhook,
+    ClaimWebhooksRequest,
+    ClaimWebhooksResponse,
+)
+from jobledger_gateway.settings import WebhookSettings
+from jobledger_gateway.upstream import Upstream
+from jobledger_gateway.webhooks.addresses import Resolver
+from jobledger_gateway.webhooks.delivery import Delivery
+from jobledger_gateway.webhooks.posting import Poster
+
+RELEASE_SECONDS: Final = 3.0
+"""How long the end may take."""
+
+LEASE_MARGIN: Final = 0.8
+"""The part of a lease after which a deliverer without news of it stops."""
+
+log = logging.getLogger("jobledger.gateway.webhooks")
+
+
+async def deliver(
+    settings: WebhookSettings,
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    timeout: float,  # noqa: ASYNC109
+) -> None:
+    """Deliver the webhooks of a service until it is cancelled; then let others go on.
+
+    Args:
+        settings: how.
+        target: HOST:PORT of the service.
+        credentials: for TLS to it.
+        timeout: seconds of one call to it.
+    """
+    upstream = Upstream(target, credentials=credentials, token=settings.token, timeout=timeout)
+    resolver = Resolver(settings.networks)
+    deliverer = Deliverer(upstream, Poster(resolver, settings.timeout), settings)
+    try:
+        await deliverer.run()
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await deliverer.close()
+        resolver.close()
+        await upstream.close()
+
+
+class Deliverer:
+    """Claims webhooks, and has a task for each.
+
+    Args:
+        upstream: calls the service.
+        poster: posts.
+        settings: how long it waits.
+    """
+
+    def __init__(self, upstream: Upstream, poster: Poster, settings: WebhookSettings) -> None:
+        self._upstream = upstream
+        self._poster = poster
+        self._settings = settings
+        self._name = secrets.token_hex(16)
+        self._held: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Hold what nobody else holds. It ends when it is cancelled, or a delivery has a bug."""
+        held_until = time.monotonic()
+        while True:
+            asked = time.monotonic()
+            full = False
+            try:
+                answer = await self._upstream.call(
+                    "WebhookService.ClaimWebhooks",
+                    ClaimWebhooksRequest(deliverer_id=self._name, held_ids=self._running()),
+                    (),
+                )
+            except JobledgerError as error:
+                log.warning("webhook_claim_failed error=%s", error)
+                if time.monotonic() >= held_until:
+                    await _stopped(self._drop(list(self._held)))
+            else:
+                assert isinstance(answer, ClaimWebhooksResponse)  # noqa: S101
+                held_until = asked + answer.lease_seconds * LEASE_MARGIN
+                lost = self._held.keys() - set(answer.held_ids)
+                again = self._held.keys() & {each.webhook.id for each in answer.webhooks}
+                await _stopped(self._drop(lost | again))
+                for claimed in answer.webhooks:
+                    self._start(claimed)
+                full = bool(answer.webhooks)
+            if not full:
+                await self._watch_tasks(self._settings.poll)
+
+    async def close(self) -> None:
+        """Stop all deliveries, store their states and end the claims."""
+        deliveries = [delivery for delivery, _ in self._held.values()]
+        await _stopped(self._drop(list(self._held)))
+        async with asyncio.TaskGroup() as tasks:
+            for delivery in deliveries:
+                tasks.create_task(delivery.release())
+
+    def _running(self) -> list[str]:
+        return [webhook_id for webhook_id, (_, task) in self._held.items() if not task.done()]
+
+    def _start(self, claimed: ClaimedWebhook) -> None:
+        delivery = Delivery(claimed, self._upstream, self._poster, self._settings)
+        task = asyncio.create_task(delivery.run(), name=f"webhook {claimed.webhook.id}")
+        self._held[claimed.webhook.id] = delivery, task
+        log.info("webhook_held webhook=%s", claimed.webhook.id)
+
+    def _drop(self, ids: Iterable[str]) -> list[asyncio.Task[None]]:
+        """Cancel the deliveries of these webhooks; return their tasks."""
+        tasks = [self._held.pop(webhook_id)[1] for webhook_id in ids]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def _watch_tasks(self, seconds: float) -> None:
+        """Wait. Raises what a delivery has raised: a bug must not leave it deaf."""
+        running = [task for _, task in self._held.values() if not task.done()]
+        ended = [task for _, task in self._held.values() if task.done()]
+        for task in ended:
+            task.result()
+        if running:
+            await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        else:
+            await asyncio.sleep(seconds)
+
+
+async def _stopped(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)

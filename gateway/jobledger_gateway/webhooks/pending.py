@@ -1,0 +1,70 @@
+"""What was not delivered yet, of one webhook: deliveries that wait for another attempt."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from jobledger.v1.webhook_service_pb2 import PendingDelivery
+
+MAX_DELIVERIES: Final = 100
+MAX_BYTES: Final = 40 * 1024
+"""A little less than the service stores: one more may be added after this was reached."""
+
+
+class Pending:
+    """Pending deliveries, in the order of versions for each job.
+
+    Of each job only the first is tried, so that none is delivered before an earlier one.
+    """
+
+    def __init__(self, deliveries: Iterable[PendingDelivery]) -> None:
+        self._of_job: dict[str, list[PendingDelivery]] = {}
+        self._count = self._bytes = 0
+        self._removed = asyncio.Condition()
+        self.added = asyncio.Event()
+        """Set when one was added."""
+        for each in deliveries:
+            self.add(each)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PendingDelivery]:
+        for deliveries in self._of_job.values():
+            yield from deliveries
+
+    def of_job(self, job_id: str) -> Sequence[PendingDelivery]:
+        """Return those of a job."""
+        return self._of_job.get(job_id, ())
+
+    def firsts(self) -> Sequence[PendingDelivery]:
+        """Return the first of each job."""
+        return [deliveries[0] for deliveries in self._of_job.values()]
+
+    async def room(self) -> None:
+        """Wait until there is room for another one."""
+        async with self._removed:
+            await self._removed.wait_for(
+                lambda: self._count < MAX_DELIVERIES and self._bytes < MAX_BYTES
+            )
+
+    def add(self, delivery: PendingDelivery) -> None:
+        """Add one, after the others of its job."""
+        self._of_job.setdefault(delivery.transition.job_id, []).append(delivery)
+        self._count += 1
+        self._bytes += delivery.ByteSize() + 4
+        self.added.set()
+
+    async def remove(self, delivery: PendingDelivery) -> None:
+        """Remove the first of a job."""
+        deliveries = self._of_job[delivery.transition.job_id]
+        assert deliveries[0] is delivery  # noqa: S101
+        del deliveries[0]
+        if not deliveries:
+            del self._of_job[delivery.transition.job_id]
+        self._count -= 1
+        # Its times were changed meanwhile, and with them its size.
+        self._bytes = sum(each.ByteSize() + 4 for each in self)
+        self.added.set()  # the next one of its job is a first one now
+        async with self._removed:
+            self._removed.notify_all()

@@ -1,0 +1,336 @@
+"""What receivers of webhooks get: every end, at least once, in order for each job, signed."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger import AsyncClient, Webhook
+from jobledger.webhooks import verify
+from tests.e2e.webhooks.conftest import delivering
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
+from tests.support.webhook_receiver import Received, Receiver
+
+
+@pytest.fixture
+async def app(start: Callable[..., Any]) -> Any:
+    return await start()
+
+
+@pytest.fixture
+async def client(app: Any) -> Any:
+    async with AsyncClient(app.address, user_id="ada") as client:
+        yield client
+
+
+async def ended(client: AsyncClient, job_type: str = "render", **fields: Any) -> str:
+    """Create a job, run it to its end, and return its id."""
+    job = await client.create_job(job_type, **fields)
+    started = await client.transition_job(job.id, "PROCESSING")
+    await client.mark_completed(job.id, attempt=started.attempt)
+    return job.id
+
+
+async def the_webhook(client: AsyncClient) -> Webhook:
+    """Read the only webhook."""
+    (webhook,) = [each async for each in client.list_webhooks()]
+    return webhook
+
+
+def job_ids(received: list[Received]) -> set[str]:
+    return {each.job_id for each in received}
+
+
+async def test_an_end_is_posted_as_a_signed_cloud_event(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    created = await client.create_webhook(receiver.url)
+    async with delivering(app.address):
+        job_id = await ended(client, labels={"team": "blue"}, parameters={"secret": 1})
+        await receiver.until(lambda: bool(receiver.succeeded))
+    (request,) = receiver.succeeded
+    assert request.path == "/hook?a=1"
+    assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    assert request.is_signed(created.secret)
+    assert verify(created.secret, request.headers, request.body) == request.event
+    event = request.event
+    assert event["id"] == request.id == f"{job_id}-{request.version}"
+    assert (event["specversion"], event["type"]) == ("1.0", "dev.jobledger.job.completed")
+    assert event["subject"] == event["data"]["job"]["id"] == job_id
+    assert event["data"]["job"]["labels"] == {"team": "blue"}
+    assert "parameters" not in event["data"]["job"]
+    assert event["time"] == event["data"]["transition"]["time"]
+
+
+async def test_a_webhook_gets_its_owner_types_and_labels_and_ends_only(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    await client.create_webhook(receiver.url, job_types=["render"], labels={"team": "blue"})
+    blue = {"labels": {"team": "blue"}}
+    await ended(client, "mail", **blue)
+    await ended(client, "render")
+    await ended(client, "render", user_id="bob", **blue)
+    wanted = await ended(client, "render", **blue)
+    async with delivering(app.address):
+        await receiver.until(lambda: wanted in job_ids(receiver.succeeded))
+    assert job_ids(receiver.received) == {wanted}
+    assert len(receiver.received) == 1
+
+
+async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    failed: set[str] = set()
+
+    async def fail_once(request: Received) -> int:
+        if request.id in failed:
+            return 200
+        failed.add(request.id)
+        return 500
+
+    receiver.answer = fail_once
+    await client.create_webhook(receiver.url, all_transitions=True)
+    async with delivering(app.address):
+        job_id = await ended(client)
+        await receiver.until(lambda: len(receiver.succeeded) == 2)
+    assert job_ids(receiver.succeeded) == {job_id}
+    versions = [request.version for request in receiver.succeeded]
+    assert versions == sorted(versions)
+    types = [request.event["type"].rpartition(".")[2] for request in receiver.succeeded]
+    assert types == ["processing", "completed"]
+    # The same event, whatever the attempt, with a time and a signature of its own.
+    assert len({request.id for request in receiver.received}) == 2
+
+
+async def test_one_event_that_fails_holds_up_no_other_job(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    poison = await ended(client)
+
+    async def answer(request: Received) -> int:
+        return 500 if request.job_id == poison else 204
+
+    receiver.answer = answer
+    await client.create_webhook(receiver.url)
+    poison = await ended(client)
+    others = {await ended(client) for _ in range(5)}
+    async with delivering(app.address, give_up=0.5):
+        await receiver.until(lambda: others <= job_ids(receiver.succeeded))
+        others = set()
+        while not (await the_webhook(client)).given_up:
+            others.add(await ended(client))
+            await receiver.until(lambda: others <= job_ids(receiver.succeeded))
+    webhook = await the_webhook(client)
+    assert (webhook.given_up, webhook.pending, webhook.disable_reason) == (1, 0, "")
+    assert webhook.last_failure == "status 500"
+
+
+async def test_a_receiver_that_never_answers_well_is_disabled_and_loses_nothing(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async def refuse(_: Received) -> int:
+        return 503
+
+    receiver.answer = refuse
+    created = await client.create_webhook(receiver.url)
+    wanted = {await ended(client) for _ in range(3)}
+    async with delivering(app.address, give_up=0.2):
+        while not (await the_webhook(client)).disable_reason:
+            await asyncio.sleep(0.05)
+        wanted.add(await ended(client))
+        receiver.answer = _accept
+        enabled = await client.enable_webhook(created.webhook.id)
+        assert enabled.disable_time is None
+        await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+    assert (await the_webhook(client)).given_up == 0
+
+
+async def _accept(_: Received) -> int:
+    return 204
+
+
+async def test_a_receiver_that_is_gone_is_not_called_again(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async def gone(_: Received) -> int:
+        return 410
+
+    receiver.answer = gone
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address):
+        await ended(client)
+        while not (await the_webhook(client)).disable_reason:
+            await asyncio.sleep(0.05)
+        await ended(client)
+    assert len(receiver.received) == 1
+    assert "410" in (await the_webhook(client)).disable_reason
+
+
+async def test_a_receiver_that_asks_to_wait_is_not_called_before(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    times: list[float] = []
+
+    async def busy(_: Received) -> Any:
+        times.append(time.monotonic())
+        return (429, [("retry-after", "1")]) if len(times) == 1 else 204
+
+    receiver.answer = busy
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address, max_backoff=5.0):
+        first = await ended(client)
+        await receiver.until(lambda: bool(times))
+        second = await ended(client)
+        await receiver.until(lambda: {first, second} <= job_ids(receiver.succeeded))
+    assert times[1] - times[0] >= 0.9
+
+
+async def test_a_receiver_that_hangs_holds_up_no_other_webhook(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async with Receiver() as hanging:
+
+        async def hang(_: Received) -> int:
+            await asyncio.sleep(3600)
+            return 200
+
+        hanging.answer = hang
+        await client.create_webhook(hanging.url)
+        await client.create_webhook(receiver.url)
+        async with delivering(app.address):
+            wanted = {await ended(client) for _ in range(30)}
+            await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+        assert hanging.received
+        assert not hanging.succeeded
+
+
+@pytest.mark.parametrize("answer", [301, 302, 307, 404])
+async def test_what_is_not_a_success_is_tried_again_and_no_redirect_is_followed(
+    app: Any, client: AsyncClient, receiver: Receiver, answer: int
+) -> None:
+    async def redirect(request: Received) -> Any:
+        if len(receiver.received) < 3:
+            return answer, [("location", f"http://127.0.0.1:{receiver.port}/elsewhere")]
+        return 200
+
+    receiver.answer = redirect
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address):
+        await ended(client)
+        await receiver.until(lambda: bool(receiver.succeeded))
+    assert [request.path for request in receiver.received] == ["/hook?a=1"] * 3
+
+
+async def test_an_address_that_is_not_permitted_is_not_called(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address, networks=()):
+        await ended(client)
+        while not (await the_webhook(client)).last_failure:
+            await asyncio.sleep(0.05)
+    assert not receiver.received
+    webhook = await the_webhook(client)
+    assert webhook.last_failure == "127.0.0.1 has an address that is not public"
+    assert webhook.pending == 1
+
+
+async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address):
+        first = await ended(client)
+        while not (await the_webhook(client)).success_time:  # what was delivered is stored
+            await asyncio.sleep(0.05)
+    await receiver.kill()
+    async with delivering(app.address):
+        lost = await ended(client)
+        while not (await the_webhook(client)).pending:
+            await asyncio.sleep(0.05)
+    await receiver.start()
+    later = await ended(client)
+    async with delivering(app.address):
+        await receiver.until(lambda: {lost, later} <= job_ids(receiver.succeeded))
+    assert [request.job_id for request in receiver.succeeded].count(first) == 1
+
+
+async def test_a_deleted_job_is_still_delivered(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async def refuse(_: Received) -> int:
+        return 500
+
+    receiver.answer = refuse
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address, max_backoff=0.05):
+        pending = await ended(client)
+        while not (await the_webhook(client)).pending:
+            await asyncio.sleep(0.05)
+        await client.delete_job(pending)
+        receiver.answer = _accept
+        await receiver.until(lambda: pending in job_ids(receiver.succeeded))
+    event = receiver.succeeded[-1].event
+    assert event["type"] == "dev.jobledger.job.completed"
+    assert event["data"]["job"]["userId"] == "ada"
+
+
+async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async def refuse(_: Received) -> int:
+        return 500
+
+    receiver.answer = refuse
+    await client.create_webhook(receiver.url)
+    wanted = {await ended(client) for _ in range(130)}
+    async with delivering(app.address):
+        while (await the_webhook(client)).pending < 100:
+            await asyncio.sleep(0.05)
+    assert (await the_webhook(client)).pending == 100
+    receiver.answer = _accept
+    async with delivering(app.address):
+        await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+
+
+async def test_two_deliverers_do_not_deliver_one_webhook_both(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    await client.create_webhook(receiver.url)
+    async with delivering(app.address), delivering(app.address):
+        wanted = {await ended(client) for _ in range(20)}
+        await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+    assert len(receiver.received) == 20
+
+
+async def test_a_killed_server_loses_no_end(own_server: ServerProcess, receiver: Receiver) -> None:
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        await client.create_webhook(receiver.url)
+        async with delivering(own_server.target):
+            first = await ended(client)
+            await receiver.until(lambda: first in job_ids(receiver.succeeded))
+            await asyncio.to_thread(own_server.restart)
+            second = await ended(client)
+            await receiver.until(lambda: second in job_ids(receiver.succeeded))
+
+
+async def test_a_place_in_the_feed_that_is_lost_is_told(app: Any, receiver: Receiver) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        await call.CreateWebhook(user_id="ada", url=receiver.url)
+        (claimed,) = (await call.ClaimWebhooks(deliverer_id="d")).webhooks
+        await call.SaveWebhook(
+            webhook_id=claimed.webhook.id,
+            generation=claimed.generation,
+            cursor="damaged",
+            release=True,
+        )
+    async with AsyncClient(app.address, user_id="ada") as client, delivering(app.address):
+        while not (await the_webhook(client)).last_failure:
+            await asyncio.sleep(0.05)
+        later = await ended(client)
+        await receiver.until(lambda: later in job_ids(receiver.succeeded))
