@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import resource
 import signal
 import socket
@@ -126,6 +127,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     default=True,
     help="Log each request, without the query of its URL.",
 )
+@click.option("--child", is_flag=True, hidden=True)  # of `jobledger-server dev`
 @click.version_option(package_name="jobledger")
 def gateway(
     *,
@@ -135,6 +137,7 @@ def gateway(
     tls_cert: str | None,
     tls_key: str | None,
     insecure: bool,
+    child: bool,
     **options: Any,
 ) -> None:
     """Serve Jobledger over HTTP: a JSON API, live events for browsers, and a page.
@@ -146,7 +149,8 @@ def gateway(
     The API is described at /openapi.json. A request's header Authorization is passed on to the
     service, which decides what its caller may do.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    level = logging.WARNING if child else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     names = ("token_file", "tls", "ca_file", "cert", "key")
     layer = {name: value for name in names if (value := options.pop(name)) is not None}
@@ -168,7 +172,7 @@ def gateway(
         **options,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, tls))
+        runner.run(_serve(settings, listener, tls, child=child))
 
 
 def _tls(cert: str | None, key: str | None) -> dict[str, str]:
@@ -200,16 +204,26 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _serve(settings: Settings, listener: socket.socket, tls: dict[str, str]) -> None:
-    stop = asyncio.Event()
+async def _serve(
+    settings: Settings, listener: socket.socket, tls: dict[str, str], *, child: bool
+) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     url = f"http{'s' if tls else ''}://{name}:{port}"
 
     def started() -> None:
         log.info("serving %s for the service at %s", url, settings.target)
+        if child:
+            # Standard input is a socket of the parent's. It becomes readable when that ends.
+            os.write(0, f"{port}".encode())
+            loop.add_reader(0, parent_ended)
+
+    def parent_ended() -> None:
+        loop.remove_reader(0)
+        stop.set()
 
     await serve(settings, listener, stop, started=started, **tls)
 

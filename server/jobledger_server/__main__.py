@@ -1,4 +1,4 @@
-"""`jobledger-server`: serve, health, check-access, migrate, void-tokens."""
+"""`jobledger-server`: dev, serve, health, check-access, migrate, void-tokens."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ if not all(map(find_spec, ("click", "grpc_health", "sqlalchemy"))):
 import click
 
 _COMMANDS = {
+    "dev": "dev",
     "serve": "serve",
     "health": "health",
     "check-access": "check_access",
@@ -46,8 +47,10 @@ class _Commands(click.Group):
 def main() -> None:
     """Jobledger: a gRPC service that is the system of record for the state of jobs.
 
-    `jobledger-server serve` starts a server on 127.0.0.1:50051 with its database in the file
-    jobledger.db. Every option of `serve` can also be given as an environment variable.
+    `jobledger-server dev` starts a server for a developer, with a page at http://127.0.0.1:8080.
+    `jobledger-server serve` starts one for production, by default on 127.0.0.1:50051 with its
+    database in the file jobledger.db. Every option of `serve` can also be given as an environment
+    variable.
     """
 
 
