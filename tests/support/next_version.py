@@ -1,4 +1,4 @@
-"""The next version of the server: a copy of this one with migrations of its own."""
+"""The next version of the server: this one with another schema and migrations of its own."""
 
 import os
 import re
@@ -37,6 +37,8 @@ def upgrade() -> None:{upgrade}
 class NextVersion:
     """The package in a folder, which is the PYTHONPATH of the processes that are to use it.
 
+    What it does not change is read from this version, whose bytecode is there.
+
     Args:
         folder: Where to write it.
         upgrades: What its migrations do, in Python.
@@ -54,9 +56,16 @@ class NextVersion:
     ) -> None:
         self.folder = folder
         self._sql = folder / "jobledger_server" / "sql"
-        unwanted = shutil.ignore_patterns("__pycache__")
         source = Path(jobledger_server.__file__).parent
-        shutil.copytree(source, folder / "jobledger_server", ignore=unwanted)
+        unwanted = shutil.ignore_patterns("__pycache__")
+        migrations = Path("sql", "migrations")
+        shutil.copytree(
+            source / migrations, folder / "jobledger_server" / migrations, ignore=unwanted
+        )
+        shutil.copy(source / "sql" / "schema.py", self._sql)
+        for package in (source, source / "sql"):
+            own = folder / "jobledger_server" / package.relative_to(source) / "__init__.py"
+            own.write_text(f"__path__.append({str(package)!r})\n")
         before = HEAD
         for upgrade in upgrades:
             self.head = f"{int(before) + 1:04}"

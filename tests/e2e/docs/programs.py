@@ -1,10 +1,11 @@
 """Runs the programs and commands of a page at a server of the test."""
 
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import forked
 from tests.support.pages import blocks
 from tests.support.server_process import ServerProcess
 
@@ -16,15 +17,26 @@ def program(page: Path, words: str, server: ServerProcess) -> list[str]:
 
 
 def output(command: list[str], where: Path, answer: str = "") -> str:
-    run = subprocess.run(
-        command, cwd=where, input=answer, capture_output=True, text=True, check=False, timeout=60
-    )
+    """Run what `program` returned, and return what it prints."""
+    python, option, text = command
+    assert (python, option) == (sys.executable, "-c")
+    return _printed(forked.run("python", text, env=os.environ, cwd=where, given=answer))
+
+
+def shell(text: str, server: ServerProcess, where: Path) -> str:
+    """Run lines of a page at this server, and return what they print."""
+    printed = ""
+    for line in text.splitlines():
+        expanded = subprocess.run(
+            ["bash", "-euc", f"printf '%s\\0' {line}"], check=True, capture_output=True, text=True
+        )
+        name, *arguments = expanded.stdout.split("\0")[:-1]
+        assert name == "jobledger"
+        at = ("--server", server.target)
+        printed += _printed(forked.run(name, *at, *arguments, env=os.environ, cwd=where))
+    return printed
+
+
+def _printed(run: "subprocess.CompletedProcess[str]") -> str:
     assert run.returncode == 0, run.stderr
     return run.stdout
-
-
-def shell(text: str, server: ServerProcess) -> list[str]:
-    """Return the command for lines of a page, at this server."""
-    binary = f"{Path(sys.executable).parent}/jobledger --server {server.target}"
-    lines = re.sub(r"\bjobledger\b", binary, text)
-    return ["bash", "-euo", "pipefail", "-c", lines]

@@ -229,7 +229,7 @@ async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> Non
 
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["with tokens", "without"])
-@pytest.mark.parametrize("count", [1_500, pytest.param(15_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(15_000, marks=pytest.mark.slow)])
 async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
     call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch, *, count: int, tokens: bool
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobledger import JobStatus
+from tests.support import forked
 
 JOBLEDGER = Path(sys.executable).with_name("jobledger")
 
@@ -98,14 +99,13 @@ async def test_handlers_of_worker_run_can_run_in_processes(
         ("tasks:worker", "1 / 0", "tasks cannot be imported: division by zero"),
     ],
 )
-async def test_a_target_that_cannot_be_run_is_a_usage_error(start, tmp_path, target, source, words):
+def test_a_target_that_cannot_be_run_is_a_usage_error(tmp_path, target, source, words):
     (tmp_path / "tasks.py").write_text(source)
-    process = start(target)
-    _, stderr = await asyncio.to_thread(process.communicate, timeout=20)
-    assert process.returncode == 2
-    assert stderr.splitlines()[-1] == f"error: {words}"
+    run = forked.run("jobledger", "worker", "run", target, env={}, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == f"error: {words}"
     # An error of the module itself is shown with its line.
-    assert ("tasks.py" in stderr) == (source in {"import nothing", "1 / 0"})
+    assert ("tasks.py" in run.stderr) == (source in {"import nothing", "1 / 0"})
 
 
 async def test_reload_starts_the_worker_again_when_a_file_changes(

@@ -286,4 +286,4 @@ class WhoGoesNext(RuleBasedStateMachine):
 
 
 TestWhoGoesNext = WhoGoesNext.TestCase
-TestWhoGoesNext.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestWhoGoesNext.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)

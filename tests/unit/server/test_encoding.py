@@ -36,7 +36,7 @@ def _payload(fields: dict[str, object]) -> Payload:
 TEXT = st.text(max_size=300)
 NAMES = st.text(min_size=1, max_size=300)
 INSTANTS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999).map(Instant)
-STRUCTS = st.dictionaries(TEXT, st.floats(allow_nan=False) | TEXT, max_size=40).map(_payload)
+STRUCTS = st.dictionaries(TEXT, st.floats(allow_nan=False) | TEXT, max_size=10).map(_payload)
 JOBS = st.builds(
     Job,
     id=NAMES.map(JobId),
