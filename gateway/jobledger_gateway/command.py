@@ -10,18 +10,23 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import click
 
-from jobledger.cli.connection import Connection
+from jobledger.cli.connection import Connection, TokenFile
+from jobledger.cli.times import time_span
 from jobledger_gateway.serving import bind, serve
-from jobledger_gateway.settings import Settings
+from jobledger_gateway.settings import Settings, WebhookSettings
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 _DEFAULTS: Final = Settings()
+_WEBHOOKS: Final = WebhookSettings()
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 log = logging.getLogger("jobledger.gateway")
 
@@ -40,6 +45,20 @@ def _origins(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> t
         if not named or text != f"{parts.scheme}://{parts.netloc}".lower():
             raise click.BadParameter(f"{text!r} is not an origin, as https://app.example")
     return given
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    seconds = time_span(text).total_seconds()
+    if seconds <= 0:
+        raise click.BadParameter(f"{text!r} must be longer")
+    return seconds
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -127,6 +146,40 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     default=True,
     help="Log each request, without the query of its URL.",
 )
+@_option(
+    "--webhooks/--no-webhooks",
+    help="Deliver webhooks. Any number of gateways may: they share them.",
+)
+@_option(
+    "--webhook-token-file",
+    metavar="FILE",
+    help="A file with the bearer token of an operator, to deliver webhooks with; read for each "
+    "call. Needed if the service has an access file.",
+)
+@_option(
+    "--webhook-allow-network",
+    "webhook_networks",
+    metavar="CIDR",
+    type=_network,
+    multiple=True,
+    help="A private network that webhooks may be delivered in, as 10.1.0.0/16: else only public "
+    "addresses are called. http is for these networks only. Repeat it for several.",
+)
+@_option(
+    "--webhook-give-up",
+    metavar="DURATION",
+    type=_seconds,
+    default="3d",
+    help="How long a delivery is tried again. If none has succeeded for that long, the webhook is "
+    "disabled.",
+)
+@_option(
+    "--webhook-max-backoff",
+    metavar="DURATION",
+    type=_seconds,
+    default="1h",
+    help="The longest pause between two attempts.",
+)
 @click.option("--child", is_flag=True, hidden=True)  # of `jobledger-server dev`
 @click.version_option(package_name="jobledger")
 def gateway(
@@ -137,6 +190,11 @@ def gateway(
     tls_cert: str | None,
     tls_key: str | None,
     insecure: bool,
+    webhooks: bool,
+    webhook_token_file: str | None,
+    webhook_networks: tuple[Network, ...],
+    webhook_give_up: float,
+    webhook_max_backoff: float,
     child: bool,
     **options: Any,
 ) -> None:
@@ -164,7 +222,16 @@ def gateway(
             "--listen: off loopback give --tls-cert and --tls-key, or --insecure behind a proxy"
             " that encrypts connections"
         )
+    token = None if webhook_token_file is None else TokenFile(Path(webhook_token_file))
+    delivery = WebhookSettings(
+        token=token,
+        networks=webhook_networks,
+        first_backoff=min(_WEBHOOKS.first_backoff, webhook_max_backoff),
+        max_backoff=webhook_max_backoff,
+        give_up=webhook_give_up,
+    )
     settings = Settings(
+        webhooks=delivery if webhooks else None,
         target=target,
         credentials=connection.credentials,
         token=connection.token,

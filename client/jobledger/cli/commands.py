@@ -41,6 +41,7 @@ from jobledger.cli.render import (
 from jobledger.cli.times import date, time_span
 from jobledger.cli.token_commands import token
 from jobledger.cli.watch_commands import top, watch
+from jobledger.cli.webhook_commands import webhook
 from jobledger.cli.worker_command import worker
 from jobledger.core.channel import open_channel
 from jobledger.errors import from_rpc_error
@@ -284,6 +285,7 @@ jobledger.add_command(pause)
 jobledger.add_command(resume)
 jobledger.add_command(limits)
 jobledger.add_command(token)
+jobledger.add_command(webhook)
 
 
 @jobledger.command()

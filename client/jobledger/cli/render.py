@@ -18,9 +18,11 @@ from jobledger import (
     JobError,
     JobStatus,
     JobTypeStats,
+    NewWebhook,
     RetryPolicy,
     Transition,
     WatchToken,
+    Webhook,
 )
 from jobledger.cli.exit_codes import write
 
@@ -69,6 +71,8 @@ _Shown: TypeAlias = (
     | Explanation
     | ConcurrencyLimit
     | WatchToken
+    | Webhook
+    | NewWebhook
 )
 
 

@@ -1,0 +1,97 @@
+"""Webhooks as users make them: `jobledger webhook`, and a gateway that delivers."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobledger import AsyncClient, JobStatus
+from tests.support.server_process import ServerProcess
+from tests.support.webhook_receiver import Received, Receiver
+
+PROGRAMS = Path(sys.executable).parent
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+async def jobledger(*arguments: str, **environment: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        PROGRAMS / "jobledger",
+        *arguments,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "XDG_CONFIG_HOME": "/does/not/exist", **environment},
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
+
+
+async def test_a_webhook_is_made_and_delivered_by_commands(
+    own_server: ServerProcess, receiver: Receiver
+) -> None:
+    gone = False
+
+    async def answer(_: Received) -> int:
+        return 410 if gone else 200
+
+    receiver.answer = answer
+    service = {"JOBLEDGER_SERVER": own_server.target, "JOBLEDGER_USER": "ada"}
+
+    async def webhook(*arguments: str) -> Any:
+        code, out = await jobledger("webhook", *arguments, **service)
+        assert code == 0, out
+        return out
+
+    created = json.loads(await webhook("create", receiver.url, "--type", "render", "--json"))
+    webhook_id = created["webhook"]["id"]
+    gateway = await asyncio.create_subprocess_exec(
+        PROGRAMS / "jobledger-gateway",
+        *("--target", own_server.target, "--listen", "127.0.0.1:0"),
+        *("--webhooks", "--webhook-allow-network", "127.0.0.0/8"),
+    )
+    try:
+        async with AsyncClient(own_server.target, user_id="ada") as client:
+            for _ in range(2):
+                job = await client.create_job("render")
+                await client.transition_job(job.id, JobStatus.PROCESSING)
+                await client.mark_completed(job.id, attempt=1)
+                await receiver.until(
+                    lambda job_id=job.id: (
+                        receiver.received[-1:] != [] and (receiver.received[-1].job_id == job_id)
+                    )
+                )
+                gone = True
+        assert receiver.received[0].is_signed(created["secret"])
+        while "disabled" not in (listed := await webhook("list")):
+            pass
+        assert webhook_id in listed
+        assert "410" in listed
+        assert "enabled" in await webhook("enable", webhook_id)
+        await webhook("delete", webhook_id)
+        assert webhook_id not in await webhook("list")
+    finally:
+        gateway.send_signal(signal.SIGTERM)
+        assert await gateway.wait() == 0
+
+
+async def test_a_test_shows_the_request_and_the_answer(receiver: Receiver) -> None:
+    secret = {"JOBLEDGER_WEBHOOK_SECRET": SECRET}
+    code, out = await jobledger("webhook", "test", receiver.url, **secret)
+    assert code == 0
+    (request,) = receiver.received
+    assert request.is_signed(SECRET)
+    assert request.event["type"] == "dev.jobledger.job.completed"
+    for line in ("> POST /hook?a=1", f"> webhook-id: {request.id}", "< 204 Any"):
+        assert line in out.splitlines()
+
+    async def refuse(_: Received) -> int:
+        return 500
+
+    receiver.answer = refuse
+    assert (await jobledger("webhook", "test", receiver.url, **secret))[0] == 6
+    await receiver.kill()
+    code, out = await jobledger("webhook", "test", receiver.url, **secret)
+    assert code == 6
+    assert "no answer" in out

@@ -1,0 +1,77 @@
+"""Which addresses deliveries may go to."""
+
+import ipaddress
+import socket
+from typing import Any
+
+import pytest
+
+from jobledger_gateway.webhooks.addresses import Forbidden, Resolver, is_permitted, is_public
+
+PUBLIC = [
+    *("8.8.8.8", "192.0.0.9", "2606:4700::1111", "::ffff:8.8.8.8"),
+    "64:ff9b::808:808",  # NAT64 of 8.8.8.8
+]
+NOT_PUBLIC = [
+    *("127.0.0.1", "127.255.255.255", "0.0.0.0", "255.255.255.255"),
+    *("10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1"),
+    *("169.254.169.254", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "192.88.99.1"),
+    *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1"),
+    *("ff02::1", "ff0e::1", "2001:db8::1", "100::1"),
+    *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1"),
+    *("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::808:808"),
+    *("2002:7f00:1::", "2002:808:808::", "2001:0:7f00:1::"),
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_called(address: str) -> None:
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_any_other_address_is_refused(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+
+
+def test_a_permitted_network_is_permitted_and_no_more() -> None:
+    networks = [ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("fd00::/8")]
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd12::1"):
+        assert is_permitted(ipaddress.ip_address(address), networks)
+    for address in ("10.2.0.1", "127.0.0.1", "::1", "fc00::1"):
+        assert not is_permitted(ipaddress.ip_address(address), networks)
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What a resolver says of names; it asks the network for no others."""
+    found: dict[str, list[str]] = {}
+
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return found
+
+
+async def test_one_private_address_of_a_host_is_enough_to_refuse_it(
+    hosts: dict[str, list[str]],
+) -> None:
+    hosts |= {"good": ["8.8.8.8", "1.1.1.1"], "mixed": ["8.8.8.8", "169.254.169.254"]}
+    resolver = Resolver(())
+    good = await resolver.addresses("good", 443, encrypted=True)
+    assert [str(each) for each in good] == ["8.8.8.8", "1.1.1.1"]
+    with pytest.raises(Forbidden, match="not public"):
+        await resolver.addresses("mixed", 443, encrypted=True)
+    with pytest.raises(Forbidden, match="use https"):
+        await resolver.addresses("good", 80, encrypted=False)
+    resolver.close()
+
+
+# What a URL may have as its host, and what the operating system makes of it.
+@pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1", "0177.0.0.1"])
+async def test_another_writing_of_a_loopback_address_is_refused(host: str) -> None:
+    resolver = Resolver(())
+    with pytest.raises((Forbidden, OSError)):
+        await resolver.addresses(host, 443, encrypted=True)
+    resolver.close()
