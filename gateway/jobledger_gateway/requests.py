@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
 from jobledger_gateway.problems import HttpProblem, invalid_field
-from jobledger_gateway.settings import MAX_BODY
+from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -127,10 +127,12 @@ async def from_body(
             raise HttpProblem(400, f"the body is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise HttpProblem(400, "the body is not a JSON object")
+    named = set(given)
     for name in fields:
         field = _field(kind, name)
-        if field is not None and field.name in given:
-            raise invalid_field(name, "is in the path of the URL already")
+        if field is not None and field.name in named:
+            raise invalid_field(name, "is given twice")
+        named.add(field.name if field else name)
     message = kind()
     try:
         ParseDict({**fields, **given}, message)
@@ -141,16 +143,21 @@ async def from_body(
 
 async def _body(request: Request, seconds: float) -> bytes:
     body = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
+                size += len(chunk)
+                if size <= MAX_BODY:
+                    body += chunk
+                elif size > MAX_SKIPPED:
+                    break
     except TimeoutError:
         raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
     except ClientDisconnect:
         raise HttpProblem(400, "the body is incomplete") from None
+    if size > MAX_BODY:
+        raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
     return bytes(body)
 
 

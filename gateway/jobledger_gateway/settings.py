@@ -10,6 +10,10 @@ import grpc
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body at most."""
 
+MAX_SKIPPED = 8 * MAX_BODY
+"""Bytes of a longer body that are read and forgotten. Otherwise the connection would be reset, and
+its client might not see the refusal."""
+
 PAGE = Path(__file__).with_name("page")
 """The page that the package brings."""
 

@@ -261,6 +261,8 @@ if __name__ == "__main__":
     import jobledger.cli.exit_codes
     import jobledger.cli.main
     import jobledger.cli.top
+    import jobledger_gateway.__main__
+    import jobledger_gateway.command
     import jobledger_server.__main__
     from jobledger_server.cli import (  # noqa: F401  # each is imported by its command else
         check_access,
@@ -272,6 +274,7 @@ if __name__ == "__main__":
 
     MAINS = {
         "jobledger": jobledger.cli.main.main,
+        "jobledger-gateway": jobledger_gateway.__main__.main,
         "jobledger-server": jobledger_server.__main__.main,
         "python": _python,
     }

@@ -1,8 +1,10 @@
 """The real gateway as a process of its own, on a free port."""
 
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -27,11 +29,20 @@ class GatewayProcess:
         said = []
         for line in self._process.stderr:
             said.append(line)
-            if match := re.search(r"serving (http://\S+)", line):
+            if match := re.search(r"serving (https?://\S+)", line):
                 self.url = match[1]
+                # A pipe that nobody reads would block the gateway.
+                threading.Thread(target=self._process.stderr.read, daemon=True).start()
                 return self
         self.kill()
         raise AssertionError(f"the gateway does not serve: {''.join(said)}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self._process.wait(STOP_TIMEOUT)
 
     def kill(self) -> None:
         """End it as a power cut would (SIGKILL)."""

@@ -1,0 +1,201 @@
+"""Each route answers as its RPC does, in JSON; what it cannot read it refuses."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from tests.support.http_client import Http
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
+
+NEW = {"userId": "ada", "jobType": "render"}
+DEEP = b"[" * 100_000
+
+
+async def created(http: Http, **fields: object) -> dict[str, Any]:
+    answer = await http.post("/v1/jobs", {**NEW, **fields})
+    assert answer.status == 201
+    return answer.json()["job"]
+
+
+async def test_a_job_is_made_read_cancelled_repeated_and_deleted(http: Http, rpc: Caller) -> None:
+    answer = await http.post("/v1/jobs", {**NEW, "user_id": "eve", "userId": "ada"})
+    assert answer.status == 400  # the same field in both spellings
+
+    answer = await http.post("/v1/jobs", {**NEW, "parameters": {"width": 4}, "queueTimeout": "90s"})
+    job = answer.json()["job"]
+    path = f"/v1/jobs/{job['id']}"
+    assert (answer.status, answer.headers["location"]) == (201, path)
+
+    read = await http.get(f"{path}?user_id=ada")
+    assert read.headers["content-type"] == "application/json"
+    assert read.json() == MessageToDict(await rpc.GetJob(user_id="ada", job_id=job["id"]))
+    assert read.json()["job"]["parameters"] == {"width": 4}
+    basic = await http.get(f"{path}?userId=ada&view=BASIC")
+    assert basic.json()["job"] == job
+
+    reasons = (await http.get(f"{path}:explain?user_id=ada")).json()["reasons"]
+    assert {"noWorker": {"jobType": "render"}} in reasons
+
+    cancelled = await http.post(f"{path}:cancel", {"userId": "ada", "reason": "no more"})
+    assert cancelled.json()["job"]["cancelReason"] == "no more"
+    transitions = (await http.get(f"{path}/transitions?user_id=ada")).json()["transitions"]
+    assert [each["version"] for each in transitions] == ["2", "3"]
+    for listed in ("attempts", "assets"):
+        assert (await http.get(f"{path}/{listed}?user_id=ada")).json() == {}
+
+    again = await http.post(f"{path}:retry", {"userId": "ada"})
+    assert again.json()["job"]["originJobId"] == job["id"]
+
+    deleted = await http.send("DELETE", f"{path}?user_id=ada")
+    assert (deleted.status, deleted.json()) == (200, {})
+    assert (await http.get(f"{path}?user_id=ada")).status == 404
+
+
+async def test_a_list_takes_every_kind_of_filter(http: Http) -> None:
+    labels = {"team": "blue", "a.b": "x=y&z"}
+    jobs = [await created(http, userId="list", labels=labels) for _ in range(3)]
+    await created(http, userId="list", jobType="other")
+    query = "user_id=list&statuses=QUEUED&statuses=JOB_STATUS_FAILED&job_types=render&held=false"
+    query += "&labels.team=blue&labels.a.b=x%3Dy%26z&createdAfter=2020-01-01T00:00:00Z"
+
+    first = (await http.get(f"/v1/jobs?{query}&page_size=2")).json()
+    second = (await http.get(f"/v1/jobs?{query}&pageToken={first['nextPageToken']}")).json()
+
+    assert first["jobs"] + second["jobs"] == jobs[::-1]
+    assert (await http.get(f"/v1/jobs?{query}&held=true")).status == 400
+
+
+async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
+    for _ in range(3):
+        await created(http, userId="bulk")
+    step = {"userId": "bulk", "maxJobs": 2}
+
+    tried = await http.post("/v1/jobs:cancel", {**step, "validateOnly": True})
+    cancelled = await http.post("/v1/jobs:cancel", step)
+    more = {"pageToken": cancelled.json()["nextPageToken"]}
+    rest = await http.post("/v1/jobs:cancel", {**step, **more})
+    retried = await http.post("/v1/jobs:retry", {**step, "filter": {"jobTypes": ["render"]}})
+    deleted = await http.post("/v1/jobs:delete", {**step, "maxJobs": 9})
+
+    assert [len(tried.json()["sample"]), tried.json().get("changed")] == [2, None]
+    assert [cancelled.json()["changed"], rest.json()["changed"]] == [2, 1]
+    assert (retried.json()["changed"], deleted.json()["changed"]) == (2, 3)
+
+
+async def test_an_operator_counts_and_pauses(http: Http) -> None:
+    assert (await http.post("/v1/jobTypes/paused.type:pause", {"reason": "why"})).status == 200
+    stats = (await http.get("/v1/stats?job_types=paused.type")).json()
+    assert stats["jobTypes"][0]["pause"]["reason"] == "why"
+    assert (await http.post("/v1/jobTypes/paused.type:resume")).json() == {}
+    stats = (await http.get("/v1/stats?job_types=paused.type")).json()
+    assert "pause" not in stats["jobTypes"][0]
+
+
+async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -> None:
+    facts = {"userId": "facts", "requestId": "one"}
+    job = await created(http, **facts)
+    cases = {
+        "not found": (await http.get("/v1/jobs/none?user_id=facts"), 404, "JOB_NOT_FOUND"),
+        "in use": (
+            await http.post("/v1/jobs", {**NEW, **facts, "priority": 1}),
+            409,
+            "REQUEST_ID_REUSED",
+        ),
+        "too early": (
+            await http.send("DELETE", f"/v1/jobs/{job['id']}?user_id=facts"),
+            400,
+            "ILLEGAL_TRANSITION",
+        ),
+        "invalid": (await http.post("/v1/jobs", {"userId": "facts"}), 400, "INVALID_FIELD"),
+        "token": (await http.get("/v1/jobs?page_token=x"), 400, "INVALID_TOKEN"),
+    }
+    for answer, status, reason in cases.values():
+        assert (answer.status, answer.problem["reason"]) == (status, reason)
+        assert answer.headers["cache-control"] == "no-store"
+    assert cases["too early"][0].problem["metadata"]["current"] == "QUEUED"
+    assert cases["invalid"][0].problem["violations"][0]["field"] == "job_type"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("nonsense=1", "nonsense"),
+        ("job_types.a=1", "job_types.a"),
+        ("labels=a", "labels"),
+        ("labels.a=1&labels.a=2", "labels.a"),
+        ("user_id=a&userId=b", "userId"),
+        ("page_size=many", "page_size"),
+        ("page_size=99999999999", "page_size"),
+        ("held=perhaps", "held"),
+        ("created_after=today", "created_after"),
+        ("statuses=ASLEEP", "statuses"),
+    ],
+)
+async def test_a_parameter_that_cannot_be_read_is_named(http: Http, query: str, field: str) -> None:
+    problem = (await http.get(f"/v1/jobs?{query}")).problem
+    assert (problem["status"], problem["reason"]) == (400, "INVALID_FIELD")
+    assert problem["violations"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'"text"', 400),
+        (b"\xff", 400),
+        (b'{"userId": 5}', 400),
+        (b'{"labels": []}', 400),
+        (b'{"userId": "a", "userId": "b"}', 400),
+        (b'{"parameters": {"x": NaN}}', 400),
+        (b'{"parameters": {"x": 1e999}}', 400),
+        (b'{"nonsense": 1}', 400),
+        (DEEP, 400),
+        (b'{"parameters": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001, 400),
+        (json.dumps({"userId": "x" * 2 * 2**20}).encode(), 413),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_a_body_that_cannot_be_read_is_refused(http: Http, body: bytes, status: int) -> None:
+    sent = await http.send("POST", "/v1/jobs", {"Content-Type": "application/json"}, body)
+    assert sent.problem["status"] == status
+    assert (await http.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_a_request_of_another_form_is_refused(http: Http) -> None:
+    form = {"Content-Type": "text/plain"}
+    assert (await http.send("POST", "/v1/jobs", form, b"{}")).problem["status"] == 415
+    assert (await http.post("/v1/jobs?user_id=ada", NEW)).problem["status"] == 400
+    assert (await http.post("/v1/jobs/a:cancel", {"jobId": "b"})).problem["status"] == 400
+    assert (await http.send("DELETE", "/v1/jobs/a", None, b"{}")).problem["status"] == 400
+    assert (await http.get("/v1/nothing")).problem["status"] == 404
+    wrong = await http.send("PUT", "/v1/jobs")
+    assert wrong.problem["status"] == 405
+    assert {"GET", "POST"} <= set(wrong.headers["allow"].split(", "))
+
+
+async def test_a_head_request_has_no_body(http: Http) -> None:
+    for path in ("/v1/jobs?user_id=ada", "/v1/events", "/healthz"):
+        assert (await http.send("HEAD", path)).status == 200
+
+
+async def test_a_body_that_does_not_come_is_waited_for_no_longer(
+    server: ServerProcess, start_gateway
+) -> None:
+    http = await start_gateway(server.target, read_timeout=0.1)
+    headers = {"Content-Type": "application/json", "Content-Length": "100"}
+    answer = await http.send("POST", "/v1/jobs", headers, b"{")
+    assert answer.problem["status"] == 408
+
+
+async def test_a_service_that_is_away_is_said_to_be(start_gateway) -> None:
+    http = await start_gateway("127.0.0.1:1", timeout=0.3)
+    answers = await asyncio.gather(
+        http.get("/v1/jobs"), http.get("/v1/events"), http.get("/v1/jobs/a/events")
+    )
+    assert {answer.problem["status"] for answer in answers} <= {503, 504}
+    assert (await http.get("/healthz")).status == 200
