@@ -11,7 +11,6 @@ from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.sql_store import SqlStore
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, refusal, watching
 
 PATH = {"asset_type": "t", "storage_path": "p"}
@@ -81,7 +80,6 @@ async def test_a_name_that_is_taken_is_refused_with_the_asset_that_has_it(call: 
     assert refused.details["ResourceInfo"].resource_name == asset.id
 
 
-@both_databases
 async def test_a_later_attempt_replaces_the_asset_of_an_earlier_one(call: Caller) -> None:
     job = await call.running()
     first = (await call.CreateAsset(job_id=job.id, attempt=1, **PATH)).asset
@@ -124,7 +122,6 @@ async def test_a_job_with_too_many_bytes_of_assets_is_refused_more(call: Caller)
 
 
 @pytest.mark.promise(number=84)
-@both_databases
 async def test_a_deletion_delivers_the_assets_to_its_caller_and_to_every_watch(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

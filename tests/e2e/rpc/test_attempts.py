@@ -7,7 +7,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_pb2 as pb
 from jobledger_server.rpc.workers import worker_requests
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import Caller, policy
 
 RUNNING = pb.ATTEMPT_OUTCOME_UNSPECIFIED
@@ -29,7 +28,6 @@ async def claim(call: Caller, worker_id: str, **fields: Any) -> Any:
     return job
 
 
-@both_databases
 async def test_each_attempt_has_its_worker_its_times_its_outcome_and_its_progress(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,9 @@ from grpc import StatusCode
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.app import App
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import BASIC, BIG_LABELS, FULL, Caller, refusal
 
 
-@both_databases
 async def test_jobs_come_in_the_order_of_the_request_and_missing_ones_are_named(
     call: Caller,
 ) -> None:

@@ -11,7 +11,6 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger_server.app import App
 from jobledger_server.maintenance import promoter
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import FULL, QUEUED, Caller, refusal
 
 
@@ -24,7 +23,6 @@ async def count(call: Caller, user_id: str = "ada") -> int:
 
 
 @pytest.mark.promise(number=46)
-@both_databases
 async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
         creation(

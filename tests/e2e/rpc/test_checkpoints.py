@@ -48,7 +48,6 @@ async def requeued(call: Caller, checkpoint: Any) -> Any:
 
 
 @pytest.mark.promise(number=82)
-@both_databases
 async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(call: Caller) -> None:
     job = await call.running()
     for step in (1, 2):
@@ -142,7 +141,6 @@ async def test_a_claim_of_jobs_with_checkpoints_fits_in_a_message(call: Caller) 
     assert given == made
 
 
-@both_databases
 async def test_a_watch_has_the_checkpoint_in_its_first_message_only(call: Caller) -> None:
     job = await call.running(parameters={"n": 1})
     await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 1})

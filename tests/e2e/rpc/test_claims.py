@@ -160,7 +160,6 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
 
 
 @pytest.mark.promise(number=20)
-@both_databases
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with grpc.aio.insecure_channel(gated.address) as channel:

@@ -105,7 +105,6 @@ async def test_failed_jobs_are_repeated_step_by_step_newest_first(call: Caller) 
     assert [job.origin_job_id for job in answer.sample] == [other[0].id]
 
 
-@both_databases
 async def test_jobs_are_cancelled_step_by_step(call: Caller) -> None:
     queued = [await call.job() for _ in range(3)]
     waits = await call.running()
@@ -132,7 +131,6 @@ async def test_jobs_are_cancelled_step_by_step(call: Caller) -> None:
     assert (again.matched, again.changed) == (0, 0)
 
 
-@both_databases
 async def test_terminal_jobs_are_deleted_step_by_step(call: Caller) -> None:
     ended = [await call.ended() for _ in range(3)] + [await failed(call)]
     kept = [await call.job(), await call.running()]
@@ -197,7 +195,6 @@ async def test_jobs_of_another_user_do_not_match(call: Caller) -> None:
     assert await listed(call, "bob") == jobs[::-1]
 
 
-@both_databases
 async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller) -> None:
     jobs = [await failed(call, user) for user in ("ada", "bob", "ada", "eve")]
     answers = await steps(call, "RetryJobs", max_jobs=3)
@@ -376,7 +373,6 @@ async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> Non
 # --- the pace ------------------------------------------------------------------------------------
 
 
-@both_databases
 async def test_a_pace_holds_across_steps(call: Caller) -> None:
     jobs = [await failed(call) for _ in range(7)]
     dry = await call.RetryJobs(user_id="ada", jobs_per_second=10, validate_only=True)
@@ -451,7 +447,6 @@ async def test_an_invented_token_is_refused(call: Caller, content: str) -> None:
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
 
 
-@both_databases
 async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
     call: Caller,
 ) -> None:

@@ -13,7 +13,6 @@ from grpc import StatusCode
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.sql import queue_settings
 from tests.support.access_file import write_access_file
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, refusal
 from tests.support.work_stream import working
 
@@ -44,7 +43,6 @@ async def reasons(call: Caller, job: Any, **fields: Any) -> list[str]:
     return [kind for kind in kinds if kind != "no_worker"]
 
 
-@both_databases
 async def test_a_paused_type_starts_nothing_until_it_is_resumed(call: Caller) -> None:
     held, waiting = await call.job(), await call.job()
     assert await claim(call) == [held.id]
@@ -75,7 +73,6 @@ async def test_a_resumed_type_wakes_the_claims_that_wait_for_it(call: Caller, ap
     assert await waiting == [job.id]
 
 
-@both_databases
 async def test_a_limit_bounds_what_is_held_and_a_higher_one_wakes_what_waits(call: Caller) -> None:
     first, second = [await call.job(concurrency_key="stripe:eu") for _ in range(2)]
     limit = (await call.SetConcurrencyLimit(name="stripe", max_running=1)).limit
@@ -116,7 +113,6 @@ async def test_a_paused_key_starts_nothing_until_it_is_resumed(call: Caller) -> 
     assert not (await call.ListConcurrencyLimits()).limits
 
 
-@both_databases
 async def test_work_pushes_nothing_that_is_paused_or_beyond_a_limit(call: Caller, app: Any) -> None:
     await call.SetConcurrencyLimit(name="stripe", max_running=1)
     first, second = [await call.job(concurrency_key="stripe") for _ in range(2)]

@@ -12,7 +12,6 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.app import App
-from tests.support.databases import both_databases
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, policy, refusal
 from tests.support.work_stream import reason, working
 
@@ -50,7 +49,6 @@ async def test_a_retry_policy_has_every_field_and_defaults(call: Caller) -> None
     assert given.max_backoff == Duration(seconds=600)
 
 
-@both_databases
 async def test_a_retry_policy_is_kept_to_its_bounds(call: Caller) -> None:
     for bound in (
         job_pb2.RetryPolicy(
@@ -231,7 +229,6 @@ async def test_a_failure_that_is_not_retryable_is_final(call: Caller) -> None:
 
 
 @pytest.mark.promise(number=81)
-@both_databases
 async def test_each_pause_is_longer_up_to_the_longest(call: Caller) -> None:
     longer = job_pb2.RetryPolicy(
         max_attempts=5,

@@ -57,7 +57,6 @@ async def test_a_failed_job_is_run_again_as_a_new_job_with_its_content(call: Cal
 
 
 @pytest.mark.promise(number=83)
-@both_databases
 async def test_a_job_is_repeated_once(call: Caller) -> None:
     job = await failed(call)
     again = await retried(call, job)
@@ -148,7 +147,6 @@ async def test_a_job_of_many_payloads_is_repeated_with_its_parameters_alone(call
         assert not full.HasField(field)
 
 
-@both_databases
 async def test_jobs_are_listed_by_the_reasons_of_their_errors_their_origin_and_their_holder(
     call: Caller,
 ) -> None:

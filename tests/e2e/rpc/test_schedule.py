@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger_server.app import App
-from tests.support.databases import both_databases, several_servers
+from tests.support.databases import several_servers
 from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, refusal
 from tests.support.work_stream import working
 
@@ -33,7 +33,6 @@ async def claim(call: Caller, **fields: Any) -> list[Any]:
 
 
 @pytest.mark.promise(number=80)
-@both_databases
 async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Caller) -> None:
     due = after(timedelta(seconds=1))
     job = await call.job(schedule_time=due)

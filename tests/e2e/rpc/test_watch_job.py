@@ -163,7 +163,6 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> 
 
 
 @pytest.mark.promise(number=24)
-@both_databases
 async def test_payloads_are_sent_once_the_parameters_first_and_the_outcome_last(
     call: Caller,
 ) -> None:

@@ -83,7 +83,6 @@ WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
 @pytest.mark.promise(number=34)
-@both_databases
 async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller) -> None:
     ended = await call.ended()
     waiting, running = await call.job(), await call.running()
@@ -237,7 +236,6 @@ async def test_a_watch_of_some_jobs_has_these_only(call: Caller) -> None:
 
 
 @pytest.mark.promise(number=34)
-@both_databases
 async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call: Caller) -> None:
     listed = await call.job(parameters={"n": 1})
     async with watching(call.WatchJobs(view=FULL)) as stream:

@@ -87,6 +87,7 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     assert (await store.feed_head()).seq == 202
 
 
+@sqlite_only
 @pytest.mark.promise(number=16)
 async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
     ledger: Ledger, store: SqlStore, published: list[Change]
@@ -143,6 +144,7 @@ async def test_queued_commands_of_one_caller_are_bounded_by_bytes(
     assert isinstance((await first)[0], JobNotFound)
 
 
+@sqlite_only
 async def test_commands_that_arrive_together_are_one_commit(
     gated_ledger: Ledger, gated: GatedStore
 ) -> None:
@@ -157,6 +159,7 @@ async def test_commands_that_arrive_together_are_one_commit(
     assert commits == 1
 
 
+@sqlite_only
 @pytest.mark.promise(number=5)
 async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
     ledger: Ledger, store: SqlStore
@@ -184,6 +187,7 @@ async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
     assert (await store.feed_head()).seq == 7
 
 
+@sqlite_only
 async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -> None:
     job = await created(ledger)
     started, reported, lower, ended, again, late, too_late = await together(
@@ -203,6 +207,7 @@ async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -
     assert isinstance(too_late, JobTerminal)
 
 
+@sqlite_only
 async def test_one_request_id_in_one_batch_makes_one_job(ledger: Ledger, store: SqlStore) -> None:
     same = Create(user_id="ada", job_type="render", request_id="r", parameters=Payload(b"p"))
     other = Create(user_id="ada", job_type="render", request_id="r")
@@ -240,6 +245,7 @@ async def test_a_job_is_repeated_once_however_often_and_in_whichever_batch(
     assert (await store.list_jobs(query, before=None, limit=10)).jobs == [one.job]
 
 
+@sqlite_only
 async def test_jobs_that_are_repeated_together_are_created_or_found_one_by_one(
     ledger: Ledger,
 ) -> None:
@@ -286,6 +292,7 @@ async def test_two_ledgers_on_one_database_repeat_each_job_once(
     assert (await store.feed_head()).seq == before + 20
 
 
+@sqlite_only
 async def test_one_asset_request_id_in_one_batch_links_one_asset(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -369,6 +376,7 @@ async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole
     assert [change.seq for change in published] == [3, 4, 5]
 
 
+@sqlite_only
 @pytest.mark.promise(number=23)
 async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     ledger: Ledger, store: SqlStore
