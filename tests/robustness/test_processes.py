@@ -3,9 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -17,9 +16,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from tests.support.databases import several_servers, sqlite_only
+from tests.support.forked import Piped
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
 from tests.support.server_process import MANY_STREAMS, ServerProcess, run_server
@@ -362,24 +363,23 @@ def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: Databa
 def test_reflection_is_on_by_default_only_on_loopback(
     tmp_path: Path, listen: str, arguments: tuple[str, ...], *, reflects: bool
 ) -> None:
-    program = str(Path(sys.executable).with_name("jobledger-server"))
-    command = [program, "serve", "--listen", listen, "--database", f"sqlite:///{tmp_path}/x.db"]
-    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            serving = json.loads(process.stderr.readline())
-            assert (serving["event"], serving["reflection"]) == ("serving", reflects)
-            port = serving["address"].rpartition(":")[2]
-            buf = [str(Path(sys.executable).with_name("buf")), "curl", "--protocol", "grpc"]
-            where = f"http://127.0.0.1:{port}"
-            listed = subprocess.run(
-                [*buf, "--http2-prior-knowledge", "--list-methods", where],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=30,
-            )
-            assert ("jobledger.v1.JobService/WatchJob" in listed.stdout) is reflects
-        finally:
-            process.terminate()
-            process.communicate()
+    serve = ["serve", "--listen", listen, "--database", f"sqlite:///{tmp_path}/x.db", *arguments]
+    process = Piped("jobledger-server", serve, env=os.environ)
+    try:
+        serving = json.loads(process.stderr.readline())
+        assert (serving["event"], serving["reflection"]) == ("serving", reflects)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        with grpc.insecure_channel(f"127.0.0.1:{serving['address'].rpartition(':')[2]}") as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            answers = stub.ServerReflectionInfo(iter([request]), timeout=30)
+            if reflects:
+                services = [each.name for each in next(answers).list_services_response.service]
+                assert "jobledger.v1.JobService" in services
+            else:
+                with pytest.raises(grpc.RpcError) as refused:
+                    next(answers)
+                assert refused.value.code() is StatusCode.UNIMPLEMENTED
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
     assert process.returncode == 0

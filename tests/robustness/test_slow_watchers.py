@@ -41,10 +41,10 @@ def kept() -> tuple[int, int]:
     """Count the changes and the jobs that are alive in this process, which is the server's."""
     gc.collect()
     # The collector does not know these, so they are found where they are referred to.
-    held = {id(one): one for holder in gc.get_objects() for one in gc.get_referents(holder)}
-    changes = [one for one in held.values() if isinstance(one, Change)]
-    jobs = {key for key, one in held.items() if isinstance(one, Job)}
-    return len(changes), len(jobs.union(id(change.job) for change in changes))
+    held = gc.get_referents(*gc.get_objects())
+    changes = {id(one): one for one in held if type(one) is Change}
+    jobs = {id(one) for one in held if type(one) is Job}
+    return len(changes), len(jobs.union(id(change.job) for change in changes.values()))
 
 
 async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[str]:

@@ -359,11 +359,9 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
 
 @pytest.mark.promise(number=65)
 async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
-    for _ in range(40):
-        await created(ledger, "busy")
+    await asyncio.gather(*(created(ledger, "busy") for _ in range(40)))
     running = await claim_jobs(ledger, claim("busy", max_jobs=40))
-    for _ in range(50):
-        await created(ledger)
+    await asyncio.gather(*(created(ledger) for _ in range(50)))
     loaded.clear()
     reports = (Report(job_id=job.id, attempt=1, progress=5) for job in running)
     *_, given = await asyncio.gather(
@@ -577,8 +575,7 @@ async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_
 async def test_two_reapers_expire_each_job_once(
     ledger: Ledger, other: Ledger, store: SqlStore, database: Database
 ) -> None:
-    for _ in range(150):
-        await created(ledger, queue_timeout=Micros(SECOND))
+    await asyncio.gather(*(created(ledger, queue_timeout=Micros(SECOND)) for _ in range(150)))
     async with database.writer.begin() as connection:
         await connection.execute(jobs.update().values(deadline=1, queue_expire_time=1))
     reapers = [Reaper(store, through) for through in (ledger, other)]

@@ -514,13 +514,14 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
-    broken, spoil = SPOILT[name]
-    promise, _, words = broken.partition(": ")
-    history = story()
-    spoil(history)
-    assert any(words in violation.what for violation in judge(history)[promise])
+@pytest.mark.parametrize("promise", {broken.partition(": ")[0]: 0 for broken, _ in SPOILT.values()})
+def test_a_history_that_breaks_a_promise_is_found(promise: str) -> None:
+    for name, (broken, spoil) in SPOILT.items():
+        of, _, words = broken.partition(": ")
+        if of == promise:
+            history = story()
+            spoil(history)
+            assert any(words in violation.what for violation in judge(history)[promise]), name
 
 
 ALLOWED = {

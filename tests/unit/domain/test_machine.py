@@ -294,9 +294,8 @@ def test_a_job_is_waiting_if_it_is_neither_terminal_nor_leased(state: State) -> 
 
 
 @pytest.mark.promise(number=5)
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("state", STATES)
-def test_every_transition_from_every_state(state: State, target: JobStatus) -> None:
+def test_every_transition_from_every_state(state: State) -> None:
     job = job_in(state)
     versions = {"none": None, "right": job.version, "wrong": job.version - 1}
     expectations = {
@@ -307,11 +306,13 @@ def test_every_transition_from_every_state(state: State, target: JobStatus) -> N
         ("current", "right"): BY_ATTEMPT,
         ("current", "wrong"): BY_ATTEMPT_AND_OTHER_VERSION,
     }
-    for (fence, attempt), (expects, version) in product(attempts(state).items(), versions.items()):
+    for target, (fence, attempt), (expects, version) in product(
+        TARGETS, attempts(state).items(), versions.items()
+    ):
         command = replace(content_for(target), attempt=attempt, expected_version=version)
         expected = expectations.get((fence, expects), STALE)
         name = name_of(job, outcome_of(job, command))
-        assert name == expected[target.value, state], (fence, expects)
+        assert name == expected[target.value, state], (target, fence, expects)
 
 
 @pytest.mark.promise(number=45)
@@ -330,20 +331,17 @@ def test_starting_a_job_again_by_the_same_worker(state: State) -> None:
 
 
 @pytest.mark.promise(number=45)
-@pytest.mark.parametrize("target", list(ENDED_BY))
 @pytest.mark.parametrize("state", STATES)
-def test_repeating_the_report_that_finished_a_job_changes_nothing(
-    state: State, target: JobStatus
-) -> None:
+def test_repeating_the_report_that_finished_a_job_changes_nothing(state: State) -> None:
     job = job_in(state)
-    for version in (None, job.version, job.version - 1):
+    for target, version in product(ENDED_BY, (None, job.version, job.version - 1)):
         if version == job.version - 1 and state not in ENDED:
             continue
         for fence, attempt in attempts(state).items():
             again = replace(ENDED_BY[target], attempt=attempt, expected_version=version)
             expected = {"none": ENDING_AGAIN, "current": ENDING_AGAIN_BY_ATTEMPT}.get(fence, STALE)
             name = name_of(job, outcome_of(job, again))
-            assert name == expected[target.value, state], (fence, version)
+            assert name == expected[target.value, state], (target, fence, version)
 
 
 @pytest.mark.promise(number=45)
@@ -649,7 +647,6 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
 
 
 @pytest.mark.promise(number=54)
-@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize(
     "command",
     [
@@ -661,11 +658,11 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
     ],
 )
 def test_a_job_of_another_type_does_not_exist_for_a_limited_worker(
-    state: State, command: WorkerCommand
+    command: WorkerCommand,
 ) -> None:
-    job = job_in(state)
-    others = replace(command, job_types=frozenset({"encode"}))
-    own = replace(command, job_types=frozenset({"encode", job.job_type}))
-    with pytest.raises(JobNotFound):
-        decide(job, others, now=NOW, new_id=ids())
-    assert outcome_of(job, own) == outcome_of(job, command)
+    for job in map(job_in, STATES):
+        others = replace(command, job_types=frozenset({"encode"}))
+        own = replace(command, job_types=frozenset({"encode", job.job_type}))
+        with pytest.raises(JobNotFound):
+            decide(job, others, now=NOW, new_id=ids())
+        assert outcome_of(job, own) == outcome_of(job, command)

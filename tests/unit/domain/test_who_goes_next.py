@@ -274,15 +274,17 @@ class WhoGoesNext(RuleBasedStateMachine):
         ready = self.world.in_phase(Phase.READY)
         before = self.waits
         self.waits = {}
+        by_queue: dict[int, list[Job]] = {}
         for job in ready:
-            turns = self.world.levels[level_of(job)].turns
-            queue = [other for other in ready if queue_id(other) == queue_id(job)]
-            position = queue.index(job) + 1
-            wait = self.waits[job.id] = before.get(job.id) or Wait(turns, position)
-            new = [other for other in queue[: position - 1] if other.id not in before]
-            wait.position += len(new) if job.id in before else 0
-            waited = turns - wait.turns
-            assert waited <= (wait.position + 1) * len(TENANTS) + MOST
+            by_queue.setdefault(queue_id(job), []).append(job)
+        for queue in by_queue.values():
+            for position, job in enumerate(queue, 1):
+                turns = self.world.levels[level_of(job)].turns
+                wait = self.waits[job.id] = before.get(job.id) or Wait(turns, position)
+                new = [other for other in queue[: position - 1] if other.id not in before]
+                wait.position += len(new) if job.id in before else 0
+                waited = turns - wait.turns
+                assert waited <= (wait.position + 1) * len(TENANTS) + MOST
 
 
 TestWhoGoesNext = WhoGoesNext.TestCase
