@@ -43,7 +43,7 @@ READ: dict[str, Callable[[Any], Any]] = {
 def test_a_field_that_breaks_its_rule_is_named(method: str) -> None:
     name = f"{method}Request"
     made_by = job_service_pb2 if hasattr(job_service_pb2, name) else worker_service_pb2
-    bad = [(fields, *rest) for of, fields, *rest in BAD_REQUESTS if of == method]
+    bad = [each[1:] for each in BAD_REQUESTS if each[0] == method]
     for fields, field, words in bad:
         with pytest.raises(InvalidRequest) as refused:
             READ[method](getattr(made_by, name)(**fields))
