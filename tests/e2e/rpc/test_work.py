@@ -421,24 +421,27 @@ async def test_a_signal_found_by_an_update_is_sent_with_its_result(
 @pytest.mark.promise(number=49)
 @pytest.mark.parametrize("buffered", [True, False])
 async def test_a_cancellation_right_after_the_claim_is_pushed(
-    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch, *, buffered: bool
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, buffered: bool
 ) -> None:
-    """It is committed before the stream knows of its job."""
+    """It is committed before the stream knows of its job, and waits for no heartbeat."""
     claim = LongPoll.claim
+    app = await start(heartbeat=600.0)
 
     async def cancelled(self: LongPoll, *arguments: Any) -> Any:
         started = await claim(self, *arguments)
-        for start in started:
-            await call.CancelJob(job_id=start.job.id, user_id="ada", reason="at once")
+        for given in started:
+            await call.CancelJob(job_id=given.job.id, user_id="ada", reason="at once")
         return started
 
     monkeypatch.setattr(LongPoll, "claim", cancelled)
     if not buffered:
         monkeypatch.setattr(WatchHub, "changes_since", lambda *_: None)
-    made = await call.job()
-    async with working(channel, slots=1) as worker:
-        (signal,) = await worker.signals()
-        assert (signal.job_id, signal.cancel_requested.reason) == (made.id, "at once")
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        made = await call.job()
+        async with working(channel, slots=1) as worker:
+            (signal,) = await worker.signals()
+            assert (signal.job_id, signal.cancel_requested.reason) == (made.id, "at once")
 
 
 @pytest.mark.promise(number=48)

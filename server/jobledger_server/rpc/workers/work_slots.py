@@ -145,6 +145,7 @@ class Slots:
         missed = self._hub.changes_since(self._queried)
         if missed is None:
             await self._leases.renew()
+            self._ready()
         else:
             for change in missed:
                 self._held.offer(change)
