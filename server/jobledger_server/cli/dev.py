@@ -5,7 +5,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,22 @@ def _port_option(
 @click.command()
 @_port_option("--port", 50051, "the service")
 @_port_option("--web-port", 8080, "the page and the HTTP API")
+@click.option(
+    "--cors-origin",
+    "origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="The origin of an application of yours whose pages may call the HTTP API, as "
+    "http://127.0.0.1:8000. Repeat it for several.",
+)
 @database_options
-def dev(port: int, web_port: int, database: str, database_file: Path | None) -> None:
+def dev(
+    port: int,
+    web_port: int,
+    origins: tuple[str, ...],
+    database: str,
+    database_file: Path | None,
+) -> None:
     """Serve everything for a developer, on this machine only, until Ctrl-C.
 
     That is the service with gRPC reflection, and the page with the HTTP API. The jobs are kept in
@@ -66,16 +80,16 @@ def dev(port: int, web_port: int, database: str, database_file: Path | None) -> 
         reflection=True,
     )
     with logging_to_stderr("warning"):
-        run(lambda: _dev(settings, web_port))
+        run(lambda: _dev(settings, web_port, origins))
 
 
-async def _dev(settings: Settings, web_port: int) -> None:
+async def _dev(settings: Settings, web_port: int, origins: Sequence[str]) -> None:
     stop = asyncio.Event()
     for received in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(received) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(received, stop.set)
     try:
-        async with open_app(settings) as app, _gateway(app.address, web_port) as gateway:
+        async with open_app(settings) as app, _gateway(app.address, web_port, origins) as gateway:
             click.echo(summary(settings.database, app.address, gateway))
             ends: list[Coroutine[Any, Any, object]] = [stop.wait(), app.failed.wait()]
             if gateway is not None:
@@ -90,13 +104,13 @@ async def _dev(settings: Settings, web_port: int) -> None:
 
 
 @asynccontextmanager
-async def _gateway(target: str, port: int) -> AsyncIterator[Gateway | None]:
+async def _gateway(target: str, port: int, origins: Sequence[str]) -> AsyncIterator[Gateway | None]:
     if not is_gateway_installed():
         yield None
         return
     _check_free(port)
     try:
-        async with running_gateway(target, f"{HOST}:{port}") as gateway:
+        async with running_gateway(target, f"{HOST}:{port}", origins) as gateway:
             yield gateway
     except GatewayFailed as error:
         raise click.ClickException(str(error)) from None

@@ -7,7 +7,7 @@ serves, and ends when this process has ended for any reason.
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,12 +31,15 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway(target: str, listen: str) -> AsyncIterator[Gateway]:
+async def running_gateway(
+    target: str, listen: str, origins: Sequence[str] = ()
+) -> AsyncIterator[Gateway]:
     """Run a gateway for a service during the block.
 
     Args:
         target: HOST:PORT of the service.
         listen: HOST:PORT of the gateway. With port 0 it chooses one.
+        origins: Other origins whose pages may call it.
 
     Raises:
         GatewayFailed: It does not serve; it has said why on standard error.
@@ -49,6 +52,7 @@ async def running_gateway(target: str, listen: str) -> AsyncIterator[Gateway]:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "jobledger_gateway"),
                 *("--target", target, "--listen", listen, "--child"),
+                *(word for origin in origins for word in ("--cors-origin", origin)),
                 stdin=theirs.fileno(),
                 start_new_session=True,
             )
