@@ -32,7 +32,7 @@ COPY client ./client
 COPY server ./server
 RUN python -m hatchling build -t wheel -d /wheels
 RUN python -m venv --without-pip /opt/jobledger
-RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,otel,admin,jwt]"
+RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,otel,admin,jwt,web]"
 
 
 FROM ${PYTHON}

@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from jobledger import Client, JobStatus
+from tests.support import forked
 from tests.support.authority import Authority
 from tests.support.forked import Forked
 from tests.support.manifests import (
@@ -92,12 +93,17 @@ class Machine:
             adapted[name] = value
         return adapted
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Forked:
-        """Start `jobledger-server` with these arguments."""
+    def run(
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        program: str = "jobledger-server",
+    ) -> Forked:
+        """Start a program with these arguments."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
         with Path(os.devnull).open("rb") as nothing, (self.folder / "log").open("ab") as log:
             return Forked(
-                "jobledger-server",
+                program,
                 arguments,
                 files=(nothing, log, log),
                 env={**clean, **self.adapted(variables)},
@@ -225,6 +231,28 @@ def test_compose(machine: Machine, postgres: PostgresServer) -> None:
         Client(f"127.0.0.1:{machine.port('50051')}", user_id="ada") as client,
     ):
         works(client)
+        _gateway_works(machine, services["gateway"])
+
+
+def _gateway_works(machine: Machine, service: Any) -> None:
+    """Start the gateway, and ask its health as the manifest does."""
+    command = [
+        f"127.0.0.1:{machine.port(text.rpartition(':')[2])}" if ":" in text else text
+        for text in service["command"]
+    ]
+    url = f"http://127.0.0.1:{machine.port('8080')}"
+    _, python, option, code = service["healthcheck"]["test"]
+    assert (python, option) == ("python3", "-c")
+    health = code.replace("http://127.0.0.1:8080", url)
+    gateway = machine.run(command, {}, *service["entrypoint"])
+    try:
+        while forked.run("python", health, env=os.environ).returncode != 0:
+            assert gateway.poll() is None, (machine.folder / "log").read_text("utf-8")
+        with urllib.request.urlopen(f"{url}/v1/jobs?user_id=ada", timeout=10) as answer:
+            assert len(json.load(answer)["jobs"]) == 1
+    finally:
+        gateway.kill()
+        gateway.wait()
 
 
 def test_the_pages_commands_install_the_unit(machine: Machine) -> None:
