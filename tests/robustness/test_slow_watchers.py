@@ -208,7 +208,7 @@ async def test_a_waiting_operation_keeps_no_job(
             metadata = (("x-jobledger-user", "ada"),)
             waits.append(operations.WaitOperation(request, metadata=metadata, timeout=60))
             while app.hub.watches < len(waits):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
             # A wait subscribes, then reads the job; reads are answered in their order.
             await call.GetJob(job_id=job.id, user_id="ada")
         _, after = kept()

@@ -46,7 +46,7 @@ async def until_waiting(app: App, watches: int = 1) -> None:
     """Return when this number of calls waits in the hub."""
     async with asyncio.timeout(10):
         while app.hub.watches != watches:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(("result", "queries"), [({}, 1), ({"pages": 4}, 2)])

@@ -48,7 +48,7 @@ async def waiting(app: App, job_type: str, count: int) -> None:
     """Return when this number of claims waits for a job of this type."""
     async with asyncio.timeout(20):
         while app.claim_waiters.count(job_type) < count:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 @both_databases
@@ -116,7 +116,7 @@ async def test_one_job_wakes_one_of_many_waiting_claims(
     ]
     await waiting(app, "render", 10)
     while len(claims_made) < 10:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     await call.job()
     answers = await asyncio.gather(*claims)
     assert sorted(len(answer.jobs) for answer in answers) == [0] * 9 + [1]
@@ -171,7 +171,7 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
             await gate.reached.wait()
             left.cancel()
             while gated.claim_waiters.count("render"):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
         gate.open()
         (claimed,) = (
             await call.ClaimJobs(worker_id="here", job_types=["render"], wait=seconds(20))

@@ -71,7 +71,7 @@ async def waiting(app: App, count: int) -> None:
     """Return when this number of claims waits for a job."""
     async with asyncio.timeout(20):
         while app.claim_waiters.count("render") != count:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 # --- jobs --------------------------------------------------------------------------------------

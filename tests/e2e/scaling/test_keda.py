@@ -122,7 +122,7 @@ async def test_a_stream_takes_no_wake_up_from_a_worker(
         assert not (await stream.read()).result
         claim = call.ClaimJobs(worker_id="w", job_types=["render"], wait=Duration(seconds=SECONDS))
         while app.claim_waiters.awaited().get("render") != 2:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         job = await call.job()
         assert [each.id for each in (await claim).jobs] == [job.id]
         assert (await stream.read()).result

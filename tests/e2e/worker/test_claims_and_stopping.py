@@ -250,7 +250,7 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
     await started.wait()
     os.kill(os.getpid(), number)
     while "stopping; jobs running" not in caplog.text:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     assert service.requests("ReleaseJob") == []
     os.kill(os.getpid(), number)
     async with asyncio.timeout(20):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -88,24 +89,30 @@ async def test_parameters_of_a_process_handler_can_have_a_type(service, fake_cli
     assert error.message == "parameters: Object missing required field `scene`"
 
 
-@pytest.mark.parametrize(
-    ("function", "reason", "words"),
-    [
-        (process_handlers.raises, "FILE_NOT_FOUND_ERROR", "no scene 'castle'"),
-        (process_handlers.raises_unpicklable, "UNPICKLABLE", "castle: frame 7"),
-        (process_handlers.raises_eof, "EOF_ERROR", "the scene is cut off"),
-        (process_handlers.returns_nonsense, "TYPE_ERROR", "the handler returned list"),
-        (process_handlers.needs_state, "RUNTIME_ERROR", "lifespan"),
-    ],
-)
+RAISED: dict[Any, tuple[str, str]] = {
+    process_handlers.raises: ("FILE_NOT_FOUND_ERROR", "no scene 'castle'"),
+    process_handlers.raises_unpicklable: ("UNPICKLABLE", "castle: frame 7"),
+    process_handlers.raises_eof: ("EOF_ERROR", "the scene is cut off"),
+    process_handlers.returns_nonsense: ("TYPE_ERROR", "the handler returned list"),
+    process_handlers.needs_state: ("RUNTIME_ERROR", "lifespan"),
+}
+
+
 async def test_an_exception_in_a_process_fails_the_job_and_is_logged_by_the_worker(
-    service, fake_client, running, caplog, function, reason, words
+    service, fake_client, running, caplog
 ):
-    end = await end_of(service, fake_client, running, function)
-    assert (end.target_status, end.error.reason) == (FAILED, reason)
-    assert words in end.error.message
-    assert "Traceback" not in end.error.message
-    assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
+    worker = Worker(fake_client)
+    for function in RAISED:
+        worker.handler(function.__name__, executor="process")(function)
+    running(worker)
+    for number, (function, (reason, words)) in enumerate(RAISED.items(), 1):
+        caplog.clear()
+        service.offer(job_type=function.__name__)
+        end = await service.called("TransitionJob", number)
+        assert (end.target_status, end.error.reason) == (FAILED, reason)
+        assert words in end.error.message
+        assert "Traceback" not in end.error.message
+        assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
 
 
 async def test_middleware_of_a_process_handler_gets_what_it_raised(

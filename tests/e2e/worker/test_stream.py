@@ -506,7 +506,7 @@ async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
             started.set()
             try:
                 while not job.cancel_requested:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.001)
             finally:
                 sent.extend([observed.sent("Work"), job.cancel_reason])
                 known.set()

@@ -219,7 +219,7 @@ async def test_a_claim_that_waits_at_any_server_gets_a_job_when_its_time_comes(
     creating = await start()
     async with asyncio.timeout(SECONDS):
         while not promoters:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
     waiting = await start()
     async with (
         grpc.aio.insecure_channel(creating.address) as here,

@@ -142,14 +142,14 @@ async def test_creations_whose_connection_broke_are_not_repeated(
             creating = asyncio.create_task(apply(ledger, CREATE))
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
-                    pass
+                    await asyncio.sleep(0.01)
             proxy.cut()
             with pytest.raises(StoreUnavailable) as refused:
                 await creating
         assert not refused.value.stale
         async with asyncio.timeout(10):
             while await observer.fetchval("SELECT count(*) FROM changes") == 0:
-                pass
+                await asyncio.sleep(0.01)
         await apply(ledger, CREATE)
     assert await observer.fetchval("SELECT max(seq) FROM changes") == 2
     await holder.close()

@@ -77,7 +77,7 @@ async def test_what_waits_behind_a_migration_that_waits_goes_on(
     migrating = [asyncio.create_task(asyncio.to_thread(newer.migrate, database_url)) for _ in "ab"]
     async with asyncio.timeout(SECONDS):
         while not await other.fetchval(WAITS):
-            pass
+            await asyncio.sleep(0.01)
         # It needs a lock that PostgreSQL does not give past a session that waits for more.
         await other.execute("INSERT INTO jobs SELECT * FROM jobs")
     await reader.execute("COMMIT")

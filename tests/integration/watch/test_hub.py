@@ -356,7 +356,7 @@ async def test_a_cancelled_wait_leaves_no_timer(
         timers.clear()
         waits = [asyncio.create_task(each.next_update(MAX_WAIT)) for each in (of_feed, of_job)]
         while unfinished(timers) < 2:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         for wait in waits:
             wait.cancel()
     assert unfinished(timers) == 0

@@ -59,7 +59,7 @@ async def listeners(database_url: str, *, kill: bool = False) -> int:
 async def until_listening(database_url: str, count: int) -> None:
     async with asyncio.timeout(20):
         while await listeners(database_url) != count:
-            pass
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.promise(number=31)

@@ -58,7 +58,7 @@ class Server:
         """Return when the claim waits, having found nothing."""
         async with asyncio.timeout(SECONDS):
             while not self.app.claim_waiters.awaited():
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
             # Its query, and one that comes with connecting, are over.
             await self.claim(wait=0)
         assert not claim.done()

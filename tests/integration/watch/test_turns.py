@@ -58,7 +58,7 @@ async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
         for _ in range(20):
             tasks.create_task(synced(feed, SELECTIVE, Caller("here", "greedy")))
         while counting.pages < feed_module.READERS:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         await tasks.create_task(synced(feed, Selection(), good))
         # Ten of its own, and a few of the others for each; first come, first served it was 200.
         assert counting.pages <= 80
@@ -75,7 +75,7 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
         for _ in range(feed_module.READERS):
             tasks.create_task(synced(feed, Selection(), Caller("here")))
         while counting.pages < feed_module.READERS:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         for cursor in (Cursor(0), Cursor(0, JOBS)):
             waiting = FeedWatch(feed, Selection(), cursor, SERVICE)
             for _ in range(3):

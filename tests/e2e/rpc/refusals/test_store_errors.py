@@ -27,7 +27,7 @@ from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.rpc_caller import BASIC, Caller, Refusal, refusal
+from tests.support.rpc_caller import BASIC, COMPLETED, Caller, Refusal, refusal
 from tests.support.server_process import ServerProcess
 
 Start = Callable[..., Awaitable[App]]
@@ -306,9 +306,13 @@ async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> No
             assert (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job == job
 
 
+@pytest.mark.promise(number=75)
 @pytest.mark.promise(number=76)
 @pytest.mark.timeout(120)
-async def test_a_postgresql_that_is_stopped_or_frozen_is_counted(tmp_path: Path) -> None:
+async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    """UNAVAILABLE during the outage, recovery without a restart, and the watch continues."""
     from tests.support.databases import migrated
 
     postgres = await asyncio.to_thread(PostgresServer)
@@ -318,16 +322,39 @@ async def test_a_postgresql_that_is_stopped_or_frozen_is_counted(tmp_path: Path)
         server = ServerProcess(tmp_path, database=url, arguments=("--metrics", metrics))
         async with server, grpc.aio.insecure_channel(server.target) as channel:
             call = Caller(channel)
-            for begin, end, kind in (
-                (postgres.stop, postgres.start, "connection"),
-                (postgres.freeze, postgres.thaw, "timeout"),
-            ):
-                await asyncio.to_thread(begin)
-                refused = await refusal(call.job())
-                assert refused.message == DOES_NOT_ANSWER
-                assert (await errors_counted(metrics))[kind] >= 1
+            job = await call.running()
+            watch = call.WatchJob(job_id=job.id, user_id="ada")
+            await watch.read()
+            for end in (postgres.stop, postgres.kill):
                 await asyncio.to_thread(end)
-                await call.job()
+                for called in (
+                    call.CreateJob(user_id="ada", job_type="t"),
+                    call.GetJob(job_id=job.id, user_id="ada"),
+                    call.ListJobs(user_id="ada"),
+                    call.UpdateProgress(job_id=job.id, attempt=1, progress_message="lost"),
+                    call.WatchJob(job_id=job.id, user_id="ada").read(),
+                ):
+                    refused = await refusal(called)
+                    assert refused.code is grpc.StatusCode.UNAVAILABLE
+                    assert (refused.reason, refused.message) == ("UNAVAILABLE", DOES_NOT_ANSWER)
+                    assert "RetryInfo" in refused.details
+                await asyncio.to_thread(postgres.start)
+                # Each pool finds by itself that its connections are gone: no call fails for it.
+                assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+                report = {"attempt": 1, "progress": job.progress + 10}
+                job = (await call.UpdateProgress(job_id=job.id, **report)).job
+                while (message := await watch.read()).job != job:
+                    pass
+            assert (await errors_counted(metrics))["connection"] >= 1
+            await asyncio.to_thread(postgres.freeze)
+            refused = await refusal(call.job())
+            assert refused.message == DOES_NOT_ANSWER
+            assert (await errors_counted(metrics))["timeout"] >= 1
+            await asyncio.to_thread(postgres.thaw)
+            await call.MarkCompleted(job_id=job.id, attempt=1)
+            while (message := await watch.read()).job.status != COMPLETED:
+                pass
+            assert len(message.transitions) == 1
     finally:
         postgres.thaw()
         postgres.close()
