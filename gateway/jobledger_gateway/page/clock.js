@@ -1,6 +1,8 @@
 /** The server's time, as far as a browser can know it, and how times are written. */
 
 let offset = 0;
+// Made once: to make it takes a hundred times as long as to use it.
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 /** Learn the server's time from the `Date` of an answer. Less than 2 s apart is no difference. */
 export function learnTime(date) {
@@ -39,7 +41,7 @@ export function relative(timestamp) {
 
 /** Write a time in full, in the reader's time zone. */
 export function absolute(timestamp) {
-  return new Date(timestamp).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return full.format(new Date(timestamp));
 }
 
 /** Read a protobuf duration (`1.5s`) as seconds. */

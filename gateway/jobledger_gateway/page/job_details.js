@@ -1,10 +1,12 @@
 /** One job with all that belongs to it, read again when the job has changed. */
 
 import { call, pages } from "./api.js";
+import { Refresher } from "./refresher.js";
 import { onlyWatches } from "./session.js";
 import { isTerminal, waits } from "./states.js";
 
-const APART = 1500; // ms between two reads
+const APART = 700; // ms between two reads
+const CALM = 4000; // ms after a change of the progress alone: there may be a new asset
 const EXPLAINED = 5000; // ms between two explanations: others move while this job does not
 
 /** What the job's page shows. `changed()` is called after each change. */
@@ -12,7 +14,6 @@ export class JobDetails {
   job;
   full = {};
   deleted = false;
-  stopped = false;
   transitions = [];
   attempts = [];
   assets = [];
@@ -21,10 +22,7 @@ export class JobDetails {
   #id;
   #owner;
   #handlers;
-  #abort = new AbortController();
-  #reading = false;
-  #again = false;
-  #timer;
+  #refresher = new Refresher((signal) => this.#read(signal), APART);
 
   constructor(id, owner, handlers) {
     this.#id = id;
@@ -32,10 +30,17 @@ export class JobDetails {
     this.#handlers = handlers;
   }
 
+  get stopped() {
+    return this.#refresher.stopped;
+  }
+
   stop() {
-    this.stopped = true;
-    clearTimeout(this.#timer);
-    this.#abort.abort();
+    this.#refresher.stop();
+  }
+
+  /** Read everything soon. */
+  read() {
+    this.#refresher.ask(0);
   }
 
   /** Take changes from the watch. */
@@ -44,52 +49,40 @@ export class JobDetails {
       // A watch token may not list them: it sees those from now on.
       if (onlyWatches()) this.transitions = [...this.transitions, ...transitions];
       this.#owner ||= job.userId;
+      const same = this.job && this.job.attempt === job.attempt && this.job.held === job.held;
       if (deleted) {
         this.deleted = true;
         this.job ??= job;
       } else {
         this.#take(job);
       }
+      this.#refresher.ask(same && !transitions.length ? CALM : 0);
     }
-    if (changes.length) {
-      this.#handlers.changed();
-      this.read();
-    } else if (synced && !this.job) {
-      this.read();
-    }
+    if (changes.length) this.#handlers.changed();
+    else if (synced && !this.job) this.read();
   }
 
-  /** Read everything; at most one read at a time, and the last one after the last change. */
-  async read() {
-    if (this.stopped || this.deleted) return;
-    if (this.#reading) {
-      this.#again = true;
-      return;
-    }
-    this.#reading = true;
-    this.#again = false;
-    clearTimeout(this.#timer);
-    let failed = false;
+  /** Return after how many milliseconds to read again. */
+  async #read(signal) {
+    if (this.deleted) return undefined;
     try {
-      await this.#readAll();
+      await this.#readAll(signal);
     } catch (problem) {
-      if (this.stopped) return;
-      failed = true;
-      if (problem.final && !this.deleted && !(problem.status === 404 && this.job)) this.#handlers.refused(problem);
+      if (this.stopped) return undefined;
+      const gone = problem.status === 404 && this.job;
+      if (problem.final && !this.deleted && !gone) this.#handlers.refused(problem);
+      return problem.final ? undefined : CALM;
+    } finally {
+      this.#handlers.changed();
     }
-    this.#handlers.changed();
-    this.#timer = setTimeout(() => {
-      this.#reading = false;
-      if (this.#again || failed || waits(this.job ?? {})) this.read();
-    }, this.#again || failed || !waits(this.job ?? {}) ? APART : EXPLAINED);
+    return waits(this.job) ? EXPLAINED : undefined;
   }
 
   #take(job) {
     if (!this.job || Number(job.version) >= Number(this.job.version)) this.job = job;
   }
 
-  async #readAll() {
-    const { signal } = this.#abort;
+  async #readAll(signal) {
     const query = new URLSearchParams(this.#owner ? { user_id: this.#owner } : {});
     const path = `/v1/jobs/${encodeURIComponent(this.#id)}`;
     const limited = onlyWatches();
@@ -99,7 +92,6 @@ export class JobDetails {
     this.full = { parameters, result, checkpoint, error };
     this.#take(job);
     if (limited) return;
-    // Page size 1000 is the most that a list gives.
     const list = (name) => pages(`${path}/${name}`, name, { query: new URLSearchParams([...query, ["page_size", "200"]]), signal });
     const repeats = new URLSearchParams([...query, ["origin_job_id", this.#id]]);
     const [transitions, attempts, assets, reasons, others] = await Promise.all([

@@ -81,9 +81,9 @@ export class Rows {
       this.#rows.set(id, row);
     }
     const { element, link } = row;
-    const place = `translateY(${index * height}px)`;
-    if (element.style.transform !== place) {
-      element.style.transform = place;
+    const place = `${index * height}px`;
+    if (element.style.top !== place) {
+      element.style.top = place;
       element.setAttribute("aria-rowindex", index + 2);
     }
     const stop = id === this.#active ? "0" : "-1";

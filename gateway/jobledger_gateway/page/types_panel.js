@@ -5,63 +5,47 @@ import { call } from "./api.js";
 import { duration, relative, seconds } from "./clock.js";
 import { announce, h } from "./dom.js";
 import { listAddress } from "./filter.js";
+import { Refresher } from "./refresher.js";
 
-const SOON = 1000; // ms after a change
-const LATER = 10_000; // ms without one
+const APART = 1000; // ms between two reads
+const LATER = 10_000; // ms, if no job changes
 const MAX_REASONS = 3;
 
 /** A panel that is read again while the page is open. */
 export class TypesPanel {
   #filter;
-  #abort = new AbortController();
-  #timer;
-  #due = 0;
   #drawn = "";
   #list = h("ul", { class: "types" });
+  #refresher = new Refresher((signal) => this.#read(signal), APART);
 
   constructor(filter) {
     this.#filter = filter;
     const details = h("details", { open: innerWidth > 760 }, h("summary", {}, h("h2", {}, "Job types")), this.#list);
     this.element = h("aside", { class: "panel", "aria-label": "Job types", hidden: true }, details);
-    this.#read();
+    this.#refresher.ask(0);
   }
 
   stop() {
-    this.#abort.abort();
-    clearTimeout(this.#timer);
+    this.#refresher.stop();
   }
 
   /** Say that jobs have changed, so that the counts are read again soon. */
   changed() {
-    this.#schedule(SOON);
+    if (!this.element.hidden) this.#refresher.ask(0);
   }
 
-  #schedule(delay) {
-    const due = Date.now() + delay;
-    if (this.#abort.signal.aborted || (this.#timer && this.#due <= due)) return;
-    clearTimeout(this.#timer);
-    this.#due = due;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#read();
-    }, delay);
-  }
-
-  async #read() {
+  async #read(signal) {
     try {
-      const { jobTypes = [] } = await call("GET", "/v1/stats", {
-        query: { page_size: 100 },
-        signal: this.#abort.signal,
-      });
+      const { jobTypes = [] } = await call("GET", "/v1/stats", { query: { page_size: 100 }, signal });
       this.element.hidden = jobTypes.length === 0;
       this.#show(jobTypes);
     } catch (problem) {
       if (problem.final) {
         this.element.hidden = true; // not for this caller: it is not asked again
-        return;
+        return undefined;
       }
     }
-    this.#schedule(document.hidden ? 3 * LATER : LATER);
+    return LATER;
   }
 
   #show(types) {
@@ -98,7 +82,7 @@ export class TypesPanel {
     const name = type.jobType;
     const again = () => {
       this.#drawn = "";
-      this.#read();
+      this.#refresher.ask(0);
     };
     if (!type.pause) {
       const click = () => pauseType(name).then((done) => done && (announce(`${name} is paused.`), again()));
