@@ -3,10 +3,12 @@
 The pictures are `docs/guides/page-*.png`. Needs Debian's chromium.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -41,19 +43,21 @@ DRAWN = (
 
 
 @contextmanager
-def gateway(target: str) -> Iterator[str]:
+def gateway(target: str, log: Path) -> Iterator[str]:
     """Run a gateway; yield its address."""
     program = str(Path(sys.executable).with_name("jobledger-gateway"))
     command = [program, "--target", target, "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stderr=file)
     try:
-        assert process.stderr is not None
-        yield next(
-            line.partition("serving ")[2].split()[0] for line in process.stderr if "serving" in line
-        )
+        while process.poll() is None:
+            if match := re.search(r"serving (http://\S+)", log.read_text()):
+                yield match[1]
+                break
+            time.sleep(0.05)
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 def seed(client: Client) -> str:
@@ -126,7 +130,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         local_server(Path(folder)) as server,
-        gateway(server.target) as url,
+        gateway(server.target, Path(folder) / "gateway.log") as url,
         sync_playwright() as playwright,
         Client(server.target, user_id="ada") as client,
     ):

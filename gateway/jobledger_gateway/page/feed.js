@@ -83,9 +83,9 @@ export class Feed {
     if (type === "message" && data) {
       const { changes = [], synced = false } = JSON.parse(data);
       this.#handlers.changed(changes, synced);
-    } else if (type === "disconnected" || type === "reconnected") {
+    } else if (type === "upstream") {
       // The gateway is there, and has lost the service, or has it back.
-      this.#handlers.connected(type === "reconnected");
+      this.#handlers.connected(JSON.parse(data).connected);
     } else if (type === "reset") {
       this.#lastEventId = "";
       this.#handlers.opened();
