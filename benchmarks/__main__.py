@@ -25,6 +25,7 @@ from benchmarks.scenarios import (
     restart,
     security,
     watch,
+    web,
 )
 from benchmarks.targets import DATABASES
 
@@ -36,6 +37,7 @@ SCENARIOS = {
     "streams": calls.STREAMS,
     "batches": calls.BATCHES,
     "watch": watch.SCENARIO,
+    "web": web.SCENARIO,
     "claims": claims.SCENARIO,
     "reactions": reactions.SCENARIO,
     "lifecycle": lifecycle.SCENARIO,

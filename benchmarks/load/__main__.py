@@ -15,6 +15,7 @@ import uvloop
 
 from benchmarks.load.abuse import Abuse
 from benchmarks.load.calls import Calls
+from benchmarks.load.events import Events
 from benchmarks.load.lives import Keys, Lives
 from benchmarks.load.reactions import Reactions
 from benchmarks.load.watches import Watches
@@ -22,6 +23,7 @@ from benchmarks.load.watches import Watches
 PARTS = {
     "abuse": Abuse,
     "calls": Calls,
+    "events": Events,
     "lives": Lives,
     "keys": Keys,
     "reactions": Reactions,

@@ -24,6 +24,7 @@ SMALLER = {
     "streams": ("--streams", "2", "--window", "10", "--jobs", "20"),
     "batches": ("--in-flight", "1"),
     "watch": ("--watches", "20", "--jobs", "10", "--rate", "200"),
+    "web": ("--streams", "20", "--jobs", "10", "--rate", "100", "--idle", "0"),
     "claims": ("--backlog", "1500", "--jobs", "2", "--idle", "0.2"),
     "reactions": ("--jobs", "2"),
     "lifecycle": ("--lifecycles", "10"),
