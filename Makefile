@@ -90,19 +90,21 @@ test-robustness: $(INSTALLED) ## break everything under load for two minutes, an
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
 # Attacks are judged by how others are served, and histories by how much has happened: nothing else
-# may run at the same time.
-ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py mutants.py rolling_upgrade.py)
+# may run at the same time. A mutant is waited for until it has done its harm.
+ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py rolling_upgrade.py)
+MUTANTS := tests/robustness/test_mutants.py
 
 .PHONY: test-slow
 test-slow: test-faults test-attacks ## run the tests that `make test` leaves out
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run the long fault tests, and those that install the wheel
-	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(ALONE:%=--ignore=%) $(ARGS)
+	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(MUTANTS)) $(ARGS)
 
 .PHONY: test-attacks
-test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time
+test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time, then the checker's mutants
 	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
+	@$(PYTHON) -m pytest -m slow -n 3 --dist worksteal $(MUTANTS) $(ARGS)
 
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks

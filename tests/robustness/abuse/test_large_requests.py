@@ -120,6 +120,11 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
         "JobService/DeleteJob": [jobs.DeleteJobRequest(job_id=ID, user_id="ada")],
+        "JobService/CreateWatchToken": [
+            jobs.CreateWatchTokenRequest(user_id="ada", labels=labels)
+            for labels in (LABELS, SMALL_LABELS)
+        ],
+        "JobService/RevokeWatchTokens": [jobs.RevokeWatchTokensRequest()],
         "JobService/RetryJob": [jobs.RetryJobRequest(job_id=JOB_ID, user_id="ada")],
         "JobService/CancelJobs": [
             jobs.CancelJobsRequest(user_id="ada", max_jobs=1000, reason="ü" * 512),
@@ -325,9 +330,7 @@ OF_MANY_JOBS = [
 CHANGES_OF_MANY_JOBS = [
     f"JobService/{method}" for method in ("CancelJobs", "RetryJobs", "DeleteJobs")
 ]
-OF_ONE_JOB = [
-    [method] for method in METHODS if method not in {*OF_MANY_JOBS, *CHANGES_OF_MANY_JOBS}
-]
+OF_ONE_JOB = [method for method in METHODS if method not in {*OF_MANY_JOBS, *CHANGES_OF_MANY_JOBS}]
 
 
 @pytest.fixture
@@ -343,16 +346,22 @@ def frozen_heap() -> Iterator[None]:
 @sqlite_only
 @pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
-@pytest.mark.parametrize("methods", [OF_MANY_JOBS, CHANGES_OF_MANY_JOBS, *OF_ONE_JOB], ids="+".join)
+@pytest.mark.parametrize(
+    "methods",
+    [OF_MANY_JOBS, CHANGES_OF_MANY_JOBS, OF_ONE_JOB],
+    ids=["of many jobs", "changes of many jobs", "of one job"],
+)
 async def test_no_request_blocks_the_event_loop(
     start: Callable[..., Awaitable[App]], methods: Iterable[str]
 ) -> None:
     app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        many = methods in (OF_MANY_JOBS, CHANGES_OF_MANY_JOBS)
-        ids = await filled(call) if many else [(await call.running()).id]
+    many = []
+    if methods is not OF_ONE_JOB:
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            many = await filled(Caller(channel))
     for method in methods:
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            ids = many or [(await Caller(channel).running()).id]
         made = [with_ids(request, ids) for request in requests()[method]]
         # By another thread: only what the event loop's own computes counts.
         with Holds() as holds:

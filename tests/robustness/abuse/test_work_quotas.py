@@ -50,7 +50,7 @@ async def attacked(
     server: ServerProcess, function: Callable[..., object], **options: object
 ) -> dict[str, int]:
     """Attack, and return what the attack reports, if a good client was served during it."""
-    alone = await served_alone(server.target, SECONDS, token="good")
+    alone = await served_alone(server.target, token="good")
     async with attack(function, server.target, token="eve", **options) as attacker:
         await attacker.begun()
         async with good_client(server.target, token="good") as good:
