@@ -1,4 +1,4 @@
-"""A worker; needs `jobledger-server serve`."""
+"""A worker; needs `jobledger-server dev`."""
 
 import time
 

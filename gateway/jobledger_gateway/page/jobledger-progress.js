@@ -109,15 +109,15 @@ class JobledgerProgress extends HTMLElement {
     }
   }
 
-  /** Take in one event. Return the problem, if it is one. */
+  /** Take in an event. Return the problem, if it is one. */
   #take({ event = "message", data, id }) {
     const { job, ...content } = JSON.parse(data);
-    if (event === "upstream") this.#connected(content.connected);
-    if (event !== "message" || !job) return event === "error" ? content : undefined;
+    if (event === "error") return content;
+    this.#connected(event !== "upstream" || content.connected);
+    if (event !== "message" || !job) return undefined;
     this.#version = id ?? this.#version;
     const end = (this.#ended = job.status in ENDS);
-    const message = end ? job.error?.message : job.held && job.progressMessage;
-    this.#show(stateOf(job), job.progress ?? 0, message || "");
+    this.#show(stateOf(job), job.progress ?? 0, (end ? job.error?.message : job.held && job.progressMessage) || "");
     for (const name of end ? ["progress", "end"] : ["progress"]) this.dispatchEvent(new CustomEvent(name, { detail: job }));
   }
 
