@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -72,8 +73,8 @@ class Flaky(grpc.GenericRpcHandler):
         return b""
 
 
-@pytest.fixture
-def flaky():
+@contextmanager
+def flaky_server():
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     handler = Flaky()
     server.add_generic_rpc_handlers([handler])
@@ -84,6 +85,12 @@ def flaky():
     server.stop(0).wait()
 
 
+@pytest.fixture
+def flaky():
+    with flaky_server() as server:
+        yield server
+
+
 def test_every_unary_rpc_of_the_contract_is_covered():
     methods = [method for service in SERVICES for method in service.methods]
     unary = {method.name for method in methods if not method.server_streaming}
@@ -91,13 +98,16 @@ def test_every_unary_rpc_of_the_contract_is_covered():
 
 
 @pytest.mark.promise(number=45)
-@pytest.mark.parametrize("method", UNARY)
-def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage(flaky, method):
-    flaky.refusals = 2
-    with Client(flaky.target, user_id="ada") as client:
-        UNARY[method](client)
-    assert len(flaky.requests) == 3
-    assert len(set(flaky.requests)) == 1
+def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage():
+    def requests(call):
+        with flaky_server() as flaky, Client(flaky.target, user_id="ada") as client:
+            flaky.refusals = 2
+            call(client)
+            return flaky.requests
+
+    with ThreadPoolExecutor(len(UNARY)) as calls:  # each waits before it tries again
+        for method, made in zip(UNARY, calls.map(requests, UNARY.values()), strict=True):
+            assert (len(made), len(set(made))) == (3, 1), method
 
 
 async def test_the_async_client_retries_during_a_short_outage_too(flaky):
