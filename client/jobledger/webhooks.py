@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+__all__ = ["TOLERANCE", "InvalidSignature", "sign", "verify"]
+
 TOLERANCE: Final = 300.0
 """Seconds that a delivery may be old, or ahead of the receiver's clock."""
 

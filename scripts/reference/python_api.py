@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[2]
 INTRO = """\
 # Python API
 
-Each name of `jobledger` and `jobledger.testing`, with its arguments, its result and \
-the errors that it raises. [The Python client](../guides/python.md) and \
+Each name of `jobledger`, `jobledger.testing` and `jobledger.webhooks`, with its arguments, its \
+result and the errors that it raises. [The Python client](../guides/python.md) and \
 [Workers](../guides/workers.md) show how to use them.
 
 This page is made from the docstrings by `make docs`.
 """
 
-MODULES = ("jobledger", "jobledger.testing")
+MODULES = ("jobledger", "jobledger.testing", "jobledger.webhooks")
 WHOLE = 100  # characters of a signature on one line
 
 
@@ -30,7 +30,9 @@ def page() -> str:
         "jobledger", search_paths=[str(ROOT / "client")], docstring_parser="google"
     )
     for module in MODULES:
-        here: Any = package if module == "jobledger" else package["testing"]
+        here: Any = package
+        for part in module.split(".")[1:]:
+            here = here[part]
         parts.append(f"## {module}\n")
         names = [str(name).strip("'\"") for name in here.exports]
         for name in sorted(names, key=str.lower):

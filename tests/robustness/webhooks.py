@@ -230,7 +230,13 @@ async def _break(
                 gateway.start()
             case "gateway frozen":  # it wakes up when another one has its webhooks
                 gateway.signal(signal.SIGSTOP)
-                await asyncio.sleep(LEASE_SECONDS + chance.uniform(0, 8))
+                thawed = time.monotonic() + LEASE_SECONDS + chance.uniform(0, 8)
+                while time.monotonic() < thawed:
+                    await pause(4, 10)
+                    for other in gateways:
+                        if other is not gateway:
+                            await asyncio.to_thread(other.kill)
+                            other.start()
                 gateway.signal(signal.SIGCONT)
 
 

@@ -68,7 +68,7 @@ class Receiver:
         self.port = 0
         self._tls = tls
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._calls: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     @property
     def url(self) -> str:
@@ -92,8 +92,10 @@ class Receiver:
         """Stop listening, and reset all connections."""
         if self._server is not None:
             self._server.close()
-            for writer in self._writers:
+            for call, writer in self._calls.items():
                 writer.transport.abort()
+                call.cancel()
+            await asyncio.gather(*self._calls)
             await self._server.wait_closed()
             self._server = None
 
@@ -105,7 +107,9 @@ class Receiver:
                 await self.changed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls[call] = writer
         try:
             request = await _read(reader)
             self.received.append(request)
@@ -119,10 +123,10 @@ class Receiver:
             writer.write(head.encode())
             await writer.drain()
             self.changed.set()
-        except (OSError, EOFError, h11.ProtocolError):
-            pass
+        except (OSError, EOFError, h11.ProtocolError, asyncio.CancelledError):
+            pass  # asyncio logs a connection whose task was cancelled
         finally:
-            self._writers.discard(writer)
+            del self._calls[call]
             writer.close()
 
 

@@ -51,7 +51,9 @@ async def running_gateway(
             # In a session of its own: Ctrl-C on a terminal is for this process.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "jobledger_gateway"),
-                *("--target", target, "--listen", listen, "--child"),
+                *("--target", target, "--listen", listen, "--child", "--webhooks"),
+                # A developer's receiver is on the same machine.
+                *("--webhook-allow-network", "127.0.0.0/8", "--webhook-allow-network", "::1/128"),
                 *(word for origin in origins for word in ("--cors-origin", origin)),
                 stdin=theirs.fileno(),
                 start_new_session=True,

@@ -81,6 +81,7 @@ async def test_a_webhook_gets_its_owner_types_and_labels_and_ends_only(
     assert len(receiver.received) == 1
 
 
+@pytest.mark.promise(number=91)
 async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -239,6 +240,7 @@ async def test_an_address_that_is_not_permitted_is_not_called(
     assert webhook.pending == 1
 
 
+@pytest.mark.promise(number=91)
 async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -307,6 +309,7 @@ async def test_two_deliverers_do_not_deliver_one_webhook_both(
     assert len(receiver.received) == 20
 
 
+@pytest.mark.promise(number=91)
 async def test_a_killed_server_loses_no_end(own_server: ServerProcess, receiver: Receiver) -> None:
     async with AsyncClient(own_server.target, user_id="ada") as client:
         await client.create_webhook(receiver.url)
