@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import os
@@ -277,6 +278,10 @@ async def _serve(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    # As in the server: what exists now lives as long as the process, so that no collection has to
+    # visit it; and a full one would stop all streams for long.
+    gc.freeze()
+    gc.set_threshold(2_000, 20, 1_000)
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     url = f"http{'s' if tls else ''}://{name}:{port}"

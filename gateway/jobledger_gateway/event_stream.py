@@ -5,14 +5,15 @@ taken by the connection. A client that is slow therefore holds back its own watc
 """
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-RETRY_MS: Final = 2_000
-"""After how many milliseconds a browser reconnects."""
+RETRY_MS: Final = range(1_000, 3_000)
+"""After how many milliseconds a browser reconnects: not all at once when a gateway stops."""
 
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 
@@ -65,7 +66,8 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
         if scope["method"] != "HEAD":
             self._send = send
-            await self.write(f"retry: {RETRY_MS}\n\n".encode())
+            retry = random.choice(RETRY_MS)  # noqa: S311
+            await self.write(f"retry: {retry}\n\n".encode())
             await self._until_end(chunks, receive)
         self._send = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
