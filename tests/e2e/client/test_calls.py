@@ -371,14 +371,13 @@ async def test_a_timeout_is_also_for_the_token_function(server, ada):
     over = threading.Event()
 
     def slow() -> str:
-        over.wait(20)
+        over.wait(100)  # longer than the test may take
         return "t"
 
     async def slow_async() -> str:
         await asyncio.to_thread(slow)
         return "t"
 
-    began = time.monotonic()
     with Client(server.target, user_id="ada", token=slow) as client:
         with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
             client.get_job(job.id, timeout=0.1)
@@ -391,7 +390,6 @@ async def test_a_timeout_is_also_for_the_token_function(server, ada):
             await client.wait(job.id, timeout=0.1)
         with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
             await client.open_work()
-    assert time.monotonic() - began < 15
     over.set()
 
 

@@ -131,11 +131,9 @@ async def test_the_last_error_is_raised_when_the_reconnect_timeout_is_over(fault
     fault_server.says(fault_server.message(1), then=aborts)
     for _ in range(200):
         fault_server.says(then=aborts)
-    start = time.monotonic()
     with pytest.raises(Unavailable, match="still away"):
         await collect(fault_server.target, "j", reconnect_timeout=0.5)
-    assert len(fault_server.requests) > 2
-    assert time.monotonic() - start < 10
+    assert 2 < len(fault_server.requests) < 200
 
 
 async def test_a_server_that_never_answered_is_an_error_after_the_timeout(collect):
