@@ -67,10 +67,10 @@ async function send(method, path, { query, body, headers, signal }) {
 }
 
 /** Read all pages of a list, up to a number of pages; `more` says whether there are others. */
-export async function pages(path, field, { query, signal, atMost = 5 }) {
+export async function pages(path, field, { query, signal, most = 5 }) {
   const items = [];
   let next = "";
-  for (let page = 0; page < atMost; page += 1) {
+  for (let page = 0; page < most; page += 1) {
     const asked = new URLSearchParams(query);
     if (next) asked.set("page_token", next);
     const answer = await call("GET", path, { query: asked, signal });

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from jobledger_gateway.command import gateway
+from jobledger_gateway.serving import DRAIN_SECONDS
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.rpc.keda.externalscaler_pb2 import ScaledObjectRef
 from jobledger_server.rpc.scaling.scaler_service import Scale, scale
@@ -124,6 +126,37 @@ class TestOverlay:
         spec = next(pods(KUBERNETES / name))["spec"]
         pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert spec["terminationGracePeriodSeconds"] > pause + Settings().grace
+
+
+def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> None:
+    folder = KUBERNETES / "gateway"
+    (template,) = pods(folder)
+    (container,) = template["spec"]["containers"]
+    # Raises for an option that there is not, or with another kind of value.
+    given = gateway.make_context("jobledger-gateway", [*container["args"]]).params
+    (port,) = container["ports"]
+    assert given["listen"] == ("0.0.0.0", port["containerPort"])
+    assert given["ca_file"] == "/tls/ca.crt"
+    labels = template["metadata"]["labels"]
+    for each in (*of_kind(folder, "Service"), *of_kind(folder, "Deployment")):
+        selector = each["spec"]["selector"]
+        assert selector.get("matchLabels", selector).items() <= labels.items()
+    (service,) = of_kind(KUBERNETES / "base", "Service")
+    (served,) = [each["port"] for each in service["spec"]["ports"] if each["name"] == "grpc"]
+    assert given["target"] == f"{service['metadata']['name']}:{served}"
+    (policy,) = of_kind(folder, "NetworkPolicy")
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["egress"][0]["ports"] == [{"port": served}]
+    (servers,) = of_kind(KUBERNETES / "base", "NetworkPolicy")
+    admitted = servers["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert admitted.items() <= labels.items()
+    (server,) = pods(KUBERNETES / "sqlite")
+    for key in ("securityContext", "automountServiceAccountToken", "serviceAccountName"):
+        assert template["spec"][key] == server["spec"][key]
+    own = container["securityContext"]
+    assert own == server["spec"]["containers"][0]["securityContext"]
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert template["spec"]["terminationGracePeriodSeconds"] > pause + DRAIN_SECONDS
 
 
 def test_keda_calls_the_servers_with_metadata_that_they_read() -> None:
