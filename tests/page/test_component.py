@@ -144,3 +144,10 @@ def test_the_component_gives_up_with_an_error_and_goes_on_with_another_token(
     client.cancel_job(job.id)
     expect(component).to_have_attribute("state", "cancelled")
     assert client.get_job(job.id).status is JobStatus.FAILED
+
+    # Nothing follows the end, not even with another token.
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    component.evaluate("(shown) => shown.setAttribute('token', 'another')")
+    page.evaluate("fetch('/healthz')")
+    assert [url for url in requested if url.endswith("/events")] == []
