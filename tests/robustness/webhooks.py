@@ -226,7 +226,8 @@ async def _break(
                 gateway.signal(signal.SIGTERM)
                 assert gateway.process is not None
                 code = await asyncio.to_thread(gateway.process.wait, 30)
-                assert code == 0, f"a gateway has ended with {code}: {gateway.log.read_text()}"
+                # One that has just been started does not handle the signal yet.
+                assert code in {0, -signal.SIGTERM}, f"{gateway.log} ended with {code}"
                 gateway.start()
             case "gateway frozen":  # it wakes up when another one has its webhooks
                 gateway.signal(signal.SIGSTOP)

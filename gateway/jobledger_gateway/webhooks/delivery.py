@@ -77,6 +77,7 @@ class Delivery:
         self._retried: set[str] = set()  # the jobs whose first pending delivery is being tried
         self._attempts = asyncio.Semaphore(CONCURRENT)
         self._not_before = 0.0  # the receiver asked to wait, by time.monotonic
+        self._failing = ""  # why, since the last success
         self._last_success = _seconds(claimed.webhook.success_time)
         self._state = SaveWebhookRequest(
             webhook_id=claimed.webhook.id, generation=claimed.generation, cursor=claimed.cursor
@@ -187,6 +188,9 @@ class Delivery:
         if answer.failure:
             self._failed(answer.failure)
         else:
+            if self._failing:
+                log.info("webhook_recovered webhook=%s", self._webhook.id)
+                self._failing = ""
             self._last_success = time.time()
             self._state.success_time.CopyFrom(_timestamp(self._last_success))
         self._changed = True
@@ -194,7 +198,9 @@ class Delivery:
         return answer
 
     def _failed(self, failure: str) -> None:
-        log.info("webhook_failed webhook=%s failure=%r", self._webhook.id, failure)
+        if failure != self._failing:  # a receiver that is down fails often, and in one way
+            log.warning("webhook_fails webhook=%s failure=%r", self._webhook.id, failure)
+            self._failing = failure
         self._state.failure_time.CopyFrom(_timestamp(time.time()))
         self._state.last_failure = failure[:500]
         self._changed = True
