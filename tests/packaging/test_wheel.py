@@ -16,7 +16,7 @@ from tests.support.pages import ROOT
 PROTOS = ROOT / "protos"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 METADATA = f"jobledger-{VERSION}.dist-info"
-PACKAGES = ["client/jobledger", "server/jobledger_server"]
+PACKAGES = ["client/jobledger", "server/jobledger_server", "gateway/jobledger_gateway"]
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,11 +30,12 @@ def test_the_top_level_names_of_the_wheel_are_the_projects_own(wheel: Path) -> N
     assert {name.split("/")[0] for name in names_in(wheel)} == {
         "jobledger",
         "jobledger_server",
+        "jobledger_gateway",
         METADATA,
     }
 
 
-@pytest.mark.parametrize("package", ["jobledger", "jobledger_server"])
+@pytest.mark.parametrize("package", ["jobledger", "jobledger_server", "jobledger_gateway"])
 def test_every_package_is_typed(wheel: Path, package: str) -> None:
     assert f"{package}/py.typed" in names_in(wheel)
 
@@ -92,6 +93,7 @@ def test_the_metadata_of_the_wheel_names_the_license_and_the_extras(wheel: Path)
         "jwt",
         "otel",
         "admin",
+        "web",
         "testing",
     }
     bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]

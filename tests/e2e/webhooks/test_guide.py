@@ -1,0 +1,59 @@
+"""The guide's receiver takes what a gateway delivers, and a gateway needs an operator's token."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobledger import AsyncClient
+from tests.e2e.webhooks.conftest import delivering
+from tests.e2e.webhooks.test_deliveries import ended
+from tests.support.access_file import write_access_file
+from tests.support.pages import ROOT, blocks
+from tests.support.webhook_receiver import Received, Receiver
+
+GUIDE = ROOT / "docs/guides/webhooks.md"
+
+
+async def test_the_receiver_of_the_guide_accepts_a_delivery_and_no_other(
+    start: Callable[..., Any], receiver: Receiver, capsys: Any
+) -> None:
+    app = await start()
+    (program,) = blocks(GUIDE, "python")
+    page: dict[str, Any] = {}
+    exec(compile(program.text, str(GUIDE), "exec"), page)
+    assert capsys.readouterr().out == "400\n"
+
+    async def answer(request: Received) -> int:
+        return page["receive"](request.headers, request.body)
+
+    receiver.answer = answer
+    async with AsyncClient(app.address, user_id="ada") as client:
+        page["SECRET"] = (await client.create_webhook(receiver.url)).secret
+        async with delivering(app.address):
+            job_id = await ended(client)
+            await receiver.until(lambda: bool(receiver.succeeded))
+    assert f"dev.jobledger.job.completed {job_id} JOB_STATUS_COMPLETED" in capsys.readouterr().out
+
+
+async def test_a_deliverer_with_an_operators_token_delivers_the_jobs_of_owners(
+    start: Callable[..., Any], receiver: Receiver, tmp_path: Path
+) -> None:
+    file = tmp_path / "access.toml"
+    roles = {"app": 'roles = ["owner", "worker"]\nusers = ["ada"]\njob_types = ["*"]'}
+    roles["gateway"] = 'roles = ["operator"]'
+    write_access_file(
+        file,
+        "".join(
+            f'[[caller]]\nname = "{name}"\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rules}\n'
+            for name, rules in roles.items()
+        ),
+    )
+    app = await start(access=file)
+    async with AsyncClient(app.address, user_id="ada", token="app") as client:
+        await client.create_webhook(receiver.url)
+        async with delivering(app.address, token="gateway"):
+            job_id = await ended(client)
+            await receiver.until(lambda: bool(receiver.succeeded))
+    assert receiver.succeeded[0].job_id == job_id
