@@ -116,8 +116,6 @@ def draw(browser: Browser, url: str, picture: Picture) -> None:
         locale="en-GB",
     )
     page = context.new_page()
-    page.on("console", lambda said: print(said.text))
-    page.on("pageerror", print)
     page.goto(url)
     page.wait_for_selector(".link-state.live")
     page.wait_for_selector(picture.shows)

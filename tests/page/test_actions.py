@@ -79,7 +79,7 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
     item = panel.get_by_role("listitem").filter(
         has=page.get_by_role("link", name="pausing", exact=True)
     )
-    expect(item.get_by_text("1 wait")).to_be_visible()
+    expect(item.get_by_text("1 waiting")).to_be_visible()
     expect(item.get_by_text("no worker asks for it")).to_be_visible()
     item.get_by_role("button", name="Pause pausing").click()
     page.get_by_role("dialog").get_by_label("Reason").fill("the disk is full")
@@ -92,4 +92,4 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
     item.get_by_role("button", name="Resume pausing").click()
     expect(item.get_by_role("button", name="Pause pausing")).to_be_visible()
     assert len(client.claim_jobs(["pausing"])) == 1
-    expect(item.get_by_text("1 run")).to_be_visible()
+    expect(item.get_by_text("1 running")).to_be_visible()

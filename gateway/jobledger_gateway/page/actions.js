@@ -38,8 +38,8 @@ export function retry(job, go) {
   }).then((done) => done && go(jobAddress(made)));
 }
 
-/** Ask whether to delete a job; `go` is called with the address of the list. */
-export function remove(job, go) {
+/** Ask whether to delete a job; afterwards `go` is called with the address of the list. */
+export function remove(job, go, listed) {
   return ask({
     title: "Delete this job?",
     body: h("p", {}, "The job, its history and the links to its assets are deleted for good. The assets themselves stay where they are stored."),
@@ -49,7 +49,7 @@ export function remove(job, go) {
   }).then((done) => {
     if (!done) return;
     announce("The job was deleted.");
-    go("/");
+    go(listed);
   });
 }
 

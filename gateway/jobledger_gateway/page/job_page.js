@@ -14,7 +14,7 @@ import { sentences } from "./waiting.js";
 
 /** Show a job in `main`; return what stops it. `view` is what main.js gives every page. */
 export function jobPage(main, id, owner, view) {
-  const parts = skeleton(id);
+  const parts = skeleton(id, view.listed);
   main.replaceChildren(parts.page);
   let spoken = "";
   const draw = oncePerFrame(() => {
@@ -36,7 +36,7 @@ export function jobPage(main, id, owner, view) {
   });
   parts.cancel.addEventListener("click", () => cancel(details.job));
   parts.retry.addEventListener("click", () => retry(details.job, view.go));
-  parts.remove.addEventListener("click", () => remove(details.job, view.go));
+  parts.remove.addEventListener("click", () => remove(details.job, view.go, view.listed));
   const ticking = setInterval(draw, 1000);
   return () => {
     clearInterval(ticking);
@@ -45,7 +45,7 @@ export function jobPage(main, id, owner, view) {
   };
 }
 
-function skeleton(id) {
+function skeleton(id, listed) {
   const button = (text, danger) => h("button", { type: "button", hidden: true, class: danger ? "danger" : null }, text);
   const section = (title, content) => h("section", { class: "block", hidden: true }, h("h2", {}, title), content);
   const parts = {
@@ -66,7 +66,7 @@ function skeleton(id) {
     checkpoint: h("div", {}),
   };
   parts.page = h("article", { class: "job" },
-    h("p", { class: "back" }, h("a", { href: "/" }, "← All jobs")),
+    h("p", { class: "back" }, h("a", { href: listed }, "← Jobs")),
     h("header", { class: "job-head" },
       h("div", {}, h("h1", { tabindex: "-1" }, parts.type, " ", h("code", {}, id)), parts.state),
       h("div", { class: "buttons" }, parts.retry, parts.cancel, parts.remove)),

@@ -10,12 +10,14 @@ const main = document.getElementById("main");
 const banner = document.getElementById("banner");
 const linkState = document.getElementById("link-state");
 let stop = () => {};
+let listed = "/"; // the address of the list that was shown last
 
 /** What every page is given. */
 function newView() {
   let current = true;
   return {
     go,
+    listed,
     end() {
       current = false;
     },
@@ -37,6 +39,7 @@ function newView() {
 
 function show() {
   stop();
+  if (location.pathname === "/") listed = `/${location.search}`;
   const view = newView();
   const job = /^\/jobs\/([^/]+)\/?$/.exec(location.pathname);
   const query = new URLSearchParams(location.search);

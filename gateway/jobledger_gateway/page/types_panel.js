@@ -70,7 +70,7 @@ export class TypesPanel {
       h("div", { class: "type-head" },
         h("a", { href: address, "aria-current": chosen ? "true" : null }, name),
         this.#button(type)),
-      h("p", { class: "counts" }, count("held", "run"), count("waiting", "wait"), count("blocked", "blocked"), count("scheduled", "scheduled")),
+      h("p", { class: "counts" }, count("held", "running"), count("waiting", "waiting"), count("blocked", "blocked"), count("scheduled", "scheduled")),
       type.oldestWait && h("p", { class: "fine" }, `oldest waits ${duration(seconds(type.oldestWait))}`),
       idle && h("p", { class: "fine warn" }, "no worker asks for it"),
       type.pause && h("p", { class: "fine warn" }, ["paused", relative(type.pause.pauseTime), type.pause.actor && `by ${type.pause.actor}`, type.pause.reason && `– ${type.pause.reason}`].filter(Boolean).join(" ")),
