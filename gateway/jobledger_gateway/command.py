@@ -134,7 +134,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     "--max-streams",
     type=click.IntRange(1),
     default=_DEFAULTS.max_streams,
-    help="Open event streams at most. Each takes about 40 KiB.",
+    help="Open event streams at most. Each takes about 60 KiB.",
 )
 @_option(
     "--max-client-streams",
