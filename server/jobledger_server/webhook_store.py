@@ -91,7 +91,7 @@ class Webhooks(Protocol):
         """Store a new webhook; return it with its time of creation.
 
         Raises:
-            LimitExceeded: There are as many as may be.
+            LimitExceeded: There are as many as may be, in all or of this owner.
         """
 
     async def listed(self, *, user_id: str, after: str, limit: int) -> list[Webhook]:

@@ -81,7 +81,7 @@ class WebhookServiceServicer(object):
         """Creates a webhook. It gets the transitions that are committed from then on.
         Not safe to retry: if the answer is lost, list the webhooks and delete the one
         whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-        1,000 webhooks.
+        1,000 webhooks, or 100 of this owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +124,8 @@ class WebhookServiceServicer(object):
     def SaveWebhook(self, request, context):
         """For deliverers: stores how far a webhook has come. It is refused unless the
         deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
+        state. Safe to retry, but `given_up` may then count twice. Errors:
+        INVALID_FIELD, WEBHOOK_NOT_HELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class WebhookServiceStub:
     """Creates a webhook. It gets the transitions that are committed from then on.
     Not safe to retry: if the answer is lost, list the webhooks and delete the one
     whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-    1,000 webhooks.
+    1,000 webhooks, or 100 of this owner.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]
     """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
@@ -64,7 +64,8 @@ class WebhookServiceStub:
     SaveWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]
     """For deliverers: stores how far a webhook has come. It is refused unless the
     deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
+    state. Safe to retry, but `given_up` may then count twice. Errors:
+    INVALID_FIELD, WEBHOOK_NOT_HELD.
     """
 
 @_typing.type_check_only
@@ -80,7 +81,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     """Creates a webhook. It gets the transitions that are committed from then on.
     Not safe to retry: if the answer is lost, list the webhooks and delete the one
     whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-    1,000 webhooks.
+    1,000 webhooks, or 100 of this owner.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
@@ -103,7 +104,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     SaveWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]  # type: ignore[assignment]
     """For deliverers: stores how far a webhook has come. It is refused unless the
     deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
+    state. Safe to retry, but `given_up` may then count twice. Errors:
+    INVALID_FIELD, WEBHOOK_NOT_HELD.
     """
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,7 +124,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a webhook. It gets the transitions that are committed from then on.
         Not safe to retry: if the answer is lost, list the webhooks and delete the one
         whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-        1,000 webhooks.
+        1,000 webhooks, or 100 of this owner.
         """
 
     @_abc_1.abstractmethod
@@ -175,7 +177,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhook_service_pb2.SaveWebhookResponse, _abc.Awaitable[_webhook_service_pb2.SaveWebhookResponse]]:
         """For deliverers: stores how far a webhook has come. It is refused unless the
         deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
+        state. Safe to retry, but `given_up` may then count twice. Errors:
+        INVALID_FIELD, WEBHOOK_NOT_HELD.
         """
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -125,7 +125,8 @@ MAX_CONCURRENCY_LIMITS = 10_000
 MAX_PAUSED_JOB_TYPES = 10_000
 """Job types that are paused."""
 
-MAX_WEBHOOKS = 1000
+MAX_WEBHOOKS, MAX_WEBHOOKS_EACH = 1000, 100
+"""Webhooks, and those of one owner."""
 
 MAX_CLAIMED_WEBHOOKS = 10
 """Webhooks that one ClaimWebhooks returns."""

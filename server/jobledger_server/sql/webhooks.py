@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant, is_id
-from jobledger_server.domain.limits import MAX_WEBHOOKS
+from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.tables import webhooks
@@ -36,6 +36,12 @@ class SqlWebhooks:
             count = await connection.scalar(select(func.count()).select_from(webhooks))
             if (count or 0) >= MAX_WEBHOOKS:
                 raise LimitExceeded("webhooks", MAX_WEBHOOKS)
+            if webhook.user_id:
+                count = await connection.scalar(
+                    select(func.count()).where(webhooks.c.user_id == webhook.user_id)
+                )
+                if (count or 0) >= MAX_WEBHOOKS_EACH:
+                    raise LimitExceeded("webhooks_per_user", MAX_WEBHOOKS_EACH)
             values = {name: getattr(webhook, name) for name in Webhook.__struct_fields__}
             values["create_time"] = await self._dialect.now(connection)
             await connection.execute(insert(webhooks).values(**values, **_NO_HOLDER))

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.limits import MAX_WEBHOOKS
+from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.store import Store
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
@@ -48,10 +48,14 @@ async def test_another_user_neither_deletes_nor_enables_a_webhook(store: Store) 
 
 
 async def test_there_are_as_many_webhooks_as_may_be(store: Store) -> None:
-    for _ in range(MAX_WEBHOOKS):
+    for _ in range(MAX_WEBHOOKS_EACH):
         await store.webhooks.add(webhook())
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(LimitExceeded, match="webhooks_per_user"):
         await store.webhooks.add(webhook())
+    for _ in range(MAX_WEBHOOKS - MAX_WEBHOOKS_EACH):
+        await store.webhooks.add(webhook(""))
+    with pytest.raises(LimitExceeded, match="'webhooks'"):
+        await store.webhooks.add(webhook(""))
 
 
 async def claim(
