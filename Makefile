@@ -95,15 +95,18 @@ ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py ro
 MUTANTS := tests/robustness/test_mutants.py
 
 .PHONY: test-slow
-test-slow: test-faults test-attacks ## run the tests that `make test` leaves out
+test-slow: test-faults test-attacks test-mutants ## run the tests that `make test` leaves out
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run the long fault tests, and those that install the wheel
 	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(MUTANTS)) $(ARGS)
 
 .PHONY: test-attacks
-test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time, then the checker's mutants
+test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time
 	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
+
+.PHONY: test-mutants
+test-mutants: $(INSTALLED) ## have the checker find what broken servers do wrong, three at a time
 	@$(PYTHON) -m pytest -m slow -n 3 --dist worksteal $(MUTANTS) $(ARGS)
 
 .PHONY: test-abuse
