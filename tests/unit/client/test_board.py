@@ -178,6 +178,8 @@ def test_idle_time_counts_from_the_last_event_of_any_kind(board, clock):
     board.take(HEARTBEAT)
     clock.now += 30
     assert (board.connected, board.silence()) == (True, 30)
+    board.take(FeedEvent(job=None, heartbeat=True, silence=31))
+    assert board.silence() == 31
 
 
 def test_clear_drops_everything(board, clock):
