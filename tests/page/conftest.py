@@ -28,6 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.page)
 
 
+SCHEMES = ("http", "https", "javascript")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -62,8 +63,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Return a server that all share: tests use owners and job types of their own."""
-    with ServerProcess(tmp_path_factory.mktemp("server")) as process:
+    """Return a server that all share: tests use owners and job types of their own.
+
+    Its operator allows URLs that no page should make a link of.
+    """
+    schemes = [word for scheme in SCHEMES for word in ("--url-scheme", scheme)]
+    with ServerProcess(tmp_path_factory.mktemp("server"), arguments=schemes) as process:
         yield process
 
 

@@ -77,7 +77,7 @@ def test_the_page_of_a_job_shows_all_that_belongs_to_it(visit: Visit, client: Cl
         job.id, "image/png", url="https://files.example/a.png", attempt=started.attempt
     )
     client.create_asset(
-        job.id, "text/x", storage_path="javascript:alert(1)", attempt=started.attempt
+        job.id, "text/x", url="javascript://files.example/%0Aalert(1)", attempt=started.attempt
     )
     client.mark_partial(
         job.id, {"pictures": 1}, error="one is black", reason="DARK", attempt=started.attempt
@@ -86,6 +86,7 @@ def test_the_page_of_a_job_shows_all_that_belongs_to_it(visit: Visit, client: Cl
     expect(page.get_by_role("link", name="a.png")).to_have_attribute(
         "href", "https://files.example/a.png"
     )
+    expect(page.locator(".assets").get_by_text("javascript://")).to_be_visible()
     assert page.locator("a[href^=javascript]").count() == 0
     for text in ("one is black", '"harbour"', "640", "pictures", "Now partial", "on worker-7"):
         expect(page.get_by_text(text).first).to_be_visible()
