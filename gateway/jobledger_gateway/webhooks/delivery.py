@@ -238,8 +238,8 @@ class Delivery:
         try:
             try:
                 event = await self._event(delivery)
-            except JobledgerError as error:  # not the receiver's fault
-                log.warning("webhook_read_failed webhook=%s error=%s", self._webhook.id, error)
+            except JobledgerError as error:  # of the service, whose watch tells of it
+                log.debug("webhook_read_failed webhook=%s error=%s", self._webhook.id, error)
                 delivery.next_time.CopyFrom(_timestamp(time.time() + PAUSE_SECONDS))
                 return
             answer = await self._attempt(event)
