@@ -111,6 +111,8 @@ class PostgresServer:
         }
         if not self._durable:
             options |= dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit"), "off")
+            # No work of its own that falls on a test by chance, and changes its plans.
+            options["autovacuum"] = "off"
             options["shared_buffers"] = "64MB"  # making and dropping a database reads all of them
         settings = [f"--{name}={value}" for name, value in options.items()]
         with (self._folder / "log").open("ab") as log:

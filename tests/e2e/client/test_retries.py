@@ -47,6 +47,8 @@ UNARY = {
     "PauseConcurrencyKey": lambda client: client.pause_concurrency_key("stripe"),
     "ResumeConcurrencyKey": lambda client: client.resume_concurrency_key("stripe"),
     "SetConcurrencyLimit": lambda client: client.set_concurrency_limit("stripe", 10),
+    "CreateWatchToken": lambda client: client.create_watch_token("j"),
+    "RevokeWatchTokens": lambda client: client.revoke_watch_tokens(),
     "ListConcurrencyLimits": lambda client: next(client.list_concurrency_limits(), None),
 }
 

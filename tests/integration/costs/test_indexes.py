@@ -121,6 +121,7 @@ async def operate(store: SqlStore, job_id: JobId) -> None:
     await sweeps.keys(after="", limit=5)
     await sweeps.ended(Micros(0), limit=5)
     await sweeps.pollers()
+    await store.webhooks.remove(job_id, user_id="")
 
 
 async def many_tenants(database: Database) -> None:
