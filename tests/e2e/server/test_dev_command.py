@@ -86,7 +86,7 @@ def test_the_commands_that_dev_prints_create_watch_and_finish_a_job(tmp_path: Pa
             )
 
         job_id = start(create, stdout=subprocess.PIPE).communicate()[0].split()[-1]
-        screen = Terminal(partial(start, watch), 100, 20)
+        screen = Terminal(partial(start, f"exec {watch}"), 100, 20)
         try:
             screen.until(lambda lines: any("greet" in line for line in lines))
         finally:
