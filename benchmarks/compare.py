@@ -68,8 +68,8 @@ CLAIMS = tuple(
 )
 """100 is the most."""
 
-BACKLOG = Work.alone("", "create_batch", -(-len(CLAIMS) * (SLICES + 1) * CLAIMED // BATCH))
-"""What they claim, all of one tenant."""
+BACKLOG = Work.alone("", "create_batch", -(-len(CLAIMS) * (2 * SLICES + 1) * CLAIMED // BATCH))
+"""What they claim, to warm up and in all slices of a server, all of one tenant."""
 
 ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
