@@ -12,6 +12,7 @@ import { onlyWatches } from "./session.js";
 import { TypesPanel } from "./types_panel.js";
 
 const PAGE = 500; // jobs a list
+const STEPS = 20; // lists at most, until so many were found: one may be short although more follow
 
 /** Show the list in `main`; return what stops it. `view` is what main.js gives every page. */
 export function listPage(main, filter, view) {
@@ -57,18 +58,23 @@ export function listPage(main, filter, view) {
     rows.show(ids, (id) => jobs.get(id));
   });
 
-  /** Read a page of the list, the newest first or those after `token`. */
+  /** Read the list, the newest jobs first or those after `token`. */
   async function read(token) {
     const into = jobs;
     const query = filterQuery(filter);
     query.set("page_size", PAGE);
-    if (token) query.set("page_token", token);
     into.beginList();
     reading = true;
     try {
-      const answer = await call("GET", "/v1/jobs", { query, signal });
-      for (const job of answer.jobs ?? []) into.take(job);
-      if (into === jobs) next = answer.nextPageToken ?? "";
+      for (let found = 0, step = 0; found < PAGE && step < STEPS && token !== ""; step += 1) {
+        if (token) query.set("page_token", token);
+        const answer = await call("GET", "/v1/jobs", { query, signal });
+        for (const job of answer.jobs ?? []) into.take(job);
+        found += answer.jobs?.length ?? 0;
+        token = answer.nextPageToken ?? "";
+        if (into !== jobs) return;
+        next = token;
+      }
     } catch (problem) {
       if (signal.aborted) return;
       // A watch token may forbid the list: the watch alone shows what it may.
