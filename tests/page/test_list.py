@@ -125,7 +125,8 @@ def test_the_page_is_used_with_the_keyboard_alone(visit: Visit, client: Client) 
     expect(page.locator(".count")).to_have_text("60 jobs")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the jobs")).to_be_focused()
-    for _ in range(60):
+    page.keyboard.press("Enter")  # past the job types, of which there may be any number
+    for _ in range(30):
         page.keyboard.press("Tab")
         if "row-link" in (page.evaluate("() => document.activeElement.className") or ""):
             break
