@@ -49,13 +49,14 @@ export class TypesPanel {
   }
 
   #show(types) {
-    // Drawn again only if something is another: a button that has the focus keeps it.
+    // Drawn again only if something is another: a link or a button that has the focus keeps it.
     const text = JSON.stringify(types.map(({ oldestWait, ...rest }) => [rest, Math.floor(seconds(oldestWait) / 10)]));
     if (text === this.#drawn) return;
     this.#drawn = text;
-    const focused = this.#list.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+    const nameOf = (one) => one.getAttribute("aria-label") ?? one.getAttribute("href");
+    const focused = this.#list.contains(document.activeElement) && nameOf(document.activeElement);
     this.#list.replaceChildren(...types.map((type) => this.#item(type)));
-    if (focused) [...this.#list.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused)?.focus();
+    if (focused) [...this.#list.querySelectorAll("a, button")].find((one) => nameOf(one) === focused)?.focus();
   }
 
   #item(type) {
