@@ -211,7 +211,7 @@ async def _break(
         await pause(2, 6)
         gateway = chance.choice(gateways)
         (what,) = chance.choices(
-            ["server killed", "gateway killed", "gateway ended", "gateway frozen"], [6, 1, 4, 1]
+            ["server killed", "gateway killed", "gateway ended", "gateway frozen"], [4, 3, 2, 1]
         )
         faults[what] += 1
         match what:
