@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -13,11 +14,14 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+import grpc
 from sqlalchemy import URL
 
 from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
+from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.pollers import Pollers
@@ -49,7 +53,7 @@ from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
-from jobledger_server.rpc.serving.server import Services, Serving, open_calls, serving
+from jobledger_server.rpc.serving.server import NewServer, Services, Serving, open_calls, serving
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
@@ -96,9 +100,50 @@ class App:
     """Checks the access file at once."""
 
 
+class Notices(Protocol):
+    """Tells the other servers of a database what happens here, and hears of it from them."""
+
+    def committed(self) -> None:
+        """Say soon that changes were committed here."""
+
+    def ready(self) -> None:
+        """Say soon that jobs are ready which no claim here waits for."""
+
+    async def run(self) -> None:
+        """Send and receive until cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """A store, and what belongs to its database."""
+
+    store: Store
+    lock: Lock | None = None
+    """Held if no other server can open the database."""
+
+    connections: Callable[[], Connections] = dict
+    """Returns the connections in use of each pool, and how many there may be."""
+
+    notices: Callable[[Callable[[], None], Callable[[], None]], Notices] | None = None
+    """Makes what exchanges notices with other servers, of what to call when another one has
+    committed changes, and when it has jobs that are ready. Without it, servers poll."""
+
+
 @asynccontextmanager
-async def open_app(settings: Settings) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings,
+    *,
+    store: OpenedStore | None = None,
+    grpc_server: NewServer | None = None,
+    randbits: Callable[[int], int] = secrets.randbits,
+) -> AsyncIterator[App]:
     """Serve during the block, then drain within `settings.grace` seconds.
+
+    Args:
+        settings: What a user decides.
+        store: In place of the database that `settings` names; its owner closes it.
+        grpc_server: Makes the server in place of gRPC's own.
+        randbits: Returns an int of this many random bits, for ids.
 
     Raises AdminUnavailable, BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse,
     MetricsUnavailable, PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
@@ -116,20 +161,21 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     jobs = JobMetrics()
     async with (
         _tracing(settings) as traces,
-        _opened_store(settings) as (store, lock, connections),
-        _watched_feed(settings, store, lock, waiters, supervisor) as feed,
-        Reads(store, max_waiting=waiting, share=share) as reads,
+        _opened_store(settings) if store is None else nullcontext(store) as opened,
+        _watched_feed(settings, opened, waiters, supervisor) as feed,
+        Reads(opened.store, max_waiting=waiting, share=share) as reads,
         Ledger(
-            store,
+            opened.store,
             _observed(feed.publish, jobs, traces),
             max_waiting=waiting,
             share=share,
             hand_on=waiters.hand_on,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
+            ids=IdSource(randbits),
         ) as ledger,
         QueueControl(
-            store,
+            opened.store,
             ledger,
             waiters,
             max_waiting=waiting,
@@ -139,8 +185,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         LongPoll(ledger, waiters) as long_poll,
         _maintained(
             settings,
-            store,
-            lock,
+            opened.store,
+            opened.lock,
             ledger,
             pollers=long_poll.pollers,
             waiters=waiters,
@@ -148,11 +194,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         ),
         RequestParser(share) as parser,
     ):
-        tokens = WatchTokens(store.queue_settings, ledger.known_limits, lasting)
+        tokens = WatchTokens(opened.store.queue_settings, ledger.known_limits, lasting)
         callers = Callers(access, tokens, lasting)
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
-        served, creations = Calls(drain, callers, parser, calls), CreationQuotas(store)
+        served, creations = Calls(drain, callers, parser, calls), CreationQuotas(opened.store)
         batchers = (*ledger.batchers, *reads.batchers, control.batcher)
         sources = Sources(
             calls=calls,
@@ -171,13 +217,13 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 *limits.values(),
             ),
             rates=(served.rate, creations.rate, creations),
-            connections=connections,
+            connections=opened.connections,
         )
         for task in (*reads.tasks, *ledger.tasks, control.task):
             supervisor.supervise(task)
         services = _services(
             settings,
-            store,
+            opened.store,
             ledger,
             reads,
             feed,
@@ -194,7 +240,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             (
                 nullcontext()
                 if settings.metrics is None and settings.otlp is None
-                else supervisor.running("queue_metrics", queue_metrics.run(store))
+                else supervisor.running("queue_metrics", queue_metrics.run(opened.store))
             ),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
@@ -205,34 +251,43 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 drain,
                 credentials=credentials,
                 max_connections=max_connections,
+                new_server=grpc_server or grpc.aio.server,
             ) as server,
             supervisor.running("grpc", server.terminated()),
             supervisor.running("callers", callers.run()),
             nullcontext() if access is None else supervisor.running("access", access.run()),
             _health(settings, supervisor, server, feed.tail),
-            supervisor.running(
+            nullcontext()
+            if grpc_server is not None
+            else supervisor.running(
                 "connections", free_connections(server.address, max_connections, server.busy_peers)
             ),
         ):
             reload = (lambda: None) if access is None else access.reload
-            yield App(server.address, feed.hub, waiters, store, supervisor.failed, reload)
+            yield App(server.address, feed.hub, waiters, opened.store, supervisor.failed, reload)
 
 
 @asynccontextmanager
-async def _opened_store(
-    settings: Settings,
-) -> AsyncIterator[tuple[Store, Lock | None, Callable[[], Connections]]]:
+async def _opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
     """Lock the database if it is a file, and migrate it or require that it is migrated."""
     url = parse_url(settings.database)
     with exclusive(url) as lock:
         database = open_database(url)
         try:
+            notices = None
             if database.dialect.name == "sqlite":
                 await migrate(database)
+            elif settings.feed == "notify":
+                # The driver is an optional extra.
+                from jobledger_server.sql.postgresql.notifications import (  # noqa: PLC0415
+                    Notifications,
+                )
+
+                notices = partial(Notifications, url)
             await require_supported(database)
-            secrets = (settings.access, settings.tls_key, settings.database_file)
-            warn_of_readable_files((*secrets, *_files(url)))
-            yield SqlStore(database), lock, database.connections
+            files = (settings.access, settings.tls_key, settings.database_file)
+            warn_of_readable_files((*files, *_files(url)))
+            yield OpenedStore(SqlStore(database), lock, database.connections, notices)
         finally:
             await database.close()
 
@@ -257,13 +312,10 @@ class _WatchedFeed:
 
 @asynccontextmanager
 async def _watched_feed(
-    settings: Settings,
-    store: Store,
-    lock: Lock | None,
-    waiters: ClaimWaiters,
-    supervisor: Supervisor,
+    settings: Settings, opened: OpenedStore, waiters: ClaimWaiters, supervisor: Supervisor
 ) -> AsyncIterator[_WatchedFeed]:
     """Fill the change buffer, and keep the hub up to date during the block."""
+    store, lock = opened.store, opened.lock
     waiters.sees_every_job = lock is not None
     poll_now = asyncio.Event()
     head = await _verified_head(store, lock)
@@ -280,10 +332,11 @@ async def _watched_feed(
     async with AsyncExitStack() as stack:
         if lock is not None:
             publish = _recorded(lock, tail, hub)
-        elif settings.feed == "notify":
-            publish = await stack.enter_async_context(
-                _notified(parse_url(settings.database), hub, poll_now, waiters, supervisor)
-            )
+        elif opened.notices is not None:
+            notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set)
+            await stack.enter_async_context(supervisor.running("notifications", notices.run()))
+            waiters.announce = notices.ready
+            publish = _noticed(notices, hub)
         await stack.enter_async_context(supervisor.running("tail", tail.run()))
         yield _WatchedFeed(hub, FeedReader(store, buffer), tail, publish)
 
@@ -312,28 +365,15 @@ def _recorded(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
     return publish
 
 
-@asynccontextmanager
-async def _notified(
-    url: URL,
-    hub: WatchHub,
-    poll_now: asyncio.Event,
-    waiters: ClaimWaiters,
-    supervisor: Supervisor,
-) -> AsyncIterator[Publish]:
-    """Exchange notifications with other servers during the block."""
-    # The driver is an optional extra.
-    from jobledger_server.sql.postgresql.notifications import Notifications  # noqa: PLC0415
-
-    notifications = Notifications(url, poll_now.set, waiters.ready_elsewhere.set)
-    waiters.announce = notifications.ready
+def _noticed(notices: Notices, hub: WatchHub) -> Publish:
+    """Tell the other servers of each commit, too."""
 
     def publish(changes: Sequence[Change]) -> None:
         hub.publish(changes)
         if changes:
-            notifications.committed()
+            notices.committed()
 
-    async with supervisor.running("notifications", notifications.run()):
-        yield publish
+    return publish
 
 
 def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publish:

@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from collections.abc import Callable
 
 from jobledger_server.domain.job import ID_AHEAD
 
@@ -15,9 +16,13 @@ class IdSource:
 
     Within a millisecond a counter orders them, so that the jobs and assets of a batch keep
     their order. Across milliseconds, and across servers, the time does.
+
+    Args:
+        randbits: Returns an int of this many random bits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, randbits: Callable[[int], int] = secrets.randbits) -> None:
+        self._randbits = randbits
         self._millis = -1
         self._counter = 0
 
@@ -31,10 +36,10 @@ class IdSource:
         if not self._millis - _AHEAD_MILLIS < millis <= self._millis:
             self._millis = millis
             # The top bit is left 0, so that the counter does not overflow.
-            self._counter = secrets.randbits(_COUNTER_BITS - 1)
+            self._counter = self._randbits(_COUNTER_BITS - 1)
         else:
             self._counter += 1
         rand_a, rand_b_head = divmod(self._counter, 1 << 30)
         head = self._millis << 16 | 7 << 12 | rand_a
-        tail = 0b10 << 62 | rand_b_head << _TAIL_BITS | secrets.randbits(_TAIL_BITS)
+        tail = 0b10 << 62 | rand_b_head << _TAIL_BITS | self._randbits(_TAIL_BITS)
         return str(uuid.UUID(int=head << 64 | tail))

@@ -72,6 +72,7 @@ class Ledger:
         share: The fraction of `max_waiting` that one caller may use, up to 1.
         hand_on: Called with each blocked job that a commit made ready.
         observe: Observes every outcome.
+        ids: Makes the ids of jobs and assets.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class Ledger:
         max_waiting: int,
         share: float = 1.0,
         observe: Observe | None = None,
+        ids: IdSource | None = None,
     ) -> None:
         self._store = store
         self._observe = observe
         self._publish = publish
         self._hand_on = hand_on
-        self._ids = IdSource()
+        self._ids = ids or IdSource()
         self.known_limits = KnownLimits(store)
         self.recheck = asyncio.Event()
         """Set when a blocked job may have a free slot."""

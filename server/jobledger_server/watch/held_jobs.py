@@ -112,8 +112,8 @@ class Holders:
     """The streams that hold jobs, and which of them holds which."""
 
     def __init__(self) -> None:
-        self._streams: set[HeldJobs] = set()
-        self._by_job: dict[JobId, set[HeldJobs]] = {}
+        self._streams: dict[HeldJobs, None] = {}  # as a set that keeps the order, like those below
+        self._by_job: dict[JobId, dict[HeldJobs, None]] = {}
 
     def of(self, job_id: JobId) -> Collection[HeldJobs]:
         """Return the streams that hold the job. Usually one does: a stream may have broken."""
@@ -123,21 +123,21 @@ class Holders:
     def opened(self, wake: Callable[[], None]) -> Iterator[HeldJobs]:
         """Yield the jobs of a new stream."""
         held_jobs = HeldJobs(self, wake)
-        self._streams.add(held_jobs)
+        self._streams[held_jobs] = None
         try:
             yield held_jobs
         finally:
-            self._streams.remove(held_jobs)
+            del self._streams[held_jobs]
             for job_id, attempt in held_jobs.attempts():
                 held_jobs.remove(job_id, attempt)
 
     def add(self, job_id: JobId, held_jobs: HeldJobs) -> None:
-        self._by_job.setdefault(job_id, set()).add(held_jobs)
+        self._by_job.setdefault(job_id, {})[held_jobs] = None
 
     def discard(self, job_id: JobId, held_jobs: HeldJobs) -> None:
         holders = self._by_job.get(job_id)
         if holders is not None:
-            holders.discard(held_jobs)
+            holders.pop(held_jobs, None)
             if not holders:
                 del self._by_job[job_id]
 

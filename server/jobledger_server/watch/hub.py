@@ -69,8 +69,9 @@ class WatchHub:
             total=of_all,
             each=max(1, int(of_all * ONE_CALLERS_ALL_OWNERS_WATCHES)),
         )
-        self._job_watches: dict[JobId, set[JobWatch]] = {}
-        self._feed_watches: dict[str | None, set[FeedWatch]] = {}
+        # Dicts serve as sets that keep the order: watches are woken in the order they were opened.
+        self._job_watches: dict[JobId, dict[JobWatch, None]] = {}
+        self._feed_watches: dict[str | None, dict[FeedWatch, None]] = {}
         self._early = EarlyChanges()
         self.delivered = {"commit": 0, "table": 0}
         """Changes handed to watches: from this process's own commits, and read from the table."""
@@ -212,16 +213,16 @@ class WatchHub:
 
     @contextmanager
     def _registered(
-        self, watches: dict[Key, set[Watch]], key: Key, watch: Watch, caller: Caller
+        self, watches: dict[Key, dict[Watch, None]], key: Key, watch: Watch, caller: Caller
     ) -> Iterator[None]:
         if self._draining:
             raise ShuttingDown
         with self._admission.admit(caller):
-            watches.setdefault(key, set()).add(watch)
+            watches.setdefault(key, {})[watch] = None
             try:
                 yield
             finally:
-                watches[key].remove(watch)
+                del watches[key][watch]
                 if not watches[key]:
                     del watches[key]
                 watch.close()

@@ -7,7 +7,6 @@ latency and nothing else.
 import asyncio
 import logging
 import random
-from time import monotonic
 
 from jobledger_server.store import (
     FeedCompacted,
@@ -51,12 +50,13 @@ class Tail:
         self._epoch = head.epoch
         self._unavailable = False
         self.holes = 0
-        self._current_at = monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._current_at = self._loop.time()
 
     @property
     def lag(self) -> float:
         """Seconds since the last time at which the hub was known to have every commit."""
-        return monotonic() - self._current_at
+        return self._loop.time() - self._current_at
 
     @property
     def epoch(self) -> str:
@@ -93,7 +93,7 @@ class Tail:
         return behind
 
     async def _read_missing(self) -> bool:
-        begun = monotonic()
+        begun = self._loop.time()
         known = self._hub.newest
         head = await self._store.feed_head()
         if head.epoch != self._epoch or head.seq < known:

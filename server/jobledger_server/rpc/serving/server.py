@@ -76,6 +76,9 @@ MAX_SCALER_STREAMS = 1000
 """Streams of StreamIsActive, of all callers: one for each ScaledObject, all of one KEDA as a rule.
 Each looks every few seconds while there are jobs."""
 
+NewServer = Callable[..., grpc.aio.Server]
+"""Makes a server: `grpc.aio.server`, or what stands in for it."""
+
 log = logging.getLogger("jobledger.server")
 
 
@@ -127,6 +130,7 @@ async def serving(
     *,
     credentials: grpc.ServerCredentials | None,
     max_connections: int,
+    new_server: NewServer,
 ) -> AsyncIterator[Serving]:
     """Serve these services, health and reflection during the block, then drain.
 
@@ -137,7 +141,7 @@ async def serving(
         PortUnavailable: The server cannot listen on the address.
     """
     check_socket_file(settings.listen)
-    server = grpc.aio.server(options=_options(settings, max_connections))
+    server = new_server(options=_options(settings, max_connections))
     handlers = Handlers(server, calls, drain, open_calls)
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
         handlers.add_service(descriptor, service)

@@ -1,0 +1,71 @@
+"""The machine that a simulated program asks for the time, for sleep and for entropy.
+
+The service and the client get theirs from their event loop. Handlers, and what they use, ask
+Python's `time`, `uuid`, `os.urandom` and `random`: during a run these answer for the world.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.loop import WorldLoop
+
+EPOCH = 1_800_000_000
+"""What a run's clock begins with, in seconds since the Unix epoch: in January 2027."""
+
+
+@dataclass
+class Machine:
+    """The clock of a run. All nodes share it, as the clients of one database share its clock.
+
+    Attributes:
+        loop: Has the time that passes.
+        jump: Seconds by which the clock was set forward since the run began.
+    """
+
+    loop: WorldLoop
+    jump: float = 0.0
+
+    def time(self) -> float:
+        """Return seconds since the Unix epoch."""
+        return EPOCH + self.loop.time() + self.jump
+
+    def time_ns(self) -> int:
+        """Return the same in nanoseconds, to the microsecond."""
+        return round(self.time() * 1_000_000) * 1000
+
+
+@contextmanager
+def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) -> Iterator[None]:
+    """Have this process's clock and entropy be the machine's during the block.
+
+    Args:
+        machine: Has the time.
+        chance: Decides what is random.
+        sleep: What `time.sleep` does.
+    """
+    entropy = chance.of("entropy")
+    replaced: list[tuple[Any, str, object]] = [
+        (time, "time", machine.time),
+        (time, "time_ns", machine.time_ns),
+        (time, "monotonic", machine.loop.time),
+        (time, "perf_counter", machine.loop.time),
+        (time, "sleep", sleep),
+        (os, "urandom", entropy.randbytes),
+    ]
+    usual = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    state = random.getstate()
+    for module, name, substitute in replaced:
+        setattr(module, name, substitute)
+    random.seed(f"{chance.seed} random")
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        for module, name, original in usual:
+            setattr(module, name, original)
