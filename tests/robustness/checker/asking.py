@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,10 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+Options = Sequence[tuple[str, Any]]
+Connect = Callable[[str, Options], grpc.aio.Channel]
+"""Returns a channel to a target, with options."""
+
 SLOW_READER = (("grpc.http2.lookahead_bytes", 16_384), ("grpc.http2.bdp_probe", 0))
 """A small HTTP/2 buffer: the server soon notices that the client does not read."""
 
@@ -68,13 +72,13 @@ class Replicas:
         targets: Sequence[str],
         rng: random.Random,
         refusals: Counter[str],
-        options: Sequence[tuple[str, Any]] = (),
+        options: Options = (),
+        *,
+        connect: Connect,
     ) -> None:
         self._rng = rng
         self.refusals = refusals
-        self._channels = [
-            grpc.aio.insecure_channel(target, options=[*OPTIONS, *options]) for target in targets
-        ]
+        self._channels = [connect(target, [*OPTIONS, *options]) for target in targets]
         services = JobServiceStub, WorkerServiceStub, QueueServiceStub
         self._stubs = [[stub(channel) for stub in services] for channel in self._channels]
         self._avoided = [0.0] * len(targets)

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.robustness.checker.asking import SLOW_READER, Replicas
+import grpc
+
+from tests.robustness.checker.asking import SLOW_READER, Connect, Options, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
 from tests.robustness.checker.brief_jobs import run_brief_jobs
 from tests.robustness.checker.history import History, Watcher
@@ -45,12 +47,13 @@ Work = Coroutine[Any, Any, None]
 class Size:
     """How many clients there are, and how much they do.
 
-    `rate` is in changes a second; `abandoned`, `released` and `deleted` are shares of the
-    jobs, `retried` of the attempts, which fail retryably, `deaths`
+    `rate` is in changes a second; `abandoned`, `released`, `deleted` and `cancelled` are shares of
+    the jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
     for a signal; `brief` are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
-    any more.
+    any more. They resume from an older cursor than their last in the share `go_back` of all cases,
+    as if they had not stored that, and stay with a stream that works for a time within `stay`.
     """
 
     rate: float = 360.0
@@ -62,10 +65,13 @@ class Size:
     released: float = 0.03
     retried: float = 0.08
     deleted: float = 0.25
+    cancelled: float = 0.04
     brief: int = 2
     deaths: float = 0.01
     waits: float = 0.3
     patience: float = 30.0
+    go_back: float = 0.2
+    stay: tuple[float, float] = (1.0, 8.0)
 
 
 class Load:
@@ -74,11 +80,19 @@ class Load:
     `targets` are the addresses of the replicas, or of what stands before them.
     """
 
-    def __init__(self, targets: Sequence[str], seed: int, size: Size) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str],
+        seed: int | str,
+        size: Size,
+        *,
+        connect: Connect = grpc.aio.insecure_channel,
+    ) -> None:
         self.history = History()
         self._targets = targets
         self._seed = seed
         self._size = size
+        self._connect_to = connect
         self._board = Board()
         self._connected: list[Replicas] = []
 
@@ -116,9 +130,10 @@ class Load:
         for replicas in self._connected:
             await replicas.close()
 
-    def _connect(self, name: str, options: Sequence[tuple[str, Any]] = ()) -> Replicas:
+    def _connect(self, name: str, options: Options = ()) -> Replicas:
         rng = self.rng(f"{name}'s connections")
-        self._connected.append(Replicas(self._targets, rng, self.history.refusals, options))
+        refusals, connect = self.history.refusals, self._connect_to
+        self._connected.append(Replicas(self._targets, rng, refusals, options, connect=connect))
         return self._connected[-1]
 
     def _writers(self) -> list[Work]:
@@ -128,7 +143,15 @@ class Load:
         brief = [f"brief-{number}" for number in range(self._size.brief)]
         return [
             *(
-                create_jobs(name, self._connect(name), self.rng(name), board, history, rate)
+                create_jobs(
+                    name,
+                    self._connect(name),
+                    self.rng(name),
+                    board,
+                    history,
+                    rate,
+                    self._size.cancelled,
+                )
                 for name in names
             ),
             *(
@@ -179,7 +202,9 @@ class Load:
         names = [f"watcher-{number}" for number in range(self._size.job_watchers)]
         board, history = self._board, self.history
         return [
-            watch_jobs_one_by_one(name, shared[n % 3], self.rng(name), board, history)
+            watch_jobs_one_by_one(
+                name, shared[n % 3], self.rng(name), board, history, self._size.go_back
+            )
             for n, name in enumerate(names)
         ]
 
@@ -191,8 +216,11 @@ class Load:
             slow = "slow" in watcher.name
             connections = self._connect(watcher.name, SLOW_READER if slow else ())
             stall = STALL_SECONDS if slow else 0.0
-            rng = self.rng(watcher.name)
-            work.append(JobsWatcher(watcher, connections, rng, self._board, stall).run())
+            rng, size = self.rng(watcher.name), self._size
+            following = JobsWatcher(
+                watcher, connections, rng, self._board, stall, go_back=size.go_back, stay=size.stay
+            )
+            work.append(following.run())
         return work
 
     async def _all_told(self, timeline: Timeline) -> bool:

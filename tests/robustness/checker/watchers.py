@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import grpc
@@ -18,12 +18,6 @@ from tests.robustness.checker.history import History, Message, Place, Snapshot, 
 
 SILENCE_SECONDS = 3.0
 """Three heartbeats: who has heard nothing for so long asks another replica."""
-
-STAY_SECONDS = (1.0, 8.0)
-"""How long a watcher stays with a stream that works: from here to there, by chance."""
-
-GO_BACK = 0.2
-"""How often a watcher resumes from an older cursor than its last, as if it had not stored that."""
 
 TOKEN_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
@@ -82,6 +76,9 @@ class JobsWatcher:
     rng: random.Random
     board: Board
     stall: float = 0.0
+    _: KW_ONLY
+    go_back: float
+    stay: tuple[float, float]
     _tokens: list[dict[int, str]] = field(default_factory=list)
     """Of each stream, by the number of the message that a token stands after: of several changes
     that came in one message, the last."""
@@ -111,7 +108,7 @@ class JobsWatcher:
                 resume_token=self._tokens[place.stream][place.message] if place else "",
             )
             call = self.replicas.method(replica, "WatchJobs")(request)
-            stay = self.rng.uniform(*STAY_SECONDS)
+            stay = self.rng.uniform(*self.stay)
             await read_stream(
                 call, watch_jobs_messages, stream, self.replicas.refusals, stay=stay, take=take
             )
@@ -125,7 +122,7 @@ class JobsWatcher:
         """Return the cursor to resume from: the last message, or now and then an older one."""
         for number in reversed(range(self._root, len(self._tokens))):
             if places := list(self._tokens[number]):
-                back = self.rng.randrange(1, 20) if self.rng.random() < GO_BACK else 1
+                back = self.rng.randrange(1, 20) if self.rng.random() < self.go_back else 1
                 return Place(number, places[-min(back, len(places))])
             if after := self.watcher.streams[number].after:
                 return after
@@ -133,7 +130,12 @@ class JobsWatcher:
 
 
 async def watch_jobs_one_by_one(
-    name: str, replicas: Replicas, rng: random.Random, board: Board, history: History
+    name: str,
+    replicas: Replicas,
+    rng: random.Random,
+    board: Board,
+    history: History,
+    go_back: float,
 ) -> None:
     """Watch one new job after the other, each to its end, until there are no more."""
     count = 0
@@ -146,12 +148,12 @@ async def watch_jobs_one_by_one(
         watcher = Watcher(f"{name}-{count}", job.job_id, job.user_id, full=full)
         count += 1
         history.watchers.append(watcher)
-        await _watch_to_the_end(watcher, job, replicas, rng)
+        await _watch_to_the_end(watcher, job, replicas, rng, go_back)
         board.close(job)
 
 
 async def _watch_to_the_end(
-    watcher: Watcher, job: Snapshot, replicas: Replicas, rng: random.Random
+    watcher: Watcher, job: Snapshot, replicas: Replicas, rng: random.Random, go_back: float
 ) -> None:
     async def take(_response: Any) -> None:
         pass
@@ -173,15 +175,15 @@ async def _watch_to_the_end(
         await read_stream(call, watch_job_messages, stream, replicas.refusals, stay=stay, take=take)
         if stream.end in ("OK", "NOT_FOUND"):
             return
-        version = _version(watcher, rng)
+        version = _version(watcher, rng, go_back)
         if stream.end != "left":
             replicas.avoid(replica)
             await asyncio.sleep(rng.uniform(0.01, 0.1))
 
 
-def _version(watcher: Watcher, rng: random.Random) -> int:
+def _version(watcher: Watcher, rng: random.Random, go_back: float) -> int:
     """Return the version to resume after: the newest received, or now and then an older one."""
     versions = sorted({m.job.version for s in watcher.streams for m in s.messages if m.job})
     if not versions:
         return 0
-    return rng.choice(versions) if rng.random() < GO_BACK else versions[-1]
+    return rng.choice(versions) if rng.random() < go_back else versions[-1]

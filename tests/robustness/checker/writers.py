@@ -21,8 +21,6 @@ from tests.robustness.checker.retries import MAX_ATTEMPTS
 MOST_OPEN = 400
 """Jobs that may wait or run at once, so that a long outage leaves no flood behind."""
 
-CANCELLED = 0.04
-
 SCHEDULED = 0.1
 SCHEDULED_IN_SECONDS = (-0.5, 2.0)
 
@@ -49,9 +47,18 @@ QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
 
 
 async def create_jobs(
-    name: str, replicas: Replicas, rng: random.Random, board: Board, history: History, rate: float
+    name: str,
+    replicas: Replicas,
+    rng: random.Random,
+    board: Board,
+    history: History,
+    rate: float,
+    cancelled: float,
 ) -> None:
-    """Create `rate` jobs a second until stopped; make up for what an outage cost."""
+    """Create `rate` jobs a second until stopped; make up for what an outage cost.
+
+    Some are cancelled: `cancelled` is their share.
+    """
     due = time.monotonic() + rng.random() / rate
     for number in itertools.count():
         await pause(board.load, max(0.0, due - time.monotonic()))
@@ -62,7 +69,7 @@ async def create_jobs(
         due += 1 / rate
         mark = f"{name}-{number}"
         job = await create_job(mark, replicas, rng, board, history)
-        if job is not None and rng.random() < CANCELLED:
+        if job is not None and rng.random() < cancelled:
             await asyncio.sleep(rng.uniform(0, 0.3))
             await cancel_job(job, replicas, board, history)
 
