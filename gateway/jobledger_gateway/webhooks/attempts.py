@@ -1,0 +1,191 @@
+"""The attempts to deliver: posts, waits as long as the receiver asks, and tries again."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from typing import Final
+
+from jobledger.core.webhook_events import Event, event_of
+from jobledger.errors import JobledgerError, JobNotFound
+from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, Job, JobTransition
+from jobledger.v1.job_service_pb2 import GetJobRequest, GetJobResponse
+from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, PendingDelivery
+from jobledger_gateway.settings import WebhookSettings
+from jobledger_gateway.upstream import Upstream
+from jobledger_gateway.webhooks.posting import Answer, Poster
+from jobledger_gateway.webhooks.state import State, seconds_of, timestamp
+
+CONCURRENT: Final = 16
+"""Attempts of one webhook at once."""
+
+READ_PAUSE_SECONDS: Final = 5.0
+"""Before another try if the job cannot be read."""
+
+GONE: Final = 410
+
+log = logging.getLogger("jobledger.gateway.webhooks")
+
+
+class Disabled(Exception):
+    """The webhook is not to be delivered any more. Its text says why."""
+
+
+class Attempts:
+    """Posts the events of one webhook.
+
+    Args:
+        claimed: the webhook and its secret.
+        state: what is known of its deliveries.
+        upstream: calls the service.
+        poster: posts.
+        settings: how long it waits.
+    """
+
+    def __init__(
+        self,
+        claimed: ClaimedWebhook,
+        state: State,
+        upstream: Upstream,
+        poster: Poster,
+        settings: WebhookSettings,
+    ) -> None:
+        self._webhook = claimed.webhook
+        self._secret = claimed.secret
+        self._state = state
+        self._upstream = upstream
+        self._poster = poster
+        self._settings = settings
+        self._retried: set[str] = set()  # the jobs whose first pending delivery is being tried
+        self._turns = asyncio.Semaphore(CONCURRENT)
+        self._not_before = 0.0  # the receiver asked to wait, by time.monotonic
+
+    async def deliver(self, job: Job, transition: JobTransition) -> None:
+        """Deliver a transition, or leave it pending: after its first try, or behind earlier ones.
+
+        Raises Disabled.
+        """
+        pending = self._state.pending
+        earlier = pending.of_job(job.id)
+        if earlier and transition.version <= earlier[-1].transition.version:
+            return  # read again after a restart: it was delivered, or is pending
+        first = next_time = time.time()
+        if not earlier:
+            answer = await self._attempt(event_of(job, transition))
+            if not answer.failure:
+                return
+            next_time = time.time() + self._backoff(1, answer)
+        await pending.room()
+        pending.add(
+            PendingDelivery(
+                transition=transition,
+                user_id=job.user_id,
+                job_type=job.job_type,
+                attempts=0 if earlier else 1,
+                first_time=timestamp(first),
+                next_time=timestamp(next_time),
+            )
+        )
+
+    async def keep_trying(self) -> None:
+        """Try what is pending when its time comes, the first of each job, until cancelled.
+
+        Raises an ExceptionGroup of Disabled.
+        """
+        pending = self._state.pending
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                pending.added.clear()
+                now = time.time()
+                soonest = None
+                for delivery in pending.firsts():
+                    job_id = delivery.transition.job_id
+                    if job_id in self._retried:
+                        continue
+                    wait = seconds_of(delivery.next_time) - now
+                    if wait <= 0:
+                        self._retried.add(job_id)
+                        tasks.create_task(self._try_again(delivery))
+                    else:
+                        soonest = wait if soonest is None else min(soonest, wait)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(soonest):
+                        await pending.added.wait()
+
+    async def _try_again(self, delivery: PendingDelivery) -> None:
+        pending = self._state.pending
+        try:
+            try:
+                event = await self._event(delivery)
+            except JobledgerError as error:  # of the service, whose watch tells of it
+                log.debug("webhook_read_failed webhook=%s error=%s", self._webhook.id, error)
+                delivery.next_time.CopyFrom(timestamp(time.time() + READ_PAUSE_SECONDS))
+                return
+            answer = await self._attempt(event)
+            if not answer.failure:
+                await pending.remove(delivery)
+                return
+            delivery.attempts += 1
+            first = seconds_of(delivery.first_time)
+            pause = self._backoff(delivery.attempts, answer)
+            delivery.next_time.CopyFrom(timestamp(time.time() + pause))
+            if time.time() - first >= self._settings.give_up:
+                if self._state.last_success < first:
+                    # Nothing else arrives either: giving up one after the other would lose all.
+                    raise Disabled(f"no delivery has succeeded for too long: {answer.failure}")
+                log.warning("webhook_gave_up webhook=%s event=%s", self._webhook.id, event.id)
+                self._state.gave_up()
+                await pending.remove(delivery)
+        finally:
+            self._retried.discard(delivery.transition.job_id)
+            pending.added.set()
+            self._state.save_soon()
+
+    async def _attempt(self, event: Event) -> Answer:
+        """Post an event once. Raises Disabled if the receiver is gone for good."""
+        async with self._turns:
+            while (wait := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(wait)
+            headers = event.headers(self._secret, time.time())
+            answer = await self._poster.post(self._webhook.url, headers, event.body)
+        if answer.status == GONE:
+            raise Disabled("status 410: the receiver is gone")
+        if answer.retry_after is not None:
+            wait = min(answer.retry_after, self._settings.max_backoff)
+            self._not_before = max(self._not_before, time.monotonic() + wait)
+        if answer.failure:
+            self._state.failed(answer.failure)
+        else:
+            self._state.succeeded()
+        self._state.save_soon()
+        return answer
+
+    def _backoff(self, attempts: int, answer: Answer) -> float:
+        """Return how long to wait after that many attempts."""
+        settings = self._settings
+        doubled = settings.first_backoff * 2.0 ** min(attempts - 1, 30)
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311
+        pause = min(doubled, settings.max_backoff) * jitter
+        return max(pause, min(answer.retry_after or 0.0, settings.max_backoff))
+
+    async def _event(self, delivery: PendingDelivery) -> Event:
+        """Read the job of a pending delivery, or what is known of it if it was deleted."""
+        transition = delivery.transition
+        request = GetJobRequest(
+            job_id=transition.job_id, user_id=delivery.user_id, view=JOB_VIEW_BASIC
+        )
+        try:
+            answer = await self._upstream.call("JobService.GetJob", request, ())
+            assert isinstance(answer, GetJobResponse)  # noqa: S101
+        except JobNotFound:
+            job = Job(
+                id=transition.job_id,
+                user_id=delivery.user_id,
+                job_type=delivery.job_type,
+                status=transition.to_status,
+                version=transition.version,
+            )
+        else:
+            job = answer.job
+        return event_of(job, transition)
