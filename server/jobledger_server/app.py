@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -20,6 +20,7 @@ import grpc
 from sqlalchemy import URL
 
 from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
+from jobledger_server.held import Holdings
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.ledger import Ledger, Publish
@@ -98,6 +99,9 @@ class App:
 
     reload: Callable[[], None]
     """Checks the access file at once."""
+
+    held: Callable[[], Mapping[str, int]]
+    """Returns by what it is how much callers hold now: nothing if nobody calls."""
 
 
 class Notices(Protocol):
@@ -264,7 +268,10 @@ async def open_app(
             ),
         ):
             reload = (lambda: None) if access is None else access.reload
-            yield App(server.address, feed.hub, waiters, opened.store, supervisor.failed, reload)
+            held = Holdings(sources, served, drain, lasting, parser, lists, feed.reader, long_poll)
+            yield App(
+                server.address, feed.hub, waiters, opened.store, supervisor.failed, reload, held
+            )
 
 
 @asynccontextmanager

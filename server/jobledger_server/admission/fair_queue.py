@@ -92,8 +92,13 @@ class Turns:
     """
 
     def __init__(self, slots: int) -> None:
-        self._free = slots
+        self._slots = self._free = slots
         self._waiters: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    @property
+    def held(self) -> int:
+        """How many turns are held."""
+        return self._slots - self._free
 
     @asynccontextmanager
     async def turn(self, caller: Caller) -> AsyncIterator[None]:

@@ -42,6 +42,11 @@ class LongPoll:
         self._releasing: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
+    @property
+    def releasing(self) -> int:
+        """How many callers are gone whose jobs are being released."""
+        return len(self._releasing)
+
     async def claim(
         self,
         command: Claim,

@@ -36,6 +36,11 @@ class Pollers:
             while len(self._last) > MAX_TYPES:
                 del self._last[next(iter(self._last))]
 
+    @property
+    def open(self) -> int:
+        """How many types claims and streams ask for now, each counted."""
+        return self._open.total()
+
     def types(self) -> Collection[str]:
         """Return the types that a worker asks for or did in the last POLLED_SECONDS."""
         since = asyncio.get_running_loop().time() - POLLED_SECONDS

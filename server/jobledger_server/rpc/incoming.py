@@ -77,7 +77,7 @@ class RequestParser:
             quota=lambda quotas: quotas.waiting_bytes,
         )
         """The bytes of the requests and answers of running calls."""
-        self._turns = Turns(1)
+        self.turns = Turns(1)
         self._thread = ThreadPoolExecutor(1, "requests")
 
     async def __aenter__(self) -> Self:
@@ -105,7 +105,7 @@ class RequestParser:
         if size <= INLINE_BYTES:
             admit()
             return read()
-        async with self._turns.turn(caller):
+        async with self.turns.turn(caller):
             admit()
             return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 

@@ -25,7 +25,7 @@ class Lists:
 
     def __init__(self) -> None:
         self.admission = Admission("lists", total=MAX_LISTS, each=MAX_LISTS_EACH)
-        self._turns = Turns(CONCURRENT_LISTS)
+        self.turns = Turns(CONCURRENT_LISTS)
 
     @asynccontextmanager
     async def turn(self, caller: Caller) -> AsyncIterator[None]:
@@ -36,7 +36,7 @@ class Lists:
             StoreUnavailable: The block took longer than LIST_SECONDS.
         """
         with self.admission.admit(caller):
-            async with self._turns.turn(caller):
+            async with self.turns.turn(caller):
                 try:
                     async with asyncio.timeout(LIST_SECONDS):
                         yield

@@ -81,7 +81,7 @@ class FeedReader:
     def __init__(self, store: Store, buffer: ChangeBuffer) -> None:
         self._store = store
         self._buffer = buffer
-        self._turns = Turns(READERS)
+        self.turns = Turns(READERS)
         # Thousands of watches that a commit wakes read the same, one after the other.
         self._last_read: tuple[object, FeedSlice] | None = None
 
@@ -159,7 +159,7 @@ class FeedReader:
         """Hold a turn to read one page during the block. Raises TimeoutError."""
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(max_wait):
-                await stack.enter_async_context(self._turns.turn(caller))
+                await stack.enter_async_context(self.turns.turn(caller))
             yield
 
     async def check(self, seq: int) -> None:

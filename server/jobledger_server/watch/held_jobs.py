@@ -115,6 +115,10 @@ class Holders:
         self._streams: dict[HeldJobs, None] = {}  # as a set that keeps the order, like those below
         self._by_job: dict[JobId, dict[HeldJobs, None]] = {}
 
+    def __len__(self) -> int:
+        """How many jobs and streams there are."""
+        return len(self._streams) + len(self._by_job)
+
     def of(self, job_id: JobId) -> Collection[HeldJobs]:
         """Return the streams that hold the job. Usually one does: a stream may have broken."""
         return self._by_job.get(job_id, ())

@@ -96,6 +96,16 @@ class WatchHub:
         return sum(map(len, list(self._feed_watches.values())))
 
     @property
+    def job_watches(self) -> int:
+        """How many of them are of one job."""
+        return sum(map(len, self._job_watches.values()))
+
+    @property
+    def holders(self) -> int:
+        """How many streams of workers there are, and jobs that they hold."""
+        return len(self._holders)
+
+    @property
     def admissions(self) -> tuple[Admission, ...]:
         """The limits of watches."""
         return self._admission, self._of_all_owners

@@ -29,6 +29,9 @@ class LastingCalls:
     def __init__(self) -> None:
         self._calls: set[_LastingCall] = set()
 
+    def __len__(self) -> int:
+        return len(self._calls)
+
     @contextmanager
     def until_changed(self, caller: Caller) -> Iterator[None]:
         """Let the current task's call end when its caller's permissions do.

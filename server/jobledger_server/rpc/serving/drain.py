@@ -34,7 +34,7 @@ class Drain:
     def __init__(self, end_streams: Callable[[], None]) -> None:
         self.begun = asyncio.Event()
         self.end_streams = end_streams
-        self._running = 0
+        self.running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._refused = asyncio.Event()
@@ -44,13 +44,13 @@ class Drain:
         if self.begun.is_set():
             self._refused.set()
             raise ShuttingDown(retry_after=REFUSED_RETRY_SECONDS)
-        if not self._running:
+        if not self.running:
             self._idle.clear()
-        self._running += 1
+        self.running += 1
 
     def __exit__(self, *_: object) -> None:
-        self._running -= 1
-        if not self._running:
+        self.running -= 1
+        if not self.running:
             self._idle.set()
 
     def begin(self) -> None:
