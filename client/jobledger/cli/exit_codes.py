@@ -73,22 +73,29 @@ def run(command: click.Command) -> int:
     """Run a command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         _accept_every_character(stream)
+    on_terminal = sys.stdout.isatty()
     try:
         code = command.main(standalone_mode=False)
         flush()
     except ReaderLeftError:
-        # Else Python complains at exit that it cannot flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_LEFT
+        return _reader_left()
     except StoppedError as stopped:
         return stopped.exit_code
     except ModuleNotFoundError:
         raise
     except Exception as error:  # noqa: BLE001
+        if on_terminal and not sys.stdout.isatty():  # it was closed, and nobody reads the error
+            return _reader_left()
         message, code = verdict(error)
         print_error(message)
         return code
     return code if isinstance(code, int) else 0
+
+
+def _reader_left() -> int:
+    # Else Python complains at exit that it cannot flush.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return READER_LEFT
 
 
 def print_error(message: str) -> None:

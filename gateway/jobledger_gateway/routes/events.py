@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+from grpc import StatusCode
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -62,7 +63,12 @@ class Events:
                 request = Request(scope, receive)
                 with self._limits.stream(request) as stopped:
                     stream = EventStream(stopped, heartbeat=self._settings.heartbeat)
-                    await respond(request, stream, receive, send)
+                    try:
+                        await respond(request, stream, receive, send)
+                    except JobledgerError as error:
+                        if not _comes_again(request, error):
+                            raise
+                        await stream.run(_service_away(), scope, receive, send)
 
         return Endpoint()
 
@@ -118,6 +124,18 @@ def options(request: Request, stream: EventStream) -> WatchOptions:
         "on_disconnect": lost,
         "on_reconnect": regained,
     }
+
+
+def _comes_again(request: Request, error: JobledgerError) -> bool:
+    """Whether an EventSource reconnects while the service is away.
+
+    It gives up at any status but 200, and comes again after a stream that ends.
+    """
+    return error.code is StatusCode.UNAVAILABLE and "last-event-id" in request.headers
+
+
+async def _service_away() -> AsyncGenerator[bytes, None]:
+    yield event('{"connected":false}', name="upstream")
 
 
 def _is_over(first: WatchJobResponse | Sign, after_version: int) -> bool:

@@ -74,6 +74,10 @@ class Terminal:
         _, err = self.process.communicate(timeout=30)
         return self.process.returncode, err
 
+    def vanish(self) -> None:
+        """Close the terminal while the program runs."""
+        os.close(self._ours)
+
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()

@@ -204,6 +204,14 @@ def test_top_reconnects_when_the_server_is_killed_and_reports_it(shell, own_serv
         terminal.until(lambda s: rows(s, job.id, "77") and "lost" not in s[0])
 
 
+def test_top_ends_quietly_when_its_terminal_is_gone(shell, server, on_a_terminal):
+    terminal = on_a_terminal(shell(server.target, "ada"))
+    terminal.until(lambda s: any(s))
+    terminal.vanish()
+    _, err = terminal.process.communicate(timeout=30)
+    assert (terminal.process.returncode, err) == (141, "")
+
+
 def test_a_wrong_address_is_reported_after_the_screen_is_restored(shell, on_a_terminal):
     terminal = on_a_terminal(shell("127.0.0.1:1", "ada"), "--timeout", "2")
     terminal.until(lambda s: rows(s, "connecting", "127.0.0.1:1"))

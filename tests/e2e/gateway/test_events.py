@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from tests.support.http_client import Event, Http
+from tests.support.ports import free_port
 from tests.support.rpc_caller import BIG_LABELS, COMPLETED, PROCESSING, Caller
 from tests.support.server_process import ServerProcess
 
@@ -170,6 +171,15 @@ async def test_a_server_that_ends_and_comes_back_costs_no_event(
         assert [each["job"]["id"] for each in event.data["changes"]] == [job_id]
         lost, found = (("upstream", {"connected": each}) for each in (False, True))
         assert told in ([lost, found], [] if stop == "terminate" else [lost, found])
+
+
+async def test_an_event_source_comes_again_as_long_as_the_service_is_away(start_gateway) -> None:
+    http = await start_gateway(f"127.0.0.1:{free_port()}", timeout=0.5)
+    path = "/v1/jobs/x/events?user_id=ada"
+    async with http.events(path, Last_Event_ID="3") as events:  # as an EventSource reconnects
+        assert await events.event() == Event("upstream", {"connected": False})
+        assert await events.event() is None
+    assert (await http.get(path)).status == 503
 
 
 async def test_the_maximum_age_of_a_stream_is_not_seen(start, start_gateway) -> None:
