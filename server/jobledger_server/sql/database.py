@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.sqlite.sqlite_dialect import SqliteDialect
-from jobledger_server.sql.sqlite.sqlite_engines import open_sqlite
+from jobledger_server.sql.sqlite.sqlite_engines import Connect, open_sqlite
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,21 @@ class Database:
                 await self.writer.dispose()
 
 
-def open_database(url: URL, *, unlimited: bool = False) -> Database:
+def open_database(url: URL, *, unlimited: bool = False, connect: Connect | None = None) -> Database:
     """Make the engines for a URL from `parse_url`, without connecting.
 
     Args:
         url: The database.
         unlimited: No statement and no wait for a lock times out. For migrations.
+        connect: On SQLite, opens each connection in place of aiosqlite.
 
     Raises:
         BadDatabaseUrl: The URL names what cannot be used here.
     """
     if url.get_backend_name() == "sqlite":
-        return _database(url, open_sqlite(url, unlimited=unlimited), SqliteDialect())
+        return _database(
+            url, open_sqlite(url, unlimited=unlimited, connect=connect), SqliteDialect()
+        )
     try:
         # PostgreSQL's driver is an extra: it is imported only if it is used.
         from jobledger_server.sql.postgresql.postgresql_dialect import (  # noqa: PLC0415

@@ -64,7 +64,7 @@ async def migrate(database: Database) -> None:
         if database.dialect.name == "sqlite":
             # One transaction, which excludes other writers.
             async with database.writer.begin() as connection:
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(upgrade)
             return
         async with database.writer.connect() as connection:
             try:
@@ -121,7 +121,7 @@ async def _upgrade_when_unlocked(connection: AsyncConnection) -> None:
     """Migrate; repeat what did not get its lock in time. What was migrated before stays."""
     for tries in range(1, LOCK_TRIES + 1):
         try:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(upgrade)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _LOCK_ERRORS:
                 raise
@@ -149,8 +149,8 @@ def _schema(connection: Connection) -> Schema | None:
     return None if found is None else Schema(*found)
 
 
-def _upgrade(connection: Connection) -> None:
-    """Migrate in the connection's transaction, else in one for each migration."""
+def upgrade(connection: Connection) -> None:
+    """Migrate to HEAD in the connection's transaction, else in one for each migration."""
     within = connection.in_transaction()
     found = _schema(connection)
     if not within:

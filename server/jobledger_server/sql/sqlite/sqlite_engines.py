@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
@@ -28,7 +28,14 @@ LISTS = 2
 """Connections for lists, which take longer than all other reads."""
 
 
-def open_sqlite(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+Connect = Callable[[], Awaitable[Any]]
+"""Opens a connection in place of aiosqlite's, with what a store and SQLAlchemy use of one. It
+begins no transaction by itself, and runs what `SqliteConnection` runs."""
+
+
+def open_sqlite(
+    url: URL, *, unlimited: bool, connect: Connect | None = None
+) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
     """Return the engines of a `Database`: the writer, the reader and that of lists."""
     if sqlite3.sqlite_version_info < MINIMUM_VERSION:
         raise BadDatabaseUrl(
@@ -37,7 +44,9 @@ def open_sqlite(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine,
         )
     # One connection writes and does every checkpoint: before SQLite 3.51.3 a second one that
     # does either can corrupt the file (https://sqlite.org/wal.html, "The WAL-reset bug").
-    writer, reader, lists = (_engine(url, connections) for connections in (1, READERS, LISTS))
+    writer, reader, lists = (
+        _engine(url, connections, connect) for connections in (1, READERS, LISTS)
+    )
     busy_seconds = MIGRATION_BUSY_SECONDS if unlimited else BUSY_SECONDS
     busy = f"PRAGMA busy_timeout={busy_seconds * 1000}"
     _on_connect(
@@ -62,10 +71,12 @@ def open_sqlite(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine,
     return writer, reader, lists
 
 
-def _engine(url: URL, connections: int) -> AsyncEngine:
+def _engine(url: URL, connections: int, connect: Connect | None) -> AsyncEngine:
     return create_async_engine(
         url,
-        connect_args={"factory": SqliteConnection},
+        # Without a level, the driver begins no transactions of its own.
+        connect_args={"factory": SqliteConnection, "isolation_level": None},
+        async_creator=connect,
         pool_size=connections,
         max_overflow=0,
         json_deserializer=labels_from_text,
@@ -79,7 +90,6 @@ def _on_connect(
 ) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
         for pragma in pragmas:
             _execute_when_unlocked(cursor, pragma, busy_seconds)
