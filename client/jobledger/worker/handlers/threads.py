@@ -11,13 +11,51 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from jobledger.core.conversion import JsonObject
 from jobledger.core.models import Asset
 from jobledger.worker.job import ClaimedJob, JobFacts, Stop, run_state
 
 _Result = TypeVar("_Result")
+
+
+class Threads(Protocol):
+    """Runs plain functions beside an event loop."""
+
+    def start(self, function: Callable[[], object], name: str) -> None:
+        """Start a function, which raises nothing."""
+
+    def wait(self, call: Coroutine[Any, Any, _Result], loop: asyncio.AbstractEventLoop) -> _Result:
+        """In such a function, wait until a coroutine has run in the loop.
+
+        Raises:
+            CancelledError: it was cancelled, or the loop is closed.
+        """
+
+
+class _DaemonThreads:
+    """Starts a thread for each function. The process does not wait for it at its end."""
+
+    def start(self, function: Callable[[], object], name: str) -> None:
+        threading.Thread(target=function, name=name, daemon=True).start()
+
+    def wait(self, call: Coroutine[Any, Any, _Result], loop: asyncio.AbstractEventLoop) -> _Result:
+        try:
+            return asyncio.run_coroutine_threadsafe(call, loop).result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None
+        except RuntimeError:
+            call.close()
+            if loop.is_closed():
+                raise asyncio.CancelledError from None
+            raise
+
+
+THREADS: Final[ContextVar[Threads]] = ContextVar("jobledger_threads", default=_DaemonThreads())  # noqa: B039  # it has no state
+"""What runs the plain handlers of a worker: real threads, except where time is simulated."""
 
 
 class BlockingJob(JobFacts):
@@ -28,10 +66,11 @@ class BlockingJob(JobFacts):
     handler that has nothing to report calls `progress()` now and then, to be stopped in time.
     """
 
-    def __init__(self, job: ClaimedJob, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, job: ClaimedJob, loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
         super().__init__(job.snapshot, job.state, run_state(job))
         self._calls = job
         self._loop = loop
+        self._threads = threads
         self._raised = Stop.NOT
 
     def progress(
@@ -80,14 +119,9 @@ class BlockingJob(JobFacts):
 
     def _await(self, call: Coroutine[Any, Any, _Result]) -> _Result:
         try:
-            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-        except concurrent.futures.CancelledError:
+            return self._threads.wait(call, self._loop)
+        except asyncio.CancelledError:
             self._raised = self._run.raised
-            raise asyncio.CancelledError from None
-        except RuntimeError:
-            call.close()
-            if self._loop.is_closed():
-                raise asyncio.CancelledError from None
             raise
 
 
@@ -105,13 +139,9 @@ def in_thread(
     async def handle(job: ClaimedJob) -> object:
         run, loop = run_state(job), asyncio.get_running_loop()
         ended: asyncio.Future[Callable[[], object]] = loop.create_future()
-        thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(_work, function, BlockingJob(job, loop), loop, ended),
-            name=f"jobledger-{job.id}",
-            daemon=True,
-        )
-        thread.start()
+        threads = THREADS.get()
+        work = partial(_work, function, BlockingJob(job, loop, threads), loop, ended)
+        threads.start(partial(contextvars.copy_context().run, work), f"jobledger-{job.id}")
         while not ended.done():
             try:
                 await asyncio.wait({ended})
