@@ -9,15 +9,24 @@ Unbundled Transactional Key Value Store", 2021, section 4).
 """
 
 import asyncio
+import concurrent.futures
 import contextvars
 import hashlib
 import heapq
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from contextlib import suppress
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+from sqlalchemy.util import greenlet_spawn
 
 from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.nodes import Node, current_node, node_of
+from jobledger.testing.world.refusals import PROCESSES, NoInputOutput, NotSimulated
+from jobledger.testing.world.tasks import Future, Handle, Task
+
+__all__ = ["Endless", "Node", "Stuck", "WorldLoop", "current_node"]
 
 Result = TypeVar("Result")
 Ts = TypeVarTuple("Ts")
@@ -34,123 +43,7 @@ class Endless(Exception):
     """The run took MAX_STEPS."""
 
 
-class Handle:
-    """A callback that is to run: asyncio's handle, as far as asyncio itself uses it."""
-
-    __slots__ = ("_args", "_callback", "_cancelled", "_when", "context")
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context | None,
-        when: float,
-    ) -> None:
-        self._callback = callback
-        self._args = args
-        self._when = when
-        self._cancelled = False
-        self.context = contextvars.copy_context() if context is None else context
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def when(self) -> float:
-        return self._when
-
-    def run(self) -> None:
-        self.context.run(self._callback, *self._args)
-
-    @property
-    def task(self) -> "Task[Any] | None":
-        """The task whose next step this is."""
-        owner = getattr(self._callback, "__self__", None)
-        return owner if isinstance(owner, Task) else None
-
-
-class _Numbered:
-    """Hashed by a number instead of its address, so that sets have the same order in each run."""
-
-    _number: int | None = None
-    get_loop: Callable[[], Any]
-
-    def __hash__(self) -> int:
-        if self._number is None:
-            self._number = self.get_loop().next_number()
-        return self._number
-
-
-class Task(_Numbered, asyncio.Task[Result]):
-    """See `_Numbered`."""
-
-
-class Future(_Numbered, asyncio.Future[Result]):
-    """See `_Numbered`."""
-
-
-class Node:
-    """A simulated process. Its tasks, and the tasks that they start, belong to it.
-
-    Attributes:
-        name: Stands in the trace.
-        state: A `frozen` node runs nothing until it is thawed; a `dead` one never again.
-    """
-
-    def __init__(self, loop: "WorldLoop", name: str) -> None:
-        self.name = name
-        self.state: Literal["up", "frozen", "dead"] = "up"
-        self._loop = loop
-        self._parked: list[Handle] = []
-        self._context = contextvars.copy_context()
-        self._context.run(_node.set, self)
-
-    @property
-    def context(self) -> contextvars.Context:
-        """A new context: what runs in it belongs to this node."""
-        return self._context.copy()
-
-    def start(
-        self, work: Coroutine[Any, Any, Result], name: str | None = None
-    ) -> asyncio.Task[Result]:
-        """Start a task of this node."""
-        context = self.context
-        return context.run(self._loop.create_task, work, name=name, context=context)
-
-    def freeze(self) -> None:
-        """Run nothing of this node until `thaw`, as if its process were stopped."""
-        if self.state == "up":
-            self.state = "frozen"
-
-    def thaw(self) -> None:
-        """Go on after `freeze`."""
-        if self.state == "frozen":
-            self.state = "up"
-            self._loop.resume(self._parked)
-            self._parked = []
-
-    def kill(self) -> None:
-        """Run nothing of this node any more, not even what it would do at its end."""
-        self.state = "dead"
-        self._loop.bury(self._parked)
-        self._parked = []
-
-    def park(self, handle: Handle) -> None:
-        """Keep what a frozen node would run."""
-        self._parked.append(handle)
-
-
-_node: contextvars.ContextVar[Node | None] = contextvars.ContextVar("jobledger_node", default=None)
-
-
-def current_node() -> Node | None:
-    """Return the node that runs now; None outside of all nodes."""
-    return _node.get()
-
-
-class WorldLoop(asyncio.AbstractEventLoop):
+class WorldLoop(NoInputOutput):
     """See the module.
 
     Args:
@@ -184,7 +77,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._numbers = 0
         self._digest = hashlib.blake2b(digest_size=8)
-        self._graveyard: list[Handle] = []
+        self._graveyard: list[Handle | asyncio.Task[Any]] = []
         self._running = self._stopping = self._closed = False
 
     @property
@@ -206,9 +99,15 @@ class WorldLoop(asyncio.AbstractEventLoop):
         """Run these next."""
         self._ready.extend(handles)
 
-    def bury(self, handles: list[Handle]) -> None:
-        """Keep these without running them: at their end, coroutines would run once more."""
+    def bury(self, node: Node, handles: list[Handle]) -> None:
+        """Keep what a dead node would have run: at their end, coroutines would run once more."""
         self._graveyard.extend(handles)
+        self._graveyard.extend(self.tasks(node))
+
+    def tasks(self, node: Node | None) -> list[asyncio.Task[Any]]:
+        """Return the node's tasks that are not done, the oldest first."""
+        tasks = [t for t in asyncio.all_tasks(self) if isinstance(t, Task) and t.node is node]
+        return sorted(tasks, key=hash)
 
     # Time and callbacks.
 
@@ -270,25 +169,33 @@ class WorldLoop(asyncio.AbstractEventLoop):
         **_: Any,
     ) -> asyncio.Task[Result]:
         name = name or f"task-{self.next_number()}"
-        return Task(coro, loop=self, name=name, context=context)
+        task = Task(coro, loop=self, name=name, context=context)
+        task.node = current_node() if context is None else node_of(context)
+        return task
 
     def run_in_executor(
-        self,
-        executor: Any,  # noqa: ARG002
-        func: Callable[[*Ts], Result],
-        *args: *Ts,
+        self, executor: Any, func: Callable[[*Ts], Result], *args: *Ts
     ) -> "asyncio.Future[Result]":
-        """Run it in the loop's own thread, a little later."""
+        """Run it a little later, in a greenlet that stands for the thread: see `blocking`."""
+        if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+            raise NotSimulated("loop.run_in_executor", PROCESSES)
+
         future: asyncio.Future[Result] = self.create_future()
 
-        def run() -> None:
-            if not future.cancelled():
-                try:
-                    future.set_result(func(*args))
-                except Exception as error:  # noqa: BLE001
+        async def run() -> None:
+            await asyncio.sleep(self._executor_random.uniform(0.0001, 0.002))
+            if future.cancelled():
+                return
+            try:
+                result: Result = await greenlet_spawn(func, *args)
+            except Exception as error:  # noqa: BLE001  # its caller's
+                if not future.cancelled():
                     future.set_exception(error)
+            else:
+                if not future.cancelled():
+                    future.set_result(result)
 
-        self.call_later(self._executor_random.uniform(0.0001, 0.002), run)
+        self.create_task(run())
         return future
 
     # Running.
@@ -340,7 +247,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
     def _run_one(self, handle: Handle) -> None:
         if handle.cancelled():
             return
-        node = handle.context.get(_node)
+        node = node_of(handle.context)
         if node is not None and node.state != "up":
             if node.state == "frozen":
                 node.park(handle)
@@ -374,7 +281,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep the error, unless its node is dead."""
         node = current_node()
-        if node is None or node.state != "dead":
+        if not self._closed and (node is None or node.state != "dead"):
             self.errors.append(context)
 
     # The rest of what asyncio asks of a loop.
@@ -389,8 +296,11 @@ class WorldLoop(asyncio.AbstractEventLoop):
         return False
 
     def close(self) -> None:
-        """Forget what is left, without running it."""
+        """End what is left. Coroutines run their `finally`, but nothing that these begin runs."""
         self._closed = True
+        for task in sorted(asyncio.all_tasks(self), key=hash):
+            with suppress(BaseException):  # what one raises at its end concerns nobody
+                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
         self._graveyard.clear()
         self._ready.clear()
         self._timers.clear()

@@ -6,6 +6,7 @@ Python's `time`, `uuid`, `os.urandom` and `random`: during a run these answer fo
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.loop import WorldLoop
+from jobledger.testing.world.refusals import refuse_events, start_thread
 
 EPOCH = 1_800_000_000
 """What a run's clock begins with, in seconds since the Unix epoch: in January 2027."""
@@ -49,6 +51,7 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         chance: Decides what is random.
         sleep: What `time.sleep` does.
     """
+    refuse_events()
     entropy = chance.of("entropy")
     replaced: list[tuple[Any, str, object]] = [
         (time, "time", machine.time),
@@ -57,6 +60,7 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         (time, "perf_counter", machine.loop.time),
         (time, "sleep", sleep),
         (os, "urandom", entropy.randbytes),
+        (threading.Thread, "start", start_thread),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     state = random.getstate()

@@ -1,0 +1,69 @@
+"""Callbacks, futures and tasks of a simulated event loop."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jobledger.testing.world.nodes import Node
+
+Result = TypeVar("Result")
+
+
+class Handle:
+    """A callback that is to run: asyncio's handle, as far as asyncio itself uses it."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_when", "context")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        when: float,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._when = when
+        self._cancelled = False
+        self.context = contextvars.copy_context() if context is None else context
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self._when
+
+    def run(self) -> None:
+        self.context.run(self._callback, *self._args)
+
+    @property
+    def task(self) -> "Task[Any] | None":
+        """The task whose next step this is."""
+        owner = getattr(self._callback, "__self__", None)
+        return owner if isinstance(owner, Task) else None
+
+
+class _Numbered:
+    """Hashed by a number instead of its address, so that sets have the same order in each run."""
+
+    _number: int | None = None
+    get_loop: Callable[[], Any]
+
+    def __hash__(self) -> int:
+        if self._number is None:
+            self._number = self.get_loop().next_number()
+        return self._number
+
+
+class Task(_Numbered, asyncio.Task[Result]):
+    """See `_Numbered`."""
+
+    node: Node | None
+
+
+class Future(_Numbered, asyncio.Future[Result]):
+    """See `_Numbered`."""
