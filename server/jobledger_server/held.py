@@ -39,7 +39,7 @@ class Holdings:
             feed_reader_turns=self.reader.turns.held,
             releases=self.long_poll.releasing,
             polled_types=self.long_poll.pollers.open,
-            waiting_claims=waiters.waiting_claims,
+            claim_waiters=waiters.waiting_claims,
             awaited_types=sum(waiters.awaited().values()),
             job_watches=hub.job_watches,
             feed_watches=hub.feed_watches,

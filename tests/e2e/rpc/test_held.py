@@ -1,6 +1,7 @@
 """A call leaves nothing behind in the server once it has ended."""
 
 import asyncio
+from collections.abc import Mapping
 
 import grpc
 
@@ -8,6 +9,14 @@ from jobledger_server.app import App
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import Caller, watching
 from tests.support.work_stream import working
+
+
+async def holding(app: App, what: str) -> Mapping[str, int]:
+    """Return what is held as soon as this is."""
+    async with asyncio.timeout(20):
+        while what not in (held := app.held()):
+            await asyncio.sleep(0.001)
+    return held
 
 
 @both_databases
@@ -23,14 +32,12 @@ async def test_nothing_is_held_of_calls_that_have_ended(app: App, call: Caller) 
         await of_one.read()
         await of_many.read()
         await worker.jobs()
-        async with asyncio.timeout(20):
-            while not (held := app.held()).get("waiting_claims"):
-                await asyncio.sleep(0.001)  # the worker has a free slot
+        held = await holding(app, "claim_waiters")  # the worker has a free slot
         assert held["job_watches"] == held["feed_watches"] == held["work_streams"] == 1
         assert held["watches"] == 2
         assert held["holders"] == 2  # the stream, and the job that it holds
         assert held["calls"] == held["calls_to_drain"] == 3
-        assert held["waiting_claims"] == held["awaited_types"] == 1
+        assert held["claim_waiters"] == held["awaited_types"] == 1
         assert held["polled_types"] == 2  # by the stream and by its claim
     async with asyncio.timeout(20):
         while app.held():
