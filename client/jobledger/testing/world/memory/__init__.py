@@ -1,0 +1,1 @@
+"""The store in memory, with the locks of PostgreSQL, and what can go wrong on the way to it."""

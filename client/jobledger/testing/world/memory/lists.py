@@ -1,0 +1,110 @@
+"""Jobs by their ids, and lists of jobs, assets and attempts."""
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
+
+from jobledger.testing.world.memory.rows import KEPT, Row, of_owner, repeating
+from jobledger.testing.world.memory.tables import Tables
+from jobledger_server.domain.job import (
+    ID_AHEAD,
+    Asset,
+    AssetId,
+    Attempt,
+    Instant,
+    Job,
+    JobId,
+    first_id,
+)
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.store import JobPage, JobQuery, StoredJob
+
+JOB_BYTES = 1024
+"""About the bytes that a job takes in an answer besides its longer texts and its payloads."""
+
+
+def _kept(tables: Tables, job_id: JobId) -> Iterable[Row]:
+    """Yield the row of a job, if it exists."""
+    row = tables.rows.get(job_id)
+    if row is not None and row.deletion is None:
+        yield row
+
+
+def stored(tables: Tables, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
+    """See `store.Store.read_jobs`."""
+    return {
+        job_id: row.stored(full=full)
+        for job_id in sorted(set(ids))
+        for row in _kept(tables, job_id)
+    }
+
+
+def attempts(tables: Tables, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
+    """See `store.Store.list_attempts`."""
+    found = (each for row in _kept(tables, job_id) for each in row.attempts.values())
+    return sorted((each for each in found if each.number > after), key=lambda e: e.number)[:limit]
+
+
+def assets(tables: Tables, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
+    """See `store.Store.list_assets`."""
+    found = (each for row in _kept(tables, job_id) for each in row.assets.values())
+    named = (each for each in found if each.link.name and each.id > (after or ""))
+    return sorted(named, key=lambda each: each.id)[:limit]
+
+
+def all_assets(tables: Tables, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
+    """See `store.Store.read_assets`."""
+    rows = {job_id: tables.rows[job_id] for job_id in ids if job_id in tables.rows}
+    return {
+        job_id: sorted(row.assets.values(), key=lambda each: each.id)
+        for job_id, row in rows.items()
+        if row.assets
+    }
+
+
+def page(
+    tables: Tables, query: JobQuery, *, before: JobId | None, limit: int, full: bool
+) -> JobPage:
+    """See `store.Store.list_jobs`."""
+    group = KEPT if query.user_id is None else of_owner(query.user_id)
+    first = JobId("") if query.created_after is None else first_id(query.created_after)
+    end = before
+    if query.created_before is not None:
+        last = first_id(Instant(query.created_before + ID_AHEAD))
+        end = last if before is None else min(before, last)
+    ids = sorted(each for each in tables.members(group) if each >= first)
+    scanned = [each for each in reversed(ids) if end is None or each < end]
+    rest = None
+    if _is_filtered(query) and len(scanned) >= MAX_SCANNED_JOBS:
+        scanned = scanned[:MAX_SCANNED_JOBS]
+        rest = scanned[-1]
+    jobs = (tables.rows[job_id].job for job_id in scanned)
+    passing = (job for job in jobs if _passes(tables, query, job))
+    listed: list[Job] = []
+    room = MAX_ANSWER_BYTES
+    for job in islice(passing, limit + 1):
+        room -= JOB_BYTES + job.content_bytes + (job.payload_bytes if full else 0)
+        if len(listed) == limit or (listed and room < 0):
+            return JobPage(listed, listed[-1].id)
+        listed.append(job)
+    return JobPage(listed, rest)
+
+
+def _is_filtered(query: JobQuery) -> bool:
+    """Return whether jobs are left out that have the owner."""
+    return query.key()[1:] != JobQuery(user_id=None).key()[1:]
+
+
+def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
+    reason = "" if job.error is None else job.error.reason
+    return (
+        (not query.statuses or job.status in query.statuses)
+        and (not query.job_types or job.job_type in query.job_types)
+        and (query.created_after is None or job.create_time > query.created_after)
+        and (query.created_before is None or job.create_time < query.created_before)
+        and (not query.error_reasons or reason in query.error_reasons)
+        and query.origin_job_id in (None, job.origin_job_id)
+        and query.held in (None, job.leased)
+        and not (query.unrepeated and tables.members(repeating(job.id)))
+        and not (query.uncancelled and job.cancel_request_time is not None)
+        and query.labels.items() <= job.labels.items()
+    )

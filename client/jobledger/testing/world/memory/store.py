@@ -1,0 +1,196 @@
+"""The store: jobs, their feed, and what is found among them. See `store.Store`."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from jobledger.testing.world.memory import feed, lists
+from jobledger.testing.world.memory.link import Database
+from jobledger.testing.world.memory.queue_reports import MemoryQueueReports
+from jobledger.testing.world.memory.queue_settings import MemoryQueueSettings
+from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, active_of, in_level
+from jobledger.testing.world.memory.sweeps import MemorySweeps
+from jobledger.testing.world.memory.transaction import MemoryTransaction
+from jobledger.testing.world.memory.waiting import go_next
+from jobledger.testing.world.memory.webhooks import MemoryWebhooks
+from jobledger_server.domain.job import Asset, AssetId, Attempt, Instant, JobId, Micros, Phase
+from jobledger_server.domain.queues import EndedReasons
+from jobledger_server.domain.state_machine import due_time
+from jobledger_server.store import (
+    ActivePage,
+    ActivePosition,
+    Claimable,
+    FeedHead,
+    FeedPage,
+    JobPage,
+    JobQuery,
+    Overdue,
+    Pauses,
+    Purgeable,
+    QueueNews,
+    StoredJob,
+)
+
+
+class MemoryStore:
+    """The store of one server; see `store.Store`. Those of several servers share their tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._tables = database, database.tables
+        self._reasons = EndedReasons()
+        self.queue_settings = MemoryQueueSettings(database)
+        self.queue_reports = MemoryQueueReports(database)
+        self.webhooks = MemoryWebhooks(database)
+        self.sweeps = MemorySweeps(database)
+
+    def transaction(self) -> AbstractAsyncContextManager[MemoryTransaction]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[MemoryTransaction]:
+        async with self._database.session() as session:
+            transaction = MemoryTransaction(self._database, session, self._reasons)
+            yield transaction
+            await transaction.commit()
+
+    async def read_jobs(self, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
+        return await self._database.read(lambda: lists.stored(self._tables, ids, full=full))
+
+    async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
+        return await self._database.read(
+            lambda: lists.attempts(self._tables, job_id, after=after, limit=limit)
+        )
+
+    async def list_jobs(
+        self, query: JobQuery, *, before: JobId | None, limit: int, full: bool = False
+    ) -> JobPage:
+        return await self._database.read(
+            lambda: lists.page(self._tables, query, before=before, limit=limit, full=full)
+        )
+
+    async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
+        return await self._database.read(
+            lambda: lists.assets(self._tables, job_id, after=after, limit=limit)
+        )
+
+    async def read_assets(self, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
+        return await self._database.read(lambda: lists.all_assets(self._tables, ids))
+
+    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        return await self._database.read(
+            lambda: go_next(self._tables, limits, self._database.clock(), limit=limit)
+        )
+
+    async def pauses(self) -> Pauses:
+        tables = self._tables
+        return await self._database.read(
+            lambda: Pauses(tables.config_version, frozenset(tables.paused_types))
+        )
+
+    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
+        def read() -> QueueNews:
+            ready = dict.fromkeys(sorted(job_types), 0)
+            for job_type, priority in self._tables.levels:
+                if job_type in ready:
+                    waiting = in_level(job_type, priority, Phase.READY)
+                    ready[job_type] += len(self._tables.members(waiting))
+            return QueueNews(
+                self._tables.config_version,
+                due=bool(self._due()),
+                recheck=any(self._tables.keys.values()),
+                ready={job_type: count for job_type, count in ready.items() if count},
+            )
+
+        return await self._database.read(read)
+
+    def _due(self) -> list[tuple[Instant, JobId]]:
+        """Return scheduled jobs that are due, the longest due first."""
+        now = self._database.clock()
+        jobs = (row.job for row in self._tables.in_group(SCHEDULED))
+        times = ((due_time(job), job.id) for job in jobs)
+        return sorted((due, job_id) for due, job_id in times if due is not None and due <= now)
+
+    async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
+        def read() -> list[str]:
+            return sorted(
+                key for key, marked in self._tables.keys.items() if marked and key > after
+            )
+
+        return (await self._database.read(read))[:limit]
+
+    async def record_pollers(
+        self, server: str, job_types: Collection[str], *, lasts: Micros
+    ) -> None:
+        def write() -> None:
+            until = Instant(self._database.clock() + lasts)
+            self._tables.pollers.update(((name, server), until) for name in sorted(job_types))
+
+        await self._database.write(write, lock=False)
+
+    async def count_active(self, user_id: str, *, limit: int) -> int:
+        return await self._database.read(
+            lambda: min(limit, len(self._tables.members(active_of(user_id))))
+        )
+
+    async def overdue(self, *, limit: int) -> Overdue:
+        def read() -> Overdue:
+            now = self._database.clock()
+            rows = self._tables.in_group(ACTIVE)
+            deadlines = ((row.deadline, row.job.id) for row in rows)
+            late = sorted((at, job_id) for at, job_id in deadlines if at is not None and at <= now)
+            return Overdue(now, [job_id for _, job_id in late[:limit]])
+
+        return await self._database.read(read)
+
+    async def find_due(self, *, limit: int) -> list[JobId]:
+        return await self._database.read(lambda: [job_id for _, job_id in self._due()[:limit]])
+
+    async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
+        return await self._database.read(
+            lambda: feed.purgeable(
+                self._tables, Instant(self._database.clock() - age), after, limit=limit
+            )
+        )
+
+    async def feed_head(self) -> FeedHead:
+        return await self._database.read(lambda: self._tables.head)
+
+    async def verify_identity(self) -> FeedHead:
+        return await self.feed_head()
+
+    async def changes_after(
+        self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None
+    ) -> FeedPage:
+        return await self._database.read(
+            lambda: feed.page(self._tables, seq, limit=limit, user_id=user_id, until=until)
+        )
+
+    async def active_jobs(
+        self,
+        after: ActivePosition,
+        *,
+        until: int,
+        limit: int,
+        user_id: str | None = None,
+        ids: Collection[JobId] = (),
+    ) -> ActivePage:
+        return await self._database.read(
+            lambda: feed.active(
+                self._tables, after, until=until, limit=limit, user_id=user_id, ids=ids
+            )
+        )
+
+    async def compact_deletions(self, age: Micros, *, limit: int) -> int:
+        return await self._database.write(
+            lambda: feed.compact(self._tables, Instant(self._database.clock() - age), limit=limit)
+        )
+
+    async def renew_epoch(self, epoch: str) -> FeedHead:
+        def write() -> FeedHead:
+            if self._tables.epoch == epoch:
+                self._tables.epoch = self._tables.new_epoch()
+            return self._tables.head
+
+        return await self._database.write(write)
+
+    async def close(self) -> None:
+        """Do nothing: its owner ends its transactions."""

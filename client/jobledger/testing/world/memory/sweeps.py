@@ -1,0 +1,123 @@
+"""Deletes what is idle, and finds what was forgotten; see `store.Sweeps`.
+
+Rows are looked at in one step, and those that are still idle are deleted in another one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from jobledger.testing.world.memory.link import Database
+from jobledger.testing.world.memory.rows import in_level, in_queue, with_key
+from jobledger_server.domain.job import Micros, Phase
+from jobledger_server.domain.queues import rule_name
+from jobledger_server.store import CountedLevel, Swept
+
+Key = TypeVar("Key")
+
+
+class MemorySweeps:
+    """See `store.Sweeps`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._tables = database, database.tables
+
+    async def levels(self, *, after: tuple[str, int], limit: int) -> list[CountedLevel]:
+        def read() -> list[CountedLevel]:
+            names = sorted(name for name in self._tables.levels if name > after)[:limit]
+            return [
+                CountedLevel(*name, self._tables.levels[name].writes, self._is_idle_level(*name))
+                for name in names
+            ]
+
+        return await self._database.read(read)
+
+    async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:
+        def is_idle(level: CountedLevel) -> bool:
+            row = self._tables.levels.get((level.job_type, level.priority))
+            same = row is not None and row.writes == level.writes
+            return same and self._is_idle_level(level.job_type, level.priority)
+
+        return await self._delete(
+            levels, is_idle, lambda each: self._tables.levels.pop((each.job_type, each.priority))
+        )
+
+    async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
+        queues = self._tables.queues
+
+        def read() -> tuple[list[int], list[int]]:
+            seen = sorted(each for each in queues if after is None or each > after)[:limit]
+            return seen, [id_ for id_ in seen if self._is_idle_queue(id_)]
+
+        seen, idle = await self._database.read(read)
+        deleted = await self._delete(idle, self._is_idle_queue, queues.pop)
+        return Swept(seen[-1] if len(seen) == limit else None, deleted)
+
+    async def keys(self, *, after: str, limit: int) -> Swept[str]:
+        def read() -> tuple[list[str], list[str], list[str]]:
+            seen = sorted(key for key in self._tables.keys if key > after)[:limit]
+            forgotten = [key for key in seen if self._is_forgotten(key)]
+            return seen, forgotten, [key for key in seen if self._is_idle_key(key)]
+
+        seen, forgotten, idle = await self._database.read(read)
+        await self._delete(
+            forgotten, self._is_forgotten, lambda key: self._tables.keys.update({key: True})
+        )
+        deleted = await self._delete(idle, self._is_idle_key, self._tables.keys.pop)
+        return Swept(seen[-1] if len(seen) == limit else None, deleted)
+
+    async def ended(self, age: Micros, *, limit: int) -> int:
+        counts = self._tables.ended
+        before = await self._database.read(self._database.clock) - age
+        old = sorted((each for each in counts if each[1] < before), key=lambda each: each[1])
+        return await self._delete(old[:limit], counts.__contains__, counts.pop)
+
+    async def pollers(self) -> None:
+        def write() -> None:
+            now, pollers = self._database.clock(), self._tables.pollers
+            for name in [name for name, until in pollers.items() if until < now]:
+                del pollers[name]
+
+        await self._database.write(write, lock=False)
+
+    async def _delete(
+        self, found: Sequence[Key], is_idle: Callable[[Key], bool], delete: Callable[[Key], object]
+    ) -> int:
+        """Delete or mark what is still idle while the feed is locked; return how many."""
+
+        def write() -> int:
+            idle = [each for each in found if is_idle(each)]
+            for each in idle:
+                delete(each)
+            return len(idle)
+
+        return await self._database.write(write) if found else 0
+
+    def _is_idle_level(self, job_type: str, priority: int) -> bool:
+        members = self._tables.members
+        return not any(members(in_level(job_type, priority, phase)) for phase in Phase)
+
+    def _is_idle_queue(self, id_: int) -> bool:
+        queue = self._tables.queues.get(id_)
+        if queue is None or any(self._tables.members(in_queue(id_, phase)) for phase in Phase):
+            return False
+        # Its tenant must not gain by the deletion.
+        level = self._tables.levels.get((queue.job_type, queue.priority))
+        is_ahead = level is not None and level.vtime < queue.vtime
+        return not is_ahead or self._is_idle_level(queue.job_type, queue.priority)
+
+    def _is_idle_key(self, key: str) -> bool:
+        held, blocked = (
+            self._tables.members(with_key(key, phase)) for phase in (Phase.HELD, Phase.BLOCKED)
+        )
+        return not held and not blocked and not self._tables.keys.get(key, True)
+
+    def _is_forgotten(self, key: str) -> bool:
+        """Whether its blocked jobs wait for nothing: a server died before it marked the key."""
+        held, blocked, ready = (
+            self._tables.members(with_key(key, phase))
+            for phase in (Phase.HELD, Phase.BLOCKED, Phase.READY)
+        )
+        rules = (self._tables.rules.get(name) for name in (key, rule_name(key)))
+        paused = any(rule is not None and rule.pause is not None for rule in rules)
+        marked = self._tables.keys.get(key, True)
+        return bool(blocked) and not held and not ready and not marked and not paused

@@ -1,0 +1,58 @@
+"""Which jobs wait, which of them go next, and what the limits of their keys are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from jobledger.testing.world.memory.rows import Row, in_queue, with_key
+from jobledger.testing.world.memory.tables import Rule, Tables
+from jobledger_server.domain.job import Instant, Phase
+from jobledger_server.domain.queues import KeyState, Queue, next_queues, queue_id, rule_name
+from jobledger_server.sql.rows import labels_to_text
+from jobledger_server.store import Claimable
+
+
+def claimable(row: Row) -> Claimable:
+    """Return a job as one that may be claimed."""
+    job = row.job
+    texts = labels_to_text(job.labels)
+    message = job.last_error.message if job.last_error else ""
+    size = job.parameters_bytes + job.checkpoint_bytes + len(texts) + 4 * len(message)
+    return Claimable(job.id, job.job_type, size, queue_id(job))
+
+
+def oldest_ready(tables: Tables, queue: int, now: Instant) -> Sequence[Row]:
+    """Return the ready jobs of a queue, oldest first, but for those that are overdue."""
+    rows = tables.in_group(in_queue(queue, Phase.READY))
+    due = [row for row in rows if row.deadline is not None and row.deadline > now]
+    return sorted(due, key=lambda row: (row.job.create_time, row.job.id))
+
+
+def go_next(
+    tables: Tables, limits: Mapping[str, int], now: Instant, *, limit: int
+) -> list[Claimable]:
+    """Return the ready jobs that go next. See `store.Store.find_claimable`."""
+    ready: dict[int, Iterable[Row]] = {}
+    queues: list[Queue] = []
+    for id_, queue in tables.queues.items():
+        if queue.job_type in limits and (rows := oldest_ready(tables, id_, now)):
+            ready[id_] = iter(rows)
+            queues.append(Queue(id_, queue.job_type, queue.priority, queue.vtime, len(rows)))
+    order = next_queues(queues, limits, limit=limit)
+    return [claimable(row) for id_ in order for row in islice(ready[id_], 1)]
+
+
+def rules_of(tables: Tables, key: str) -> list[tuple[str, Rule]]:
+    """Return the rules that hold for a key, by their names, its own first."""
+    names = dict.fromkeys((key, rule_name(key)))
+    return [(name, tables.rules[name]) for name in names if name in tables.rules]
+
+
+def key_state(tables: Tables, key: str) -> KeyState:
+    """Return the state of a concurrency key. Its own limit comes before that of its name."""
+    rules = [rule for _, rule in rules_of(tables, key)]
+    limits = [rule.max_running for rule in rules if rule.max_running is not None]
+    return KeyState(
+        len(tables.members(with_key(key, Phase.HELD))),
+        limits[0] if limits else None,
+        paused=any(rule.pause is not None for rule in rules),
+    )

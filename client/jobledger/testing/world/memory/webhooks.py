@@ -1,0 +1,118 @@
+"""Webhooks. See `webhook_store.Webhooks`."""
+
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from jobledger.testing.world.memory.link import Database
+from jobledger.testing.world.memory.tables import HeldWebhook
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
+from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
+
+
+class MemoryWebhooks:
+    """See `webhook_store.Webhooks`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._rows = database, database.tables.webhooks
+
+    async def add(self, webhook: Webhook) -> Webhook:
+        def write() -> Webhook:
+            if len(self._rows) >= MAX_WEBHOOKS:
+                raise LimitExceeded("webhooks", MAX_WEBHOOKS)
+            own = sum(row.webhook.user_id == webhook.user_id for row in self._rows.values())
+            if webhook.user_id and own >= MAX_WEBHOOKS_EACH:
+                raise LimitExceeded("webhooks_per_user", MAX_WEBHOOKS_EACH)
+            created = replace(webhook, create_time=self._database.clock())
+            self._rows[webhook.id] = HeldWebhook(created)
+            return created
+
+        return await self._database.write(write, lock=False)
+
+    async def listed(self, *, user_id: str, after: str, limit: int) -> list[Webhook]:
+        def read() -> list[Webhook]:
+            ids = sorted(each for each in self._rows if each > after and self._owns(user_id, each))
+            return [self._rows[each].webhook for each in ids[:limit]]
+
+        return await self._database.read(read)
+
+    def _owns(self, user_id: str, webhook_id: str) -> bool:
+        row = self._rows.get(webhook_id)
+        return row is not None and user_id in ("", row.webhook.user_id)
+
+    async def remove(self, webhook_id: str, *, user_id: str) -> bool:
+        def write() -> bool:
+            owns = self._owns(user_id, webhook_id)
+            if owns:
+                del self._rows[webhook_id]
+            return owns
+
+        return await self._database.write(write, lock=False)
+
+    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        def write() -> Webhook | None:
+            if not self._owns(user_id, webhook_id):
+                return None
+            row = self._rows[webhook_id]
+            row.webhook = replace(row.webhook, disable_time=None, disable_reason="")
+            return row.webhook
+
+        return await self._database.write(write, lock=False)
+
+    async def claim(
+        self, deliverer_id: str, known: Collection[str], *, lease: int, limit: int
+    ) -> Claimed:
+        def write() -> Claimed:
+            now = self._database.clock()
+            taken: list[Webhook] = []
+            held: list[str] = []
+            for webhook_id, row in sorted(self._rows.items()):
+                if row.webhook.disable_time is not None:
+                    continue
+                own, expired = row.holder == deliverer_id, row.lease_expire_time <= now
+                if own and webhook_id in known and not expired:
+                    row.lease_expire_time = now + lease
+                    held.append(webhook_id)
+                elif (expired or own) and len(taken) < limit:
+                    row.holder, row.lease_expire_time = deliverer_id, now + lease
+                    generation = row.webhook.generation + 1
+                    row.webhook = replace(row.webhook, generation=generation)
+                    taken.append(row.webhook)
+                    held.append(webhook_id)
+            return Claimed(taken, held)
+
+        return await self._database.write(write, lock=False)
+
+    async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
+        def write() -> bool:
+            row = self._rows.get(webhook_id)
+            if row is None or row.webhook.generation != generation or row.webhook.disable_time:
+                return False
+            row.webhook = self._after(row.webhook, deliveries)
+            if row.webhook.generation != generation:
+                row.holder, row.lease_expire_time = "", 0
+            return True
+
+        return await self._database.write(write, lock=False)
+
+    def _after(self, webhook: Webhook, deliveries: Deliveries) -> Webhook:
+        saved = replace(
+            webhook,
+            cursor=deliveries.cursor,
+            pending=deliveries.pending,
+            pending_count=deliveries.pending_count,
+            given_up=webhook.given_up + deliveries.given_up,
+        )
+        if deliveries.success_time is not None:
+            saved = replace(saved, success_time=deliveries.success_time)
+        if deliveries.failure_time is not None:
+            failed = {"failure_time": deliveries.failure_time}
+            saved = replace(saved, **failed, last_failure=deliveries.last_failure)
+        if deliveries.release or deliveries.disable_reason:
+            # A later save of this claim is refused.
+            saved = replace(saved, generation=webhook.generation + 1)
+        if deliveries.disable_reason:
+            time = self._database.clock()
+            saved = replace(saved, disable_time=time, disable_reason=deliveries.disable_reason)
+        return saved
