@@ -22,6 +22,7 @@ from jobledger_server.sql.queue_reports import ReportStatements
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change
+from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, empty_database, migrated
 from tests.support.rpc_caller import Caller
 from tests.support.seed import SEED, VARIABLE
@@ -112,8 +113,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> SqlStore:
-    return SqlStore(database)
+def tuning() -> Tuning:
+    """A test that parametrizes it has another one."""
+    return Tuning()
+
+
+@pytest.fixture
+def store(database: Database, tuning: Tuning) -> SqlStore:
+    return SqlStore(database, tuning=tuning)
 
 
 @pytest.fixture
@@ -123,14 +130,14 @@ def published() -> list[Change]:
 
 
 @pytest.fixture
-async def ledger(store: SqlStore, published: list[Change]) -> AsyncIterator[Ledger]:
-    async with Ledger(store, published.extend, max_waiting=10_000) as ledger:
+async def ledger(store: SqlStore, published: list[Change], tuning: Tuning) -> AsyncIterator[Ledger]:
+    async with Ledger(store, published.extend, max_waiting=10_000, tuning=tuning) as ledger:
         ledger.outages = NoOutages()
         yield ledger
 
 
 @pytest.fixture
-async def start(database_url: str) -> AsyncIterator[Callable[..., object]]:
+async def start(database_url: str, tuning: Tuning) -> AsyncIterator[Callable[..., object]]:
     """Start the whole server in this process, with the settings given; stopped at the end."""
     async with AsyncExitStack() as stack:
 
@@ -138,7 +145,7 @@ async def start(database_url: str) -> AsyncIterator[Callable[..., object]]:
             settings = Settings(
                 **{"listen": "127.0.0.1:0", "database": database_url, "grace": 2.0, **options}
             )
-            return await stack.enter_async_context(open_app(settings))
+            return await stack.enter_async_context(open_app(settings, tuning=tuning))
 
         yield start
 

@@ -45,6 +45,7 @@ from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.jobs.job_streams import JobStreams
+from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.queues.queue_service import QueueService
@@ -79,6 +80,7 @@ from jobledger_server.telemetry.otlp import sending_metrics, sending_spans
 from jobledger_server.telemetry.prometheus import serving_metrics
 from jobledger_server.telemetry.queue_metrics import QueueMetrics
 from jobledger_server.telemetry.traces import Traces
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
@@ -140,6 +142,7 @@ async def open_app(
     store: OpenedStore | None = None,
     grpc_server: NewServer | None = None,
     randbits: Callable[[int], int] = secrets.randbits,
+    tuning: Tuning = Tuning(),
 ) -> AsyncIterator[App]:
     """Serve during the block, then drain within `settings.grace` seconds.
 
@@ -148,6 +151,7 @@ async def open_app(
         store: In place of the database that `settings` names; its owner closes it.
         grpc_server: Makes the server in place of gRPC's own.
         randbits: Returns an int of this many random bits, for ids.
+        tuning: What no user decides. That of `store` is its owner's business.
 
     Raises AdminUnavailable, BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse,
     MetricsUnavailable, PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
@@ -165,9 +169,9 @@ async def open_app(
     jobs = JobMetrics()
     async with (
         _tracing(settings) as traces,
-        _opened_store(settings) if store is None else nullcontext(store) as opened,
-        _watched_feed(settings, opened, waiters, supervisor) as feed,
-        Reads(opened.store, max_waiting=waiting, share=share) as reads,
+        _opened_store(settings, tuning) if store is None else nullcontext(store) as opened,
+        _watched_feed(settings, opened, waiters, supervisor, tuning) as feed,
+        Reads(opened.store, max_waiting=waiting, share=share, tuning=tuning) as reads,
         Ledger(
             opened.store,
             _observed(feed.publish, jobs, traces),
@@ -177,6 +181,7 @@ async def open_app(
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
             ids=IdSource(randbits),
+            tuning=tuning,
         ) as ledger,
         QueueControl(
             opened.store,
@@ -186,7 +191,7 @@ async def open_app(
             share=share,
             observe=None if access is None else audit_setting,
         ) as control,
-        LongPoll(ledger, waiters) as long_poll,
+        LongPoll(ledger, waiters, release_retry_seconds=tuning.release_retry_seconds) as long_poll,
         _maintained(
             settings,
             opened.store,
@@ -195,14 +200,16 @@ async def open_app(
             pollers=long_poll.pollers,
             waiters=waiters,
             supervisor=supervisor,
+            tuning=tuning,
         ),
         RequestParser(share) as parser,
     ):
         tokens = WatchTokens(opened.store.queue_settings, ledger.known_limits, lasting)
-        callers = Callers(access, tokens, lasting)
+        callers = Callers(access, tokens, lasting, check_seconds=tuning.caller_seconds)
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
-        served, creations = Calls(drain, callers, parser, calls), CreationQuotas(opened.store)
+        served = Calls(drain, callers, parser, calls)
+        creations = CreationQuotas(opened.store, count_seconds=tuning.count_seconds)
         batchers = (*ledger.batchers, *reads.batchers, control.batcher)
         sources = Sources(
             calls=calls,
@@ -238,6 +245,7 @@ async def open_app(
             control=control,
             waiters=waiters,
             tokens=tokens,
+            tuning=tuning,
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
@@ -275,7 +283,7 @@ async def open_app(
 
 
 @asynccontextmanager
-async def _opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
+async def _opened_store(settings: Settings, tuning: Tuning) -> AsyncIterator[OpenedStore]:
     """Lock the database if it is a file, and migrate it or require that it is migrated."""
     url = parse_url(settings.database)
     with exclusive(url) as lock:
@@ -294,7 +302,9 @@ async def _opened_store(settings: Settings) -> AsyncIterator[OpenedStore]:
             await require_supported(database)
             files = (settings.access, settings.tls_key, settings.database_file)
             warn_of_readable_files((*files, *_files(url)))
-            yield OpenedStore(SqlStore(database), lock, database.connections, notices)
+            yield OpenedStore(
+                SqlStore(database, tuning=tuning), lock, database.connections, notices
+            )
         finally:
             await database.close()
 
@@ -319,22 +329,27 @@ class _WatchedFeed:
 
 @asynccontextmanager
 async def _watched_feed(
-    settings: Settings, opened: OpenedStore, waiters: ClaimWaiters, supervisor: Supervisor
+    settings: Settings,
+    opened: OpenedStore,
+    waiters: ClaimWaiters,
+    supervisor: Supervisor,
+    tuning: Tuning,
 ) -> AsyncIterator[_WatchedFeed]:
     """Fill the change buffer, and keep the hub up to date during the block."""
     store, lock = opened.store, opened.lock
     waiters.sees_every_job = lock is not None
     poll_now = asyncio.Event()
     head = await _verified_head(store, lock)
-    buffer = await filled_change_buffer(store, head)
+    buffer = await filled_change_buffer(store, head, tuning)
     hub = WatchHub(
         buffer,
         poll_now.set,
         waiters.observe,
         max_watches=settings.max_watches,
         share=settings.caller_share,
+        tuning=tuning,
     )
-    tail = Tail(store, hub, poll_now, head)
+    tail = Tail(store, hub, poll_now, head, tuning=tuning)
     publish: Publish = hub.publish
     async with AsyncExitStack() as stack:
         if lock is not None:
@@ -345,7 +360,7 @@ async def _watched_feed(
             waiters.announce = notices.ready
             publish = _noticed(notices, hub)
         await stack.enter_async_context(supervisor.running("tail", tail.run()))
-        yield _WatchedFeed(hub, FeedReader(store, buffer), tail, publish)
+        yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, publish)
 
 
 async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
@@ -436,31 +451,33 @@ async def _maintained(
     pollers: Pollers,
     waiters: ClaimWaiters,
     supervisor: Supervisor,
+    tuning: Tuning,
 ) -> AsyncIterator[None]:
     """Do during the block what happens without a call."""
-    promoter = Promoter(store, ledger, waiters)
+    promoter = Promoter(store, ledger, waiters, tuning)
     tasks = {
-        "reaper": Reaper(store, ledger).run(),
+        "reaper": Reaper(store, ledger, tuning).run(),
         "promoter": promoter.run(),
-        "retention": _retention(settings, store, ledger).run(),
-        "sweeper": Sweeper(store).run(),
+        "retention": _retention(settings, store, ledger, tuning).run(),
+        "sweeper": Sweeper(store, tuning).run(),
     }
     if lock is None:  # there may be other servers
         tasks["ready_elsewhere"] = promoter.follow()
-        tasks["pollers"] = PollerRecords(store, pollers).run()
+        tasks["pollers"] = PollerRecords(store, pollers, tuning).run()
     async with AsyncExitStack() as stack:
         for name, task in tasks.items():
             await stack.enter_async_context(supervisor.running(name, task))
         yield
 
 
-def _retention(settings: Settings, store: Store, ledger: Ledger) -> Retention:
+def _retention(settings: Settings, store: Store, ledger: Ledger, tuning: Tuning) -> Retention:
     retain = settings.retain_terminal
     return Retention(
         store,
         ledger,
         jobs=None if retain is None else Micros(round(retain * MICROS_PER_SECOND)),
         deletions=Micros(round(settings.retain_deletions * MICROS_PER_SECOND)),
+        tuning=tuning,
     )
 
 
@@ -478,11 +495,19 @@ def _services(
     control: QueueControl,
     waiters: ClaimWaiters,
     tokens: WatchTokens,
+    tuning: Tuning,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
     feed_streams = FeedStreams(
-        hub, feed.reader, reads, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
+        hub,
+        feed.reader,
+        reads,
+        lambda: feed.tail.epoch,
+        heartbeat=heartbeat,
+        max_age=max_age,
+        message_bytes=tuning.feed_message_bytes,
+        messages=SharedMessages(tuning),
     )
     jobs = JobService(
         store,
@@ -490,9 +515,11 @@ def _services(
         reads,
         lists=lists,
         creations=creations,
-        job_streams=JobStreams(hub, reads, heartbeat=heartbeat, max_age=max_age),
+        job_streams=JobStreams(
+            hub, reads, heartbeat=heartbeat, max_age=max_age, messages=SharedMessages(tuning)
+        ),
         feed_streams=feed_streams,
-        bulk=Bulk(store, ledger, reads, lists, creations),
+        bulk=Bulk(store, ledger, reads, lists, creations, tuning),
         tokens=tokens,
         control=control,
     )
@@ -510,6 +537,7 @@ def _services(
                 parser,
                 heartbeat=heartbeat,
                 max_age=max_age,
+                tuning=tuning,
             ),
         ),
         queues=QueueService(store, control, lists, long_poll.pollers),

@@ -16,9 +16,9 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from jobledger.v1 import job_pb2
 from jobledger_server.app import App
 from jobledger_server.domain.job import Job
-from jobledger_server.rpc.jobs import feed_streams, shared_messages
+from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
-from jobledger_server.watch import change_buffer, feed_reader
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.feed_watch import FeedWatch
 from tests.support.databases import sqlite_only
 from tests.support.feed_events import events
@@ -97,14 +97,12 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
 @pytest.mark.promise(number=39)
 @pytest.mark.slow
 @sqlite_only
+@pytest.mark.parametrize(
+    "tuning", [Tuning(buffered_changes=WINDOW, feed_page=PAGE, shared_messages=WINDOW)]
+)
 async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
-    start: Start, monkeypatch: pytest.MonkeyPatch, watches: list[FeedWatch]
+    start: Start, watches: list[FeedWatch]
 ) -> None:
-    monkeypatch.setattr(
-        change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": WINDOW}
-    )
-    monkeypatch.setattr(feed_reader, "PAGE", PAGE)
-    monkeypatch.setattr(shared_messages, "MAX_MESSAGES", WINDOW)
     # The change buffer; nothing for stalled watches, but a page for each that reads the table just
     # now; and what the last commit has not released yet.
     limit = WINDOW + PAGE * (STALLED + 1) + AT_ONCE
@@ -163,11 +161,9 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
 
 @pytest.mark.promise(number=39)
 @sqlite_only
-async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(buffered_bytes=1)])  # else jobs are shared
+async def test_a_stalled_watch_keeps_its_message_but_not_the_job(start: Start) -> None:
     """Nor all that comes after it in its page."""
-    monkeypatch.setattr(change_buffer, "MAX_BYTES", 1)  # else jobs are shared
     count = 20
     app = await start()
     async with AsyncExitStack() as stack:
@@ -192,10 +188,8 @@ async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
 
 
 @sqlite_only
-async def test_a_waiting_operation_keeps_no_job(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(change_buffer, "MAX_BYTES", 1)  # else jobs are shared
+@pytest.mark.parametrize("tuning", [Tuning(buffered_bytes=1)])  # else jobs are shared
+async def test_a_waiting_operation_keeps_no_job(start: Start) -> None:
     count = 20
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -237,10 +231,10 @@ def serialized() -> Iterator[Callable[[], int]]:
 
 @pytest.mark.promise(number=39)
 @sqlite_only
+@pytest.mark.parametrize("tuning", [Tuning(shared_message_bytes=200_000)])
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
-    serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
+    serialized: Callable[[], int], start: Start
 ) -> None:
-    monkeypatch.setattr(shared_messages, "MAX_BYTES", 200_000)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

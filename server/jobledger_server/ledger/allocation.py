@@ -9,9 +9,6 @@ from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import Claimable
 
-MAX_BYTES = 4 * 1024 * 1024
-"""Bytes of jobs that one transaction starts at most, or one larger job."""
-
 JOB_BYTES = 1024
 """About the bytes that a job takes in an answer besides `Claimable.size`."""
 
@@ -34,13 +31,13 @@ class Allocation:
 
 
 def allocate(
-    found: Sequence[Claimable], allocations: Sequence[Allocation]
+    found: Sequence[Claimable], allocations: Sequence[Allocation], *, max_bytes: int
 ) -> Sequence[tuple[Claimable, Allocation]]:
     """Allocate each job, the oldest first, to one of the claims of its type.
 
     The claims take turns, so that a claim of many jobs leaves some for the others. A claim
     gets at most as many jobs as it requested and as its response holds; all claims together
-    get at most what one transaction starts. A job whose type no claim has stays unallocated.
+    get at most `max_bytes`, or one larger job. A job whose type no claim has stays unallocated.
     """
     quotas = {each: _Quota(each.command.max_jobs) for each in allocations}
     turns: dict[str, deque[Allocation]] = {}  # by job type
@@ -50,7 +47,7 @@ def allocate(
     allocated: list[tuple[Claimable, Allocation]] = []
     size = 0
     for job in found:
-        if allocated and size + JOB_BYTES + job.size > MAX_BYTES:
+        if allocated and size + JOB_BYTES + job.size > max_bytes:
             break
         turn = turns.get(job.job_type)
         while turn and not quotas[turn[0]].admits(job):

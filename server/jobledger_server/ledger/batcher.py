@@ -20,6 +20,7 @@ from jobledger_server.admission.fair_queue import FairQueue
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.telemetry.instruments import COUNTS, LATENCY_SECONDS, Histogram
+from jobledger_server.tuning import Tuning
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,9 +30,6 @@ TICK_SECONDS = 0.001
 
 QUIET_TICKS = 2
 """Lingering ends after this many ticks in a row without a new item."""
-
-MAX_TICKS = 10
-"""Lingering ends after this many ticks in any case."""
 
 Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 """Processes a batch and returns one result for each item, in the same order. An error that
@@ -67,6 +65,7 @@ class Batcher(Generic[Item, Result]):
         flush: Processes a batch.
         max_batch: A batch is complete when its items have this weight.
         max_batch_bytes: It is also complete when it holds this many bytes.
+        linger_ticks: Lingering ends after this many ticks in any case.
         max_waiting: Limit of the weight that is queued or being processed.
         max_waiting_bytes: Limit of its bytes.
         share: The fraction of these two limits that one caller may use, up to 1.
@@ -82,6 +81,7 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch: int,
         max_batch_bytes: int = 4 * 1024 * 1024,
+        linger_ticks: int = Tuning().linger_ticks,
         max_waiting: int,
         max_waiting_bytes: int = 256 * 1024 * 1024,
         share: float = 1.0,
@@ -93,6 +93,7 @@ class Batcher(Generic[Item, Result]):
         self._flush = flush
         self._max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
+        self._linger_ticks = linger_ticks
         self._weigh = weigh
         self._measure = measure
         self._observe = observe
@@ -214,12 +215,12 @@ class Batcher(Generic[Item, Result]):
 
         It ends when they have arrived, or a batch is full of bytes, so that a steady number of
         callers loses no time; after QUIET_TICKS without a new item, so that independent callers
-        lose little; and after MAX_TICKS, so that of many callers some are answered while the
+        lose little; and after `linger_ticks`, so that of many callers some are answered while the
         database works for others.
         """
         expected = min(callers, self._max_batch)
         quiet = 0
-        for _ in range(MAX_TICKS):
+        for _ in range(self._linger_ticks):
             arrived = self._queued
             full = arrived >= expected or self._bytes.held >= self._max_batch_bytes
             if full or quiet == QUIET_TICKS or self._closed:

@@ -21,15 +21,12 @@ from msgspec.structs import replace
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.domain.queues import KeyState, block, claim_or_block
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.allocation import JOB_BYTES, MAX_BYTES, Allocation, allocate
+from jobledger_server.ledger.allocation import JOB_BYTES, Allocation, allocate
 from jobledger_server.ledger.batcher import Batcher, Observe
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, ConfigChanged, Store, StoredJob, StoreError
-
-MAX_BATCH = 100
-"""Weight of the claims that are served together. A claim's weight is the number of its job types or
-of the jobs that it requests, whichever is greater."""
+from jobledger_server.tuning import Tuning
 
 USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
@@ -37,13 +34,6 @@ USUAL_WEIGHT = 10
 PAUSE_SECONDS = 0.005
 """How much later a batch that found no job is answered, if a full one waits. Otherwise callers that
 poll and find nothing, one poll after the other, would take all of the event loop."""
-
-MAX_PLANNED = 256
-"""Jobs that one read finds at most."""
-
-MAX_PASSED = 4096
-"""After so many jobs that others claim or that are blocked, claims are answered with no jobs. The
-blocked ones have left their queues, so the next claims come further."""
 
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, claims are answered with no jobs."""
@@ -60,6 +50,7 @@ class Claims:
         max_waiting: Claims of usual weight that may wait to be served.
         share: The fraction of it that one caller may use, up to 1.
         observe: Observes the outcome of each claim.
+        tuning: How much is served and read together.
     """
 
     def __init__(
@@ -72,7 +63,9 @@ class Claims:
         max_waiting: int,
         share: float = 1.0,
         observe: Observe[Allocation, Sequence[Decision]] | None = None,
+        tuning: Tuning = Tuning(),
     ) -> None:
+        self._tuning = tuning
         self._store = store
         self._known = known
         self._committed = committed
@@ -83,7 +76,8 @@ class Claims:
         self.batcher: Batcher[Allocation, Sequence[Decision]] = Batcher(
             "claims",
             self._serve,
-            max_batch=MAX_BATCH,
+            max_batch=tuning.claim_batch,
+            linger_ticks=tuning.linger_ticks,
             max_waiting=max_waiting * USUAL_WEIGHT,
             share=share,
             weigh=_weigh,
@@ -117,7 +111,7 @@ class Claims:
                 self._failed(error, sum(not each.decisions for each in allocations))
             # Jobs that were started before the error belong to their workers.
             return [each.decisions or error for each in allocations]
-        crowded = self.batcher.held >= sum(map(_weigh, allocations)) + MAX_BATCH
+        crowded = self.batcher.held >= sum(map(_weigh, allocations)) + self._tuning.claim_batch
         if crowded and not any(each.decisions for each in allocations):
             await asyncio.sleep(PAUSE_SECONDS)
         return [each.decisions for each in allocations]
@@ -125,8 +119,8 @@ class Claims:
     async def _fill(self, allocations: Sequence[Allocation]) -> None:
         if self._known.version < 0:
             await retry_if_stale(self._known.refresh)
-        lost_races = passed = 0
-        while lost_races < MAX_LOST_RACES and passed < MAX_PASSED:
+        most, lost_races, passed = self._tuning.passed_jobs, 0, 0
+        while lost_races < MAX_LOST_RACES and passed < most:
             # A claim is served once it has any job, even if it requested more.
             unserved = [each for each in allocations if not each.decisions and each.wanted()]
             # That of the plan: others may learn of a pause before the jobs are started.
@@ -160,6 +154,7 @@ class Claims:
             each.oldest = None  # if it is gone, the next plan is a read
         if known:
             return list(known.values())
+        most, max_bytes = self._tuning.planned_jobs, self._tuning.claim_batch_bytes
         limits: Counter[str] = Counter()
         requested = 0
         for each in allocations:
@@ -167,19 +162,19 @@ class Claims:
             for job_type in each.command.job_types:
                 if not self._known.is_paused(job_type):
                     wanted = limits[job_type] + each.command.max_jobs + more
-                    limits[job_type] = min(wanted, MAX_PLANNED)
+                    limits[job_type] = min(wanted, most)
         if not requested or not limits:
             return ()
-        limit = min(requested + more, MAX_PLANNED)
+        limit = min(requested + more, most)
         # Otherwise a worker that claims jobs one by one would be given those of one type only.
         mixed = dict(random.sample(list(limits.items()), len(limits)))
         found = await retry_if_stale(partial(self._store.find_claimable, mixed, limit=limit))
         if not more:
-            return [job for job, _ in allocate(found, allocations)]
+            return [job for job, _ in allocate(found, allocations, max_bytes=max_bytes)]
         size = 0
         for count, job in enumerate(found):
             size += JOB_BYTES + job.size
-            if count and size > MAX_BYTES:
+            if count and size > max_bytes:
                 return found[:count]
         return found
 
@@ -209,7 +204,8 @@ class Claims:
             wanted = {each.job.concurrency_key for each in jobs.values()} - {""}
             if wanted:
                 keys = await transaction.lock_keys(wanted)
-            decided = _decide(found, jobs, allocations, keys, now)
+            max_bytes = self._tuning.claim_batch_bytes
+            decided = _decide(found, jobs, allocations, keys, now, max_bytes=max_bytes)
             if not decided:
                 return 0, 0, len(planned) - len(jobs)
             decisions = [decision for decision, _ in decided]
@@ -231,6 +227,8 @@ def _decide(
     allocations: Sequence[Allocation],
     keys: dict[str, KeyState],
     now: Instant,
+    *,
+    max_bytes: int,
 ) -> list[tuple[Decision, Allocation | None]]:
     """Decide which jobs start, each for a claim, and which are blocked.
 
@@ -247,7 +245,7 @@ def _decide(
         if decision.renewed:
             decided.append((decision, None))
     free = [job for job in found if job.id in jobs and job.id not in blocked]
-    for claimable, allocation in allocate(free, allocations):
+    for claimable, allocation in allocate(free, allocations, max_bytes=max_bytes):
         started = claim_or_block(jobs[claimable.id].job, allocation.command, now, keys)
         if started is not None:
             decided.append((started, allocation if started.changed else None))

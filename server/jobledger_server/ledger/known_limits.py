@@ -7,16 +7,15 @@ wrong, the job is blocked for a moment; see maintenance/promoter.py.
 """
 
 from jobledger_server.store import Pauses, Store
-
-MAX_FULL_KEYS = 10_000
-"""Keys that are known to be full at most."""
+from jobledger_server.tuning import Tuning
 
 
 class KnownLimits:
     """The pauses, and the concurrency keys that were full when a start was last decided."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tuning: Tuning = Tuning()) -> None:
         self._store = store
+        self._max_full = tuning.full_keys
         self._pauses = Pauses(-1, frozenset())
         self._full: dict[str, None] = {}  # the one seen last comes last
 
@@ -44,5 +43,5 @@ class KnownLimits:
         self._full.pop(key, None)
         if full:
             self._full[key] = None
-            if len(self._full) > MAX_FULL_KEYS:
+            if len(self._full) > self._max_full:
                 del self._full[next(iter(self._full))]

@@ -33,14 +33,7 @@ from jobledger_server.store import (
     StoreError,
     StoreUnavailable,
 )
-
-MAX_BATCH = 512
-"""Commands in a transaction: enough that the cost of the commit hardly counts, few enough that
-the first of them does not wait long for the last. The commands of one message stay together."""
-
-MAX_BATCH_BYTES = 1024 * 1024
-"""Bytes of payloads in one transaction, and one message more. A small command waits for the batch
-that is under way and for its own, so both are short; more would make nothing cheaper."""
+from jobledger_server.tuning import Tuning
 
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
@@ -73,6 +66,7 @@ class Ledger:
         hand_on: Called with each blocked job that a commit made ready.
         observe: Observes every outcome.
         ids: Makes the ids of jobs and assets.
+        tuning: How much is committed together.
     """
 
     def __init__(
@@ -85,13 +79,15 @@ class Ledger:
         share: float = 1.0,
         observe: Observe | None = None,
         ids: IdSource | None = None,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._store = store
         self._observe = observe
         self._publish = publish
         self._hand_on = hand_on
         self._ids = ids or IdSource()
-        self.known_limits = KnownLimits(store)
+        self._tuning = tuning
+        self.known_limits = KnownLimits(store, tuning)
         self.recheck = asyncio.Event()
         """Set when a blocked job may have a free slot."""
         self.outages = Outages()
@@ -104,8 +100,9 @@ class Ledger:
         self._batcher = Batcher(
             "commands",
             self._apply_batch,
-            max_batch=MAX_BATCH,
-            max_batch_bytes=MAX_BATCH_BYTES,
+            max_batch=tuning.command_batch,
+            max_batch_bytes=tuning.command_batch_bytes,
+            linger_ticks=tuning.linger_ticks,
             max_waiting=max_waiting,
             share=share,
             weigh=_weigh,
@@ -120,6 +117,7 @@ class Ledger:
             max_waiting=max_waiting,
             share=share,
             observe=observe,
+            tuning=tuning,
         )
         self._exit_stack = AsyncExitStack()
 
@@ -274,7 +272,12 @@ class Ledger:
                 if any(isinstance(each, Paused) for each in outcomes) and await known.refresh():
                     raise ConfigChanged
                 unblocked = await unblock_freed(
-                    transaction, known, working_set.held, working_set.jobs.keys(), now
+                    transaction,
+                    known,
+                    working_set.held,
+                    working_set.jobs.keys(),
+                    now,
+                    tuning=self._tuning,
                 )
                 decisions = [*_to_write(outcomes), *unblocked.decisions]
                 changes = []

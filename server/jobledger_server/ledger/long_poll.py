@@ -20,9 +20,7 @@ from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Outcome, decisions_of
 from jobledger_server.ledger.pollers import Pollers
 from jobledger_server.store import Claimable, StoreUnavailable
-
-RELEASE_RETRY_SECONDS = 1.0
-"""Interval between attempts to release jobs while the database is unavailable."""
+from jobledger_server.tuning import Tuning
 
 log = logging.getLogger("jobledger.claims")
 
@@ -34,9 +32,16 @@ class LongPoll:
     released, or the database is found to be unavailable.
     """
 
-    def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        claim_waiters: ClaimWaiters,
+        *,
+        release_retry_seconds: float = Tuning().release_retry_seconds,
+    ) -> None:
         self._ledger = ledger
         self._waiters = claim_waiters
+        self._release_retry_seconds = release_retry_seconds
         self.pollers = Pollers()
         """Which types workers ask for."""
         self._releasing: set[asyncio.Task[None]] = set()
@@ -123,7 +128,7 @@ class LongPoll:
     async def _release(self, jobs: Sequence[Job]) -> None:
         while jobs := await self._release_some(jobs):
             with suppress(TimeoutError):
-                async with asyncio.timeout(RELEASE_RETRY_SECONDS):
+                async with asyncio.timeout(self._release_retry_seconds):
                     await self._closing.wait()
 
     async def _release_some(self, jobs: Sequence[Job]) -> Sequence[Job]:

@@ -13,12 +13,7 @@ from jobledger_server.domain.job import Asset, Job, JobId, Payloads
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Store, StoredJob
-
-MAX_BATCH = 64
-"""Jobs in one statement, without their payloads. More would not be faster."""
-
-MAX_FULL_BATCH = 16
-"""Jobs in one statement with their payloads, each of up to 832 KiB."""
+from jobledger_server.tuning import Tuning
 
 MAX_ASSET_BATCH_BYTES = 1024 * 1024
 """Bytes of assets in one statement, and one request more."""
@@ -38,28 +33,34 @@ class Reads:
         store: The database.
         max_waiting: Reads that may wait, of each kind.
         share: The fraction of it that one caller may use, up to 1.
+        tuning: How many jobs are read together.
     """
 
-    def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
+    def __init__(
+        self, store: Store, *, max_waiting: int, share: float = 1.0, tuning: Tuning = Tuning()
+    ) -> None:
         self._store = store
         self._basic: Batcher[Owned, StoredJob] = Batcher(
             "reads",
             partial(self._read, full=False),
-            max_batch=MAX_BATCH,
+            max_batch=tuning.read_batch,
+            linger_ticks=tuning.linger_ticks,
             max_waiting=max_waiting,
             share=share,
         )
         self._full: Batcher[Owned, StoredJob] = Batcher(
             "full_reads",
             partial(self._read, full=True),
-            max_batch=MAX_FULL_BATCH,
+            max_batch=tuning.full_read_batch,
+            linger_ticks=tuning.linger_ticks,
             max_waiting=max_waiting,
             share=share,
         )
         self._assets: Batcher[Job, Sequence[Asset]] = Batcher(
             "assets",
             self._read_assets,
-            max_batch=MAX_BATCH,
+            max_batch=tuning.read_batch,
+            linger_ticks=tuning.linger_ticks,
             max_batch_bytes=MAX_ASSET_BATCH_BYTES,
             measure=assets_bytes,
             max_waiting=max_waiting,

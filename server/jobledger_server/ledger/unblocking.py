@@ -17,13 +17,7 @@ from jobledger_server.domain.queues import make_ready
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.store import Store, Transaction
-
-MOST = 200
-"""Jobs of a type that are ready at most; more are made ready when these have started. Also how many
-one transaction makes ready, but for those of its last type."""
-
-KEYS = 4
-"""Keys that a commit looks at itself: meanwhile the feed is locked."""
+from jobledger_server.tuning import Tuning
 
 
 class Unblocked(NamedTuple):
@@ -44,6 +38,8 @@ async def unblock_freed(
     held: Mapping[str, int],
     others: AbstractSet[JobId],
     now: Instant,
+    *,
+    tuning: Tuning = Tuning(),
 ) -> Unblocked:
     """Make blocked jobs ready for the slots that a commit frees.
 
@@ -53,24 +49,28 @@ async def unblock_freed(
         held: By concurrency key, how many more jobs are held after the commit.
         others: The jobs of the commit.
         now: The database server's time.
+        tuning: How many keys are looked at, and how many jobs made ready.
     """
-    freed = [key for key, more in held.items() if more < 0][:KEYS]
+    freed = [key for key, more in held.items() if more < 0][: tuning.unblocked_keys]
     if not freed:
         return Unblocked()
+    most = tuning.unblocked_jobs
     decisions: list[Decision] = []
     settled = set()
     for key, state in (await transaction.lock_keys(freed)).items():
         free = state.changed(held[key]).free
         known.saw(key, full=not free)
-        jobs, is_settled = await _next_jobs(transaction, key, free)
+        jobs, is_settled = await _next_jobs(transaction, key, free, most)
         decisions += [make_ready(job, now) for job in jobs if job.id not in others]
-        if is_settled and free <= MOST and others.isdisjoint(job.id for job in jobs):
+        if is_settled and free <= most and others.isdisjoint(job.id for job in jobs):
             settled.add(key)
     return Unblocked(decisions, settled)
 
 
-async def unblock(store: Store, known: KnownLimits, key: str) -> Counter[str]:
-    """Make blocked jobs of a marked key ready; return how many, by job type.
+async def unblock(
+    store: Store, known: KnownLimits, key: str, *, most: int = Tuning().unblocked_jobs
+) -> Counter[str]:
+    """Make blocked jobs of a marked key ready, about `most`; return how many, by job type.
 
     The mark stays if more may follow, or if another transaction has locked one of them.
     """
@@ -78,22 +78,24 @@ async def unblock(store: Store, known: KnownLimits, key: str) -> Counter[str]:
         state = (await transaction.lock_keys([key]))[key]
         known.saw(key, full=not state.free)
         now = await transaction.now()
-        jobs, settled = await _next_jobs(transaction, key, state.free)
+        jobs, settled = await _next_jobs(transaction, key, state.free, most)
         if jobs:
             await transaction.append([make_ready(job, now) for job in jobs])
-        ready = min(state.free, MOST)
+        ready = min(state.free, most)
         if settled or not await transaction.find_blocked_types(key, ready=ready):
             await transaction.clear_recheck(key, unblocked=state.free > ready)
     return Counter(job.job_type for job in jobs)
 
 
-async def _next_jobs(transaction: Transaction, key: str, free: int) -> tuple[Sequence[Job], bool]:
+async def _next_jobs(
+    transaction: Transaction, key: str, free: int, most: int
+) -> tuple[Sequence[Job], bool]:
     """Return the blocked jobs that go next, and whether no other of them has a free slot."""
-    ready = min(free, MOST)
+    ready = min(free, most)
     found = await transaction.find_blocked_types(key, ready=ready) if ready else []
     jobs = list[Job]()
     for each in found:
-        if len(jobs) < MOST:
+        if len(jobs) < most:
             jobs += await transaction.find_blocked(key, each.job_type, limit=ready - each.ready)
     # The usual key has jobs of one type, and as many are ready now as slots are free.
     return jobs, not found or (len(found) == 1 and len(jobs) == ready - found[0].ready)

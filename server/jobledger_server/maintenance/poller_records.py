@@ -12,9 +12,7 @@ import uuid
 from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.ledger.pollers import POLLED_SECONDS, Pollers
 from jobledger_server.store import Store, StoreError
-
-RECORD_SECONDS = 10.0
-"""Interval between two records: shorter than they last, by enough for a slow database."""
+from jobledger_server.tuning import Tuning
 
 LASTS = Micros(round(POLLED_SECONDS * MICROS_PER_SECOND))
 
@@ -24,16 +22,17 @@ log = logging.getLogger("jobledger.pollers")
 class PollerRecords:
     """Writes the types of a server's pollers to the database."""
 
-    def __init__(self, store: Store, pollers: Pollers) -> None:
+    def __init__(self, store: Store, pollers: Pollers, tuning: Tuning = Tuning()) -> None:
         self._store = store
         self._pollers = pollers
+        self._seconds = tuning.poller_seconds
         self._server = str(uuid.uuid4())
 
     async def run(self) -> None:
         """Record until cancelled."""
         while True:
             # Jitter, so that many servers do not write at the same moment.
-            await asyncio.sleep(RECORD_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(self._seconds * random.uniform(0.75, 1.25))  # noqa: S311
             try:
                 await self.record()
             except StoreError as error:

@@ -18,20 +18,9 @@ from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.unblocking import MOST, unblock
+from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.store import QueueNews, Store, StoreError
-
-BATCH = 64
-"""Scheduled jobs made ready together: few, so that callers' commands do not wait long."""
-
-KEYS = 100
-"""Concurrency keys looked at between two polls."""
-
-TYPES = 100
-"""Job types that one query names at most."""
-
-PROMOTE_SECONDS = 0.5
-"""Interval between polls while there is nothing to do."""
+from jobledger_server.tuning import Tuning
 
 log = logging.getLogger("jobledger.promoter")
 
@@ -39,10 +28,17 @@ log = logging.getLogger("jobledger.promoter")
 class Promoter:
     """Polls for jobs that may go on, and for jobs that waiting claims may have."""
 
-    def __init__(self, store: Store, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        claim_waiters: ClaimWaiters,
+        tuning: Tuning = Tuning(),
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._waiters = claim_waiters
+        self._tuning = tuning
         self._looked_at = ""  # the concurrency key after which others are looked at next
 
     async def run(self) -> None:
@@ -50,7 +46,7 @@ class Promoter:
         loop = asyncio.get_running_loop()
         while True:
             # Jitter, so that many servers do not poll at the same moment.
-            pause = PROMOTE_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+            pause = self._tuning.promote_seconds * random.uniform(0.75, 1.25)  # noqa: S311
             begin = loop.time()
             try:
                 if await self.step():  # there is more to do
@@ -102,15 +98,15 @@ class Promoter:
         for number, part in enumerate(self._awaited() or [[]]):
             news = await self._look(part)
             if number == 0 and news.due:
-                more = await self.promote() == BATCH
+                more = await self.promote() == self._tuning.promote_batch
             if number == 0 and news.recheck:
                 more |= await self.unblock()
         return more
 
     def _awaited(self) -> Sequence[Sequence[str]]:
         """Return the types that claims here wait for, in parts for one query each."""
-        names = list(self._waiters.awaited())
-        return [names[i : i + TYPES] for i in range(0, len(names), TYPES)]
+        names, size = list(self._waiters.awaited()), self._tuning.awaited_types
+        return [names[i : i + size] for i in range(0, len(names), size)]
 
     async def _look(self, job_types: Sequence[str]) -> QueueNews:
         """Wake claims for the jobs of these types that are ready; return what else is new."""
@@ -123,8 +119,8 @@ class Promoter:
         return news
 
     async def promote(self) -> int:
-        """Make scheduled jobs ready that are due, at most BATCH; return how many were found."""
-        due = await self._store.find_due(limit=BATCH)
+        """Make some scheduled jobs ready that are due; return how many were found."""
+        due = await self._store.find_due(limit=self._tuning.promote_batch)
         if not due:
             return 0
         commands = [MakeReady(job_id=job_id) for job_id in due]
@@ -138,7 +134,7 @@ class Promoter:
         return len(due)
 
     async def unblock(self) -> bool:
-        """Look at concurrency keys that may have a free slot, at most KEYS.
+        """Look at some concurrency keys that may have a free slot.
 
         They take turns: a key may have jobs to make ready for long, as their workers start them.
 
@@ -146,12 +142,13 @@ class Promoter:
             Whether there is more to do.
         """
         self._ledger.recheck.clear()
-        keys = await self._store.find_rechecks(after=self._looked_at, limit=KEYS)
-        self._looked_at = keys[-1] if len(keys) == KEYS else ""
-        more = len(keys) == KEYS
+        limit, most = self._tuning.rechecked_keys, self._tuning.unblocked_jobs
+        keys = await self._store.find_rechecks(after=self._looked_at, limit=limit)
+        self._looked_at = keys[-1] if len(keys) == limit else ""
+        more = len(keys) == limit
         for key in keys:
-            found = await unblock(self._store, self._ledger.known_limits, key)
-            more |= found.total() >= MOST
+            found = await unblock(self._store, self._ledger.known_limits, key, most=most)
+            more |= found.total() >= most
             for job_type, count in found.items():
                 self._waiters.offer(job_type, count)
         return more

@@ -13,12 +13,7 @@ from jobledger_server.domain.commands import Expire
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Overdue, Store, StoreError
-
-BATCH = 100
-"""Jobs expired together: few, so that callers' commands do not wait long."""
-
-REAP_SECONDS = 0.5
-"""Interval between polls while no job is overdue."""
+from jobledger_server.tuning import Tuning
 
 log = logging.getLogger("jobledger.reaper")
 
@@ -26,17 +21,18 @@ log = logging.getLogger("jobledger.reaper")
 class Reaper:
     """Polls for overdue jobs and expires them."""
 
-    def __init__(self, store: Store, ledger: Ledger) -> None:
+    def __init__(self, store: Store, ledger: Ledger, tuning: Tuning = Tuning()) -> None:
         self._store = store
         self._ledger = ledger
+        self._tuning = tuning
 
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
             # Jitter, so that many servers do not poll at the same moment.
-            await asyncio.sleep(REAP_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(self._tuning.reap_seconds * random.uniform(0.75, 1.25))  # noqa: S311
             try:
-                while await self.reap() == BATCH:
+                while await self.reap() == self._tuning.reap_batch:
                     pass
             except StoreError as error:
                 # The jobs stay overdue until the next poll.
@@ -46,7 +42,7 @@ class Reaper:
                 log.exception("expiry_scan_failed")
 
     async def reap(self) -> int:
-        """Expire overdue jobs, at most BATCH; return how many were found."""
+        """Expire some overdue jobs; return how many were found."""
         overdue = await self._overdue()
         expiries = [Expire(job_id=job_id) for job_id in overdue.jobs]
         for outcome in await self._ledger.submit(expiries, SERVICE):
@@ -58,7 +54,7 @@ class Reaper:
     async def _overdue(self) -> Overdue:
         """Find overdue jobs, and record whether the database answers."""
         try:
-            overdue = await self._store.overdue(limit=BATCH)
+            overdue = await self._store.overdue(limit=self._tuning.reap_batch)
         except StoreError:
             self._ledger.outages.failed()
             raise

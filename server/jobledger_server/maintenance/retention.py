@@ -14,24 +14,10 @@ from jobledger_server.domain.errors import DomainError
 from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
-
-BATCH = 100
-"""Jobs purged together at most: more cost no less each."""
-
-FEWEST = 20
-"""The size of the smallest batch. While there are no calls, each batch is larger by this."""
+from jobledger_server.tuning import Tuning
 
 PAUSE = 0.25
 """Pause after each batch, as a part of the time that it took."""
-
-JOBS = 1000
-"""Jobs found together: a search costs as much as purging a batch of BATCH."""
-
-DELETIONS = 200
-"""Deleted jobs forgotten together: few, because they are held by one transaction."""
-
-PURGE_SECONDS = 60.0
-"""Interval between polls while there is nothing to do."""
 
 log = logging.getLogger("jobledger.retention")
 
@@ -44,16 +30,24 @@ class Retention:
         ledger: Applies the purges.
         jobs: How long a job stays terminal before it is purged. None: indefinitely.
         deletions: How long a deletion stays in the feed.
+        tuning: How often it looks, and how much it does at once.
     """
 
     def __init__(
-        self, store: Store, ledger: Ledger, *, jobs: Micros | None, deletions: Micros
+        self,
+        store: Store,
+        ledger: Ledger,
+        *,
+        jobs: Micros | None,
+        deletions: Micros,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._jobs = jobs
         self._deletions = deletions
-        self._batch = FEWEST
+        self._tuning = tuning
+        self._batch = tuning.purge_least
         self._epoch = ""
         self._through = 0  # no job to purge is left up to this sequence number of the epoch
 
@@ -63,7 +57,7 @@ class Retention:
         while True:
             # Jitter, so that many servers do not poll at the same moment.
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
-            pause = PURGE_SECONDS
+            pause = self._tuning.purge_seconds
             try:
                 if await self.purge_some():
                     pause = 0.0
@@ -75,10 +69,11 @@ class Retention:
     async def purge_some(self) -> bool:
         """Purge and compact some; return whether there may be more to do."""
         purged, more = (0, False) if self._jobs is None else await self._purge(self._jobs)
-        compacted = await self._store.compact_deletions(self._deletions, limit=DELETIONS)
+        most = self._tuning.compacted_deletions
+        compacted = await self._store.compact_deletions(self._deletions, limit=most)
         if purged or compacted:
             log.info("old_jobs_purged", extra={"jobs": purged, "deletions": compacted})
-        return more or compacted == DELETIONS
+        return more or compacted == most
 
     async def _purge(self, age: Micros) -> tuple[int, bool]:
         """Purge what one search finds; return how many jobs, and whether there may be more."""
@@ -86,7 +81,10 @@ class Retention:
         epoch = (await self._store.feed_head()).epoch
         if epoch != self._epoch:
             self._epoch, self._through = epoch, 0
-        old = await self._store.find_purgeable(age, after=self._through, limit=JOBS)
+        least, most = self._tuning.purge_least, self._tuning.purge_batch
+        old = await self._store.find_purgeable(
+            age, after=self._through, limit=self._tuning.purge_search
+        )
         purges = [Purge(job_id=job_id, age=age) for job_id in old.jobs]
         processed = self._ledger.processed
         while purges:
@@ -100,8 +98,8 @@ class Retention:
             # long at most. The purges keep up with creations, because a job takes several commands.
             calls = self._ledger.processed - processed - len(part)
             processed += calls + len(part)
-            size = max(FEWEST, calls) if calls else self._batch + FEWEST
-            self._batch = min(BATCH, size)
+            size = max(least, calls) if calls else self._batch + least
+            self._batch = min(most, size)
             # Some of the time is left to callers.
             await asyncio.sleep((loop.time() - began) * PAUSE)
         self._through = old.through

@@ -12,15 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.domain.queues import ENDED_STEP
 from jobledger_server.store import CountedLevel, Store, StoreError
-
-ROWS = 500
-"""Rows that one step looks at and deletes at most."""
-
-PASS_SECONDS = 60.0
-"""Pause between two passes over all rows."""
-
-STEP_SECONDS = 1.0
-"""Pause between two steps of a pass, if less than half of the rows were idle."""
+from jobledger_server.tuning import Tuning
 
 ENDED_AGE = Micros(3600 * MICROS_PER_SECOND + ENDED_STEP)
 """How long the counts of jobs that ended are kept."""
@@ -31,8 +23,10 @@ log = logging.getLogger("jobledger.sweeper")
 class Sweeper:
     """Deletes the counters of idle queues, levels and keys, and what has expired."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tuning: Tuning = Tuning()) -> None:
         self._store = store
+        self._tuning = tuning
+        self._rows = tuning.sweep_rows
         self._after_level: tuple[str, int] = ("", 0)
 
     async def run(self) -> None:
@@ -40,13 +34,15 @@ class Sweeper:
         loop = asyncio.get_running_loop()
         while True:
             # Jitter, so that many servers do not sweep at the same moment.
-            await asyncio.sleep(PASS_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(self._tuning.sweep_seconds * random.uniform(0.75, 1.25))  # noqa: S311
             try:
                 begin = loop.time()
                 async for deleted in self.sweep():
                     # Where much is idle, as long as the step took: much becomes idle, too.
-                    many = deleted >= ROWS // 2
-                    await asyncio.sleep(loop.time() - begin if many else STEP_SECONDS)
+                    many = deleted >= self._rows // 2
+                    await asyncio.sleep(
+                        loop.time() - begin if many else self._tuning.sweep_step_seconds
+                    )
                     begin = loop.time()
             except StoreError as error:
                 log.warning("sweep_failed", extra={"cause": repr(error)})
@@ -57,24 +53,24 @@ class Sweeper:
         """Make one pass; yield after each of its steps how many rows were deleted."""
         sweeps = self._store.sweeps
         levels = await self._idle_levels()
-        swept = await sweeps.queues(after=None, limit=ROWS)
+        swept = await sweeps.queues(after=None, limit=self._rows)
         yield swept.deleted
         while swept.last is not None:
-            swept = await sweeps.queues(after=swept.last, limit=ROWS)
+            swept = await sweeps.queues(after=swept.last, limit=self._rows)
             yield swept.deleted
         # Their queues are gone by now, unless a job came: then the level was written to.
         await sweeps.delete_levels(levels)
-        keys = await sweeps.keys(after="", limit=ROWS)
+        keys = await sweeps.keys(after="", limit=self._rows)
         yield keys.deleted
         while keys.last is not None:
-            keys = await sweeps.keys(after=keys.last, limit=ROWS)
+            keys = await sweeps.keys(after=keys.last, limit=self._rows)
             yield keys.deleted
-        while (deleted := await sweeps.ended(ENDED_AGE, limit=ROWS)) == ROWS:
+        while (deleted := await sweeps.ended(ENDED_AGE, limit=self._rows)) == self._rows:
             yield deleted
         await sweeps.pollers()
 
     async def _idle_levels(self) -> Sequence[CountedLevel]:
-        found = await self._store.sweeps.levels(after=self._after_level, limit=ROWS)
-        last = found[-1] if len(found) == ROWS else None
+        found = await self._store.sweeps.levels(after=self._after_level, limit=self._rows)
+        last = found[-1] if len(found) == self._rows else None
         self._after_level = ("", 0) if last is None else (last.job_type, last.priority)
         return [level for level in found if level.idle]

@@ -10,9 +10,7 @@ from collections.abc import Collection
 
 from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
-
-MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of jobs cached at most: about 13,000 jobs."""
+from jobledger_server.tuning import Tuning
 
 WriteId = str | int
 """Identifies the transaction that wrote a row. Each dialect has its own kind."""
@@ -21,7 +19,8 @@ WriteId = str | int
 class JobCache:
     """The jobs written last, each with the id of the transaction that wrote it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = Tuning().job_cache_bytes) -> None:
+        self._max_bytes = max_bytes
         self._jobs: dict[JobId, tuple[Change, WriteId]] = {}  # the one written last comes last
         self._bytes = 0
 
@@ -35,7 +34,7 @@ class JobCache:
         self.discard(job_id)
         self._jobs[job_id] = change, write_id
         self._bytes += change.memory_bytes
-        while self._bytes > MAX_BYTES:
+        while self._bytes > self._max_bytes:
             self.discard(next(iter(self._jobs)))
 
     def discard(self, job_id: JobId) -> None:

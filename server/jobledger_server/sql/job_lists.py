@@ -37,9 +37,7 @@ from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from
 from jobledger_server.sql.store_connections import StoreConnections
 from jobledger_server.sql.tables import ID, KEPT, NOT_DELETED, STATE, assets, attempts, jobs
 from jobledger_server.store import JobPage, JobQuery
-
-STEP = 100
-"""Jobs that are read at once. Others are served between two steps."""
+from jobledger_server.tuning import Tuning
 
 JOB_BYTES = 1024
 """About the bytes that a job takes in an answer besides its longer texts and its payloads."""
@@ -48,14 +46,17 @@ JOB_BYTES = 1024
 class JobLists:
     """See `store.Store`."""
 
-    def __init__(self, connections: StoreConnections) -> None:
+    def __init__(self, connections: StoreConnections, step: int = Tuning().list_step) -> None:
         self._connections = connections
+        self._step = step  # jobs that are read at once
 
     async def list_jobs(
         self, query: JobQuery, *, before: JobId | None, limit: int, full: bool
     ) -> JobPage:
         async def read(connection: AsyncConnection) -> JobPage:
-            return await _job_page(connection, query, before=before, limit=limit, full=full)
+            return await _job_page(
+                connection, query, before=before, limit=limit, full=full, most=self._step
+            )
 
         return await self._connections.read_list(read)
 
@@ -91,8 +92,9 @@ async def _job_page(
     before: JobId | None,
     limit: int,
     full: bool,
+    most: int,
 ) -> JobPage:
-    """Read a page of jobs: first how far to scan, then the jobs in steps, until they fill it."""
+    """Read a page of jobs: first how far to scan, then the jobs in steps of `most`."""
     first, end = _range(query, before)
     filters = _filters(query)
     newest_first = _newest_first(query)
@@ -105,7 +107,7 @@ async def _job_page(
     while True:
         step = select(*STATE).where(*_span(query, rest or first, end), *filters)
         # One more than needed shows whether any follow.
-        count = min(STEP, limit + 1 - len(listed))
+        count = min(most, limit + 1 - len(listed))
         rows = (await connection.execute(step.order_by(*newest_first).limit(count))).all()
         for row in rows:
             job = job_from_row(row)

@@ -44,25 +44,21 @@ from jobledger_server.store import (
     QueueNews,
     StoredJob,
 )
-
-MAX_OVERDUE_QUEUES = 100
-"""Queues that a search for claimable jobs passes over if what it would take is overdue."""
-
-MAX_SCANNED_ENDS = 2000
-"""Changes that one search for old jobs reads: most jobs have two, their starts and ends."""
+from jobledger_server.tuning import Tuning
 
 
 class SqlStore:
     """Jobs, assets and transitions in a SQL database; see `store.Store`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, tuning: Tuning = Tuning()) -> None:
+        self._tuning = tuning
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
-        self._cache = JobCache()
+        self._cache = JobCache(tuning.job_cache_bytes)
         self._reasons = EndedReasons()
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
-        self._lists = JobLists(self._connections)
+        self._lists = JobLists(self._connections, tuning.list_step)
         self.queue_settings = SqlQueueSettings(self._connections, self._dialect)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
@@ -115,11 +111,12 @@ class SqlStore:
         if not order:
             return []
         rows = await fetch(*self._dialect.find_ready(Counter(order), lock=False))
-        if rows or limit >= MAX_OVERDUE_QUEUES:
+        most = self._tuning.overdue_queues
+        if rows or limit >= most:
             return ready_in_order(order, rows)
         # The jobs of these queues are overdue, and leave them soon. Others go before them.
-        more = dict.fromkeys(limits, MAX_OVERDUE_QUEUES)
-        return (await self.find_claimable(more, limit=MAX_OVERDUE_QUEUES))[:limit]
+        more = dict.fromkeys(limits, most)
+        return (await self.find_claimable(more, limit=most))[:limit]
 
     async def pauses(self) -> Pauses:
         rows = await self._connections.read(self._statements.blocking.pauses)
@@ -170,7 +167,8 @@ class SqlStore:
     async def _find_purgeable(self, age: Micros, after: int, limit: int) -> Purgeable:
         async with self._connections.snapshot() as connection:
             before = await self._dialect.now(connection) - age
-            page = {"seq": after, "count": MAX_SCANNED_ENDS}
+            count = self._tuning.scanned_ends
+            page = {"seq": after, "count": count}
             rows = (await connection.execute(self._statements.feed.ends, page)).all()
         old: list[JobId] = []
         through = after
@@ -185,7 +183,7 @@ class SqlStore:
                 old.append(job_id)
             if not passed_over:
                 through = seq
-        return Purgeable(old, through, more=not passed_over and len(rows) == MAX_SCANNED_ENDS)
+        return Purgeable(old, through, more=not passed_over and len(rows) == count)
 
     def _doubt(self) -> None:
         self._cache.clear()

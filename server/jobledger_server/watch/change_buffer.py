@@ -8,12 +8,7 @@ idea of etcd's synced and unsynced watchers.
 from collections import deque
 
 from jobledger_server.store import Change
-
-MAX_CHANGES = 8192
-"""Changes kept at most."""
-
-MAX_BYTES = 32 * 1024 * 1024
-"""Bytes kept at most."""
+from jobledger_server.tuning import Tuning
 
 
 class ChangeBuffer:
@@ -23,11 +18,12 @@ class ChangeBuffer:
     no longer holds. `version` is another number after each modification.
     """
 
-    def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
+    def __init__(self, seq: int, tuning: Tuning = Tuning()) -> None:
         self.floor = seq
         self.seq = seq
         self.version = 0
-        self._max_changes = max_changes
+        self._max_changes = tuning.buffered_changes
+        self._max_bytes = tuning.buffered_bytes
         self._changes: deque[Change] = deque()
         self._sizes: deque[int] = deque()  # of the changes, in the same order
         self._by_owner: dict[str, deque[Change]] = {}
@@ -46,7 +42,7 @@ class ChangeBuffer:
         self._sizes.append(size)
         self._bytes += size
         self.seq = change.seq
-        while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
+        while len(self._changes) > self._max_changes or self._bytes > self._max_bytes:
             self._drop_oldest()
 
     def advance(self, seq: int) -> None:

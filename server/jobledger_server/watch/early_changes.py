@@ -6,18 +6,15 @@ The earlier one is read from the table. What is kept here need not be.
 from collections.abc import Sequence
 
 from jobledger_server.store import Change
-
-MAX_CHANGES = 4096
-"""Changes kept at most, and those of one commit more."""
-
-MAX_BYTES = 16 * 1024 * 1024
-"""Bytes of them at most, and those of one commit more."""
+from jobledger_server.tuning import Tuning
 
 
 class EarlyChanges:
     """Changes by their sequence numbers. What does not fit is not kept: the table has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Tuning = Tuning()) -> None:
+        self._max_changes = tuning.early_changes
+        self._max_bytes = tuning.early_bytes
         self._by_seq: dict[int, Change] = {}
         self._bytes = 0
 
@@ -33,7 +30,7 @@ class EarlyChanges:
 
     def add(self, changes: Sequence[Change]) -> None:
         """Keep the changes of a commit."""
-        if len(self._by_seq) < MAX_CHANGES and self._bytes < MAX_BYTES:
+        if len(self._by_seq) < self._max_changes and self._bytes < self._max_bytes:
             for change in changes:
                 self._by_seq[change.seq] = change
                 self._bytes += change.memory_bytes

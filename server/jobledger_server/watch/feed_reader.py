@@ -17,24 +17,11 @@ from jobledger_server.store import (
     Store,
     StoreUnavailable,
 )
-from jobledger_server.watch import change_buffer
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
-
-PAGE = 100
-"""Changes in a page of the table. Few: a page is one turn."""
-
-SLICE_BYTES = 1024 * 1024
-"""Bytes of a message with the changes of a slice of the change buffer, at most."""
 
 CHANGE_BYTES = 1024
 """Bytes that a change takes in a message besides its job's content, at most."""
-
-READERS = 2
-"""Feed watches that read the table at once. The rest wait, and callers take turns, so that
-thousands that resume together leave connections and turns to everybody else."""
-
-FILL_PAGE = 200
-"""Changes read at once to fill the change buffer."""
 
 
 class ForeignCursor(Exception):
@@ -53,17 +40,20 @@ class FeedSlice:
     whole: bool
 
 
-async def filled_change_buffer(store: Store, head: FeedHead) -> ChangeBuffer:
+async def filled_change_buffer(
+    store: Store, head: FeedHead, tuning: Tuning = Tuning()
+) -> ChangeBuffer:
     """Return a change buffer with the newest changes, up to `head` or a little later.
 
     After a restart all watches reconnect at once, and none of those that were connected
     before has to read the table. The buffer is filled page by page, within its bounds. If
     the database does not answer in time, it starts with fewer changes.
     """
-    buffer = ChangeBuffer(max(head.compacted_seq, head.seq - change_buffer.MAX_CHANGES))
+    first = head.seq - tuning.buffered_changes
+    buffer = ChangeBuffer(max(head.compacted_seq, first), tuning)
     try:
         while buffer.seq < head.seq:
-            page = await store.changes_after(buffer.seq, limit=FILL_PAGE)
+            page = await store.changes_after(buffer.seq, limit=tuning.fill_page)
             for change in page.changes:
                 buffer.add(change)
             if not page.changes:  # a hole in the feed: the tail finds it as well
@@ -78,10 +68,12 @@ async def filled_change_buffer(store: Store, head: FeedHead) -> ChangeBuffer:
 class FeedReader:
     """Reads the feed after any cursor."""
 
-    def __init__(self, store: Store, buffer: ChangeBuffer) -> None:
+    def __init__(self, store: Store, buffer: ChangeBuffer, tuning: Tuning = Tuning()) -> None:
         self._store = store
         self._buffer = buffer
-        self.turns = Turns(READERS)
+        self._page = tuning.feed_page
+        self._message_bytes = tuning.feed_message_bytes
+        self.turns = Turns(tuning.feed_readers)
         # Thousands of watches that a commit wakes read the same, one after the other.
         self._last_read: tuple[object, FeedSlice] | None = None
 
@@ -115,7 +107,7 @@ class FeedReader:
         buffer = self._buffer
         if seq < buffer.floor:
             async with self._turn(caller, max_wait):
-                page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
+                page = await self._store.changes_after(seq, limit=self._page, user_id=user_id)
             head = page.head.seq
             if head < seq:
                 raise ForeignCursor
@@ -128,7 +120,7 @@ class FeedReader:
     def _read_buffer(self, seq: int, user_id: str | None) -> FeedSlice:
         buffer = self._buffer
         changes = buffer.after(seq, user_id)
-        count = _fitting(changes)
+        count = _fitting(changes, self._message_bytes)
         if count < len(changes):
             return FeedSlice(changes[:count], changes[count - 1].seq, whole=False)
         return FeedSlice(changes, max(seq, buffer.seq), whole=True)
@@ -151,7 +143,7 @@ class FeedReader:
         """
         async with self._turn(caller, max_wait):
             return await self._store.active_jobs(
-                after, until=until, limit=PAGE, user_id=user_id, ids=ids
+                after, until=until, limit=self._page, user_id=user_id, ids=ids
             )
 
     @asynccontextmanager
@@ -168,9 +160,8 @@ class FeedReader:
             raise ForeignCursor
 
 
-def _fitting(changes: Sequence[Change]) -> int:
+def _fitting(changes: Sequence[Change], room: int) -> int:
     """Return how many of the changes fit into a message: at least one, if there is one."""
-    room = SLICE_BYTES
     for count, change in enumerate(changes):
         room -= CHANGE_BYTES + change.job.content_bytes
         if room < 0:

@@ -11,6 +11,7 @@ from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import Ending, FeedRestarted, ShuttingDown
 from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change, FeedPage
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.early_changes import EarlyChanges
 from jobledger_server.watch.feed_watch import FeedWatch
@@ -19,9 +20,6 @@ from jobledger_server.watch.job_watch import JobWatch
 
 Key = TypeVar("Key")
 Watch = TypeVar("Watch", JobWatch, FeedWatch)
-
-WOKEN_AT_ONCE = 50
-"""Watches woken in one turn of the event loop."""
 
 WATCHES_PER_ALL_OWNERS_WATCH = 80
 """One in this many watches may be of all owners' jobs. Each of those is sent every change, so
@@ -45,6 +43,7 @@ class WatchHub:
         observe: Called with each change.
         max_watches: Watches open at once, of all callers.
         share: The part of it that one caller may have, up to 1.
+        tuning: How many early changes are kept, and how many watches woken at once.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class WatchHub:
         *,
         max_watches: int,
         share: float = 1.0,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._buffer = buffer
         self._on_gap = on_gap
@@ -72,7 +72,8 @@ class WatchHub:
         # Dicts serve as sets that keep the order: watches are woken in the order they were opened.
         self._job_watches: dict[JobId, dict[JobWatch, None]] = {}
         self._feed_watches: dict[str | None, dict[FeedWatch, None]] = {}
-        self._early = EarlyChanges()
+        self._early = EarlyChanges(tuning)
+        self._woken_at_once = tuning.woken_watches
         self.delivered = {"commit": 0, "table": 0}
         """Changes handed to watches: from this process's own commits, and read from the table."""
         self._holders = Holders()
@@ -187,7 +188,7 @@ class WatchHub:
         Waking ten thousand at once would block everything else for half a second, and
         so also the answer to the caller who made the change.
         """
-        for _ in range(min(WOKEN_AT_ONCE, len(self._to_wake))):
+        for _ in range(min(self._woken_at_once, len(self._to_wake))):
             watch = self._to_wake.popleft()
             watch.wake_scheduled = False
             watch.wake()

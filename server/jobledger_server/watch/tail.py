@@ -15,16 +15,8 @@ from jobledger_server.store import (
     StoreFault,
     StoreUnavailable,
 )
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.hub import WatchHub
-
-PAGE = 200
-"""Changes read at once."""
-
-BUSY_SECONDS = 0.05
-"""Between polls while other servers commit."""
-
-IDLE_SECONDS = 0.5
-"""Between polls while no other server does."""
 
 log = logging.getLogger("jobledger.tail")
 
@@ -37,16 +29,24 @@ class Tail:
         hub: Is handed what other servers committed.
         poll_now: Is set where a poll should not wait.
         head: The feed's head that the hub starts from.
+        tuning: How often it polls, and how much it reads at once.
 
     `holes` counts sequence numbers without a change: impossible, and so a bug.
     """
 
     def __init__(
-        self, store: Store, hub: WatchHub, poll_now: asyncio.Event, head: FeedHead
+        self,
+        store: Store,
+        hub: WatchHub,
+        poll_now: asyncio.Event,
+        head: FeedHead,
+        *,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._store = store
         self._hub = hub
         self._poll_now = poll_now
+        self._tuning = tuning
         self._epoch = head.epoch
         self._unavailable = False
         self.holes = 0
@@ -64,8 +64,9 @@ class Tail:
         return self._epoch
 
     async def run(self) -> None:
-        """Poll until cancelled, whenever `poll_now` is set and at least every IDLE_SECONDS."""
-        pause = IDLE_SECONDS
+        """Poll until cancelled, whenever `poll_now` is set and regularly."""
+        busy, idle = self._tuning.tail_busy_seconds, self._tuning.tail_idle_seconds
+        pause = idle
         while True:
             try:
                 # Jitter, so that many servers do not poll at the same moment.
@@ -74,7 +75,7 @@ class Tail:
             except TimeoutError:
                 pass
             self._poll_now.clear()
-            pause = BUSY_SECONDS if await self._catch_up() else IDLE_SECONDS
+            pause = busy if await self._catch_up() else idle
 
     async def _catch_up(self) -> bool:
         """Read what is missing; return whether anything was."""
@@ -113,7 +114,7 @@ class Tail:
         """Read up to the head, or to the first commit that the hub has already."""
         known, gap_end = self._hub.seq, self._hub.gap_end
         until = head if gap_end is None else min(head, gap_end)
-        page = await self._store.changes_after(known, limit=PAGE, until=until)
+        page = await self._store.changes_after(known, limit=self._tuning.tail_page, until=until)
         last = page.changes[-1].seq if page.changes else known
         if last < page.through == page.head.seq:
             # The change at the head is always there: no later change can have replaced it.

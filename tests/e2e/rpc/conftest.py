@@ -7,14 +7,20 @@ import pytest
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.tuning import Tuning
 from tests.support.gated_store import GatedStore
 
 
 @pytest.fixture
 def gates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give servers in this process gates before and after what their stores do."""
-    monkeypatch.setattr(app_module, "SqlStore", lambda database: GatedStore(SqlStore(database)))
+
+    def gated(database: Database, *, tuning: Tuning) -> GatedStore:
+        return GatedStore(SqlStore(database, tuning=tuning))
+
+    monkeypatch.setattr(app_module, "SqlStore", gated)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger_server.app import App
-from jobledger_server.maintenance import promoter
+from jobledger_server.tuning import Tuning
 from tests.support.rpc_caller import FULL, QUEUED, Caller, refusal
 
 
@@ -154,10 +154,8 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
     assert [len(job.parameters["blob"]) for job in full] == [200_000] * 5
 
 
-async def test_a_waiting_worker_is_given_each_job_of_a_batch(
-    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(promoter, "PROMOTE_SECONDS", 3600)  # it is woken, or goes without
+@pytest.mark.parametrize("tuning", [Tuning(promote_seconds=3600)])  # it is woken, or goes without
+async def test_a_waiting_worker_is_given_each_job_of_a_batch(app: App, call: Caller) -> None:
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )

@@ -15,8 +15,8 @@ from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claim_waiters
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance import promoter
 from jobledger_server.settings import Settings
+from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, policy, refusal
@@ -184,7 +184,6 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
 async def test_a_draining_server_answers_waiting_claims_with_no_job(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promoter, "PROMOTE_SECONDS", 3600)  # it is woken, or cut off
     waits = asyncio.Event()
     wait = claim_waiters.ClaimWaiter.wait
 
@@ -194,7 +193,8 @@ async def test_a_draining_server_answers_waiting_claims_with_no_job(
 
     monkeypatch.setattr(claim_waiters.ClaimWaiter, "wait", noted)
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
-    async with open_app(settings) as draining:
+    tuning = Tuning(promote_seconds=3600)  # it is woken, or cut off
+    async with open_app(settings, tuning=tuning) as draining:
         channel = grpc.aio.insecure_channel(draining.address)
         claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
         async with asyncio.timeout(20):

@@ -20,6 +20,7 @@ from jobledger_server.rpc.tokens import token
 from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -277,10 +278,10 @@ async def test_a_step_has_no_more_payloads_than_a_page(
     assert dry.matched == 20
 
 
+@pytest.mark.parametrize("tuning", [Tuning(bulk_part=3)])
 async def test_a_large_step_is_submitted_in_parts(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "TOGETHER", 3)
     submitted: list[int] = []
     submit = Ledger.submit
 
@@ -327,10 +328,8 @@ async def test_a_step_that_takes_too_long_is_unavailable(
 
 
 @pytest.mark.promise(number=83)
-async def test_a_step_that_fails_in_the_middle_can_be_repeated(
-    gated: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk, "TOGETHER", 2)
+@pytest.mark.parametrize("tuning", [Tuning(bulk_part=2)])
+async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> None:
     async with grpc.aio.insecure_channel(gated.address) as channel:
         call = Caller(channel)
         for _ in range(5):

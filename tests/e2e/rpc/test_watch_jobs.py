@@ -14,7 +14,7 @@ from jobledger_server.app import App
 from jobledger_server.rpc.jobs.feed_streams import selection_key
 from jobledger_server.rpc.tokens import token
 from jobledger_server.store import START_OF_ACTIVE
-from jobledger_server.watch import change_buffer, feed_reader
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.feed_watch import Selection
 from tests.support.databases import both_databases, several_servers
 from tests.support.feed_events import Event, events
@@ -343,10 +343,8 @@ async def test_resumable_on_another_server_and_across_a_restart(
 
 @pytest.mark.promise(number=38)
 @pytest.mark.promise(number=39)
-async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 20})
+@pytest.mark.parametrize("tuning", [Tuning(buffered_changes=20)])
+async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(start: Start) -> None:
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -372,10 +370,10 @@ async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
 
 
 @pytest.mark.promise(number=35)
+@pytest.mark.parametrize("tuning", [Tuning(feed_page=1)])
 async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present_state(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_reader, "PAGE", 1)
     app: App = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

@@ -16,13 +16,13 @@ from jobledger_server.app import App
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers import (
-    work_leases,
     work_slots,
     work_streams,
     worker_requests,
 )
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 from tests.support.databases import both_databases, several_servers
@@ -487,10 +487,10 @@ async def test_a_job_finished_or_deleted_by_another_caller_is_lost(
 
 
 @pytest.mark.promise(number=50)
+@pytest.mark.parametrize("tuning", [Tuning(renewals_per_lease=10**9)])
 async def test_an_empty_message_renews_all_leases_and_is_no_change(
-    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+    app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
-    monkeypatch.setattr(work_leases, "RENEWALS_PER_LEASE", 10**9)
     for _ in range(3):
         await call.job()
     async with working(channel, slots=3) as worker:

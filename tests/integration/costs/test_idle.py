@@ -10,7 +10,7 @@ from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.watch import tail as tail_module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
@@ -23,7 +23,7 @@ POLLS = 5
 async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail_module, "IDLE_SECONDS", 0.001)
+    tuning = Tuning(tail_idle_seconds=0.001)
     gated = GatedStore(store)
     polls = 0
     polled = asyncio.Event()
@@ -40,7 +40,7 @@ async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
         head = await store.feed_head()
         hub = WatchHub(ChangeBuffer(head.seq), lambda: None, max_watches=1)
         counted.reset()
-        tail = asyncio.create_task(Tail(gated, hub, asyncio.Event(), head).run())
+        tail = asyncio.create_task(Tail(gated, hub, asyncio.Event(), head, tuning=tuning).run())
         async with asyncio.timeout(20):
             await polled.wait()
         tail.cancel()

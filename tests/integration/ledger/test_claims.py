@@ -25,7 +25,6 @@ from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.domain.queues import hashed_queue_id, queue_id
 from jobledger_server.ledger import claims
-from jobledger_server.ledger.allocation import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
@@ -37,6 +36,7 @@ from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
+from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, sqlite_only
 from tests.support.ledger_calls import apply, claim_jobs, make_due_ready
 from tests.support.query_plans import plan
@@ -294,7 +294,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    types = [f"t-{number}" for number in range(claims.MAX_BATCH)]
+    types = [f"t-{number}" for number in range(Tuning().claim_batch)]
     full, nearly_full = claim(*types), claim(*types[1:])
     monkeypatch.setattr(claims, "PAUSE_SECONDS", 3600)
     assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, nearly_full)) == [
@@ -354,7 +354,7 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
         got = await asyncio.gather(*(claim_jobs(claiming, claim(max_jobs=1)) for _ in range(60)))
     assert [len(jobs) for jobs in got] == [1] * 60
     assert len(loaded) == 60
-    assert max(commits) <= MAX_BYTES // 250_000
+    assert max(commits) <= Tuning().claim_batch_bytes // 250_000
 
 
 @pytest.mark.promise(number=65)

@@ -10,14 +10,16 @@ from jobledger_server.domain.commands import Claim, Create, Expire, Report
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import MAX_GAP, Outages
-from jobledger_server.maintenance.reaper import BATCH, Reaper
+from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.store_writer import read_jobs
 
 SECOND = 1_000_000
+BATCH = Tuning().reap_batch
 LEASE = Micros(60 * SECOND)
 NOW = Instant(1_700_000_000 * SECOND)
 

@@ -15,10 +15,11 @@ from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance import promoter as promoter_module
-from jobledger_server.maintenance.promoter import BATCH, TYPES, Promoter
+from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers, sqlite_only
 from tests.support.ledger_calls import apply
 from tests.support.recount import recount
@@ -27,6 +28,8 @@ from tests.support.seeding import seed
 
 SECONDS = 20
 """For what happens at once, or never."""
+
+BATCH, TYPES = Tuning().promote_batch, Tuning().awaited_types
 
 
 @asynccontextmanager
@@ -56,7 +59,7 @@ async def running(promoter: Promoter, polls: int) -> AsyncIterator[list[float]]:
 async def test_many_due_jobs_are_promoted_in_steps_with_pauses_between(
     store: SqlStore, ledger: Ledger, database: Database
 ) -> None:
-    """No more than BATCH at once; others have the database between two steps."""
+    """No more than a batch at once; others have the database between two steps."""
     await seed(database, 3 * BATCH + 1, schedule_time=1)
     promoter = Promoter(store, ledger, ClaimWaiters())
     before = ledger.processed
@@ -176,7 +179,6 @@ async def test_concurrency_keys_take_turns(
     store: SqlStore, ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One look is at few keys, and a key stays marked while more of its jobs may follow."""
-    monkeypatch.setattr(promoter_module, "KEYS", 2)
     for number in range(3):
         creation = Create(user_id="ada", job_type="t", concurrency_key=f"k{number}")
         ledger.known_limits.saw(creation.concurrency_key, full=True)
@@ -184,20 +186,21 @@ async def test_concurrency_keys_take_turns(
     looked_at: list[str] = []
     unblock = promoter_module.unblock
 
-    async def counted(store: SqlStore, known: object, key: str) -> object:
+    async def counted(store: SqlStore, known: object, key: str, *, most: int) -> object:
         looked_at.append(key)
-        found = await unblock(store, known, key)
+        found = await unblock(store, known, key, most=most)
         await _execute(database, "UPDATE limit_keys SET recheck = 1")
         return found
 
     monkeypatch.setattr(promoter_module, "unblock", counted)
-    promoter = Promoter(store, ledger, ClaimWaiters())
+    promoter = Promoter(store, ledger, ClaimWaiters(), Tuning(rechecked_keys=2))
     assert [await promoter.unblock() for _ in range(3)] == [True, False, True]
     assert looked_at == ["k0", "k1", "k2", "k0", "k1"]
 
 
 @several_servers
 @pytest.mark.parametrize("promoting", [0, 1])
+@pytest.mark.parametrize("tuning", [Tuning(promote_seconds=0.05)])
 async def test_a_claim_that_waits_at_any_server_gets_a_job_when_its_time_comes(
     start: Callable[..., Awaitable[App]], monkeypatch: pytest.MonkeyPatch, promoting: int
 ) -> None:
@@ -213,7 +216,6 @@ async def test_a_claim_that_waits_at_any_server_gets_a_job_when_its_time_comes(
     async def promoted(promoter: Promoter) -> int:
         return await promote(promoter) if promoter is promoters[promoting] else 0
 
-    monkeypatch.setattr(promoter_module, "PROMOTE_SECONDS", 0.05)
     monkeypatch.setattr(Promoter, "step", stepped)
     monkeypatch.setattr(Promoter, "promote", promoted)
     creating = await start()

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import JobStatus, Micros
-from jobledger_server.ledger import long_poll
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
@@ -56,10 +55,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
 
 
 @sqlite_only
-async def test_a_release_that_failed_is_retried_until_the_database_answers(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(long_poll, "RELEASE_RETRY_SECONDS", 0.01)
+async def test_a_release_that_failed_is_retried_until_the_database_answers(store: SqlStore) -> None:
     refusals = 3
 
     async def refused() -> None:
@@ -71,7 +67,7 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
         job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
-        async with LongPoll(ledger, ClaimWaiters()) as claims:
+        async with LongPoll(ledger, ClaimWaiters(), release_retry_seconds=0.01) as claims:
             claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = refused
             claims.release([decision.job for decision in claimed])
@@ -82,10 +78,7 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
 
 
 @sqlite_only
-async def test_shutdown_does_not_wait_for_an_unavailable_database(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(long_poll, "RELEASE_RETRY_SECONDS", 3600)
+async def test_shutdown_does_not_wait_for_an_unavailable_database(store: SqlStore) -> None:
     refused = asyncio.Event()
 
     async def away() -> None:
@@ -95,7 +88,10 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
         await apply(ledger, Create(user_id="ada", job_type="render"))
-        async with asyncio.timeout(20), LongPoll(ledger, ClaimWaiters()) as claims:
+        async with (
+            asyncio.timeout(20),
+            LongPoll(ledger, ClaimWaiters(), release_retry_seconds=3600) as claims,
+        ):
             claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = away
             claims.release([decision.job for decision in claimed])

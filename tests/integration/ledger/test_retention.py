@@ -11,11 +11,11 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import ChangeStatus, Create, Delete
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance import retention as module
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
+from jobledger_server.tuning import Tuning
 from tests.support.databases import sqlite_only
 from tests.support.ledger_calls import apply
 
@@ -91,13 +91,12 @@ async def test_without_retention_nothing_is_purged(
 
 
 async def test_jobs_are_purged_in_batches_that_report_if_there_are_more(
-    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
+    store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
-    monkeypatch.setattr(module, "JOBS", 3)
+    tuning = Tuning(purge_batch=2, purge_search=3)
     jobs = [await ended(ledger) for _ in range(7)]
     await aged(*jobs, by=2 * HOUR)
-    retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
+    retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR, tuning=tuning)
     assert [await retention.purge_some() for _ in range(3)] == [True, True, False]
     assert await ids(store) == set()
 
@@ -117,12 +116,9 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
     assert await ids(store) == set()
 
 
-async def purged_beside(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch, *, callers: int
-) -> list[tuple[int, int]]:
+async def purged_beside(store: SqlStore, *, callers: int) -> list[tuple[int, int]]:
     """Purge 26 jobs while callers create; return what each commit created and purged."""
-    monkeypatch.setattr(module, "FEWEST", 2)
-    monkeypatch.setattr(module, "BATCH", 6)
+    tuning = Tuning(purge_least=2, purge_batch=6)
     commits: list[tuple[int, int]] = []
 
     def publish(changes: Sequence[Change]) -> None:
@@ -139,23 +135,22 @@ async def purged_beside(
             await stack.enter_async_context(cancelled_at_the_end(asyncio.create_task(call())))
         await asyncio.sleep(0)
         commits.clear()
-        assert not await Retention(store, ledger, jobs=NOW, deletions=HOUR).purge_some()
+        retention = Retention(store, ledger, jobs=NOW, deletions=HOUR, tuning=tuning)
+        assert not await retention.purge_some()
     return commits
 
 
 @sqlite_only
-async def test_purge_batches_grow_while_there_are_no_calls(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commits = await purged_beside(store, monkeypatch, callers=0)
+async def test_purge_batches_grow_while_there_are_no_calls(store: SqlStore) -> None:
+    commits = await purged_beside(store, callers=0)
     assert [purged for _, purged in commits] == [2, 4, 6, 6, 6, 2]
 
 
 @sqlite_only
 async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore,
 ) -> None:
-    commits = await purged_beside(store, monkeypatch, callers=3)
+    commits = await purged_beside(store, callers=3)
     batches = []
     calls = 0
     for created, purged in commits:
@@ -207,7 +202,7 @@ async def test_deleted_jobs_are_kept_for_the_configured_time(
 async def test_retention_continues_after_an_outage_of_the_database(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "PURGE_SECONDS", 0.01)
+    tuning = Tuning(purge_seconds=0.01)
     job = await ended(ledger)
     await aged(job, by=2 * HOUR)
     polls: list[object] = []
@@ -220,7 +215,8 @@ async def test_retention_continues_after_an_outage_of_the_database(
         return await find(*age, **limit)
 
     monkeypatch.setattr(store, "find_purgeable", unavailable_once)
-    running = asyncio.create_task(Retention(store, ledger, jobs=HOUR, deletions=HOUR).run())
+    retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR, tuning=tuning)
+    running = asyncio.create_task(retention.run())
     async with cancelled_at_the_end(running), asyncio.timeout(20):
         while await ids(store):
             assert not running.done(), running.exception()

@@ -15,10 +15,10 @@ from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, Uniq
 from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.unblocking import MOST
 from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, several_servers
 from tests.support.ledger_calls import apply, claim_jobs, create_all
 from tests.support.recount import recount
@@ -230,14 +230,15 @@ async def test_a_limit_below_what_runs_stops_nothing_and_starts_nothing(
 async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed(
     ledger: Ledger, store: SqlStore, database: Database
 ) -> None:
-    count = 2 * MOST + 1
+    most = Tuning().unblocked_jobs
+    count = 2 * most + 1
     await store.queue_settings.set_limit("k", 0)
     await seed(database, count, job_type="render", concurrency_key="k", blocked=True)
     await store.queue_settings.set_limit("k", None)
     claimed: list[str] = []
     while len(claimed) < count:
         await looked(store, ledger)
-        assert sum((await store.queue_news(["render"])).ready.values()) <= MOST
+        assert sum((await store.queue_news(["render"])).ready.values()) <= most
         found = await claim_jobs(ledger, claim(100))
         assert found
         claimed += ids(found)

@@ -19,7 +19,6 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.sql import job_cache
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.job_cache import JobCache
@@ -272,10 +271,9 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
     assert await count(database, "SELECT count(*) FROM jobs WHERE start_seq > 0") == number
 
 
-def test_the_cache_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = JobCache()
+def test_the_cache_is_bounded_by_bytes() -> None:
     changes = [Change(creation().job, seq) for seq in range(4)]
-    monkeypatch.setattr(job_cache, "MAX_BYTES", 3 * changes[0].memory_bytes)
+    cache = JobCache(3 * changes[0].memory_bytes)
     for change in changes:
         cache.put(change, "m")
     ids = [change.job.id for change in changes]

@@ -27,10 +27,10 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
 )
-from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict, StoredJob
+from jobledger_server.tuning import Tuning
 from tests.support.store_writer import (
     append,
     creation,
@@ -306,10 +306,8 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
 
 
 @pytest.mark.parametrize("limit", [4, 5, 6])
-async def test_a_page_that_is_read_in_steps_has_each_job_once(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
-    monkeypatch.setattr(job_lists, "STEP", 2)
+@pytest.mark.parametrize("tuning", [Tuning(list_step=2)])
+async def test_a_page_that_is_read_in_steps_has_each_job_once(store: SqlStore, limit: int) -> None:
     jobs = [await saved(store) for _ in range(5)]
     page = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=limit)
     assert page.jobs == jobs[::-1][:limit]

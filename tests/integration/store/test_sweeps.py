@@ -9,17 +9,20 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance import sweeper
 from jobledger_server.maintenance.sweeper import Sweeper
 from jobledger_server.sql import sweeps
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import CountedLevel
+from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.recount import recount
 
 LEASE = Micros(60_000_000)
+
+SMALL = Tuning(sweep_rows=2)
+"""With it a pass has several steps."""
 
 
 async def created(ledger: Ledger, tenant: str = "ada", **fields: Any) -> Job:
@@ -45,8 +48,8 @@ async def ended(ledger: Ledger, job: Job) -> None:
     )
 
 
-async def swept(store: SqlStore) -> None:
-    async for _ in Sweeper(store).sweep():
+async def swept(store: SqlStore, tuning: Tuning = Tuning()) -> None:
+    async for _ in Sweeper(store, tuning).sweep():
         pass
 
 
@@ -66,9 +69,8 @@ async def write(database: Database, statement: str) -> None:
 
 
 async def test_counters_of_what_is_idle_go_and_all_others_stay(
-    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
-    monkeypatch.setattr(sweeper, "ROWS", 2)  # several steps
     for tenant in ("ada", "bob", "cyd"):
         await created(ledger, tenant, priority=1, concurrency_key=tenant)
     for job in await claimed(ledger, 3):
@@ -78,16 +80,16 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     assert held.id == waiting.id
     await write(database, "UPDATE limit_keys SET recheck = 0")  # as the promoter does
     assert await counters(database) == {"levels": 2, "queues": 4, "limit_keys": 4}
-    await swept(store)
+    await swept(store, SMALL)
     assert await counters(database) == {"levels": 1, "queues": 1, "limit_keys": 1}
     await ended(ledger, held)
     await write(database, "UPDATE limit_keys SET recheck = 0")
-    await swept(store)
+    await swept(store, SMALL)
     assert await counters(database) == {"levels": 0, "queues": 0, "limit_keys": 0}
     assert await recount(database) == []
     assert [job.user_id for job in await claimed(ledger)] == []
     await created(ledger, "ada")
-    await swept(store)
+    await swept(store, SMALL)
     assert [job.user_id for job in await claimed(ledger)] == ["ada"]
     assert await recount(database) == []
 
@@ -171,9 +173,8 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
 
 
 async def test_counts_of_ended_jobs_and_records_of_pollers_expire(
-    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
-    monkeypatch.setattr(sweeper, "ROWS", 2)
     await ended(ledger, await created_and_claimed(ledger))
     ((now,),) = await rows(database, "SELECT time FROM ended")
     hour = 3_600_000_000
@@ -181,14 +182,14 @@ async def test_counts_of_ended_jobs_and_records_of_pollers_expire(
         await write(database, f"INSERT INTO ended VALUES ('render', {now - age}, 'FAILED', 'X', 1)")
     await store.record_pollers("here", ["render", "export"], lasts=LEASE)
     await store.record_pollers("there", ["export", "import"], lasts=Micros(-1))
-    await swept(store)
+    await swept(store, SMALL)
     kept = [time for (time,) in await rows(database, "SELECT time FROM ended ORDER BY time")]
     assert kept[-2:] == [now - hour, now]
     assert len(kept) in {2, 3}  # the step that began an hour ago may have ended by now, or not
     polled = "SELECT server, job_type FROM pollers ORDER BY job_type"
     assert await rows(database, polled) == [("here", "export"), ("here", "render")]
     await store.record_pollers("here", ["render"], lasts=Micros(-1))  # replaces the earlier one
-    await swept(store)
+    await swept(store, SMALL)
     assert await rows(database, polled) == [("here", "export")]
 
 

@@ -13,9 +13,9 @@ from jobledger_server.domain.job import Job, JobStatus
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, FeedPage, StoreUnavailable
-from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
-from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
+from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader, filled_change_buffer
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
@@ -48,7 +48,7 @@ class CountingStore:
 
 @pytest.fixture
 def buffer() -> ChangeBuffer:
-    return ChangeBuffer(0, max_changes=5)
+    return ChangeBuffer(0, Tuning(buffered_changes=5))
 
 
 @pytest.fixture
@@ -214,11 +214,8 @@ async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_tab
 
 
 @both_databases
-async def test_every_transition_of_a_deleted_job_is_delivered(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_transition_of_a_deleted_job_is_delivered(store: SqlStore) -> None:
     """First from the table, where the job is deleted; then from the buffer."""
-    monkeypatch.setattr(feed_module, "PAGE", 1)
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     end = step(job, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
     deletion = step(end.job, Delete(job_id=job.id, user_id="ada"))
@@ -226,8 +223,9 @@ async def test_every_transition_of_a_deleted_job_is_delivered(
     for decision in (end, deletion):
         for change in await append(store, decision):
             buffer.add(change)
+    reader = FeedReader(store, buffer, Tuning(feed_page=1))
     for start in (Cursor(0), Cursor(2)):
-        watch = FeedWatch(FeedReader(store, buffer), ADA, start, SERVICE)
+        watch = FeedWatch(reader, ADA, start, SERVICE)
         seen: list[tuple[int, list[int], bool]] = []
         while not seen or not seen[-1][-1]:
             for change in (await next_update(watch)).changes:
@@ -265,14 +263,14 @@ async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
 
 @pytest.mark.promise(number=39)
 async def test_each_update_is_bounded_by_bytes(
-    ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, hub: WatchHub, store: SqlStore
 ) -> None:
     labels = {f"k{number}": "x" * 255 for number in range(32)}
-    monkeypatch.setattr(feed_module, "SLICE_BYTES", 3 * (20_000 + feed_module.CHANGE_BYTES))
     for _ in range(10):
         await apply(ledger, Create(user_id="ada", job_type="t", labels=labels))
     buffer = await filled_change_buffer(store, await store.feed_head())
-    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0), SERVICE)
+    tuning = Tuning(feed_message_bytes=3 * (20_000 + CHANGE_BYTES))
+    watch = FeedWatch(FeedReader(store, buffer, tuning), ADA, Cursor(0), SERVICE)
     sizes: list[int] = []
     seen: list[int] = []
     while True:
@@ -288,10 +286,9 @@ async def test_each_update_is_bounded_by_bytes(
 @pytest.mark.promise(number=39)
 @pytest.mark.parametrize("answered", [0, 1])
 async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
-    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, answered: int
+    ledger: Ledger, store: SqlStore, answered: int
 ) -> None:
     """The tail reads on from there, and nobody misses anything."""
-    monkeypatch.setattr(feed_module, "FILL_PAGE", 2)
     jobs = [await created(ledger) for _ in range(5)]
     counting = CountingStore(store)
 
@@ -301,7 +298,7 @@ async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
 
     counting.after_read = slow
     head = await store.feed_head()
-    buffer = await filled_change_buffer(counting, head)
+    buffer = await filled_change_buffer(counting, head, Tuning(fill_page=2))
     assert (buffer.floor, buffer.seq) == (0, 2 * answered)
     hub = WatchHub(buffer, lambda: None, max_watches=10)
     poll_now = asyncio.Event()

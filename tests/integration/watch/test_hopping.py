@@ -14,9 +14,9 @@ from jobledger_server.domain.job import Job, JobStatus
 from jobledger_server.domain.state_machine import TERMINAL, Decision
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
-from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
-from jobledger_server.watch.feed_reader import FeedReader
+from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from tests.support.databases import both_databases
@@ -30,9 +30,14 @@ class Server:
     """As far as watchers go. It may hear of its own commits late, as a busy one does."""
 
     def __init__(self, store: SqlStore, rng: random.Random) -> None:
-        buffer = ChangeBuffer(0, max_changes=rng.randint(2, 20))
+        tuning = Tuning(
+            buffered_changes=rng.randint(2, 20),
+            feed_page=rng.randint(1, 6),
+            feed_message_bytes=rng.randint(1, 6) * 2 * CHANGE_BYTES,
+        )
+        buffer = ChangeBuffer(0, tuning)
         self.hub = WatchHub(buffer, lambda: None, max_watches=1)
-        self.feed = FeedReader(store, buffer)
+        self.feed = FeedReader(store, buffer, tuning)
         self._store = store
         self._commits: list[list[Change]] = []
 
@@ -120,14 +125,8 @@ class Reader:
 
 @pytest.mark.promise(number=35)
 @both_databases
-async def test_a_reader_that_changes_servers_gets_every_transition_once(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reader_that_changes_servers_gets_every_transition_once(store: SqlStore) -> None:
     rng = random.Random(SEED)
-    monkeypatch.setattr(feed_module, "PAGE", rng.randint(1, 6))
-    monkeypatch.setattr(
-        feed_module, "SLICE_BYTES", rng.randint(1, 6) * 2 * feed_module.CHANGE_BYTES
-    )
     servers = [Server(store, rng) for _ in range(3)]
     readers = [Reader() for _ in range(4)]
     work = Work(rng)

@@ -16,8 +16,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
-from jobledger_server.watch import early_changes
-from jobledger_server.watch import tail as tail_module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
@@ -44,8 +43,8 @@ def buffer() -> ChangeBuffer:
 
 
 @pytest.fixture
-def hub(buffer: ChangeBuffer, poll_now: asyncio.Event) -> WatchHub:
-    return WatchHub(buffer, poll_now.set, max_watches=3)
+def hub(buffer: ChangeBuffer, poll_now: asyncio.Event, tuning: Tuning) -> WatchHub:
+    return WatchHub(buffer, poll_now.set, max_watches=3, tuning=tuning)
 
 
 @pytest.fixture
@@ -168,17 +167,13 @@ async def test_a_tail_reads_a_gap_and_not_what_follows(
     assert hub.delivered == {"commit": 2, "table": 3}
 
 
-@pytest.mark.parametrize(("name", "bound"), [("MAX_CHANGES", 2), ("MAX_BYTES", 5000)])
+@pytest.mark.parametrize("tuning", [Tuning(early_changes=2), Tuning(early_bytes=5000)])
 async def test_commits_behind_a_gap_are_kept_within_bounds_and_the_others_are_read(
     here: Ledger,
     elsewhere: Ledger,
     hub: WatchHub,
     store: SqlStore,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    bound: int,
 ) -> None:
-    monkeypatch.setattr(early_changes, name, bound)
     await created(elsewhere)
     for _ in range(4):
         await created(here)
@@ -464,9 +459,7 @@ async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_pag
     hub: WatchHub,
     store: SqlStore,
     poll_now: asyncio.Event,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tail_module, "PAGE", 2)
     job = await created(elsewhere)
     with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
@@ -474,7 +467,9 @@ async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_pag
         for _ in range(3):
             await created(elsewhere)
         await apply(elsewhere, Report(job_id=job.id, progress=10))
-        task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
+        head = await store.verify_identity()
+        tail = Tail(store, hub, poll_now, head, tuning=Tuning(tail_page=2))
+        task = asyncio.create_task(tail.run())
         poll_now.set()
         seen = await news_of(watch, 3)
     assert [version for _, steps in seen for version in steps] == [2]

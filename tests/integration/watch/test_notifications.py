@@ -10,7 +10,7 @@ import pytest
 
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import notifications
-from jobledger_server.watch import tail
+from jobledger_server.tuning import Tuning
 from tests.support.rpc_caller import COMPLETED, Caller
 
 Start = Callable[..., Any]
@@ -21,11 +21,10 @@ def database_url(postgres: Any, postgres_template: str) -> str:
     return postgres.create_database(postgres_template)
 
 
-@pytest.fixture
-def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable regular polls, so that changes are seen by notifications only."""
-    monkeypatch.setattr(tail, "IDLE_SECONDS", 3600)
-    monkeypatch.setattr(tail, "BUSY_SECONDS", 3600)
+no_polling = pytest.mark.parametrize(
+    "tuning", [Tuning(tail_idle_seconds=3600, tail_busy_seconds=3600)]
+)
+"""Changes are seen by notifications only."""
 
 
 async def sees_the_end(here: Any, there: Any) -> None:
@@ -63,8 +62,9 @@ async def until_listening(database_url: str, count: int) -> None:
 
 
 @pytest.mark.promise(number=31)
+@no_polling
 async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll(
-    start: Start, database_url: str, no_polling: None
+    start: Start, database_url: str
 ) -> None:
     here, there = await start(), await start()
     await until_listening(database_url, 2)
@@ -73,8 +73,9 @@ async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll
 
 
 @pytest.mark.promise(number=31)
+@no_polling
 async def test_listeners_reconnect_after_a_broken_connection(
-    start: Start, database_url: str, no_polling: None
+    start: Start, database_url: str
 ) -> None:
     here, there = await start(), await start()
     await until_listening(database_url, 2)
@@ -94,8 +95,9 @@ async def test_without_notifications_changes_are_found_by_polling(
     await sees_the_end(here, there)
 
 
+@no_polling
 async def test_a_server_does_not_poll_for_its_own_commits(
-    start: Start, database_url: str, no_polling: None, monkeypatch: pytest.MonkeyPatch
+    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await start()
     await until_listening(database_url, 1)

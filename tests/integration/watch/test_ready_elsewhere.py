@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger_server.app import App
-from jobledger_server.maintenance import promoter
+from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers
 from tests.support.rpc_caller import Caller
 
@@ -25,9 +25,9 @@ Start = Callable[..., Awaitable[App]]
 
 
 @pytest.fixture
-def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable regular polls, so that jobs that become ready are seen by notifications only."""
-    monkeypatch.setattr(promoter, "PROMOTE_SECONDS", 3600)
+def tuning() -> Tuning:
+    """No regular polls, so that jobs that become ready are seen by notifications only."""
+    return Tuning(promote_seconds=3600)
 
 
 class Server:
@@ -65,7 +65,7 @@ class Server:
 
 
 @pytest.fixture
-async def servers(no_polling: None, start: Start, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def servers(start: Start, monkeypatch: pytest.MonkeyPatch) -> Any:
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage
-from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
@@ -17,6 +17,7 @@ from tests.support.store_writer import append, creation
 
 JOBS = 100
 MAX_WAIT = 30.0
+TUNING = Tuning(feed_page=10)
 SELECTIVE = Selection(labels={"no": "such"})
 
 
@@ -36,8 +37,7 @@ class CountingStore:
 
 
 @pytest.fixture
-async def counting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
-    monkeypatch.setattr(feed_module, "PAGE", 10)
+async def counting(store: SqlStore) -> CountingStore:
     await append(store, *(creation() for _ in range(JOBS)))
     return CountingStore(store)
 
@@ -53,11 +53,11 @@ async def synced(feed: FeedReader, selection: Selection, caller: Caller) -> None
 async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
     counting: CountingStore, good: Caller
 ) -> None:
-    feed = FeedReader(counting, ChangeBuffer(JOBS))
+    feed = FeedReader(counting, ChangeBuffer(JOBS), TUNING)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(20):
             tasks.create_task(synced(feed, SELECTIVE, Caller("here", "greedy")))
-        while counting.pages < feed_module.READERS:
+        while counting.pages < TUNING.feed_readers:
             await asyncio.sleep(0.001)
         await tasks.create_task(synced(feed, Selection(), good))
         # Ten of its own, and a few of the others for each; first come, first served it was 200.
@@ -70,11 +70,11 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
     counting: CountingStore,
 ) -> None:
     counting.gate = gate = Gate()
-    feed = FeedReader(counting, ChangeBuffer(JOBS))
+    feed = FeedReader(counting, ChangeBuffer(JOBS), TUNING)
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(feed_module.READERS):
+        for _ in range(TUNING.feed_readers):
             tasks.create_task(synced(feed, Selection(), Caller("here")))
-        while counting.pages < feed_module.READERS:
+        while counting.pages < TUNING.feed_readers:
             await asyncio.sleep(0.001)
         for cursor in (Cursor(0), Cursor(0, JOBS)):
             waiting = FeedWatch(feed, Selection(), cursor, SERVICE)
@@ -92,7 +92,9 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
 async def test_a_watch_without_matches_reports_its_cursor_while_it_reads(
     counting: CountingStore,
 ) -> None:
-    watch = FeedWatch(FeedReader(counting, ChangeBuffer(JOBS)), SELECTIVE, Cursor(0), SERVICE)
+    watch = FeedWatch(
+        FeedReader(counting, ChangeBuffer(JOBS), TUNING), SELECTIVE, Cursor(0), SERVICE
+    )
     cursors = []
     while (update := await watch.next_update(0.0)) is None:
         cursors.append(watch.cursor.seq)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from jobledger.v1 import job_service_pb2
-from jobledger_server.watch.change_buffer import MAX_CHANGES
+from jobledger_server.tuning import Tuning
 from tests.robustness.abuse.attacker import attack, begin, parent_waits, wait_for_parent
 from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.support.databases import sqlite_only
@@ -28,7 +28,7 @@ from tests.support.http2 import (
 from tests.support.rpc_caller import Caller, watching
 from tests.support.server_process import ServerProcess
 
-JOBS = 2 * MAX_CHANGES
+JOBS = 2 * Tuning().buffered_changes
 """Half of them have left the change buffer."""
 
 pytestmark = pytest.mark.slow

@@ -267,12 +267,11 @@ async def test_callers_that_do_not_return_cost_two_idle_ticks(
 
 @pytest.mark.usefixtures("endless_ticks")
 async def test_a_batch_waits_for_a_bounded_number_of_ticks(
-    monkeypatch: pytest.MonkeyPatch, ticks: list[Callable[[], None]]
+    ticks: list[Callable[[], None]],
 ) -> None:
     """So that of very many one part is answered while the database works for another."""
-    monkeypatch.setattr(batcher_module, "MAX_TICKS", 3)
     work = Work()
-    async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
+    async with Batcher("numbers", work, max_batch=100, linger_ticks=3, max_waiting=100) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(100, 150)))
         tasks = await submitted(batcher, 99)
         async with asyncio.timeout(10):

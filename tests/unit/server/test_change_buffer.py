@@ -8,10 +8,9 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.job import JobError, JobStatus, Transition
 from jobledger_server.rpc.messages import changes_message
-from jobledger_server.sql import job_cache
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.store import Change
-from jobledger_server.watch import change_buffer as module
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import CHANGE_BYTES
 from tests.support.store_writer import creation
@@ -24,7 +23,7 @@ def change(seq: int, user_id: str = "ada", size: int = 0) -> Change:
 
 @pytest.mark.parametrize("user_id", [None, "ada", "bob"])
 def test_the_buffer_returns_every_change_after_its_floor(user_id: str | None) -> None:
-    buffer = ChangeBuffer(10, max_changes=4)
+    buffer = ChangeBuffer(10, Tuning(buffered_changes=4))
     changes = [change(seq, "bob" if seq % 3 else "ada") for seq in range(11, 31)]
     for count, added in enumerate(changes, start=1):
         buffer.add(added)
@@ -37,9 +36,8 @@ def test_the_buffer_returns_every_change_after_its_floor(user_id: str | None) ->
             assert buffer.after(cursor, user_id) == expected
 
 
-def test_the_buffer_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 100_000)
-    buffer = ChangeBuffer(0)
+def test_the_buffer_is_bounded_by_bytes_too() -> None:
+    buffer = ChangeBuffer(0, Tuning(buffered_bytes=100_000))
     for seq in range(1, 10):
         buffer.add(change(seq, size=40_000))
     assert [c.seq for c in buffer.after(buffer.floor)] == [8, 9]
@@ -104,7 +102,7 @@ def traced() -> Iterator[None]:
 @pytest.mark.usefixtures("traced")
 def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
     changes = [change(seq, f"user-{seq}") for seq in range(1, 2001)]
-    buffer = ChangeBuffer(0, max_changes=2)
+    buffer = ChangeBuffer(0, Tuning(buffered_changes=2))
     before, _ = tracemalloc.get_traced_memory()
     for each in changes:
         buffer.add(each)
@@ -115,12 +113,10 @@ def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
 @pytest.mark.parametrize(("kind", "changes"), [(large, 300), (small, 2000)])
 @pytest.mark.usefixtures("traced")
 def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
-    monkeypatch: pytest.MonkeyPatch, kind: Callable[[int], Change], changes: int
+    kind: Callable[[int], Change], changes: int
 ) -> None:
     bound = 4 * 1024 * 1024
-    monkeypatch.setattr(module, "MAX_BYTES", bound)
-    monkeypatch.setattr(job_cache, "MAX_BYTES", bound)
-    buffer, cache = ChangeBuffer(0), JobCache()
+    buffer, cache = ChangeBuffer(0, Tuning(buffered_bytes=bound)), JobCache(bound)
     before, _ = tracemalloc.get_traced_memory()
     for seq in range(changes):
         buffer.add(kind(seq))

@@ -7,7 +7,8 @@ import pytest
 
 from jobledger_server.admission.caller import Caller, Permissions, Quotas
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.rpc.jobs.creation_quotas import COUNT_SECONDS, CreationQuotas
+from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
+from jobledger_server.tuning import Tuning
 
 
 class SlowCount:
@@ -35,7 +36,7 @@ async def test_jobs_created_during_a_count_are_counted() -> None:
             pass
 
     async with quotas.creating(eve, {"ada": 10}):
-        now = 2 * COUNT_SECONDS
+        now = 2 * Tuning().count_seconds
         store.asked.clear()
         store.answers.clear()
         late = asyncio.ensure_future(create(10))

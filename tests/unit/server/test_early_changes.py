@@ -1,17 +1,14 @@
 """What commits behind a gap take up, and when there is room again."""
 
-import pytest
-
 from jobledger_server.store import Change
-from jobledger_server.watch import early_changes
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.early_changes import EarlyChanges
 from tests.support.store_writer import creation
 
 
-def test_what_was_read_from_the_table_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_from_the_table_makes_room() -> None:
     job = creation().job
-    monkeypatch.setattr(early_changes, "MAX_BYTES", 2 * Change(job, 3).memory_bytes)
-    early = EarlyChanges()
+    early = EarlyChanges(Tuning(early_bytes=2 * Change(job, 3).memory_bytes))
     early.add([Change(job, 3), Change(job, 4)])
     early.add([Change(job, 5)])
     assert (early.first, early.last) == (3, 4)

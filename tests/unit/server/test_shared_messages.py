@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from jobledger_server.rpc.jobs import shared_messages
 from jobledger_server.rpc.jobs.shared_messages import SharedMessages
+from jobledger_server.tuning import Tuning
 
 
 class Reading:
@@ -62,9 +62,8 @@ async def test_an_error_is_for_those_that_wait_and_the_next_one_reads_again() ->
     assert reading.begun == 2
 
 
-async def test_the_oldest_messages_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_messages, "MAX_BYTES", 10)
-    messages, reading = SharedMessages(), Reading()
+async def test_the_oldest_messages_are_forgotten() -> None:
+    messages, reading = SharedMessages(Tuning(shared_message_bytes=10)), Reading()
     reading.go_on.set()
     await messages.read(1, reading)
     await messages.read(2, reading)

@@ -3,21 +3,21 @@
 import asyncio
 from collections.abc import Callable
 
-import pytest
-
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
-from jobledger_server.rpc.workers import work_results
 from jobledger_server.rpc.workers.work_results import Results
+from jobledger_server.tuning import Tuning
 
 CALLER = Caller("eve")
 
 
-def results_of(ready: Callable[[], object] = lambda: None) -> tuple[Results, Admission]:
+def results_of(
+    ready: Callable[[], object] = lambda: None, **tuning: int
+) -> tuple[Results, Admission]:
     """Return the results of a stream, and what counts their bytes."""
     held = Admission("waiting_bytes", total=1, each=1)
-    return Results(ready, held, CALLER), held
+    return Results(ready, held, CALLER, Tuning(**tuning)), held
 
 
 def result(job_id: str) -> pb.UpdateResult:
@@ -43,11 +43,8 @@ def test_results_come_in_the_order_of_the_updates_whichever_is_known_first() -> 
     assert not results
 
 
-async def test_updates_are_read_again_once_results_are_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(work_results, "MAX_WAITING", 2)
-    results, _ = results_of()
+async def test_updates_are_read_again_once_results_are_taken() -> None:
+    results, _ = results_of(unsent_results=2)
     pending = [results.expect() for _ in range(2)]
     waiting = asyncio.create_task(results.room())
     await asyncio.sleep(0)
@@ -58,11 +55,8 @@ async def test_updates_are_read_again_once_results_are_taken(
     await waiting
 
 
-async def test_no_updates_are_read_while_results_have_too_many_bytes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(work_results, "MAX_WAITING_BYTES", 100)
-    results, _ = results_of()
+async def test_no_updates_are_read_while_results_have_too_many_bytes() -> None:
+    results, _ = results_of(unsent_result_bytes=100)
     results.settle(results.expect(), result("x" * 90))
     await results.room()
     results.settle(results.expect(), result("y" * 90))

@@ -12,9 +12,7 @@ from jobledger_server.rpc.access.watch_tokens import PREFIX, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.owner import Metadata
 from jobledger_server.store import StoreError
-
-CHECK_SECONDS = 0.5
-"""How often calls are looked for that have to end."""
+from jobledger_server.tuning import Tuning
 
 _UNCHANGED: AbstractContextManager[None] = nullcontext()
 
@@ -28,12 +26,21 @@ class Callers:
         access: The access file, or None: then each caller without a watch token may do everything.
         tokens: Verifies watch tokens.
         lasting: The calls that end with their callers' permissions.
+        check_seconds: Between looks for calls that have to end.
     """
 
-    def __init__(self, access: Access | None, tokens: WatchTokens, lasting: LastingCalls) -> None:
+    def __init__(
+        self,
+        access: Access | None,
+        tokens: WatchTokens,
+        lasting: LastingCalls,
+        *,
+        check_seconds: float = Tuning().caller_seconds,
+    ) -> None:
         self._access = access
         self._tokens = tokens
         self._lasting = lasting
+        self._check_seconds = check_seconds
 
     async def caller(self, call: Call, peer: str) -> Caller:
         """Return who makes a call.
@@ -59,7 +66,7 @@ class Callers:
     async def run(self) -> None:
         """End calls whose callers' identities have expired or were revoked, until cancelled."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(self._check_seconds)
             self._lasting.end_expired()
             try:
                 await self._tokens.renew()

@@ -28,12 +28,7 @@ from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import JobPage, Store
-
-TOGETHER = 250
-"""Jobs that are changed together: so others wait for a part of a step at most."""
-
-TOGETHER_BYTES = 1024 * 1024
-"""Bytes of the payloads of these jobs, or one larger job: as many as one request may have."""
+from jobledger_server.tuning import Tuning
 
 SEARCH_SECONDS = 1.0
 """How long a step looks for the first job that it matches, one page after the other. So a caller
@@ -65,6 +60,7 @@ class Bulk:
     reads: Reads
     lists: Lists
     creations: CreationQuotas
+    tuning: Tuning = Tuning()
 
     async def retry(
         self, job_id: JobId, user_id: str, request_id: str, traceparent: str, caller: Caller
@@ -88,7 +84,7 @@ class Bulk:
         schedule, next_time = _schedule(step, len(page.jobs))
         made: list[Job] = []
         async with self.creations.creating(caller, Counter(job.user_id for job in page.jobs)):
-            for begin, jobs in _parts(page.jobs):
+            for begin, jobs in _parts(page.jobs, self.tuning):
                 payloads = await payloads_of(self.reads, jobs, caller)
                 due = schedule[begin : begin + len(jobs)]
                 commands = [
@@ -110,7 +106,7 @@ class Bulk:
         if step.validate_only:
             return _matched(step, page)
         cancelled: list[Job] = []
-        for _, jobs in _parts(page.jobs):
+        for _, jobs in _parts(page.jobs, self.tuning):
             decisions = await self._submit(
                 [Cancel(job_id=job.id, user_id=job.user_id, reason=step.reason) for job in jobs],
                 caller,
@@ -128,7 +124,7 @@ class Bulk:
         if step.validate_only:
             return _matched(step, page)
         deleted = 0
-        for _, jobs in _parts(page.jobs):
+        for _, jobs in _parts(page.jobs, self.tuning):
             deleted += len(
                 await self._submit(
                     [Delete(job_id=job.id, user_id=job.user_id) for job in jobs], caller
@@ -166,12 +162,13 @@ class Bulk:
         return decisions
 
 
-def _parts(jobs: Sequence[Job]) -> Iterator[tuple[int, Sequence[Job]]]:
+def _parts(jobs: Sequence[Job], tuning: Tuning) -> Iterator[tuple[int, Sequence[Job]]]:
     """Cut the jobs of a step into those that are changed together, each with its position."""
+    most, most_bytes = tuning.bulk_part, tuning.bulk_part_bytes
     begin = size = 0
     for position, job in enumerate(jobs):
         size += job.payload_bytes
-        if position - begin == TOGETHER or (position > begin and size > TOGETHER_BYTES):
+        if position - begin == most or (position > begin and size > most_bytes):
             yield begin, jobs[begin:position]
             begin, size = position, job.payload_bytes
     if jobs:

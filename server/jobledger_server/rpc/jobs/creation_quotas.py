@@ -11,9 +11,7 @@ from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import MAX_REMEMBERED, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.store import Store
-
-COUNT_SECONDS = 1.0
-"""How long a count of unfinished jobs is used. Creations are added to it."""
+from jobledger_server.tuning import Tuning
 
 
 @dataclass(slots=True)
@@ -34,17 +32,24 @@ class _Unfinished:
 class CreationQuotas:
     """Counts the creations of callers that have quotas for them.
 
-    Jobs that other servers create are counted up to COUNT_SECONDS later, so several servers
+    Jobs that other servers create are counted up to `count_seconds` later, so several servers
     together may exceed the quota by what they create in that time.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        count_seconds: float = Tuning().count_seconds,
+    ) -> None:
         self.rate = RateLimit("jobs_per_second", lambda quotas: quotas.jobs_per_second)
         self.limit = "unfinished_jobs"
         self.refused = {"caller": 0}
         """How often a creation was refused because of the caller's unfinished jobs."""
         self._store = store
         self._clock = clock
+        self._count_seconds = count_seconds
         self._users: OrderedDict[str, _Unfinished] = OrderedDict()
 
     def check(self, caller: Caller) -> None:
@@ -80,7 +85,7 @@ class CreationQuotas:
             self._users.popitem(last=False)
         async with known.counting:
             now = self._clock()
-            if now - known.counted_at >= COUNT_SECONDS:
+            if now - known.counted_at >= self._count_seconds:
                 created = known.created
                 counted = await self._store.count_active(user_id, limit=most)
                 # The count may miss what was committed while it was made.

@@ -20,7 +20,8 @@ from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change, FeedCompacted
-from jobledger_server.watch.feed_reader import CHANGE_BYTES, SLICE_BYTES, FeedReader, ForeignCursor
+from jobledger_server.tuning import Tuning
+from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 
@@ -39,8 +40,9 @@ class FeedStreams:
     epoch: Callable[[], str]
     heartbeat: float
     max_age: float
+    message_bytes: int = Tuning().feed_message_bytes
     # A message from one cursor to another serves all watches that are at the first.
-    _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
+    messages: SharedMessages = field(default_factory=SharedMessages)
 
     def head(self, selection: Selection) -> str:
         """Return the token of a stream that starts after the latest change."""
@@ -74,7 +76,7 @@ class FeedStreams:
                     ending.resume_token = tokens.token_at(watch.cursor)
                     raise
                 cursor = watch.cursor
-                unsent = _parts(update, cursor, full=full)
+                unsent = _parts(update, cursor, self.message_bytes, full=full)
                 rest = _rest(update, cursor, tokens)
                 # The client may not read for a long time. It then holds only the message, and the
                 # changes of those that follow it.
@@ -88,7 +90,7 @@ class FeedStreams:
         changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
         if not carriers and not part.deleted:
             make = partial(changes_message, changes, at)
-            return self._messages.get((part.after, at), make)
+            return self.messages.get((part.after, at), make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
@@ -103,7 +105,7 @@ class FeedStreams:
             }
             return changes_message(changes, at, payloads, assets)
 
-        return await self._messages.read((part.after, at, bool(carriers)), read)
+        return await self.messages.read((part.after, at, bool(carriers)), read)
 
 
 def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
@@ -131,8 +133,8 @@ class _Part:
     through: Cursor
 
 
-def _parts(update: FeedUpdate | None, through: Cursor, *, full: bool) -> list[_Part]:
-    """Cut the changes of an update, which leads to `through`, into messages."""
+def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool) -> list[_Part]:
+    """Cut the changes of an update, which leads to `through`, into messages of `most` bytes."""
     if update is None:
         return []
     after, listed = update.after, update.after.listed is not None
@@ -140,7 +142,7 @@ def _parts(update: FeedUpdate | None, through: Cursor, *, full: bool) -> list[_P
     changes: list[Change] = []
     carriers: list[Change] = []
     deleted: list[Job] = []
-    room = SLICE_BYTES
+    room = most
     for change in update.changes:
         job = change.job
         carries = full and not change.deleted and (listed or _is_carrier(change))
@@ -153,7 +155,7 @@ def _parts(update: FeedUpdate | None, through: Cursor, *, full: bool) -> list[_P
             at = Cursor(after.seq if listed else last.seq, position)
             parts.append(_Part(changes, carriers, deleted, after, at))
             after, changes, carriers, deleted = at, [], [], []
-            room = SLICE_BYTES - size
+            room = most - size
         changes.append(change)
         if carries and job.payload_bytes:
             carriers.append(change)

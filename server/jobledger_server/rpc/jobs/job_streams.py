@@ -26,7 +26,7 @@ class JobStreams:
     heartbeat: float
     max_age: float
     # Many watches of one job are sent the same.
-    _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
+    messages: SharedMessages = field(default_factory=SharedMessages)
 
     # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
     async def serve(
@@ -49,7 +49,7 @@ class JobStreams:
             first = JobUpdate(read.job, unsent)
             last = first.last
             make = partial(watch_message, read.job, unsent, read.payloads)
-            message = self._messages.get(_key(first, "full" if full else "basic"), make)
+            message = self.messages.get(_key(first, "full" if full else "basic"), make)
             # The client may not read for a long time. It then holds only the message.
             del read, unsent, first, make
             await call.write(message)
@@ -69,7 +69,7 @@ class JobStreams:
         job, transitions = update.job, update.transitions
         if not (full and job.outcome_bytes):
             make = partial(watch_message, job, transitions)
-            return self._messages.get(_key(update, "basic"), make)
+            return self.messages.get(_key(update, "basic"), make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
@@ -79,7 +79,7 @@ class JobStreams:
             outcome = Payloads(result=payloads.result, error_details=payloads.error_details)
             return watch_message(job, transitions, outcome)
 
-        return await self._messages.read(_key(update, "outcome"), read)
+        return await self.messages.read(_key(update, "outcome"), read)
 
 
 def _key(update: JobUpdate, content: Literal["full", "basic", "outcome"]) -> Hashable:

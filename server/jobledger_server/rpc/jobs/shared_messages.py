@@ -6,17 +6,15 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any
 
-MAX_MESSAGES = 1024
-"""Messages kept at most."""
-
-MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of these messages at most."""
+from jobledger_server.tuning import Tuning
 
 
 class SharedMessages:
     """The newest messages by a key that says all of their content."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Tuning = Tuning()) -> None:
+        self._max_messages = tuning.shared_messages
+        self._max_bytes = tuning.shared_message_bytes
         self._messages: OrderedDict[Hashable, bytes] = OrderedDict()
         self._bytes = 0
         self._making: dict[Hashable, asyncio.Task[bytes]] = {}
@@ -48,6 +46,6 @@ class SharedMessages:
     def _keep(self, key: Hashable, message: bytes) -> None:
         self._messages[key] = message
         self._bytes += len(message)
-        while self._bytes > MAX_BYTES or len(self._messages) > MAX_MESSAGES:
+        while self._bytes > self._max_bytes or len(self._messages) > self._max_messages:
             _, oldest = self._messages.popitem(last=False)
             self._bytes -= len(oldest)

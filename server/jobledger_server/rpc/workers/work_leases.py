@@ -12,11 +12,8 @@ from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import StoreError
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs, Signal
-
-RENEWALS_PER_LEASE = 10
-"""Leases are renewed by a message if that was not done within this part of the lease. Else a
-worker with many jobs and many updates would renew all of the jobs with each update."""
 
 
 class Leases:
@@ -27,13 +24,23 @@ class Leases:
         held: The jobs that the stream holds.
         caller: Whose stream it is.
         rate: Counts each renewal as an update of the caller: it costs as much.
+        renewals_per_lease: A message renews no leases that were renewed within this part of them.
     """
 
-    def __init__(self, ledger: Ledger, held: HeldJobs, caller: Caller, rate: RateLimit) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        held: HeldJobs,
+        caller: Caller,
+        rate: RateLimit,
+        *,
+        renewals_per_lease: float = Tuning().renewals_per_lease,
+    ) -> None:
         self._ledger = ledger
         self._held = held
         self._caller = caller
         self._rate = rate
+        self._renewals_per_lease = renewals_per_lease
         self._loop = asyncio.get_running_loop()
         self._renewed = float("-inf")
         self.seconds = 0.0
@@ -57,7 +64,7 @@ class Leases:
 
     async def renew_if_due(self) -> None:
         """Renew the leases if that was not done for a while."""
-        if self._loop.time() - self._renewed < self.seconds / RENEWALS_PER_LEASE:
+        if self._loop.time() - self._renewed < self.seconds / self._renewals_per_lease:
             return
         try:
             await self.renew()

@@ -7,12 +7,7 @@ from collections.abc import Callable, Iterator
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
-
-MAX_WAITING = 1000
-"""Updates of one stream without a result that was sent; at this number no more are read."""
-
-MAX_WAITING_BYTES = 64 * 1024
-"""Bytes of results that were not sent; at this number no more updates are read."""
+from jobledger_server.tuning import Tuning
 
 
 class Pending:
@@ -31,12 +26,21 @@ class Results:
         ready: Called when there is one to send.
         held: Counts their bytes.
         caller: Whose they are.
+        tuning: How many there may be.
     """
 
-    def __init__(self, ready: Callable[[], None], held: Admission, caller: Caller) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], None],
+        held: Admission,
+        caller: Caller,
+        tuning: Tuning = Tuning(),
+    ) -> None:
         self._ready = ready
         self._held = held
         self._caller = caller
+        self._most = tuning.unsent_results
+        self._most_bytes = tuning.unsent_result_bytes
         self._pending: deque[Pending] = deque()
         self._bytes = 0
         self._closed = False
@@ -71,7 +75,7 @@ class Results:
 
     async def room(self) -> None:
         """Return when few enough results wait for another update."""
-        while len(self._pending) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
+        while len(self._pending) >= self._most or self._bytes >= self._most_bytes:
             self._has_room.clear()
             await self._has_room.wait()
 

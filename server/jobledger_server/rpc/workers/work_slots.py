@@ -12,15 +12,13 @@ from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers.work_leases import Leases
 from jobledger_server.rpc.workers.work_requests import Hello
 from jobledger_server.store import StoreError
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 
 QUIET_PART = 0.5
 """After this part of a lease without a message, a stream is pushed no jobs. It is less than what
 the leases of its jobs last, so a worker that stalls is not pushed other jobs."""
-
-CLAIM_RETRY_SECONDS = 1.0
-"""Before the next claim after one that failed."""
 
 
 class Slots:
@@ -34,6 +32,7 @@ class Slots:
         caller: Whose stream it is.
         ready: Called when there are jobs to send.
         failed: Called with an unexpected error; no more is claimed then.
+        retry_seconds: Before the next claim after one that failed.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class Slots:
         *,
         ready: Callable[[], None],
         failed: Callable[[Exception], None],
+        retry_seconds: float = Tuning().claim_retry_seconds,
     ) -> None:
         self._long_poll = long_poll
         self._hub = hub
@@ -54,6 +54,7 @@ class Slots:
         self._caller = caller
         self._ready = ready
         self._failed = failed
+        self._retry_seconds = retry_seconds
         self._loop = asyncio.get_running_loop()
         self._slots = 0
         self._message_time = 0.0  # when the last message came
@@ -111,7 +112,7 @@ class Slots:
                 while (wait := self._max_wait()) > 0:
                     await self._claim_jobs(hello, wait)
             except (LimitExceeded, StoreError):
-                await asyncio.sleep(CLAIM_RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds)
                 self._may_claim.set()
             except Exception as error:  # noqa: BLE001
                 self._failed(error)

@@ -38,15 +38,13 @@ from jobledger_server.rpc.workers.work_requests import Hello, Update, WorkMessag
 from jobledger_server.rpc.workers.work_results import Pending, Results
 from jobledger_server.rpc.workers.work_slots import Slots
 from jobledger_server.rpc.workers.worker_requests import limited
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.wake_up import WakeUp
 
 MESSAGE_SECONDS = 20.0
 """How long the first message may take to arrive, and a later one at least."""
-
-UPDATES_PER_TURN = 250
-"""Updates that a stream submits before another one, and the rest of the server, has its turn."""
 
 UPDATES_PER_CALL = 10
 """Without a quota of its own, an identity may send this many updates for each call that it may
@@ -80,6 +78,7 @@ class WorkStreams:
     parser: RequestParser
     heartbeat: float
     max_age: float
+    tuning: Tuning = Tuning()
     turns: Turns = field(default_factory=partial(Turns, 1), init=False)
     """Of submitting updates: callers take turns, however many streams one of them has."""
     rate: RateLimit = field(
@@ -122,8 +121,15 @@ class _Stream:
         self._call = call
         self._held = held
         self._wake_up = wake_up  # of the writer
-        self._results = Results(wake_up.set, streams.parser.held, call.caller)
-        self._leases = Leases(streams.ledger, held, call.caller, streams.rate)
+        tuning = streams.tuning
+        self._results = Results(wake_up.set, streams.parser.held, call.caller, tuning)
+        self._leases = Leases(
+            streams.ledger,
+            held,
+            call.caller,
+            streams.rate,
+            renewals_per_lease=tuning.renewals_per_lease,
+        )
         self._slots = Slots(
             streams.long_poll,
             streams.hub,
@@ -132,6 +138,7 @@ class _Stream:
             call.caller,
             ready=wake_up.set,
             failed=self._end,
+            retry_seconds=tuning.claim_retry_seconds,
         )
         self._greeted = False
         self._ended = False
@@ -212,10 +219,11 @@ class _Stream:
     async def _submit(self, updates: Sequence[Update]) -> None:
         """Submit updates in order, a few at a time, in turn with other callers."""
         streams, caller = self._streams, self._call.caller
-        for begin in range(0, len(updates), UPDATES_PER_TURN):
+        most = streams.tuning.updates_per_turn
+        for begin in range(0, len(updates), most):
             async with streams.turns.turn(caller):
-                self._put(updates[begin : begin + UPDATES_PER_TURN])
-                if len(updates) > UPDATES_PER_TURN:
+                self._put(updates[begin : begin + most])
+                if len(updates) > most:
                     await asyncio.sleep(0)
             await self._results.room()
 
