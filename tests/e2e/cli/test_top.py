@@ -206,7 +206,7 @@ def test_top_reconnects_when_the_server_is_killed_and_reports_it(shell, own_serv
 
 def test_top_ends_quietly_when_its_terminal_is_gone(shell, server, on_a_terminal):
     terminal = on_a_terminal(shell(server.target, "ada"))
-    terminal.until(lambda s: any(s))
+    terminal.until(any)
     terminal.vanish()
     _, err = terminal.process.communicate(timeout=30)
     assert (terminal.process.returncode, err) == (141, "")
