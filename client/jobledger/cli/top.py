@@ -17,7 +17,14 @@ from rich.text import Text
 
 from jobledger import AccessDenied, AsyncClient, InvalidField, Job, JobledgerError, JobTypeStats
 from jobledger.cli.board import Board
-from jobledger.cli.exit_codes import flush, print_note, stoppable, write
+from jobledger.cli.exit_codes import (
+    ReaderLeftError,
+    drawable,
+    flush,
+    print_note,
+    stoppable,
+    write,
+)
 from jobledger.cli.render import clean, fitting_id, job_message, state
 from jobledger.cli.times import rough
 
@@ -206,9 +213,10 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
         view.disconnected = False
 
     async def redraw(live: Live) -> None:
-        while True:
+        while drawable():  # rich draws nothing once the terminal is gone, without an error
             live.refresh()
             await asyncio.sleep(_REDRAW)
+        raise ReaderLeftError
 
     async def recount() -> None:
         while True:
