@@ -1,6 +1,7 @@
 """Reflection under both of its names: tools ask for v1 first, older ones for v1alpha only."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import grpc
@@ -28,8 +29,9 @@ def add_reflection(server: Any, services: Sequence[str]) -> None:
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(V1, handlers)])
 
 
+@cache
 def _describe_v1() -> None:
-    """Add the file of v1 to the known ones: that of v1alpha under its name."""
+    """Add the file of v1 to the known ones, once: that of v1alpha under its name."""
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     renamed = text_format.MessageToString(file).replace("v1alpha", "v1")
