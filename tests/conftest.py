@@ -15,13 +15,9 @@ import pytest
 from jobledger_server.app import App, open_app
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
-from jobledger_server.sql import queue_reports, sql_store
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.queue_reports import ReportStatements
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change
 from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, empty_database, migrated
@@ -83,26 +79,6 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_template(postgres_cluster: Administrator) -> Iterator[str]:
     with Databases(postgres_cluster) as databases:
         yield migrated(databases.create_database()).rpartition("/")[2]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _statements() -> Iterator[None]:
-    """Compile the statements of each dialect once: they are fixed, and a store needs 15 ms."""
-
-    def once(make: Callable[..., object]) -> Callable[..., object]:
-        made: dict[type[Dialect], object] = {}
-
-        def statements(dialect: Dialect, *rest: object) -> object:
-            if type(dialect) not in made:
-                made[type(dialect)] = make(dialect, *rest)
-            return made[type(dialect)]
-
-        return statements
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sql_store, "Statements", once(Statements))
-        patch.setattr(queue_reports, "ReportStatements", once(ReportStatements))
-        yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -15,7 +15,8 @@ async def plan(database: Database, statement: str, values: Sequence[Any], *setti
     on_sqlite = database.dialect.name == "sqlite"
     explain = f"{'EXPLAIN QUERY PLAN' if on_sqlite else 'EXPLAIN'} {statement}"
     async with database.reader.connect() as connection:
-        driver = database.dialect.driver((await connection.get_raw_connection()).driver_connection)
+        own = (await connection.get_raw_connection()).driver_connection
+        driver = database.dialect.drivers()(own)
         if not on_sqlite:
             for setting in settings:
                 await connection.exec_driver_sql(f"SET LOCAL {setting} = off")

@@ -11,7 +11,6 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
@@ -32,7 +31,7 @@ from jobledger_server.sql.tables import (
 class BlockingStatements:
     """The statements for a dialect."""
 
-    def __init__(self, dialect: Dialect, sqlalchemy_dialect: SqlDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self.pauses = select(feed.c.config_version, paused_types.c.job_type).outerjoin_from(
             feed, paused_types, true()
         )
@@ -90,7 +89,7 @@ class BlockingStatements:
             select(within)
             .where(within.c.ready < bindparam("ready", type_=BigInteger))
             .limit(bindparam("count")),
-            sqlalchemy_dialect,
+            dialect.sqlalchemy,
         )
         self.blocked = Prepared(
             dialect.locked(
@@ -100,10 +99,10 @@ class BlockingStatements:
                 .limit(bindparam("count")),
                 skip=True,
             ),
-            sqlalchemy_dialect,
+            dialect.sqlalchemy,
         )
         clear = update(limit_keys).where(limit_keys.c.key == bindparam("wanted")).values(recheck=0)
-        self.clear_recheck = Prepared(clear, sqlalchemy_dialect)
+        self.clear_recheck = Prepared(clear, dialect.sqlalchemy)
         self.clear_recheck_if_unblocked = Prepared(
-            clear.where(limit_keys.c.blocked == 0), sqlalchemy_dialect
+            clear.where(limit_keys.c.blocked == 0), dialect.sqlalchemy
         )

@@ -11,7 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.sqlite.sqlite_dialect import SqliteDialect
+from jobledger_server.sql.sqlite.sqlite_dialect import SQLITE
 from jobledger_server.sql.sqlite.sqlite_engines import Connect, open_sqlite
 
 
@@ -73,13 +73,11 @@ def open_database(url: URL, *, unlimited: bool = False, connect: Connect | None 
         BadDatabaseUrl: The URL names what cannot be used here.
     """
     if url.get_backend_name() == "sqlite":
-        return _database(
-            url, open_sqlite(url, unlimited=unlimited, connect=connect), SqliteDialect()
-        )
+        return _database(url, open_sqlite(url, unlimited=unlimited, connect=connect), SQLITE)
     try:
         # PostgreSQL's driver is an extra: it is imported only if it is used.
         from jobledger_server.sql.postgresql.postgresql_dialect import (  # noqa: PLC0415
-            PostgresqlDialect,
+            POSTGRESQL,
         )
         from jobledger_server.sql.postgresql.postgresql_engines import (  # noqa: PLC0415
             open_postgresql,
@@ -90,7 +88,7 @@ def open_database(url: URL, *, unlimited: bool = False, connect: Connect | None 
         raise BadDatabaseUrl(
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
-    return _database(url, open_postgresql(url, unlimited=unlimited), PostgresqlDialect())
+    return _database(url, open_postgresql(url, unlimited=unlimited), POSTGRESQL)
 
 
 def _database(

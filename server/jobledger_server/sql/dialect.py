@@ -1,9 +1,10 @@
 """The port to a kind of database: what the store needs to know of it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Column, ColumnElement, Select, Table
+from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
@@ -13,11 +14,14 @@ from jobledger_server.sql.tables import READY
 NOTHING: Mapping[str, str] = {}
 
 
-class Dialect(Protocol):
+class Dialect(Hashable, Protocol):
     """What the store needs to know of its database."""
 
     name: str
     """SQLAlchemy's name for the database."""
+
+    sqlalchemy: SqlDialect
+    """SQLAlchemy's own dialect for the driver, by which statements are compiled."""
 
     conflicts: tuple[type[Exception], ...]
     """What the driver raises if rows contradict each other or values do not fit."""
@@ -117,8 +121,8 @@ class Dialect(Protocol):
         The condition has `{in_ids}` where a column is to be one of these ids.
         """
 
-    def driver(self, connection: Any) -> Driver:
-        """Wrap the driver's own connection for a batch."""
+    def drivers(self) -> Callable[[Any], Driver]:
+        """Return what wraps the driver's own connections to one database, for its batches."""
 
     def in_transaction(self, connection: Any) -> bool:
         """Return whether a transaction is open on the driver's own connection."""

@@ -6,6 +6,7 @@ answer is read in one snapshot.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -138,13 +139,16 @@ class ReportStatements:
         self.ended = _ended(named(ended))
 
 
+_statements_for = cache(ReportStatements)
+
+
 class SqlQueueReports:
     """See `queue_store.QueueReports`."""
 
     def __init__(self, connections: StoreConnections, dialect: Dialect) -> None:
         self._connections = connections
         self._dialect = dialect
-        self._statements = ReportStatements(dialect)
+        self._statements = _statements_for(dialect)
 
     async def stats(
         self,

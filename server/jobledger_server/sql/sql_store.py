@@ -23,7 +23,7 @@ from jobledger_server.sql.rows import (
     recorded_change,
     stored_job_from_row,
 )
-from jobledger_server.sql.statements import RECORD_POLLER, Statements, bind_ids
+from jobledger_server.sql.statements import RECORD_POLLER, bind_ids, statements_for
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.sweeps import SqlSweeps
 from jobledger_server.sql.transaction import SqlTransaction
@@ -53,7 +53,7 @@ class SqlStore:
     def __init__(self, database: Database, *, tuning: Tuning = Tuning()) -> None:
         self._tuning = tuning
         self._dialect = database.dialect
-        self._statements = Statements(database.dialect, database.writer.dialect)
+        self._statements = statements_for(database.dialect)
         self._cache = JobCache(tuning.job_cache_bytes)
         self._reasons = EndedReasons()
         self._connections = StoreConnections(database, on_unavailable=self._doubt)

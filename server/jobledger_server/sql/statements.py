@@ -1,6 +1,7 @@
 """Every fixed statement of the store, compiled once."""
 
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -15,7 +16,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.domain.job import JobId, is_id
@@ -85,15 +85,11 @@ class Statements:
     """The statements for a dialect. Their lists are bound, so their text never changes.
 
     Those that a batch runs are prepared for the driver.
-
-    Args:
-        dialect: The database's dialect.
-        sqlalchemy_dialect: SQLAlchemy's own.
     """
 
-    def __init__(self, dialect: Dialect, sqlalchemy_dialect: SqlDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         def prepared(statement: ClauseElement) -> Prepared:
-            return Prepared(statement, sqlalchemy_dialect)
+            return Prepared(statement, dialect.sqlalchemy)
 
         self.dialect = dialect
         by_id = dialect.one_of(jobs.c.id, "ids"), NOT_DELETED
@@ -187,7 +183,7 @@ class Statements:
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
         )
-        self.blocking = BlockingStatements(dialect, sqlalchemy_dialect)
+        self.blocking = BlockingStatements(dialect)
         active = (
             select(jobs.c.id)
             .where(jobs.c.user_id == bindparam("user_id"), text(ACTIVE))
@@ -232,3 +228,7 @@ class Statements:
             .where(feed.c.database_identity != dialect.database_identity)
             .values(database_identity=dialect.database_identity, epoch=bindparam("new"))
         )
+
+
+statements_for = cache(Statements)
+"""Returns those for a dialect. Their compilation takes tens of milliseconds, the first time."""

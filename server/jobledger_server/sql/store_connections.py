@@ -59,12 +59,12 @@ class StoreConnections:
 
     def __init__(self, database: Database, on_unavailable: Callable[[], None]) -> None:
         self._database = database
-        self._dialect = database.dialect
+        self._driver_on = database.dialect.drivers()
         self._on_unavailable = on_unavailable
         # A single statement needs no transaction; several that must agree need a snapshot.
-        self._single = database.reader.execution_options(**self._dialect.single_statement)
-        self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
-        self._lists = database.lists.execution_options(**self._dialect.snapshot)
+        self._single = database.reader.execution_options(**database.dialect.single_statement)
+        self._snapshot = database.reader.execution_options(**database.dialect.snapshot)
+        self._lists = database.lists.execution_options(**database.dialect.snapshot)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Driver]:
@@ -155,7 +155,7 @@ class StoreConnections:
                     raise
 
     async def _driver_of(self, connection: AsyncConnection) -> Driver:
-        return self._dialect.driver((await connection.get_raw_connection()).driver_connection)
+        return self._driver_on((await connection.get_raw_connection()).driver_connection)
 
     @contextmanager
     def _translating(self) -> Iterator[_Attempt]:

@@ -9,7 +9,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
-from jobledger_server.sql.statements import Statements, bind_ids
+from jobledger_server.sql.statements import Statements, bind_ids, statements_for
 from tests.support.ledger_calls import create_all
 from tests.support.query_plans import plan
 
@@ -36,7 +36,7 @@ async def filled(ledger: Ledger) -> list[JobId]:
 async def test_a_batch_finds_its_rows_by_an_index(database: Database, ledger: Ledger) -> None:
     # One test for all statements: most of its time is the table's.
     ids = await filled(ledger)
-    statements = Statements(database.dialect, database.writer.dialect)
+    statements = statements_for(database.dialect)
     for index, statement, values in (
         requests_made_before(statements),
         repetitions(statements, ids),

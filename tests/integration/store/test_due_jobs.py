@@ -22,7 +22,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.statements import Statements
+from jobledger_server.sql.statements import statements_for
 from tests.support.databases import several_servers
 from tests.support.ledger_calls import apply, make_due_ready
 from tests.support.query_plans import plan
@@ -169,7 +169,7 @@ async def test_due_jobs_are_found_by_an_index_however_many_wait(
 ) -> None:
     """Whether any is due or all are, as far as the planner knows; and by default settings."""
     await seed(database, 20_000, schedule_time=schedule_time)
-    blocking = Statements(database.dialect, database.reader.dialect).blocking
+    blocking = statements_for(database.dialect).blocking
     news = database.dialect.bind_list("types", ["many", "few"])
     for statement, values in ((blocking.due, {"count": 200}), (blocking.news, news)):
         prepared = Prepared(statement, database.reader.dialect)

@@ -304,7 +304,7 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     page = await store.changes_after(0, limit=10, user_id="ada")
     assert [change.job for change in page.changes] == [first, last]
     assert page.through == page.head.seq
-    owned = Prepared(FeedStatements().owned_changes, database.reader.dialect)
+    owned = Prepared(FeedStatements().owned_changes, database.dialect.sqlalchemy)
     values = owned.values({"seq": 0, "count": 5, "user_id": "bob"})
     found = await plan(database, owned.text, values)
     assert "ix_changes_user_id_seq" in found
@@ -408,7 +408,7 @@ async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
         "count": 5,
     }
     for statement in (statements.active_jobs, statements.owned_active_jobs):
-        active = Prepared(statement, database.reader.dialect)
+        active = Prepared(statement, database.dialect.sqlalchemy)
         found = await plan(database, active.text, active.values(values))
         assert "ix_jobs_active" in found
         assert "Sort" not in found

@@ -5,7 +5,6 @@ import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -15,7 +14,6 @@ from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
@@ -74,12 +72,7 @@ async def test_a_transaction_whose_rollback_is_cancelled_leaves_no_trace(
 ) -> None:
     """Its connection must not return to the pool: the next transaction would commit its writes."""
     gate = Gate()
-    driver_of = database.dialect.driver
-
-    def held_up(connection: Any) -> Driver:
-        driver = driver_of(connection)
-        driver.rollback = gate
-        return driver
+    driver = type(database.dialect.drivers()(None))
 
     async def fail() -> None:
         async with store.transaction() as transaction:
@@ -87,7 +80,7 @@ async def test_a_transaction_whose_rollback_is_cancelled_leaves_no_trace(
             raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(database.dialect, "driver", held_up)
+        patched.setattr(driver, "rollback", gate)
         task = asyncio.create_task(fail())
         await gate.reached.wait()
         task.cancel()

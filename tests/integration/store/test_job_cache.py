@@ -170,21 +170,15 @@ async def test_a_commit_whose_outcome_is_unknown_is_seen(
 ) -> None:
     job = await running(store)
     decision = step(job, Report(job_id=job.id, progress=50))
-    driver_of = database.dialect.driver
+    driver = type(database.dialect.drivers()(None))
+    commit = driver.commit
 
-    def failing(connection: Any) -> Any:
-        driver = driver_of(connection)
-        commit = driver.commit
-
-        async def done() -> None:
-            await commit()
-            raise RuntimeError("nobody knows")
-
-        driver.commit = done
-        return driver
+    async def done(self: object) -> None:
+        await commit(self)
+        raise RuntimeError("nobody knows")
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="nobody knows"):
-        patched.setattr(database.dialect, "driver", failing)
+        patched.setattr(driver, "commit", done)
         async with store.transaction() as transaction:
             await transaction.load_jobs([job.id])
             await transaction.append([decision])

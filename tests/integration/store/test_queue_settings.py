@@ -137,7 +137,7 @@ async def test_what_operators_read_is_found_by_indexes(
         (holders_of("k"), {}, ["ix_jobs_keyed"]),
         (ahead_of(job), {}, ["ix_jobs_ready"]),
     ):
-        prepared = Prepared(statement, database.writer.dialect)
+        prepared = Prepared(statement, database.dialect.sqlalchemy)
         found = await plan(database, prepared.text, prepared.values(values), "enable_seqscan")
         for index in indexes:
             # SQLite keeps these tables in the indexes of their primary keys.

@@ -1,6 +1,6 @@
 """PostgreSQL: many writers, its own clock."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -19,6 +19,8 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
+from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
@@ -76,6 +78,7 @@ class PostgresqlDialect:
     """See `dialect.Dialect`."""
 
     name = "postgresql"
+    sqlalchemy: SqlDialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     close_timeout: float | None = CLOSE_SECONDS
@@ -164,8 +167,8 @@ class PostgresqlDialect:
     def deletion(self, table: Table, condition: str) -> WriteStatement:
         return deletion_statement(table, condition)
 
-    def driver(self, connection: Any) -> Driver:
-        return PostgresqlDriver(connection)
+    def drivers(self) -> Callable[[Any], Driver]:
+        return PostgresqlDriver
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.is_in_transaction())
@@ -179,3 +182,6 @@ class PostgresqlDialect:
 
     async def now(self, connection: AsyncConnection) -> Instant:
         return Instant((await connection.execute(select(self.clock))).scalar_one())
+
+
+POSTGRESQL = PostgresqlDialect()

@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,8 @@ from sqlalchemy import (
     select,
     tuple_,
 )
+from sqlalchemy.dialects.sqlite import aiosqlite
+from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
@@ -43,6 +45,7 @@ class SqliteDialect:
     """See `dialect.Dialect`."""
 
     name = "sqlite"
+    sqlalchemy: SqlDialect = aiosqlite.dialect()
     # The last two: the driver was given an integer beyond 64 bits, or invalid text.
     conflicts: tuple[type[Exception], ...] = (
         sqlite3.IntegrityError,
@@ -56,9 +59,6 @@ class SqliteDialect:
     close_timeout: float | None = None
     # A file does not show that it is a copy: see file_lock.py.
     database_identity: ColumnElement[str] = literal("")
-
-    def __init__(self) -> None:
-        self._generation = WriteGeneration()
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         rows = func.json_each(bindparam(name)).table_valued("value")
@@ -150,8 +150,8 @@ class SqliteDialect:
         in_ids = condition.format(in_ids="IN (SELECT column1 FROM ids)")
         return _of_rows(1, f"WITH ids AS {{rows}} DELETE FROM {table.name} WHERE {in_ids}")  # noqa: S608
 
-    def driver(self, connection: Any) -> Driver:
-        return SqliteDriver(connection, self._generation)
+    def drivers(self) -> Callable[[Any], Driver]:
+        return partial(SqliteDriver, generation=WriteGeneration())
 
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
@@ -163,6 +163,8 @@ class SqliteDialect:
     async def now(self, connection: AsyncConnection) -> Instant:  # noqa: ARG002
         return Instant(machine_clock())
 
+
+SQLITE = SqliteDialect()
 
 _FIND_QUEUES = f"SELECT {QUEUE_COLUMNS} FROM queues WHERE job_type = ? AND {FIRST_QUEUES} LIMIT ?"  # noqa: S608
 _FIND_READY = (

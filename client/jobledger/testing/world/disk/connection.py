@@ -142,7 +142,10 @@ class Connection:
         if statement.startswith("PRAGMA"):  # only when a connection is opened
             return self._execute(self._pragma(statement), ())
         locks = statement in (BEGIN, SEVERAL)
-        return await self._call(lambda: self._execute(statement, values, often=often), locks=locks)
+        found: tuple[sqlite3.Cursor, Sequence[Any]] = await self._call(
+            lambda: self._execute(statement, values, often=often), locks=locks
+        )
+        return found
 
     @property
     def _open(self) -> SqliteConnection:
