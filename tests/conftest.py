@@ -18,9 +18,10 @@ from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import Change
+from jobledger_server.store import Change, Store
 from jobledger_server.tuning import Tuning
-from tests.support.databases import NoOutages, empty_database, migrated
+from tests.support.databases import MEMORY, NoOutages, empty_database, migrated
+from tests.support.memory_store import memory_store
 from tests.support.rpc_caller import Caller
 from tests.support.seed import SEED, VARIABLE
 from tests.support.shared_postgres import Administrator, Databases, shared_postgres
@@ -102,8 +103,11 @@ def tuning() -> Tuning:
 
 
 @pytest.fixture
-def store(database: Database, tuning: Tuning) -> SqlStore:
-    return SqlStore(database, tuning=tuning)
+def store(database_url: str, tuning: Tuning, request: pytest.FixtureRequest) -> Store:
+    """The store on the database, or in memory; see `databases.run_in_memory_too`."""
+    if database_url == MEMORY:
+        return memory_store(tuning)
+    return SqlStore(request.getfixturevalue("database"), tuning=tuning)
 
 
 @pytest.fixture
@@ -113,7 +117,7 @@ def published() -> list[Change]:
 
 
 @pytest.fixture
-async def ledger(store: SqlStore, published: list[Change], tuning: Tuning) -> AsyncIterator[Ledger]:
+async def ledger(store: Store, published: list[Change], tuning: Tuning) -> AsyncIterator[Ledger]:
     async with Ledger(store, published.extend, max_waiting=10_000, tuning=tuning) as ledger:
         ledger.outages = NoOutages()
         yield ledger

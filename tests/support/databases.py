@@ -1,6 +1,7 @@
 """Databases brought up to date, and which of them a test runs on."""
 
 import asyncio
+import inspect
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,29 @@ sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For tests of what does not reach the database."""
 
 both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
-"""For tests of a whole server, which else run on SQLite only, of what the database may change."""
+"""For tests of SQL, which the store in memory lacks; and of a whole server, which else run on
+SQLite only, of what the database may change."""
+
+MEMORY = "memory"
+"""In place of the URL of a database: the store in memory, of `jobledger.testing.world`."""
+
+
+def run_in_memory_too(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the store on the one in memory too, unless the test is about a database.
+
+    That is one that asks for a database, by itself or by a fixture, or says on which ones it runs.
+    """
+    marks = metafunc.definition.iter_markers("parametrize")
+    if (
+        "store" in metafunc.fixturenames
+        and "database" not in metafunc.fixturenames
+        and "database_url" not in inspect.signature(metafunc.function).parameters
+        and not any("database_url" in mark.args[0] for mark in marks)
+    ):
+        kinds = ["sqlite", "postgresql", MEMORY]
+        metafunc.definition.add_marker(
+            pytest.mark.parametrize("database_url", kinds, indirect=True)
+        )
 
 
 def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -28,6 +51,8 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         file = tmp_path / "jobledger.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), file)
         return f"sqlite:///{file}"
+    if request.param == MEMORY:
+        return MEMORY
     template = request.getfixturevalue("postgres_template")
     url: str = request.getfixturevalue("postgres").create_database(template)
     return url

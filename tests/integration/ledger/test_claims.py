@@ -37,7 +37,7 @@ from jobledger_server.sql.statements import statements_for
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from jobledger_server.tuning import Tuning
-from tests.support.databases import NoOutages, sqlite_only
+from tests.support.databases import NoOutages, both_databases, sqlite_only
 from tests.support.ledger_calls import apply, claim_jobs, make_due_ready
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
@@ -311,6 +311,7 @@ async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
 
 
 @pytest.mark.promise(number=12)
+@both_databases
 async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
 ) -> None:
@@ -339,6 +340,7 @@ async def test_a_claim_counts_the_labels_of_its_jobs(ledger: Ledger) -> None:
 
 
 @pytest.mark.promise(number=12)
+@both_databases
 async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transaction_may(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
 ) -> None:
@@ -358,6 +360,7 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
 
 
 @pytest.mark.promise(number=65)
+@both_databases
 async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
     await asyncio.gather(*(created(ledger, "busy") for _ in range(40)))
     running = await claim_jobs(ledger, claim("busy", max_jobs=40))

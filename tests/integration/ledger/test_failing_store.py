@@ -10,8 +10,7 @@ from jobledger_server.domain.job import Job, Micros
 from jobledger_server.domain.queues import queue_id
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import Claimable, StoreUnavailable
+from jobledger_server.store import Claimable, Store, StoreUnavailable
 from tests.support.ledger_calls import apply, claim_jobs
 
 
@@ -29,20 +28,20 @@ def claim(job_type: str) -> Claim:
 
 
 async def test_a_claim_keeps_what_it_got_before_the_database_failed(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await created(ledger, "a")
     searches = 0
-    find = SqlStore.find_claimable
+    find = store.find_claimable
 
-    async def found(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+    async def found(limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         nonlocal searches
         searches += 1
         if searches > 1:
             raise StoreUnavailable("gone")
-        return await find(self, limits, limit=limit)
+        return await find(limits, limit=limit)
 
-    monkeypatch.setattr(SqlStore, "find_claimable", found)
+    monkeypatch.setattr(store, "find_claimable", found)
     served, unserved = await asyncio.gather(
         claim_jobs(ledger, claim("a")), claim_jobs(ledger, claim("b")), return_exceptions=True
     )
@@ -52,18 +51,18 @@ async def test_a_claim_keeps_what_it_got_before_the_database_failed(
 
 
 async def test_a_claim_that_others_always_overtake_ends_without_a_job(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await created(ledger, "a")
     await claim_jobs(ledger, claim("a"))
     searches = 0
 
-    async def outdated(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+    async def outdated(limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         nonlocal searches
         searches += 1
         assert searches <= claims.MAX_LOST_RACES
         return [Claimable(job.id, job.job_type, 0, queue_id(job))]
 
-    monkeypatch.setattr(SqlStore, "find_claimable", outdated)
+    monkeypatch.setattr(store, "find_claimable", outdated)
     assert await claim_jobs(ledger, claim("a")) == []
     assert searches == claims.MAX_LOST_RACES

@@ -39,7 +39,7 @@ from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
-from tests.support.databases import sqlite_only
+from tests.support.databases import both_databases, sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import read_jobs
@@ -424,6 +424,7 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
     ],
     ids=["breaks a rule", "is too long", "is too large"],
 )
+@both_databases
 async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
     ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:
@@ -446,6 +447,7 @@ async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
     ],
     ids=["breaks a rule", "is too large", "is no text"],
 )
+@both_databases
 async def test_a_row_that_the_database_refuses_among_many_new_jobs_fails_only_its_own_command(
     ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:

@@ -25,7 +25,7 @@ from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, StoreConflict, StoreUnavailable
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.store_writer import (
     append,
     creation,
@@ -203,6 +203,7 @@ async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
 
 
 @pytest.mark.parametrize("look", ["feed_head", "verify_identity", "overdue"])
+@both_databases
 async def test_any_failed_read_of_an_unavailable_database_clears_the_cache(
     store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from jobledger.testing.world.memory.store import MemoryStore
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -410,6 +411,8 @@ async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> Non
 
 async def rows_of(store: SqlStore, table: str) -> int:
     """Return how many rows a table has."""
+    if isinstance(store, MemoryStore):
+        return store.tables.sizes()[table]
     async with store._connections.snapshot() as connection:  # noqa: SLF001
         return int(await connection.scalar(text(f"SELECT count(*) FROM {table}")))
 

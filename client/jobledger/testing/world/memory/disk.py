@@ -17,6 +17,7 @@ from jobledger_server.app import OpenedStore
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.postgresql.postgresql_engines import COMMAND_SECONDS
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 
 Result = TypeVar("Result")
 
@@ -45,7 +46,7 @@ class MemoryDisk:
         rejects: The part of commits that fail, and change nothing.
         loses: The part of commits that are done, and reported as failed.
         cut: The servers that do not reach the database.
-        counts: How often each of these happened: `op`, `commit`, and the faults.
+        counts: How often what happened.
     """
 
     def __init__(self, loop: WorldLoop, chance: Chance, machine: Machine) -> None:
@@ -57,17 +58,17 @@ class MemoryDisk:
         self._times, self._faults = chance.of("disk latency"), chance.of("disk faults")
         self._stalled_until = 0.0
         self._tables = Tables(chance.of("disk"))
-        self._locks = Locks()
+        self._locks = Locks(self.counts)
 
     def _clock(self) -> Instant:
         return Instant(self._machine.time_ns() // 1000)
 
     @asynccontextmanager
-    async def open(self, node: Node) -> AsyncIterator[OpenedStore]:
+    async def open(self, node: Node, tuning: Tuning = Tuning()) -> AsyncIterator[OpenedStore]:
         """Give a server its store."""
         database = Database(self._tables, self._locks, self._clock, FaultyLink(self, node))
         try:
-            yield OpenedStore(MemoryStore(database))
+            yield OpenedStore(MemoryStore(database, tuning))
         finally:
             self.crash(node)
 
@@ -121,7 +122,7 @@ class FaultyLink:
 
     async def request(self) -> float:
         disk = self._disk
-        disk.counts["op"] += 1
+        disk.counts["statements"] += 1
         rest = await self._reach()
         if self.node in disk.cut or disk.happens("failed", disk.fails):
             raise StoreUnavailable("the connection was lost", stale=disk.is_stale())
@@ -139,7 +140,7 @@ class FaultyLink:
         if self.node in disk.cut or disk.happens("rejected", disk.rejects):
             raise StoreUnavailable("the commit failed", kind="io")
         result = apply()
-        disk.counts["commit"] += 1
+        disk.counts["commits"] += 1
         disk.record_commit(self.node)
         if rest:
             await asyncio.sleep(rest)

@@ -14,9 +14,6 @@ from jobledger_server.store import (
     Purgeable,
 )
 
-SCANNED_ENDS = 2000
-"""Changes that one search for old jobs reads."""
-
 
 def page(
     tables: Tables, seq: int, *, limit: int, user_id: str | None, until: int | None
@@ -52,9 +49,19 @@ def active(
     return ActivePage([change for change in some if change.seq <= until], last)
 
 
-def purgeable(tables: Tables, before: Instant, after: int, *, limit: int) -> Purgeable:
-    """See `store.Store.find_purgeable`; `before` is when the jobs must have ended."""
-    changes = tables.changes(after, tables.head.seq, limit=SCANNED_ENDS)
+def purgeable(
+    tables: Tables, before: Instant, after: int, *, limit: int, scanned: int
+) -> Purgeable:
+    """See `store.Store.find_purgeable`.
+
+    Args:
+        tables: The tables.
+        before: When the jobs must have ended.
+        after: Where it begins.
+        limit: Jobs at most.
+        scanned: Changes that it reads.
+    """
+    changes = tables.changes(after, tables.head.seq, limit=scanned)
     old: list[JobId] = []
     through, passed_over = after, False
     for change in changes:
@@ -70,7 +77,7 @@ def purgeable(tables: Tables, before: Instant, after: int, *, limit: int) -> Pur
             old.append(change.job.id)
         if not passed_over:
             through = change.seq
-    return Purgeable(old, through, more=not passed_over and len(changes) == SCANNED_ENDS)
+    return Purgeable(old, through, more=not passed_over and len(changes) == scanned)
 
 
 def compact(tables: Tables, before: Instant, *, limit: int) -> int:

@@ -1,7 +1,7 @@
 """Locks as PostgreSQL has them: until the end of a transaction, and with a limit to each wait."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from jobledger.testing.world.loop import Node
@@ -46,14 +46,16 @@ class Locks:
 
     PostgreSQL terminates a transaction that was idle for too long, say of a process that is
     frozen. Here that happens when somebody wants what it holds, or when it goes on.
+
+    Args:
+        counts: Has how many waits were too long, as `busy`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
         self._sessions: dict[Session, None] = {}
         self._holders: dict[str, Session] = {}
         self._waiting: dict[str, deque[tuple[asyncio.Future[None], Session]]] = {}
-        self.timeouts = 0
-        """How many waits were too long."""
 
     def begin(self, node: Node | None) -> Session:
         """Begin a transaction."""
@@ -105,7 +107,7 @@ class Locks:
         if holder is not None and holder.abandoned:
             self.end(holder)
         if not waiter.done():
-            self.timeouts += 1
+            self._counts["busy"] += 1
             waiter.set_exception(StoreUnavailable("a lock was not released", kind="timeout"))
 
     def _grant(self, name: str, session: Session) -> None:

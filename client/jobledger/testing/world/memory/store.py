@@ -29,13 +29,15 @@ from jobledger_server.store import (
     QueueNews,
     StoredJob,
 )
+from jobledger_server.tuning import Tuning
 
 
 class MemoryStore:
     """The store of one server; see `store.Store`. Those of several servers share their tables."""
 
-    def __init__(self, database: Database) -> None:
-        self._database, self._tables = database, database.tables
+    def __init__(self, database: Database, tuning: Tuning = Tuning()) -> None:
+        self._tuning = tuning
+        self._database, self.tables = database, database.tables
         self._reasons = EndedReasons()
         self.queue_settings = MemoryQueueSettings(database)
         self.queue_reports = MemoryQueueReports(database)
@@ -53,35 +55,35 @@ class MemoryStore:
             await transaction.commit()
 
     async def read_jobs(self, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
-        return await self._database.read(lambda: lists.stored(self._tables, ids, full=full))
+        return await self._database.read(lambda: lists.stored(self.tables, ids, full=full))
 
     async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
         return await self._database.read(
-            lambda: lists.attempts(self._tables, job_id, after=after, limit=limit)
+            lambda: lists.attempts(self.tables, job_id, after=after, limit=limit)
         )
 
     async def list_jobs(
         self, query: JobQuery, *, before: JobId | None, limit: int, full: bool = False
     ) -> JobPage:
         return await self._database.read(
-            lambda: lists.page(self._tables, query, before=before, limit=limit, full=full)
+            lambda: lists.page(self.tables, query, before=before, limit=limit, full=full)
         )
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         return await self._database.read(
-            lambda: lists.assets(self._tables, job_id, after=after, limit=limit)
+            lambda: lists.assets(self.tables, job_id, after=after, limit=limit)
         )
 
     async def read_assets(self, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
-        return await self._database.read(lambda: lists.all_assets(self._tables, ids))
+        return await self._database.read(lambda: lists.all_assets(self.tables, ids))
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         return await self._database.read(
-            lambda: go_next(self._tables, limits, self._database.clock(), limit=limit)
+            lambda: go_next(self.tables, limits, self._database.clock(), limit=limit)
         )
 
     async def pauses(self) -> Pauses:
-        tables = self._tables
+        tables = self.tables
         return await self._database.read(
             lambda: Pauses(tables.config_version, frozenset(tables.paused_types))
         )
@@ -89,14 +91,14 @@ class MemoryStore:
     async def queue_news(self, job_types: Collection[str]) -> QueueNews:
         def read() -> QueueNews:
             ready = dict.fromkeys(sorted(job_types), 0)
-            for job_type, priority in self._tables.levels:
+            for job_type, priority in self.tables.levels:
                 if job_type in ready:
                     waiting = in_level(job_type, priority, Phase.READY)
-                    ready[job_type] += len(self._tables.members(waiting))
+                    ready[job_type] += len(self.tables.members(waiting))
             return QueueNews(
-                self._tables.config_version,
+                self.tables.config_version,
                 due=bool(self._due()),
-                recheck=any(self._tables.keys.values()),
+                recheck=any(self.tables.keys.values()),
                 ready={job_type: count for job_type, count in ready.items() if count},
             )
 
@@ -105,15 +107,13 @@ class MemoryStore:
     def _due(self) -> list[tuple[Instant, JobId]]:
         """Return scheduled jobs that are due, the longest due first."""
         now = self._database.clock()
-        jobs = (row.job for row in self._tables.in_group(SCHEDULED))
+        jobs = (row.job for row in self.tables.in_group(SCHEDULED))
         times = ((due_time(job), job.id) for job in jobs)
         return sorted((due, job_id) for due, job_id in times if due is not None and due <= now)
 
     async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
         def read() -> list[str]:
-            return sorted(
-                key for key, marked in self._tables.keys.items() if marked and key > after
-            )
+            return sorted(key for key, marked in self.tables.keys.items() if marked and key > after)
 
         return (await self._database.read(read))[:limit]
 
@@ -122,19 +122,19 @@ class MemoryStore:
     ) -> None:
         def write() -> None:
             until = Instant(self._database.clock() + lasts)
-            self._tables.pollers.update(((name, server), until) for name in sorted(job_types))
+            self.tables.pollers.update(((name, server), until) for name in sorted(job_types))
 
         await self._database.write(write, lock=False)
 
     async def count_active(self, user_id: str, *, limit: int) -> int:
         return await self._database.read(
-            lambda: min(limit, len(self._tables.members(active_of(user_id))))
+            lambda: min(limit, len(self.tables.members(active_of(user_id))))
         )
 
     async def overdue(self, *, limit: int) -> Overdue:
         def read() -> Overdue:
             now = self._database.clock()
-            rows = self._tables.in_group(ACTIVE)
+            rows = self.tables.in_group(ACTIVE)
             deadlines = ((row.deadline, row.job.id) for row in rows)
             late = sorted((at, job_id) for at, job_id in deadlines if at is not None and at <= now)
             return Overdue(now, [job_id for _, job_id in late[:limit]])
@@ -145,14 +145,14 @@ class MemoryStore:
         return await self._database.read(lambda: [job_id for _, job_id in self._due()[:limit]])
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
-        return await self._database.read(
-            lambda: feed.purgeable(
-                self._tables, Instant(self._database.clock() - age), after, limit=limit
-            )
-        )
+        def read() -> Purgeable:
+            before, scanned = Instant(self._database.clock() - age), self._tuning.scanned_ends
+            return feed.purgeable(self.tables, before, after, limit=limit, scanned=scanned)
+
+        return await self._database.read(read)
 
     async def feed_head(self) -> FeedHead:
-        return await self._database.read(lambda: self._tables.head)
+        return await self._database.read(lambda: self.tables.head)
 
     async def verify_identity(self) -> FeedHead:
         return await self.feed_head()
@@ -161,7 +161,7 @@ class MemoryStore:
         self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None
     ) -> FeedPage:
         return await self._database.read(
-            lambda: feed.page(self._tables, seq, limit=limit, user_id=user_id, until=until)
+            lambda: feed.page(self.tables, seq, limit=limit, user_id=user_id, until=until)
         )
 
     async def active_jobs(
@@ -175,20 +175,20 @@ class MemoryStore:
     ) -> ActivePage:
         return await self._database.read(
             lambda: feed.active(
-                self._tables, after, until=until, limit=limit, user_id=user_id, ids=ids
+                self.tables, after, until=until, limit=limit, user_id=user_id, ids=ids
             )
         )
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
         return await self._database.write(
-            lambda: feed.compact(self._tables, Instant(self._database.clock() - age), limit=limit)
+            lambda: feed.compact(self.tables, Instant(self._database.clock() - age), limit=limit)
         )
 
     async def renew_epoch(self, epoch: str) -> FeedHead:
         def write() -> FeedHead:
-            if self._tables.epoch == epoch:
-                self._tables.epoch = self._tables.new_epoch()
-            return self._tables.head
+            if self.tables.epoch == epoch:
+                self.tables.epoch = self.tables.new_epoch()
+            return self.tables.head
 
         return await self._database.write(write)
 
