@@ -166,7 +166,7 @@ async def open_app(
     lasting = LastingCalls()
     access = Access(settings.access, lasting) if settings.access else None
     limits, lists = open_calls(settings), Lists()
-    jobs = JobMetrics()
+    jobs, ids = JobMetrics(), IdSource(randbits)
     async with (
         _tracing(settings) as traces,
         _opened_store(settings, tuning) if store is None else nullcontext(store) as opened,
@@ -180,7 +180,7 @@ async def open_app(
             hand_on=waiters.hand_on,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
-            ids=IdSource(randbits),
+            ids=ids,
             tuning=tuning,
         ) as ledger,
         QueueControl(
@@ -245,6 +245,7 @@ async def open_app(
             control=control,
             waiters=waiters,
             tokens=tokens,
+            ids=ids,
             tuning=tuning,
         )
         async with (
@@ -495,6 +496,7 @@ def _services(
     control: QueueControl,
     waiters: ClaimWaiters,
     tokens: WatchTokens,
+    ids: IdSource,
     tuning: Tuning,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
@@ -541,7 +543,7 @@ def _services(
             ),
         ),
         queues=QueueService(store, control, lists, long_poll.pollers),
-        webhooks=WebhookService(store.webhooks, lists, jobs.head),
+        webhooks=WebhookService(store.webhooks, lists, jobs.head, ids),
         operations=OperationsService(
             store,
             ledger,

@@ -54,7 +54,7 @@ _Response: TypeAlias = RetryJobsResponse | CancelJobsResponse | DeleteJobsRespon
 class Steps:
     """The steps of one call: what they have done, and whether to try one again. Pure."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._backoff = Backoff(LAST_CAP)
         self._result = BulkResult(0, 0)
@@ -99,7 +99,7 @@ async def run_steps_async(
     closed: asyncio.Event,
 ) -> BulkResult:
     """Make one call for each step until all are done. Raises what `call` raises."""
-    steps = Steps()
+    steps = Steps(asyncio.get_running_loop().time)
     while True:
         request.page_token = steps.token
         try:
@@ -127,7 +127,7 @@ def run_steps(
     closed: threading.Event,
 ) -> BulkResult:
     """Make one call for each step until all are done. Raises what `call` raises."""
-    steps = Steps()
+    steps = Steps(time.monotonic)
     while True:
         request.page_token = steps.token
         try:

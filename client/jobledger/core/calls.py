@@ -33,6 +33,16 @@ class Method(Protocol[RequestT_contra, ResponseT_co]):
     ) -> ResponseT_co: ...
 
 
+def now_async() -> float:
+    """Return the event loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def now() -> float:
+    """Return the monotonic clock of blocking code, in seconds."""
+    return time.monotonic()
+
+
 async def call_async(
     channels: AsyncChannels,
     method: AsyncMethod[_Request, _Response],
@@ -43,9 +53,9 @@ async def call_async(
     headers: Callable[[float | None], Awaitable[Headers]],
 ) -> _Response:
     """Make one call; the timeout is also for its headers. Raises JobledgerError."""
-    began = time.monotonic()
+    began = now_async()
     metadata = await headers(timeout)
-    left = None if timeout is None else timeout - (time.monotonic() - began)
+    left = None if timeout is None else timeout - (now_async() - began)
     try:
         return await method(request, timeout=left, metadata=metadata)
     except grpc.RpcError as error:
@@ -70,9 +80,9 @@ def call(
     headers: Callable[[float | None], Headers],
 ) -> _Response:
     """Make one call; the timeout is also for its headers. Raises JobledgerError."""
-    began = time.monotonic()
+    began = now()
     metadata = headers(timeout)
-    left = None if timeout is None else timeout - (time.monotonic() - began)
+    left = None if timeout is None else timeout - (now() - began)
     try:
         return method(request, timeout=left, metadata=metadata)
     except grpc.RpcError as error:

@@ -58,15 +58,16 @@ def _checked(heartbeats: Seconds | None) -> float | None:
 async def _add_async(
     seconds: float, quiet: Quiet[BeatingT], events: AsyncGenerator[BeatingT, None], _stop: Stop
 ) -> AsyncGenerator[BeatingT, None]:
+    clock = asyncio.get_running_loop().time
     last: BeatingT | None = None
-    heard = time.monotonic()
+    heard = clock()
     due = heard + seconds
     reading: asyncio.Future[BeatingT] | None = None
     try:
         while True:
             # Never cancelled because it is late: that would end the stream.
             reading = reading or asyncio.ensure_future(anext(events))
-            await asyncio.wait([reading], timeout=max(due - time.monotonic(), 0.0))
+            await asyncio.wait([reading], timeout=max(due - clock(), 0.0))
             if reading.done():
                 try:
                     last = reading.result()
@@ -74,14 +75,14 @@ async def _add_async(
                     return
                 finally:
                     reading = None
-                heard = time.monotonic()
+                heard = clock()
                 if not last.heartbeat:
                     yield last
-                    due = time.monotonic() + seconds
+                    due = clock() + seconds
             else:
                 if last is not None:
-                    yield quiet(last, time.monotonic() - heard)
-                due = time.monotonic() + seconds
+                    yield quiet(last, clock() - heard)
+                due = clock() + seconds
     finally:
         if reading is not None:
             reading.cancel()

@@ -5,7 +5,6 @@ streams.py does what is decided here; job_watch.py and feed_watch.py know what a
 """
 
 import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         connect_timeout: float | None = None,
         reconnect_timeout: float | None = None,
         timeout: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._reconnect_timeout = reconnect_timeout

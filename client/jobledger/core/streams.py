@@ -182,7 +182,7 @@ class Watch(Generic[EventT]):
 async def follow_async(
     channels: AsyncChannels,
     open_call: Callable[[AsyncConnection, RequestT, Headers], AsyncCall[ResponseT]],
-    begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    begin: Callable[..., Reconnecting[RequestT, ResponseT, EventT]],
     stop: Stop,
     *,
     headers: Callable[[float], Awaitable[Headers]],
@@ -191,7 +191,7 @@ async def follow_async(
     callbacks: Callbacks,
 ) -> AsyncGenerator[EventT, None]:
     """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
-    watch = begin()
+    watch = begin(clock=asyncio.get_running_loop().time)
     while True:
         watch.opens()
         with channels.for_watch(stop.interrupt) as connection:
@@ -259,7 +259,7 @@ async def _read_async(
 def follow(
     channels: Channels,
     open_call: Callable[[Connection, RequestT, Headers], Call[ResponseT]],
-    begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    begin: Callable[..., Reconnecting[RequestT, ResponseT, EventT]],
     stop: Stop,
     *,
     headers: Callable[[float], Headers],
@@ -268,7 +268,7 @@ def follow(
     callbacks: Callbacks,
 ) -> Generator[EventT, None, None]:
     """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
-    watch = begin()
+    watch = begin(clock=time.monotonic)
     watchdog = _Watchdog()
     try:
         while True:

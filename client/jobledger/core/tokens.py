@@ -46,7 +46,7 @@ async def bearer_async(token: AsyncToken | None, seconds: float | None) -> Heade
             header = _header(await current if inspect.isawaitable(current) else current)
     except OSError as error:
         raise (_late(seconds) if limit.expired() else _unavailable(error)) from error
-    # A plain function cannot be interrupted here.
+    # A plain function cannot be interrupted here, and a loop's own clock may stand still in it.
     if seconds is not None and time.monotonic() - began > seconds:
         raise _late(seconds)
     return header

@@ -1,7 +1,6 @@
 """Rates: how often each caller does something."""
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -30,20 +29,20 @@ class RateLimit:
     Args:
         limit: What is limited, as errors and metrics name it: "calls_per_second".
         quota: Returns a caller's rate, or None if it may do this as often as it wants.
-        clock: Returns seconds.
+        clock: Returns seconds. By default it is the event loop's.
     """
 
     def __init__(
         self,
         limit: str,
         quota: Callable[[Quotas], float | None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.limit = limit
         self.refused = {"caller": 0}
         """How often something was refused."""
         self._quota = quota
-        self._clock = clock
+        self._clock = clock or asyncio.get_running_loop().time
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # By identity: how much it may do now, and since when that is known. Negative after
         # something heavy.

@@ -1,6 +1,6 @@
 """Pauses, limits and the key of watch tokens. See `queue_store.QueueSettings`."""
 
-import secrets
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -138,7 +138,7 @@ class SqlQueueSettings:
 
     async def _renew_watch_key(self) -> None:
         async with self._locked() as connection:
-            await connection.execute(update(feed).values(watch_key=secrets.token_hex(32)))
+            await connection.execute(update(feed).values(watch_key=os.urandom(32).hex()))
             await connection.execute(_RAISE_VERSION)
 
     async def _limit(self, name: str) -> Limit:

@@ -1,5 +1,7 @@
 """The pure part of a watch of many jobs: what the caller gets, and where it goes on."""
 
+import time
+
 import grpc
 import pytest
 
@@ -33,7 +35,12 @@ def make():
         limits = {name: options.pop(name) for name in [*options] if name.endswith("timeout")}
         request = WatchJobsRequest(user_id="ada", job_types=["render"], **options)
         return FeedWatch(
-            request, relist=relist, heartbeats=heartbeats, uniform=lambda low, high: high, **limits
+            request,
+            relist=relist,
+            heartbeats=heartbeats,
+            clock=time.monotonic,
+            uniform=lambda low, high: high,
+            **limits,
         )
 
     return make
@@ -231,7 +238,7 @@ def test_a_watch_that_is_resumed_by_a_token_begins_with_changes_and_no_listing(m
 @pytest.fixture
 def waiting():
     request = WatchJobsRequest(user_id="ada", job_ids=["a", "b", "c"])
-    return CompletionWatch(request, uniform=lambda low, high: high)
+    return CompletionWatch(request, clock=time.monotonic, uniform=lambda low, high: high)
 
 
 def states(token, *, synced=False, **jobs):

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
 
+from jobledger.core.calls import now_async
 from jobledger.core.models import Job
 from jobledger.core.reconnecting import may_reconnect
 from jobledger.core.streams import AsyncWatch
@@ -13,14 +14,17 @@ from jobledger.errors import JobledgerError, JobNotFound, MessageTooLarge
 async def as_completed(
     watch: AsyncWatch[tuple[str, ...]],
     waiting: dict[str, None],
-    read: Callable[[Iterable[str]], Awaitable[dict[str, Job]]],
+    read: Callable[[Iterable[str], float | None], Awaitable[dict[str, Job]]],
+    limit: float | None,
 ) -> AsyncIterator[Job]:
     """Yield each job of `waiting` once it is terminal.
 
     Args:
         watch: yields the ids of jobs that may have finished; see CompletionWatch.
         waiting: the ids; emptied.
-        read: reads jobs with their payloads; those that do not exist are missing.
+        read: reads jobs with their payloads, in so many seconds; those that do not exist are
+            missing.
+        limit: seconds for all of them.
 
     Raises:
         JobNotFound: there is no such job, or it was deleted.
@@ -28,14 +32,16 @@ async def as_completed(
     """
     if not waiting:
         return
+    deadline = None if limit is None else now_async() + limit
     unread: dict[str, None] = {}
     async with watch:
         async for ids in watch:
             unread.update(dict.fromkeys(job_id for job_id in ids if job_id in waiting))
             if not unread:
                 continue
+            left = None if deadline is None else max(deadline - now_async(), 0.0)
             try:
-                jobs = await read(unread)
+                jobs = await read(unread, left)
             except JobledgerError as error:
                 if not may_reconnect(error) or isinstance(error, MessageTooLarge):
                     raise

@@ -1,6 +1,5 @@
 """The calls that watch jobs, and wait for them."""
 
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from typing import Unpack
@@ -246,7 +245,6 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         headers = headers_of(options.get("metadata", ()))
         options = {**options, "metadata": headers}
         limit = seconds_of(timeout, "timeout")
-        deadline = None if limit is None else time.monotonic() + limit
 
         def watch(ids: Iterable[str]) -> AsyncWatch[tuple[str, ...]]:
             request = build(WatchJobsRequest, user_id=owner, job_ids=ids)
@@ -257,15 +255,14 @@ class AsyncOwnerWatches(AsyncOwnerReads):
                 timeout=limit,
             )
 
-        async def read(ids: Iterable[str]) -> dict[str, Job]:
+        async def read(ids: Iterable[str], left: float | None) -> dict[str, Job]:
             call: CallOptions = {"metadata": headers}
-            if deadline is not None:
-                left = max(deadline - time.monotonic(), 0.0)
+            if left is not None:
                 call["timeout"] = left if self._timeout is None else min(left, self._timeout)
             return await self.get_jobs(ids, view=JobView.FULL, user_id=owner, **call)
 
         watches = [watch(group) for group in groups([*waiting])]
-        return as_completed(merge_async(watches), waiting, read)
+        return as_completed(merge_async(watches), waiting, read, limit)
 
     async def wait_all(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 
+from jobledger.core.calls import now
 from jobledger.core.models import Job
 from jobledger.core.reconnecting import may_reconnect
 from jobledger.core.streams import Watch
@@ -14,14 +15,17 @@ from jobledger.errors import JobledgerError, JobNotFound, MessageTooLarge
 def as_completed(
     watch: Watch[tuple[str, ...]],
     waiting: dict[str, None],
-    read: Callable[[Iterable[str]], dict[str, Job]],
+    read: Callable[[Iterable[str], float | None], dict[str, Job]],
+    limit: float | None,
 ) -> Iterator[Job]:
     """Yield each job of `waiting` once it is terminal.
 
     Args:
         watch: yields the ids of jobs that may have finished; see CompletionWatch.
         waiting: the ids; emptied.
-        read: reads jobs with their payloads; those that do not exist are missing.
+        read: reads jobs with their payloads, in so many seconds; those that do not exist are
+            missing.
+        limit: seconds for all of them.
 
     Raises:
         JobNotFound: there is no such job, or it was deleted.
@@ -29,14 +33,16 @@ def as_completed(
     """
     if not waiting:
         return
+    deadline = None if limit is None else now() + limit
     unread: dict[str, None] = {}
     with watch:
         for ids in watch:
             unread.update(dict.fromkeys(job_id for job_id in ids if job_id in waiting))
             if not unread:
                 continue
+            left = None if deadline is None else max(deadline - now(), 0.0)
             try:
-                jobs = read(unread)
+                jobs = read(unread, left)
             except JobledgerError as error:
                 if not may_reconnect(error) or isinstance(error, MessageTooLarge):
                     raise

@@ -1,7 +1,6 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """The calls that watch jobs, and wait for them."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Unpack
@@ -247,7 +246,6 @@ class OwnerWatches(OwnerReads):
         headers = headers_of(options.get("metadata", ()))
         options = {**options, "metadata": headers}
         limit = seconds_of(timeout, "timeout")
-        deadline = None if limit is None else time.monotonic() + limit
 
         def watch(ids: Iterable[str]) -> Watch[tuple[str, ...]]:
             request = build(WatchJobsRequest, user_id=owner, job_ids=ids)
@@ -258,15 +256,14 @@ class OwnerWatches(OwnerReads):
                 timeout=limit,
             )
 
-        def read(ids: Iterable[str]) -> dict[str, Job]:
+        def read(ids: Iterable[str], left: float | None) -> dict[str, Job]:
             call: CallOptions = {"metadata": headers}
-            if deadline is not None:
-                left = max(deadline - time.monotonic(), 0.0)
+            if left is not None:
                 call["timeout"] = left if self._timeout is None else min(left, self._timeout)
             return self.get_jobs(ids, view=JobView.FULL, user_id=owner, **call)
 
         watches = [watch(group) for group in groups([*waiting])]
-        return as_completed(merge(watches), waiting, read)
+        return as_completed(merge(watches), waiting, read, limit)
 
     def wait_all(
         self,

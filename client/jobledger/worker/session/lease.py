@@ -6,7 +6,6 @@ is decided by the fence, `attempt`, not by any clock; this one only says when to
 """
 
 import random
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -33,7 +32,7 @@ class Lease:
         duration: float,
         granted: float,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.duration = duration

@@ -6,7 +6,6 @@ import functools
 import itertools
 import logging
 import math
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -72,6 +71,7 @@ class Session:
         self._lease = lease
         self._worker_id = worker_id
         self._state = state
+        self._clock = asyncio.get_running_loop().time
         self._stream = WorkStream(client.open_work, lease)
         self._stopping = False
         self._closed = asyncio.Event()
@@ -114,7 +114,7 @@ class Session:
     async def _serve_streams(self) -> None:
         backoff = Backoff(LAST_PAUSE)
         while not self._closed.is_set():
-            opened = time.monotonic()
+            opened = self._clock()
             self._is_open = False
             if (error := await self._stream.serve(self._hello(), self._receive)) is None:
                 return
@@ -126,7 +126,7 @@ class Session:
                 ) from error
             if not is_transient(error):
                 raise error
-            if self._is_open and time.monotonic() - opened > LASTED:
+            if self._is_open and self._clock() - opened > LASTED:
                 backoff.reset()
             self._log_end(error)
             with contextlib.suppress(TimeoutError):
@@ -171,7 +171,7 @@ class Session:
 
     def _start(self, job: Job) -> None:
         """Run a job; release it if it came too late."""
-        lease = Lease(self._lease, time.monotonic())
+        lease = Lease(self._lease, self._clock(), clock=self._clock)
         if self._stopping or self._slots.is_full:
             _logger.info("%s came too late", log_name(job))
             late = JobUpdates(job, lease, self._stream, lambda *_: None)

@@ -48,7 +48,7 @@ class Slots:
         return [run.job for run in self.runs.values() if not run.lost]
 
     def renew_leases(self, sent: float) -> None:
-        """Take note that the service has read a message that was sent at this monotonic time."""
+        """Take note that the service has read a message that was sent at this time."""
         for lease in self._leases.values():
             lease.renewed(sent)
 

@@ -9,7 +9,6 @@ stream: all of them are safe to repeat.
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -73,6 +72,7 @@ class WorkStream:
 
     def __init__(self, open_call: Callable[[], Awaitable[WorkCall]], lease: float) -> None:
         self._open_call = open_call
+        self._clock = asyncio.get_running_loop().time
         self._heartbeat = lease * HEARTBEAT
         self._answer_timeout = min(lease * ANSWER_TIMEOUT, MAX_ANSWER_TIMEOUT)
         self._unsent: deque[_Update] = deque()
@@ -148,10 +148,10 @@ class WorkStream:
 
         Args:
             hello: the worker as it is now.
-            receive: called with each message, and the monotonic time at which the newest message
+            receive: called with each message, and the event loop's time at which the newest message
                 was sent that the service is now known to have read, if there is another one.
         """
-        self._opened = self._last_read = time.monotonic()
+        self._opened = self._last_read = self._clock()
         self._known_slots = None
         try:
             async with asyncio.timeout(self._answer_timeout):
@@ -208,7 +208,7 @@ class WorkStream:
 
     def _take_results(self, response: WorkResponse) -> float | None:
         """Pass results on; return when the newest message was sent that was read for them."""
-        self._last_read = time.monotonic()
+        self._last_read = self._clock()
         read = None if self._is_open else self._opened
         self._is_open = True
         for result in response.results:
@@ -232,7 +232,7 @@ class WorkStream:
             await asyncio.sleep(self._answer_timeout / 4)
             owes = self._sent or not self._is_open
             since = max(self._last_read, self._sent[0].sent) if self._sent else self._last_read
-            if time.monotonic() - since > (self._answer_timeout if owes else IDLE_TIMEOUT):
+            if self._clock() - since > (self._answer_timeout if owes else IDLE_TIMEOUT):
                 call.cancel()
 
     # --- writing ------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class WorkStream:
         message = WorkRequest(hello=hello, slots=self._slots if changed else None)
         self._known_slots = self._slots
         size = 0 if hello is None else hello.ByteSize()
-        now = time.monotonic()
+        now = self._clock()
         while self._unsent and len(self._sent) < MAX_WAITING:
             if size + self._unsent[0].size > MAX_BYTES:
                 break

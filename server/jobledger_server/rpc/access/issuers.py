@@ -62,7 +62,7 @@ class Issuer:
         self._on_change = on_change
         self._keys = KeySet(())
         self._state: FileState | None = None
-        self._fetched = 0.0
+        self._fetched = float("-inf")
         self._fetching: asyncio.Future[None] | None = None
 
     def read_file(self) -> None:
@@ -111,7 +111,7 @@ class Issuer:
             except BadKeySet as error:
                 self._log_failure(error)
             return
-        fresh = self._fetched and time.monotonic() - self._fetched < at_least
+        fresh = asyncio.get_running_loop().time() - self._fetched < at_least
         if self._fetching is None and not fresh:
             self._fetching = asyncio.ensure_future(self._fetch())
 
@@ -122,7 +122,7 @@ class Issuer:
             # Another program answers here, and may answer anything.
             self._log_failure(error)
         finally:
-            self._fetched = time.monotonic()
+            self._fetched = asyncio.get_running_loop().time()
             self._fetching = None
 
     def _replace(self, keys: KeySet) -> None:

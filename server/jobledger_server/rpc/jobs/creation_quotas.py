@@ -1,7 +1,6 @@
 """Quotas for creations: how many jobs a caller creates, and how many it leaves unfinished."""
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -39,7 +38,7 @@ class CreationQuotas:
     def __init__(
         self,
         store: Store,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         *,
         count_seconds: float = Tuning().count_seconds,
     ) -> None:
@@ -48,7 +47,7 @@ class CreationQuotas:
         self.refused = {"caller": 0}
         """How often a creation was refused because of the caller's unfinished jobs."""
         self._store = store
-        self._clock = clock
+        self._clock = clock or asyncio.get_running_loop().time
         self._count_seconds = count_seconds
         self._users: OrderedDict[str, _Unfinished] = OrderedDict()
 

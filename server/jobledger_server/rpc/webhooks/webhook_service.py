@@ -2,10 +2,10 @@
 
 import base64
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from jobledger.v1 import job_service_pb2
@@ -37,7 +37,7 @@ class WebhookService:
     webhooks: Webhooks
     lists: Lists
     head: FeedHead
-    ids: IdSource = field(default_factory=IdSource)
+    ids: IdSource
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
         given = webhook_requests.create(request)
@@ -45,7 +45,7 @@ class WebhookService:
         watch = job_service_pb2.WatchJobsRequest(
             user_id=given.user_id, job_types=given.job_types, labels=given.labels
         )
-        key = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+        key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
         webhook = Webhook(
             id=self.ids.new_id(time.time_ns() // 1000),
             user_id=given.user_id,
