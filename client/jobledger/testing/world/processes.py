@@ -47,21 +47,21 @@ class Process:
         self._ended.clear()
         self._starts += 1
         self.node = Node(self.world.loop, f"{self.name}.{self._starts}")
-        self.world.loop.record("boot", self.node.name)
+        self.world.fault("boot", self.node.name)
         task = self.node.start(self._run(), name=self.name)
         task.add_done_callback(self._end)
 
     async def stop(self) -> None:
         """Send it SIGTERM, and wait until it has ended."""
         if self.runs:
-            self.world.loop.record("stop", self.node.name)
+            self.world.fault("stop", self.node.name)
             self.world.loop.call_soon(self._terminate, context=self.node.context)
             await self._ended.wait()
 
     def kill(self) -> None:
         """Kill it, wherever its code awaits something. Its connections are reset."""
         if self.runs:
-            self.world.loop.record("kill", self.node.name)
+            self.world.fault("kill", self.node.name)
             self.node.kill()
             self.world.network.crash(self.node)
             self.world.disk.crash(self.node)
@@ -70,17 +70,18 @@ class Process:
     def freeze(self) -> None:
         """Have it do nothing until `thaw`, as a machine that swaps or a suspended container."""
         if self.runs:
-            self.world.loop.record("freeze", self.node.name)
+            self.world.fault("freeze", self.node.name)
             self.node.freeze()
 
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
         if self.node.state == "frozen":
-            self.world.loop.record("thaw", self.node.name)
+            self.world.fault("thaw", self.node.name)
             self.node.thaw()
 
     def cut(self) -> None:
         """Reset its connections."""
+        self.world.fault("cut", self.node.name)
         for connection in self.world.network.connections(node=self.node):
             connection.reset()
 
@@ -125,7 +126,7 @@ class Server(Process):
             try:
                 await self._serve()
             except StoreError as error:
-                self.world.loop.record("not started", self.node.name, error)
+                self.world.fault("not started", self.node.name, error)
                 await asyncio.sleep(RESTART_SECONDS)
 
     async def _serve(self) -> None:

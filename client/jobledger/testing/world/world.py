@@ -4,7 +4,7 @@ import asyncio
 import gc
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from jobledger import AsyncClient, Job, Unavailable, Worker
 from jobledger.testing.world.blocking import Greenlets, sleep
 from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.chaos import Chaos
 from jobledger.testing.world.disk import Disk
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine, answering
@@ -26,6 +27,8 @@ from jobledger_server.tuning import Tuning
 
 if TYPE_CHECKING:
     import grpc
+
+    from jobledger.testing.world.faults import Kind
 
 Result = TypeVar("Result")
 Store = Literal["memory", "sqlite"]
@@ -60,6 +63,7 @@ class World:
         machine: The clock that all share: `machine.jump += 60` sets it forward.
         servers: By name.
         workers: By name.
+        faults: What has been done to the processes, for people.
         problems: What has gone wrong so far that no test asked for.
     """
 
@@ -87,6 +91,8 @@ class World:
         self.disk: Disk | MemoryDisk
         self.servers: dict[str, Server] = {}
         self.workers: dict[str, WorkerProcess] = {}
+        self.faults: list[str] = []
+        self._chaos = 0
         self._store = store
         self._server_count = servers
         self._clients: list[AsyncClient] = []
@@ -158,6 +164,11 @@ class World:
         for connection in self.network.connections():
             connection.heal()
 
+    def fault(self, *facts: object) -> None:
+        """Record what the world does to the processes in it."""
+        self.loop.record(*facts)
+        self.faults.append(f"{self.loop.time():.3f} s: {' '.join(map(str, facts))}")
+
     def problem(self, text: str, error: BaseException | None = None) -> None:
         """Have the run fail at its end."""
         self.problems.add(text, error)
@@ -201,6 +212,41 @@ class World:
             process.boot()
             made.append(process)
         return made
+
+    def chaos(
+        self,
+        *,
+        minutes: float = 10.0,
+        workers: bool = True,
+        servers: bool = True,
+        network: bool = True,
+        database: bool = True,
+        clock: bool = True,
+    ) -> AbstractAsyncContextManager[None]:
+        """Break things during an `async with` block; at its end everything works again.
+
+        The seed decides what breaks when, and for how long.
+
+        Args:
+            minutes: How long it lasts at most, if the block does.
+            workers: Their processes crash, freeze and are restarted.
+            servers: The same of the servers' processes.
+            network: Connections of workers are reset, or let nothing through in one direction or
+                both; messages are slow, calls are duplicated, and answers lost.
+            database: It stalls, cannot be reached, fails, rejects commits, and makes commits whose
+                answer is lost.
+            clock: The clock of all is set forward.
+        """
+        self._chaos += 1
+        wanted: dict[Kind, bool] = {
+            "workers": workers,
+            "servers": servers,
+            "network": network,
+            "database": database,
+            "clock": clock,
+        }
+        kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+        return Chaos(self, self._chaos, kinds, minutes * 60).running()
 
     async def finished(self, job: Job, *, within: timedelta = FINISH) -> Job:
         """Wait until a job is terminal, whatever breaks meanwhile; return it.
