@@ -89,6 +89,10 @@ test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server o
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
+.PHONY: simulate
+simulate: $(INSTALLED) ## run servers and clients in simulated time, with a seed for all that breaks; ARGS="--seeds 1000", ARGS="--seed 27 --shrink"
+	@$(PYTHON) -m tests.simulation $(ARGS)
+
 # Attacks are judged by how others are served, and histories by how much has happened: nothing else
 # may run at the same time. A mutant is waited for until it has done its harm.
 ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py rolling_upgrade.py)

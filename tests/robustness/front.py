@@ -133,10 +133,16 @@ async def _pass_on(error: grpc.aio.AioRpcError, context: Any) -> None:
 
 
 @asynccontextmanager
-async def standing_before(target: str, mutation: Mutation) -> AsyncIterator[str]:
+async def standing_before(
+    target: str,
+    mutation: Mutation,
+    *,
+    connect: Callable[[str], grpc.aio.Channel] = grpc.aio.insecure_channel,
+    new_server: Callable[[], grpc.aio.Server] = grpc.aio.server,
+) -> AsyncIterator[str]:
     """Serve before the real server for as long as the block lasts; yield the address."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        server = grpc.aio.server()
+    async with connect(target) as channel:
+        server = new_server()
         server.add_generic_rpc_handlers((_Front(channel, mutation, random.Random(7)),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -1,0 +1,81 @@
+"""Runs many plans in several processes, and adds up what came of them."""
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+
+from tests.simulation.plan import Plan
+from tests.simulation.simulate import Result, simulate
+
+RUNS_OF_A_PROCESS = 100
+"""A process is replaced after so many, since its memory is collected only between two runs."""
+
+
+def results(
+    plans: Iterable[Plan], *, jobs: int, go_on: Callable[[], bool] = lambda: True
+) -> Iterator[Result]:
+    """Run plans; yield what came of each, in the order in which they end.
+
+    Args:
+        plans: What to run. May be endless.
+        jobs: Processes at once.
+        go_on: Asked before each further plan is begun.
+    """
+    left = iter(plans)
+    context = multiprocessing.get_context("spawn")
+    running: set[Future[Result]] = set()
+    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=RUNS_OF_A_PROCESS) as pool:
+        try:
+            running |= {pool.submit(simulate, plan) for plan in islice(left, jobs)}
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                    if go_on():
+                        running |= {pool.submit(simulate, plan) for plan in islice(left, 1)}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What many runs came to."""
+
+    seeds: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    steps: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: Result) -> None:
+        """Add what one run came to."""
+        self.seeds += 1
+        self.failed += bool(result.broken)
+        self.seconds += result.seconds
+        self.cpu += result.cpu
+        self.steps += result.steps
+        self.faults.update(result.faults)
+        self.counts.update(result.counts)
+
+    def __str__(self) -> str:
+        cpu = self.cpu or 1.0
+        pace = (
+            f"{60 * self.seeds / cpu:.0f} seeds, {60 * self.seconds / cpu:,.0f} simulated seconds"
+        )
+        lines = (
+            f"{self.seeds} seeds, of which {self.failed} failed",
+            f"{self.seconds:,.0f} simulated seconds, {self.steps:,} steps",
+            f"in a minute of CPU: {pace}",
+            f"faults: {_listed(self.faults)}",
+            f"at the database: {_listed(self.counts)}",
+        )
+        return "\n".join(lines)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "none"

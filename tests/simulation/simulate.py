@@ -1,0 +1,183 @@
+"""Runs a plan: servers under load in a world where things break; and judges what came of it."""
+
+import asyncio
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import grpc
+
+from jobledger.testing.world.problems import Broken
+from jobledger.testing.world.world import World
+from jobledger_server.settings import Settings
+from jobledger_server.tuning import Tuning
+from tests.robustness.checker.history import History
+from tests.robustness.checker.load import Load, Size
+from tests.robustness.checker.validate import judge
+from tests.robustness.front import Mutation, standing_before
+from tests.simulation.faults import Nemesis
+from tests.simulation.plan import Plan
+
+SETTINGS: Mapping[str, Any] = {"heartbeat": 1.0}
+"""Of the simulated servers; the load's clients expect a heartbeat a second."""
+
+SIZE = Size(
+    writers=3,
+    workers=2,
+    stream_workers=3,
+    job_watchers=4,
+    brief=1,
+    patience=300.0,
+)
+
+NewFront = Callable[[], Mutation]
+
+LEAVE_SECONDS = 150.0
+"""After so long without a client, a server holds nothing any more of any."""
+
+SHOWN = 5
+"""Violations of one promise that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        plan: What was run.
+        broken: What was wrong, by the promise, or by who found it.
+        hash: Of all that has happened.
+        seconds: Simulated ones.
+        cpu: Seconds of CPU.
+        steps: Of the loop.
+        faults: How often each kind was injected.
+        counts: What has happened at the disk.
+    """
+
+    plan: Plan
+    broken: Mapping[str, Sequence[str]]
+    hash: str
+    seconds: float
+    cpu: float
+    steps: int
+    faults: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Run:
+    plan: Plan
+    history: History = field(default_factory=History)
+    leaks: list[str] = field(default_factory=list)
+    front: NewFront | None = None
+
+    async def __call__(self, world: World) -> None:
+        plan = self.plan
+        world.problems.database_breaks = any(f.kind.startswith("database") for f in plan.faults)
+        for part, values in ((world.network, plan.network), (world.disk, plan.disk)):
+            for name, value in values.items():
+                setattr(part, name, value)
+        async with self._targets(world) as targets:
+            load = Load(
+                targets,
+                plan.chance.seed,
+                replace(SIZE, **plan.load),
+                connect=partial(_connect, world),
+            )
+            self.history = load.history
+            async with load.running():
+                await Nemesis(world, load.history).run(plan.faults, plan.seconds)
+                world.repair()
+        self.leaks = await _leaks(world)
+
+    @asynccontextmanager
+    async def _targets(self, world: World) -> AsyncIterator[Sequence[str]]:
+        """Yield the addresses of the servers, or of what stands before each."""
+        targets = [server.target for server in world.servers.values()]
+        if self.front is None:
+            yield targets
+            return
+        front, connect = self.front(), partial(_connect, world, options=())
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(
+                    standing_before(
+                        target, front, connect=connect, new_server=world.network.new_server
+                    )
+                )
+                for target in targets
+            ]
+
+
+def simulate(
+    plan: Plan, trace: list[str] | None = None, *, front: NewFront | None = None
+) -> Result:
+    """Run a plan.
+
+    Args:
+        plan: Decides it all.
+        trace: Gets every step.
+        front: Makes what stands before the servers, and gives wrong answers.
+    """
+    began = time.process_time()
+    world = World(
+        plan.chance.seed,
+        servers=plan.servers,
+        store=plan.store,
+        settings=Settings(**{**SETTINGS, **plan.settings}),
+        tuning=Tuning(**plan.tuning),
+        shuffle=plan.shuffle,
+        trace=trace,
+    )
+    run = _Run(plan, front=front)
+    broken: dict[str, Sequence[str]] = {}
+    try:
+        world.run(run)
+    except Broken as error:
+        broken["world"] = [str(error)]
+    except Exception as error:  # noqa: BLE001
+        broken["run"] = ["".join(traceback.format_exception(error))]
+    else:
+        broken |= {
+            promise: [violation.what for violation in found[:SHOWN]]
+            for promise, found in judge(run.history).items()
+            if found
+        }
+    if run.leaks:
+        broken["leaks"] = run.leaks
+    return Result(
+        plan=plan,
+        broken=broken,
+        hash=world.loop.hash,
+        seconds=world.loop.time(),
+        cpu=time.process_time() - began,
+        steps=world.loop.steps,
+        faults=Counter(fault.kind for fault in run.history.faults),
+        counts=dict(world.disk.counts),
+    )
+
+
+def _connect(world: World, target: str, options: Any) -> grpc.aio.Channel:
+    return world.network.channel(target, retries=False, options=options)
+
+
+async def _leaks(world: World) -> list[str]:
+    """Return what is still held although everybody has left."""
+    deadline = world.loop.time() + LEAVE_SECONDS
+    while (held := _held(world)) and world.loop.time() < deadline:
+        await asyncio.sleep(0.25)
+    return held
+
+
+def _held(world: World) -> list[str]:
+    return [
+        f"{server.name} holds {count} {what}"
+        for server in world.servers.values()
+        if server.app is not None
+        for what, count in server.app.held().items()
+    ] + [f"the database has {held}" for held in world.disk.held()]
