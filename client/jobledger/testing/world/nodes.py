@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ class Node:
     Attributes:
         name: Stands in the trace.
         state: A `frozen` node runs nothing until it is thawed; a `dead` one never again.
+        watchers: Called when the state has changed.
     """
 
     def __init__(self, loop: "WorldLoop", name: str) -> None:
         self.name = name
         self.state: Literal["up", "frozen", "dead"] = "up"
+        self.watchers: list[Callable[[], None]] = []
         self._loop = loop
         self._parked: list[Handle] = []
         self._context = contextvars.copy_context()
@@ -43,20 +45,25 @@ class Node:
     def freeze(self) -> None:
         """Run nothing of this node until `thaw`, as if its process were stopped."""
         if self.state == "up":
-            self.state = "frozen"
+            self._become("frozen")
 
     def thaw(self) -> None:
         """Go on after `freeze`."""
         if self.state == "frozen":
-            self.state = "up"
+            self._become("up")
             self._loop.resume(self._parked)
             self._parked = []
 
     def kill(self) -> None:
         """Run nothing of this node any more, not even what it would do at its end."""
-        self.state = "dead"
+        self._become("dead")
         self._loop.bury(self, self._parked)
         self._parked = []
+
+    def _become(self, state: Literal["up", "frozen", "dead"]) -> None:
+        self.state = state
+        for each in self.watchers:
+            each()
 
     def park(self, handle: "Handle") -> None:
         """Keep what a frozen node would run."""

@@ -8,12 +8,13 @@ import grpc
 from grpc import ChannelConnectivity as State
 
 from jobledger.core.channel import Option
-from jobledger.testing.world.loop import Node
-from jobledger.testing.world.network.calls import Call, Method, StreamCall, UnaryCall
+from jobledger.testing.world.network.call import Call
+from jobledger.testing.world.network.calls import Method, StreamCall, StreamingMethod, UnaryCall
 from jobledger.testing.world.network.connection import Connection
-from jobledger.testing.world.network.retries import RetryPolicy, policies
+from jobledger.testing.world.network.retries import Retries, policies
 from jobledger.testing.world.network.status import unavailable
 from jobledger.testing.world.network.stream import Signal
+from jobledger.testing.world.nodes import Node
 
 if TYPE_CHECKING:
     from jobledger.testing.world.network.network import Network
@@ -21,12 +22,22 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 20.0
 """How long gRPC waits for a connection to be ready."""
 
+DUPLICATE_SECONDS = 0.5
+"""How much later a request may come again."""
+
 BACKOFF_MULTIPLIER, BACKOFF_JITTER = 1.6, 0.2
 """gRPC's."""
 
 
 class Channel(grpc.aio.Channel):
-    """See the module. It connects at its first call, and again at the next one after a loss."""
+    """See the module. It connects at its first call, and at the next one after a loss.
+
+    Attributes:
+        network: The network.
+        target: What it connects to.
+        node: The node that made it.
+        options: Its options.
+    """
 
     def __init__(
         self,
@@ -37,69 +48,105 @@ class Channel(grpc.aio.Channel):
         *,
         retries: bool,
     ) -> None:
-        self.network, self.loop = network, network.loop
+        self.network = network
         self.target = target
         self.node = node
         self.options: dict[str, Any] = dict(options)
-        self.retries = retries
-        self.calls: dict[Call, None] = {}
-        self._policy_of = policies(self.options.get("grpc.service_config", "{}"))
+        config = self.options.get("grpc.service_config", "{}") if retries else "{}"
+        self._policy_of = policies(config)
         self._state = State.IDLE
         self._changed = Signal()
         self._connection: Connection | None = None
+        self._calls: dict[Call, None] = {}
         self._waiting: dict[Call, None] = {}
         self._error = ""
-        self._tries = 0
-        self._attempt = 0
+        self._failures = 0
+        self._connecting = 0
+        network.watch(node)
 
     # For its calls.
 
-    def policy_of(self, method: str) -> RetryPolicy | None:
-        """Return the retry policy of a method."""
-        return self._policy_of(method) if self.retries else None
+    def retries_of(self, method: str) -> Retries:
+        """Return what decides on the attempts of a call. Raises UsageError if closed."""
+        if self._state is State.SHUTDOWN:
+            raise grpc.aio.UsageError("Channel is closed.")
+        return Retries(self._policy_of(method), self.network.random)
+
+    def start(self, call: Call) -> None:
+        """Begin a call."""
+        self._calls[call] = None
+        self.assign(call)
+        network = self.network
+        if call.method in network.duplicated and network.happens(network.duplicates):
+            pause = network.random.uniform(0, DUPLICATE_SECONDS)
+            network.after(None, pause, self._duplicate, call)
+
+    def _duplicate(self, call: Call) -> None:
+        """Have the server get a call again. Nobody waits for what it answers."""
+        if self._connection is not None:
+            call.send_again(self._connection)
 
     def assign(self, call: Call) -> None:
         """Give a call a connection, now or later, or fail it."""
-        if self._connection is not None:
-            call.begin(self._connection)
-        elif self._state is State.TRANSIENT_FAILURE:
-            self.loop.call_soon(call.end, unavailable(self._error))
+        if self._state is State.TRANSIENT_FAILURE:
+            self.network.loop.call_soon(call.attempt_ended, unavailable(self._error))
         else:
             self._waiting[call] = None
-            self._connect()
+            self._begin_waiting()
 
-    def forget(self, call: Call) -> None:
+    def ended(self, call: Call) -> None:
         """Take note that a call has ended."""
-        self.calls.pop(call, None)
+        self._calls.pop(call, None)
         self._waiting.pop(call, None)
 
-    # Connections.
+    # For its connections.
+
+    def lost(self, connection: Connection) -> None:
+        """Take note that a connection is closed, or will be."""
+        if connection is self._connection:
+            self._connection = None
+            self._become(State.IDLE)
+            if self._waiting:
+                self._begin_waiting()
+
+    def released(self, connection: Connection) -> None:
+        """Take note that a call of a connection has ended: another one may begin."""
+        if connection is self._connection and self._waiting:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        if self._connection is None:
+            if self._state is State.IDLE:
+                self._connect()
+            return
+        while self._waiting and self._connection.takes_calls:
+            call = next(iter(self._waiting))
+            del self._waiting[call]
+            call.begin(self._connection)
 
     def _connect(self) -> None:
-        if self._state in (State.IDLE, State.TRANSIENT_FAILURE):
-            if self._state is State.IDLE:
-                self._become(State.CONNECTING)
-            self._attempt = attempt = self._attempt + 1
-            self.network.connect(
-                self.target, self.node, self._lost, lambda made: self._connected(attempt, made)
-            )
-            self.loop.call_later(CONNECT_SECONDS, self._connected, attempt, None)
+        if self._state is State.SHUTDOWN:
+            return
+        if self._state is State.IDLE:
+            self._become(State.CONNECTING)
+        self._connecting = attempt = self._connecting + 1
+        network = self.network
+        network.connect(self, lambda made: self._connected(attempt, made))
+        network.after(self.node, CONNECT_SECONDS, self._connected, attempt, None)
 
     def _connected(self, attempt: int, connection: Connection | None) -> None:
-        if attempt != self._attempt or self._state is State.SHUTDOWN:
+        if attempt != self._connecting or self._state is State.SHUTDOWN:
             if connection is not None:
                 connection.lose_client("nobody waits for it")
             return
-        self._attempt += 1
+        self._connecting += 1
         if connection is None:
             self._failed()
-        elif connection.client_open:
-            self._tries = 0
+        else:
+            self._failures = 0
             self._connection = connection
             self._become(State.READY)
-            waiting, self._waiting = self._waiting, {}
-            for call in waiting:
-                call.begin(connection)
+            self._begin_waiting()
 
     def _failed(self) -> None:
         self._error = (
@@ -109,19 +156,14 @@ class Channel(grpc.aio.Channel):
         self._become(State.TRANSIENT_FAILURE)
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
-            call.end(unavailable(self._error))
-        first = self.options.get("grpc.initial_reconnect_backoff_ms", 1_000) / 1000
-        last = self.options.get("grpc.max_reconnect_backoff_ms", 120_000) / 1000
-        pause = min(first * BACKOFF_MULTIPLIER**self._tries, last)
-        self._tries += 1
-        jitter = self.network.random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
-        # It tries without being called, and fails calls until it has connected.
-        self.loop.call_later(pause * jitter, self._connect)
-
-    def _lost(self, connection: Connection) -> None:
-        if connection is self._connection:
-            self._connection = None
-            self._become(State.IDLE)
+            call.attempt_ended(unavailable(self._error))
+        first = self.options.get("grpc.initial_reconnect_backoff_ms", 1_000)
+        last = self.options.get("grpc.max_reconnect_backoff_ms", 120_000)
+        pause = min(first * BACKOFF_MULTIPLIER**self._failures, last) / 1000
+        pause *= self.network.random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
+        self._failures += 1
+        # It connects again without being called, and fails calls until it has succeeded.
+        self.network.after(self.node, pause, self._connect)
 
     def _become(self, state: State) -> None:
         if self._state is not State.SHUTDOWN:
@@ -164,9 +206,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Any = None,
         _registered_method: bool | None = None,
     ) -> Any:
-        return Method(
-            self, StreamCall, method, request_serializer, response_deserializer, streams=True
-        )
+        return StreamingMethod(self, StreamCall, method, request_serializer, response_deserializer)
 
     def get_state(self, try_to_connect: bool = False) -> State:
         if try_to_connect and self._state is State.IDLE:
@@ -184,11 +224,11 @@ class Channel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         if self._state is State.SHUTDOWN:
             return
-        if grace and self.calls:
-            ends = [asyncio.ensure_future(call.code()) for call in self.calls]
+        if grace and self._calls:
+            ends = [asyncio.ensure_future(call.code()) for call in self._calls]
             await asyncio.wait(ends, timeout=grace)
         self._become(State.SHUTDOWN)
-        for call in list(self.calls):
+        for call in list(self._calls):
             call.cancel()
         if self._connection is not None:
             self._connection.lose_client("Channel closed")

@@ -1,47 +1,63 @@
 """What a handler gets of its call: grpc.aio's ServicerContext."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Never
 
 import grpc
 
-from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.network.connection import Connection
-from jobledger.testing.world.network.status import Metadata, Status
+from jobledger.testing.world.network.status import OK, Metadata, Status
 from jobledger.testing.world.network.stream import ServerStream
 
 if TYPE_CHECKING:
-    from jobledger.testing.world.network.calls import Headers
-
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+    from jobledger.testing.world.network.call import Headers
+    from jobledger.testing.world.network.network import Network
+    from jobledger.testing.world.network.server import Server
 
 
 class Context(grpc.aio.ServicerContext[Any, Any]):
     """See the module."""
 
-    task: asyncio.Task[None]
-
     def __init__(
-        self, loop: WorldLoop, connection: Connection, stream: ServerStream, headers: "Headers"
+        self,
+        network: "Network",
+        server: "Server",
+        connection: Connection,
+        stream: ServerStream,
+        headers: "Headers",
     ) -> None:
-        self._loop = loop
-        self._connection = connection
+        self._network, self._server, self._connection = network, server, connection
         self._stream = stream
         self._metadata = headers.metadata
-        self._deadline = None if headers.timeout is None else loop.time() + headers.timeout
-        self._timer = None
-        if self._deadline is not None:
-            self._timer = loop.call_at(self._deadline, stream.cancel)
+        self._deadline, self._timer = None, None
+        if headers.timeout is not None:
+            self._deadline = network.loop.time() + headers.timeout
+            self._timer = network.loop.call_at(self._deadline, stream.cancel)
         self._serialize: Callable[[Any], bytes] | None = None
         self._deserialize: Callable[[bytes], Any] | None = None
-        self._code = 0
+        # As in gRPC, None means OK until the handler says otherwise.
+        self._code: grpc.StatusCode | None = None
         self._details = ""
         self._trailing: Metadata = ()
-        self._ended = self._aborted = False
+        self._ended = self._answered = self._aborted = False
         self._callbacks: list[Callable[[Any], None]] = []
+        connection.accepted(stream)
 
     # For the server.
+
+    def run(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start the call's task."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._finish)
+
+        def cancel() -> None:
+            # A handler that reads or writes learns of it there, and is cancelled after that.
+            if not self._ended:
+                self._end()
+                self._network.loop.call_soon(task.cancel)
+
+        self._stream.on_cancel = cancel
 
     def use(self, deserialize: Any, serialize: Any) -> None:
         """Set how the handler's messages become bytes; None for a handler that takes bytes."""
@@ -58,33 +74,40 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def send(self, message: Any) -> None:
         """Send a message, without waiting."""
-        if not self._stream.cancelled:
+        if not self._stream.cancelled and not self._ended:
             self._stream.send(message if self._serialize is None else self._serialize(message))
 
     def end(self, status: Status) -> None:
-        """Send the status, unless one was sent."""
+        """Send the status, unless the call has ended."""
         if not self._ended:
-            self._ended = True
-            self._code, self._details = status.code.value[0], status.details
+            self._answered = True
+            self._end()
+            if status is OK and self._network.happens(self._network.lost_answers):
+                self._connection.reset()
+                return
+            if status is OK and self._code is not None:
+                status = Status(self._code, self._details)
             self._stream.end(status._replace(trailing=status.trailing or self._trailing))
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connection.served(self._stream)
+        self._server.ended(self)
 
     def fail(self, error: Exception) -> None:
         """End the call after an error of its handler."""
-        self._loop.call_exception_handler({"message": "a handler failed", "exception": error})
-        code = CODES[self._code] if self._code else grpc.StatusCode.UNKNOWN
+        if self._stream.cancelled and isinstance(error, grpc.aio.InternalError):
+            return
+        facts = {"message": "a handler failed", "exception": error}
+        self._network.loop.call_exception_handler(facts)
+        code = self._code or grpc.StatusCode.UNKNOWN
         self.end(Status(code, f"Unexpected {type(error)}: {error}"))
 
-    def cancelled_by_client(self) -> None:
-        """Cancel the handler."""
-        if not self._ended:
-            self.task.cancel()
-
-    def finish(self, _: object) -> None:
-        """Take note that the handler's task is done."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._ended = True
-        self._connection.server_streams.pop(self._stream, None)
+    def _finish(self, _: object) -> None:
+        # A handler that was cancelled by something else than its client has sent no status. As in
+        # gRPC, the call is open until its client leaves.
         for callback in self._callbacks:
             callback(self)
         self._callbacks.clear()
@@ -100,6 +123,8 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         self.send(message)
         while self._stream.full and not self._stream.cancelled:
             await self._stream.changed.wait()
+        if self._stream.cancelled:
+            raise grpc.aio.InternalError('Failed "execute_batch"')
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
@@ -107,7 +132,8 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if self._aborted:
             raise grpc.aio.UsageError("Abort already called!")
         self._aborted = True
-        trailing = tuple(trailing_metadata) or self._trailing
+        trailing = tuple(trailing_metadata or ()) or self._trailing
+        self._code = code
         self.end(Status(code, details or self._details, trailing))
         raise grpc.aio.AbortError("Locally aborted.")
 
@@ -117,11 +143,13 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
     def _check(self) -> None:
         if self._aborted:
             raise grpc.aio.AbortError("Locally aborted.")
-        if self._ended:
+        if self._answered:
             raise grpc.aio.UsageError("RPC already finished.")
+        if self._server.stopped.is_set():
+            raise grpc.aio.UsageError("Server already stopped.")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        self._check()
+        raise NotImplementedError("the network has no initial metadata")
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         self._trailing = tuple(trailing_metadata)
@@ -133,7 +161,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         return self._metadata
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        self._code = code.value[0]
+        self._code = code
 
     def code(self) -> Any:
         return self._code
@@ -154,10 +182,12 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         return None
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        return {}
+        return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
 
     def time_remaining(self) -> Any:
-        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self._network.loop.time())
 
     def set_compression(self, compression: grpc.Compression) -> None: ...
 

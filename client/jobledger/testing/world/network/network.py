@@ -2,20 +2,43 @@
 
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from jobledger.core.channel import CHANNEL_OPTIONS, Option
 from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import Node, WorldLoop, current_node
+from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.network.channel import Channel
 from jobledger.testing.world.network.connection import Connection
+from jobledger.testing.world.network.keepalive import leave_in_time
 from jobledger.testing.world.network.pipe import Pipe
 from jobledger.testing.world.network.server import Server
+from jobledger.testing.world.nodes import Node, current_node
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
 
 SLOW = 0.01, 3.0
 """Seconds that a slow message takes."""
+
+WINDOW = 64 * 1024
+"""HTTP/2's: gRPC's own begins with it, and becomes as large as the link can carry."""
+
+DUPLICATED = frozenset(
+    {
+        "CancelJob",
+        "CreateAsset",
+        "DeleteJob",
+        "MarkCompleted",
+        "MarkFailed",
+        "MarkPartial",
+        "ReleaseJob",
+        "TransitionJob",
+        "UpdateProgress",
+    }
+)
+"""Methods of which a request changes nothing when it comes again, however late."""
 
 
 class Network:
@@ -24,9 +47,10 @@ class Network:
     Attributes:
         latency: Seconds that a message takes, at least and at most.
         slow: The part of messages that take much longer.
-        duplicates: The part of calls that reach the server twice, as a proxy may send them. Only
-            calls that are safe to repeat.
-        lost_answers: The part of calls whose connection is lost when the server answers.
+        duplicates: The part of calls that reach the server twice, as a proxy may send them.
+        duplicated: The methods whose calls may.
+        lost_answers: The part of calls whose connection is lost when the server has served them.
+        window: Bytes of a stream that one side sends before the other one reads.
         listening: The servers, by what they listen on.
     """
 
@@ -34,6 +58,8 @@ class Network:
         self.loop = loop
         self.latency = 0.0002, 0.002
         self.slow = self.duplicates = self.lost_answers = 0.0
+        self.duplicated = DUPLICATED
+        self.window = WINDOW
         self.listening: dict[str, Server] = {}
         self.random = chance.of("network")
         self._connections: dict[Connection, None] = {}
@@ -41,10 +67,7 @@ class Network:
         self._ports = 20_000
 
     def new_server(
-        self,
-        *_: object,
-        options: Sequence[tuple[str, Any]] = (),
-        **__: object,
+        self, *_: object, options: Sequence[tuple[str, Any]] = (), **__: object
     ) -> grpc.aio.Server:
         """Return a server of the node that runs now: what `grpc.aio.server` does."""
         return Server(self, current_node(), options)
@@ -57,9 +80,9 @@ class Network:
 
     def connections(self, target: str | None = None, node: Node | None = None) -> list[Connection]:
         """Return the open connections: of one target, or of one node, the client's or server's."""
-        self._connections = {
-            each: None for each in self._connections if each.client_open or each.server_open
-        }
+        for each in list(self._connections):
+            if not (each.client_open or each.server_open):
+                del self._connections[each]
         return [
             each
             for each in self._connections
@@ -68,39 +91,35 @@ class Network:
         ]
 
     def crash(self, node: Node) -> None:
-        """Reset the connections of a node that has died, and let nobody connect to it."""
+        """Close the connections of a node that has died, and let nobody connect to it."""
         for target, server in list(self.listening.items()):
             if server.node is node:
                 del self.listening[target]
         for connection in self.connections(node=node):
-            connection.reset()
+            connection.crash(node)
 
     # For the parts of the network.
 
-    def connect(
-        self,
-        target: str,
-        node: Node | None,
-        lost: Callable[[Connection], None],
-        connected: Callable[[Connection | None], None],
-    ) -> None:
-        """Call `connected` with a new connection, or with None if nobody listens."""
+    def connect(self, channel: Channel, done: Callable[[Connection | None], None]) -> None:
+        """Call `done` with a new connection, or with None if nobody listens."""
 
         def arrive() -> None:
-            server = self.listening.get(target)
+            server = self.listening.get(channel.target)
             if server is None:
-                self.later(node, connected, None)
+                self.later(channel.node, done, None)
             else:
                 # gRPC, not the kernel, answers the handshake: while its node is frozen, nobody.
                 self.soon(server.node, accept, server)
 
         def accept(server: Server) -> None:
-            if self.listening.get(target) is not server:
-                self.later(node, connected, None)
+            if self.listening.get(channel.target) is not server:
+                self.later(channel.node, done, None)
                 return
-            connection = Connection(self, server, node, lost)
+            connection = Connection(self, channel, server)
             self._connections[connection] = None
-            self.later(node, connected, connection)
+            server.connections[connection] = None
+            leave_in_time(self, connection, server.options)
+            connection.confirm(done)
 
         self.later(None, arrive)
 
@@ -109,6 +128,10 @@ class Network:
         if self.slow and self.random.random() < self.slow:
             return self.random.uniform(*SLOW)
         return self.random.uniform(*self.latency)
+
+    def happens(self, part: float) -> bool:
+        """Decide whether a fault happens now that does so in this part of cases."""
+        return bool(part) and self.random.random() < part
 
     def pipe(self, node: Node | None) -> Pipe:
         """Return a new pipe to a node."""
@@ -120,7 +143,14 @@ class Network:
 
     def later(self, node: Node | None, action: Callable[..., object], *args: object) -> None:
         """Have a node do this when a message would have arrived."""
-        self.loop.call_later(self.delay(), action, *args, context=_context(node))
+        self.after(node, self.delay(), action, *args)
+
+    def after(
+        self, node: Node | None, seconds: float, action: Callable[..., object], *args: object
+    ) -> "TimerHandle":
+        """Have a node do this after a time."""
+        handle: TimerHandle = self.loop.call_later(seconds, action, *args, context=_context(node))
+        return handle
 
     def new_port(self) -> int:
         """Return a port that nobody has had."""
@@ -129,8 +159,23 @@ class Network:
 
     def new_peer(self, node: Node | None) -> str:
         """Return the address of a new connection of a node, as gRPC writes it."""
-        number = self._addresses.setdefault(node, len(self._addresses) + 1)
-        return f"ipv4:10.0.{number // 256}.{number % 256}:{self.new_port()}"
+        return f"ipv4:{self._address(node)}:{self.new_port()}"
+
+    def watch(self, node: Node | None) -> None:
+        """Have keepalive notice from now on when the node is frozen, or dies."""
+        self._address(node)
+
+    def _address(self, node: Node | None) -> str:
+        if node not in self._addresses:
+            self._addresses[node] = len(self._addresses) + 1
+            if node is not None:
+                node.watchers.append(lambda: self._changed(node))
+        number = self._addresses[node]
+        return f"10.0.{number // 256}.{number % 256}"
+
+    def _changed(self, node: Node) -> None:
+        for connection in self.connections(node=node):
+            connection.watch_silence()
 
 
 def _context(node: Node | None) -> Context:

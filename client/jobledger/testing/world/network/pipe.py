@@ -1,9 +1,9 @@
 """One direction of a connection."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
 
 from jobledger.testing.world.loop import WorldLoop
 
@@ -25,12 +25,12 @@ class Pipe:
         self._delay = delay
         self._context = context
         self._under_way: deque[tuple[float, Callable[..., object], tuple[object, ...]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Any = None
         self._closed = False
         self.blocked = False
 
     def send(self, action: Callable[..., object], *args: object) -> None:
-        """Have the other side do this when the message has arrived; it never may."""
+        """Have the other side do this once the message has arrived, if it does."""
         if not self._closed:
             self._under_way.append((self._loop.time() + self._delay(), action, args))
             self._wait()
@@ -38,9 +38,7 @@ class Pipe:
     def block(self) -> None:
         """Let nothing arrive until `heal`. What is sent is kept, as TCP sends it again."""
         self.blocked = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_waiting()
 
     def heal(self) -> None:
         """Go on after `block`."""
@@ -55,15 +53,20 @@ class Pipe:
         """Lose what is under way, and whatever is sent from now on."""
         self._closed = True
         self._under_way.clear()
+        self._stop_waiting()
 
     def _wait(self) -> None:
         if self._timer is None and self._under_way and not self.blocked:
             at = max(self._under_way[0][0], self._loop.time())
             self._timer = self._loop.call_at(at, self._arrive, context=self._context())
 
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _arrive(self) -> None:
         self._timer = None
-        if self._under_way:
-            _, action, args = self._under_way.popleft()
-            action(*args)
-            self._wait()
+        _, action, args = self._under_way.popleft()
+        action(*args)
+        self._wait()

@@ -11,6 +11,10 @@ import grpc
 from jobledger.testing.world.network.status import Status
 
 JITTER = 0.2
+"""gRPC's."""
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""What a server sends to say when, or whether, to come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +27,38 @@ class RetryPolicy:
     multiplier: float
     codes: frozenset[grpc.StatusCode]
 
-    def pause(self, attempts: int, status: Status, random: Random) -> float | None:
-        """Return how long to wait before the next attempt, or None if there is none.
 
-        Args:
-            attempts: Those made so far.
-            status: That of the last one.
-            random: Spreads the pauses.
-        """
-        if attempts >= self.max_attempts or status.code not in self.codes:
+class Retries:
+    """The attempts of one call.
+
+    Args:
+        policy: That of its method; without one there is one attempt.
+        random: Spreads the pauses.
+
+    Attributes:
+        attempts: Those that have failed.
+    """
+
+    def __init__(self, policy: RetryPolicy | None, random: Random) -> None:
+        self.attempts = 0
+        self._policy, self._random = policy, random
+        self._backoff = 0.0 if policy is None else policy.initial_backoff
+
+    def pause(self, status: Status) -> float | None:
+        """Return how long to wait after an attempt with this status; None if it was the last."""
+        self.attempts += 1
+        policy = self._policy
+        if policy is None or self.attempts >= policy.max_attempts:
             return None
-        backoff = self.initial_backoff * self.multiplier ** (attempts - 1)
-        return min(backoff, self.max_backoff) * random.uniform(1 - JITTER, 1 + JITTER)
+        if status.code not in policy.codes:
+            return None
+        asked = dict(status.trailing).get(PUSHBACK)
+        if asked is not None:
+            self._backoff = policy.initial_backoff
+            return int(asked) / 1000 if asked.isdigit() else None
+        pause = self._backoff * self._random.uniform(1 - JITTER, 1 + JITTER)
+        self._backoff = min(self._backoff * policy.multiplier, policy.max_backoff)
+        return pause
 
 
 def policies(service_config: str) -> Callable[[str], RetryPolicy | None]:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from jobledger.testing.world.loop import Node
 from jobledger.testing.world.network.connection import Connection
 from jobledger.testing.world.network.context import Context, Requests
-from jobledger.testing.world.network.status import OK, Metadata, Status, unavailable
-from jobledger.testing.world.network.stream import ServerStream
+from jobledger.testing.world.network.status import OK, Metadata, Status
+from jobledger.testing.world.network.stream import ServerStream, Signal
+from jobledger.testing.world.nodes import Node
 
 if TYPE_CHECKING:
-    from jobledger.testing.world.network.calls import Headers
+    from jobledger.testing.world.network.call import Headers
     from jobledger.testing.world.network.network import Network
 
 
@@ -30,7 +30,9 @@ class Server(grpc.aio.Server):
     Attributes:
         node: The node that made it.
         target: What it listens on.
+        options: Its options.
         connections: Those that it has not found closed.
+        stopped: Set when `stop` has ended.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Server(grpc.aio.Server):
         self.target = ""
         self.options = dict(options)
         self.connections: dict[Connection, None] = {}
+        self.stopped = asyncio.Event()
         self._network = network
         self._handlers: list[grpc.GenericRpcHandler] = []
-        self._running: dict[asyncio.Task[None], None] = {}
+        self._calls: dict[Context, None] = {}
+        self._ended = Signal()
         self._stopping = False
-        self._stopped = asyncio.Event()
+        network.watch(node)
 
     # grpc.aio.Server
 
@@ -78,16 +82,21 @@ class Server(grpc.aio.Server):
             del self._network.listening[self.target]
         for connection in list(self.connections):
             connection.leave()
-        if self._running and grace:
-            await asyncio.wait(list(self._running), timeout=grace)
+        try:
+            async with asyncio.timeout(grace or 0):
+                # Not for the handlers of calls that have ended: gRPC does not wait for them.
+                while self._calls:
+                    await self._ended.wait()
+        except TimeoutError:
+            pass
         for connection in list(self.connections):
-            connection.lose_server()
-        self._stopped.set()
+            connection.lose_server("Cancelling all calls")
+        self.stopped.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         try:
             async with asyncio.timeout(timeout):
-                await self._stopped.wait()
+                await self.stopped.wait()
         except TimeoutError:
             return True
         return False
@@ -97,22 +106,27 @@ class Server(grpc.aio.Server):
     def accept(self, connection: Connection, stream: ServerStream, headers: "Headers") -> None:
         """Begin a call that has arrived."""
         if self._stopping:
-            stream.end(unavailable("Server shutting down")._replace(refused=True))
+            # As gRPC does it. So a client does not know whether the call was begun.
+            stream.end(Status(grpc.StatusCode.CANCELLED, "CANCELLED"))
             return
-        connection.server_streams[stream] = None
-        context = Context(self._network.loop, connection, stream, headers)
+        context = Context(self._network, self, connection, stream, headers)
+        self._calls[context] = None
         name = headers.method.rpartition("/")[2]
-        task = asyncio.get_running_loop().create_task(self._serve(context, headers), name=name)
-        stream.on_cancel = context.cancelled_by_client
-        context.task = task
-        self._running[task] = None
-        task.add_done_callback(self._running.pop)
-        task.add_done_callback(context.finish)
+        context.run(self._serve(context, headers), name)
+
+    def ended(self, context: Context) -> None:
+        """Take note that a call has ended. Its handler may still run."""
+        self._calls.pop(context, None)
+        self._ended.send()
+
+    def closed(self, connection: Connection) -> None:
+        """Take note that a connection is closed."""
+        self.connections.pop(connection, None)
 
     async def _serve(self, context: Context, headers: "Headers") -> None:
         try:
             await self._answer(context, headers)
-        except (grpc.aio.AbortError, asyncio.CancelledError):
+        except grpc.aio.AbortError:
             pass
         except Exception as error:  # noqa: BLE001
             context.fail(error)
@@ -142,8 +156,8 @@ class Server(grpc.aio.Server):
         if hasattr(answer, "__aiter__"):
             async for each in answer:
                 await context.write(each)
-        elif not handler.response_streaming:
-            context.send(await answer)
-        else:
+        elif handler.response_streaming:
             await answer
+        else:
+            context.send(await answer)
         context.end(OK)

@@ -8,17 +8,11 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Status(NamedTuple):
-    """How a call ended, with what the server sent after its last message.
-
-    Attributes:
-        refused: The server has not begun the call, so that it can be made again on another
-            connection.
-    """
+    """How a call ended, with what the server sent after its last message."""
 
     code: grpc.StatusCode
     details: str = ""
     trailing: Metadata = ()
-    refused: bool = False
 
 
 OK = Status(grpc.StatusCode.OK)

@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import grpc
+
 from jobledger.testing.world.network.pipe import Pipe
 from jobledger.testing.world.network.status import Status
 
-WINDOW = 64 * 1024
-"""Bytes that one side sends without the other one having read them. Then it waits."""
+PREFIX_BYTES = 5
+"""What gRPC sends before each message."""
 
 
 class Signal:
@@ -36,6 +38,8 @@ class Side:
 
     Args:
         pipe: Goes to the other side.
+        window: Bytes that this side sends without the other one having read them. Then it waits.
+        max_bytes: The largest message that this side takes.
         changed: Sent when anything of this changes.
 
     Attributes:
@@ -46,22 +50,24 @@ class Side:
 
     peer: "Side"
 
-    def __init__(self, pipe: Pipe, changed: Signal) -> None:
+    def __init__(self, pipe: Pipe, window: int, max_bytes: int, changed: Signal) -> None:
         self.pipe = pipe
         self.incoming: deque[bytes] = deque()
         self.half_closed = False
         self.changed = changed
+        self._window = window
+        self._max_bytes = max_bytes
         self._unread = 0
         self._read = 0
 
     @property
     def full(self) -> bool:
         """Whether the other side has to read before this one may send more."""
-        return self._unread > WINDOW
+        return self._unread > self._window
 
     def send(self, data: bytes) -> None:
         """Send a message. The caller waits afterwards while this side is `full`."""
-        self._unread += len(data)
+        self._unread += len(data) + PREFIX_BYTES
         self.pipe.send(self.peer.arrive, data)
 
     def half_close(self) -> None:
@@ -72,16 +78,23 @@ class Side:
         """Take a message from the other side, or None if none follows."""
         if data is None:
             self.half_closed = True
+        elif len(data) > self._max_bytes:
+            sizes = f"({len(data)} vs. {self._max_bytes})"
+            self.refuse(f"Received message larger than max {sizes}")
         else:
             self.incoming.append(data)
         self.changed.send()
 
+    def refuse(self, why: str) -> None:
+        """End the stream because of a message that is too large."""
+        raise NotImplementedError
+
     def read(self) -> bytes:
         """Take the first message that was received."""
         data = self.incoming.popleft()
-        self._read += len(data)
+        self._read += len(data) + PREFIX_BYTES
         # As HTTP/2's implementations do: not after each message.
-        if self._read > WINDOW // 2:
+        if self._read > self.peer._window // 2:  # noqa: SLF001
             self.pipe.send(self.peer.widen, self._read)
             self._read = 0
         return data
@@ -93,37 +106,49 @@ class Side:
 
 
 class ClientStream(Side):
-    """The client's side.
-
-    Args:
-        pipe: Goes to the server.
-        changed: Sent when anything of this changes.
-        ended: Called with the status, when the server has sent it or the connection was lost.
-    """
+    """The client's side. `on_end` is called once, with the status."""
 
     peer: "ServerStream"
 
-    def __init__(self, pipe: Pipe, changed: Signal, ended: Callable[[Status], None]) -> None:
-        super().__init__(pipe, changed)
-        self.end = ended
+    def __init__(
+        self,
+        pipe: Pipe,
+        window: int,
+        max_bytes: int,
+        changed: Signal,
+        on_end: Callable[[Status], object],
+    ) -> None:
+        super().__init__(pipe, window, max_bytes, changed)
+        self._on_end: Callable[[Status], object] | None = on_end
+
+    def end(self, status: Status) -> None:
+        """Take the status that the server has sent after its messages."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(status)
+
+    def lose(self, status: Status) -> None:
+        """Take note that the connection is gone, and what was not read with it."""
+        self.incoming.clear()
+        self.end(status)
 
     def cancel(self) -> None:
-        """Tell the server that nobody waits for the call any more."""
+        """Leave, and tell the server that nobody waits for the call any more."""
+        self._on_end = None
         self.pipe.send(self.peer.cancel)
+
+    def refuse(self, why: str) -> None:
+        self.pipe.send(self.peer.cancel)
+        self.lose(Status(grpc.StatusCode.RESOURCE_EXHAUSTED, f"CLIENT: {why}"))
 
 
 class ServerStream(Side):
-    """The server's side.
-
-    Args:
-        pipe: Goes to the client.
-        client: The client's side.
-    """
+    """The server's side. `on_cancel` is called when nobody waits for the call any more."""
 
     peer: ClientStream
 
-    def __init__(self, pipe: Pipe, client: ClientStream) -> None:
-        super().__init__(pipe, Signal())
+    def __init__(self, pipe: Pipe, window: int, max_bytes: int, client: ClientStream) -> None:
+        super().__init__(pipe, window, max_bytes, Signal())
         self.peer = client
         client.peer = self
         self.cancelled = False
@@ -133,9 +158,14 @@ class ServerStream(Side):
         """Take note that the client has ended the call, or is gone."""
         if not self.cancelled:
             self.cancelled = True
+            self.incoming.clear()
             self.changed.send()
             self.on_cancel()
 
     def end(self, status: Status) -> None:
         """Send the status, after all messages."""
         self.pipe.send(self.peer.end, status)
+
+    def refuse(self, why: str) -> None:
+        self.end(Status(grpc.StatusCode.RESOURCE_EXHAUSTED, f"SERVER: {why}"))
+        self.cancel()

@@ -1,0 +1,226 @@
+"""What all calls of a channel do: attempts on connections, until one has ended for good."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from jobledger.testing.world.network.connection import Connection
+from jobledger.testing.world.network.retries import Retries
+from jobledger.testing.world.network.status import Metadata, Status
+from jobledger.testing.world.network.stream import ClientStream, Signal
+
+if TYPE_CHECKING:
+    from jobledger.testing.world.network.channel import Channel
+
+Result = TypeVar("Result")
+
+CANCELLED = Status(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What the server gets before the first message. `timeout` is in seconds."""
+
+    method: str
+    metadata: Metadata
+    timeout: float | None
+
+
+class Call(grpc.aio.Call):
+    """See the module.
+
+    Args:
+        channel: Gives it connections.
+        headers: What the server gets first.
+        retries: Decide whether another attempt is made.
+    """
+
+    def __init__(self, channel: "Channel", headers: Headers, retries: Retries) -> None:
+        self._channel, self._headers, self._retries = channel, headers, retries
+        self._loop = channel.network.loop
+        self._deadline, self._timer = None, None
+        if headers.timeout is not None:
+            self._deadline = self._loop.time() + headers.timeout
+            self._timer = self._loop.call_at(self._deadline, self._leave, LATE)
+        self._stream: ClientStream | None = None
+        self._connection: Connection | None = None
+        # What the server has said, while messages before it are not read.
+        self._last: Status | None = None
+        self._status: Status | None = None
+        self._changed = Signal()
+        # What the next attempt has to send, too. Once an answer has begun there is none.
+        self._requests: list[bytes] = []
+        self._committed = False
+        self.half_closed = False
+        self._callbacks: list[Callable[[Any], None]] = []
+
+    # For the channel.
+
+    @property
+    def method(self) -> str:
+        """The name of the method, without its service."""
+        return self._headers.method.rpartition("/")[2]
+
+    def send_again(self, connection: Connection) -> None:
+        """Have the server get the same request a second time. Nobody waits for the answer."""
+        stream = connection.open(self._headers, Signal(), lambda _: connection.forget(stream))
+        for data in self._requests:
+            stream.send(data)
+        stream.half_close()
+
+    def begin(self, connection: Connection) -> None:
+        """Begin an attempt on a connection."""
+        headers = replace(self._headers, timeout=self.time_remaining())
+        if failed := self._retries.attempts:
+            again = ("grpc-previous-rpc-attempts", str(failed))
+            headers = replace(headers, metadata=(*headers.metadata, again))
+        self._connection = connection
+        self._stream = connection.open(headers, self._changed, self.attempt_ended)
+        for data in self._requests:
+            self._stream.send(data)
+        if self.half_closed:
+            self._stream.half_close()
+        self._changed.send()
+
+    def attempt_ended(self, status: Status) -> None:
+        """Take the status of an attempt: that of the call, unless there is another attempt."""
+        if self._stream is not None and self._stream.incoming:
+            self._last = status
+            return
+        self._detach()
+        # Once an answer has begun, there is no other attempt.
+        pause = None if self._committed else self._retries.pause(status)
+        if pause is None:
+            self._finish(status)
+        else:
+            self._loop.call_later(pause, self._try_again)
+
+    def _try_again(self) -> None:
+        if self._status is None:
+            self._channel.assign(self)
+
+    def _detach(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None and self._connection is not None:
+            self._connection.forget(stream)
+
+    def _leave(self, status: Status) -> None:
+        """End the call without the server."""
+        if self._stream is not None:
+            self._stream.cancel()
+        self._detach()
+        self._finish(status)
+
+    def _finish(self, status: Status) -> None:
+        if self._status is None:
+            self._status = status
+            if self._timer is not None:
+                self._timer.cancel()
+            self._channel.ended(self)
+            self._changed.send()
+            for callback in self._callbacks:
+                callback(self)
+
+    # For both kinds of calls.
+
+    def send(self, data: bytes) -> None:
+        """Send a message. The caller waits while the stream is full."""
+        if not self._committed:
+            self._requests.append(data)
+        if self._stream is not None:
+            self._stream.send(data)
+
+    def half_close(self) -> None:
+        """Say that no message follows."""
+        self.half_closed = True
+        if self._stream is not None:
+            self._stream.half_close()
+
+    async def receive(self) -> bytes | None:
+        """Return the next message, or None at the end. Raises AioRpcError, CancelledError."""
+        while True:
+            if self._stream is not None and self._stream.incoming:
+                self._committed = True
+                data = self._stream.read()
+                if self._last is not None and not self._stream.incoming:
+                    self._detach()
+                    self._finish(self._last)
+                return data
+            if self._status is not None:
+                self.check()
+                return None
+            await self._changed.wait()
+
+    async def sent(self) -> None:
+        """Return when another message may be sent. Raises AioRpcError, CancelledError."""
+        while self._status is None and (self._stream is None or self._stream.full):
+            await self._changed.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise if the call has failed: AioRpcError, CancelledError."""
+        status = self._status
+        if status is CANCELLED:
+            raise asyncio.CancelledError
+        if status is not None and status.code is not grpc.StatusCode.OK:
+            trailing = grpc.aio.Metadata(*status.trailing)
+            raise grpc.aio.AioRpcError(status.code, grpc.aio.Metadata(), trailing, status.details)
+
+    async def cancelling(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Await this; cancel the call if the task is cancelled meanwhile."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def _end(self) -> Status:
+        while self._status is None:
+            await self._changed.wait()
+        return self._status
+
+    # grpc.aio.Call
+
+    def cancel(self) -> bool:
+        if self._status is not None:
+            return False
+        self._leave(CANCELLED)
+        return True
+
+    def cancelled(self) -> bool:
+        return self._status is not None and self._status.code is grpc.StatusCode.CANCELLED
+
+    def done(self) -> bool:
+        return self._status is not None
+
+    def time_remaining(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self._loop.time())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        if self._status is None:
+            self._callbacks.append(callback)
+        else:
+            callback(self)
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        raise NotImplementedError("the network has no initial metadata")
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata(*(await self._end()).trailing)
+
+    async def code(self) -> grpc.StatusCode:
+        return (await self._end()).code
+
+    async def details(self) -> str:
+        return (await self._end()).details
+
+    async def wait_for_connection(self) -> None:
+        while self._stream is None and self._status is None:
+            await self._changed.wait()
+        self.check()
