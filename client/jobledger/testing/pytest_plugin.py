@@ -1,27 +1,108 @@
-"""The pytest plugin: the fixture `jobledger_server`.
+"""The pytest plugin: the fixture `jobledger_server`, and tests in simulated worlds.
 
-pytest loads it wherever jobledger is installed, so it imports nothing until the fixture is used.
+pytest loads it wherever jobledger is installed, so it imports nothing until one is used.
 """
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import functools
+import importlib.util
+import inspect
+import shlex
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from jobledger.testing.server import LocalServer
+
+MARKER = "jobledger_world"
+SEEDS = 100
 
 Scope: TypeAlias = Literal["session", "package", "module", "class", "function"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the plugin's setting."""
+    """Add the plugin's setting and options."""
     parser.addini(
         "jobledger_server_scope",
         "The scope of the fixture jobledger_server: function, class, module, package or session.",
         default="function",
     )
+    group = parser.getgroup("jobledger")
+    group.addoption(
+        "--jobledger-seed",
+        type=int,
+        help="Run the tests in simulated worlds with this seed only, and show their logs.",
+    )
+    group.addoption(
+        "--jobledger-seeds",
+        type=int,
+        help="Run the tests in simulated worlds with so many seeds.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(seeds={SEEDS}, **options): run an async test in simulated time, once for each "
+        "seed; the options are those of jobledger.testing.World",
+    )
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # before plugins that run async tests themselves
+def pytest_pycollect_makeitem() -> "Generator[None, Any, Any]":
+    """Make plain functions of the async tests that have the marker."""
+    found = yield
+    for item in found if isinstance(found, list) else [found]:
+        if isinstance(item, pytest.Function):
+            marker = item.get_closest_marker(MARKER)
+            if marker is not None:
+                item.obj = _in_worlds(item, marker)
+    return found
+
+
+def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., None]":
+    test = item.obj
+    if not inspect.iscoroutinefunction(test):
+        raise pytest.Collector.CollectError(f"{item.name}: {MARKER} is for async functions")
+    if "world" not in inspect.signature(test).parameters:
+        raise pytest.Collector.CollectError(f"{item.name}: does not take the fixture `world`")
+
+    @functools.wraps(test)
+    def run(**fixtures: object) -> None:
+        __tracebackhide__ = True
+        if importlib.util.find_spec("sqlalchemy") is None:
+            pytest.fail("the server is not installed: pip install 'jobledger[testing]'")
+        from jobledger.testing.world.seeds import quiet, run_seeds  # noqa: PLC0415
+
+        options = {"seeds": SEEDS, **marker.kwargs}
+        seeds, count = options.pop("seeds"), item.config.getoption("jobledger_seeds")
+        only = item.config.getoption("jobledger_seed")
+        # Each run of a test has an instance of its class, if it has one.
+        owner = item.instance
+        method = test if owner is None else getattr(owner, item.originalname)
+        with nullcontext() if only is not None else quiet():
+            run_seeds(
+                lambda world: method(**fixtures | {"world": world}),
+                range(1, (count or seeds) + 1) if only is None else [only],
+                command=f"pytest {shlex.quote(item.nodeid)} --jobledger-seed ",
+                **options,
+            )
+
+    return run
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> None:
+    """Stand for the simulated world, of which a test with the marker gets one for each seed.
+
+    See `jobledger.testing.World`.
+    """
+    if request.node.get_closest_marker(MARKER) is None:
+        pytest.fail(f"the fixture world is for async tests with @pytest.mark.{MARKER}")
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> Scope:  # noqa: ARG001  # pytest's names

@@ -207,6 +207,7 @@ class WorldLoop(NoInputOutput):
             Stuck: Nothing can happen any more.
             Endless: It took too many steps.
         """
+        __tracebackhide__ = True  # pytest shows the lines of the test
         main = asyncio.ensure_future(future, loop=self)
         hooks = sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)  # public: for event loops  # noqa: SLF001

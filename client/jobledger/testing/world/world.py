@@ -107,6 +107,7 @@ class World:
             Stuck: Nothing can happen any more, and it has not ended.
             Endless: It takes too many steps.
         """
+        __tracebackhide__ = True  # of pytest, as are those below
         with ExitStack() as stack:
             self.disk = stack.enter_context(self._opened_disk())
             stack.enter_context(_collecting_nothing())
@@ -131,6 +132,7 @@ class World:
             yield disk
 
     async def _run(self, main: Callable[["World"], Awaitable[Result]]) -> Result:
+        __tracebackhide__ = True
         THREADS.set(Greenlets())
         for number in range(self._server_count):
             name = f"server-{number + 1}"
