@@ -7,7 +7,6 @@ import functools
 import importlib.util
 import inspect
 import shlex
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
@@ -34,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--jobledger-seed",
         type=int,
-        help="Run the tests in simulated worlds with this seed only, and show their logs.",
+        help="Run the tests in simulated worlds with this seed only.",
     )
     group.addoption(
         "--jobledger-seeds",
@@ -76,7 +75,7 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
         __tracebackhide__ = True
         if importlib.util.find_spec("sqlalchemy") is None:
             pytest.fail("the server is not installed: pip install 'jobledger[testing]'")
-        from jobledger.testing.world.seeds import quiet, run_seeds  # noqa: PLC0415
+        from jobledger.testing.world.seeds import run_seeds  # noqa: PLC0415
 
         options = {"seeds": SEEDS, **marker.kwargs}
         seeds, count = options.pop("seeds"), item.config.getoption("jobledger_seeds")
@@ -84,13 +83,13 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
         # Each run of a test has an instance of its class, if it has one.
         owner = item.instance
         method = test if owner is None else getattr(owner, item.originalname)
-        with nullcontext() if only is not None else quiet():
-            run_seeds(
-                lambda world: method(**fixtures | {"world": world}),
-                range(1, (count or seeds) + 1) if only is None else [only],
-                command=f"pytest {shlex.quote(item.nodeid)} --jobledger-seed ",
-                **options,
-            )
+        run_seeds(
+            lambda world: method(**fixtures | {"world": world}),
+            range(1, (count or seeds) + 1) if only is None else [only],
+            command=f"pytest {shlex.quote(item.nodeid)} --jobledger-seed ",
+            loud=only is not None,
+            **options,
+        )
 
     return run
 

@@ -1,11 +1,13 @@
 """The machine that a simulated program asks for the time, for sleep and for entropy.
 
 The service and the client get theirs from their event loop. Handlers, and what they use, ask
-Python's `time`, `uuid`, `os.urandom` and `random`: during a run these answer for the world.
+Python's `time`, `uuid`, `os.urandom` and `random`: during a run these answer for the world. So do
+the name of the machine and the number of the process, which workers call themselves by.
 """
 
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import WorldLoop
+from jobledger.testing.world.loop import WorldLoop, current_node
 from jobledger.testing.world.refusals import refuse_events, start_thread
 
 EPOCH = 1_800_000_000
@@ -60,6 +62,8 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         (time, "perf_counter", machine.loop.time),
         (time, "sleep", sleep),
         (os, "urandom", entropy.randbytes),
+        (os, "getpid", lambda: 1),  # as in a container
+        (socket, "gethostname", _host),
         (threading.Thread, "start", start_thread),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in replaced]
@@ -73,3 +77,8 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         random.setstate(state)
         for module, name, original in usual:
             setattr(module, name, original)
+
+
+def _host() -> str:
+    node = current_node()
+    return "test" if node is None else node.name

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
+
+import pytest
 
 from jobledger.testing.world.world import World
 
-MOST_FAULTS: Final = 50
-"""How many of the last faults a failure shows."""
+MOST_LINES: Final = 100
+"""How much of the history a failure shows: the last lines."""
 
 
 def run_seeds(
@@ -16,42 +18,62 @@ def run_seeds(
     seeds: Iterable[int],
     *,
     command: str,
+    loud: bool = False,
     **options: Any,
 ) -> None:
     """Run a test once for each seed, each in a new world, until one fails.
+
+    The run that fails is repeated, for its history.
 
     Args:
         test: The test.
         seeds: The seeds.
         command: Repeats the test, with the seed added.
+        loud: Show the logs of the repeated run.
         **options: See `World`.
     """
     __tracebackhide__ = True  # pytest leaves this frame out
     for seed in seeds:
         world = World(seed, **options)
-        try:
+        error = _error(world, test)
+        if error is not None:
+            again = World(seed, **options, narrate=True)
+            _error(again, test, loud=loud)
+            error.add_note(_report(world, again, f"{command}{seed}"))
+            raise error
+
+
+def _error(
+    world: World, test: Callable[[World], Awaitable[object]], *, loud: bool = False
+) -> BaseException | None:
+    """Run a test in a world; return how it failed."""
+    try:
+        with nullcontext() if loud else _quiet():
             world.run(test)
-        except BaseException as error:
-            error.add_note(report(world, f"{command}{seed}"))
-            raise
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001
+        return error
+    return None
 
 
-def report(world: World, command: str) -> str:
+def _report(world: World, again: World, command: str) -> str:
     """Say what happened in the world of a test that has failed."""
-    loop = world.loop
-    left_out = len(world.faults) - MOST_FAULTS
+    loop, history = world.loop, again.history
     lines = [
-        f"seed {world.seed}, hash {loop.hash}, {loop.steps} steps, after {loop.time():.3f} s",
+        f"seed {world.seed}, hash {loop.hash}, {loop.steps} steps, {loop.time():.3f} s",
         f"repeat: {command}",
-        "what happened to the processes:",
-        *([f"... {left_out} lines"] if left_out > 0 else []),
-        *world.faults[-MOST_FAULTS:],
     ]
-    return "\n".join(lines)
+    if again.loop.hash != loop.hash:
+        lines.append(
+            f"repeated, this seed went another way, with the hash {again.loop.hash}: something in "
+            "the test comes from outside of the world, or is left from a run before"
+        )
+    if len(history) > MOST_LINES:
+        lines.append(f"... {len(history) - MOST_LINES} lines")
+    return "\n".join([*lines, *history[-MOST_LINES:]])
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep the logs of many runs out of the report of one."""
     log = logging.getLogger("jobledger")
     propagates = log.propagate

@@ -21,6 +21,7 @@ from jobledger.testing.world.network import Network
 from jobledger.testing.world.notices import Exchange
 from jobledger.testing.world.problems import Problems
 from jobledger.testing.world.processes import Server, WorkerProcess
+from jobledger.testing.world.transitions import noted_transitions
 from jobledger.worker.handlers.threads import THREADS
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
@@ -57,13 +58,14 @@ class World:
         tuning: Sizes and paces of the servers.
         shuffle: How often what is ready at the same time runs in another order, from 0 to 1.
         trace: A list that gets every step.
+        narrate: Note each transition of a job in the history, too.
 
     Attributes:
         loop: Has the simulated time, the number of steps and the hash of what has happened.
         machine: The clock that all share: `machine.jump += 60` sets it forward.
         servers: By name.
         workers: By name.
-        faults: What has been done to the processes, for people.
+        history: What has been done to the processes, for people.
         problems: What has gone wrong so far that no test asked for.
     """
 
@@ -77,6 +79,7 @@ class World:
         tuning: Tuning | None = None,
         shuffle: float = 0.1,
         trace: list[str] | None = None,
+        narrate: bool = False,
     ) -> None:
         self.seed = seed
         self.settings = Settings() if settings is None else settings
@@ -91,7 +94,8 @@ class World:
         self.disk: Disk | MemoryDisk
         self.servers: dict[str, Server] = {}
         self.workers: dict[str, WorkerProcess] = {}
-        self.faults: list[str] = []
+        self.history: list[str] = []
+        self._narrates = narrate
         self._chaos = 0
         self._store = store
         self._server_count = servers
@@ -113,6 +117,8 @@ class World:
             stack.enter_context(_collecting_nothing())
             stack.enter_context(answering(self.machine, self.chance, sleep))
             stack.enter_context(self.problems.logged())
+            if self._narrates:
+                stack.enter_context(noted_transitions(self.note))
             stack.callback(self.loop.close)
             result: Result = self.loop.run_until_complete(self._run(main))
             gc.collect()  # an exception that nobody retrieved is found by its end
@@ -169,7 +175,11 @@ class World:
     def fault(self, *facts: object) -> None:
         """Record what the world does to the processes in it."""
         self.loop.record(*facts)
-        self.faults.append(f"{self.loop.time():.3f} s: {' '.join(map(str, facts))}")
+        self.note(" ".join(map(str, facts)))
+
+    def note(self, text: str) -> None:
+        """Add a line to the history."""
+        self.history.append(f"{self.loop.time():.3f} s: {text}")
 
     def problem(self, text: str, error: BaseException | None = None) -> None:
         """Have the run fail at its end."""
