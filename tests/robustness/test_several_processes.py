@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -21,12 +19,11 @@ import pytest
 
 from jobledger import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.runtime.processes import pause_before
+from tests.support.forked import Piped
 from tests.support.ports import free_port
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
 from tests.support.server_process import run_server
 from tests.support.shared_postgres import Administrator, Databases
-
-PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 
 PATIENCE = 60.0
 """For a line of a log."""
@@ -39,13 +36,8 @@ class SeveralProcesses:
     """A server of two processes on a port of its own choice, and its log as it is written."""
 
     def __init__(self, database: str, *arguments: str) -> None:
-        command = [PROGRAM, "serve", "--processes", "2", "--listen", "127.0.0.1:0"]
-        self.process = subprocess.Popen(
-            [*command, "--database", database, *arguments],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        serve = ("serve", "--processes", "2", "--listen", "127.0.0.1:0", "--database", database)
+        self.process = Piped("jobledger-server", [*serve, *arguments], env=os.environ)
         self.lines: list[dict[str, Any]] = []
 
     def until(self, event: str, **facts: Any) -> dict[str, Any]:
@@ -225,6 +217,8 @@ async def test_a_killed_process_is_replaced_without_an_error_and_sigterm_drains_
             async with AsyncClient(channel=channel, user_id="ada") as client:
                 while not replaced.is_set():
                     made.append((await client.create_job("render")).id)
+                    # As many as the processes can take would keep the new one from starting.
+                    await asyncio.sleep(0.005)
 
         async with asyncio.TaskGroup() as creating:
             for channel in channels:
@@ -247,7 +241,7 @@ async def test_a_killed_process_is_replaced_without_an_error_and_sigterm_drains_
             job = await call.running()
             streams.append(call.WatchJob(job_id=job.id, user_id="ada"))
             await streams[-1].read()
-        server.process.terminate()
+        server.process.send_signal(signal.SIGTERM)
         for stream in streams:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stream.read()

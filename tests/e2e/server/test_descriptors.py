@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
+
 from jobledger_server.runtime.descriptors import RESERVED
-from tests.support.server_process import free_port, run_server
+from tests.support.ports import free_port
 
 PROGRAM = """
 import resource
@@ -37,7 +39,7 @@ def test_a_server_runs_without_standard_files(tmp_path: Path) -> None:
     listen = f"127.0.0.1:{free_port()}"
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", program, "serve", "--listen", listen]
     with subprocess.Popen(closed, cwd=tmp_path) as server:
-        while run_server("health", "--listen", listen).returncode:
-            assert server.poll() is None
+        with grpc.insecure_channel(listen) as channel:
+            grpc.channel_ready_future(channel).result(30)
         server.terminate()
         assert server.wait(30) == 0

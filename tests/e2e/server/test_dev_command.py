@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger import Client, JobStatus
 from tests.e2e.cli.terminal import Terminal
+from tests.support.server_process import run_server
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 FREE_PORTS = ("--port", "0", "--web-port", "0")
@@ -128,13 +129,9 @@ def test_dev_and_its_page_end_with_the_terminal(tmp_path: Path) -> None:
         assert dev.page_is_gone()
 
 
-def refused(where: Path, *arguments: str, **environment: str) -> str:
+def refused(where: Path, *arguments: str) -> str:
     """Run the command, which fails; return its error."""
-    done = subprocess.run(
-        [PROGRAM, "dev", *FREE_PORTS, *arguments],
-        cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-        timeout=60,
-    )  # fmt: skip
+    done = run_server("dev", *FREE_PORTS, *arguments, cwd=where)
     assert done.returncode == 1
     return done.stderr
 
