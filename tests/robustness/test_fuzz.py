@@ -79,7 +79,7 @@ def server(
 @pytest.mark.parametrize(
     ("server", "count"),
     [
-        pytest.param("sqlite", 50, id="few"),
+        pytest.param("sqlite", 12, id="few"),
         pytest.param("sqlite", 1_000, id="many-sqlite", marks=pytest.mark.slow),
         pytest.param("postgresql", 1_000, id="many-postgresql", marks=pytest.mark.slow),
     ],

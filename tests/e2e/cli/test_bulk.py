@@ -16,7 +16,7 @@ from jobledger.v1 import job_service_pb2_grpc
 from tests.e2e.cli.tmux import Tmux
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger"))
-MANY = 2500
+MANY = 1200
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from jobledger import (
     RetryPolicy,
 )
 
-MANY = 2500
+MANY = 1200
 
 
 @pytest.fixture

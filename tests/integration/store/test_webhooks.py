@@ -5,10 +5,13 @@ from collections.abc import Collection
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import insert, select
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.ledger.ids import IdSource
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.tables import webhooks
 from jobledger_server.store import Store
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
@@ -47,13 +50,20 @@ async def test_another_user_neither_deletes_nor_enables_a_webhook(store: Store) 
     assert await store.webhooks.listed(user_id="", after="", limit=10) == []
 
 
-async def test_there_are_as_many_webhooks_as_may_be(store: Store) -> None:
-    for _ in range(MAX_WEBHOOKS_EACH):
-        await store.webhooks.add(webhook())
+async def test_there_are_as_many_webhooks_as_may_be(store: Store, database: Database) -> None:
+    async def copy(added: Webhook, count: int) -> None:
+        async with database.writer.begin() as connection:
+            one = select(webhooks).where(webhooks.c.id == added.id)
+            row = (await connection.execute(one)).mappings().one()
+            copies = [{**row, "id": IDS.new_id(1)} for _ in range(count)]
+            await connection.execute(insert(webhooks), copies)
+
+    await copy(await store.webhooks.add(webhook()), MAX_WEBHOOKS_EACH - 2)
+    await store.webhooks.add(webhook())
     with pytest.raises(LimitExceeded, match="webhooks_per_user"):
         await store.webhooks.add(webhook())
-    for _ in range(MAX_WEBHOOKS - MAX_WEBHOOKS_EACH):
-        await store.webhooks.add(webhook(""))
+    await copy(await store.webhooks.add(webhook("")), MAX_WEBHOOKS - MAX_WEBHOOKS_EACH - 2)
+    await store.webhooks.add(webhook(""))
     with pytest.raises(LimitExceeded, match="'webhooks'"):
         await store.webhooks.add(webhook(""))
 
