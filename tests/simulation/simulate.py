@@ -20,6 +20,7 @@ from tests.robustness.checker.history import History
 from tests.robustness.checker.load import Load, Size
 from tests.robustness.checker.validate import judge
 from tests.robustness.front import Mutation, standing_before
+from tests.simulation.allowed import is_allowed
 from tests.simulation.faults import Nemesis
 from tests.simulation.plan import Plan
 
@@ -143,11 +144,10 @@ def simulate(
     except Exception as error:  # noqa: BLE001
         broken["run"] = ["".join(traceback.format_exception(error))]
     else:
-        broken |= {
-            promise: [violation.what for violation in found[:SHOWN]]
-            for promise, found in judge(run.history).items()
-            if found
-        }
+        for promise, found in judge(run.history).items():
+            wrong = [violation.what for violation in found if not is_allowed(violation, plan)]
+            if wrong:
+                broken[promise] = wrong[:SHOWN]
     if run.leaks:
         broken["leaks"] = run.leaks
     return Result(

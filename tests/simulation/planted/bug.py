@@ -1,0 +1,75 @@
+"""A bug: a small change of one module of the product, made when that is imported."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    """A bug.
+
+    Attributes:
+        what: What is wrong then.
+        module: Where, below `jobledger_server`.
+        before: A part of its source; it is there once.
+        after: What replaces it.
+        sqlite: Only servers on SQLite have it.
+    """
+
+    what: str
+    module: str
+    before: str
+    after: str
+    sqlite: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"jobledger_server.{self.module}"
+
+    def source(self) -> str:
+        """Return the module's source with the bug.
+
+        Raises:
+            ValueError: The product has changed: what is to be replaced is not there.
+        """
+        spec = find_spec(self.name)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).read_text()
+        if source.count(self.before) != 1:
+            raise ValueError(f"{self.name} does not have once: {self.before}")
+        return source.replace(self.before, self.after)
+
+    def plant(self) -> None:
+        """Have this process import the module with the bug. It must not have been imported."""
+        assert self.name not in sys.modules, f"{self.name} has been imported without the bug"
+        sys.meta_path.insert(0, _Finder(self.name, self.source()))
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, name: str, source: str) -> None:
+        self._name = name
+        self._source = source
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target)
+        if fullname == self._name and spec is not None and spec.origin is not None:
+            spec.loader = _Loader(fullname, spec.origin, self._source)
+            return spec
+        return None
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name: str, path: str, source: str) -> None:
+        super().__init__(name, path)
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self._source, self.path, "exec")
