@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 20.0
 """How long gRPC waits for a connection to be ready."""
 
+REFUSED = "Failed to connect to remote host: Connection refused"
+TIMED_OUT = "connection attempt timed out before receiving SETTINGS frame"
+
 DUPLICATE_SECONDS = 0.5
 """How much later a request may come again."""
 
@@ -131,27 +134,26 @@ class Channel(grpc.aio.Channel):
             self._become(State.CONNECTING)
         self._connecting = attempt = self._connecting + 1
         network = self.network
-        network.connect(self, lambda made: self._connected(attempt, made))
-        network.after(self.node, CONNECT_SECONDS, self._connected, attempt, None)
+        network.connect(self, lambda made: self._connected(attempt, made, REFUSED))
+        network.after(self.node, CONNECT_SECONDS, self._connected, attempt, None, TIMED_OUT)
 
-    def _connected(self, attempt: int, connection: Connection | None) -> None:
+    def _connected(self, attempt: int, connection: Connection | None, why: str) -> None:
         if attempt != self._connecting or self._state is State.SHUTDOWN:
             if connection is not None:
                 connection.lose_client("nobody waits for it")
             return
         self._connecting += 1
         if connection is None:
-            self._failed()
+            self._failed(why)
         else:
             self._failures = 0
             self._connection = connection
             self._become(State.READY)
             self._begin_waiting()
 
-    def _failed(self) -> None:
+    def _failed(self, why: str) -> None:
         self._error = (
-            "failed to connect to all addresses; last error: UNKNOWN: "
-            f"{self.target}: Failed to connect to remote host: Connection refused"
+            f"failed to connect to all addresses; last error: UNKNOWN: {self.target}: {why}"
         )
         self._become(State.TRANSIENT_FAILURE)
         waiting, self._waiting = self._waiting, {}
