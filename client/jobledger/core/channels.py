@@ -93,7 +93,7 @@ class _Pool(Generic[ConnectionT]):
         self._another: Callable[[], ConnectionT] | None = another
         self._lock = threading.Lock()
         self._opened: list[ConnectionT] = []
-        self._watching: set[Callable[[], object]] = set()
+        self._watching: dict[Callable[[], object], None] = {}  # as a set that keeps the order
         self._closed = False
 
     def check(self) -> None:
@@ -120,13 +120,13 @@ class _Pool(Generic[ConnectionT]):
                 connection = self._another()
                 self._opened.append(connection)
             connection.watches += 1
-            self._watching.add(interrupt)
+            self._watching[interrupt] = None
         try:
             yield connection
         finally:
             with self._lock:
                 connection.watches -= 1
-                self._watching.discard(interrupt)
+                del self._watching[interrupt]
 
     def _connect(self) -> ConnectionT:
         # Under the lock, or a client that another thread closes would open a connection.

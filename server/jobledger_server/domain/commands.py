@@ -1,6 +1,6 @@
 """Commands: every request to create or change jobs. `decisions` decides their outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
@@ -67,7 +67,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     """Start attempts of jobs of these types that wait in a queue, for one worker."""
 
     worker_id: str
-    job_types: frozenset[str]
+    job_types: Collection[str]
     max_jobs: int
     lease_duration: Micros
 

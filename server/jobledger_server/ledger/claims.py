@@ -201,7 +201,8 @@ class Claims:
             jobs = await transaction.load_claimed([job.id for job in found])
             self._contended |= len(jobs) < len(found)
             now = await transaction.now()
-            wanted = {each.job.concurrency_key for each in jobs.values()} - {""}
+            wanted = dict.fromkeys(each.job.concurrency_key for each in jobs.values())
+            wanted.pop("", None)
             if wanted:
                 keys = await transaction.lock_keys(wanted)
             max_bytes = self._tuning.claim_batch_bytes
@@ -235,11 +236,11 @@ def _decide(
     A blocked job takes nothing from a claim: the next one that it may have takes its place.
     """
     decided: list[tuple[Decision, Allocation | None]] = []
-    blocked = {
+    blocked = dict.fromkeys(
         each.job.id
         for each in jobs.values()
         if each.job.concurrency_key and not keys[each.job.concurrency_key].free
-    }
+    )
     for job_id in blocked:
         decision = block(jobs[job_id].job)
         if decision.renewed:

@@ -149,7 +149,7 @@ class Reads:
     async def _read(
         self, requests: Sequence[Owned], *, full: bool
     ) -> Sequence[StoredJob | Exception]:
-        ids = {job_id for job_id, _ in requests}
+        ids = dict.fromkeys(job_id for job_id, _ in requests)
         found = await retry_if_stale(partial(self._store.read_jobs, ids, full=full))
         return [
             read
@@ -159,7 +159,7 @@ class Reads:
         ]
 
     async def _read_assets(self, jobs: Sequence[Job]) -> Sequence[Sequence[Asset] | Exception]:
-        ids = {job.id for job in jobs}
+        ids = dict.fromkeys(job.id for job in jobs)
         found = await retry_if_stale(partial(self._store.read_assets, ids))
         return [found.get(job.id, ()) for job in jobs]
 

@@ -56,14 +56,14 @@ async def unblock_freed(
         return Unblocked()
     most = tuning.unblocked_jobs
     decisions: list[Decision] = []
-    settled = set()
+    settled: list[str] = []
     for key, state in (await transaction.lock_keys(freed)).items():
         free = state.changed(held[key]).free
         known.saw(key, full=not free)
         jobs, is_settled = await _next_jobs(transaction, key, free, most)
         decisions += [make_ready(job, now) for job in jobs if job.id not in others]
         if is_settled and free <= most and others.isdisjoint(job.id for job in jobs):
-            settled.add(key)
+            settled.append(key)
     return Unblocked(decisions, settled)
 
 

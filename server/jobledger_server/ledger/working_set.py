@@ -192,38 +192,40 @@ async def load_working_set(
         find_created: Whether to find the jobs that were created before with the request ids
             of its creations, or that repeat the same jobs.
     """
-    ids: set[JobId] = set()
-    created: set[tuple[str, str]] = set()
-    origins: set[JobId] = set()
-    unique: set[tuple[str, str, str]] = set()
-    starting: set[JobId] = set()
+    # Dicts serve as sets that keep the order.
+    ids: dict[JobId, None] = {}
+    created: dict[tuple[str, str], None] = {}
+    origins: dict[JobId, None] = {}
+    unique: dict[tuple[str, str, str], None] = {}
+    starting: dict[JobId, None] = {}
     linking: list[ChangeStatus | LinkAsset] = []
     for command in commands:
         if isinstance(command, Create | CreateAll):
             for each in command.creations if isinstance(command, CreateAll) else (command,):
                 if each.request_id:
-                    created.add((each.user_id, each.request_id))
+                    created[each.user_id, each.request_id] = None
                 if each.origin_job_id is not None:
-                    origins.add(each.origin_job_id)
+                    origins[each.origin_job_id] = None
                 if each.unique_key:
-                    unique.add((each.user_id, each.job_type, each.unique_key))
+                    unique[each.user_id, each.job_type, each.unique_key] = None
         else:
-            ids.add(command.job_id)
+            ids[command.job_id] = None
             if is_start(command):
-                starting.add(command.job_id)
+                starting[command.job_id] = None
             if isinstance(command, ChangeStatus | LinkAsset):
                 linking.append(command)
     jobs = await transaction.load_jobs(ids) if ids else {}
     # Most jobs have no assets when some are linked to them, and then there is none to look for.
-    linked: set[tuple[JobId, str]] = set()
-    named: set[tuple[JobId, str]] = set()
+    linked: dict[tuple[JobId, str], None] = {}
+    named: dict[tuple[JobId, str], None] = {}
     for linker in linking:
         job = jobs.get(linker.job_id)
         if job is not None and job.asset_count:
-            named.update((job.id, link.name) for link in links_of(linker))
+            named |= dict.fromkeys((job.id, link.name) for link in links_of(linker))
             if isinstance(linker, LinkAsset) and linker.request_id:
-                linked.add((job.id, linker.request_id))
-    keys = {jobs[job_id].concurrency_key for job_id in starting if job_id in jobs} - {""}
+                linked[job.id, linker.request_id] = None
+    keys = dict.fromkeys(jobs[job_id].concurrency_key for job_id in starting if job_id in jobs)
+    keys.pop("", None)
     active = await transaction.find_active(unique) if unique else {}
     # A repeated creation finds its own job there, and is not refused for its unique key.
     find_created |= any(

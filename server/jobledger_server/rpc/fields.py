@@ -41,10 +41,12 @@ def request_id(check: Checker, value: str) -> str:
     return check.name("request_id", value, MAX_NAME_CHARACTERS, required=False)
 
 
-def job_types(check: Checker, values: Sequence[str]) -> frozenset[str]:
+def job_types(check: Checker, values: Sequence[str]) -> tuple[str, ...]:
+    """Return each type once, in their order."""
     if not check.at_most("job_types", values, MAX_JOB_TYPES):
-        return frozenset()
-    return frozenset(check.job_type(f"job_types[{i}]", value) for i, value in enumerate(values))
+        return ()
+    named = (check.job_type(f"job_types[{i}]", value) for i, value in enumerate(values))
+    return tuple(dict.fromkeys(named))
 
 
 def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatus]:

@@ -11,7 +11,7 @@ async def payloads_of(
     reads: Reads, jobs: Sequence[Job], caller: Caller
 ) -> Sequence[Payloads | None]:
     """Return each job's payloads as of its version, or None for a job that was deleted since."""
-    ids = {job.id for job in jobs if job.payload_bytes}
+    ids = dict.fromkeys(job.id for job in jobs if job.payload_bytes)
     found = await reads.payloads(list(ids), caller) if ids else {}
     return [_as_of(job, found) for job in jobs]
 

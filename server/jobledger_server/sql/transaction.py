@@ -72,14 +72,15 @@ class SqlTransaction:
         return await self._driver.now()
 
     async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        missing = set(ids)
+        missing = dict.fromkeys(ids)
         known = self._cache.find(missing)
         # If not all are cached, one statement reads all, to lock them in the order of their ids.
         if known and len(known) == len(missing):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
             same = await self._driver.unchanged(write_ids)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-            missing.difference_update(same)
+            for job_id in same:
+                del missing[job_id]
         if missing:
             bound = bind_ids(self._dialect, "ids", missing)
             rows = await self._fetch(self._statements.lock_jobs, bound)

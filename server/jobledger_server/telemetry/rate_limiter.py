@@ -56,7 +56,7 @@ class RateLimiter:
             if len(kinds) < (MAX_CALLER_KINDS if known else MAX_KINDS):
                 kinds[kind] = None
                 return True
-            kind, fields = (), {name: fields[name] for name in fields.keys() - set(NAMING)}
+            kind, fields = (), {name: value for name, value in fields.items() if name not in NAMING}
         earlier = kinds.get(kind)
         # A copy, because other handlers have the record too.
         kinds[kind] = logging.makeLogRecord(

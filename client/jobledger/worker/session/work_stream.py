@@ -160,10 +160,10 @@ class WorkStream:
             return failure
         except TimeoutError:
             return _timed_out("the stream of Work was not opened in time")
-        tasks = {
+        tasks = (
             asyncio.create_task(self._write(call, hello)),
             asyncio.create_task(self._watch(call)),
-        }
+        )
         try:
             error = await self._read(call, receive)
         finally:

@@ -27,7 +27,7 @@ class LastingCalls:
     """The running calls that end with the permissions of their callers."""
 
     def __init__(self) -> None:
-        self._calls: set[_LastingCall] = set()
+        self._calls: dict[_LastingCall, None] = {}  # as a set that keeps the order
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -41,7 +41,7 @@ class LastingCalls:
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         call = _LastingCall(task, caller.permissions)
-        self._calls.add(call)
+        self._calls[call] = None
         try:
             yield
         except asyncio.CancelledError:
@@ -49,7 +49,7 @@ class LastingCalls:
                 raise  # the client has cancelled it
             raise PermissionsChanged from None
         finally:
-            self._calls.remove(call)
+            del self._calls[call]
 
     def end_where(self, has_changed: Callable[[Permissions], bool]) -> None:
         """End the calls whose callers' permissions have changed."""

@@ -1,5 +1,6 @@
 """Whether a caller may do what its request names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,8 @@ def check_user(permissions: Permissions, method: Method, request: Any, call: Cal
         raise AccessDenied("users", user_id or "*")  # other methods refuse an empty user as invalid
 
 
-def check_job_types(caller: Caller, job_types: frozenset[str]) -> None:
+def check_job_types(caller: Caller, job_types: Collection[str]) -> None:
     """Raise AccessDenied unless the caller may claim jobs of these types."""
     allowed = caller.permissions.job_types
-    if allowed is not None and (denied := job_types - allowed):
+    if allowed is not None and (denied := set(job_types) - allowed):
         raise AccessDenied("job_types", min(denied))

@@ -165,7 +165,7 @@ def filtered(
     return JobQuery(
         user_id=user_id,
         statuses=frozenset(fields.statuses(check, "statuses", request.statuses)),
-        job_types=fields.job_types(check, request.job_types),
+        job_types=frozenset(fields.job_types(check, request.job_types)),
         labels=check.labels("labels", request.labels),
         created_after=_optional_time(check, "created_after", request.created_after, has),
         created_before=_optional_time(check, "created_before", request.created_before, has),
@@ -185,7 +185,7 @@ def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
     full = fields.is_full(check, request.view, default=False)
     selected = Selection(
         user_id=fields.user_id(check, request.user_id, required=False) or None,
-        job_types=fields.job_types(check, request.job_types),
+        job_types=frozenset(fields.job_types(check, request.job_types)),
         labels=check.labels("labels", request.labels),
         job_ids=frozenset(fields.job_ids(check, request.job_ids)),
     )

@@ -37,7 +37,7 @@ being scheduled to being held, for instance."""
 class Scale(NamedTuple):
     """What a ScaledObject scales by: jobs of these types, so many for each worker."""
 
-    job_types: frozenset[str]
+    job_types: tuple[str, ...]
     jobs_per_worker: float
 
 
@@ -46,9 +46,9 @@ def scale(ref: pb.ScaledObjectRef) -> Scale:
     check = Checker()
     field = "scalerMetadata.jobTypes"
     names = [name.strip() for name in ref.scalerMetadata.get("jobTypes", "").split(",")]
-    job_types: frozenset[str] = frozenset()
+    job_types: tuple[str, ...] = ()
     if check.at_most(field, names, MAX_JOB_TYPES):
-        job_types = frozenset(check.job_type(field, name) for name in names)
+        job_types = tuple(dict.fromkeys(check.job_type(field, name) for name in names))
     text = ref.scalerMetadata.get("jobsPerWorker", "1")
     jobs_per_worker = 0.0
     with suppress(ValueError):

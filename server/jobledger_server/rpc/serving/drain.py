@@ -38,7 +38,7 @@ class Drain:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refused = asyncio.Event()
-        self._others: set[asyncio.Task[Any]] = set()
+        self._others: dict[asyncio.Task[Any], None] = {}  # as a set that keeps the order
 
     def __enter__(self) -> None:
         if self.begun.is_set():
@@ -68,7 +68,7 @@ class Drain:
         if self.begun.is_set():
             raise ShuttingDown
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._others.add(task)
+        self._others[task] = None
         try:
             yield
         except asyncio.CancelledError:
@@ -76,7 +76,7 @@ class Drain:
                 raise  # the client has cancelled it
             raise ShuttingDown from None
         finally:
-            self._others.remove(task)
+            del self._others[task]
 
     async def idle(self) -> None:
         """Return when no call runs."""

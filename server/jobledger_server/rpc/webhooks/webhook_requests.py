@@ -80,13 +80,13 @@ def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> Owned:
     return found
 
 
-def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, frozenset[str]]:
+def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, Sequence[str]]:
     """Return the id of the deliverer, and those of the webhooks that it knows to hold."""
     check = Checker()
     deliverer_id = check.name("deliverer_id", request.deliverer_id, MAX_NAME_CHARACTERS)
     check.at_most("held_ids", request.held_ids, MAX_WEBHOOKS)
     check.finish()
-    return deliverer_id, frozenset(request.held_ids)
+    return deliverer_id, tuple(dict.fromkeys(request.held_ids))
 
 
 def save(request: pb.SaveWebhookRequest) -> State:

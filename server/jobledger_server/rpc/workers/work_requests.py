@@ -42,7 +42,7 @@ class Hello(NamedTuple):
     """Who the worker of a stream is, what it can run, and what it holds already."""
 
     worker_id: str
-    job_types: frozenset[str]
+    job_types: tuple[str, ...]
     lease_duration: Micros
     holding: list[tuple[JobId, int]]
 
