@@ -72,7 +72,7 @@ from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
+from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.store import Change, FeedHead, Store
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import JobMetrics
@@ -117,6 +117,16 @@ class Notices(Protocol):
 
     async def run(self) -> None:
         """Send and receive until cancelled."""
+
+
+class Lock(Protocol):
+    """Keeps other servers from a database, and remembers its feed; see `file_lock.Lock`."""
+
+    def continues(self, head: FeedHead) -> bool:
+        """Return whether `head` is of the recorded feed, and not behind the recorded head."""
+
+    def record(self, head: FeedHead) -> None:
+        """Record the feed's head, for the next server. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,92 +1,62 @@
-"""A connection to SQLite that stands in for aiosqlite's, in simulated time.
+"""A connection to SQLite that stands in for aiosqlite's."""
 
-aiosqlite has a thread for each connection. Here its calls run in the loop's thread, one after
-another, each a little later than it was made.
-"""
-
-import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Any, Protocol, Self
 
-from jobledger.testing.world.loop import Node, WorldLoop
+from jobledger.testing.world.disk.calls import Calls, WriteLock
+from jobledger.testing.world.loop import WorldLoop
+from jobledger.testing.world.nodes import Node
 from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run, SqliteConnection
 
 BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
 
-RETRY_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.025, 0.025, 0.05, 0.05)
-"""Between the attempts of SQLite to get a lock; from then on each takes 0.1 seconds."""
-
-_BUSY_TIMEOUT = "PRAGMA busy_timeout="
-
-_SYNCHRONOUS = "PRAGMA synchronous="
+BUSY_TIMEOUT, SYNCHRONOUS = "PRAGMA busy_timeout=", "PRAGMA synchronous="
 
 
 class File(Protocol):
-    """What a connection needs of the disk that it is on."""
+    """What a connection needs to know of the file."""
 
-    loop: WorldLoop
+    lock: WriteLock
 
-    writer: "Connection | None"
-    """The connection that has the file's lock: as in SQLite, one at a time writes."""
+    def times(self) -> tuple[float, float]:
+        """Return how long a call takes until it runs, and from then until its answer."""
 
-    def delay(self) -> tuple[float, float]:
-        """Return the seconds before a call runs, and those from then until its answer."""
-
-    def fail(self, connection: "Connection") -> None:
+    def check_statement(self, connection: "Connection") -> None:
         """Raise if the statement that comes next has to fail."""
 
-    def reject(self, connection: "Connection") -> None:
+    def check_commit(self, connection: "Connection") -> None:
         """Raise if the commit that comes next has to fail."""
 
     def committed(self, connection: "Connection") -> None:
         """Record a commit. Raises if its answer has to be lost."""
 
     def busy(self) -> None:
-        """Record that a connection did not get the lock in time."""
-
-    def closed(self, connection: "Connection") -> None:
-        """Forget a connection."""
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A call of a connection: what it runs, and who waits for the result."""
-
-    run: Callable[[], Any]
-    answer: asyncio.Future[Any]
-    locks: bool
-
-    def interrupt(self) -> None:
-        """Have it fail if it has not run."""
-        self.run = _raising(sqlite_error("interrupted", sqlite3.SQLITE_INTERRUPT))
-
-
-def sqlite_error(message: str, code: int) -> sqlite3.OperationalError:
-    """Return the error that the driver raises for this result code."""
-    error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = code
-    return error
+        """Record that a transaction did not get the lock in time."""
 
 
 class Connection:
     """Has what SQLAlchemy and the store use of `aiosqlite.Connection`.
 
     Args:
+        loop: The world's loop.
         file: Where it is.
         sqlite: The real connection.
         node: The process that opened it.
     """
 
-    def __init__(self, file: File, sqlite: SqliteConnection, node: Node) -> None:
+    def __init__(self, loop: WorldLoop, file: File, sqlite: SqliteConnection, node: Node) -> None:
         self.node = node
         self._file = file
         self._connection: SqliteConnection | None = sqlite  # SQLAlchemy asks whether it is open
-        self._calls: deque[_Call] = deque()
-        self._busy_seconds = 0.0
+        self._calls = Calls(
+            loop,
+            node,
+            file.lock,
+            times=file.times,
+            has_begun=lambda: self.is_open and self.in_transaction,
+            busy=file.busy,
+        )
 
     # What the store uses.
 
@@ -106,11 +76,10 @@ class Connection:
         await self._call(self._commit)
 
     async def rollback(self) -> None:
-        await self._call(self._open.rollback)
+        await self._call(self.undo)
 
     async def interrupt(self) -> None:
-        if self._calls:
-            self._calls[0].interrupt()
+        self._calls.interrupt()
 
     # What else SQLAlchemy uses.
 
@@ -121,29 +90,46 @@ class Connection:
         self._open.create_function(*args, **options)
 
     async def close(self) -> None:
-        if self._connection is not None:
+        if self.is_open:
             await self._call(self.stop)
 
     def stop(self) -> None:
-        """Roll back and close at once, as when the process ends."""
-        self._calls.clear()
+        """Close it at once, which undoes what is not committed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-            self._release()
-            self._file.closed(self)
 
-    # How calls run.
+    # What the disk uses.
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is in a transaction that writes."""
+        return self._file.lock.holder is self._calls
+
+    def undo(self) -> None:
+        """Roll back, if there is a transaction."""
+        self._open.rollback()
+
+    def crash(self) -> None:
+        """Close it as the operating system does at the end of a process."""
+        self.stop()
+        self._calls.abandon()
+
+    # What runs.
 
     async def run(
         self, statement: str, values: Any = (), *, often: bool = False
     ) -> tuple[sqlite3.Cursor, Sequence[Any]]:
         """Run a statement, or SEVERAL; return its cursor and all rows."""
-        if statement.startswith("PRAGMA"):  # only when a connection is opened
+        if statement.startswith("PRAGMA"):  # only while the connection is opened
             return self._execute(self._pragma(statement), ())
-        locks = statement in (BEGIN, SEVERAL)
         found: tuple[sqlite3.Cursor, Sequence[Any]] = await self._call(
-            lambda: self._execute(statement, values, often=often), locks=locks
+            lambda: self._checked(statement, values, often=often),
+            locks=statement in (BEGIN, SEVERAL),
         )
         return found
 
@@ -153,122 +139,50 @@ class Connection:
             raise ValueError("Connection closed")
         return self._connection
 
-    def _call(self, run: Callable[[], Any], *, locks: bool = False) -> asyncio.Future[Any]:
-        """Have it run after the calls before. It runs even if nobody waits for it any more."""
-        self._open  # noqa: B018
-        call = _Call(run, self._file.loop.create_future(), locks)
-        self._calls.append(call)
-        if len(self._calls) == 1:
-            self._begin(call)
-        return call.answer
+    async def _call(self, run: Callable[[], Any], *, locks: bool = False) -> Any:
+        self._open  # raises if it is closed  # noqa: B018
+        return await self._calls.add(run, locks=locks)
 
-    def _begin(self, call: _Call) -> None:
-        before, after = self._file.delay()
-        loop = self._file.loop
-        if before:
-            loop.call_later(
-                before, self._attempt, call, after, loop.time(), context=self.node.context
-            )
-        else:
-            self._attempt(call, after, loop.time())
+    def _checked(
+        self, statement: str, values: Any, *, often: bool
+    ) -> tuple[sqlite3.Cursor, Sequence[Any]]:
+        if statement is SEVERAL:
+            return self._execute(SEVERAL, self._checked_one_by_one(values))
+        self._file.check_statement(self)
+        return self._execute(statement, values, often=often)
 
-    def _attempt(self, call: _Call, after: float, since: float, tries: int = 0) -> None:
-        """Run the call if nobody else has the lock that it needs; try again if somebody has."""
-        if not self._calls or self._calls[0] is not call:
-            return  # closed meanwhile
-        loop, file = self._file.loop, self._file
-        if call.locks and not self._open.in_transaction:
-            if file.writer is not None:
-                if loop.time() - since >= self._busy_seconds:
-                    file.busy()
-                    call.run = _raising(sqlite_error("database is locked", sqlite3.SQLITE_BUSY))
-                else:
-                    pause = next(chain(RETRY_SECONDS[tries:], repeat(0.1)))
-                    loop.call_later(
-                        pause,
-                        self._attempt,
-                        call,
-                        after,
-                        since,
-                        tries + 1,
-                        context=self.node.context,
-                    )
-                    return
+    def _checked_one_by_one(self, runs: Iterable[Run]) -> Iterator[Run]:
+        """Check each when the one before has run."""
+        for run in runs:
+            if run.statement == COMMIT:
+                self._file.check_commit(self)
+                yield run
+                self._file.committed(self)
             else:
-                file.writer = self
-        result = error = None
-        try:
-            result = call.run()
-        except Exception as raised:  # noqa: BLE001
-            error = raised
-        if self._connection is not None and not self._connection.in_transaction:
-            self._release()
-        if after:
-            loop.call_later(after, self._answer, call, result, error, context=self.node.context)
-        else:
-            self._answer(call, result, error)
-
-    def _answer(self, call: _Call, result: Any, error: Exception | None) -> None:
-        if not call.answer.done():
-            if error is None:
-                call.answer.set_result(result)
-            else:
-                call.answer.set_exception(error)
-        if self._calls and self._calls[0] is call:
-            self._calls.popleft()
-            if self._calls:
-                self._begin(self._calls[0])
-
-    def _release(self) -> None:
-        if self._file.writer is self:
-            self._file.writer = None
-
-    # What runs.
+                self._file.check_statement(self)
+                yield run
 
     def _execute(
         self, statement: str, values: Any, *, often: bool = False
     ) -> tuple[sqlite3.Cursor, Sequence[Any]]:
-        if statement is SEVERAL:
-            cursor = self._open.execute(SEVERAL, self._with_faults(values))
-        else:
-            self._file.fail(self)
-            run = self._open.executemany if often else self._open.execute
-            cursor = run(statement, values)
-        # All of them: a statement that is not run to its end would keep its snapshot.
+        cursor = (self._open.executemany if often else self._open.execute)(statement, values)
+        # All of them: a statement that has not come to its end keeps its snapshot.
         return cursor, cursor.fetchall() if cursor.description else ()
 
-    def _with_faults(self, runs: Iterable[Run]) -> Iterator[Run]:
-        for run in runs:
-            if run.statement == COMMIT:
-                self._file.reject(self)
-                yield run
-                self._file.committed(self)
-            else:
-                self._file.fail(self)
-                yield run
-
     def _commit(self) -> None:
-        writes = self._file.writer is self
-        if writes:
-            self._file.reject(self)
+        if not self.writes:
+            self._open.commit()
+            return
+        self._file.check_commit(self)
         self._open.commit()
-        if writes:
-            self._file.committed(self)
+        self._file.committed(self)
 
     def _pragma(self, statement: str) -> str:
-        if statement.startswith(_BUSY_TIMEOUT):
-            # Within SQLite, waiting would block the loop.
-            self._busy_seconds = int(statement.removeprefix(_BUSY_TIMEOUT)) / 1000
-            return f"{_BUSY_TIMEOUT}0"
-        # No process of a world loses power.
-        return f"{_SYNCHRONOUS}OFF" if statement.startswith(_SYNCHRONOUS) else statement
-
-
-def _raising(error: Exception) -> Callable[[], Any]:
-    def run() -> None:
-        raise error
-
-    return run
+        if statement.startswith(BUSY_TIMEOUT):
+            self._calls.patience = int(statement.removeprefix(BUSY_TIMEOUT)) / 1000
+            return f"{BUSY_TIMEOUT}0"
+        # No machine of a world loses power.
+        return f"{SYNCHRONOUS}OFF" if statement.startswith(SYNCHRONOUS) else statement
 
 
 class Cursor:

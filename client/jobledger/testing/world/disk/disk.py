@@ -1,33 +1,51 @@
 """See `Disk`."""
 
 import sqlite3
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.disk.calls import WriteLock
 from jobledger.testing.world.disk.connection import Connection
+from jobledger.testing.world.disk.errors import (
+    FULL,
+    MISSING,
+    UNFLUSHED,
+    UNREADABLE,
+    UNWRITABLE,
+    sqlite_error,
+)
+from jobledger.testing.world.disk.feed_record import FeedRecord, LockFile
 from jobledger.testing.world.disk.template import new_file
-from jobledger.testing.world.loop import Node, WorldLoop
+from jobledger.testing.world.database_faults import DatabaseFaults
+from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine
+from jobledger.testing.world.nodes import Node
 from jobledger_server.app import OpenedStore
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.sqlite_connection import SqliteConnection
+from jobledger_server.tuning import Tuning
 
 
-class Disk:
-    """An SQLite file that simulated servers share.
+class Disk(DatabaseFaults):
+    """An SQLite file that simulated servers share, and what can go wrong with it.
 
-    Make it before the run, since it migrates a database the first time. Its servers use the clock
-    of `time`, which `answering` replaces.
+    Make it before the run: the first one in a process migrates a database. Its servers use the
+    clock of `time`, which `answering` replaces.
+
+    Args:
+        loop: The world's loop.
+        chance: Decides latencies and faults, and the database's secrets.
+        machine: Has the clock.
+        folder: Where the file is made. The disk deletes it when it is closed.
+        exclusive: Whether only one server at a time opens it, as real ones do.
 
     Attributes:
-        latency: Seconds that a call takes, from and to.
-        counts: How often what happened.
-        writer: The connection that has the file's lock.
+        lock: The file's lock. As the product does, a transaction that writes takes it when it
+            begins. A connection that does not get it in time reports that the database is locked.
     """
 
     def __init__(
@@ -36,78 +54,101 @@ class Disk:
         chance: Chance,
         machine: Machine,  # noqa: ARG002
         folder: Path,
+        *,
+        exclusive: bool = False,
     ) -> None:
-        self.loop = loop
-        self.latency = 0.0001, 0.001
-        self.counts: Counter[str] = Counter()
-        self.writer: Connection | None = None
+        super().__init__(loop, chance)
+        self.lock = WriteLock()
+        self._lock_file = LockFile() if exclusive else None
         self._file = folder / "jobledger.db"
-        self._random = chance.of("disk")
         self._connections: dict[Connection, None] = {}
         new_file(self._file, chance)
 
     @asynccontextmanager
-    async def open(self, node: Node) -> AsyncIterator[OpenedStore]:
-        """Open the store for a server that runs on this node."""
+    async def open(self, node: Node, tuning: Tuning = Tuning()) -> AsyncIterator[OpenedStore]:
+        """Open the store for a server that runs on this node.
+
+        Raises:
+            DatabaseInUse: Another server has it, and the disk is `exclusive`.
+        """
 
         async def connect() -> Connection:
             return self._connect(node)
 
-        database = open_database(parse_url(f"sqlite:///{self._file}"), connect=connect)
-        try:
-            yield OpenedStore(SqlStore(database), connections=database.connections)
-        finally:
-            await database.close()
+        with self._locked(node) as record:
+            database = open_database(parse_url(f"sqlite:///{self._file}"), connect=connect)
+            try:
+                store = SqlStore(database, tuning=tuning)
+                yield OpenedStore(store, record, database.connections)
+            finally:
+                await database.close()
+
+    def _locked(self, node: Node) -> AbstractContextManager[FeedRecord | None]:
+        return nullcontext() if self._lock_file is None else self._lock_file.locked(node)
 
     def _connect(self, node: Node) -> Connection:
+        if self.is_cut(node):
+            raise sqlite_error(*MISSING)
         sqlite = sqlite3.connect(
             self._file, timeout=0, isolation_level=None, factory=SqliteConnection
         )
-        connection = Connection(self, sqlite, node)
+        connection = Connection(self._loop, self, sqlite, node)
+        self._connections = {each: None for each in self._connections if each.is_open}
         self._connections[connection] = None
         return connection
 
     def crash(self, node: Node) -> None:
-        """Roll back and close what a dead node had open, as the operating system does."""
-        for connection in [each for each in self._connections if each.node is node]:
-            connection.stop()
+        """Undo what a dead node had not committed, and close what it had open."""
+        for connection in self._connections:
+            if connection.node is node:
+                connection.crash()
+        if self._lock_file is not None:
+            self._lock_file.release(node)
 
     def held(self) -> list[str]:
-        """Return what is in a transaction."""
+        """Return which transactions are open."""
         return [
-            f"{each.node.name}: a transaction" for each in self._connections if each.in_transaction
+            f"{each.node.name} {'writes' if each.writes else 'reads'}"
+            for each in self._connections
+            if each.is_open and each.in_transaction
         ]
 
     def close(self) -> None:
         """Close every connection, and delete the database."""
-        for connection in list(self._connections):
-            connection.stop()
-        self._file.unlink(missing_ok=True)
+        for connection in self._connections:
+            connection.crash()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._file}{suffix}").unlink(missing_ok=True)
 
-    # What its connections ask.
+    # What connections ask; see `connection.File`.
 
-    def delay(self) -> tuple[float, float]:
-        """Return the seconds before a call runs, and those from then until its answer."""
-        seconds = self._random.uniform(*self.latency)
-        # Either end: what others do meanwhile comes before or after it.
-        return (seconds, 0.0) if self._random.random() < 0.5 else (0.0, seconds)  # noqa: PLR2004
-
-    def fail(self, connection: Connection) -> None:  # noqa: ARG002
+    def check_statement(self, connection: Connection) -> None:
         """Raise if the statement that comes next has to fail."""
-        self.counts["statements"] += 1
+        self.counts["op"] += 1
+        if self.is_cut(connection.node) or self.happens("failed", self.fails):
+            self._fail(connection)
 
-    def reject(self, connection: Connection) -> None:
+    def check_commit(self, connection: Connection) -> None:
         """Raise if the commit that comes next has to fail."""
+        if self.is_cut(connection.node) or self.happens("rejected", self.rejects):
+            self._fail(connection)
 
     def committed(self, connection: Connection) -> None:
         """Record a commit. Raises if its answer has to be lost."""
-        self.counts["commits"] += 1
-        self.loop.record("commit", connection.node.name)
+        self.counts["commit"] += 1
+        self._loop.record("commit", connection.node.name)
+        if self.happens("lost", self.loses):
+            raise sqlite_error(*UNFLUSHED)
 
     def busy(self) -> None:
-        """Record that a connection did not get the lock in time."""
+        """Record that a transaction did not get the lock in time."""
         self.counts["busy"] += 1
 
-    def closed(self, connection: Connection) -> None:
-        """Forget a connection."""
-        self._connections.pop(connection, None)
+    def _fail(self, connection: Connection) -> None:
+        """Raise what SQLite would raise."""
+        if not connection.writes:
+            raise sqlite_error(*UNREADABLE)
+        # SQLite may have rolled back by itself (https://sqlite.org/lang_transaction.html, 3).
+        if self._faults.random() < 0.5:  # noqa: PLR2004
+            connection.undo()
+        raise sqlite_error(*self._faults.choice([FULL, UNWRITABLE]))
