@@ -73,7 +73,7 @@ async def many(run: Run) -> tuple[int, str]:
 def test_several_servers_write_to_one_file(run: Run) -> None:
     count, _ = run.run(many(run))
     assert count == 15
-    assert run.disk.counts["commit"] == 15
+    assert run.disk.counts["commits"] == 15
     assert not run.disk.held()
 
 

@@ -27,7 +27,7 @@ class DatabaseFaults:
         rejects: The part of commits that fail, and change nothing.
         loses: The part of commits that are done, and reported as failed.
         cut: The servers that do not reach the database.
-        counts: How often each of these happened: `op`, `commit`, and the faults.
+        counts: How often what happened: `statements`, `commits`, and the faults.
     """
 
     def __init__(self, loop: WorldLoop, chance: Chance) -> None:
@@ -50,14 +50,15 @@ class DatabaseFaults:
             self.counts["slow"] += 1
             seconds = self._times.uniform(*SLOW_SECONDS)
         stalled = max(0.0, self._stalled_until - self._loop.time())
-        self.counts["stalled"] += stalled > 0
         # One of both, so that an answer may be old, and a statement takes a step of the loop.
         return (stalled + seconds, 0.0) if self._times.random() < EARLY else (stalled, seconds)
 
     def is_cut(self, node: Node | None) -> bool:
         """Return whether this server does not reach the database, and count it."""
-        self.counts["cut"] += node in self.cut
-        return node in self.cut
+        if node not in self.cut:
+            return False
+        self.counts["cut"] += 1
+        return True
 
     def happens(self, fault: str, part: float) -> bool:
         """Return whether a fault happens now, and count it."""

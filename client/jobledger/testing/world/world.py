@@ -133,7 +133,8 @@ class World:
                 disk = MemoryDisk(self.loop, self.chance, self.machine)
             else:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobledger-"))
-                disk = Disk(self.loop, self.chance, self.machine, Path(folder))
+                alone = self._server_count == 1
+                disk = Disk(self.loop, self.chance, self.machine, Path(folder), exclusive=alone)
             stack.callback(disk.close)
             yield disk
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.database_faults import DatabaseFaults
 from jobledger.testing.world.disk.calls import WriteLock
 from jobledger.testing.world.disk.connection import Connection
 from jobledger.testing.world.disk.errors import (
@@ -18,7 +19,6 @@ from jobledger.testing.world.disk.errors import (
 )
 from jobledger.testing.world.disk.feed_record import FeedRecord, LockFile
 from jobledger.testing.world.disk.template import new_file
-from jobledger.testing.world.database_faults import DatabaseFaults
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine
 from jobledger.testing.world.nodes import Node
@@ -124,7 +124,7 @@ class Disk(DatabaseFaults):
 
     def check_statement(self, connection: Connection) -> None:
         """Raise if the statement that comes next has to fail."""
-        self.counts["op"] += 1
+        self.counts["statements"] += 1
         if self.is_cut(connection.node) or self.happens("failed", self.fails):
             self._fail(connection)
 
@@ -135,7 +135,7 @@ class Disk(DatabaseFaults):
 
     def committed(self, connection: Connection) -> None:
         """Record a commit. Raises if its answer has to be lost."""
-        self.counts["commit"] += 1
+        self.counts["commits"] += 1
         self._loop.record("commit", connection.node.name)
         if self.happens("lost", self.loses):
             raise sqlite_error(*UNFLUSHED)
