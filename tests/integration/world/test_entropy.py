@@ -1,0 +1,22 @@
+"""What is drawn by chance in a world: the same again from the same seed."""
+
+from jobledger.core.identity import Identity
+from jobledger.testing.world.world import World
+
+
+def drawn(seed: int) -> list[str]:
+    """Return ids, secrets and names that the service and the client have made in one run."""
+
+    async def main(world: World) -> list[str]:
+        client = world.client("ada")
+        job = await client.create_job("render")
+        webhook = await client.create_webhook("https://example.com/")
+        return [job.id, webhook.webhook.id, webhook.secret, Identity("ada").worker_id]
+
+    return World(seed).run(main)
+
+
+def test_ids_and_secrets_are_those_of_the_seed() -> None:
+    first, same, other = drawn(1), drawn(1), drawn(2)
+    assert first == same
+    assert not set(first) & set(other)
