@@ -7,12 +7,12 @@ import pytest
 
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
-CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1)]
-CONTROL = [each for each in CHARACTERS if unicodedata.category(each) == "Cc"]
+# All of them: Unicode has promised to add none.
+CONTROL = [chr(code) for code in range(256) if unicodedata.category(chr(code)) == "Cc"]
 
 
 def test_no_other_character_is_refused() -> None:
-    name = "".join(set(CHARACTERS) - set(CONTROL))
+    name = "".join(map(chr, set(range(sys.maxunicode + 1)) - set(map(ord, CONTROL))))
     check = Checker()
     check.name("name", name, len(name))
     check.finish()
