@@ -90,7 +90,9 @@ class Administrator:
         if template == "template0":
             return self._url(self._created(template))
         if template not in self._templates:
-            schema = self._at(template, _SCHEMA)
+            self._run(f"\\c {template}")
+            schema = self._run(_SCHEMA)
+            self._run("\\c postgres")
             self._templates[template] = Template(self._port, template, schema)
         kept = self._templates[template]
         name = kept.free.pop() if kept.free else self._created(template)
@@ -106,8 +108,11 @@ class Administrator:
                 "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity "
                 f"WHERE datname = '{name}'"
             )
-            if self._at(name, _SCHEMA) == template.schema:
-                self._at(name, f"{_TRUNCATE}; {template.rows}")
+            self._run(f"\\c {name}")
+            if unchanged := self._run(_SCHEMA) == template.schema:
+                self._run(f"{_TRUNCATE}; {template.rows}")
+            self._run("\\c postgres")
+            if unchanged:
                 template.free.append(name)
                 return
         self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -123,13 +128,6 @@ class Administrator:
         # Copying files costs half of what writing every page to the log costs.
         self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return name
-
-    def _at(self, name: str, command: str) -> str:
-        """Run a command in a database, and leave it."""
-        self._run(f"\\c {name}")
-        answer = self._run(command)
-        self._run("\\c postgres")
-        return answer
 
     def _run(self, command: str) -> str:
         assert self._psql.stdin is not None
