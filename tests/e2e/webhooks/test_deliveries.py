@@ -10,6 +10,7 @@ import pytest
 
 from jobledger import AsyncClient, Webhook
 from jobledger.webhooks import verify
+from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
 from tests.e2e.webhooks.conftest import delivering
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
@@ -203,7 +204,7 @@ async def test_a_receiver_that_hangs_holds_up_no_other_webhook(
         await client.create_webhook(hanging.url)
         await client.create_webhook(receiver.url)
         async with delivering(app.address):
-            wanted = {await ended(client) for _ in range(30)}
+            wanted = set(await asyncio.gather(*(ended(client) for _ in range(30))))
             await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
         assert hanging.received
         assert not hanging.succeeded
@@ -289,7 +290,7 @@ async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
 
     receiver.answer = refuse
     await client.create_webhook(receiver.url)
-    wanted = {await ended(client) for _ in range(130)}
+    wanted = set(await asyncio.gather(*(ended(client) for _ in range(130))))
     async with delivering(app.address):
         while (await the_webhook(client)).pending < 100:
             await asyncio.sleep(0.05)
@@ -304,7 +305,7 @@ async def test_two_deliverers_do_not_deliver_one_webhook_both(
 ) -> None:
     await client.create_webhook(receiver.url)
     async with delivering(app.address), delivering(app.address):
-        wanted = {await ended(client) for _ in range(20)}
+        wanted = set(await asyncio.gather(*(ended(client) for _ in range(20))))
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
     assert len(receiver.received) == 20
 
@@ -321,7 +322,9 @@ async def test_a_killed_server_loses_no_end(own_server: ServerProcess, receiver:
             await receiver.until(lambda: second in job_ids(receiver.succeeded))
 
 
-async def test_a_place_in_the_feed_that_is_lost_is_told(app: Any, receiver: Receiver) -> None:
+async def test_a_place_in_the_feed_that_is_lost_is_told_at_once(
+    app: Any, receiver: Receiver
+) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         await call.CreateWebhook(user_id="ada", url=receiver.url)
@@ -333,7 +336,8 @@ async def test_a_place_in_the_feed_that_is_lost_is_told(app: Any, receiver: Rece
             release=True,
         )
     async with AsyncClient(app.address, user_id="ada") as client, delivering(app.address):
-        while not (await the_webhook(client)).last_failure:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(QUIET_SAVE_SECONDS / 2):
+            while not (await the_webhook(client)).last_failure:
+                await asyncio.sleep(0.05)
         later = await ended(client)
         await receiver.until(lambda: later in job_ids(receiver.succeeded))
