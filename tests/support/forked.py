@@ -86,6 +86,7 @@ class Piped(Forked):
         arguments: Sequence[str],
         *,
         env: Mapping[str, str],
+        cwd: Path | None = None,
         stdin: int | None = None,
         stdout: int | None = None,
     ) -> None:
@@ -106,7 +107,7 @@ class Piped(Forked):
                 out = given(stdout)
             nothing = theirs.enter_context(Path(os.devnull).open("rb"))
             files = (nothing if stdin is None else given(stdin), out, err)
-            super().__init__(program, arguments, files=files, env=env)
+            super().__init__(program, arguments, files=files, env=env, cwd=cwd)
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str]:
         """Read both outputs to their ends, and wait for the program."""

@@ -44,6 +44,7 @@ class Tmux:
         deadline = time.monotonic() + 30
         while not reached(screen := self.screen):
             assert time.monotonic() < deadline, "\n".join(screen)
+            time.sleep(0.02)  # a look starts a process
         return screen
 
     def press(self, key: str) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 from jobledger import JobStatus, RetryPolicy
 from jobledger.cli.program import Program, last_lines, outcome_of
 from jobledger.worker import Completed, Failed, Partial, Worker
+from tests.support.forked import Forked
 from tests.support.pages import ROOT
 
-JOBLEDGER = Path(sys.executable).with_name("jobledger")
 EXAMPLES = ROOT / "examples" / "workers"
 COMPLETED = JobStatus.COMPLETED
 PARTIAL = JobStatus.PARTIAL
@@ -34,14 +33,12 @@ class Exec:
 
     def start(self, program, *options):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
-        with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [
-                    *(JOBLEDGER, "--server", self._target),
-                    *("worker", "exec", self._job_type, *options, "--", *program),
-                ],
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
+        with self._stderr.open("wb") as stderr, Path(os.devnull).open("rb+") as nothing:
+            command = ("worker", "exec", self._job_type, *options, "--", *program)
+            self.process = Forked(
+                "jobledger",
+                ["--server", self._target, *map(str, command)],
+                files=(nothing, nothing, stderr),
                 env=environment,
             )
 
@@ -65,7 +62,7 @@ class Exec:
         raise AssertionError("the job ended before")
 
     async def stop(self):
-        self.process.terminate()
+        self.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(self.process.wait, 20) == 0
 
     def close(self):

@@ -3,16 +3,11 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from jobledger import JobStatus
 from tests.support import forked
-
-JOBLEDGER = Path(sys.executable).with_name("jobledger")
 
 TASKS = """
 from jobledger import BlockingJob, Worker
@@ -37,16 +32,8 @@ def start(server, tmp_path):
 
     def start(*arguments):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
-        processes.append(
-            subprocess.Popen(
-                [JOBLEDGER, "--server", server.target, "worker", "run", *arguments],
-                cwd=tmp_path,
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                text=True,
-            )
-        )
+        run = ("--server", server.target, "worker", "run", *arguments)
+        processes.append(forked.Piped("jobledger", run, env=environment, cwd=tmp_path))
         return processes[-1]
 
     yield start
