@@ -132,7 +132,7 @@ class Server(Process):
     async def _serve(self) -> None:
         world = self.world
         async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(world.disk.open(self.node))
+            opened = await stack.enter_async_context(world.disk.open(self.node, world.tuning))
             if opened.lock is None:
                 opened = replace(opened, notices=world.notices.exchange)
             ids = world.chance.of(f"ids {self.node.name}")

@@ -1,0 +1,54 @@
+"""A server's tuning: each of its numbers reaches the part that it is for."""
+
+import asyncio
+from dataclasses import fields
+from datetime import UTC, datetime
+
+from jobledger import AsyncClient, Job, Worker
+from jobledger.testing.world.world import World
+from jobledger_server.settings import Settings
+from jobledger_server.tuning import Tuning
+
+
+class Noted(Tuning):
+    """Notes which of its numbers are read."""
+
+    def __getattribute__(self, name: str) -> object:
+        READ.add(name)
+        return super().__getattribute__(name)
+
+
+READ: set[str] = set()
+SETTINGS = Settings(retain_terminal=60.0)
+
+
+def a_worker(client: AsyncClient) -> Worker:
+    worker = Worker(client)
+
+    @worker.handler("render")
+    async def render(job: Job) -> None:
+        await asyncio.sleep(1)
+
+    return worker
+
+
+async def use_everything(world: World) -> None:
+    client = world.client("ada")
+    world.worker(a_worker)
+    soon = datetime.fromtimestamp(world.machine.time() + 1, UTC)
+    job = await client.create_job("render", schedule_time=soon, concurrency_key="k")
+    await world.finished(job)
+    async with client.watch_jobs() as changes:
+        await anext(changes)
+    await client.cancel_jobs()
+    server = world.servers["server-1"]
+    await server.stop()
+    server.boot()  # it fills its change buffer, and purges the job
+    await asyncio.sleep(300)
+
+
+def test_each_number_is_read() -> None:
+    READ.clear()
+    World(1, store="sqlite", settings=SETTINGS, tuning=Noted()).run(use_everything)
+    World(1, servers=2, settings=SETTINGS, tuning=Noted()).run(use_everything)
+    assert sorted({field.name for field in fields(Tuning)} - READ) == []
