@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import fields
 from datetime import UTC, datetime
 
-from jobledger import AsyncClient, Job, Worker
+from jobledger import AsyncClient, ClaimedJob, Worker
 from jobledger.testing.world.world import World
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
@@ -26,7 +26,7 @@ def a_worker(client: AsyncClient) -> Worker:
     worker = Worker(client)
 
     @worker.handler("render")
-    async def render(job: Job) -> None:
+    async def render(job: ClaimedJob) -> None:
         await asyncio.sleep(1)
 
     return worker
