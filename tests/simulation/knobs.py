@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Knobs = Mapping[str, Sequence[Any]]
-"""Values by name."""
+"""Values by name, of the kinds that JSON has."""
 
 TUNING: Knobs = {
     "tail_page": (2, 5, 1000),
@@ -79,15 +79,15 @@ LOAD: Knobs = {
     "abandoned": (0.0, 0.05, 0.3),
     "cancelled": (0.04, 0.4),
     "go_back": (0.05, 0.2, 0.6),
-    "stay": ((0.1, 1.0), (1.0, 8.0)),
+    "stay": ([0.1, 1.0], [1.0, 8.0]),
 }
 
 NETWORK: Knobs = {
-    "latency": ((0.0002, 0.002), (0.0002, 0.03), (0.01, 0.1)),
+    "latency": ([0.0002, 0.002], [0.0002, 0.03], [0.01, 0.1]),
     "duplicates": (0.0, 0.02),
 }
 
-DISK: Knobs = {"latency": ((0.0002, 0.002), (0.0002, 0.03), (0.001, 0.15))}
+DISK: Knobs = {"latency": ([0.0002, 0.002], [0.0002, 0.03], [0.001, 0.15])}
 
 TURNED = (0.0, 0.15, 0.4)
 """How many of the knobs of a server are turned: in some runs none, in some many."""

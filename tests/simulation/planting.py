@@ -49,23 +49,25 @@ def names() -> list[str]:
     return [*PRODUCT, *wire.BUGS]
 
 
-def findings(bugs: Sequence[str], *, first: int, seeds: int, jobs: int) -> Iterator[Finding]:
+def findings(
+    bugs: Sequence[str], *, first: int, seeds: int, stores: Sequence[str], load: float, jobs: int
+) -> Iterator[Finding]:
     """Yield how each bug was found."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        for future in [pool.submit(find, bug, first, seeds) for bug in bugs]:
+        for future in [pool.submit(find, bug, first, seeds, stores, load) for bug in bugs]:
             yield future.result()
 
 
-def find(name: str, first: int, seeds: int) -> Finding:
+def find(name: str, first: int, seeds: int, stores: Sequence[str], load: float) -> Finding:
     """Plant a bug in this process, and run seeds until one finds it."""
-    front, stores, what = None, ["memory", "sqlite"], ""
+    front, what = None, ""
     if name in PRODUCT:
         bug = PRODUCT[name]
         bug.plant()
         what = bug.what
         if bug.sqlite:
-            stores = ["sqlite"]
+            stores = ("sqlite",)
     else:
         front = importlib.import_module("tests.simulation.planted.wire").BUGS[name]
         what = front.__doc__
@@ -74,7 +76,7 @@ def find(name: str, first: int, seeds: int) -> Finding:
     store = itertools.cycle(stores)
     cpu = 0.0
     for number in range(seeds):
-        result = simulate(plans.plan_of(first + number, next(store)), front=front)
+        result = simulate(plans.plan_of(first + number, next(store), seconds=load), front=front)
         cpu += result.cpu
         if result.broken:
             return Finding(name, what, number + 1, sorted(result.broken), cpu)
@@ -88,12 +90,20 @@ def main() -> int:
     add("--planted", nargs="*", metavar="BUG", help="these bugs; default: all")
     add("--seeds", type=int, default=1000, metavar="N", help="at most so many for each bug")
     add("--first", type=int, default=1, metavar="N", help="the first of them; default: 1")
+    add("--store", choices=("memory", "sqlite", "both"), default="both")
+    add("--load", type=float, default=15.0, metavar="N", help="simulated seconds of load")
     add("--jobs", type=int, default=2, metavar="N", help="processes; default: 2")
     arguments = parser.parse_args()
     bugs, found = arguments.planted or names(), 0
+    stores = ("memory", "sqlite") if arguments.store == "both" else (arguments.store,)
     _tell(HEAD)
     for finding in findings(
-        bugs, first=arguments.first, seeds=arguments.seeds, jobs=arguments.jobs
+        bugs,
+        first=arguments.first,
+        seeds=arguments.seeds,
+        stores=stores,
+        load=arguments.load,
+        jobs=arguments.jobs,
     ):
         found += bool(finding.broken)
         _tell(finding.row())
