@@ -177,7 +177,7 @@ async def test_the_database_identity_can_be_read_by_an_unprivileged_user(databas
 
 @asynccontextmanager
 async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("jobledger_server.app.SqlStore", lambda _: gated)
+    monkeypatch.setattr("jobledger_server.app.SqlStore", lambda *_, **__: gated)
     settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0, heartbeat=0.05)
     async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
         yield Caller(channel)
