@@ -4,12 +4,12 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from jobledger import AsyncClient, JobStatus
+from tests.support import forked
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Received, Receiver
 
@@ -18,14 +18,9 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 async def jobledger(*arguments: str, **environment: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        PROGRAMS / "jobledger",
-        *arguments,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "XDG_CONFIG_HOME": "/does/not/exist", **environment},
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()
+    environment = {**os.environ, "XDG_CONFIG_HOME": "/does/not/exist", **environment}
+    run = await asyncio.to_thread(forked.run, "jobledger", *arguments, env=environment)
+    return run.returncode, run.stdout
 
 
 async def test_a_webhook_is_made_and_delivered_by_commands(
