@@ -98,6 +98,40 @@ def test_a_frozen_server_holds_what_it_has_locked_for_a_bounded_time(run: Run) -
     run.run(main())
 
 
+def test_a_lock_is_not_given_to_a_server_that_was_killed_while_it_waited(run: Run) -> None:
+    async def main() -> None:
+        store, killed = await run.store(run.one), await run.store(run.other)
+        job = await saved(store)
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([job.id])
+            run.other.start(holding(killed, job.id, asyncio.Event()))
+            await asyncio.sleep(1)
+            run.other.kill()
+            run.disk.crash(run.other)
+        assert run.disk.held() == []
+        await moved(store, job, JobStatus.PROCESSING)
+
+    run.run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_commit_releases_its_locks_before_its_answer_arrives(seed: int) -> None:
+    run = Run(seed)
+
+    async def main() -> None:
+        store, other = await run.store(run.one), await run.store(run.other)
+        run.disk.latency = 0.5, 0.5
+        run.one.start(saved(store))
+        while not (await other.feed_head()).seq:
+            pass
+        run.one.freeze()
+        begun = run.loop.time()
+        await saved(other)
+        assert run.loop.time() < begun + COMMAND_SECONDS
+
+    run.run(main())
+
+
 def test_a_terminated_transaction_cannot_go_on(run: Run) -> None:
     async def main() -> None:
         store = await run.store(run.one)
