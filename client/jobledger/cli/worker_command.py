@@ -10,10 +10,8 @@ import click
 
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, Group, pass_connection
-from jobledger.cli.program import Program
 from jobledger.cli.times import time_span
 from jobledger.cli.worker_run import run
-from jobledger.worker.worker import Worker
 
 
 @click.command(cls=Group)
@@ -97,6 +95,10 @@ def exec_(
         )
     if shutil.which(program[0]) is None:
         raise click.UsageError(f"there is no program {program[0]!r}")
+    # The worker library takes a third of a start, which no other command needs.
+    from jobledger.cli.program import Program  # noqa: PLC0415
+    from jobledger.worker.worker import Worker  # noqa: PLC0415
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
 
     handle = Program(program, prefixed=concurrency > 1).handle

@@ -9,13 +9,15 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, pass_connection
-from jobledger.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from jobledger.worker.worker import Worker
 
 PATIENCE: Final = 1.0
 """Seconds that running jobs have before a reload releases them."""
@@ -54,8 +56,11 @@ def run(connection: Connection, *, target: str, reload: bool) -> None:
     asyncio.run(work())
 
 
-def load(target: str) -> Worker:
+def load(target: str) -> "Worker":
     """Import a worker. Raises click.UsageError."""
+    # See worker_command.py.
+    from jobledger.worker.worker import Worker  # noqa: PLC0415
+
     module_name, _, name = target.partition(":")
     if not module_name or not name:
         raise click.UsageError(f"{target!r} is not MODULE:WORKER")

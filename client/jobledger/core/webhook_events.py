@@ -9,7 +9,6 @@ from google.protobuf.json_format import MessageToDict
 
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_pb2 import Job, JobStatus, JobTransition
-from jobledger.version import __version__
 from jobledger.webhooks import sign
 
 SOURCE: Final = "/jobledger"
@@ -40,6 +39,8 @@ class Event:
 
     def headers(self, secret: str, now: float) -> dict[str, str]:
         """Return the headers of an attempt at this time."""
+        from jobledger.version import __version__  # noqa: PLC0415  # its metadata is slow to find
+
         timestamp = int(now)
         return {
             "content-type": "application/cloudevents+json; charset=utf-8",
