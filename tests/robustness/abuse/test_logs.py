@@ -199,7 +199,7 @@ async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
             assert await asyncio.to_thread(server.terminate) == 0
 
 
-REPORTS = 5_000
+REPORTS = 1_000
 
 
 @pytest.mark.promise(number=68)
