@@ -98,6 +98,9 @@ class Tuning:
     full_read_batch: int = 16
     """Jobs read by one statement with their payloads, each of up to 832 KiB."""
 
+    asset_batch_bytes: int = MIB
+    """Bytes of assets read by one statement, and one request more."""
+
     unblocked_jobs: int = 200
     """Jobs of one type and concurrency key that are ready at most; more are made ready when these
     have started. Also how many one transaction makes ready, but for those of its last type."""
@@ -195,7 +198,13 @@ class Tuning:
     """Between two records of what the workers here ask for. They last 30 seconds: longer, by enough
     for a slow database."""
 
-    # --- the database ----------------------------------------------------------------------------
+    # --- SQL -------------------------------------------------------------------------------------
+
+    blocked_types: int = 100
+    """Types of blocked jobs that are looked at in one transaction."""
+
+    marked_keys: int = 1000
+    """Concurrency keys marked at once when their limit changes: the feed is locked meanwhile."""
 
     job_cache_bytes: int = 32 * MIB
     """Bytes of jobs cached at most: about 13,000 jobs."""

@@ -15,9 +15,6 @@ from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Store, StoredJob
 from jobledger_server.tuning import Tuning
 
-MAX_ASSET_BATCH_BYTES = 1024 * 1024
-"""Bytes of assets in one statement, and one request more."""
-
 ASSET_BYTES = 1024
 """Bytes for which an asset counts besides its texts: more than it takes, so that many small ones
 are not converted at once."""
@@ -61,7 +58,7 @@ class Reads:
             self._read_assets,
             max_batch=tuning.read_batch,
             linger_ticks=tuning.linger_ticks,
-            max_batch_bytes=MAX_ASSET_BATCH_BYTES,
+            max_batch_bytes=tuning.asset_batch_bytes,
             measure=assets_bytes,
             max_waiting=max_waiting,
             share=share,

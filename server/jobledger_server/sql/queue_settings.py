@@ -16,6 +16,7 @@ from jobledger_server.queue_store import Limit
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.tables import feed, limit_keys, limit_rules, paused_types
+from jobledger_server.tuning import Tuning
 
 # A key without a `:` is its own name. The two sums read disjoint keys, each by an index.
 _KEYS = (
@@ -31,9 +32,6 @@ _LIMITS = (
 LIMITS = text(f"{_LIMITS} WHERE name > :after ORDER BY name LIMIT :count")
 _LIMIT = text(f"{_LIMITS} WHERE name = :name")
 
-MARKED_KEYS = 1000
-"""Keys that one transaction marks."""
-
 # In the order in which every writer locks: the feed first.
 _LOCK_FEED = select(feed.c.id).with_for_update()
 _RAISE_VERSION = update(feed).values(config_version=feed.c.config_version + 1)
@@ -46,7 +44,13 @@ _NO_PAUSE = {"pause_time": None, "pause_actor": "", "pause_reason": ""}
 class SqlQueueSettings:
     """See `queue_store.QueueSettings`. Each change is one transaction that locks the feed."""
 
-    def __init__(self, connections: StoreConnections, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        connections: StoreConnections,
+        dialect: Dialect,
+        marked_keys: int = Tuning().marked_keys,
+    ) -> None:
+        self._marked_keys = marked_keys  # at once
         self._connections = connections
         self._dialect = dialect
 
@@ -86,7 +90,7 @@ class SqlQueueSettings:
             if max_running != before.max_running:
                 await _write_rule(connection, before, max_running=max_running)
                 await connection.execute(_RAISE_VERSION)
-            return await _mark(connection, name)
+            return await _mark(connection, name, self._marked_keys)
 
     async def pause_key(self, name: str, *, actor: str, reason: str) -> Limit:
         await to_completion(self._pause_key(name, actor, reason))
@@ -111,7 +115,7 @@ class SqlQueueSettings:
             if before.pause is not None:
                 await _write_rule(connection, before, **_NO_PAUSE)
                 await connection.execute(_RAISE_VERSION)
-            return before.pause is not None, await _mark(connection, name)
+            return before.pause is not None, await _mark(connection, name, self._marked_keys)
 
     async def _mark_rest(self, name: str, last: str | None) -> None:
         """Mark the further keys of a name. A call that fails before the end is repeated."""
@@ -120,7 +124,7 @@ class SqlQueueSettings:
 
     async def _mark_more(self, name: str, after: str) -> str | None:
         async with self._locked() as connection:
-            return await _mark(connection, name, after)
+            return await _mark(connection, name, self._marked_keys, after)
 
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
         async def read(connection: AsyncConnection) -> list[Limit]:
@@ -183,7 +187,7 @@ async def _write_rule(connection: AsyncConnection, before: Limit, **changes: Any
         await connection.execute(delete(limit_rules).where(one, *empty))
 
 
-async def _mark(connection: AsyncConnection, name: str, after: str = "") -> str | None:
+async def _mark(connection: AsyncConnection, name: str, most: int, after: str = "") -> str | None:
     """Have somebody look if blocked jobs of a name's keys may start now.
 
     Few keys at a time, so that the feed is not locked for long. If nothing has changed too: an
@@ -196,10 +200,10 @@ async def _mark(connection: AsyncConnection, name: str, after: str = "") -> str 
     key = limit_keys.c.key
     own = key == name if ":" in name else limit_keys.c.name == name
     some = select(key).where(own, key > after, limit_keys.c.blocked > 0)
-    keys = (await connection.scalars(some.order_by(key).limit(MARKED_KEYS))).all()
+    keys = (await connection.scalars(some.order_by(key).limit(most))).all()
     if keys:
         await connection.execute(update(limit_keys).where(key.in_(keys)).values(recheck=1))
-    return keys[-1] if len(keys) == MARKED_KEYS else None
+    return keys[-1] if len(keys) == most else None
 
 
 async def _check_room(connection: AsyncConnection, table: Table, limit: str, most: int) -> None:

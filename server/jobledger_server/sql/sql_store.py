@@ -59,7 +59,7 @@ class SqlStore:
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
         self._lists = JobLists(self._connections, tuning.list_step)
-        self.queue_settings = SqlQueueSettings(self._connections, self._dialect)
+        self.queue_settings = SqlQueueSettings(self._connections, self._dialect, tuning.marked_keys)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
         self.sweeps = SqlSweeps(self._connections, database.dialect)
@@ -70,7 +70,13 @@ class SqlStore:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._connections.transaction() as driver:
-            transaction = SqlTransaction(driver, self._statements, self._cache, self._reasons)
+            transaction = SqlTransaction(
+                driver,
+                self._statements,
+                self._cache,
+                self._reasons,
+                blocked_types=self._tuning.blocked_types,
+            )
             yield transaction
             await driver.commit()
             transaction.committed()

@@ -48,16 +48,20 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.statements import Statements, bind_ids
 from jobledger_server.store import BlockedType, Change, Claimable, StoredJob
 
-BLOCKED_TYPES = 100
-"""Types of blocked jobs that are looked at in one transaction."""
-
 
 class SqlTransaction:
     """See `store.Transaction`."""
 
     def __init__(
-        self, driver: Driver, statements: Statements, cache: JobCache, reasons: EndedReasons
+        self,
+        driver: Driver,
+        statements: Statements,
+        cache: JobCache,
+        reasons: EndedReasons,
+        *,
+        blocked_types: int,
     ) -> None:
+        self._blocked_types = blocked_types
         self._reasons = reasons
         self._driver = driver
         self._statements = statements
@@ -153,7 +157,7 @@ class SqlTransaction:
         return ready_in_order(queues, await self._driver.fetch(statement, values))
 
     async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:
-        bound = {"key": key, "ready": ready, "count": BLOCKED_TYPES}
+        bound = {"key": key, "ready": ready, "count": self._blocked_types}
         rows = await self._fetch(self._statements.blocking.blocked_types, bound)
         return [BlockedType(*row) for row in rows]
 

@@ -7,7 +7,6 @@ from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.queue_store import Limit
-from jobledger_server.sql import queue_settings
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.queue_reports import (
@@ -19,6 +18,7 @@ from jobledger_server.sql.queue_reports import (
 )
 from jobledger_server.sql.queue_settings import LIMITS
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.tuning import Tuning
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 
@@ -91,11 +91,11 @@ async def test_a_name_has_a_row_while_it_has_a_limit_or_a_pause(store: SqlStore)
     assert await limits(store) == [limited]
 
 
+@pytest.mark.parametrize("tuning", [Tuning(marked_keys=2)])  # so that they take several steps
 async def test_a_change_marks_the_blocked_keys_that_it_concerns_and_no_others(
-    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, ledger: Ledger
 ) -> None:
     settings = store.queue_settings
-    monkeypatch.setattr(queue_settings, "MARKED_KEYS", 2)  # so that they take several steps
     await settings.set_limit("k", 0)
     await settings.set_limit("kk", 0)
     await blocked(store, ledger, "k", "k:1", "k:2", "kk")
