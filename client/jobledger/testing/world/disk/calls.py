@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jobledger.testing.world.disk.errors import INTERRUPTED, LOCKED, sqlite_error
@@ -40,14 +41,6 @@ class _Call:
     locks: bool
     answer: asyncio.Future[Any]
 
-    def fail(self, message: str, code: int) -> None:
-        """Have it fail instead of running."""
-
-        def raise_error() -> None:
-            raise sqlite_error(message, code)
-
-        self.run = raise_error
-
 
 class Calls:
     """Runs the calls of a connection one after another, each a little later than it was made.
@@ -60,7 +53,7 @@ class Calls:
         lock: That of the file.
         times: Returns how long a call takes until it runs, and from then until its answer.
         has_begun: Returns whether the connection is in a transaction.
-        busy: Called when a call does not get the lock in time.
+        count: Called with "busy" when a call does not get the lock in time, and "interrupted".
 
     Attributes:
         patience: Seconds that a call waits for the lock.
@@ -74,13 +67,13 @@ class Calls:
         *,
         times: Callable[[], tuple[float, float]],
         has_begun: Callable[[], bool],
-        busy: Callable[[], None],
+        count: Callable[[str], None],
     ) -> None:
         self.patience = 0.0
         self._loop = loop
         self._node = node
         self._lock = lock
-        self._times, self._has_begun, self._busy = times, has_begun, busy
+        self._times, self._has_begun, self._count = times, has_begun, count
         self._calls: deque[_Call] = deque()
 
     def add(self, run: Callable[[], Any], *, locks: bool = False) -> asyncio.Future[Any]:
@@ -94,7 +87,7 @@ class Calls:
     def interrupt(self) -> None:
         """Have the current call fail if it has not run."""
         if self._calls:
-            self._calls[0].fail(*INTERRUPTED)
+            self._calls[0].run = partial(self._fail, "interrupted", INTERRUPTED)
 
     def abandon(self) -> None:
         """Run nothing any more, and release the lock."""
@@ -116,8 +109,7 @@ class Calls:
                 pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
                 self._later(pause, self._attempt, call, after, until, tries + 1)
                 return
-            self._busy()
-            call.fail(*LOCKED)
+            call.run = partial(self._fail, "busy", LOCKED)
         result, error = None, None
         try:
             result = call.run()
@@ -140,6 +132,10 @@ class Calls:
             self._calls.popleft()
         if self._calls:
             self._begin(self._calls[0])
+
+    def _fail(self, name: str, error: tuple[str, int]) -> None:
+        self._count(name)
+        raise sqlite_error(*error)
 
     def _later(self, seconds: float, step: Callable[..., None], *args: Any) -> None:
         """Take this step if the node lives then. A frozen one takes it when it goes on."""

@@ -31,8 +31,8 @@ class File(Protocol):
     def committed(self, connection: "Connection") -> None:
         """Record a commit. Raises if its answer has to be lost."""
 
-    def busy(self) -> None:
-        """Record that a transaction did not get the lock in time."""
+    def count(self, name: str) -> None:
+        """Count that a transaction was "busy", or a statement "interrupted"."""
 
 
 class Connection:
@@ -55,7 +55,7 @@ class Connection:
             file.lock,
             times=file.times,
             has_begun=lambda: self.is_open and self.in_transaction,
-            busy=file.busy,
+            count=file.count,
         )
 
     # What the store uses.

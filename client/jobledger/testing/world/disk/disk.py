@@ -140,9 +140,9 @@ class Disk(DatabaseFaults):
         if self.happens("lost", self.loses):
             raise sqlite_error(*UNFLUSHED)
 
-    def busy(self) -> None:
-        """Record that a transaction did not get the lock in time."""
-        self.counts["busy"] += 1
+    def count(self, name: str) -> None:
+        """Count that a transaction was "busy", or a statement "interrupted"."""
+        self.counts[name] += 1
 
     def _fail(self, connection: Connection) -> None:
         """Raise what SQLite would raise."""
