@@ -251,10 +251,10 @@ def test_a_commit_that_a_killed_server_did_not_hear_of_was_made(run: DiskRun) ->
 def test_a_list_whose_caller_is_gone_is_interrupted(run: DiskRun) -> None:
     async def use(server: Server) -> None:
         await server.create()
-        run.disk.stall(10)
+        run.disk.latency = (1.0, 1.0)
         query = JobQuery(user_id="ada")
         listing = asyncio.create_task(server.store.list_jobs(query, before=None, limit=10))
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)  # its transaction has begun
         listing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listing
