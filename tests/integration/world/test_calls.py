@@ -139,10 +139,10 @@ async def test_an_abort_ends_the_call(transport: Transport) -> None:
     async def handle(requests: Any, context: Any) -> None:
         try:
             await context.abort(grpc.StatusCode.ABORTED, "no", (("key", "value"),))
-        except grpc.aio.AbortError as error:
-            seen.append(error)
-            with pytest.raises(grpc.aio.AbortError):
+        except grpc.aio.AbortError:
+            with pytest.raises(grpc.aio.AbortError) as raised:
                 await context.write(b"")
+            seen.append(raised.value)
             raise
 
     async with connected(transport, M=handle) as channel:
@@ -276,6 +276,30 @@ async def test_a_request_that_is_too_large_is_not_handled(transport: Transport) 
 
 
 @on_both
+async def test_a_message_of_a_stream_that_is_too_large_ends_it(transport: Transport) -> None:
+    seen: list[object] = []
+    ended = asyncio.Event()
+
+    async def handle(requests: Any, context: Any) -> None:
+        try:
+            seen.extend([len(await context.read()), await context.read()])
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        finally:
+            ended.set()
+
+    async with connected(transport, options=[LIMIT], M=handle) as channel:
+        call = stream(channel, "M")
+        await call.write(bytes(1000))
+        await call.write(bytes(1001))
+        assert (await failure(call.read())).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await ended.wait()
+    assert seen == [1000, grpc.aio.EOF, "cancelled"]
+
+
+@on_both
 async def test_an_answer_that_is_too_large_is_not_received(transport: Transport) -> None:
     cancelled = asyncio.Event()
 
@@ -292,6 +316,18 @@ async def test_an_answer_that_is_too_large_is_not_received(transport: Transport)
         assert len(await call.read()) == 1000
         assert (await failure(call.read())).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await cancelled.wait()
+
+
+@on_both
+async def test_a_status_that_is_too_large_is_not_received(transport: Transport) -> None:
+    async def handle(request: bytes, context: Any) -> bytes:
+        return await context.abort(grpc.StatusCode.ABORTED, "no", (("key-bin", request),))
+
+    async with connected(transport, M=grpc.unary_unary_rpc_method_handler(handle)) as channel:
+        small = await failure(unary(channel, "M", bytes(4 * 1024)))
+        large = await failure(unary(channel, "M", bytes(32 * 1024)))
+    assert small.code() is grpc.StatusCode.ABORTED
+    assert large.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @on_both

@@ -288,3 +288,19 @@ async def test_a_server_gives_up_a_silent_connection(transport: Transport) -> No
         assert not call.done()
         line.heal()
         assert (await failure(call.read())).code() is grpc.StatusCode.UNAVAILABLE
+
+
+@on_both
+async def test_a_deadline_holds_on_a_server_that_hears_nothing(transport: Transport) -> None:
+    hold = Holding()
+    async with (
+        serving(transport, Hold=hold.serve) as (_, target),
+        transport.line(target) as line,
+        calling(transport, line.target) as channel,
+    ):
+        call = stream(channel, "Hold", timeout=0.3)
+        assert await call.read() == b"begun"
+        line.block()
+        await hold.ended.wait()
+        assert hold.cancelled
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED

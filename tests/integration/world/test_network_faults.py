@@ -157,6 +157,21 @@ def test_a_request_that_was_blocked_is_served_after_its_client_has_left() -> Non
     assert run.served == [b"", b"late"]
 
 
+def test_a_server_serves_nothing_on_a_connection_that_it_has_closed() -> None:
+    run = Run()
+
+    async def main(channel: grpc.aio.Channel) -> None:
+        await unary(channel, "Take", b"before")
+        call = stream(channel, "Echo")
+        run.connection.lose_server("closed")
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        assert not run.ended
+        await unary(channel, "Take", b"after")
+
+    run.run(main)
+    assert run.served == [b"before", b"after"]
+
+
 def test_a_client_gives_up_a_frozen_server_and_a_thawed_one_answers_again() -> None:
     run = Run()
 

@@ -14,6 +14,7 @@ from tests.integration.world.transports import (
     on_both,
     serving,
     stream,
+    unary,
 )
 
 MANY = 8 * 1024
@@ -91,6 +92,7 @@ async def test_messages_before_an_error_are_read_before_it(transport: Transport)
     async with connected(transport, M=handle) as channel:
         call = stream(channel, "M")
         await aborting.wait()
+        await all_has_arrived(channel)
         assert [await call.read() for _ in range(3)] == [b"0", b"1", b"2"]
         for _ in range(2):
             assert (await failure(call.read())).details() == "the server stops"
@@ -141,6 +143,11 @@ async def test_a_server_that_writes_waits_for_a_client_that_does_not_read(
 
 class _Progress:
     written = 0
+
+
+async def all_has_arrived(channel: grpc.aio.Channel) -> None:
+    """Return when the client has received what was sent to it: a connection keeps the order."""
+    await failure(unary(channel, "Unknown"))
 
 
 def start_writing(write: Any) -> asyncio.Task[int]:
@@ -242,11 +249,12 @@ async def test_a_write_that_waits_fails_when_the_client_has_left(transport: Tran
 
 @on_both
 async def test_what_was_not_read_is_lost_with_the_connection(transport: Transport) -> None:
-    cancelled = asyncio.Event()
+    written, cancelled = asyncio.Event(), asyncio.Event()
 
     async def handle(requests: Any, context: Any) -> None:
         for number in range(3):
             await context.write(b"%d" % number)
+        written.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -259,6 +267,8 @@ async def test_what_was_not_read_is_lost_with_the_connection(transport: Transpor
     ):
         call = stream(channel, "M")
         assert await call.read() == b"0"
+        await written.wait()
+        await all_has_arrived(channel)
         line.reset()
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert (await failure(call.read())).code() is grpc.StatusCode.UNAVAILABLE

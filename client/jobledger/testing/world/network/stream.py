@@ -12,6 +12,9 @@ from jobledger.testing.world.network.status import Status
 PREFIX_BYTES = 5
 """What gRPC sends before each message."""
 
+MAX_TRAILER_BYTES = 16 * 1024
+"""What a client takes of a status, gRPC's default. Of half of it, it takes some."""
+
 
 class Signal:
     """Wakes all tasks that wait for it."""
@@ -123,6 +126,9 @@ class ClientStream(Side):
 
     def end(self, status: Status) -> None:
         """Take the status that the server has sent after its messages."""
+        if (size := _size(status)) > MAX_TRAILER_BYTES:
+            why = f"received metadata size exceeds hard limit ({size} vs. {MAX_TRAILER_BYTES})"
+            status = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(status)
@@ -169,3 +175,8 @@ class ServerStream(Side):
     def refuse(self, why: str) -> None:
         self.end(Status(grpc.StatusCode.RESOURCE_EXHAUSTED, f"SERVER: {why}"))
         self.cancel()
+
+
+def _size(status: Status) -> int:
+    """Return the bytes of a status, as HTTP/2 counts those of headers."""
+    return len(status.details) + sum(len(key) + len(value) + 32 for key, value in status.trailing)
