@@ -694,6 +694,18 @@ async def test_an_idle_work_stream_sends_heartbeats(start: Start) -> None:
             assert await worker.read() == pb.WorkResponse(heartbeat=True)
 
 
+async def test_an_idle_work_stream_sends_heartbeats_also_to_a_client_that_sends_more_of_them(
+    start: Start,
+) -> None:
+    app = await start(heartbeat=0.2)
+    async with grpc.aio.insecure_channel(app.address) as channel, working(channel) as worker:
+        heard = asyncio.create_task(worker.read())
+        while not heard.done():
+            await worker.send()
+            await asyncio.wait([heard], timeout=0.05)
+        assert heard.result() == pb.WorkResponse(heartbeat=True)
+
+
 HELLO = pb.WorkHello(worker_id="w", job_types=["render"])
 
 

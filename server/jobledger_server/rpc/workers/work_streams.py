@@ -294,17 +294,22 @@ class _Stream:
 
     async def write(self) -> None:
         """Write what is ready until no more is read and every update has its result."""
-        heartbeat = self._streams.heartbeat
+        loop, heartbeat = asyncio.get_running_loop(), self._streams.heartbeat
         while not self._greeted and not self._ended:
             await self._wake_up.wait(heartbeat)
         message = self._next_message() or (HEARTBEAT if self._greeted else b"")
+        due = loop.time() + heartbeat
         while message or self._results or not self._ended:
             if message:
                 await self._call.write(message)
                 self._slots.sent()
-            elif not await self._wake_up.wait(heartbeat):
-                await self._call.write(HEARTBEAT)
+                due = loop.time() + heartbeat
+            else:
+                # The client's messages wake the writer too, and need no answer.
+                await self._wake_up.wait(due - loop.time())
             message = self._next_message()
+            if not message and not self._ended and loop.time() >= due:
+                message = HEARTBEAT
 
     def _next_message(self) -> bytes:
         """Return what is ready, up to MAX_ANSWER_BYTES, or nothing."""
