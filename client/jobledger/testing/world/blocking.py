@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from jobledger.testing.world.refusals import NotSimulated
+
 Result = TypeVar("Result")
-
-
-class BlockingCall(RuntimeError):
-    """Code blocks the event loop, or does what a simulated world does not have."""
 
 
 class Greenlets:
@@ -38,14 +36,14 @@ def sleep(seconds: float) -> None:
     """Stand in for `time.sleep`.
 
     Raises:
-        BlockingCall: It was called in the event loop itself.
+        NotSimulated: It was called in the event loop itself.
     """
     pause = asyncio.sleep(seconds)
     try:
         await_only(pause)
     except MissingGreenlet:
         pause.close()
-        raise BlockingCall(
+        raise NotSimulated(
             "time.sleep blocks the event loop: await asyncio.sleep instead, or make the handler "
             "a plain function"
         ) from None

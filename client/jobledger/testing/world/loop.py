@@ -23,7 +23,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.nodes import Node, current_node, node_of
-from jobledger.testing.world.refusals import PROCESSES, NoInputOutput, NotSimulated
+from jobledger.testing.world.refusals import NoInputOutput, refuse_processes
 from jobledger.testing.world.tasks import Future, Handle, Task
 
 __all__ = ["Endless", "Node", "Stuck", "WorldLoop", "current_node"]
@@ -33,6 +33,9 @@ Ts = TypeVarTuple("Ts")
 
 MAX_STEPS = 20_000_000
 """A run with more steps has gone wrong: something repeats without a pause."""
+
+MOST_AWAITS = 100
+"""How often a coroutine may await something at its end."""
 
 
 class Stuck(Exception):
@@ -178,7 +181,7 @@ class WorldLoop(NoInputOutput):
     ) -> "asyncio.Future[Result]":
         """Run it a little later, in a greenlet that stands for the thread: see `blocking`."""
         if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
-            raise NotSimulated("loop.run_in_executor", PROCESSES)
+            raise refuse_processes()
 
         future: asyncio.Future[Result] = self.create_future()
 
@@ -300,8 +303,7 @@ class WorldLoop(NoInputOutput):
         """End what is left. Coroutines run their `finally`, but nothing that these begin runs."""
         self._closed = True
         for task in sorted(asyncio.all_tasks(self), key=hash):
-            with suppress(BaseException):  # what one raises at its end concerns nobody
-                cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+            _end(cast("Coroutine[Any, Any, Any]", task.get_coro()))
         self._graveyard.clear()
         self._ready.clear()
         self._timers.clear()
@@ -309,3 +311,11 @@ class WorldLoop(NoInputOutput):
     async def shutdown_asyncgens(self) -> None: ...
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None: ...  # noqa: ASYNC109
+
+
+def _end(work: Coroutine[Any, Any, Any]) -> None:
+    """End a coroutine, and again while it awaits something at its end."""
+    for _ in range(MOST_AWAITS):
+        with suppress(BaseException):  # what it raises at its end concerns nobody
+            work.close()
+            return

@@ -5,6 +5,7 @@ Python's `time`, `uuid`, `os.urandom` and `random`: during a run these answer fo
 the name of the machine and the number of the process, which workers call themselves by.
 """
 
+import multiprocessing.process
 import os
 import random
 import socket
@@ -17,7 +18,7 @@ from typing import Any
 
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.loop import WorldLoop, current_node
-from jobledger.testing.world.refusals import refuse_events, start_thread
+from jobledger.testing.world.refusals import refuse_events, start_process, start_thread
 
 EPOCH = 1_800_000_000
 """What a run's clock begins with, in seconds since the Unix epoch: in January 2027."""
@@ -65,6 +66,7 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         (os, "getpid", lambda: 1),  # as in a container
         (socket, "gethostname", _host),
         (threading.Thread, "start", start_thread),
+        (multiprocessing.process.BaseProcess, "start", start_process),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     state = random.getstate()

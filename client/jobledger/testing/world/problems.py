@@ -40,13 +40,12 @@ class Problems(logging.Handler):
             lines += traceback.format_exception(error)
         self.found.append("\n".join(lines))
 
-    def check(self) -> None:
-        """Raise Broken if there is a problem."""
+    def text(self) -> str:
+        """Return all problems; nothing if there are none."""
         for context in self._loop.errors:
             self.add(str(context["message"]), context.get("exception"))
         self._loop.errors.clear()
-        if self.found:
-            raise Broken("\n\n".join(self.found))
+        return "\n\n".join(self.found)
 
     @contextmanager
     def logged(self) -> Iterator[None]:

@@ -97,10 +97,6 @@ class Process:
             self.world.problem(f"{self.node.name} was cancelled")
         elif (error := task.exception()) is not None:
             self.world.problem(f"{self.node.name} has failed", error)
-        else:
-            left = [each.get_name() for each in self.world.loop.tasks(self.node)]
-            if left:
-                self.world.problem(f"{self.node.name} has left tasks: {', '.join(left)}")
         self.node.kill()
 
 
@@ -155,6 +151,12 @@ class Server(Process):
 
     def _terminate(self) -> None:
         self._stopping.set()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        left = [each.get_name() for each in self.world.loop.tasks(self.node)]
+        if left:
+            self.world.problem(f"{self.node.name} has left tasks: {', '.join(left)}")
+        super()._end(task)
 
 
 class WorkerProcess(Process):

@@ -5,6 +5,7 @@ does nothing outside of simulated processes.
 """
 
 import asyncio
+import multiprocessing.process
 import sys
 import threading
 from collections.abc import Callable
@@ -42,13 +43,22 @@ _EVENTS = {
 
 
 class NotSimulated(RuntimeError):
-    """Code of a simulated process does what the world does not have; the message says what."""
+    """Code of a simulated process does what the world does not have; the message says what.
 
-    def __init__(self, call: str, what: str) -> None:
-        super().__init__(
-            f"{call}: a process of a simulated world has no {what}. "
-            "Have the test put a plain Python object in the place of what is called"
-        )
+    It fails the run, also if that code handles it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "not simulated", "exception": self})
+
+
+def _refused(call: str, what: str) -> NotSimulated:
+    return NotSimulated(
+        f"{call}: a process of a simulated world has no {what}. "
+        "Have the test put a plain Python object in the place of what is called"
+    )
 
 
 class NoInputOutput(asyncio.AbstractEventLoop):
@@ -57,7 +67,7 @@ class NoInputOutput(asyncio.AbstractEventLoop):
 
 def _refusal(name: str, what: str) -> Callable[..., NoReturn]:
     def refuse(*_arguments: object, **_options: object) -> NoReturn:
-        raise NotSimulated(f"loop.{name}", what)
+        raise _refused(f"loop.{name}", what)
 
     return refuse
 
@@ -70,7 +80,7 @@ for _what, _names in _METHODS.items():
 def _refuse_event(event: str, _arguments: object) -> None:
     what = _EVENTS.get(event)
     if what is not None and current_node() is not None:
-        raise NotSimulated(event, what)
+        raise _refused(event, what)
 
 
 _hooked: list[bool] = []
@@ -84,10 +94,23 @@ def refuse_events() -> None:
 
 
 _start_thread = threading.Thread.start
+_start_process = multiprocessing.process.BaseProcess.start
 
 
 def start_thread(thread: threading.Thread) -> None:
     """Stand in for `threading.Thread.start`, of which older Pythons have no event."""
     if current_node() is not None:
-        raise NotSimulated("threading.Thread.start", THREADS)
+        raise _refused("threading.Thread.start", THREADS)
     _start_thread(thread)
+
+
+def start_process(process: multiprocessing.process.BaseProcess) -> None:
+    """Stand in for the `start` of all kinds of `multiprocessing.Process`."""
+    if current_node() is not None:
+        raise _refused("multiprocessing.Process.start", PROCESSES)
+    _start_process(process)
+
+
+def refuse_processes() -> NotSimulated:
+    """Return the error of a pool of processes."""
+    return _refused("loop.run_in_executor", PROCESSES)

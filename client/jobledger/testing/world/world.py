@@ -19,7 +19,7 @@ from jobledger.testing.world.machine import Machine, answering
 from jobledger.testing.world.memory.disk import MemoryDisk
 from jobledger.testing.world.network import Network
 from jobledger.testing.world.notices import Exchange
-from jobledger.testing.world.problems import Problems
+from jobledger.testing.world.problems import Broken, Problems
 from jobledger.testing.world.processes import Server, WorkerProcess
 from jobledger.testing.world.transitions import noted_transitions
 from jobledger.worker.handlers.threads import THREADS
@@ -120,9 +120,15 @@ class World:
             if self._narrates:
                 stack.enter_context(noted_transitions(self.note))
             stack.callback(self.loop.close)
-            result: Result = self.loop.run_until_complete(self._run(main))
+            try:
+                result: Result = self.loop.run_until_complete(self._run(main))
+            except BaseException as error:
+                if text := self.problems.text():
+                    error.add_note(f"besides:\n{text}")
+                raise
             gc.collect()  # an exception that nobody retrieved is found by its end
-            self.problems.check()
+            if text := self.problems.text():
+                raise Broken(text)
             return result
 
     @contextmanager
