@@ -55,7 +55,7 @@ async def forgets_blocked_jobs(patch: pytest.MonkeyPatch, database: Database) ->
         add(tally, key, old, new)
         key.recheck = key.freed = False
 
-    async def nothing(*_: object) -> Unblocked:
+    async def nothing(*_: object, **__: object) -> Unblocked:
         return Unblocked()
 
     patch.setattr(Tally, "_add_key", mutant)
