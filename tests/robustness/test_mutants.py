@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jobledger_server.app import App
-from jobledger_server.sql.database import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from tests.robustness import checker, mutations, queue_mutants
 from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
@@ -72,7 +73,8 @@ async def inspected(app: App, database: str, *, seed: int) -> dict[Promise, list
     honest = Honest()
     async with standing_before(app.address, honest) as target:
         load = Load([target], seed=seed, size=KEYED)
-        async with inspecting(database, load.history), load.running():
+        opened = open_database(parse_url(database), unlimited=True)
+        async with inspecting(opened, load.history), load.running():
             async with asyncio.timeout(STRIKE_SECONDS):
                 while not honest.struck or load.history.settings < SETTINGS:
                     await asyncio.sleep(0.05)

@@ -12,11 +12,14 @@ from typing import Any
 
 import grpc
 
+from jobledger.testing.world.memory.disk import MemoryDisk
+from jobledger.testing.world.nodes import Node
 from jobledger.testing.world.problems import Broken
 from jobledger.testing.world.world import World
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
 from tests.robustness.checker.history import History
+from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
 from tests.robustness.checker.validate import judge
 from tests.robustness.front import Mutation, standing_before
@@ -91,7 +94,7 @@ class _Run:
                 connect=partial(_connect, world),
             )
             self.history = load.history
-            async with load.running():
+            async with _inspected(world, load.history), load.running():
                 await Nemesis(world, load.history).run(plan.faults, plan.seconds)
                 world.repair()
         self.leaks = await _leaks(world)
@@ -160,6 +163,16 @@ def simulate(
         faults=Counter(fault.kind for fault in run.history.faults),
         counts=dict(world.disk.counts),
     )
+
+
+@asynccontextmanager
+async def _inspected(world: World, history: History) -> AsyncIterator[None]:
+    """Look into the database again and again during the block, if it is SQLite."""
+    if isinstance(world.disk, MemoryDisk):
+        yield
+        return
+    async with inspecting(world.disk.database(Node(world.loop, "inspector")), history):
+        yield
 
 
 def _connect(world: World, target: str, options: Any) -> grpc.aio.Channel:

@@ -11,8 +11,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.database import Database
 from tests.robustness.checker.history import History, Recount, Share, Start
 from tests.support.recount import recount
 
@@ -142,9 +141,8 @@ class Inspector:
 
 
 @asynccontextmanager
-async def inspecting(url: str, history: History) -> AsyncIterator[Inspector]:
-    """Look into a database again and again for as long as the block lasts."""
-    database = open_database(parse_url(url), unlimited=True)
+async def inspecting(database: Database, history: History) -> AsyncIterator[Inspector]:
+    """Look into a database again and again for as long as the block lasts, and close it."""
     inspector = Inspector(database, history)
     await inspector.prepare()
 

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
 from tests.robustness.checker.faults import Nemesis, Plant
 from tests.robustness.checker.history import History
 from tests.robustness.checker.inspector import inspecting
@@ -49,7 +51,8 @@ async def run(options: Options) -> History:
         plant = await stack.enter_async_context(_plant(options))
         targets = [proxy.target for proxy in plant.proxies]
         load = Load(targets, options.seed, options.size)
-        inspector = await stack.enter_async_context(inspecting(plant.database, load.history))
+        database = open_database(parse_url(plant.database), unlimited=True)
+        inspector = await stack.enter_async_context(inspecting(database, load.history))
         hurry = options.duration < LONG_RUN_SECONDS
         nemesis = Nemesis(
             plant,

@@ -23,7 +23,7 @@ from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine
 from jobledger.testing.world.nodes import Node
 from jobledger_server.app import OpenedStore
-from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.sqlite_connection import SqliteConnection
@@ -71,17 +71,21 @@ class Disk(DatabaseFaults):
         Raises:
             DatabaseInUse: Another server has it, and the disk is `exclusive`.
         """
-
-        async def connect() -> Connection:
-            return self._connect(node)
-
         with self._locked(node) as record:
-            database = open_database(parse_url(f"sqlite:///{self._file}"), connect=connect)
+            database = self.database(node)
             try:
                 store = SqlStore(database, tuning=tuning)
                 yield OpenedStore(store, record, database.connections)
             finally:
                 await database.close()
+
+    def database(self, node: Node) -> Database:
+        """Return the database for a process that runs on this node, which closes it."""
+
+        async def connect() -> Connection:
+            return self._connect(node)
+
+        return open_database(parse_url(f"sqlite:///{self._file}"), connect=connect)
 
     def _locked(self, node: Node) -> AbstractContextManager[FeedRecord | None]:
         return nullcontext() if self._lock_file is None else self._lock_file.locked(node)
