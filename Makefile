@@ -74,6 +74,8 @@ FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
 	rpc/test_work.py rpc/test_watch_jobs.py client/test_real_server.py \
 	worker/test_real_server.py cli/test_output.py)
+# A seed gives the same run on each of them.
+SAME_RUN := -m tests.simulation --seed 1 --load 2 --no-save
 # What a new version of a client's dependency can break.
 CLIENT := tests/unit/client $(addprefix tests/e2e/,client worker/test_real_server.py \
 	cli/test_output.py)
@@ -132,10 +134,16 @@ test-exposed: $(INSTALLED) $(POLYGLOT_INSTALLED) ## attack a server through Envo
 
 .PHONY: test-pythons
 test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Pythons that pyproject.toml names
-	@for version in $(CLAIMED_PYTHONS); do \
+	@expected="$$($(PYTHON) $(SAME_RUN))"; \
+	for version in $(CLAIMED_PYTHONS); do \
 		case "$$($(PYTHON) --version)" in *" $$version".*) continue ;; esac; \
 		$(MAKE) --no-print-directory ".venv/python$$version/.installed"; \
 		".venv/python$$version/bin/python" -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS); \
+		found="$$(".venv/python$$version/bin/python" $(SAME_RUN))"; \
+		[[ "$$found" == "$$expected" ]] || { \
+			echo "A seed is another run on Python $$version: $$found, not $$expected" >&2; \
+			exit 1; \
+		}; \
 	done
 
 .PHONY: test-lowest

@@ -42,7 +42,8 @@ def main() -> int:
                 _tell(f"saved as {file.relative_to(Path.cwd())}")
         elif arguments.seed is not None or arguments.plan is not None:
             _tell(f"seed {result.plan.seed}: hash {result.hash}, {result.steps} steps")
-    _tell(str(summary))
+    if arguments.seed is None and arguments.plan is None:
+        _tell(str(summary))
     return 1 if summary.failed else 0
 
 

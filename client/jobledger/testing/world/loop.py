@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
+from itertools import count
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy.util import greenlet_spawn
@@ -78,7 +79,8 @@ class WorldLoop(NoInputOutput):
         self._now = 0.0
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
-        self._numbers = 0
+        # Apart from each other, for Pythons differ in how many timers they make.
+        self._timer_numbers, self._object_numbers = count(), count()
         self._digest = hashlib.blake2b(digest_size=8)
         self._graveyard: list[Handle | asyncio.Task[Any]] = []
         self._running = self._stopping = self._closed = False
@@ -152,16 +154,15 @@ class WorldLoop(NoInputOutput):
         context: contextvars.Context | None = None,
     ) -> Any:
         handle = Handle(callback, args, context, when)
-        heapq.heappush(self._timers, (when, self.next_number(), handle))
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), handle))
         return handle
 
     def create_future(self) -> Any:
         return Future(loop=self)
 
     def next_number(self) -> int:
-        """Return a number that is new in this run."""
-        self._numbers += 1
-        return self._numbers
+        """Return the number of a new task or future."""
+        return next(self._object_numbers)
 
     def create_task(
         self,
@@ -171,8 +172,9 @@ class WorldLoop(NoInputOutput):
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[Result]:
-        name = name or f"task-{self.next_number()}"
-        task = Task(coro, loop=self, name=name, context=context)
+        task: Task[Result] = Task(coro, loop=self, name=name, context=context)
+        if name is None:
+            task.set_name(f"task-{hash(task)}")
         task.node = current_node() if context is None else node_of(context)
         return task
 

@@ -48,14 +48,16 @@ class Handle:
 
 
 class _Numbered:
-    """Hashed by a number instead of its address, so that sets have the same order in each run."""
+    """Hashed by a number instead of its address, so that sets have the same order in each run.
 
-    _number: int | None = None
-    get_loop: Callable[[], Any]
+    It is given when the object is made, for Pythons differ in what they hash.
+    """
+
+    def __init__(self, *args: Any, loop: Any, **options: Any) -> None:
+        self._number: int = loop.next_number()
+        super().__init__(*args, loop=loop, **options)  # type: ignore[call-arg]
 
     def __hash__(self) -> int:
-        if self._number is None:
-            self._number = self.get_loop().next_number()
         return self._number
 
 
