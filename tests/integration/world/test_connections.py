@@ -16,6 +16,7 @@ from tests.integration.world.transports import (
     serving,
     stream,
     unary,
+    until,
 )
 
 SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
@@ -33,11 +34,6 @@ def peers() -> Any:
         return str(context.peer()).encode()
 
     return grpc.unary_unary_rpc_method_handler(handle)
-
-
-async def until(channel: grpc.aio.Channel, state: State) -> None:
-    while (now := channel.get_state()) is not state:
-        await channel.wait_for_state_change(now)
 
 
 class Holding:

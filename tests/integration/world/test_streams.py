@@ -15,6 +15,7 @@ from tests.integration.world.transports import (
     serving,
     stream,
     unary,
+    until,
 )
 
 MANY = 8 * 1024
@@ -273,6 +274,30 @@ async def test_what_was_not_read_is_lost_with_the_connection(transport: Transpor
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert (await failure(call.read())).code() is grpc.StatusCode.UNAVAILABLE
         await cancelled.wait()
+
+
+@on_both
+async def test_a_stream_that_has_ended_is_read_after_the_connection_is_lost(
+    transport: Transport,
+) -> None:
+    ended = asyncio.Event()
+
+    async def handle(requests: Any, context: Any) -> None:
+        context.add_done_callback(lambda _: ended.set())
+        for number in range(3):
+            await context.write(b"%d" % number)
+
+    async with (
+        serving(transport, M=handle) as (_, target),
+        transport.line(target) as line,
+        calling(transport, line.target) as channel,
+    ):
+        call = stream(channel, "M")
+        await ended.wait()
+        await all_has_arrived(channel)
+        line.reset()
+        await until(channel, grpc.ChannelConnectivity.IDLE)
+        assert [each async for each in call] == [b"0", b"1", b"2"]
 
 
 @on_both

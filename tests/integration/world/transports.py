@@ -182,3 +182,9 @@ async def failure(awaitable: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await awaitable
     return raised.value
+
+
+async def until(channel: grpc.aio.Channel, state: grpc.ChannelConnectivity) -> None:
+    """Return when a channel is in a state."""
+    while (now := channel.get_state()) is not state:
+        await channel.wait_for_state_change(now)

@@ -41,7 +41,7 @@ class Side:
 
     Args:
         pipe: Goes to the other side.
-        window: Bytes that this side sends without the other one having read them. Then it waits.
+        window: Bytes that this side sends before the other one reads them. Then it waits.
         max_bytes: The largest message that this side takes.
         changed: Sent when anything of this changes.
 
@@ -58,7 +58,7 @@ class Side:
         self.incoming: deque[bytes] = deque()
         self.half_closed = False
         self.changed = changed
-        self._window = window
+        self.window = window
         self._max_bytes = max_bytes
         self._unread = 0
         self._read = 0
@@ -66,7 +66,7 @@ class Side:
     @property
     def full(self) -> bool:
         """Whether the other side has to read before this one may send more."""
-        return self._unread > self._window
+        return self._unread > self.window
 
     def send(self, data: bytes) -> None:
         """Send a message. The caller waits afterwards while this side is `full`."""
@@ -97,7 +97,7 @@ class Side:
         data = self.incoming.popleft()
         self._read += len(data) + PREFIX_BYTES
         # As HTTP/2's implementations do: not after each message.
-        if self._read > self.peer._window // 2:  # noqa: SLF001
+        if self._read > self.peer.window // 2:
             self.pipe.send(self.peer.widen, self._read)
             self._read = 0
         return data
@@ -134,9 +134,10 @@ class ClientStream(Side):
             on_end(status)
 
     def lose(self, status: Status) -> None:
-        """Take note that the connection is gone, and what was not read with it."""
-        self.incoming.clear()
-        self.end(status)
+        """Take note that the connection is gone. If the stream had not ended, nothing more is read."""
+        if self._on_end is not None:
+            self.incoming.clear()
+            self.end(status)
 
     def cancel(self) -> None:
         """Leave, and tell the server that nobody waits for the call any more."""
