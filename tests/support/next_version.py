@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jobledger_server
 from jobledger_server.sql.schema import HEAD
+from tests.support import forked
 
 ADDS_COLUMN = """
     op.add_column("jobs", sa.Column("note", sa.Text))
@@ -32,6 +33,16 @@ down_revision = "{before}"
 
 def upgrade() -> None:{upgrade}
 """
+
+
+_MIGRATES = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+for name in [each for each in sys.modules if each.partition(".")[0] == "jobledger_server"]:
+    del sys.modules[name]
+runpy.run_module("jobledger_server", run_name="__main__", alter_sys=True)
+"""
+"""In a fork, only the server is imported once more: of a folder."""
 
 
 class NextVersion:
@@ -81,7 +92,10 @@ class NextVersion:
         self._define(HEAD=self.head, **constants)
 
     def migrate(self, database: str) -> tuple[int, str, str]:
-        return run_migrate(database, self.folder)
+        """Run `jobledger-server migrate`; return its exit code and its output."""
+        arguments = (str(self.folder), "migrate", "--database", database)
+        done = forked.run("python", _MIGRATES, *arguments, env=os.environ)
+        return done.returncode, done.stdout, done.stderr
 
     def _define(self, **constants: object) -> None:
         text = (self._sql / "schema.py").read_text()
