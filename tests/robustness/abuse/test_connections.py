@@ -205,6 +205,7 @@ async def test_streams_of_a_connection_are_limited_and_further_calls_wait(
 
 
 @pytest.mark.promise(number=67)
+@sqlite_only
 async def test_a_shared_connection_has_as_many_streams_as_the_setting_allows(
     start: Callable[..., object],
 ) -> None:

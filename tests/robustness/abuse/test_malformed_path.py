@@ -6,6 +6,7 @@ import pytest
 
 from tests.robustness.abuse.attacker import attack, begin
 from tests.robustness.abuse.good_client import good_client, served_alone
+from tests.support.databases import sqlite_only
 from tests.support.http2 import END_HEADERS, END_STREAM, HEADERS, Connection, frame, request_headers
 from tests.support.server_process import ServerProcess
 
@@ -23,6 +24,7 @@ def malformed_paths(target: str) -> Mapping[str, object]:
 
 
 @pytest.mark.promise(number=77)
+@sqlite_only
 async def test_a_path_that_is_not_utf8_does_not_stop_the_server(server: ServerProcess) -> None:
     async with (
         good_client(server.target) as good,
