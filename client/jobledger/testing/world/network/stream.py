@@ -134,7 +134,7 @@ class ClientStream(Side):
             on_end(status)
 
     def lose(self, status: Status) -> None:
-        """Take note that the connection is gone. If the stream had not ended, nothing more is read."""
+        """Take note that the connection is gone, and what was not read of a stream that goes on."""
         if self._on_end is not None:
             self.incoming.clear()
             self.end(status)
