@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from jobledger.testing.world.memory.rows import OF_ONE, Group, Row
 from jobledger.testing.world.memory.tables import Tables
-from jobledger_server.domain.job import Asset, AssetId, Instant, JobId, Payloads
+from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobId, Payloads
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import TERMINAL, Decision
 from jobledger_server.sql.rows import only_renewed, only_reported
@@ -52,8 +52,10 @@ class Batch:
                 change = Change(job, seq, made, decision.deleted)
                 self.changes.append(change)
             before = self.rows.get(job.id) or tables.rows.get(job.id)
-            self.rows[job.id] = _row_after(before, decision, change, now)
-        for row in self.rows.values():
+            self.rows[job.id] = _row_after(before, decision, change)
+        for job_id, row in self.rows.items():
+            at = _deadline(tables.rows.get(job_id), row.job, now)
+            self.rows[job_id] = replace(row, deadline=at)
             for group in row.groups():
                 if group[0] in OF_ONE and len(self.members(group)) > 1:
                     raise StoreConflict(f"two jobs are {group}")
@@ -69,15 +71,26 @@ class Batch:
         return self.rows.get(job_id) or self._tables.rows[job_id]
 
 
-def _row_after(before: Row | None, decision: Decision, change: Change | None, now: Instant) -> Row:
+def _deadline(before: Row | None, job: Job, now: Instant) -> Instant | None:
+    """Return the deadline for a job's row; see `store.Store.overdue` for when it stays."""
+    if before is not None:
+        if job.version != before.job.version:
+            stays = only_reported(before.job, job)
+        else:
+            stays = job.phase is not before.job.phase or only_renewed(before.job, job, now)
+        if stays:
+            return before.deadline
+    return deadline(job)
+
+
+def _row_after(before: Row | None, decision: Decision, change: Change | None) -> Row:
     job = decision.job
     if change is None:
         if before is None:
             raise StoreConflict(f"{job.id} does not exist")
-        kept = job.phase is not before.job.phase or only_renewed(before.job, job, now)
-        return replace(before, job=job, deadline=before.deadline if kept else deadline(job))
+        return replace(before, job=job)
     if before is None:
-        return Row(job, change.seq, deadline(job), decision.payloads)
+        return Row(job, change.seq, payloads=decision.payloads)
     if before.deletion is not None:
         raise StoreConflict(f"{job.id} was deleted")
     if decision.deleted:
@@ -93,7 +106,6 @@ def _row_after(before: Row | None, decision: Decision, change: Change | None, no
         before,
         job=job,
         seq=change.seq,
-        deadline=before.deadline if only_reported(before.job, job) else deadline(job),
         payloads=_merged(before.payloads, decision.payloads),
         start=before.start if transition is None or is_end else change,
         end=transition if is_end else None,

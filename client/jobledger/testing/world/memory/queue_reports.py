@@ -123,7 +123,7 @@ def _ended(
             if time > _since(now, MINUTE):
                 minute[status, reason] += count
     common = set(sorted(hour, key=lambda each: _order(each, hour))[:MAX_REASONS])
-    spans = []
+    spans: list[Sequence[EndedCount]] = []
     for span in (minute, hour):
         merged: Counter[tuple[JobStatus, str]] = Counter()
         for (status, reason), count in span.items():

@@ -98,7 +98,7 @@ class Row(Struct, frozen=True):
 
     job: Job
     seq: int
-    deadline: Instant | None
+    deadline: Instant | None = None
     payloads: Payloads = NO_PAYLOADS
     start: Change | None = None
     end: Transition | None = None
