@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import subprocess
-import sys
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from jobledger.v1.worker_service_pb2_grpc import (
 )
 from jobledger.worker import Worker
 from tests.e2e.worker.rules import Context, Rule
+from tests.support.forked import Forked
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(__file__).with_name("worker_program.py")
@@ -344,14 +344,15 @@ class WorkerProcess:
     """worker_program.py as a process, which says what it does line by line."""
 
     def __init__(self, target: str, job_type: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), target, job_type, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self._output = self.process.stdout
+        ours, end = os.pipe()
+        self._output = os.fdopen(ours)
+        program = [PROGRAM.read_text("utf-8"), target, job_type, *arguments]
+        with (
+            os.fdopen(end, "wb") as out,
+            os.fdopen(os.dup(2), "wb") as err,
+            Path(os.devnull).open("rb") as nothing,
+        ):
+            self.process = Forked("python", program, files=(nothing, out, err), env=os.environ)
 
     async def says(self, word: str) -> str:
         """Wait for a line that begins so; return the rest of it."""
