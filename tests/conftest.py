@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,11 +22,12 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, Store
 from jobledger_server.tuning import Tuning
-from tests.support.databases import MEMORY, NoOutages, empty_database, migrated
+from tests.support.databases import MEMORY, SIMULATED, NoOutages, empty_database, migrated
 from tests.support.memory_store import memory_store
 from tests.support.rpc_caller import Caller
 from tests.support.seed import SEED, VARIABLE
 from tests.support.shared_postgres import Administrator, Databases, shared_postgres
+from tests.support.simulated_store import simulated_store
 
 # The time to generate an example depends on how busy the machine is.
 hypothesis.settings.register_profile(
@@ -117,10 +119,20 @@ def tuning() -> Tuning:
 
 
 @pytest.fixture
+async def _simulated_store(
+    sqlite_template: Path, tmp_path: Path, tuning: Tuning
+) -> AsyncIterator[Store]:
+    async with simulated_store(shutil.copy(sqlite_template, tmp_path), tuning) as store:
+        yield store
+
+
+@pytest.fixture
 def store(database_url: str, tuning: Tuning, request: pytest.FixtureRequest) -> Store:
     """The store on the database, or in memory; see `databases.run_in_memory_too`."""
     if database_url == MEMORY:
         return memory_store(tuning)
+    if database_url == SIMULATED:
+        return request.getfixturevalue("_simulated_store")
     return SqlStore(request.getfixturevalue("database"), tuning=tuning)
 
 

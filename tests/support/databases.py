@@ -27,10 +27,18 @@ MEMORY = "memory"
 """In place of the URL of a database: the store in memory, of `jobledger.testing.world`."""
 
 
-def run_in_memory_too(metafunc: pytest.Metafunc) -> None:
+SIMULATED = "simulated sqlite"
+"""The same for SQLite as a world runs it."""
+
+
+def run_in_memory_too(metafunc: pytest.Metafunc, *more: str) -> None:
     """Run a test of the store on the one in memory too, unless the test is about a database.
 
-    That is one that asks for a database, by itself or by a fixture, or says on which ones it runs.
+    It is about one if it asks for it, by itself or by a fixture, or says on which ones it runs.
+
+    Args:
+        metafunc: The test.
+        more: Other kinds on which it runs then.
     """
     marks = metafunc.definition.iter_markers("parametrize")
     if (
@@ -39,7 +47,7 @@ def run_in_memory_too(metafunc: pytest.Metafunc) -> None:
         and "database_url" not in inspect.signature(metafunc.function).parameters
         and not any("database_url" in mark.args[0] for mark in marks)
     ):
-        kinds = ["sqlite", "postgresql", MEMORY]
+        kinds = ["sqlite", "postgresql", MEMORY, *more]
         metafunc.definition.add_marker(
             pytest.mark.parametrize("database_url", kinds, indirect=True)
         )
@@ -51,8 +59,8 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         file = tmp_path / "jobledger.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), file)
         return f"sqlite:///{file}"
-    if request.param == MEMORY:
-        return MEMORY
+    if request.param in (MEMORY, SIMULATED):
+        return str(request.param)
     template = request.getfixturevalue("postgres_template")
     url: str = request.getfixturevalue("postgres").create_database(template)
     return url

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jobledger_server.cli.running import end_tasks
-from tests.support.databases import run_in_memory_too
+from tests.support.databases import SIMULATED, run_in_memory_too
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures' own parameters are used
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    run_in_memory_too(metafunc)
+    run_in_memory_too(metafunc, SIMULATED)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from jobledger.testing.world.disk.errors import INTERRUPTED, LOCKED, sqlite_error
-from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.nodes import Node
 
 RETRY_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.025, 0.025, 0.05, 0.05, 0.1)
@@ -48,7 +47,7 @@ class Calls:
     Waiting for the lock within SQLite would block the loop. So a call that needs it waits before.
 
     Args:
-        loop: The world's loop.
+        loop: The world's loop; any other will do.
         node: The process that the connection belongs to.
         lock: That of the file.
         times: Returns how long a call takes until it runs, and from then until its answer.
@@ -61,7 +60,7 @@ class Calls:
 
     def __init__(
         self,
-        loop: WorldLoop,
+        loop: asyncio.AbstractEventLoop,
         node: Node,
         lock: WriteLock,
         *,

@@ -1,11 +1,12 @@
 """A connection to SQLite that stands in for aiosqlite's."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from jobledger.testing.world.disk.calls import Calls, WriteLock
-from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.nodes import Node
 from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run, SqliteConnection
 
@@ -39,16 +40,19 @@ class Connection:
     """Has what SQLAlchemy and the store use of `aiosqlite.Connection`.
 
     Args:
-        loop: The world's loop.
-        file: Where it is.
-        sqlite: The real connection.
+        loop: The world's loop; any other will do.
+        file: What it shares with the file's other connections.
+        path: Where the file is.
         node: The process that opened it.
     """
 
-    def __init__(self, loop: WorldLoop, file: File, sqlite: SqliteConnection, node: Node) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, file: File, path: Path, node: Node) -> None:
         self.node = node
         self._file = file
-        self._connection: SqliteConnection | None = sqlite  # SQLAlchemy asks whether it is open
+        # SQLAlchemy asks for it, to see whether it is open.
+        self._connection: SqliteConnection | None = sqlite3.connect(
+            path, timeout=0, isolation_level=None, factory=SqliteConnection
+        )
         self._calls = Calls(
             loop,
             node,

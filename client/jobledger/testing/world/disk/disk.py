@@ -1,6 +1,5 @@
 """See `Disk`."""
 
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -26,7 +25,6 @@ from jobledger_server.app import OpenedStore
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite.sqlite_connection import SqliteConnection
 from jobledger_server.tuning import Tuning
 
 
@@ -93,10 +91,7 @@ class Disk(DatabaseFaults):
     def _connect(self, node: Node) -> Connection:
         if self.is_cut(node):
             raise sqlite_error(*MISSING)
-        sqlite = sqlite3.connect(
-            self._file, timeout=0, isolation_level=None, factory=SqliteConnection
-        )
-        connection = Connection(self._loop, self, sqlite, node)
+        connection = Connection(self._loop, self, self._file, node)
         self._connections = {each: None for each in self._connections if each.is_open}
         self._connections[connection] = None
         return connection
