@@ -57,6 +57,7 @@ class WorldLoop(NoInputOutput):
 
     Attributes:
         steps: Callbacks that have run.
+        max_steps: The run fails after so many.
         errors: What asyncio would have logged: exceptions that nobody retrieved.
         trace: What happened, step by step, if it was asked for.
     """
@@ -75,7 +76,7 @@ class WorldLoop(NoInputOutput):
         self._random = chance.of("loop")
         self._executor_random = chance.of("executor")
         self._shuffle = shuffle
-        self._max_steps = max_steps
+        self.max_steps = max_steps
         self._now = 0.0
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
@@ -247,7 +248,7 @@ class WorldLoop(NoInputOutput):
             self._mix()
         for _ in range(len(ready)):
             self._run_one(ready.popleft())
-        if self.steps > self._max_steps:
+        if self.steps > self.max_steps:
             raise Endless
 
     def _run_one(self, handle: Handle) -> None:
