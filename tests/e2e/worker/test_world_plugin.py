@@ -1,0 +1,126 @@
+"""Tests in simulated worlds, from outside: a project of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.docs.test_simulation_page import run_pytest
+
+TESTS = """
+import asyncio
+
+import pytest
+
+STARTED = []
+
+
+@pytest.mark.jobledger_world(seeds=3, servers=2)
+async def test_a_function(world, tmp_path):
+    STARTED.append(world.seed)
+    await asyncio.sleep(60)
+    assert world.loop.time() > 60
+    assert len(world.servers) == 2
+    assert tmp_path.is_dir()
+
+
+def test_each_seed_has_run():
+    assert STARTED == [1, 2, 3]
+
+
+class TestOrders:
+    @pytest.fixture(autouse=True)
+    def prepare(self):
+        self.prepared = True
+
+    @pytest.mark.jobledger_world(seeds=1)
+    @pytest.mark.parametrize("number", [1, 2])
+    async def test_a_method(self, world, number):
+        assert self.prepared
+        assert number in (1, 2)
+"""
+
+OTHER = """
+import pytest
+
+
+@pytest.mark.asyncio
+async def test_of_another_plugin():
+    pass
+"""
+
+AUTO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
+STRICT = ("-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "other"),
+    [((), ""), (("-p", "asyncio", *AUTO), OTHER), (("-p", "asyncio", *STRICT), OTHER)],
+    ids=["alone", "auto", "strict"],
+)
+def test_async_tests_run_in_worlds_with_and_without_pytest_asyncio(
+    tmp_path: Path, plugin: tuple[str, ...], other: str
+) -> None:
+    (tmp_path / "test_orders.py").write_text(TESTS)
+    (tmp_path / "test_others.py").write_text(other)
+    run = run_pytest(tmp_path, *plugin)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert ("5 passed" if other else "4 passed") in run.stdout
+
+
+WRONG = """
+import pytest
+
+
+def test_without_the_marker(world):
+    pass
+
+
+@pytest.mark.jobledger_world
+async def test_that_fails_by_a_call(world):
+    pytest.fail("this")
+
+
+@pytest.mark.jobledger_world
+async def test_that_is_skipped(world):
+    pytest.skip("that")
+
+
+@pytest.mark.jobledger_world(colour="red")
+async def test_with_an_option_that_is_none(world):
+    pass
+"""
+
+
+def test_what_is_wrong_with_a_test_is_said(tmp_path: Path) -> None:
+    (tmp_path / "test_wrong.py").write_text(WRONG)
+    run = run_pytest(tmp_path)
+    assert "the fixture world is for async tests with @pytest.mark.jobledger_world" in run.stdout
+    assert "unexpected keyword argument 'colour'" in run.stdout
+    assert "this\nseed 1, hash" in run.stdout.replace("E       ", "").replace("E   ", "")
+    assert "2 failed, 1 skipped, 1 error" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("def test_it(world): pass", "is for async functions"),
+        ("async def test_it(): pass", "does not take the fixture `world`"),
+    ],
+)
+def test_a_marked_test_that_cannot_run_in_a_world_is_refused_when_it_is_collected(
+    tmp_path: Path, test: str, said: str
+) -> None:
+    marked = f"import pytest\n\n@pytest.mark.jobledger_world\n{test}\n"
+    (tmp_path / "test_it.py").write_text(marked)
+    run = run_pytest(tmp_path)
+    assert said in run.stdout
+    assert run.returncode == 2
+
+
+@pytest.mark.parametrize("count", ["1", "4"])
+def test_the_number_of_seeds_can_be_given(tmp_path: Path, count: str) -> None:
+    (tmp_path / "test_orders.py").write_text(
+        "import pytest\nRUN = []\n\n@pytest.mark.jobledger_world(seeds=2)\n"
+        f"async def test_it(world): RUN.append(1)\n\ndef test_count(): assert len(RUN) == {count}\n"
+    )
+    assert run_pytest(tmp_path, "--jobledger-seeds", count).returncode == 0
