@@ -365,7 +365,8 @@ class Transaction(Protocol):
         stays locked until the end of the transaction, so sequence order is commit order, and
         a rollback leaves no gap. A job that was only renewed takes no sequence number, and
         its row keeps the one of its latest change. The counters of queues and keys change with
-        their jobs. Call it once, after everything else but `clear_recheck`.
+        their jobs. Call it once, after everything else but `find_blocked_types`, which sees what
+        was written, and `clear_recheck`.
 
         What is written does not depend on the payloads that the job has already.
 
