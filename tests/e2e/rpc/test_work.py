@@ -706,6 +706,26 @@ async def test_an_idle_work_stream_sends_heartbeats_also_to_a_client_that_sends_
         assert heard.result() == pb.WorkResponse(heartbeat=True)
 
 
+async def test_a_work_stream_sends_heartbeats_while_its_last_results_are_being_written(
+    start: Start,
+) -> None:
+    """And waits between them, although the worker has closed its side."""
+    app = await start(heartbeat=0.05)
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        working(channel, slots=1) as worker,
+    ):
+        await Caller(channel).job()
+        (job,) = await worker.jobs()
+        async with app.store.transaction():
+            await worker.send(updates=[completed(job)])
+            await worker.call.done_writing()
+            for _ in range(3):
+                assert await worker.read() == pb.WorkResponse(heartbeat=True)
+        (result,) = await worker.results()
+        assert result.applied
+
+
 HELLO = pb.WorkHello(worker_id="w", job_types=["render"])
 
 

@@ -309,7 +309,7 @@ class _Stream:
                 # read, no heartbeat is due.
                 await self._wake_up.wait(heartbeat if self._ended else due - loop.time())
             message = self._next_message()
-            if not message and not self._ended and loop.time() >= due:
+            if not message and loop.time() >= due:
                 message = HEARTBEAT
 
     def _next_message(self) -> bytes:
