@@ -44,6 +44,9 @@ NewFront = Callable[[], Mutation]
 LEAVE_SECONDS = 150.0
 """After so long without a client, a server holds nothing any more of any."""
 
+MAX_STEPS = 2_000_000
+"""Twenty times what a long run takes: what takes more repeats something without a pause."""
+
 SHOWN = 5
 """Violations of one promise that are shown."""
 
@@ -138,6 +141,7 @@ def simulate(
         shuffle=plan.shuffle,
         trace=trace,
     )
+    world.loop.max_steps = MAX_STEPS
     run = _Run(plan, front=front)
     broken: dict[str, Sequence[str]] = {}
     try:
