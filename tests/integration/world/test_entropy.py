@@ -1,5 +1,8 @@
 """What is drawn by chance in a world: the same again from the same seed."""
 
+import os
+import threading
+
 from jobledger.core.identity import Identity
 from jobledger.testing.world.world import World
 
@@ -20,3 +23,20 @@ def test_ids_and_secrets_are_those_of_the_seed() -> None:
     first, same, other = drawn(1), drawn(1), drawn(2)
     assert first == same
     assert not set(first) & set(other)
+
+
+def test_other_threads_take_nothing_of_the_seeds() -> None:
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(0.001):
+            os.urandom(16)
+
+    expected = drawn(1)
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        assert drawn(1) == expected
+    finally:
+        ended.set()
+        drawing.join()

@@ -55,14 +55,19 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         sleep: What `time.sleep` does.
     """
     refuse_events()
-    entropy = chance.of("entropy")
+    entropy, own, urandom = chance.of("entropy"), threading.get_ident(), os.urandom
+
+    def entropy_bytes(size: int) -> bytes:
+        # What other threads of the process draw must not change the run.
+        return entropy.randbytes(size) if threading.get_ident() == own else urandom(size)
+
     replaced: list[tuple[Any, str, object]] = [
         (time, "time", machine.time),
         (time, "time_ns", machine.time_ns),
         (time, "monotonic", machine.loop.time),
         (time, "perf_counter", machine.loop.time),
         (time, "sleep", sleep),
-        (os, "urandom", entropy.randbytes),
+        (os, "urandom", entropy_bytes),
         (os, "getpid", lambda: 1),  # as in a container
         (socket, "gethostname", _host),
         (threading.Thread, "start", start_thread),
