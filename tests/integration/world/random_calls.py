@@ -152,7 +152,9 @@ def _commands(random: chance.Random, jobs: Sequence[Job]) -> Call:
     return partial(_submitted, commands)
 
 
-async def _submitted(commands: Sequence[Command], _: Store, ledger: Ledger) -> list[object]:
+async def _submitted(
+    commands: Sequence[Command | Allocation], _: Store, ledger: Ledger
+) -> list[object]:
     outcomes = await ledger.submit(commands, SERVICE)
     return [str(each) if isinstance(each, Exception) else each for each in outcomes]
 
