@@ -29,6 +29,7 @@ from tests.support.pages import (
 
 PROGRAMS = ("jobledger", "jobledger-server", "jobledger-gateway")
 BENCH = ("-m", "benchmarks", "run", "unary")
+MODULES = "tests.simulation", "pytest"  # the plugin's options are pytest's, too
 OURS = {page: page.relative_to(ROOT).as_posix() for page in pages()}
 
 
@@ -179,7 +180,8 @@ def test_every_flag_that_a_page_names_exists(page: Path) -> None:
         }
         assert used <= flags_in(helps(program)), program
     alone = {flag for span in spans(page) if span.startswith("--") for flag in flags_in(span)}
-    assert alone <= flags_in("\n".join([*map(helps, PROGRAMS), help_of("python", *BENCH)]))
+    modules = [help_of("python", *BENCH), *(help_of("python", "-m", name) for name in MODULES)]
+    assert alone <= flags_in("\n".join([*map(helps, PROGRAMS), *modules]))
 
 
 def test_every_setting_of_the_server_is_explained() -> None:
