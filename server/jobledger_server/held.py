@@ -41,7 +41,7 @@ class Holdings:
             polled_types=self.long_poll.pollers.open,
             claim_waiters=waiters.waiting_claims,
             awaited_types=sum(waiters.awaited().values()),
-            job_watches=hub.job_watches,
+            watched=hub.watched,
             feed_watches=hub.feed_watches,
             holders=hub.holders,
         )

@@ -97,9 +97,9 @@ class WatchHub:
         return sum(map(len, list(self._feed_watches.values())))
 
     @property
-    def job_watches(self) -> int:
-        """How many of them are of one job."""
-        return sum(map(len, self._job_watches.values()))
+    def watched(self) -> int:
+        """How many jobs, and owners of many jobs, there are watches of."""
+        return len(self._job_watches) + len(self._feed_watches)
 
     @property
     def holders(self) -> int:

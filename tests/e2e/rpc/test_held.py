@@ -33,8 +33,8 @@ async def test_nothing_is_held_of_calls_that_have_ended(app: App, call: Caller) 
         await of_many.read()
         await worker.jobs()
         held = await holding(app, "claim_waiters")  # the worker has a free slot
-        assert held["job_watches"] == held["feed_watches"] == held["work_streams"] == 1
-        assert held["watches"] == 2
+        assert held["feed_watches"] == held["work_streams"] == 1
+        assert held["watches"] == held["watched"] == 2
         assert held["holders"] == 2  # the stream, and the job that it holds
         assert held["calls"] == held["calls_to_drain"] == 3
         assert held["claim_waiters"] == held["awaited_types"] == 1
