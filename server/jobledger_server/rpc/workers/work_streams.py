@@ -305,9 +305,8 @@ class _Stream:
                 self._slots.sent()
                 due = loop.time() + heartbeat
             else:
-                # The client's messages wake the writer too, and need no answer. Once no more is
-                # read, no heartbeat is due.
-                await self._wake_up.wait(heartbeat if self._ended else due - loop.time())
+                # The client's messages wake the writer too, and need no answer.
+                await self._wake_up.wait(due - loop.time())
             message = self._next_message()
             if not message and loop.time() >= due:
                 message = HEARTBEAT
