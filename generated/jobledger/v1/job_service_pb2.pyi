@@ -636,9 +636,9 @@ class WatchJobsRequest(_message.Message):
     terminal.
     """
     view: _job_pb2.JobView.ValueType
-    """How much of the jobs. In the view FULL a job has its payloads in the list of
-    jobs that the stream begins with, at its creation and at its transitions,
-    but not in other changes, nor if it was deleted meanwhile. Default: BASIC.
+    """How much of the jobs. In the view FULL a job has its payloads up to `synced`,
+    at its creation and at its transitions, but not in other changes, nor if it
+    was deleted meanwhile. Default: BASIC.
     """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -60,12 +60,14 @@ class FeedUpdate:
     """Changes to send, in one message.
 
     They lead from the cursor `after` to the watch's present one. `synced` is true in one
-    update of a watch: with it, everything that existed when it was read has been sent.
+    update of a watch: with it, everything that existed when it was read has been sent. Up to
+    that update the watch is `catching_up`.
     """
 
     changes: Sequence[Change]
     after: Cursor
     synced: bool = False
+    catching_up: bool = True
 
 
 class FeedWatch:
@@ -175,12 +177,13 @@ class FeedWatch:
         )
         self._cursor = Cursor(part.through)
         matching = self._matching(part.changes)
-        synced = part.whole and not self._synced
-        self._synced = self._synced or synced
+        catching_up = not self._synced
+        self._synced = self._synced or part.whole
         # Safe because nothing was awaited since the change buffer was read. A page of the table
         # says nothing about what is in the buffer by now, hence the comparison.
         self._idle = part.whole and self._reader.seq <= part.through
-        return FeedUpdate(matching, after, synced)
+        synced = catching_up and part.whole
+        return FeedUpdate(matching, after, synced=synced, catching_up=catching_up)
 
     def _matching(self, changes: Sequence[Change]) -> Sequence[Change]:
         """Return which of the owner's changes match."""

@@ -265,6 +265,23 @@ async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call
     assert (await call.GetJob(job_id=listed.id, user_id="ada")).job == first.job
 
 
+@pytest.mark.promise(number=34)
+async def test_a_job_that_is_reported_after_the_list_was_begun_comes_with_its_payloads(
+    call: Caller,
+) -> None:
+    job = await call.running(parameters={"n": 1})
+    async with watching(call.WatchJobs(view=FULL)) as stream:
+        *_, synced = await until_synced(stream)
+    # As for a stream that lists while the job is reported: it is no longer in the list.
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+    async with watching(call.WatchJobs(view=FULL, resume_token=synced.resume_token)) as stream:
+        reported, _ = await until_synced(stream)
+        assert (reported.job.progress, reported.job.parameters["n"]) == (50, 1)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+        (later,) = await news(stream, 1)
+        assert not later.job.HasField("parameters")
+
+
 @pytest.mark.promise(number=35)
 async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: Caller) -> None:
     job = await call.ended(labels={"k": "v"})

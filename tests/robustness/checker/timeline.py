@@ -76,7 +76,8 @@ class Told:
 
     `before` is the version, None for the first message of the job. `seam` says that it is the
     job's first message in a resumed stream, `listing` that it came before the
-    first stream's `synced`, `gone` that the job's deletion had been received already.
+    first stream's `synced`, `catching_up` before its own stream's, `gone` that the job's
+    deletion had been received already.
     """
 
     message: Message
@@ -84,6 +85,7 @@ class Told:
     before: int | None
     seam: bool
     listing: bool
+    catching_up: bool
     gone: bool
 
 
@@ -115,17 +117,17 @@ class Line:
         gone: set[str] = set()
         here: set[str] = set()
         current = self.root
-        synced = False
+        synced = synced_here = False
         for stream, message in self.messages():
             if stream is not current:
-                current, here = stream, set()
-            synced = synced or message.synced
+                current, here, synced_here = stream, set(), False
+            synced, synced_here = synced or message.synced, synced_here or message.synced
             job = message.job
             if job is None:
                 continue
             seam = stream.after is not None and job.job_id not in here
             before = versions.get(job.job_id)
-            yield Told(message, job, before, seam, not synced, job.job_id in gone)
+            yield Told(message, job, before, seam, not synced, not synced_here, job.job_id in gone)
             here.add(job.job_id)
             versions[job.job_id] = max(before or 0, job.version)
             if message.deleted:

@@ -39,13 +39,13 @@ def _check_one(watcher: Watcher, history: History) -> Iterator[Violation]:
 
 
 def _check_many(watcher: Watcher, history: History) -> Iterator[Violation]:
-    """Payloads come with the list at the beginning, with creations and with transitions."""
+    """Payloads come with all up to `synced`, with creations and with transitions."""
     for line in lines(watcher):
         for told in line.told():
             record = history.records.get(told.job.job_id)
             if record is not None:
                 where = f"{watcher.name}, {told.job.job_id} at version {told.job.version}:"
-                whole = watcher.full and (told.listing or _is_news(told.message))
+                whole = watcher.full and (told.catching_up or _is_news(told.message))
                 ends = whole and told.job.terminal
                 yield from _check(where, told.job, record, begins=whole, ends=ends)
 

@@ -105,7 +105,8 @@ class FeedStreams:
             }
             return changes_message(changes, at, payloads, assets)
 
-        return await self.messages.read((part.after, at, bool(carriers)), read)
+        # The number tells apart what a watch gets that catches up, and one that has.
+        return await self.messages.read((part.after, at, len(carriers)), read)
 
 
 def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
@@ -145,7 +146,8 @@ def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool)
     room = most
     for change in update.changes:
         job = change.job
-        carries = full and not change.deleted and (listed or _is_carrier(change))
+        # A job that is reported while others are listed is no longer in the list.
+        carries = full and not change.deleted and (update.catching_up or _is_carrier(change))
         size = CHANGE_BYTES + job.content_bytes + (job.payload_bytes if carries else 0)
         size += assets_bytes(job) if change.deleted else 0
         room -= size
@@ -167,7 +169,7 @@ def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool)
 
 
 def _is_carrier(change: Change) -> bool:
-    """Whether a change in the view FULL has payloads: a creation or a transition."""
+    """Whether a change in the view FULL always has payloads: a creation or a transition."""
     return change.job.version == 1 or bool(change.transitions)
 
 
