@@ -58,7 +58,6 @@ class DiskRun:
         finally:
             self.disk.close()
             self.loop.close()
-            gc.collect()
             gc.enable()
 
     def serve(

@@ -11,12 +11,15 @@ Unbundled Transactional Key Value Store", 2021, section 4).
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import hashlib
 import heapq
+import logging
 import sys
+import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple, cast
 
@@ -303,13 +306,18 @@ class WorldLoop(NoInputOutput):
         return False
 
     def close(self) -> None:
-        """End what is left. Coroutines run their `finally`, but nothing that these begin runs."""
+        """End what is left, and free it: not later, when something else runs.
+
+        Coroutines run their `finally`, but nothing that these begin runs.
+        """
         self._closed = True
-        for task in sorted(asyncio.all_tasks(self), key=hash):
-            _end(cast("Coroutine[Any, Any, Any]", task.get_coro()))
-        self._graveyard.clear()
-        self._ready.clear()
-        self._timers.clear()
+        with _unheard():
+            for task in sorted(asyncio.all_tasks(self), key=hash):
+                _end(cast("Coroutine[Any, Any, Any]", task.get_coro()))
+            self._graveyard.clear()
+            self._ready.clear()
+            self._timers.clear()
+            gc.collect()
 
     async def shutdown_asyncgens(self) -> None: ...
 
@@ -322,3 +330,17 @@ def _end(work: Coroutine[Any, Any, Any]) -> None:
         with suppress(BaseException):  # what it raises at its end concerns nobody
             work.close()
             return
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let nobody hear of what the coroutines of dead processes do when they are freed."""
+    hook, disabled = sys.unraisablehook, logging.root.manager.disable
+    sys.unraisablehook = lambda _: None
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook

@@ -2,10 +2,7 @@
 
 import asyncio
 import gc
-import logging
-import sys
 import tempfile
-import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from datetime import timedelta
@@ -122,7 +119,7 @@ class World:
             stack.enter_context(self.problems.logged())
             if self._narrates:
                 stack.enter_context(noted_transitions(self.note))
-            stack.callback(self._close)
+            stack.callback(self.loop.close)
             try:
                 result: Result = self.loop.run_until_complete(self._run(main))
             except BaseException as error:
@@ -133,12 +130,6 @@ class World:
             if text := self.problems.text():
                 raise Broken(text)
             return result
-
-    def _close(self) -> None:
-        """End what is left, and free it: not later, when something else runs."""
-        with _unheard():
-            self.loop.close()
-            gc.collect()
 
     @contextmanager
     def _opened_disk(self) -> Iterator[Disk | MemoryDisk]:
@@ -310,17 +301,3 @@ def _collecting_nothing() -> Iterator[None]:
         gc.unfreeze()
         if collects:
             gc.enable()
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Let nobody hear of what the coroutines of dead processes do when they are freed."""
-    hook, disabled = sys.unraisablehook, logging.root.manager.disable
-    sys.unraisablehook = lambda _: None
-    logging.disable()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(disabled)
-        sys.unraisablehook = hook

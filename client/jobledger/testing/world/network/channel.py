@@ -161,7 +161,7 @@ class Channel(grpc.aio.Channel):
             call.attempt_ended(unavailable(self._error))
         first = self.options.get("grpc.initial_reconnect_backoff_ms", 1_000)
         last = self.options.get("grpc.max_reconnect_backoff_ms", 120_000)
-        pause = min(first * BACKOFF_MULTIPLIER**self._failures, last) / 1000
+        pause = min(first * BACKOFF_MULTIPLIER ** min(self._failures, 100), last) / 1000
         pause *= self.network.random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
         self._failures += 1
         # It connects again without being called, and fails calls until it has succeeded.
