@@ -62,20 +62,35 @@ class Side:
         self._max_bytes = max_bytes
         self._unread = 0
         self._read = 0
+        self._held: deque[tuple[int, Callable[..., object], object]] = deque()
 
     @property
     def full(self) -> bool:
-        """Whether the other side has to read before this one may send more."""
-        return self._unread > self.window
+        """Whether the other side has to read before it gets what was sent last."""
+        return bool(self._held)
 
     def send(self, data: bytes) -> None:
         """Send a message. The caller waits afterwards while this side is `full`."""
-        self._unread += len(data) + PREFIX_BYTES
-        self.pipe.send(self.peer.arrive, data)
+        self.follow(self.peer.arrive, data, len(data) + PREFIX_BYTES)
 
     def half_close(self) -> None:
         """Say that no message follows."""
-        self.pipe.send(self.peer.arrive, None)
+        self.follow(self.peer.arrive, None)
+
+    def follow(self, arrive: Callable[..., object], what: object, size: int = 0) -> None:
+        """Have something arrive at the other side after all that was sent before it."""
+        self._held.append((size, arrive, what))
+        self._send_held()
+
+    def _send_held(self) -> None:
+        """Send what there is room for. A message that is larger than the window needs all of it."""
+        while self._held:
+            size, arrive, what = self._held[0]
+            if size and self._unread and self._unread + size > self.window:
+                return
+            self._held.popleft()
+            self._unread += size
+            self.pipe.send(arrive, what)
 
     def arrive(self, data: bytes | None) -> None:
         """Take a message from the other side, or None if none follows."""
@@ -105,6 +120,7 @@ class Side:
     def widen(self, size: int) -> None:
         """Take note that the other side has read so many bytes."""
         self._unread -= size
+        self._send_held()
         self.changed.send()
 
 
@@ -142,6 +158,7 @@ class ClientStream(Side):
     def cancel(self) -> None:
         """Leave, and tell the server that nobody waits for the call any more."""
         self._on_end = None
+        self._held.clear()
         self.pipe.send(self.peer.cancel)
 
     def refuse(self, why: str) -> None:
@@ -166,14 +183,16 @@ class ServerStream(Side):
         if not self.cancelled:
             self.cancelled = True
             self.incoming.clear()
+            self._held.clear()
             self.changed.send()
             self.on_cancel()
 
     def end(self, status: Status) -> None:
         """Send the status, after all messages."""
-        self.pipe.send(self.peer.end, status)
+        self.follow(self.peer.end, status)
 
     def refuse(self, why: str) -> None:
+        self._held.clear()
         self.end(Status(grpc.StatusCode.RESOURCE_EXHAUSTED, f"SERVER: {why}"))
         self.cancel()
 
