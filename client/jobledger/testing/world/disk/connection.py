@@ -100,8 +100,12 @@ class Connection:
     def stop(self) -> None:
         """Close it at once, which undoes what is not committed."""
         if self._connection is not None:
+            # A statement that a dead process has not read to its end keeps SQLite from closing,
+            # and with it the transaction and its lock.
+            self._connection.rollback()
             self._connection.close()
             self._connection = None
+            self._file.lock.release(self._calls)
 
     # What the disk uses.
 
