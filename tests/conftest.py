@@ -58,7 +58,7 @@ def pytest_asyncio_loop_factories(
     Clients run on asyncio's, as most users' do. So does what patches its loop.
     """
     names = item.fixturenames
-    if "database_url" in names and "timers" not in names:
+    if "database_url" in names and not {"timers", "frozen_heap"} & set(names):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 
