@@ -25,8 +25,8 @@ FUNCTIONS = 25
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    works = [work.title.split()[0] for work in WORKS]
-    parser.add_argument("work", choices=works, help="what the server is given to do")
+    titles = [work.title for work in WORKS]
+    parser.add_argument("work", choices=titles, metavar="WORK", help=", ".join(titles))
     parser.add_argument("--database", choices=DATABASES, default=DATABASES[0])
     parser.add_argument("--seconds", type=int, default=5, metavar="S", help="default: 5")
     parser.add_argument("--output", type=Path, metavar="FILE", help="keep the stacks there")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load a server, sample it, and print the tables. Raises BenchmarkError."""
-    (work,) = (work for work in WORKS if work.title.startswith(arguments.work))
+    (work,) = (work for work in WORKS if work.title == arguments.work)
     done, cpu = 0, 0.0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
