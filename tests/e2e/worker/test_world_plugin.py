@@ -124,3 +124,64 @@ def test_the_number_of_seeds_can_be_given(tmp_path: Path, count: str) -> None:
         f"async def test_it(world): RUN.append(1)\n\ndef test_count(): assert len(RUN) == {count}\n"
     )
     assert run_pytest(tmp_path, "--jobledger-seeds", count).returncode == 0
+
+
+ENDLESS = """
+import signal
+
+import pytest
+
+from jobledger import RetryPolicy, Worker
+
+
+def compute_without_end():
+    signal.setitimer(signal.ITIMER_REAL, 0.01)  # the time is over soon
+    while True:
+        pass
+
+
+def make_worker(client):
+    worker = Worker(client, lease=30)
+
+    @worker.handler
+    async def compute(job):
+        compute_without_end()
+
+    @worker.handler
+    def compute_in_thread(job):
+        compute_without_end()
+
+    @worker.handler
+    def interrupt(job):
+        signal.raise_signal(signal.SIGINT)
+
+    return worker
+
+
+@pytest.mark.jobledger_world
+@pytest.mark.parametrize("job_type", {})
+async def test_it(world, job_type):
+    world.worker(make_worker)
+    policy = RetryPolicy(max_attempts=50)
+    await world.finished(await world.client("ada").create_job(job_type, retry_policy=policy))
+"""
+
+
+def test_the_timeout_of_pytest_ends_a_test_whose_handler_computes_without_end(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_it.py").write_text(ENDLESS.format(["compute", "compute_in_thread"]))
+    run = run_pytest(tmp_path, "-o", "timeout=100", "-o", "timeout_method=signal")
+    assert run.stdout.count("E       Failed: Timeout (>100.0s) from pytest-timeout.") == 2, (
+        run.stdout
+    )
+    assert run.stdout.count("--jobledger-seed 1\n") == 2
+    assert run.stdout.count(": boot worker-1.1\n") == 2
+    assert "2 failed" in run.stdout
+
+
+def test_an_interrupt_in_a_plain_handler_ends_the_session(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(ENDLESS.format(["interrupt"]))
+    run = run_pytest(tmp_path)
+    assert "KeyboardInterrupt" in run.stdout
+    assert run.returncode == pytest.ExitCode.INTERRUPTED

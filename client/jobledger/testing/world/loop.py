@@ -28,7 +28,7 @@ from sqlalchemy.util import greenlet_spawn
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.nodes import Node, current_node, node_of
 from jobledger.testing.world.refusals import NoInputOutput, refuse_processes
-from jobledger.testing.world.tasks import Future, Handle, Task
+from jobledger.testing.world.tasks import OF_A_TASK, Future, Handle, Task, Work
 
 __all__ = ["Endless", "Node", "Stuck", "WorldLoop", "current_node"]
 
@@ -87,7 +87,8 @@ class WorldLoop(NoInputOutput):
         self._timer_numbers, self._object_numbers = count(), count()
         self._digest = hashlib.blake2b(digest_size=8)
         self._graveyard: list[Handle | asyncio.Task[Any]] = []
-        self._running = self._stopping = self._closed = False
+        self._interruption: BaseException | None = None
+        self._running = self._closed = False
 
     @property
     def hash(self) -> str:
@@ -176,7 +177,8 @@ class WorldLoop(NoInputOutput):
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[Result]:
-        task: Task[Result] = Task(coro, loop=self, name=name, context=context)
+        work = Work(coro, self._interrupted)
+        task: Task[Result] = Task(work, loop=self, name=name, context=context)
         if name is None:
             task.set_name(f"task-{hash(task)}")
         task.node = current_node() if context is None else node_of(context)
@@ -270,10 +272,13 @@ class WorldLoop(NoInputOutput):
             self._record(f"{'' if node is None else node.name} {task.get_name()}")
         try:
             handle.run()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001
+        except OF_A_TASK as error:
             self.call_exception_handler({"message": "a callback failed", "exception": error})
+        if self._interruption is not None:
+            raise self._interruption
+
+    def _interrupted(self, error: BaseException) -> None:
+        self._interruption = error
 
     def _mix(self) -> None:
         """Change the order of tasks that are ready, but not that of what one task has to do."""

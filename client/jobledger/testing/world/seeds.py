@@ -1,6 +1,7 @@
 """A test in the worlds of many seeds, and what a failure says."""
 
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
@@ -23,7 +24,8 @@ def run_seeds(
 ) -> None:
     """Run a test once for each seed, each in a new world, until one fails.
 
-    The run that fails is repeated, for its history.
+    The run that fails is repeated, for its history; but not one that a timer has ended, as that of
+    pytest-timeout: it would not end the second run.
 
     Args:
         test: The test.
@@ -35,8 +37,12 @@ def run_seeds(
     __tracebackhide__ = True  # pytest leaves this frame out
     for seed in seeds:
         world = World(seed, **options)
+        was_timed = _is_timed()
         error = _error(world, test)
         if error is not None:
+            if was_timed and not _is_timed():
+                error.add_note(_report(world, world, f"{command}{seed}"))
+                raise error
             again = World(seed, **options, narrate=True)
             _error(again, test, loud=loud)
             error.add_note(_report(world, again, f"{command}{seed}"))
@@ -53,6 +59,11 @@ def _error(
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001
         return error
     return None
+
+
+def _is_timed() -> bool:
+    """Whether a timer of this process will send it SIGALRM."""
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 def _report(world: World, again: World, command: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from jobledger.testing.world.nodes import Node
@@ -45,6 +45,57 @@ class Handle:
         """The task whose next step this is."""
         owner = getattr(self._callback, "__self__", None)
         return owner if isinstance(owner, Task) else None
+
+
+OF_A_TASK = Exception, asyncio.CancelledError, GeneratorExit
+"""What a task may end with, which whoever awaits it learns of."""
+
+
+class Work(Coroutine[Any, Any, Result]):
+    """A coroutine of a task; says at once what has interrupted it from outside.
+
+    A task keeps what its coroutine raises for whoever awaits it, even what a signal handler has
+    raised to end the whole run, as pytest-timeout does.
+
+    Args:
+        work: The coroutine.
+        interrupted: Called with what it has raised, unless that is of the kind OF_A_TASK.
+    """
+
+    __slots__ = ("_interrupted", "_work")
+
+    def __init__(
+        self,
+        work: Generator[Any, None, Result] | Coroutine[Any, Any, Result],
+        interrupted: Callable[[BaseException], None],
+    ) -> None:
+        self._work, self._interrupted = work, interrupted
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        raise NotImplementedError("its task alone runs it")
+
+    def send(self, value: Any) -> Any:
+        __tracebackhide__ = True  # of pytest, as is that below
+        try:
+            return self._work.send(value)
+        except BaseException as error:
+            self._check(error)
+            raise
+
+    def throw(self, *error: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return self._work.throw(*error)
+        except BaseException as raised:
+            self._check(raised)
+            raise
+
+    def close(self) -> None:
+        self._work.close()
+
+    def _check(self, error: BaseException) -> None:
+        if not isinstance(error, OF_A_TASK):
+            self._interrupted(error)
 
 
 class _Numbered:

@@ -169,9 +169,9 @@ def _work(
         end = lambda: outcome  # noqa: E731
     except BaseException as raised:  # noqa: BLE001
         error: BaseException = raised
-        if isinstance(raised, KeyboardInterrupt):
-            # KeyboardInterrupt here is no signal, which only the main thread gets. Raised in the
-            # event loop, it would end the worker.
+        is_signal = threading.current_thread() is threading.main_thread()  # in a simulated world
+        if isinstance(raised, KeyboardInterrupt) and not is_signal:
+            # The handler raised it by itself. Raised in the event loop, it would end the worker.
             error = RuntimeError("the handler raised KeyboardInterrupt")
 
         def end() -> object:
