@@ -97,6 +97,7 @@ class _Run:
                 connect=partial(_connect, world),
             )
             self.history = load.history
+            self.history.retain_deletions = world.settings.retain_deletions
             async with _inspected(world, load.history), load.running():
                 await Nemesis(world, load.history).run(plan.faults, plan.seconds)
                 world.repair()

@@ -611,6 +611,20 @@ def test_a_watcher_that_resumes_at_an_older_cursor_gets_changes_again() -> None:
     assert judge(history)["resumable"]
 
 
+@pytest.mark.parametrize(
+    ("kept", "removed", "violations"), [(0.6, (), 1), (0.4, (), 0), (0.4, ("x",), 1)]
+)
+def test_assets_are_missing_only_if_the_deletion_took_longer_than_it_is_kept(
+    kept: float, removed: tuple[str, ...], violations: int
+) -> None:
+    history = History(
+        operations=[done("DeleteJob", 10, B4, removed=removed)],
+        records={"b": Record(B4, assets=("x", "y"), deleted=True)},
+        retain_deletions=kept,
+    )
+    assert len(judge(history)["removed"]) == violations
+
+
 def replace_stream(stream, **fields):
     return replace(stream, messages=list(stream.messages), **fields)
 
