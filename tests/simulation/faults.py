@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from jobledger.testing.world.network.connection import Connection
 from jobledger.testing.world.processes import Server
 from jobledger.testing.world.world import World
 from tests.robustness.checker import history as histories
+from tests.robustness.checker.clock import Jump
 from tests.simulation.plan import Fault, Kind
 
 PARTS: Mapping[Kind, tuple[str, str, float]] = {
@@ -98,7 +100,9 @@ class Nemesis:
                 await asyncio.sleep(lasts)
                 world.disk.cut.pop(node, None)
             case "clock":
+                before = time.time_ns() // 1000
                 world.machine.jump += rng.choice(JUMPS)
+                self._history.jumps.append(Jump(before, time.time_ns() // 1000))
             case _:
                 raise AssertionError(kind)
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tests.robustness.checker.clock import earliest_between
 from tests.robustness.checker.history import Attempt, History, Operation, Outcome, Record
 from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
@@ -56,7 +57,7 @@ def check_attempts(history: History) -> Iterator[Violation]:
             # A server releases what it claimed for a worker and could not send.
             if attempt.outcome == "RELEASED" and key in workers.keys() - released:
                 yield Violation("attempts", "wrong", f"{where} was not released")
-            if attempt.outcome == "LEASE_EXPIRED" and (attempt.seconds or 0.0) < LEASE_SECONDS:
+            if attempt.outcome == "LEASE_EXPIRED" and _is_short(attempt, history):
                 yield Violation("attempts", "wrong", f"{where} is shorter than its lease")
         if record.steps and record.steps[0].attempt != min(1, record.job.attempt):
             what = f"{job_id} began with attempt {record.steps[0].attempt}"
@@ -64,6 +65,13 @@ def check_attempts(history: History) -> Iterator[Violation]:
     yield from _check_retried(history)
     yield from _check_listed(history)
     yield from _check_held(history)
+
+
+def _is_short(attempt: Attempt, history: History) -> bool:
+    """Whether it ended sooner than a lease that was granted or renewed since it started."""
+    end = attempt.start + round((attempt.seconds or 0.0) * 1e6)
+    granted = earliest_between(attempt.start, end, history.jumps)
+    return end < granted + LEASE_SECONDS * 1e6
 
 
 def _check_retried(history: History) -> Iterator[Violation]:

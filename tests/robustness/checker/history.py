@@ -9,6 +9,8 @@ import enum
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.robustness.checker.clock import Jump
+
 TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
 
 
@@ -283,6 +285,8 @@ class History:
     holds: list[Hold] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    jumps: list[Jump] = field(default_factory=list)
+    """Of the service's clock."""
     recounts: list[Recount] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     settings: int = 0

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
 
+from tests.robustness.checker.clock import had_shown
 from tests.robustness.checker.history import History, Outcome
 from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
@@ -15,7 +16,10 @@ MAX_ATTEMPTS = 3
 
 
 def check_schedules(history: History) -> Iterator[Violation]:
-    """No attempt starts before the time until which its job waited, both by the service."""
+    """No attempt starts before the service's clock had shown the time until which its job waited.
+
+    That clock may have been set back in between.
+    """
     due: dict[tuple[str, int], int] = {}
     for job, _ in observations(history):
         if job.due and not job.held and not job.terminal:
@@ -23,7 +27,7 @@ def check_schedules(history: History) -> Iterator[Violation]:
     for job_id, record in history.records.items():
         for attempt in record.attempts:
             time = due.get((job_id, attempt.number), 0)
-            if 0 < attempt.start < time:
+            if attempt.start and not had_shown(time, by=attempt.start, jumps=history.jumps):
                 early = (time - attempt.start) / 1e6
                 what = f"{job_id}: attempt {attempt.number} started {early:.3f} s too early"
                 yield Violation("scheduled", "wrong", what)
