@@ -91,6 +91,12 @@ class Nemesis:
             case "reset":
                 for connection in self._some(server, rng, 0.7):
                     connection.reset()
+            case "refused" | "unanswered":
+                for connection in self._some(server, rng, 0.5):
+                    connection.reset()
+                world.network.closed[server.target] = kind
+                await asyncio.sleep(lasts)
+                world.network.closed.pop(server.target, None)
             case "database stall":
                 world.disk.stall(lasts)
                 await asyncio.sleep(lasts)

@@ -21,6 +21,8 @@ Kind = Literal[
     "black hole",
     "half-open to server",
     "half-open to client",
+    "refused",
+    "unanswered",
     "slow network",
     "duplicates",
     "lost answers",

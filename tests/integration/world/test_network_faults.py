@@ -10,6 +10,7 @@ import pytest
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.network import Connection, Network
+from jobledger.testing.world.network.channel import CONNECT_SECONDS
 from jobledger.testing.world.nodes import Node
 from tests.integration.world.transports import SERVICE, failure, stream, unary
 
@@ -95,6 +96,49 @@ def test_a_seed_decides_when_messages_arrive() -> None:
         return run.loop.hash
 
     assert trace(1) == trace(1) != trace(2)
+
+
+def test_a_new_connection_may_be_refused() -> None:
+    run = Run()
+    run.network.closed["server:1"] = "refused"
+
+    async def main(channel: grpc.aio.Channel) -> None:
+        error = await failure(unary(channel, "Take"))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "Connection refused" in (error.details() or "")
+        run.network.closed.clear()
+        await channel.channel_ready()
+        run.network.closed["server:1"] = "refused"  # which concerns no connection that is there
+        assert await unary(channel, "Take", b"now") == b"now"
+
+    run.run(main)
+    assert run.served == [b"now"]
+
+
+def test_a_new_connection_may_not_be_answered() -> None:
+    run = Run()
+    run.network.closed[run.client] = "unanswered"
+
+    async def main(channel: grpc.aio.Channel) -> None:
+        error = await failure(unary(channel, "Take"))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "timed out" in (error.details() or "")
+        assert run.loop.time() == pytest.approx(CONNECT_SECONDS)
+
+    run.run(main)
+    assert run.served == []
+
+
+def test_a_connection_is_asked_for_again_while_nothing_answers() -> None:
+    run = Run()
+    run.network.closed["server:1"] = "unanswered"
+
+    async def main(channel: grpc.aio.Channel) -> None:
+        run.loop.call_later(2, run.network.closed.clear)
+        assert await unary(channel, "Take", b"late") == b"late"
+        assert 3 < run.loop.time() < 3.1  # a second, and then two
+
+    run.run(main)
 
 
 def test_a_request_may_reach_the_server_twice() -> None:

@@ -1,9 +1,11 @@
 """What can break in a world. Each fault is repaired after a while by what has caused it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from jobledger.testing.world.network.network import Closed
 
 if TYPE_CHECKING:
     from jobledger.testing.world.processes import Process
@@ -14,6 +16,9 @@ Wait: TypeAlias = Callable[[], Awaitable[None]]
 """Returns when the fault has lasted long enough."""
 
 Fault: TypeAlias = Callable[["World", Random, Wait], Awaitable[None]]
+
+CLOSED: Final[Sequence[Closed]] = "refused", "unanswered"
+"""What becomes of new connections to a server."""
 
 PARTS: Final = 0.02, 0.1, 0.5
 """The part of messages or statements that a fault concerns: one of these."""
@@ -50,16 +55,31 @@ async def disconnect(process: "Process", _random: Random, _wait: Wait) -> None:
 
 
 async def unplug(process: "Process", random: Random, wait: Wait) -> None:
-    """Block its connections, in one direction or both. Keepalive may find out."""
+    """Block its connections, in one direction or both, and each new one. Keepalive may find out."""
     ways = random.choice(((True, True), (True, False), (False, True)))
-    connections = process.world.network.connections(node=process.node)
+    network, node = process.world.network, process.node
+    connections = network.connections(node=node)
     process.world.fault("block", process.node.name, "to server", ways[0], "to client", ways[1])
     for connection in connections:
         connection.block(to_server=ways[0], to_client=ways[1])
+    network.closed[node] = "unanswered"
     await wait()
     process.world.fault("heal", process.node.name)
+    network.closed.pop(node, None)
     for connection in connections:
         connection.heal()
+
+
+async def shut(world: "World", random: Random, wait: Wait) -> None:
+    """Reset a server's connections, and let nobody connect to it."""
+    server, how = random.choice(list(world.servers.values())), random.choice(CLOSED)
+    world.fault("close", server.name, how)
+    for connection in world.network.connections(server.target):
+        connection.reset()
+    world.network.closed[server.target] = how
+    await wait()
+    world.fault("open", server.name)
+    world.network.closed.pop(server.target, None)
 
 
 async def lose_database(process: "Process", _random: Random, wait: Wait) -> None:
@@ -125,6 +145,7 @@ FAULTS: Final[Mapping[Kind, Mapping[str, Fault]]] = {
     "network": {
         "reset": partial(_on_one, "workers", disconnect),
         "block": partial(_on_one, "workers", unplug),
+        "close": shut,
         **{
             f"network {name}": partial(_some, "network", name)
             for name in ("slow", "duplicates", "lost_answers")

@@ -173,11 +173,12 @@ class World:
             self.problem(f"the database still has {held}")
 
     def repair(self) -> None:
-        """End what is broken and goes on: frozen processes, blocked connections."""
+        """End what is broken and goes on: frozen processes, blocked or refused connections."""
         for process in (*self.servers.values(), *self.workers.values()):
             process.thaw()
         for connection in self.network.connections():
             connection.heal()
+        self.network.closed.clear()
 
     def fault(self, *facts: object) -> None:
         """Record what the world does to the processes in it."""
@@ -251,7 +252,8 @@ class World:
             workers: Their processes crash, freeze and are restarted.
             servers: The same of the servers' processes.
             network: Connections of workers are reset, or let nothing through in one direction or
-                both; messages are slow, calls are duplicated, and answers lost.
+                both; new ones to a server are refused, or not answered; messages are slow, calls
+                are duplicated, and answers lost.
             database: It stalls, cannot be reached, fails, rejects commits, and makes commits whose
                 answer is lost.
             clock: The clock of all is set forward.

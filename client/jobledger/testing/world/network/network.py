@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import grpc
 
 from jobledger.core.channel import CHANNEL_OPTIONS, Option
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.loop import WorldLoop
-from jobledger.testing.world.network.channel import Channel
+from jobledger.testing.world.network.channel import CONNECT_SECONDS, Channel
 from jobledger.testing.world.network.connection import Connection
 from jobledger.testing.world.network.keepalive import leave_in_time
 from jobledger.testing.world.network.pipe import Pipe
@@ -19,11 +19,16 @@ from jobledger.testing.world.nodes import Node, current_node
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
+Closed: TypeAlias = Literal["refused", "unanswered"]
+
 SLOW = 0.01, 3.0
 """Seconds that a slow message takes."""
 
 WINDOW = 64 * 1024
 """HTTP/2's: gRPC's own begins with it, and becomes as large as the link can carry."""
+
+RESEND_SECONDS = 1.0
+"""After so long a kernel asks again for a connection, and then after twice as long each time."""
 
 DUPLICATED = frozenset(
     {
@@ -50,6 +55,8 @@ class Network:
         duplicates: The part of calls that reach the server twice, as a proxy may send them.
         duplicated: The methods whose calls may.
         lost_answers: The part of calls whose connection is lost when the server has served them.
+        closed: Who gets no new connection: a target or a client's node. It is "refused", or
+            "unanswered", as by a firewall that drops packets or by a full queue of connections.
         window: Bytes of a stream that one side sends before the other one reads.
         listening: The servers, by what they listen on.
     """
@@ -59,6 +66,7 @@ class Network:
         self.latency = 0.0002, 0.002
         self.slow = self.duplicates = self.lost_answers = 0.0
         self.duplicated = DUPLICATED
+        self.closed: dict[str | Node, Closed] = {}
         self.window = WINDOW
         self.listening: dict[str, Server] = {}
         self.random = chance.of("network")
@@ -101,11 +109,17 @@ class Network:
     # For the parts of the network.
 
     def connect(self, channel: Channel, done: Callable[[Connection | None], None]) -> None:
-        """Call `done` with a new connection, or with None if nobody listens."""
+        """Call `done` with a new connection, or with None if it is refused; or never."""
 
-        def arrive() -> None:
+        def arrive(pause: float = RESEND_SECONDS) -> None:
             server = self.listening.get(channel.target)
-            if server is None:
+            closed = self.closed.get(channel.target)
+            if closed is None and channel.node is not None:
+                closed = self.closed.get(channel.node)
+            if closed == "unanswered":
+                if pause < CONNECT_SECONDS:  # the client has given up by then
+                    self.after(None, pause, arrive, 2 * pause)
+            elif closed == "refused" or server is None:
                 self.later(channel.node, done, None)
             else:
                 # gRPC, not the kernel, answers the handshake: while its node is frozen, nobody.
