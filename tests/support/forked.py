@@ -20,11 +20,25 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
+
+IMPORTED_LATER = (
+    "alembic.command",
+    "alembic.config",
+    "grpc._channel",
+    "grpc._interceptor",
+    "jobledger.worker",
+    "jobledger_server.sql.postgresql.notifications",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.h11_impl",
+    "uvloop",
+)
+"""What the programs import once they need it."""
 
 
 class Forked:
@@ -254,9 +268,6 @@ def _python() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import alembic.command
-    import alembic.config  # noqa: F401
-
     import jobledger.cli.bars
     import jobledger.cli.commands
     import jobledger.cli.exit_codes
@@ -271,8 +282,15 @@ if __name__ == "__main__":
         health,
         serve,
     )
-    from jobledger_server.sql.postgresql import notifications  # noqa: F401
+    from jobledger_server.sql.database import open_database
+    from jobledger_server.sql.database_url import parse_url
+    from jobledger_server.sql.sql_store import SqlStore
 
+    for name in IMPORTED_LATER:
+        import_module(name)
+    # A process makes the statements of a store once, which is half of what a server's start costs.
+    for url in ("sqlite:///none", "postgresql://none"):
+        SqlStore(open_database(parse_url(url)))
     MAINS = {
         "jobledger": jobledger.cli.main.main,
         "jobledger-gateway": jobledger_gateway.__main__.main,
