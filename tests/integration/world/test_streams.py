@@ -18,8 +18,8 @@ from tests.integration.world.transports import (
     until,
 )
 
-MANY = 8 * 1024
-KILOBYTE = bytes(1024)
+MANY = 1024
+EIGHT_KILOBYTES = bytes(8 * 1024)
 
 
 @on_both
@@ -159,7 +159,7 @@ def start_writing(write: Any) -> asyncio.Task[int]:
 async def write_many(write: Any) -> int:
     task: Any = asyncio.current_task()
     for number in range(MANY):
-        await write(KILOBYTE)
+        await write(EIGHT_KILOBYTES)
         task.set_name(f"{number + 1}")
     return MANY
 
@@ -214,7 +214,7 @@ async def test_a_handler_that_writes_fails_when_the_client_has_left(transport: T
     async def handle(requests: Any, context: Any) -> None:
         try:
             while True:
-                await context.write(KILOBYTE)
+                await context.write(EIGHT_KILOBYTES)
         except BaseException as error:
             seen.append(error)
             raise

@@ -96,7 +96,7 @@ async def jobs_in_chaos(world: World) -> list[str]:
 
 def test_jobs_are_done_in_spite_of_chaos():
     happened = Counter()
-    for seed in range(1, 11):
+    for seed in range(1, 6):
         world = World(seed, servers=2)
         assert world.run(jobs_in_chaos) == ["COMPLETED"] * 3
         happened.update(line.split(": ")[1].split()[0] for line in world.history)
@@ -116,25 +116,25 @@ def test_a_kind_of_fault_that_is_left_out_does_not_change_the_others():
     assert jumps(servers=False) == jumps(servers=True) != []
 
 
-def test_an_idle_week_of_a_server_takes_few_steps():
-    async def week(world: World) -> None:
-        await asyncio.sleep(timedelta(days=7).total_seconds())
+def test_an_idle_day_of_a_server_takes_few_steps():
+    async def day(world: World) -> None:
+        await asyncio.sleep(timedelta(days=1).total_seconds())
 
     world = World(1, tuning=IDLE)
-    world.run(week)
-    assert world.loop.steps < 200_000
+    world.run(day)
+    assert world.loop.steps < 30_000
 
 
-def test_a_job_that_is_scheduled_for_tonight_is_done_then():
-    async def tonight(world: World) -> tuple[Job, datetime]:
+def test_a_job_that_is_scheduled_for_later_is_done_then():
+    async def later(world: World) -> tuple[Job, datetime]:
         made = Counter()
         world.worker(frames(made))
         client = world.client("ada")
-        at = datetime.fromtimestamp(time.time() + 8 * 3600, UTC)
+        at = datetime.fromtimestamp(time.time() + 2 * 3600, UTC)
         job = await client.create_job("render", schedule_time=at)
         return await world.finished(job), at
 
-    job, at = World(1, tuning=IDLE).run(tonight)
+    job, at = World(1, tuning=IDLE).run(later)
     assert job.start_time is not None
     assert timedelta(0) <= job.start_time - at < timedelta(minutes=2)
 
@@ -251,4 +251,4 @@ def test_a_thread_of_asyncio_sleeps_in_simulated_time():
         await asyncio.to_thread(time.sleep, 3600)
         return world.loop.time()
 
-    assert World(1).run(sleeps) > 3600
+    assert World(1, tuning=IDLE).run(sleeps) > 3600

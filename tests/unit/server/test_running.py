@@ -1,26 +1,26 @@
 """The end of the process: no task holds it up."""
 
-import subprocess
-import sys
-
-STUBBORN = """
 import asyncio
+
+import pytest
+
 from jobledger_server.cli.running import run
 
-async def stubborn():
+
+async def _stubborn() -> None:
     try:
         await asyncio.Event().wait()
     finally:
         await asyncio.Event().wait()  # as aiosqlite does where its thread has ended
 
-async def work():
-    global task
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
 
-run(work)
-"""
-
-
+@pytest.mark.timeout(30)
 def test_a_task_that_ignores_its_cancellation_does_not_block_the_exit() -> None:
-    subprocess.run([sys.executable, "-c", STUBBORN], check=True, timeout=30)
+    tasks = []
+
+    async def work() -> None:
+        tasks.append(asyncio.create_task(_stubborn()))
+        await asyncio.sleep(0)
+
+    run(work)
+    assert tasks[0].cancelled()
