@@ -1,34 +1,15 @@
 """The test on the page on simulated worlds finds its bug, and passes when it is mended."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.pages import ROOT, blocks
+from tests.support.pytest_run import run_pytest
 
 BROKEN, BANK = (block.text for block in blocks(ROOT / "docs/guides/simulation.md", "python"))
 MENDED = re.sub(r"class Bank:.*?\n\n\n", BANK + "\n\n", BROKEN, flags=re.DOTALL).replace(
     'charge(job.parameters["amount"])', 'charge(job.parameters["amount"], key=job.id)'
 )
-
-
-def run_pytest(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "JOBLEDGER"))}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        *(() if "asyncio" in arguments else ("-p", "no:asyncio")),
-        "-W",
-        "error",
-        *arguments,
-    ]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def test_it_finds_the_handler_that_charges_twice_and_repeats_how(tmp_path: Path) -> None:
@@ -46,5 +27,5 @@ def test_it_finds_the_handler_that_charges_twice_and_repeats_how(tmp_path: Path)
 def test_its_mended_form_passes(tmp_path: Path) -> None:
     assert MENDED.count("key") == 3
     (tmp_path / "test_order.py").write_text(MENDED)
-    run = run_pytest(tmp_path, "--jobledger-seeds", "20")
+    run = run_pytest(tmp_path, "--jobledger-seeds", "10")
     assert run.returncode == 0, run.stdout + run.stderr

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.pages import ROOT, blocks
+from tests.support.pytest_run import run_pytest
 from tests.support.server_process import ServerProcess
 
 FOLDER = ROOT / "examples/pictures"
@@ -105,23 +106,6 @@ def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(tmp_pat
 
 
 def test_the_tests_of_the_tutorial_pass() -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    here = [
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(FOLDER),
-        "-p",
-        "no:asyncio",
-        "-p",
-        "no:cacheprovider",
-    ]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *here, str(FOLDER)],
-        cwd=FOLDER,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    here = ("-c", os.devnull, "--rootdir", str(FOLDER), "-p", "no:cacheprovider")
+    run = run_pytest(FOLDER, *here)
     assert "2 passed" in run.stdout, run.stdout + run.stderr

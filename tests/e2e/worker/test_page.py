@@ -1,7 +1,6 @@
 """The Python programs of docs/guides/workers.md and testing.md run."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from jobledger import AsyncClient, JobStatus
 from tests.support.pages import ROOT, blocks
+from tests.support.pytest_run import run_pytest
 
 GUIDES = ROOT / "docs/guides"
 PROGRAMS = [block.text for block in blocks(GUIDES / "workers.md", "python")]
@@ -49,13 +49,5 @@ async def test_a_worker_of_the_page_does_its_job_until_sigterm(own_server, tmp_p
 def test_the_tests_of_the_page_pass(tmp_path):
     (text,) = TESTS
     (tmp_path / "test_render.py").write_text(text)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest(tmp_path)
     assert "3 passed" in run.stdout, run.stdout + run.stderr

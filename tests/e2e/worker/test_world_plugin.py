@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.docs.test_simulation_page import run_pytest
+from tests.support.pytest_run import run_pytest
 
 TESTS = """
 import asyncio
