@@ -227,11 +227,9 @@ async def load_working_set(
     keys = dict.fromkeys(jobs[job_id].concurrency_key for job_id in starting if job_id in jobs)
     keys.pop("", None)
     active = await transaction.find_active(unique) if unique else {}
-    # A repeated creation finds its own job there, and is not refused for its unique key.
-    find_created |= any(
-        (job.user_id, job.request_id) in created or job.origin_job_id in origins
-        for job in active.values()
-    )
+    # A repeated creation is answered with its own job, whoever has the unique key by now, so its
+    # job has to be known before the key refuses it.
+    find_created |= bool(unique)
     found = WorkingSet(
         jobs=jobs,
         created=await transaction.find_created(created) if created and find_created else {},
