@@ -61,6 +61,8 @@ JOBS: list[tuple[dict[str, Any], str]] = [
             {"initial_backoff": Duration(nanos=99_999_999)},
             {"initial_backoff": seconds(86_401)},
             {"initial_backoff": seconds(-1)},
+            {"initial_backoff": Duration(seconds=1, nanos=-1)},  # malformed
+            {"initial_backoff": Duration(seconds=1, nanos=10**9)},  # malformed
             {"max_backoff": Duration(nanos=999_999_999)},  # less than the first
             {"max_backoff": seconds(4), "initial_backoff": seconds(5)},
             {"max_backoff": seconds(7 * 86_400 + 1)},
