@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -333,11 +333,16 @@ def _limit_exceeded(error: LimitExceeded) -> Refusal:
     )
 
 
+_AFTER_THE_END: Final = {"RETRIED": "repeated", "DELETED": "deleted"}
+
+
 def _why_illegal(current: str, target: str, allowed: Sequence[str]) -> str:
     if target == current:
         return " already"
     if target in allowed:  # a report on a job that was not started
         return f"; this needs {target}"
+    if target in _AFTER_THE_END:
+        return f"; only a job that has ended can be {_AFTER_THE_END[target]}"
     return f"; it can change to {' or '.join(allowed)}, not to {target}"
 
 

@@ -116,6 +116,7 @@ async def test_only_a_terminal_job_of_its_owner_is_repeated(call: Caller) -> Non
             "ILLEGAL_TRANSITION",
         )
         assert (refused.metadata["current"], refused.metadata["target"]) == (current, "RETRIED")
+        assert refused.message.endswith(f" is {current}; only a job that has ended can be repeated")
     job = await failed(call)
     theirs = await refusal(call.RetryJob(job_id=job.id, user_id="bob"))
     nobody = await refusal(call.RetryJob(job_id=queued.id[:-1] + "x", user_id="bob"))

@@ -86,6 +86,9 @@ async def test_a_transition_that_is_not_in_the_table_is_refused(call: Caller) ->
     assert refused.metadata["allowed"] == "COMPLETED,PARTIAL,FAILED"
     refused = await refusal(call.DeleteJob(job_id=job.id, user_id="ada"))
     assert refused.metadata["target"] == "DELETED"
+    assert (
+        refused.message == f"job {job.id} is PROCESSING; only a job that has ended can be deleted"
+    )
 
 
 @pytest.mark.promise(number=52)
