@@ -122,6 +122,7 @@ async def test_a_schedule_is_at_most_a_year_ahead(call: Caller) -> None:
         refused = await refusal(call.job(schedule_time=late))
         (violation,) = refused.details["BadRequest"].field_violations
         assert (violation.field, refused.reason) == ("schedule_time", "INVALID_FIELD")
+        assert violation.description == "must be at most 365 days from now"
 
 
 @pytest.mark.parametrize("delay", [HOUR, timedelta(seconds=-1)])

@@ -186,7 +186,8 @@ def _schedule(step: Step, count: int) -> tuple[Sequence[Instant | None], int]:
     begin, interval = max(step.next_time, now), MICROS_PER_SECOND / step.jobs_per_second
     end = begin + int(count * interval)
     if end - now > MAX_DELAY_SECONDS * MICROS_PER_SECOND:
-        late = f"is too slow: jobs would start later than {MAX_DELAY_SECONDS} seconds from now"
+        days = MAX_DELAY_SECONDS // 86400
+        late = f"is too slow: jobs would start later than {days} days from now"
         raise InvalidRequest([("jobs_per_second", late)])
     return [Instant(begin + int(i * interval)) for i in range(count)], end
 

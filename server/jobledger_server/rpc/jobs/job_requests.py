@@ -282,7 +282,7 @@ def _return_existing(check: Checker, request: pb.CreateJobRequest) -> bool:
 def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | None:
     found = _optional_time(check, "schedule_time", request.schedule_time, request.HasField)
     if found is not None and found > (time.time() + MAX_DELAY_SECONDS) * MICROS_PER_SECOND:
-        check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS} seconds from now")
+        check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS // 86400} days from now")
     return found
 
 
