@@ -19,6 +19,7 @@ import click
 
 from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import time_span
+from jobledger.core.channel import check_target
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Settings, WebhookSettings
 
@@ -208,6 +209,10 @@ def gateway(
     The API is described at /openapi.json. A request's header Authorization is passed on to the
     service, which decides what its caller may do.
     """
+    try:
+        check_target(target)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
     level = logging.WARNING if child else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -84,6 +84,14 @@ CHANNEL_OPTIONS: Final[Sequence[Option]] = (
 OWN_CONNECTION: Final[Option] = ("grpc.use_local_subchannel_pool", 1)
 
 
+def check_target(target: str) -> None:
+    """Raise ValueError for an address that gRPC would look up for ever."""
+    if not target:
+        raise ValueError("target: is empty; give HOST:PORT")
+    if target.startswith(("http://", "https://")):
+        raise ValueError(f"target: {target!r} is a URL; give HOST:PORT")
+
+
 def open_channel(
     target: str,
     credentials: grpc.ChannelCredentials | None,

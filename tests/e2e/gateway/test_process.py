@@ -60,6 +60,7 @@ def test_both_its_connections_can_be_encrypted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--target", "http://127.0.0.1:50051"], "is a URL; give HOST:PORT"),
         (["--listen", "127.0.0.1"], "is not HOST:PORT"),
         (["--listen", "127.0.0.1:80000"], "0 to 65535"),
         (["--listen", "0.0.0.0:0"], "--insecure"),

@@ -138,9 +138,10 @@ def test_metadata_may_be_a_mapping_or_pairs():
     assert headers_of({"a": "b"}) == headers_of([("a", "b")]) == (("a", "b"),)
 
 
-def test_a_target_that_is_empty_is_refused():
-    with pytest.raises(ValueError, match="target"):
-        Client("")
+@pytest.mark.parametrize("target", ["", "http://127.0.0.1:50051", "https://jobs.example"])
+def test_a_target_that_is_no_address_is_refused(target):
+    with pytest.raises(ValueError, match=r"target: .*give HOST:PORT"):
+        Client(target)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ from typing import TypeVar
 import grpc
 
 from jobledger.core.calls import AsyncMethod, call_async
-from jobledger.core.channel import OWN_CONNECTION, AsyncInterceptor, Option, open_async_channel
+from jobledger.core.channel import (
+    OWN_CONNECTION,
+    AsyncInterceptor,
+    Option,
+    check_target,
+    open_async_channel,
+)
 from jobledger.core.channels import AsyncChannels, AsyncConnection
 from jobledger.core.conversion import Seconds
 from jobledger.core.heartbeats import AsyncBeats
@@ -52,8 +58,7 @@ class AsyncCalls:
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         self._target = target
-        if not target:
-            raise ValueError("target: is empty; give HOST:PORT")
+        check_target(target)
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
         check_token(token)

@@ -9,7 +9,13 @@ from typing import TypeVar
 import grpc
 
 from jobledger.core.calls import Method, call
-from jobledger.core.channel import OWN_CONNECTION, Interceptor, Option, open_channel
+from jobledger.core.channel import (
+    OWN_CONNECTION,
+    Interceptor,
+    Option,
+    check_target,
+    open_channel,
+)
 from jobledger.core.channels import Channels, Connection
 from jobledger.core.conversion import Seconds
 from jobledger.core.heartbeats import Beats
@@ -53,8 +59,7 @@ class Calls:
         channel: grpc.Channel | None = None,
     ) -> None:
         self._target = target
-        if not target:
-            raise ValueError("target: is empty; give HOST:PORT")
+        check_target(target)
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
         check_token(token)
