@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from jobledger import Asset, Completed, Failed, Partial, Release
+from jobledger import Asset, Completed, Failed, Partial, Release, RetryLater
 from jobledger.testing import run_handler
 from jobledger.worker import BlockingJob, ClaimedJob, InvalidParameters
 
@@ -144,6 +144,23 @@ def test_what_retry_on_names_is_a_retryable_failure_with_that_error(retry_on, ca
         assert run.outcome == Failed("no scene", "FILE_NOT_FOUND_ERROR", retryable=True)
         assert not run_handler(function, retry_on=KeyError).outcome.retryable
     assert {record.levelname for record in caplog.records} == {"WARNING", "ERROR"}
+
+
+def test_a_handler_that_asks_for_a_retry_is_logged_without_a_traceback_of_that(caplog):
+    def render(job):
+        if job.parameters:
+            try:
+                int("no number")
+            except ValueError as error:
+                raise RetryLater("no database") from error
+        raise RetryLater("busy")
+
+    run_handler(render)
+    run_handler(render, {"fails": True})
+    busy, failed = caplog.records
+    assert (busy.levelname, busy.exc_info) == ("WARNING", None)
+    assert busy.message.endswith("asks for a retry: busy")
+    assert failed.exc_info[0] is ValueError
 
 
 def test_retry_on_goes_by_what_leaves_the_middleware():

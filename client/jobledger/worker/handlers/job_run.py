@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jobledger.core.models import Job
-from jobledger.worker.failures import failure
+from jobledger.worker.failures import RetryLater, failure
 from jobledger.worker.handlers.handler import Handler
 from jobledger.worker.handlers.tracing import continued_trace
 from jobledger.worker.job import ClaimedJob, RunState, Stop, Updates, log_name
@@ -167,11 +167,18 @@ class JobRun:
             return Release()
         self.raised = error
         failed = failure(error, self._handler.retry_on)
-        self._log_raised(error, logging.WARNING if failed.retryable else logging.ERROR)
+        if isinstance(error, RetryLater):
+            # The message is what the handler has to say; what it has caught has a traceback.
+            cause = error.__cause__ or error.__context__
+            _logger.warning("%s asks for a retry: %s", self._name, failed.message, exc_info=cause)
+        elif failed.retryable:
+            _logger.warning("%s failed and asks for a retry", self._name, exc_info=error)
+        else:
+            self._log_raised(error)
         return failed
 
-    def _log_raised(self, error: BaseException, level: int = logging.ERROR) -> None:
-        _logger.log(level, "%s failed", self._name, exc_info=error)
+    def _log_raised(self, error: BaseException) -> None:
+        _logger.error("%s failed", self._name, exc_info=error)
 
     # --- stopping -----------------------------------------------------------------------------
 
