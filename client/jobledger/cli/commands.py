@@ -247,7 +247,7 @@ def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List a job's changes of status, oldest first."""
     with connection.open() as client:
         steps = client.list_transitions(job_id, page_size=1000)
-        columns = header(TRANSITION_COLUMNS, "ACTOR  REASON")
+        columns = header(TRANSITION_COLUMNS, "REASON")
         table(steps, to_json if as_json else transition_row, columns)
 
 
@@ -259,7 +259,7 @@ def attempts(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List the attempts to run a job, oldest first, and how each of them ended."""
     with connection.open() as client:
         made = client.list_attempts(job_id, page_size=1000)
-        table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "WORKER  ERROR"))
+        table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "ERROR"))
 
 
 @jobledger.command()

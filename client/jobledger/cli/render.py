@@ -48,6 +48,7 @@ TRANSITION_COLUMNS: Final = (
     ("TO", _STATUS),
     ("VERSION", 7),
     ("ATTEMPT", 7),
+    ("ACTOR", 20),
 )
 ATTEMPT_COLUMNS: Final = (
     ("ATTEMPT", 7),
@@ -55,6 +56,7 @@ ATTEMPT_COLUMNS: Final = (
     ("ENDED", 20),
     ("OUTCOME", 13),
     ("PROGRESS", 8),
+    ("WORKER", 20),
 )
 ASSET_COLUMNS: Final = (("ID", _ID), ("NAME", 24), ("SIZE", 12), ("TYPE", 24))
 
@@ -147,8 +149,9 @@ def transition_row(step: Transition) -> str:
         step.to_status,
         str(step.version),
         str(step.attempt),
+        step.actor,
     )
-    return row(TRANSITION_COLUMNS, cells, f"{step.actor}  {step.reason}")
+    return row(TRANSITION_COLUMNS, cells, step.reason)
 
 
 def attempt_row(attempt: Attempt) -> str:
@@ -158,8 +161,9 @@ def attempt_row(attempt: Attempt) -> str:
         time_text(attempt.end_time),
         attempt.outcome or "RUNNING",
         f"{attempt.progress} %",
+        attempt.worker_id,
     )
-    return row(ATTEMPT_COLUMNS, cells, f"{attempt.worker_id}  {_error(attempt.error)}")
+    return row(ATTEMPT_COLUMNS, cells, _error(attempt.error))
 
 
 def asset_row(asset: Asset) -> str:
@@ -266,9 +270,14 @@ def fitting_id(job: Job, width: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Make text from elsewhere safe to show: it could carry a terminal's control sequences."""
+    """Make text from elsewhere one line that is safe to show.
+
+    It could carry a terminal's control sequences. Line breaks become spaces: error messages have
+    them.
+    """
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        letter if letter.isprintable() else " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
     )
 
 

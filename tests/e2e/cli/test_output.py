@@ -253,8 +253,9 @@ def test_attempts_are_listed_with_how_they_ended(jobledger, client):
         ["RELEASED", "40", "%", "worker-1"],
         ["RUNNING", "0", "%", "worker-2"],
     ]
-    client.mark_failed(job.id, "disk full", reason="NO_DISK", attempt=2)
-    assert jobledger.ok("attempts", job.id).splitlines()[-1].endswith("NO_DISK: disk full")
+    client.mark_failed(job.id, "disk full\n/dev/sda1", reason="NO_DISK", attempt=2)
+    last = jobledger.ok("attempts", job.id).splitlines()[-1]
+    assert last[head.index("ERROR") :] == "NO_DISK: disk full /dev/sda1"
     out = jobledger.ok("attempts", job.id, "--json")
     ends = [(each["number"], each["outcome"]) for each in map(json.loads, out.splitlines())]
     assert ends == [(1, "RELEASED"), (2, "FAILED")]
