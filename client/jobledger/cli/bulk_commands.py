@@ -1,6 +1,7 @@
 """The commands that change jobs, given their ids or filters: retry, cancel and delete."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -270,7 +271,7 @@ def _agrees(found: BulkResult, words: _Words, pace: float | None) -> bool:
         write(job_row(job))
     if found.matched > len(found.sample):
         write(f"and {found.matched - len(found.sample)} more")
-    how = "" if pace is None else f", {pace:g} a second, in {rough(found.matched / pace)}"
+    how = "" if pace is None else f", {pace:g} a second, in {_time_for(found.matched, pace)}"
     sys.stdout.write(
         f"{words.verb.capitalize()} {_jobs(found.matched)}{how}?{words.warning} [y/N] "
     )
@@ -283,8 +284,12 @@ def _summary(done: BulkResult, words: _Words, pace: float | None) -> str:
         return "no job matches"
     if done.changed < done.matched:
         return f"{words.done} {done.changed} of {_jobs(done.matched)}; the others changed meanwhile"
-    how = "" if pace is None else f"; the last one may start in {rough(done.changed / pace)}"
+    how = "" if pace is None else f"; the last one may start in {_time_for(done.changed, pace)}"
     return f"{words.done} {_jobs(done.changed)}{how}"
+
+
+def _time_for(count: int, pace: float) -> str:
+    return rough(math.ceil(count / pace))
 
 
 def _jobs(count: int) -> str:

@@ -198,8 +198,11 @@ def remove_limit(connection: Connection, /, *, name: str, as_json: bool) -> None
 
 
 def _show_limit(limit: ConcurrencyLimit, *, as_json: bool) -> None:
-    most = "no limit" if limit.max_running is None else f"at most {limit.max_running} held"
-    words = f"limit {limit.name}: {most}, {limit.running} now, {limit.blocked} blocked"
+    if limit.max_running is None:
+        words = f"key {limit.name} has no limit"
+    else:
+        held = f"at most {limit.max_running} held, {limit.running} now"
+        words = f"limit {limit.name}: {held}, {limit.blocked} blocked"
     write(to_json(limit) if as_json else clean(words))
 
 

@@ -115,7 +115,8 @@ def top(
     """
     if not drawable() and not once:
         raise click.UsageError(
-            "the output is not a terminal: use --once, or `jobledger watch --all --json`"
+            "the output is not a terminal that can draw: use --once, or"
+            " `jobledger watch --all --json`"
         )
     # Imports rich, which is slow to load.
     from jobledger.cli.top import draw_live, draw_once  # noqa: PLC0415

@@ -107,6 +107,7 @@ def delete(connection: Connection, /, *, webhook_id: str, all_users: bool) -> No
     """Delete a webhook."""
     with connection.open(all_users=all_users) as client:
         client.delete_webhook(webhook_id, all_users=all_users)
+        write(f"deleted {webhook_id}")
 
 
 @webhook.command(cls=Command)

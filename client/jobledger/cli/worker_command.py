@@ -79,9 +79,10 @@ def exec_(
         jobledger worker exec render -- python render.py
 
     The program reads the job from stdin, as one JSON object. Each line that it writes to stdout
-    is a JSON object: {"progress": 40, "message": "..."}, {"asset": {...}} or, at last, the
-    result. Exit code 0 means COMPLETED, 3 PARTIAL, any other FAILED; the last lines of stderr are
-    the error's message. docs/guides/worker-programs.md has the details.
+    is a JSON object: {"progress": 40, "message": "..."}, {"checkpoint": {...}}, {"asset": {...}}
+    or, at last, the result. Exit code 0 means COMPLETED, 3 PARTIAL, 75 that the job is tried again
+    if it has attempts left, any other FAILED; the last lines of stderr are the error's message.
+    docs/guides/worker-programs.md has the details.
 
     What the program writes to stderr is passed on; with --concurrency above 1 each line starts
     with the job's id.

@@ -86,6 +86,12 @@ def test_a_pace_schedules_the_new_jobs(jobledger, client):
     assert [later - times[0] for later in times] == pytest.approx([0, 2, 4, 6, 8])
 
 
+def test_a_pace_that_takes_less_than_a_second_is_said_to_take_one(jobledger, client):
+    failed(client, 1)
+    out = jobledger.ok("retry", "--all", "--pace", "5", "--yes")
+    assert out == "retried 1 job; the last one may start in 1s\n"
+
+
 def test_waiting_and_running_jobs_are_cancelled_by_filter(jobledger, client):
     held, waits = create(client, 2)
     client.start_job(held)

@@ -146,6 +146,8 @@ def test_a_limit_is_set_listed_explained_and_removed(jobledger, client, job_type
 
     removed = json.loads(jobledger.ok("limits", "remove", key, "--json"))
     assert (removed["name"], removed["max_running"]) == (key, None)
+    # It does not say how many are held: without a limit that is not looked up.
+    assert jobledger.ok("limits", "remove", key) == f"key {key} has no limit\n"
     assert client.start_job(waits.id).status is JobStatus.PROCESSING
 
 

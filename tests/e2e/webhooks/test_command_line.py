@@ -64,7 +64,7 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
         assert webhook_id in listed
         assert "410" in listed
         assert "enabled" in await webhook("enable", webhook_id)
-        await webhook("delete", webhook_id)
+        assert await webhook("delete", webhook_id) == f"deleted {webhook_id}\n"
         assert webhook_id not in await webhook("list")
     finally:
         gateway.send_signal(signal.SIGTERM)
