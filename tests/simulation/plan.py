@@ -38,6 +38,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 NEMESES = 2
 """Sequences of faults that run at the same time."""
 
+CALM = 0.15
+"""How many of the plans have no faults: where something is broken, late signals are excused."""
+
 LONG = 0.03
 """How many of the faults last much longer than the others."""
 
@@ -71,6 +74,7 @@ class Plan:
         network: Attributes of the network.
         disk: Attributes of the disk.
         shuffle: How often the order of tasks that are ready is changed, from 0 to 1.
+        busy: Seconds; see `WorldLoop.busy`.
     """
 
     seed: int
@@ -85,6 +89,7 @@ class Plan:
     network: Mapping[str, Any] = field(default_factory=dict)
     disk: Mapping[str, Any] = field(default_factory=dict)
     shuffle: float = 0.0
+    busy: float = 0.0
 
     @property
     def chance(self) -> Chance:
@@ -112,6 +117,7 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         network=knobs.chosen(knobs.NETWORK, chance.of("network")),
         disk=knobs.chosen(knobs.DISK, chance.of("disk")),
         shuffle=rng.choice((0.0, 0.0, 0.2, 0.9)),
+        busy=chance.of("busy").choice((0.0, 0.0, 0.001, 0.01)),
     )
 
 
@@ -119,6 +125,8 @@ def _faults(chance: Chance, seconds: float) -> list[Fault]:
     # A run that has them all hides what only a few of them, again and again, would bring about.
     swarm = chance.of("swarm")
     kinds = KINDS if swarm.random() < 0.5 else swarm.sample(KINDS, swarm.randint(1, 5))
+    if chance.of("calm").random() < CALM:
+        return []
     faults = []
     for nemesis in range(NEMESES):
         rng = chance.of(f"nemesis {nemesis}")

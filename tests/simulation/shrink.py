@@ -43,8 +43,9 @@ class Shrinker:
         self._drop_faults()
         for name in MAPPINGS:
             self._turn_back(name)
-        if self._plan.shuffle:
-            self._try(replace(self._plan, shuffle=0.0))
+        for name in ("shuffle", "busy"):
+            if getattr(self._plan, name):
+                self._try(replace(self._plan, **{name: 0.0}))
         for servers in range(1, self._plan.servers):
             if self._try(replace(self._plan, servers=servers)):
                 break
@@ -92,8 +93,9 @@ def describe(plan: Plan) -> str:
     parts = [f"{plan.store}, {plan.servers} servers, {plan.seconds:g} s of load"]
     parts.append(f"{len(plan.faults)} faults")
     parts += [f"{name} {_listed(getattr(plan, name))}" for name in MAPPINGS if getattr(plan, name)]
-    if plan.shuffle:
-        parts.append(f"shuffle {plan.shuffle}")
+    parts += [
+        f"{name} {getattr(plan, name)}" for name in ("shuffle", "busy") if getattr(plan, name)
+    ]
     if plan.salt:
         parts.append(f"salt {plan.salt}")
     return "; ".join(parts)

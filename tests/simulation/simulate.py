@@ -5,7 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from tests.robustness.checker.validate import judge
 from tests.robustness.front import Mutation, standing_before
 from tests.simulation.allowed import is_allowed
 from tests.simulation.faults import Nemesis
+from tests.simulation.memory_inspector import inspecting_memory
 from tests.simulation.plan import Plan
 
 SETTINGS: Mapping[str, Any] = {"heartbeat": 1.0}
@@ -143,6 +144,7 @@ def simulate(
         trace=trace,
     )
     world.loop.max_steps = MAX_STEPS
+    world.loop.busy = plan.busy
     run = _Run(plan, front=front)
     broken: dict[str, Sequence[str]] = {}
     try:
@@ -170,14 +172,11 @@ def simulate(
     )
 
 
-@asynccontextmanager
-async def _inspected(world: World, history: History) -> AsyncIterator[None]:
-    """Look into the database again and again during the block, if it is SQLite."""
+def _inspected(world: World, history: History) -> AbstractAsyncContextManager[object]:
+    """Look into the database again and again during the block."""
     if isinstance(world.disk, MemoryDisk):
-        yield
-        return
-    async with inspecting(world.disk.database(Node(world.loop, "inspector")), history):
-        yield
+        return inspecting_memory(world.disk.tables, history)
+    return inspecting(world.disk.database(Node(world.loop, "inspector")), history)
 
 
 def _connect(world: World, target: str, options: Any) -> grpc.aio.Channel:

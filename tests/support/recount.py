@@ -13,7 +13,7 @@ from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 
-Counts = Mapping[tuple[Any, ...], tuple[int, ...]]
+Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""
 
 _COUNTED = ", ".join(
@@ -61,7 +61,8 @@ async def _counts(connection: AsyncConnection, statement: str, width: int) -> Co
     return {tuple(row[:width]): tuple(row[width:]) for row in rows if any(row[width:])}
 
 
-def _differences(name: str, counters: Counts, jobs: Counts) -> list[str]:
+def differences(name: str, counters: Counts, jobs: Counts) -> list[str]:
+    """Return where counters are not what the jobs are."""
     return [
         f"{name} {key}: counted {counters.get(key)}, but there are {jobs.get(key)}"
         for key in sorted(counters.keys() | jobs.keys())
@@ -73,7 +74,7 @@ async def _levels(connection: AsyncConnection) -> list[str]:
     level = "job_type, priority"
     stored = f"SELECT {level}, {', '.join(PHASES)} FROM levels"
     counted = f"SELECT {level}, {_COUNTED} FROM jobs WHERE phase IS NOT NULL GROUP BY {level}"
-    return _differences(
+    return differences(
         "level",
         await _counts(connection, stored, 2),
         await _counts(connection, counted, 2),
@@ -88,7 +89,7 @@ async def _queues(connection: AsyncConnection) -> list[str]:
     )
     jobs = await _counts(connection, counted, 4)
     wrong = [f"queue_id of {queue}" for queue in jobs if hashed_queue_id(*queue[1:]) != queue[0]]
-    wrong += _differences("queue", await _counts(connection, stored, 4), jobs)
+    wrong += differences("queue", await _counts(connection, stored, 4), jobs)
     claimable = "(CASE WHEN ready > 0 THEN 1 ELSE 0 END)"
     rows = await _fetch(connection, f"SELECT id FROM queues WHERE claimable <> {claimable}")
     return [*wrong, *(f"claimable of queue {id_}" for (id_,) in rows)]
@@ -102,7 +103,7 @@ async def _keys(connection: AsyncConnection) -> list[str]:
     )
     counters = await _counts(connection, "SELECT key, running, blocked FROM limit_keys", 1)
     jobs = await _counts(connection, f"SELECT concurrency_key, {running}, {blocked} {keyed}", 1)
-    wrong = _differences("key", counters, jobs)
+    wrong = differences("key", counters, jobs)
     marked = {
         key for (key,) in await _fetch(connection, "SELECT key FROM limit_keys WHERE recheck = 1")
     }

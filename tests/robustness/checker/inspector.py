@@ -5,7 +5,7 @@ Triggers see each start within its commit, so they are exact where clients see t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -146,17 +146,27 @@ async def inspecting(database: Database, history: History) -> AsyncIterator[Insp
     inspector = Inspector(database, history)
     await inspector.prepare()
 
+    try:
+        async with looking_often(inspector.look):
+            yield inspector
+        await inspector.read_starts()
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def looking_often(look: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Look again and again for as long as the block lasts, and once more at its end."""
+
     async def look_often() -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await inspector.look()
+            await look()
 
     looking = asyncio.create_task(look_often())
     try:
-        yield inspector
+        yield
         looking.cancel()
-        await inspector.look()
-        await inspector.read_starts()
+        await look()
     finally:
         looking.cancel()
-        await database.close()

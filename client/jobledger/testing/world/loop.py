@@ -59,6 +59,8 @@ class WorldLoop(NoInputOutput):
         max_steps: The run fails after so many.
 
     Attributes:
+        busy: Seconds for which a real loop would be busy before it looks for what has come since.
+            All of that runs together then. Without it no two events ever come at the same time.
         steps: Callbacks that have run.
         max_steps: The run fails after so many.
         errors: What asyncio would have logged: exceptions that nobody retrieved.
@@ -73,6 +75,7 @@ class WorldLoop(NoInputOutput):
         max_steps: int = MAX_STEPS,
         trace: list[str] | None = None,
     ) -> None:
+        self.busy = 0.0
         self.steps = 0
         self.errors: list[dict[str, Any]] = []
         self.trace = trace
@@ -244,7 +247,7 @@ class WorldLoop(NoInputOutput):
         if not ready:
             if not timers:
                 raise Stuck
-            self._now = max(self._now, timers[0][0])
+            self._now = max(self._now, timers[0][0] + self.busy)
         while timers and timers[0][0] <= self._now:
             handle = heapq.heappop(timers)[2]
             if not handle.cancelled():

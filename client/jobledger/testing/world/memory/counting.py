@@ -1,12 +1,8 @@
-"""What a commit does to the turns of queues and to the marks of keys.
+"""What a commit does to the counters. As the SQL does it; see jobledger_server/sql/counters.py."""
 
-As the SQL does it; see jobledger_server/sql/counters.py. How many jobs there are follows from them.
-"""
+from collections.abc import Collection, Sequence
 
-from collections.abc import Collection
-
-from jobledger.testing.world.memory.rows import in_queue, with_key
-from jobledger.testing.world.memory.tables import Level, Queue, Tables
+from jobledger.testing.world.memory.tables import Key, Level, Queue, Tables
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import KeyCount, Tally
 
@@ -20,29 +16,34 @@ def count(tables: Tables, tally: Tally, settled: Collection[str]) -> None:
         settled: The keys whose free slots they give to blocked jobs.
     """
     before = {level: tables.levels[level].vtime for level in tally.levels if level in tables.levels}
-    for name, (vtime, *_) in tally.levels.items():
-        level = tables.levels.setdefault(name, Level())
+    for level_name, (vtime, *phases) in tally.levels.items():
+        level = tables.levels.setdefault(level_name, Level())
         level.vtime = max(level.vtime, vtime)
         level.writes += 1
+        _add(level.phases, phases)
     for id_, counted in tally.queues.items():
         job = counted.job
         begin = before.get((job.job_type, job.priority), 0)
         queue = tables.queues.get(id_)
         if queue is None:
-            tables.queues[id_] = Queue(job.job_type, job.priority, job.tenant, begin)
+            phases = list(counted.phases)
+            tables.queues[id_] = Queue(job.job_type, job.priority, job.tenant, begin, phases)
             continue
-        ready = len(tables.members(in_queue(id_, Phase.READY)))
-        if not ready and counted.phases[Phase.READY] > 0:
+        if not queue.phases[Phase.READY] and counted.phases[Phase.READY] > 0:
             # It was empty: it begins at the virtual time of its level, unless its own is later.
             queue.vtime = max(queue.vtime, begin)
         queue.vtime += counted.claimed
-    for key, change in tally.keys.items():
+        _add(queue.phases, counted.phases)
+    for name, change in tally.keys.items():
         if change == KeyCount():
             continue
-        marked = change.recheck or (change.freed and key not in settled)
-        blocked = len(tables.members(with_key(key, Phase.BLOCKED))) + change.blocked
-        if key not in tables.keys:
-            tables.keys[key] = marked
-        else:
-            tables.keys[key] |= marked and blocked > 0
+        marked = change.recheck or (change.freed and name not in settled)
+        key = tables.keys.setdefault(name, Key(recheck=marked))
+        key.running += change.running
+        key.blocked += change.blocked
+        key.recheck |= marked and key.blocked > 0
     tables.ended.update(tally.ended)
+
+
+def _add(counts: list[int], changes: Sequence[int]) -> None:
+    counts[:] = map(sum, zip(counts, changes, strict=True))

@@ -32,12 +32,15 @@ class MemoryDisk(DatabaseFaults):
         loop: The world's loop.
         chance: Decides latencies and faults.
         machine: Has the database's clock.
+
+    Attributes:
+        tables: What is committed.
     """
 
     def __init__(self, loop: WorldLoop, chance: Chance, machine: Machine) -> None:
         super().__init__(loop, chance)
         self._machine = machine
-        self._tables = Tables(chance.of("disk"))
+        self.tables = Tables(chance.of("disk"))
         self._locks = Locks(self.counts)
 
     def _clock(self) -> Instant:
@@ -46,7 +49,7 @@ class MemoryDisk(DatabaseFaults):
     @asynccontextmanager
     async def open(self, node: Node, tuning: Tuning = Tuning()) -> AsyncIterator[OpenedStore]:
         """Give a server its store."""
-        database = Database(self._tables, self._locks, self._clock, FaultyLink(self, node))
+        database = Database(self.tables, self._locks, self._clock, FaultyLink(self, node))
         try:
             yield OpenedStore(MemoryStore(database, tuning))
         finally:
@@ -66,7 +69,7 @@ class MemoryDisk(DatabaseFaults):
 
     def record_commit(self, node: Node | None) -> None:
         """Add a commit to the trace."""
-        self._loop.record("commit", node.name if node else "", self._tables.head.seq)
+        self._loop.record("commit", node.name if node else "", self.tables.head.seq)
 
     def is_stale(self) -> bool:
         """Return whether a connection that failed had been lost before."""

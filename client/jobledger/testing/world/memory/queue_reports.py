@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jobledger.testing.world.memory.link import Database
-from jobledger.testing.world.memory.rows import Row, in_level, in_queue, with_key
+from jobledger.testing.world.memory.rows import Row, in_queue, with_key
 from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.waiting import key_state, rules_of
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, JobStatus, Phase
@@ -60,10 +60,9 @@ def _names(tables: Tables, tenant: str, now: Instant) -> set[str]:
 def _counts(tables: Tables, tenant: str) -> Mapping[tuple[str, int], PhaseCounts]:
     """Return by type and priority how many jobs there are, of a tenant or of all."""
     counts: defaultdict[tuple[str, int], PhaseCounts] = defaultdict(PhaseCounts)
-    for id_, queue in tables.queues.items():
-        numbers = [len(tables.members(in_queue(id_, phase))) for phase in Phase]
-        if tenant in ("", queue.tenant) and any(numbers):
-            counts[queue.job_type, queue.priority] += PhaseCounts(*numbers)
+    for queue in tables.queues.values():
+        if tenant in ("", queue.tenant) and any(queue.phases):
+            counts[queue.job_type, queue.priority] += PhaseCounts(*queue.phases)
     return counts
 
 
@@ -77,7 +76,8 @@ def _type_stats(tables: Tables, name: str, tenant: str, now: Instant) -> TypeSta
     polled = _is_polled(tables, name, now)
     if tenant:
         return TypeStats(name, counts, None, pause, polled)
-    ready = (row for p in counts for row in tables.in_group(in_level(name, p, Phase.READY)))
+    queues = (id_ for id_, queue in tables.queues.items() if queue.job_type == name)
+    ready = (row for id_ in queues for row in tables.in_group(in_queue(id_, Phase.READY)))
     return TypeStats(
         name,
         counts,
@@ -163,14 +163,14 @@ def _place(tables: Tables, job: Job) -> Queued:
     own = (job.create_time, job.id)
     ahead = sum((row.job.create_time, row.job.id) < own for row in rows)
     higher = (
-        len(tables.members(in_level(job_type, priority, Phase.READY)))
-        for job_type, priority in tables.levels
+        level.phases[Phase.READY]
+        for (job_type, priority), level in tables.levels.items()
         if job_type == job.job_type and priority > job.priority
     )
     tenants = (
         (queue.job_type, queue.priority) == (job.job_type, job.priority)
-        and bool(tables.members(in_queue(id_, Phase.READY)))
-        for id_, queue in tables.queues.items()
+        and queue.phases[Phase.READY] > 0
+        for queue in tables.queues.values()
     )
     return Queued(
         ahead=min(ahead, MAX_COUNTED),

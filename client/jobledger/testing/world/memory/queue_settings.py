@@ -3,10 +3,8 @@
 from collections.abc import Collection
 
 from jobledger.testing.world.memory.link import Database
-from jobledger.testing.world.memory.rows import with_key
 from jobledger.testing.world.memory.tables import Rule
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.job import Phase
 from jobledger_server.domain.limits import MAX_CONCURRENCY_LIMITS, MAX_PAUSED_JOB_TYPES
 from jobledger_server.domain.queues import rule_name
 from jobledger_server.domain.waiting import Pause
@@ -96,20 +94,19 @@ class MemoryQueueSettings:
 
     def _mark(self, name: str) -> None:
         """Have somebody look if blocked jobs of a name's keys may start now."""
-        for key in self._tables.keys:
+        for key, counts in self._tables.keys.items():
             own = key == name if ":" in name else rule_name(key) == name
-            if own and self._tables.members(with_key(key, Phase.BLOCKED)):
-                self._tables.keys[key] = True
+            if own and counts.blocked:
+                counts.recheck = True
 
     def _limit(self, name: str) -> Limit:
         rule = self._tables.rules.get(name, Rule())
-        keys = [key for key in self._tables.keys if name in (key, rule_name(key))]
-        running, blocked = (
-            sum(len(self._tables.members(with_key(key, phase))) for key in keys)
-            for phase in (Phase.HELD, Phase.BLOCKED)
-        )
         if name not in self._tables.rules:
             return Limit(name)
+        keys = [
+            counts for key, counts in self._tables.keys.items() if name in (key, rule_name(key))
+        ]
+        running, blocked = sum(key.running for key in keys), sum(key.blocked for key in keys)
         return Limit(name, rule.max_running, rule.pause, running, blocked)
 
 

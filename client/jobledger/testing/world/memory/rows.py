@@ -50,11 +50,6 @@ def in_queue(queue: int, phase: Phase) -> Group:
     return "queue", queue, phase
 
 
-def in_level(job_type: str, priority: int, phase: Phase) -> Group:
-    """Return the group of the jobs of a type's priority in this phase."""
-    return "level", job_type, priority, phase
-
-
 def with_key(key: str, phase: Phase) -> Group:
     """Return the group of the jobs with a concurrency key in this phase."""
     return "key", key, phase
@@ -150,7 +145,6 @@ class Row(Struct, frozen=True):
         yield ACTIVE
         yield active_of(job.user_id)
         yield in_queue(queue_id(job), phase)
-        yield in_level(job.job_type, job.priority, phase)
         if phase is Phase.SCHEDULED:
             yield SCHEDULED
         if job.concurrency_key:

@@ -7,7 +7,7 @@ from jobledger.testing.world.memory import feed, lists
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.queue_reports import MemoryQueueReports
 from jobledger.testing.world.memory.queue_settings import MemoryQueueSettings
-from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, active_of, in_level
+from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, active_of
 from jobledger.testing.world.memory.sweeps import MemorySweeps
 from jobledger.testing.world.memory.transaction import MemoryTransaction
 from jobledger.testing.world.memory.waiting import go_next
@@ -91,14 +91,13 @@ class MemoryStore:
     async def queue_news(self, job_types: Collection[str]) -> QueueNews:
         def read() -> QueueNews:
             ready = dict.fromkeys(sorted(job_types), 0)
-            for job_type, priority in self.tables.levels:
+            for (job_type, _), level in self.tables.levels.items():
                 if job_type in ready:
-                    waiting = in_level(job_type, priority, Phase.READY)
-                    ready[job_type] += len(self.tables.members(waiting))
+                    ready[job_type] += level.phases[Phase.READY]
             return QueueNews(
                 self.tables.config_version,
                 due=bool(self._due()),
-                recheck=any(self.tables.keys.values()),
+                recheck=any(key.recheck for key in self.tables.keys.values()),
                 ready={job_type: count for job_type, count in ready.items() if count},
             )
 
@@ -113,7 +112,8 @@ class MemoryStore:
 
     async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
         def read() -> list[str]:
-            return sorted(key for key, marked in self.tables.keys.items() if marked and key > after)
+            keys = self.tables.keys.items()
+            return sorted(name for name, key in keys if key.recheck and name > after)
 
         return (await self._database.read(read))[:limit]
 

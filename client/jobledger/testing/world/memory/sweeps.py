@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from jobledger.testing.world.memory.link import Database
-from jobledger.testing.world.memory.rows import in_level, in_queue, with_key
+from jobledger.testing.world.memory.rows import with_key
 from jobledger_server.domain.job import Micros, Phase
 from jobledger_server.domain.queues import rule_name
 from jobledger_server.store import CountedLevel, Swept
@@ -25,7 +25,7 @@ class MemorySweeps:
         def read() -> list[CountedLevel]:
             names = sorted(name for name in self._tables.levels if name > after)[:limit]
             return [
-                CountedLevel(*name, self._tables.levels[name].writes, self._is_idle_level(*name))
+                CountedLevel(*name, self._tables.levels[name].writes, self._is_idle_level(name))
                 for name in names
             ]
 
@@ -33,9 +33,9 @@ class MemorySweeps:
 
     async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:
         def is_idle(level: CountedLevel) -> bool:
-            row = self._tables.levels.get((level.job_type, level.priority))
-            same = row is not None and row.writes == level.writes
-            return same and self._is_idle_level(level.job_type, level.priority)
+            name = level.job_type, level.priority
+            row = self._tables.levels.get(name)
+            return row is not None and row.writes == level.writes and self._is_idle_level(name)
 
         return await self._delete(
             levels, is_idle, lambda each: self._tables.levels.pop((each.job_type, each.priority))
@@ -59,9 +59,7 @@ class MemorySweeps:
             return seen, forgotten, [key for key in seen if self._is_idle_key(key)]
 
         seen, forgotten, idle = await self._database.read(read)
-        await self._delete(
-            forgotten, self._is_forgotten, lambda key: self._tables.keys.update({key: True})
-        )
+        await self._delete(forgotten, self._is_forgotten, self._mark)
         deleted = await self._delete(idle, self._is_idle_key, self._tables.keys.pop)
         return Swept(seen[-1] if len(seen) == limit else None, deleted)
 
@@ -92,32 +90,29 @@ class MemorySweeps:
 
         return await self._database.write(write) if found else 0
 
-    def _is_idle_level(self, job_type: str, priority: int) -> bool:
-        members = self._tables.members
-        return not any(members(in_level(job_type, priority, phase)) for phase in Phase)
+    def _mark(self, key: str) -> None:
+        self._tables.keys[key].recheck = True
+
+    def _is_idle_level(self, name: tuple[str, int]) -> bool:
+        return not any(self._tables.levels[name].phases)
 
     def _is_idle_queue(self, id_: int) -> bool:
         queue = self._tables.queues.get(id_)
-        if queue is None or any(self._tables.members(in_queue(id_, phase)) for phase in Phase):
+        if queue is None or any(queue.phases):
             return False
         # Its tenant must not gain by the deletion.
         level = self._tables.levels.get((queue.job_type, queue.priority))
-        is_ahead = level is not None and level.vtime < queue.vtime
-        return not is_ahead or self._is_idle_level(queue.job_type, queue.priority)
+        return level is None or level.vtime >= queue.vtime or not any(level.phases)
 
     def _is_idle_key(self, key: str) -> bool:
-        held, blocked = (
-            self._tables.members(with_key(key, phase)) for phase in (Phase.HELD, Phase.BLOCKED)
-        )
-        return not held and not blocked and not self._tables.keys.get(key, True)
+        counts = self._tables.keys.get(key)
+        return counts is not None and not (counts.running or counts.blocked or counts.recheck)
 
     def _is_forgotten(self, key: str) -> bool:
         """Whether its blocked jobs wait for nothing: a server died before it marked the key."""
-        held, blocked, ready = (
-            self._tables.members(with_key(key, phase))
-            for phase in (Phase.HELD, Phase.BLOCKED, Phase.READY)
-        )
+        counts = self._tables.keys.get(key)
+        if counts is None or not counts.blocked or counts.running or counts.recheck:
+            return False
         rules = (self._tables.rules.get(name) for name in (key, rule_name(key)))
         paused = any(rule is not None and rule.pause is not None for rule in rules)
-        marked = self._tables.keys.get(key, True)
-        return bool(blocked) and not held and not ready and not marked and not paused
+        return not paused and not self._tables.members(with_key(key, Phase.READY))

@@ -3,11 +3,11 @@
 import bisect
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobledger.testing.world.memory.rows import Group, Row
-from jobledger_server.domain.job import Instant, JobId, JobStatus
+from jobledger_server.domain.job import Instant, JobId, JobStatus, Phase
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.store import Change, FeedHead
 from jobledger_server.webhook_store import Webhook
@@ -15,22 +15,38 @@ from jobledger_server.webhook_store import Webhook
 NOBODY: Collection[JobId] = ()
 
 
+def no_jobs() -> list[int]:
+    """Return the counts by phase where there are no jobs."""
+    return [0] * len(Phase)
+
+
 @dataclass
 class Level:
-    """A priority of a job type: its virtual time, and how often its counters have changed."""
+    """A priority of a job type: its virtual time, how often it was written, and its counts."""
 
     vtime: int = 0
     writes: int = 0
+    phases: list[int] = field(default_factory=no_jobs)
 
 
 @dataclass
 class Queue:
-    """The waiting jobs of a type, priority and tenant."""
+    """The jobs of a type, priority and tenant."""
 
     job_type: str
     priority: int
     tenant: str
     vtime: int
+    phases: list[int] = field(default_factory=no_jobs)
+
+
+@dataclass
+class Key:
+    """A concurrency key; `recheck`: somebody has to look if a blocked job has a free slot."""
+
+    recheck: bool = False
+    running: int = 0
+    blocked: int = 0
 
 
 @dataclass
@@ -54,32 +70,34 @@ class HeldWebhook:
 class Tables:
     """What is committed.
 
-    How many jobs there are follows from the jobs. `levels`, `queues` and `keys` have what does not,
-    and a sweep deletes those that are idle.
+    `levels`, `queues` and `keys` count jobs, as the tables of a database do: by what each commit
+    says that it changes. A sweep deletes those that are idle.
 
     Attributes:
         random: Decides epochs and the key of watch tokens.
         rows: The jobs, with those that were deleted and are in the feed yet.
         levels: By job type and priority.
         queues: By id.
-        keys: By concurrency key, whether somebody has to look if a blocked job has a free slot.
+        keys: By concurrency key.
         ended: By job type, time, status and reason, how many jobs ended.
         paused_types: By job type.
         rules: By name.
         pollers: By job type and server, when the record expires.
         webhooks: By id.
+        written: Called after a commit's jobs were written, with each as it was and as it is.
     """
 
     random: random.Random
     rows: dict[JobId, Row] = field(default_factory=dict)
     levels: dict[tuple[str, int], Level] = field(default_factory=dict)
     queues: dict[int, Queue] = field(default_factory=dict)
-    keys: dict[str, bool] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
     ended: Counter[tuple[str, int, JobStatus, str]] = field(default_factory=Counter)
     paused_types: dict[str, Pause] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     pollers: dict[tuple[str, str], Instant] = field(default_factory=dict)
     webhooks: dict[str, HeldWebhook] = field(default_factory=dict)
+    written: Callable[[Sequence[tuple[Row | None, Row]]], None] | None = None
     config_version: int = 0
     compacted_seq: int = 0
 
@@ -102,9 +120,12 @@ class Tables:
 
     def put(self, rows: Mapping[JobId, Row]) -> None:
         """Write these rows."""
-        for job_id, row in rows.items():
-            self._move(job_id, self.rows.get(job_id), row)
-            self.rows[job_id] = row
+        changes = [(self.rows.get(job_id), row) for job_id, row in rows.items()]
+        for before, row in changes:
+            self._move(row.job.id, before, row)
+            self.rows[row.job.id] = row
+        if self.written is not None:
+            self.written(changes)
 
     def forget(self, job_id: JobId) -> None:
         """Delete a row, and its changes."""

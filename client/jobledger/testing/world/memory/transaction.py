@@ -177,9 +177,9 @@ class MemoryTransaction:
 
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
         def clear() -> None:
-            blocked = self._tables.members(with_key(key, Phase.BLOCKED))
-            if key in self._tables.keys and not (unblocked and blocked):
-                self._tables.keys[key] = False
+            counts = self._tables.keys.get(key)
+            if counts is not None and not (unblocked and counts.blocked):
+                counts.recheck = False
 
         async with self._database.statement(self._session):
             await self._database.locks.acquire(FEED, self._session)

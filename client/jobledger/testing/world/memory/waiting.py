@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from jobledger.testing.world.memory.rows import Row, in_queue, with_key
-from jobledger.testing.world.memory.tables import Rule, Tables
+from jobledger.testing.world.memory.rows import Row, in_queue
+from jobledger.testing.world.memory.tables import Key, Rule, Tables
 from jobledger_server.domain.job import Instant, Phase
 from jobledger_server.domain.queues import KeyState, Queue, next_queues, queue_id, rule_name
 from jobledger_server.sql.rows import labels_to_text
@@ -34,7 +34,8 @@ def go_next(
     ready: dict[int, Iterable[Row]] = {}
     queues: list[Queue] = []
     for id_, queue in tables.queues.items():
-        if queue.job_type in limits and (rows := oldest_ready(tables, id_, now)):
+        is_claimable = queue.job_type in limits and queue.phases[Phase.READY] > 0
+        if is_claimable and (rows := oldest_ready(tables, id_, now)):
             ready[id_] = iter(rows)
             queues.append(Queue(id_, queue.job_type, queue.priority, queue.vtime, len(rows)))
     order = next_queues(queues, limits, limit=limit)
@@ -52,7 +53,7 @@ def key_state(tables: Tables, key: str) -> KeyState:
     rules = [rule for _, rule in rules_of(tables, key)]
     limits = [rule.max_running for rule in rules if rule.max_running is not None]
     return KeyState(
-        len(tables.members(with_key(key, Phase.HELD))),
+        tables.keys.get(key, Key()).running,
         limits[0] if limits else None,
         paused=any(rule.pause is not None for rule in rules),
     )

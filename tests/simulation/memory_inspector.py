@@ -1,0 +1,83 @@
+"""Looks into a world's store in memory during a run, as the checker's inspector does into SQL."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, Row, with_key
+from jobledger.testing.world.memory.tables import Tables
+from jobledger.testing.world.memory.waiting import key_state
+from jobledger_server.domain.job import Job, Phase
+from jobledger_server.domain.state_machine import due_time
+from tests.robustness.checker.history import History, Recount, Share, Start
+from tests.robustness.checker.inspector import looking_often
+from tests.support.memory_recount import recount
+
+
+class MemoryInspector:
+    """Looks into tables, and writes down what it sees."""
+
+    def __init__(self, tables: Tables, history: History) -> None:
+        self._tables, self._history = tables, history
+
+    async def look(self) -> None:
+        """Recount once."""
+        tables = self._tables
+        wrong = recount(tables)
+        active = Counter(
+            (job.user_id, job.job_type, job.unique_key)
+            for job in (row.job for row in tables.in_group(ACTIVE))
+            if job.unique_key
+        )
+        due = min((due_time(row.job) or 0 for row in tables.in_group(SCHEDULED)), default=0)
+        self._history.recounts.append(
+            Recount(
+                time.monotonic(),
+                tuple(what for what in wrong if "free slot" not in what),
+                tuple(what for what in wrong if "free slot" in what),
+                tuple(f"{key}: {count}" for key, count in active.items() if count > 1),
+                self._shares(),
+                time.time() - due / 1e6 if due else 0.0,
+            )
+        )
+
+    def _shares(self) -> tuple[Share, ...]:
+        ahead: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        for queue in self._tables.queues.values():
+            name = queue.job_type, queue.priority
+            if queue.phases[Phase.READY] and name in self._tables.levels:
+                ahead[name].append(queue.vtime - self._tables.levels[name].vtime)
+        return tuple(Share(name, min(each), max(each)) for name, each in ahead.items())
+
+    def see(self, changes: Sequence[tuple[Row | None, Row]]) -> None:
+        """Write down the starts of a commit, and what is wrong with each."""
+        for before, after in changes:
+            if before is None or after.job.phase is not Phase.HELD:
+                continue
+            if before.job.phase is not Phase.HELD or before.job.attempt < after.job.attempt:
+                wrong = next(self._wrong(before.job, after.job), "")
+                self._history.starts.append(Start(after.job.id, after.job.concurrency_key, wrong))
+
+    def _wrong(self, before: Job, started: Job) -> Iterator[str]:
+        tables, key = self._tables, started.concurrency_key
+        if started.job_type in tables.paused_types:
+            yield "its type is paused"
+        if (due_time(before) or 0) > (started.attempt_time or 0):
+            yield "its time had not come"
+        if key:
+            state = key_state(tables, key)
+            if state.paused:
+                yield "its key is paused"
+            running = len(tables.members(with_key(key, Phase.HELD)))
+            if state.max_running is not None and running > state.max_running:
+                yield "its key is full"
+
+
+@asynccontextmanager
+async def inspecting_memory(tables: Tables, history: History) -> AsyncIterator[None]:
+    """Look into the tables again and again for as long as the block lasts."""
+    inspector = MemoryInspector(tables, history)
+    tables.written = inspector.see
+    async with looking_often(inspector.look):
+        yield
