@@ -108,6 +108,8 @@ class Operation:
     assets: tuple[str, ...] = ()
     checkpoint: str = ""
     told: Snapshot | None = None
+    result_of: str = ""
+    """The job that the result names, on a stream of Work."""
     version: int = 0
     """The job's version in an answer without the job: a result on a stream of Work."""
     attempt: int = 0

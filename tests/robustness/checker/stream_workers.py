@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger_server.domain.limits import MAX_PROGRESS
 from tests.robustness.checker.asking import Replicas, reason_of
 from tests.robustness.checker.board import TYPES, Board, pause
 from tests.robustness.checker.facts import snapshot
@@ -33,6 +34,10 @@ SILENT_SECONDS = 3.5
 
 SIGNAL_SECONDS = 3.0
 """How long a worker waits for a signal, if it does."""
+
+MISTAKEN = 0.03
+"""How many of the reports follow one that is invalid. That one is refused at once, while updates of
+other jobs, sent before it, are still being written."""
 
 REPEATED = frozenset(
     {ErrorReason.ERROR_REASON_UNAVAILABLE, ErrorReason.ERROR_REASON_LIMIT_EXCEEDED}
@@ -267,7 +272,8 @@ class StreamWorker:
             self._unsent.append(update)
             return
         if result.HasField("error"):
-            self._record(update, Outcome.REFUSED if update.tries == 1 else Outcome.UNKNOWN)
+            refused = Outcome.REFUSED if update.tries == 1 else Outcome.UNKNOWN
+            self._record(update, refused, result)
         else:
             self._record(update, Outcome.ACKNOWLEDGED, result)
         if not update.result.done():
@@ -292,6 +298,9 @@ class StreamWorker:
             await pause(held.asked, self._rng.uniform(0.01, 0.08))
             if held.asked.is_set():
                 return await self._finish(job, "MarkFailed")
+            if self._rng.random() < MISTAKEN:
+                more = pb.ProgressUpdate(progress=MAX_PROGRESS + 1)
+                await self._update("UpdateProgress", job, "", progress=more)
             mark = next(self._marks)
             progress = pb.ProgressUpdate(
                 progress=percent,
@@ -365,6 +374,7 @@ class StreamWorker:
                 answered=time.monotonic(),
                 outcome=outcome,
                 job_id=update.message.job_id,
+                result_of="" if result is None else result.job_id,
                 mark=update.mark,
                 assets=update.assets,
                 checkpoint=update.mark if update.message.progress.HasField("checkpoint") else "",

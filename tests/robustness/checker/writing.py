@@ -27,6 +27,9 @@ def check_kept(history: History) -> Iterator[Violation]:
     contents = _contents(history)
     messages = {(job.job_id, job.version): job.message for job, _ in observations(history)}
     for operation in history.operations:
+        if operation.result_of not in ("", operation.job_id):
+            what = f"{operation.rpc} {operation.mark} of {operation.job_id} was answered with the"
+            yield Violation("ordered", "reordered", f"{what} result of {operation.result_of}")
         if operation.outcome is not Outcome.ACKNOWLEDGED:
             continue
         where = f"{operation.rpc} {operation.mark} of {operation.job_id}, acknowledged"

@@ -100,6 +100,7 @@ SPOILT: dict[str, tuple[str, list[Spoil]]] = {
         [operation(7, told=replace(A4, message="other"))],
     ),
     "two updates of one version": ("kept: like UpdateProgress", [operation(3, version=3)]),
+    "the result of another update": ("ordered: result of b", [operation(3, result_of="b")]),
     "a finish that is another": ("kept: ended by", [operation(5, mark="other")]),
     "a report that is applied again": (
         "atomic: applied again",
