@@ -74,12 +74,13 @@ SETTINGS: Knobs = {
 LOAD: Knobs = {
     "rate": (30.0, 60.0, 90.0),
     "deleted": (0.05, 0.25, 0.9),
-    "waits": (0.0, 0.3),
+    "waits": (0.0, 0.3, 0.9),
     "deaths": (0.0, 0.03, 0.1),
     "abandoned": (0.0, 0.05, 0.3),
     "cancelled": (0.04, 0.4),
     "go_back": (0.05, 0.2, 0.6),
     "stay": ([0.1, 1.0], [1.0, 8.0]),
+    "lease": (5, 30),
 }
 
 NETWORK: Knobs = {

@@ -38,7 +38,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 NEMESES = 2
 """Sequences of faults that run at the same time."""
 
-CALM = 0.15
+CALM = 0.2
 """How many of the plans have no faults: where something is broken, late signals are excused."""
 
 LONG = 0.03

@@ -142,5 +142,5 @@ async def _ended(connection: AsyncConnection) -> list[str]:
     return [
         f"ended {key}: counted {stored.get(key)}, but there are {jobs}"
         for key, jobs in counted.items()
-        if stored.get(key, (0,)) < jobs
+        if sum(stored.get(key, ())) < sum(jobs)
     ]

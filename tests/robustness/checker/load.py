@@ -54,6 +54,7 @@ class Size:
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
+    `lease` is that of the workers with streams, in seconds.
     """
 
     rate: float = 360.0
@@ -72,6 +73,7 @@ class Size:
     patience: float = 30.0
     go_back: float = 0.2
     stay: tuple[float, float] = (1.0, 8.0)
+    lease: int = 5
 
 
 class Load:
@@ -190,6 +192,7 @@ class Load:
                 deaths=self._size.deaths,
                 waits=self._size.waits,
                 retried=self._size.retried,
+                lease=self._size.lease,
             )
             workers.append(worker.run())
         connections, rng = self._connect("deleter"), self.rng("deleter")

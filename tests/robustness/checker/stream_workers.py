@@ -23,11 +23,10 @@ from tests.robustness.checker.workers import CHECKPOINTS, a_delay
 from tests.robustness.checker.writers import marked
 from tests.robustness.checker.writing import RETRYABLE
 
-LEASE = Duration(seconds=5)
 SLOTS = 8
 
 BEAT_SECONDS = 1.0
-"""Between two messages of a worker; a lease lasts for five."""
+"""Between two messages of a worker; a lease lasts for five or more."""
 
 SILENT_SECONDS = 3.5
 """After so long without a message, servers send heartbeats, a stream is given up."""
@@ -83,6 +82,7 @@ class StreamWorker:
         deaths: float,
         waits: float,
         retried: float,
+        lease: int,
     ) -> None:
         self._name = name
         self._replicas = replicas
@@ -92,6 +92,7 @@ class StreamWorker:
         self._deaths = deaths
         self._waits = waits
         self._retried = retried
+        self._lease = Duration(seconds=lease)
         self._marks = (f"{name}-{number}" for number in itertools.count())
         self._held: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +163,7 @@ class StreamWorker:
             hello = pb.WorkHello(
                 worker_id=self._name,
                 job_types=TYPES,
-                lease_duration=LEASE,
+                lease_duration=self._lease,
                 holding=[pb.HeldJob(job_id=job.id, attempt=job.attempt) for job in holding],
             )
             async with asyncio.timeout(SILENT_SECONDS):
@@ -294,6 +295,11 @@ class StreamWorker:
     async def _run(self, held: _Held) -> bool:
         job, chance = held.job, self._rng.random()
         percents = sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6)))
+        waits = self._rng.random() < self._waits
+        # Before all reports or after them: the answer to one shows the server a cancellation, too.
+        first = waits and self._rng.random() < 0.5
+        if first and await self._is_asked(held):
+            return await self._finish(job, "MarkFailed")
         for number, percent in enumerate(percents, start=1):
             await pause(held.asked, self._rng.uniform(0.01, 0.08))
             if held.asked.is_set():
@@ -310,10 +316,8 @@ class StreamWorker:
             )
             if not await self._update("UpdateProgress", job, mark, progress=progress):
                 return False
-        if self._rng.random() < self._waits:
-            await pause(held.asked, SIGNAL_SECONDS)
-            if held.asked.is_set():
-                return await self._finish(job, "MarkFailed")
+        if waits and not first and await self._is_asked(held):
+            return await self._finish(job, "MarkFailed")
         if chance < 0.03:
             release = pb.ReleaseUpdate(delay=a_delay(self._rng))
             return await self._update("ReleaseJob", job, "", release=release)
@@ -334,6 +338,11 @@ class StreamWorker:
             if not await self._update("CreateAsset", job, mark, (mark,), asset=link):
                 return False
         return await self._finish(job, self._rng.choice(("MarkCompleted", "MarkPartial")))
+
+    async def _is_asked(self, held: _Held) -> bool:
+        """Wait for a signal for a while; return whether there was one."""
+        await pause(held.asked, SIGNAL_SECONDS)
+        return held.asked.is_set()
 
     async def _finish(self, job: Any, rpc: str) -> bool:
         mark = next(self._marks)
