@@ -5,42 +5,23 @@ Nothing here imports the server: a bug is planted before that is imported.
 
 import argparse
 import importlib
-import itertools
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from tests.simulation.planted import committing, watching, working
+from tests.simulation.planted import committing, queueing, watching, working
 from tests.simulation.planted.bug import Bug
+from tests.simulation.planted_table import HEAD, Finding, Table
 
-PRODUCT: Mapping[str, Bug] = {**watching.BUGS, **committing.BUGS, **working.BUGS}
-
-HEAD = "| bug | what is wrong | found by | seeds | CPU |\n| --- | --- | --- | --- | --- |"
-
-
-class Finding(NamedTuple):
-    """How a bug was found.
-
-    Attributes:
-        bug: Its name.
-        what: What is wrong.
-        seeds: How many were run, the last of which found it.
-        broken: What that seed found broken; empty if none has found the bug.
-        cpu: Seconds of CPU.
-    """
-
-    bug: str
-    what: str
-    seeds: int
-    broken: Sequence[str]
-    cpu: float
-
-    def row(self) -> str:
-        """Return the row of the table."""
-        seeds = str(self.seeds) if self.broken else f"not in {self.seeds}"
-        found = ", ".join(self.broken)
-        return f"| {self.bug} | {self.what} | {found} | {seeds} | {self.cpu:.0f} s |"
+PRODUCT: Mapping[str, Bug] = {
+    **watching.BUGS,
+    **committing.BUGS,
+    **working.BUGS,
+    **queueing.BUGS,
+}
 
 
 def names() -> list[str]:
@@ -50,65 +31,66 @@ def names() -> list[str]:
 
 
 def findings(
-    bugs: Sequence[str], *, first: int, seeds: int, stores: Sequence[str], load: float, jobs: int
+    bugs: Sequence[str], *, first: int, seeds: int, load: float, jobs: int
 ) -> Iterator[Finding]:
-    """Yield how each bug was found."""
+    """Yield how each bug was found, in the order in which that is known."""
     context = multiprocessing.get_context("spawn")
+    search = partial(find, first=first, seeds=seeds, load=load)
     with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        for future in [pool.submit(find, bug, first, seeds, stores, load) for bug in bugs]:
+        for future in as_completed([pool.submit(search, bug) for bug in bugs]):
             yield future.result()
 
 
-def find(name: str, first: int, seeds: int, stores: Sequence[str], load: float) -> Finding:
+def find(name: str, *, first: int, seeds: int, load: float) -> Finding:
     """Plant a bug in this process, and run seeds until one finds it."""
-    front, what = None, ""
+    front, store, gap = None, "memory", ""
     if name in PRODUCT:
         bug = PRODUCT[name]
         bug.plant()
-        what = bug.what
+        what, gap = bug.what, bug.gap
         if bug.sqlite:
-            stores = ("sqlite",)
+            store = "sqlite"
     else:
         front = importlib.import_module("tests.simulation.planted.wire").BUGS[name]
-        what = front.__doc__
+        what = front.__doc__ or ""
     plans: Any = importlib.import_module("tests.simulation.plan")
     simulate: Any = importlib.import_module("tests.simulation.simulate").simulate
-    store = itertools.cycle(stores)
-    cpu = 0.0
     for number in range(seeds):
-        result = simulate(plans.plan_of(first + number, next(store), seconds=load), front=front)
-        cpu += result.cpu
-        if result.broken:
-            return Finding(name, what, number + 1, sorted(result.broken), cpu)
-    return Finding(name, what, seeds, (), cpu)
+        plan = plans.plan_of(first + number, store, seconds=load)
+        if broken := simulate(plan, front=front).broken:
+            return Finding(name, what, store, number + 1, sorted(broken))
+    return Finding(name, what, store, seeds, gap=gap)
 
 
 def main() -> int:
-    """Print the table; return 0 if all bugs were found."""
+    """Print the rows of the table; return 0 if all bugs were found that can be."""
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     add = parser.add_argument
-    add("--planted", nargs="*", metavar="BUG", help="these bugs; default: all")
-    add("--seeds", type=int, default=1000, metavar="N", help="at most so many for each bug")
+    add("--planted", nargs="*", metavar="BUG", help="these; default: all that were not found yet")
+    add("--seeds", type=int, default=40, metavar="N", help="at most so many a bug; default: 40")
     add("--first", type=int, default=1, metavar="N", help="the first of them; default: 1")
-    add("--store", choices=("memory", "sqlite", "both"), default="both")
-    add("--load", type=float, default=15.0, metavar="N", help="simulated seconds of load")
+    add("--load", type=float, default=5.0, metavar="N", help="simulated seconds; default: 5")
     add("--jobs", type=int, default=2, metavar="N", help="processes; default: 2")
+    add("--table", type=Path, metavar="FILE", help="a page with the table, to which rows are added")
     arguments = parser.parse_args()
-    bugs, found = arguments.planted or names(), 0
-    stores = ("memory", "sqlite") if arguments.store == "both" else (arguments.store,)
+    every = names()
+    table = None if arguments.table is None else Table(arguments.table, every)
+    bugs = arguments.planted or [name for name in every if table is None or name not in table.found]
     _tell(HEAD)
+    missed = 0
     for finding in findings(
         bugs,
         first=arguments.first,
         seeds=arguments.seeds,
-        stores=stores,
         load=arguments.load,
         jobs=arguments.jobs,
     ):
-        found += bool(finding.broken)
+        missed += not finding.broken and not finding.gap
         _tell(finding.row())
-    _tell(f"\n{found} of {len(bugs)} were found")
-    return 0 if found == len(bugs) else 1
+        if table is not None:
+            table.add(finding)
+    _tell(f"\n{missed} of {len(bugs)} were not found")
+    return 1 if missed else 0
 
 
 def _tell(words: str) -> None:

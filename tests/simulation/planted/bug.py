@@ -19,6 +19,7 @@ class Bug(NamedTuple):
         before: A part of its source; it is there once.
         after: What replaces it.
         sqlite: Only servers on SQLite have it.
+        gap: Why no seed finds it, if none does.
     """
 
     what: str
@@ -26,6 +27,7 @@ class Bug(NamedTuple):
     before: str
     after: str
     sqlite: bool = False
+    gap: str = ""
 
     @property
     def name(self) -> str:

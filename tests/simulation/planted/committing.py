@@ -6,13 +6,14 @@ BUGS = {
     "published before the commit": Bug(
         "changes are handed on that are not committed yet",
         "ledger.ledger",
-        """                        last=True,
+        """                        settled=unblocked.settled,
+                        last=True,
                     )
-        except StoreUnavailable:""",
-        """                        last=True,
+""",
+        """                        settled=unblocked.settled,
                     )
                     self._committed(changes)
-        except StoreUnavailable:""",
+""",
     ),
     "failure acknowledged": Bug(
         "commands are acknowledged although their commit failed",

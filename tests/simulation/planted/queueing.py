@@ -1,0 +1,48 @@
+"""Bugs of queues, limits and pauses, as in the robustness suite; see its `queue_mutants`."""
+
+from tests.simulation.planted.bug import Bug
+
+BUGS = {
+    "ends not counted": Bug(
+        "some jobs that end are still counted",
+        "domain.queues",
+        "        if old is new:\n            return\n",
+        "        if old is new or (new is None and after.version % 7 == 0):\n            return\n",
+    ),
+    "limit ignored": Bug(
+        "a key that is full has free slots",
+        "domain.queues",
+        "return max(0, limit - self.running)",
+        "return limit",
+    ),
+    "pause of a key ignored": Bug(
+        "jobs start although their key is paused",
+        "domain.queues",
+        "        if self.paused:\n            return 0\n",
+        "",
+    ),
+    "pause of a type ignored": Bug(
+        "jobs start although their type is paused",
+        "ledger.known_limits",
+        "return job_type in self._pauses.job_types",
+        "return False",
+    ),
+    "blocked jobs forgotten": Bug(
+        "nobody looks for blocked jobs when a slot becomes free",
+        "ledger.unblocking",
+        "    if not freed:\n        return Unblocked()\n",
+        "    if True:\n        return Unblocked(settled=freed)\n",
+    ),
+    "turns counted too high": Bug(
+        "each turn puts its tenant far behind the others",
+        "domain.queues",
+        "queue.claimed += 1",
+        "queue.claimed += 500",
+    ),
+    "unique key ignored": Bug(
+        "a creation does not look for the active job with its unique key",
+        "ledger.working_set",
+        "active=self.active.get(unique) if command.unique_key else None,",
+        "active=None,",
+    ),
+}
