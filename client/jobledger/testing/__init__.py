@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         run_handler_async,
     )
     from jobledger.testing.server import LocalServer, ServerFailed, local_server
+    from jobledger.testing.world.backup import Backup
     from jobledger.testing.world.problems import Broken
     from jobledger.testing.world.processes import Process, Server, WorkerProcess
     from jobledger.testing.world.refusals import NotSimulated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jobledger.worker.session.reports import Report
 
 __all__ = [
+    "Backup",
     "Broken",
     "HandlerRun",
     "LocalServer",
@@ -41,6 +43,7 @@ __all__ = [
 
 # Imported when first used: pytest loads this package for its plugin in each of its runs.
 _MODULES = {
+    "Backup": "testing.world.backup",
     "Broken": "testing.world.problems",
     "HandlerRun": "testing.handler_run",
     "LocalServer": "testing.server",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from jobledger import AsyncClient, Job, Unavailable, Worker
+from jobledger.testing.world.backup import Backup
 from jobledger.testing.world.blocking import Greenlets, sleep
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.chaos import Chaos
@@ -268,6 +269,25 @@ class World:
         }
         kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
         return Chaos(self, self._chaos, kinds, minutes * 60).running()
+
+    def backup(self) -> Backup:
+        """Return a backup of the database as it is now; servers may run."""
+        self.fault("backup")
+        return self.disk.backup()
+
+    async def restore(self, backup: Backup) -> None:
+        """Stop all servers, put a backup in the place of the database, and start them.
+
+        Jobs that were created since the backup are gone, and what else has changed since has not
+        happened. Workers go on as they are.
+        """
+        while running := [server for server in self.servers.values() if server.runs]:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*(server.stop() for server in running))
+        self.fault("restore")
+        backup.put_in_place()
+        for server in self.servers.values():
+            server.boot()
 
     async def finished(self, job: Job, *, within: timedelta = FINISH) -> Job:
         """Wait until a job is terminal, whatever breaks meanwhile; return it.

@@ -1,9 +1,13 @@
 """See `Disk`."""
 
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from itertools import count
 from pathlib import Path
 
+from jobledger.testing.world.backup import Backup
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.database_faults import DatabaseFaults
 from jobledger.testing.world.disk.calls import WriteLock
@@ -17,7 +21,7 @@ from jobledger.testing.world.disk.errors import (
     sqlite_error,
 )
 from jobledger.testing.world.disk.feed_record import FeedRecord, LockFile
-from jobledger.testing.world.disk.template import new_file
+from jobledger.testing.world.disk.template import new_file, set_epoch
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine
 from jobledger.testing.world.nodes import Node
@@ -59,6 +63,8 @@ class Disk(DatabaseFaults):
         self.lock = WriteLock()
         self._lock_file = LockFile() if exclusive else None
         self._file = folder / "jobledger.db"
+        self._numbers = count(1)
+        self._epochs = chance.of("epochs")
         self._connections: dict[Connection, None] = {}
         new_file(self._file, chance)
 
@@ -104,6 +110,21 @@ class Disk(DatabaseFaults):
         if self._lock_file is not None:
             self._lock_file.release(node)
 
+    def backup(self) -> Backup:
+        """Copy what is committed, as one does while a server runs."""
+        file = self._file.with_name(f"backup-{next(self._numbers)}.db")
+        with closing(sqlite3.connect(self._file)) as now, closing(sqlite3.connect(file)) as copy:
+            now.backup(copy)
+
+        def restore() -> None:
+            self._delete()
+            shutil.copy(file, self._file)
+            if self._lock_file is None:
+                # No server can find out. This is what `jobledger-server void-tokens` does.
+                set_epoch(self._file, self._epochs)
+
+        return Backup(restore)
+
     def held(self) -> list[str]:
         """Return which transactions are open."""
         return [
@@ -116,6 +137,9 @@ class Disk(DatabaseFaults):
         """Close every connection, and delete the database."""
         for connection in self._connections:
             connection.crash()
+        self._delete()
+
+    def _delete(self) -> None:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._file}{suffix}").unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ import tempfile
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from random import Random
 
 from sqlalchemy import create_engine
 
@@ -21,6 +22,12 @@ def new_file(path: Path, chance: Chance) -> None:
             "UPDATE feed SET epoch = ?, watch_key = ?",
             (random.randbytes(16).hex(), random.randbytes(32).hex()),
         )
+
+
+def set_epoch(path: Path, random: Random) -> None:
+    """Give the feed of a database another epoch, so that the tokens of this one are void."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE feed SET epoch = ?", (random.randbytes(16).hex(),))
 
 
 @cache

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from jobledger.testing.world.backup import Backup
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.database_faults import DatabaseFaults
 from jobledger.testing.world.loop import Node, WorldLoop
@@ -59,6 +60,17 @@ class MemoryDisk(DatabaseFaults):
         """Roll back the transactions of a server that is gone."""
         for session in self._locks.sessions_of(node):
             self._locks.end(session)
+
+    def backup(self) -> Backup:
+        """Copy what is committed."""
+        saved = self._tables.copy()
+
+        def restore() -> None:
+            identity = self._tables.identity + 1
+            self._tables = saved.copy()
+            self._tables.identity = identity
+
+        return Backup(restore)
 
     def held(self) -> list[str]:
         """Return what is locked, and which transactions are open."""

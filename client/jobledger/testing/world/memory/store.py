@@ -155,7 +155,11 @@ class MemoryStore:
         return await self._database.read(lambda: self.tables.head)
 
     async def verify_identity(self) -> FeedHead:
-        return await self.feed_head()
+        def verify() -> FeedHead:
+            self.tables.verify_identity()
+            return self.tables.head
+
+        return await self._database.write(verify)
 
     async def changes_after(
         self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None

@@ -1,6 +1,7 @@
 """What is committed. Whatever happens between two awaits is atomic, so a snapshot is a read."""
 
 import bisect
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -75,6 +76,7 @@ class Tables:
 
     Attributes:
         random: Decides epochs and the key of watch tokens.
+        identity: Of the database: another one where it was restored.
         rows: The jobs, with those that were deleted and are in the feed yet.
         levels: By job type and priority.
         queues: By id.
@@ -103,10 +105,21 @@ class Tables:
 
     def __post_init__(self) -> None:
         self.epoch = self.new_epoch()
+        self.identity = self._known_identity = 0
         self.watch_key = self.random.randbytes(32)
         self._groups: dict[Group, dict[JobId, None]] = {}
         self._seqs: list[int] = []  # of all changes in the feed, in their order
         self._job_at: dict[int, JobId] = {}
+
+    def copy(self) -> "Tables":
+        """Return a copy of all that is committed, which later commits do not change."""
+        return copy.deepcopy(self, {id(self.random): self.random})
+
+    def verify_identity(self) -> None:
+        """Give the feed another epoch if this is another database than when this was last asked."""
+        if self.identity != self._known_identity:
+            self._known_identity = self.identity
+            self.epoch = self.new_epoch()
 
     def new_epoch(self) -> str:
         """Return an epoch that no feed has."""
