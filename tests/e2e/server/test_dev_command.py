@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger import Client, JobStatus
 from tests.e2e.cli.terminal import Terminal
+from tests.support.forked import Piped
 from tests.support.server_process import run_server
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
@@ -30,7 +31,7 @@ FREE_PORTS = ("--port", "0", "--web-port", "0")
 class Dev:
     """A running `jobledger-server dev`, and what its summary says."""
 
-    def __init__(self, process: "subprocess.Popen[str]", lines: list[str]) -> None:
+    def __init__(self, process: "Piped | subprocess.Popen[str]", lines: list[str]) -> None:
         self.process = process
         facts = dict(
             line.strip().split(maxsplit=1)
@@ -51,23 +52,26 @@ class Dev:
             return probe.connect_ex((host, int(port))) != 0
 
 
+def ready(process: "Piped | subprocess.Popen[str]") -> Dev:
+    """Wait until the summary is complete."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not (lines and "worker exec" in lines[-1]):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "the command has ended"
+    return Dev(process, lines)
+
+
 @contextmanager
-def developing(where: Path, *prefix: str, **options: Any) -> Iterator[Dev]:
-    """Run the command in a folder until the summary is complete, with an empty $PATH."""
+def developing(where: Path) -> Iterator[Dev]:
+    """Run the command in a folder, with an empty $PATH."""
     environment = {**os.environ, "PATH": "/usr/bin:/bin"}
-    command = [*prefix, PROGRAM, "dev", *FREE_PORTS]
-    with subprocess.Popen(
-        command, cwd=where, env=environment, stdout=subprocess.PIPE, text=True, **options
-    ) as process:
-        try:
-            assert process.stdout is not None
-            lines: list[str] = []
-            while not (lines and "worker exec" in lines[-1]):
-                lines.append(process.stdout.readline())
-                assert lines[-1], "the command has ended"
-            yield Dev(process, lines)
-        finally:
-            process.kill()
+    process = Piped("jobledger-server", ["dev", *FREE_PORTS], env=environment, cwd=where)
+    try:
+        yield ready(process)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def until(condition: Any) -> None:
@@ -121,12 +125,22 @@ def test_dev_and_its_page_end_with_the_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     # The first process of a session is controlled by the first terminal that it opens.
     on_terminal = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(theirs))
-    with developing(tmp_path, *on_terminal, start_new_session=True) as dev:
-        assert not dev.page_is_gone()
-        os.close(theirs)
-        os.close(ours)
-        assert dev.process.wait(30) == 0
-        assert dev.page_is_gone()
+    with subprocess.Popen(
+        [*on_terminal, PROGRAM, "dev", *FREE_PORTS],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            dev = ready(process)
+            assert not dev.page_is_gone()
+            os.close(theirs)
+            os.close(ours)
+            assert process.wait(30) == 0
+            assert dev.page_is_gone()
+        finally:
+            process.kill()
 
 
 def refused(where: Path, *arguments: str) -> str:
