@@ -1,6 +1,7 @@
 """Runs the programs and commands of a page at a server of the test."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,17 +24,33 @@ def output(command: list[str], where: Path, answer: str = "") -> str:
     return _printed(forked.run("python", text, env=os.environ, cwd=where, given=answer))
 
 
-def shell(text: str, server: ServerProcess, where: Path) -> str:
-    """Run lines of a page at this server, and return what they print."""
-    printed = ""
+def shell(text: str, target: str, where: Path, variables: dict[str, str] | None = None) -> str:
+    """Run commands of a page at this server, and return what they print.
+
+    Args:
+        text: In each line one of our commands, or `NAME=$(command)`.
+        target: The server's address.
+        where: The folder.
+        variables: Those of the shell. `NAME=$(command)` adds one.
+    """
+    variables, printed = {} if variables is None else variables, ""
+    environment = {**os.environ, "JOBLEDGER_SERVER": target}
     for line in text.splitlines():
-        expanded = subprocess.run(
-            ["bash", "-euc", f"printf '%s\\0' {line}"], check=True, capture_output=True, text=True
+        assigned = re.fullmatch(r"(\w+)=\$\((.*)\)", line)
+        command = assigned[2] if assigned else line
+        words = subprocess.run(
+            ["bash", "-euc", f"printf '%s\\0' {command}"],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **variables},
         )
-        name, *arguments = expanded.stdout.split("\0")[:-1]
-        assert name == "jobledger"
-        at = ("--server", server.target)
-        printed += _printed(forked.run(name, *at, *arguments, env=os.environ, cwd=where))
+        program, *arguments = words.stdout.split("\0")[:-1]
+        output = _printed(forked.run(Path(program).name, *arguments, env=environment, cwd=where))
+        if assigned:
+            variables[assigned[1]] = output.rstrip()
+        else:
+            printed += output
     return printed
 
 

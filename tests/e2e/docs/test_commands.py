@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sqlite3
 import stat
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 from jobledger import Client, JobStatus
 from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access.access_file import read_access_file
+from tests.e2e.docs.programs import shell
 from tests.support.access_file import write_access_file
+from tests.support.forked import Piped
 from tests.support.pages import (
     BACKUP,
     CLI,
@@ -45,19 +48,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
-def script(lines: list[str], target: str = DEFAULT_TARGET) -> list[str]:
-    """Make a shell's arguments of a page's lines: of this environment, at this server."""
-    text = "\n".join(lines).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    text = re.sub(
-        r"^jobledger", f"{Path(sys.executable).parent}/jobledger", text, flags=re.MULTILINE
-    )
-    text = text.replace(DEFAULT_TARGET, target)
-    return ["bash", "-euo", "pipefail", "-c", text]
-
-
 def run(lines: list[str], where: Path, target: str = DEFAULT_TARGET) -> str:
+    """Run a page's lines in a shell, with the programs of this environment, at this server."""
+    text = "\n".join(lines).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    command = ["bash", "-euo", "pipefail", "-c", text.replace(DEFAULT_TARGET, target)]
     shell = subprocess.run(
-        script(lines, target), cwd=where, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=where, capture_output=True, text=True, check=False, timeout=60
     )
     assert shell.returncode == 0, shell.stderr
     return shell.stdout
@@ -70,47 +66,38 @@ def only(page: Path, words: str) -> str:
 
 
 def test_the_quickstarts_lines_create_show_list_and_watch_a_job(
-    server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
     (block,) = [b for b in blocks(QUICKSTART, "console") if " create " in b.text]
-    assert len(block.commands) == 4
-    with subprocess.Popen(
-        script(block.commands), cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as shell:
-        try:
-            assert shell.stdout is not None
-            job_id = shell.stdout.readline().removeprefix("id").strip()
-            ada.start_job(job_id)
-            assert ada.get_job(job_id).parameters == {"name": "Ada"}
-            ada.mark_completed(job_id, attempt=1)
-            rest = shell.stdout.read()
-        finally:
-            shell.kill()
-    last = json.loads(rest.splitlines()[-1])
+    create, *others = block.commands
+    assert len(others) == 3
+    variables: dict[str, str] = {}
+    shell(create, server.target, tmp_path, variables)
+    job_id = variables["JOB"]
+    ada.start_job(job_id)
+    assert ada.get_job(job_id).parameters == {"name": "Ada"}
+    ada.mark_completed(job_id, attempt=1)
+    printed = shell("\n".join(others), server.target, tmp_path, variables)
+    last = json.loads(printed.splitlines()[-1])
     assert (last["job"]["id"], last["job"]["status"]) == (job_id, "COMPLETED")
 
 
 def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_a_job(
-    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     (block,) = blocks(CLI, "console")
-    lines = run(block.commands, tmp_path).splitlines()
+    lines = shell("\n".join(block.commands), server.target, tmp_path).splitlines()
     job_id = lines[-1].removeprefix("deleted ")
     assert f"cancelled {job_id}" in lines
     assert [line for line in lines if line.startswith(f"{job_id}  QUEUED")]
 
 
 def test_the_line_of_the_page_deletes_old_failed_jobs_and_no_others(
-    server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
     old, new = ada.cancel_job(ada.create_job("a").id), ada.create_job("b")
     (text,) = [block.text for block in blocks(CLI, "sh") if "delete" in block.text]
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    run(text.replace("7d", "0s").splitlines(), tmp_path)
+    shell(text.replace("7d", "0s"), server.target, tmp_path)
     assert new in list(ada.list_jobs())
     assert old not in list(ada.list_jobs())
 
@@ -137,11 +124,15 @@ def test_the_quickstarts_buf_curl_creates_a_job(
 
 
 def test_the_tutorials_postgresql_steps_start_a_working_server(
-    postgres: Databases, tmp_path: Path
+    postgres: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = postgres.create_database()
-    *prepare, serve = [only(TUTORIAL, words) for words in ("export ", " migrate", "--tls-cert")]
-    run([line.replace(PAGES_DATABASE, database) for line in prepare], tmp_path)
+    export, migrate, serve = [
+        only(TUTORIAL, words) for words in ("export ", " migrate", "--tls-cert")
+    ]
+    assert export == f"export JOBLEDGER_DATABASE={PAGES_DATABASE}"
+    monkeypatch.setenv("JOBLEDGER_DATABASE", database)
+    shell(migrate, "", tmp_path)
     assert serve.startswith(".venv/bin/jobledger-server serve ")
     with (
         ServerProcess(tmp_path, database=database) as server,
@@ -151,7 +142,8 @@ def test_the_tutorials_postgresql_steps_start_a_working_server(
 
 
 def test_the_health_command_of_the_page_works(server: ServerProcess, tmp_path: Path) -> None:
-    assert run([only(DEPLOY, " health")], tmp_path, server.target) == "SERVING\n"
+    health = only(DEPLOY, " health").replace(DEFAULT_TARGET, server.target)
+    assert shell(health, "", tmp_path) == "SERVING\n"
 
 
 def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
@@ -169,12 +161,12 @@ def test_the_access_files_of_the_page_are_valid_and_its_command_checks_them(
     file, (whole, *more) = tmp_path / "access.toml", [b.text for b in blocks(SECURITY, "toml")]
     check = only(SECURITY, "check-access")
     file.write_text(whole)
-    assert "  methods: " in run([check], tmp_path)
+    assert "  methods: " in shell(check, "", tmp_path)
     first = whole.removesuffix("\n[end]\n")
     # Each alone or with a caller, and all of them in one file.
     for text in (f"{first}\n{more[0]}", more[1], "\n".join([first, *more])):
         write_access_file(file, text)
-        assert "  methods: " in run([check], tmp_path)
+        assert "  methods: " in shell(check, "", tmp_path)
 
 
 def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
@@ -184,21 +176,16 @@ def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
     run(makes, tmp_path)
     target = f"localhost:{free_port()}"
     serve = only(SECURITY, "--tls-cert server.pem").replace("0.0.0.0:50051", target)
+    program, *arguments = shlex.split(serve)
     environment = {**os.environ, "JOBLEDGER_TLS_CLIENT_CA": "ca.pem"}
-    with subprocess.Popen(
-        script([f"exec {serve}".replace("exec jobledger", "exec .venv/bin/jobledger")]),
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
-        try:
-            assert server.stderr is not None
-            assert any(json.loads(line)["event"] == "serving" for line in server.stderr)
-            health = only(SECURITY, "--ca-file").replace("localhost:50051", target)
-            assert run([health], tmp_path) == "SERVING\n"
-        finally:
-            server.terminate()
+    server = Piped(program, arguments, env=environment, cwd=tmp_path)
+    try:
+        assert any(json.loads(line)["event"] == "serving" for line in server.stderr)
+        health = only(SECURITY, "--ca-file").replace("localhost:50051", target)
+        assert shell(health, "", tmp_path) == "SERVING\n"
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def test_a_backup_of_a_running_server_is_complete_and_private(

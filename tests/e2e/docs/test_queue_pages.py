@@ -45,8 +45,8 @@ def test_the_commands_of_the_page_say_why_a_job_waits_and_how_many_do(
         job = ada.create_job("render")
     explain, stats = (block.commands[0] for block in blocks(PRIORITIES, "console"))
     command = f"{explain.replace('JOB', job.id)} --user ada"
-    assert "no worker" in shell(command, own_server, tmp_path)
-    assert "render" in shell(stats, own_server, tmp_path)
+    assert "no worker" in shell(command, own_server.target, tmp_path)
+    assert "render" in shell(stats, own_server.target, tmp_path)
 
 
 @pytest.mark.promise(number=86)
@@ -55,7 +55,7 @@ def test_at_most_as_many_jobs_of_the_page_are_held_as_its_limit_allows(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
     (block,) = blocks(LIMITS, "console")
-    assert "stripe" in shell("\n".join(block.commands), own_server, tmp_path)
+    assert "stripe" in shell("\n".join(block.commands), own_server.target, tmp_path)
     output(program(LIMITS, "for order in range(3)", own_server), tmp_path)
     free = ada.create_job("charge")
     held = ada.claim_jobs(["charge"], max_jobs=10)
@@ -64,7 +64,7 @@ def test_at_most_as_many_jobs_of_the_page_are_held_as_its_limit_allows(
     assert output(program(LIMITS, "operator", own_server), tmp_path) == "2 2 1\n"
     ada.mark_completed(next(job.id for job in held if job.id != free.id), attempt=1)
     assert len(ada.claim_jobs(["charge"], max_jobs=10, wait=30)) == 1
-    shell("jobledger limits remove stripe", own_server, tmp_path)
+    shell("jobledger limits remove stripe", own_server.target, tmp_path)
     output(program(LIMITS, "for order in range(3)", own_server), tmp_path)
     assert len(ada.claim_jobs(["charge"], max_jobs=10)) == 3
 
@@ -108,8 +108,8 @@ def test_the_commands_of_the_page_pause_and_resume(
     job = ada.create_job("render", concurrency_key="stripe")
     for block in blocks(PAUSE, "console"):
         pause, show, resume = block.commands
-        shell(pause, own_server, tmp_path)
-        assert "paused" in shell(show, own_server, tmp_path)
+        shell(pause, own_server.target, tmp_path)
+        assert "paused" in shell(show, own_server.target, tmp_path)
         assert ada.claim_jobs(["render"]) == []
-        shell(resume, own_server, tmp_path)
+        shell(resume, own_server.target, tmp_path)
     assert [each.id for each in ada.claim_jobs(["render"], wait=30)] == [job.id]

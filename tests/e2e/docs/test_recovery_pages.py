@@ -99,7 +99,7 @@ def test_the_schedules_of_the_page_wait_for_their_time(
     assert printed.startswith("QUEUED ")
     (block,) = blocks(SCHEDULE, "console")
     (command,) = block.commands
-    job_id = shell(command, own_server, tmp_path).strip()
+    job_id = shell(command, own_server.target, tmp_path).strip()
     due = ada.get_job(job_id).schedule_time
     assert due is not None
     assert abs(due - datetime.now(UTC) - timedelta(hours=2)) < timedelta(minutes=5)
@@ -110,7 +110,7 @@ def test_the_nightly_job_of_the_page_is_created_once(
     own_server: ServerProcess, tmp_path: Path
 ) -> None:
     (block,) = blocks(SCHEDULE, "sh")
-    first, second = (shell(block.text, own_server, tmp_path) for _ in range(2))
+    first, second = (shell(block.text, own_server.target, tmp_path) for _ in range(2))
     assert first == second
 
 
@@ -121,7 +121,7 @@ def test_failed_jobs_are_found_counted_and_repeated_as_the_page_says(
     other = failed(ada, "NO_GPU")
     found, one, many, _ = blocks(AGAIN, "console")
     every, by_reason = (
-        shell(command, own_server, tmp_path).splitlines() for command in found.commands
+        shell(command, own_server.target, tmp_path).splitlines() for command in found.commands
     )
     assert len(every) == 1 + 4
     assert len(by_reason) == 1 + 3
@@ -131,12 +131,12 @@ def test_failed_jobs_are_found_counted_and_repeated_as_the_page_says(
 
     (command,) = one.commands
     repeat = command.replace("JOB", other.id)
-    again, twice = (shell(repeat, own_server, tmp_path).strip() for _ in range(2))
+    again, twice = (shell(repeat, own_server.target, tmp_path).strip() for _ in range(2))
     assert again == twice
     assert ada.get_job(again).origin_job_id == other.id
 
     (command,) = many.commands
-    shell(f"{command} --yes --pace 5", own_server, tmp_path)
+    shell(f"{command} --yes --pace 5", own_server.target, tmp_path)
     new = [job for job in ada.list_jobs() if job.origin_job_id in {job.id for job in full}]
     assert len(new) == 3
     assert {job.labels["number"] for job in new} == {"0", "1", "2"}
@@ -159,5 +159,5 @@ def test_the_commands_of_the_page_cancel_and_delete_what_matches(
     other = ada.create_job("render")
     *_, block = blocks(AGAIN, "console")
     text = "\n".join(block.commands).replace("30d", "0s")
-    shell(text, own_server, tmp_path)
+    shell(text, own_server.target, tmp_path)
     assert list(ada.list_jobs()) == [other]
