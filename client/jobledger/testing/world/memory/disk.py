@@ -63,12 +63,12 @@ class MemoryDisk(DatabaseFaults):
 
     def backup(self) -> Backup:
         """Copy what is committed."""
-        saved = self._tables.copy()
+        saved = self.tables.copy()
 
         def restore() -> None:
-            identity = self._tables.identity + 1
-            self._tables = saved.copy()
-            self._tables.identity = identity
+            identity = self.tables.identity + 1
+            self.tables = saved.copy()
+            self.tables.identity = identity
 
         return Backup(restore)
 
