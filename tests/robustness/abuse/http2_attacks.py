@@ -37,6 +37,8 @@ from tests.support.http2 import (
 MAX_FRAME = 16_384
 CHUNK = 64
 
+MALFORMED_PATHS = (b"/\xff", b"/jobledger.v1.JobService/\xff", b"\xff", b"/\xc3\x28/GetJob", b"")
+
 
 def rapid_reset(target: str, *, connections: int = 1, rate: int = 50_000) -> Mapping[str, object]:
     """Begin calls and cancel each at once (CVE-2023-44487)."""
@@ -285,3 +287,14 @@ def _flood(
             time.sleep(early)
     seconds = time.monotonic() - since
     return {"sent": round(sent / seconds), "closed": closed}
+
+
+def malformed_paths(target: str) -> Mapping[str, object]:
+    """Call methods whose names are not UTF-8, or empty."""
+    for path in MALFORMED_PATHS:
+        connection = Connection(target)
+        headers = request_headers(path)
+        connection.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+        connection.closed.wait(0.2)
+    begin()
+    return {"sent": len(MALFORMED_PATHS)}

@@ -2,34 +2,14 @@
 
 import asyncio
 import signal
-import time
-from collections.abc import Mapping
 
 import pytest
 
-from tests.robustness.abuse.attacker import attack, begin, parent_waits, wait_for_parent
+from tests.robustness.abuse.attacker import attack
 from tests.robustness.abuse.good_client import Good, good_client, served_alone
+from tests.robustness.abuse.small_attacks import failing, polling, waiting
 from tests.support.databases import sqlite_only
 from tests.support.server_process import MIB, ServerProcess
-
-
-def waiting(target: str, *, word: str) -> Mapping[str, object]:
-    begin()
-    wait_for_parent()
-    return {"target": target, "word": word}
-
-
-def polling(target: str) -> Mapping[str, object]:
-    begin()
-    rounds = 0
-    while parent_waits():
-        rounds += 1
-        time.sleep(0.001)
-    return {"rounds": rounds}
-
-
-def failing(target: str) -> None:
-    raise OSError(target)
 
 
 async def test_an_attack_starts_and_reports_on_request() -> None:
