@@ -1,6 +1,8 @@
 """What is drawn by chance in a world: the same again from the same seed."""
 
 import os
+import subprocess
+import sys
 import threading
 
 from jobledger.core.identity import Identity
@@ -23,6 +25,15 @@ def test_ids_and_secrets_are_those_of_the_seed() -> None:
     first, same, other = drawn(1), drawn(1), drawn(2)
     assert first == same
     assert not set(first) & set(other)
+
+
+def test_the_first_run_of_a_program_that_traces_is_that_of_the_seed() -> None:
+    program = (
+        "import opentelemetry.trace\n"
+        "from tests.integration.world.test_entropy import drawn\n"
+        "assert drawn(1) == drawn(1)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_other_threads_take_nothing_of_the_seeds() -> None:

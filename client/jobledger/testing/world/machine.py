@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jobledger.core.tracing import trace_headers
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.loop import WorldLoop, current_node
 from jobledger.testing.world.refusals import refuse_events, start_process, start_thread
@@ -55,6 +56,7 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         sleep: What `time.sleep` does.
     """
     refuse_events()
+    trace_headers(())  # what it imports at its first call draws entropy once in a process
     entropy, own, urandom = chance.of("entropy"), threading.get_ident(), os.urandom
 
     def entropy_bytes(size: int) -> bytes:
