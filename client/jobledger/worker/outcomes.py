@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -17,6 +18,8 @@ SERVICE_REASONS: Final = frozenset(
     {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
 )
 """Reasons that only the service gives."""
+
+_REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,7 @@ class Partial:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: JSON cannot hold a part of `result` or `details`, or only the service gives
-            this reason.
+        ValueError: JSON cannot hold a part of `result` or `details`, or the reason is not allowed.
     """
 
     result: JsonObject | None = None
@@ -85,8 +87,8 @@ class Failed:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: JSON cannot hold a part of `result` or `details`, or only the service gives
-            this reason, or `retry_after` is no time span or without `retryable`.
+        ValueError: JSON cannot hold a part of `result` or `details`, or the reason is not allowed,
+            or `retry_after` is no time span or without `retryable`.
     """
 
     message: str
@@ -150,6 +152,10 @@ def _check(outcome: Finish) -> None:
                 raise TypeError(f"{name}: {value!r:.100} is not a str")
         if outcome.reason in SERVICE_REASONS:
             raise ValueError(f"reason: only the service gives {outcome.reason}; choose another")
+        if outcome.reason and not _REASON.fullmatch(outcome.reason):
+            raise ValueError(
+                f"reason: {outcome.reason!r:.100} is not UPPER_SNAKE_CASE of at most 63 characters"
+            )
     if isinstance(outcome.assets, str | bytes | Mapping):
         raise TypeError(f"assets: {type(outcome.assets).__name__} is not a list of Asset")
     assets = tuple(outcome.assets)

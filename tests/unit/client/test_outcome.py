@@ -142,6 +142,8 @@ def test_only_failed_and_partial_with_a_message_have_an_error():
         (lambda: Failed("no", None), "reason: "),
         (lambda: Failed("no", "CANCELLED"), "reason: only the service gives CANCELLED"),
         (lambda: Partial({}, "no", "STALLED"), "reason: only the service gives STALLED"),
+        (lambda: Failed("no", "disk full"), "reason: 'disk full' is not UPPER_SNAKE_CASE"),
+        (lambda: Partial({}, "no", "A" * 64), "reason: "),
         (lambda: Failed("no", details=[1]), "details: "),
         (lambda: Failed("no", result=7), "result: "),
         (lambda: Completed(assets=7), ""),
