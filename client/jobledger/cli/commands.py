@@ -19,6 +19,7 @@ from jobledger.cli.options import (
     all_users_option,
     as_json_option,
     labels_option,
+    not_empty_if_given,
     pass_connection,
 )
 from jobledger.cli.queue_commands import explain, limits, pause, resume, stats
@@ -72,6 +73,7 @@ def jobledger() -> None:
 @click.option(
     "--request-id",
     metavar="TEXT",
+    callback=not_empty_if_given,
     help="Makes the command safe to repeat: the same id returns the same job.",
 )
 @click.option(
@@ -121,6 +123,7 @@ def jobledger() -> None:
     "--fairness-key",
     metavar="KEY",
     default="",
+    callback=not_empty_if_given,
     help="The tenant that the job is counted for: workers take the jobs of different tenants in"
     " turn, however many each has.  [default: the user]",
 )
@@ -128,6 +131,7 @@ def jobledger() -> None:
     "--concurrency-key",
     metavar="KEY",
     default="",
+    callback=not_empty_if_given,
     help="What the job uses that bears only so much at once, for example stripe: an operator can"
     " limit how many jobs with this key run; see `jobledger limits --help`.",
 )
@@ -135,6 +139,7 @@ def jobledger() -> None:
     "--unique-key",
     metavar="KEY",
     default="",
+    callback=not_empty_if_given,
     help="Of the user's jobs of this type, only one with this key may wait or run.",
 )
 @click.option(

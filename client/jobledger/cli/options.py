@@ -49,6 +49,13 @@ def _record(context: click.Context, parameter: click.Parameter, value: Any) -> N
         context.meta.setdefault(_KEY, {}).setdefault(source, {})[name] = value
 
 
+def not_empty_if_given(context: click.Context, option: click.Parameter, text: str) -> str:
+    """Refuse `--unique-key "$UNSET"`: without the key the job would not be unique."""
+    if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE and not text:
+        raise click.BadParameter("is empty")
+    return text
+
+
 def _not_empty(text: str) -> str:
     if not text:
         raise click.BadParameter("is empty")

@@ -109,6 +109,8 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
         (["retry", "--yes", "--reason", "no spaces"], "error_reasons"),
         (["create", "render", "--priority", "10"], "--priority"),
         (["create", "render", "--unique-policy", "reject"], "unique_policy"),
+        (["create", "render", "--request-id", ""], "--request-id"),
+        (["create", "render", "--unique-key", ""], "--unique-key"),
         (["pause"], "--concurrency-key"),
         (["resume", "render", "--concurrency-key", "a"], "--concurrency-key"),
         (["limits", "set", "stripe", "many"], "N"),
