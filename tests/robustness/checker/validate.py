@@ -58,7 +58,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
             found += many.check_newest(line, timeline, history.records.values())
     found += many.check_same_order(history)
     found += many.check_ends(history)
-    found += check_streams(history)
+    found += check_streams(history, timeline)
     found += check_kept(history)
     found += check_whole(history)
     found += check_terminal(history)

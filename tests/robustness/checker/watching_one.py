@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 
 from tests.robustness.checker.history import History, Message, Record, Stream, Watcher
+from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.violation import Violation
 from tests.robustness.checker.watching_many import EXPECTED_ENDS, steps_between
 
+LATE_SECONDS = 10.0
+"""A watch that is open for so long after a job's end, with nothing broken, has received the end."""
 
-def check_streams(history: History) -> Iterator[Violation]:
+
+def check_streams(history: History, timeline: Timeline) -> Iterator[Violation]:
     """Judge each stream by itself: the watcher says where it wants to go on."""
     for watcher in history.watchers:
         if not watcher.job_id:
@@ -20,6 +24,9 @@ def check_streams(history: History) -> Iterator[Violation]:
         for stream in watcher.streams:
             yield from _check_messages(watcher, stream, record)
             yield from _check_end(watcher, stream, record)
+            if _is_late(stream, timeline.known_by(watcher.job_id, record.job.version), history):
+                what = f"{watcher.name} stayed, and received no end of {watcher.job_id}"
+                yield Violation("reliable", "lost", what)
         yield from _check_all_told(watcher, record)
 
 
@@ -77,6 +84,15 @@ def _check_end(watcher: Watcher, stream: Stream, record: Record) -> Iterator[Vio
             yield Violation("kept", "wrong", f"{where}, and the job is there")
     elif stream.end not in EXPECTED_ENDS:
         yield Violation("reliable", "wrong", where)
+
+
+def _is_late(stream: Stream, ended: float, history: History) -> bool:
+    """Whether the watcher left a stream that should have had the job's end long before."""
+    calm = max((fault.ended for fault in history.faults), default=0.0)
+    since = max(ended, stream.opened, calm)
+    told = any(message.job is not None and message.job.terminal for message in stream.messages)
+    left = stream.end == "left" and stream.closed is not None and bool(stream.messages)
+    return left and not told and (stream.closed or 0.0) > since + LATE_SECONDS
 
 
 def _check_all_told(watcher: Watcher, record: Record) -> Iterator[Violation]:

@@ -35,7 +35,7 @@ PRIORITIES = (5, 5, 5, 5, 0, 9)
 UNIQUE = 0.1
 """How many of the jobs have one of few unique keys."""
 
-UNIQUE_KEYS = 20
+UNIQUE_KEYS = 2
 
 POLICY = job_pb2.RetryPolicy(
     max_attempts=MAX_ATTEMPTS,

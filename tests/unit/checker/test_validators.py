@@ -599,6 +599,21 @@ def test_the_last_checkpoint_or_one_of_unknown_outcome_and_one_repetition_are_al
     assert not any(found[promise] for promise in ("checkpoints", "repeated", "atomic"))
 
 
+def test_a_watch_of_one_that_stays_open_receives_the_end() -> None:
+    history = story()
+    watcher = history.watchers[ONE]
+    stream = watcher.streams[-1]
+    last = stream.messages.pop()
+    stream.end = "left"
+    watcher.streams.append(replace_stream(stream, end="OK"))
+    watcher.streams[-1].messages.append(last)
+    known = 9.5  # when the end was acknowledged
+    for closed, broken, late in ((known + 11, 5.0, True), (known + 9, 5.0, False), (25, 20, False)):
+        stream.closed = closed
+        history.faults = [Fault("SIGSTOP", 1.0, broken)]
+        assert bool(judge(history)["reliable"]) is late
+
+
 def test_a_watcher_that_resumes_at_an_older_cursor_gets_changes_again() -> None:
     history = story()
     watcher = history.watchers[ALL]
