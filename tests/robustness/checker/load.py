@@ -31,6 +31,8 @@ ALL_ENDED_SECONDS = 60.0
 
 STALL_SECONDS = 0.5
 
+MOST_BETWEEN_LOOKS = 5.0
+
 MANY = (
     Watcher(name="all"),
     Watcher(name="all, slow"),
@@ -241,6 +243,7 @@ async def _all_ended(replicas: Replicas) -> bool:
 
 async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
     """Wait until a condition is true, for a limited time."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.1
     while not await condition() and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
+        pause = min(MOST_BETWEEN_LOOKS, 1.2 * pause)  # who lost something waits for long, in vain
