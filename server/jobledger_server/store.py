@@ -345,6 +345,12 @@ class Transaction(Protocol):
     async def find_blocked(self, key: str, job_type: str, *, limit: int) -> list[Job]:
         """Return the blocked jobs that go next, but for locked ones, and lock them."""
 
+    async def find_due(self, *, limit: int) -> list[Job]:
+        """Return scheduled jobs that are due, the longest due first, but for locked ones.
+
+        They are locked until the end of the transaction.
+        """
+
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
         """Record that no blocked job of this key has a free slot.
 
@@ -541,9 +547,6 @@ class Store(Protocol):
         A report can postpone a deadline without the store taking note. Such a job is returned
         when its earlier deadline has passed, until a decision about it is appended.
         """
-
-    async def find_due(self, *, limit: int) -> list[JobId]:
-        """Return scheduled jobs that are due by the database's clock, the longest due first."""
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         """Return jobs that have been terminal for longer than `age`, by the database's clock.

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Claim, Command, CreateAll, MakeReady
+from jobledger_server.domain.commands import Claim, Command, CreateAll
 from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
-from jobledger_server.store import Claimable, Store
+from jobledger_server.store import Claimable
 
 
 async def apply(ledger: Ledger, command: Command) -> Decision:
@@ -33,9 +33,3 @@ async def claim_jobs(
 ) -> Sequence[Job]:
     claim = Allocation(command, wanted, oldest)
     return [each.job for each in decisions_of(await ledger.submit([claim], SERVICE))]
-
-
-async def make_due_ready(ledger: Ledger, store: Store, *, limit: int = 10) -> Sequence[Job]:
-    """Put scheduled jobs into their queues that are due, as a promoter does; return them."""
-    due = [MakeReady(job_id=job_id) for job_id in await store.find_due(limit=limit)]
-    return [each.job for each in await apply_all(ledger, due) if each.renewed] if due else []

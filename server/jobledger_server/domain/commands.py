@@ -146,12 +146,6 @@ class Expire(Struct, frozen=True, kw_only=True):
     job_id: JobId
 
 
-class MakeReady(Struct, frozen=True, kw_only=True):
-    """Put a job into its queue if its time has come. Safe to apply at any time."""
-
-    job_id: JobId
-
-
 class Delete(Struct, frozen=True, kw_only=True):
     """Delete a terminal job of this owner, with its assets and transitions."""
 
@@ -169,7 +163,7 @@ class Purge(Struct, frozen=True, kw_only=True):
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
-JobCommand = WorkerCommand | Cancel | Expire | MakeReady | Delete | Purge
+JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
 Command = Create | CreateAll | JobCommand

@@ -19,7 +19,6 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
-    MakeReady,
     Purge,
     Release,
     Report,
@@ -57,7 +56,7 @@ from jobledger_server.domain.leases import (
     has_attempts_left,
     release,
 )
-from jobledger_server.domain.queues import NO_LIMITS, Limits, make_ready
+from jobledger_server.domain.queues import NO_LIMITS, Limits
 from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
@@ -220,8 +219,6 @@ def decide(
             return cancel(job, command, now)
         case Expire():
             return expire(job, now, resumed_at)
-        case MakeReady():
-            return make_ready(job, now, full=limits.full)
         case Delete():
             return _delete(job, command, now)
         case Purge():

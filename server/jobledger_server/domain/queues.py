@@ -117,12 +117,10 @@ class Limits(Struct, frozen=True):
     Attributes:
         key: The state of its concurrency key.
         type_paused: Whether no job of its type may start.
-        full: Whether its key is probably at its limit, for want of knowing it.
     """
 
     key: KeyState = KeyState()
     type_paused: bool = False
-    full: bool = False
 
 
 NO_LIMITS = Limits()

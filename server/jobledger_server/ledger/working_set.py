@@ -10,7 +10,6 @@ from jobledger_server.domain.commands import (
     Create,
     CreateAll,
     LinkAsset,
-    MakeReady,
 )
 from jobledger_server.domain.decisions import Created, NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused, UniqueKeyTaken
@@ -127,12 +126,10 @@ class WorkingSet:
 
     def _limits(self, job: Job, command: Command) -> Limits:
         """Return what an operator lets the job do, as far as the command depends on it."""
-        key = job.concurrency_key
         if is_start(command):
+            key = job.concurrency_key
             state = self.keys[key] if key else KeyState()
             return Limits(state, type_paused=self.known.is_paused(job.job_type))
-        if isinstance(command, MakeReady) and key:
-            return Limits(full=self.known.is_full(key))
         return NO_LIMITS
 
     def _apply(self, before: Job | None, decision: Decision) -> None:

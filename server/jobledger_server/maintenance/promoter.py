@@ -10,13 +10,12 @@ before it looked.
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 
-from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import MakeReady
-from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
+from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.store import QueueNews, Store, StoreError
@@ -120,17 +119,13 @@ class Promoter:
 
     async def promote(self) -> int:
         """Make some scheduled jobs ready that are due; return how many were found."""
-        due = await self._store.find_due(limit=self._tuning.promote_batch)
-        if not due:
-            return 0
-        commands = [MakeReady(job_id=job_id) for job_id in due]
-        for outcome in await self._ledger.submit(commands, SERVICE):
-            if not isinstance(outcome, Exception):
-                for decision in outcome:
-                    if decision.renewed and decision.job.phase is Phase.READY:
-                        self._waiters.offer(decision.job.job_type, 1)
-            elif not isinstance(outcome, JobNotFound):
-                raise outcome
+        known, most = self._ledger.known_limits, self._tuning.promote_batch
+        due = await make_due_ready(self._store, known, most=most)
+        ready = Counter(job.job_type for job in due if job.phase is Phase.READY)
+        for job_type, count in ready.items():
+            self._waiters.offer(job_type, count)
+        if any(job.concurrency_key for job in due):
+            self._ledger.recheck.set()
         return len(due)
 
     async def unblock(self) -> bool:

@@ -38,11 +38,15 @@ class BlockingStatements:
         due_time = literal_column(DUE_TIME, BigInteger)
         # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
         # would read the table to find one of them.
-        self.due = (
-            select(jobs.c.id)
-            .where(text(SCHEDULED), due_time <= dialect.clock)
-            .order_by(due_time)
-            .limit(bindparam("count"))
+        self.due = Prepared(
+            dialect.locked(
+                select(*STATE, dialect.clock)
+                .where(text(SCHEDULED), due_time <= dialect.clock)
+                .order_by(due_time)
+                .limit(bindparam("count")),
+                skip=True,
+            ),
+            dialect.sqlalchemy,
         )
         self.rechecks = (
             select(limit_keys.c.key)

@@ -163,10 +163,6 @@ class SqlStore:
         rows = await self._connections.read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
-    async def find_due(self, *, limit: int) -> list[JobId]:
-        rows = await self._connections.read(self._statements.blocking.due, {"count": limit})
-        return [job_id for (job_id,) in rows]
-
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         return await to_completion(self._find_purgeable(age, after, limit))
 

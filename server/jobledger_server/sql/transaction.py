@@ -168,6 +168,14 @@ class SqlTransaction:
         self._loaded.update((change.job.id, change) for change in changes)
         return [change.job for change in changes]
 
+    async def find_due(self, *, limit: int) -> list[Job]:
+        rows = await self._fetch(self._statements.blocking.due, {"count": limit})
+        if rows and self._driver.time is None:
+            self._driver.time = Instant(rows[0][-1])
+        changes = [change_from_row(row) for *row, _ in rows]
+        self._loaded.update((change.job.id, change) for change in changes)
+        return [change.job for change in changes]
+
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
         statements = self._statements.blocking
         clear = statements.clear_recheck_if_unblocked if unblocked else statements.clear_recheck

@@ -25,6 +25,7 @@ from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.domain.queues import hashed_queue_id, queue_id
 from jobledger_server.ledger import claims
+from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
@@ -38,7 +39,7 @@ from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, both_databases, sqlite_only
-from tests.support.ledger_calls import apply, claim_jobs, make_due_ready
+from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
 from tests.support.store_writer import read_job, read_jobs
@@ -426,7 +427,7 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
 ) -> None:
     await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))
     for attempt, reason in ((1, None), (2, "STALLED")):
-        await make_due_ready(ledger, store)
+        await make_due_ready(store, ledger.known_limits, most=10)
         (job,) = await claim_jobs(ledger, claim())
         news = Report(job_id=job.id, attempt=attempt, progress=5)
         heartbeat = Report(job_id=job.id, attempt=attempt)

@@ -15,7 +15,6 @@ from jobledger_server.domain.commands import (
     Delete,
     Expire,
     LinkAsset,
-    MakeReady,
     Purge,
     Release,
     Report,
@@ -32,6 +31,7 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.ledger.allocation import Allocation
+from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.maintenance.sweeper import Sweeper
@@ -142,7 +142,6 @@ def _command(random: chance.Random, jobs: Sequence[Job]) -> Command:
             ),
             Cancel(job_id=id_, user_id=job.user_id, reason="enough"),
             Delete(job_id=id_, user_id=job.user_id),
-            MakeReady(job_id=id_),
         )
     )
 
@@ -191,9 +190,7 @@ def _makes_ready(random: chance.Random, _: Sequence[Job]) -> Call:
     limit = random.choice((1, 100))
 
     async def call(store: Store, ledger: Ledger) -> object:
-        due = await store.find_due(limit=limit)
-        commands = [MakeReady(job_id=job_id) for job_id in due]
-        return commands and await _submitted(commands, store, ledger)
+        return await make_due_ready(store, ledger.known_limits, most=limit)
 
     return call
 

@@ -113,7 +113,6 @@ class Both:
             "news": lambda store: store.queue_news(TYPES),
             "rechecks": lambda store: store.find_rechecks(after="", limit=limit),
             "count": lambda store: store.count_active("ada", limit=limit),
-            "due": lambda store: store.find_due(limit=limit),
             "purgeable": lambda store: store.find_purgeable(age, after=after, limit=limit),
             "limits": lambda store: store.queue_settings.limits(after="", limit=limit),
             "stats": lambda store: store.queue_reports.stats(limit=limit, **counts),

@@ -103,9 +103,9 @@ class World:
         held = len(self.of_key(key, Phase.HELD))
         return KeyState(held, most, own.paused or general.paused)
 
-    def limits(self, job: Job, *, full: bool) -> Limits:
+    def limits(self, job: Job) -> Limits:
         key = self.state(job.concurrency_key) if job.concurrency_key else KeyState()
-        return Limits(key, type_paused=job.job_type in self.paused_types, full=full)
+        return Limits(key, type_paused=job.job_type in self.paused_types)
 
     def create(self, command: Create, *, full: bool) -> Job:
         """Create a job. `full` is what the server believes of its key, which may be wrong."""
@@ -126,14 +126,14 @@ class World:
         self.commit([decision])
         return decision.job
 
-    def send(self, *commands: JobCommand, full: bool = False) -> list[Decision | DomainError]:
+    def send(self, *commands: JobCommand) -> list[Decision | DomainError]:
         """Decide commands of one batch, and write them together; return the outcomes."""
         outcomes: list[Decision | DomainError] = []
 
         def decided() -> Iterator[Decision]:
             for command in commands:
                 job = self.jobs[command.job_id]
-                limits = self.limits(job, full=full)
+                limits = self.limits(job)
                 try:
                     decision = decide(job, command, now=self.now, new_id=self.new_id, limits=limits)
                 except DomainError as refusal:

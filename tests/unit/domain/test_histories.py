@@ -17,7 +17,6 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
-    MakeReady,
     Release,
     Report,
 )
@@ -45,6 +44,7 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.leases import attempts, claim, deadline
+from jobledger_server.domain.queues import make_ready
 from jobledger_server.domain.state_machine import (
     Decision,
     due_time,
@@ -483,7 +483,7 @@ class Histories(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), lease=leases)
     def claim(self, worker: str, lease: Micros) -> None:
         command = Claim(worker_id=worker, job_types=frozenset(), max_jobs=1, lease_duration=lease)
-        self.send(MakeReady(job_id=JOB_ID))
+        self.keep(make_ready(self.record.job, self.now))
         decision = claim(self.record.job, command, self.now)
         due = any(time <= self.now for time in self.model.times.values())
         waits = self.model.waits_at(self.now)
@@ -597,8 +597,7 @@ class Histories(RuleBasedStateMachine):
     def make_ready(self) -> None:
         """The promoter comes by."""
         waits = self.model.waits_at(self.now)
-        outcome = self.send(MakeReady(job_id=JOB_ID))
-        assert isinstance(outcome, Decision)
+        self.keep(make_ready(self.record.job, self.now))
         assert (self.record.job.phase is Phase.SCHEDULED) == waits
 
     @rule(early=st.sampled_from([0, 1]))

@@ -19,7 +19,6 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
-    MakeReady,
     Release,
     Report,
     WorkerCommand,
@@ -37,7 +36,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.queues import KeyState, Limits
+from jobledger_server.domain.queues import KeyState, Limits, make_ready
 from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_waiting
 from tests.unit.domain.jobs import (
     COMPLETED,
@@ -493,8 +492,7 @@ def test_every_job_that_is_to_be_made_ready(state: State) -> None:
         ("due", LATER, False),
         ("full", LATER, True),
     ):
-        outcome = outcome_of(job, MakeReady(job_id=JOB_ID), now=now, limits=Limits(full=full))
-        assert name_of(job, outcome) == MAKES_READY[when, state], when
+        assert name_of(job, make_ready(job, now, full=full)) == MAKES_READY[when, state], when
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -530,7 +528,6 @@ def test_every_deletion_in_every_state(state: State, who: str) -> None:
         Release(job_id=JOB_ID, attempt=1),
         Cancel(job_id=JOB_ID, user_id=OWNER),
         Expire(job_id=JOB_ID),
-        MakeReady(job_id=JOB_ID),
         Delete(job_id=JOB_ID, user_id=OWNER),
     ],
 )

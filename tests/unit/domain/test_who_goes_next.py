@@ -15,7 +15,6 @@ from jobledger_server.domain.commands import (
     Create,
     Expire,
     JobCommand,
-    MakeReady,
     Release,
 )
 from jobledger_server.domain.errors import (
@@ -25,7 +24,7 @@ from jobledger_server.domain.errors import (
     UniqueKeyTaken,
 )
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Phase
-from jobledger_server.domain.queues import queue_id
+from jobledger_server.domain.queues import make_ready, queue_id
 from jobledger_server.domain.state_machine import due_time
 from tests.unit.domain.jobs import ERROR, SECOND
 from tests.unit.domain.queue_world import Counters, Key, Level, Rule, World
@@ -197,7 +196,8 @@ class WhoGoesNext(RuleBasedStateMachine):
         """Time passes, and the promoter comes by. Whether keys are full it may have wrong."""
         self.world.pass_time(by)
         for job in self.world.in_phase(Phase.SCHEDULED):
-            self.world.send(MakeReady(job_id=job.id), full=full and bool(job.concurrency_key))
+            full_key = full and bool(job.concurrency_key)
+            self.world.commit([make_ready(job, self.world.now, full=full_key)])
             self.watch_waits()
 
     @rule(data=st.data())

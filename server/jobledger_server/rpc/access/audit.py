@@ -17,7 +17,6 @@ from jobledger_server.domain.commands import (
     Delete,
     Expire,
     LinkAsset,
-    MakeReady,
     Purge,
     Release,
     Report,
@@ -54,7 +53,6 @@ CHANGES: Mapping[type, str | None] = {
     Report: None,
     # The service's own.
     Expire: None,
-    MakeReady: None,
     Purge: None,
 }
 """The names of commands in the audit log. None: it has none of these."""

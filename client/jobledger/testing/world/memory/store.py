@@ -7,14 +7,13 @@ from jobledger.testing.world.memory import feed, lists
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.queue_reports import MemoryQueueReports
 from jobledger.testing.world.memory.queue_settings import MemoryQueueSettings
-from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, active_of
+from jobledger.testing.world.memory.rows import ACTIVE, active_of
 from jobledger.testing.world.memory.sweeps import MemorySweeps
 from jobledger.testing.world.memory.transaction import MemoryTransaction
-from jobledger.testing.world.memory.waiting import go_next
+from jobledger.testing.world.memory.waiting import due_jobs, go_next
 from jobledger.testing.world.memory.webhooks import MemoryWebhooks
 from jobledger_server.domain.job import Asset, AssetId, Attempt, Instant, JobId, Micros, Phase
 from jobledger_server.domain.queues import EndedReasons
-from jobledger_server.domain.state_machine import due_time
 from jobledger_server.store import (
     ActivePage,
     ActivePosition,
@@ -96,19 +95,12 @@ class MemoryStore:
                     ready[job_type] += level.phases[Phase.READY]
             return QueueNews(
                 self.tables.config_version,
-                due=bool(self._due()),
+                due=bool(due_jobs(self.tables, self._database.clock())),
                 recheck=any(key.recheck for key in self.tables.keys.values()),
                 ready={job_type: count for job_type, count in ready.items() if count},
             )
 
         return await self._database.read(read)
-
-    def _due(self) -> list[tuple[Instant, JobId]]:
-        """Return scheduled jobs that are due, the longest due first."""
-        now = self._database.clock()
-        jobs = (row.job for row in self.tables.in_group(SCHEDULED))
-        times = ((due_time(job), job.id) for job in jobs)
-        return sorted((due, job_id) for due, job_id in times if due is not None and due <= now)
 
     async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
         def read() -> list[str]:
@@ -140,9 +132,6 @@ class MemoryStore:
             return Overdue(now, [job_id for _, job_id in late[:limit]])
 
         return await self._database.read(read)
-
-    async def find_due(self, *, limit: int) -> list[JobId]:
-        return await self._database.read(lambda: [job_id for _, job_id in self._due()[:limit]])
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         def read() -> Purgeable:

@@ -17,7 +17,7 @@ from jobledger.testing.world.memory.rows import (
     unique,
     with_key,
 )
-from jobledger.testing.world.memory.waiting import claimable, key_state, oldest_ready
+from jobledger.testing.world.memory.waiting import claimable, due_jobs, key_state, oldest_ready
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, Payloads, Phase
 from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
@@ -173,6 +173,15 @@ class MemoryTransaction:
                 if len(found) < limit and self._take(job.id):
                     self._load(job.id)
                     found.append(job)
+        return found
+
+    async def find_due(self, *, limit: int) -> list[Job]:
+        async with self._database.statement(self._session):
+            now = self._database.clock()
+            free = filter(self._take, due_jobs(self._tables, now))
+            found = [row.job for id_ in islice(free, limit) if (row := self._load(id_)) is not None]
+            if found and self._time is None:
+                self._time = now
         return found
 
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:

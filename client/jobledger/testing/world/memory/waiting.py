@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from jobledger.testing.world.memory.rows import Row, in_queue
+from jobledger.testing.world.memory.rows import SCHEDULED, Row, in_queue
 from jobledger.testing.world.memory.tables import Key, Rule, Tables
-from jobledger_server.domain.job import Instant, Phase
+from jobledger_server.domain.job import Instant, JobId, Phase
 from jobledger_server.domain.queues import KeyState, Queue, next_queues, queue_id, rule_name
+from jobledger_server.domain.state_machine import due_time
 from jobledger_server.sql.rows import labels_to_text
 from jobledger_server.store import Claimable
 
@@ -25,6 +26,13 @@ def oldest_ready(tables: Tables, queue: int, now: Instant) -> Sequence[Row]:
     rows = tables.in_group(in_queue(queue, Phase.READY))
     due = [row for row in rows if row.deadline is not None and row.deadline > now]
     return sorted(due, key=lambda row: (row.job.create_time, row.job.id))
+
+
+def due_jobs(tables: Tables, now: Instant) -> Sequence[JobId]:
+    """Return the scheduled jobs whose time has come, the longest due first."""
+    jobs = (row.job for row in tables.in_group(SCHEDULED))
+    times = ((due_time(job), job.id) for job in jobs)
+    return [job_id for _, job_id in sorted((at, id_) for at, id_ in times if at and at <= now)]
 
 
 def go_next(
