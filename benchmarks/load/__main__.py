@@ -16,6 +16,7 @@ import uvloop
 from benchmarks.load.abuse import Abuse
 from benchmarks.load.calls import Calls
 from benchmarks.load.events import Events
+from benchmarks.load.failing import Failing
 from benchmarks.load.lives import Keys, Lives
 from benchmarks.load.reactions import Reactions
 from benchmarks.load.watches import Watches
@@ -24,6 +25,7 @@ PARTS = {
     "abuse": Abuse,
     "calls": Calls,
     "events": Events,
+    "failing": Failing,
     "lives": Lives,
     "keys": Keys,
     "reactions": Reactions,

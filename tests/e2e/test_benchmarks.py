@@ -31,6 +31,7 @@ SMALLER = {
     "backlog": ("--jobs", "20000"),
     "growth": ("--jobs", "20000", "--calls", "2", "--waiting", "1000"),
     "due": ("--jobs", "400"),
+    "failing": ("--jobs", "3", "--first", "0", "--watched", "4"),
     "restart": ("--watches", "16"),
     "security": ("--in-flight", "8", "--jobs", "32"),
     "payloads": ("--jobs", "8", "--in-flight", "4"),
