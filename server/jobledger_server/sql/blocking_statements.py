@@ -66,12 +66,13 @@ class BlockingStatements:
             .subquery()
         )
         # At least one row.
-        self.news = select(
+        news = select(
             feed.c.config_version,
             first_due.scalar_subquery(),
             recheck.scalar_subquery(),
             ready,
-        ).outerjoin_from(feed, ready, true())
+        )
+        self.news = Prepared(news.outerjoin_from(feed, ready, true()), dialect.sqlalchemy)
 
         keyed = and_(jobs.c.concurrency_key == bindparam("key"), text("concurrency_key <> ''"))
         blocked = select(func.min(jobs.c.job_type).label("job_type")).where(keyed, text(BLOCKED))

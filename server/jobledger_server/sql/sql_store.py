@@ -130,7 +130,7 @@ class SqlStore:
 
     async def queue_news(self, job_types: Collection[str]) -> QueueNews:
         bound = self._dialect.bind_list("types", job_types)
-        rows = await self._connections.read(self._statements.blocking.news, bound)
+        rows = await self._connections.poll(self._statements.blocking.news, bound)
         version, due, recheck = rows[0][:3]
         ready = {job_type: int(count) for *_, job_type, count in rows if job_type is not None}
         return QueueNews(version, due is not None, recheck is not None, ready)
@@ -160,7 +160,7 @@ class SqlStore:
         return int(count)
 
     async def overdue(self, *, limit: int) -> Overdue:
-        rows = await self._connections.read(self._statements.overdue, {"count": limit})
+        rows = await self._connections.poll(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
@@ -194,7 +194,7 @@ class SqlStore:
     async def feed_head(self) -> FeedHead:
         if self._in_doubt:
             return await self.verify_identity()
-        (row,) = await self._connections.read(self._statements.feed.head)
+        (row,) = await self._connections.poll(self._statements.feed_head)
         return FeedHead(*row)
 
     async def changes_after(

@@ -178,7 +178,7 @@ class Statements:
         )
         # At least one row: the time is needed even if no job is overdue.
         clock = select(dialect.clock.label("now")).subquery()
-        self.overdue = (
+        self.overdue = prepared(
             select(clock.c.now, overdue.c.id)
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
@@ -192,6 +192,7 @@ class Statements:
         )
         self.count_active = select(func.count()).select_from(active)
         self.feed = FeedStatements()
+        self.feed_head = prepared(self.feed.head)
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement
         # reads all of them.
         oldest = (

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.database_errors import cause_of, failure
-from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.store import StoreConflict
 
 Result = TypeVar("Result")
@@ -80,6 +80,15 @@ class StoreConnections:
         """
         async with self._driver(self._single) as driver:
             return await driver.fetch(statement, values)
+
+    async def poll(
+        self, statement: Prepared, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Run a reading statement on the driver itself, in any task.
+
+        For what an idle server asks all the time: SQLAlchemy's way costs twice as much.
+        """
+        return await to_completion(self.fetch(statement.text, statement.values(parameters or {})))
 
     async def read(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None

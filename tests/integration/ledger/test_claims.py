@@ -31,7 +31,6 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.sql import transaction
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import statements_for
@@ -640,7 +639,7 @@ async def test_due_and_claimable_jobs_are_found_by_an_index(
     """A plan, not a time: no poll reads jobs that are not due and do not wait."""
     await seed(database, 20_000)
     dialect = database.dialect
-    overdue = Prepared(statements_for(dialect).overdue, dialect.sqlalchemy)
+    overdue = statements_for(dialect).overdue
     due = await plan(database, overdue.text, overdue.values({"count": 100}))
     types = {"few": 1, "none": 1, "many": 5}
     counts = {hashed_queue_id("many", 0, "ada"): 5, 7: 1}

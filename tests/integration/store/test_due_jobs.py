@@ -22,7 +22,6 @@ from jobledger_server.domain.job import (
 from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import statements_for
 from tests.support.databases import several_servers
@@ -170,8 +169,7 @@ async def test_due_jobs_are_found_by_an_index_however_many_wait(
     await seed(database, 20_000, schedule_time=schedule_time)
     blocking = statements_for(database.dialect).blocking
     news = database.dialect.bind_list("types", ["many", "few"])
-    prepared = Prepared(blocking.news, database.reader.dialect)
-    for statement, values in ((blocking.due, {"count": 200}), (prepared, news)):
+    for statement, values in ((blocking.due, {"count": 200}), (blocking.news, news)):
         found = await plan(database, statement.text, statement.values(values))
         assert "ix_jobs_scheduled" in found
         assert "Seq Scan on jobs" not in found
