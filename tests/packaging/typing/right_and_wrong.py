@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jobledger import (
     Asset,
@@ -27,7 +27,14 @@ from jobledger import (
     Transition,
     Worker,
 )
-from jobledger.testing import run_handler, run_handler_async
+from jobledger.testing import (
+    Backup,
+    Server,
+    WorkerProcess,
+    World,
+    run_handler,
+    run_handler_async,
+)
 from jobledger.v1 import job_pb2
 from jobledger.worker import Next
 
@@ -145,3 +152,38 @@ async def handlers() -> None:
     run = await run_handler_async(typed, {"scene": "castle"}, cancel_after=1)
     print(run.outcome, run.reports[0].progress, run.assets[0].url)
     run_handler(plain, {}, cancel_before=1)  # wrong
+
+
+def make_worker(client: AsyncClient) -> Worker:
+    return Worker(client, lease=30)
+
+
+async def simulated(world: World) -> float:
+    processes: list[WorkerProcess] = world.worker(make_worker, processes=2)
+    client: AsyncClient = world.client("ada", server="server-1")
+    job: Job = await client.create_job("render")
+    async with world.chaos(minutes=5, clock=False):
+        done: Job = await world.finished(job, within=timedelta(days=1))
+    server: Server = world.servers["server-1"]
+    server.freeze()
+    await processes[0].stop()
+    saved: Backup = world.backup()
+    await world.restore(saved)
+
+    world.worker(make_worker("client"))  # wrong
+    world.worker(simulated)  # wrong
+    world.client(7)  # wrong
+    world.chaos(disk=False)  # wrong
+    await world.finished(done.id)  # wrong
+    await world.restore("backup.db")  # wrong
+    world.servers["server-1"].worker  # wrong
+    return world.loop.time()
+
+
+def worlds() -> None:
+    seconds: float = World(3, servers=2, store="sqlite").run(simulated)
+    print(seconds)
+
+    World(3, store="postgresql")  # wrong
+    World().run(simulated)  # wrong
+    World("3").run(make_worker)  # wrong
