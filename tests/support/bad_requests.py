@@ -75,6 +75,13 @@ JOBS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"schedule_time": Timestamp(nanos=-1)}, "schedule_time"),
     ({"schedule_time": Timestamp(seconds=253_402_300_799)}, "schedule_time"),
+    ({"priority": -1}, "priority"),
+    ({"priority": 10}, "priority"),
+    ({"fairness_key": "x" * 129}, "fairness_key"),
+    ({"concurrency_key": "a\n"}, "concurrency_key"),
+    ({"unique_key": "\0"}, "unique_key"),
+    ({"unique_key": "k", "unique_policy": 3}, "unique_policy"),
+    ({"unique_policy": 1}, "unique_policy"),  # needs a unique_key
 ]
 """What makes a good job a bad one."""
 
