@@ -149,8 +149,8 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """The job is not claimed before this time, at most 365 days from now. A time
-        that has passed is the same as none. Default: it may be claimed at once.
+        """The job is not claimed before this time, at most 365 days from now. With a
+        time that has passed it may be claimed at once. Default: none, at once.
         """
 
     def __init__(

@@ -154,8 +154,8 @@ class JobTypeStats(_message.Message):
     """Jobs that a worker may claim now, also while their type is paused."""
     blocked: _builtins.int
     """Jobs that wait because the limit of their `concurrency_key` is reached, or
-    the key is paused. A job is counted here from the first time on that a claim
-    passed over it.
+    the key is paused. A job is counted here at the latest when a claim has passed
+    over it.
     """
     scheduled: _builtins.int
     """Jobs that wait for their `schedule_time`."""
@@ -163,7 +163,8 @@ class JobTypeStats(_message.Message):
     """Jobs that a worker holds."""
     polled: _builtins.bool
     """Whether a worker asked for jobs of this type in the last 30 seconds, or has a
-    stream open that does.
+    stream open that does. What workers ask of another server is known about 10
+    seconds later, and for up to 30 seconds longer.
     """
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
@@ -352,7 +353,9 @@ class WaitReason(_message.Message):
 
     @_typing.final
     class NoWorker(_message.Message):
-        """No worker asked for jobs of its type in the last 30 seconds."""
+        """No worker asked for jobs of its type in the last 30 seconds; see
+        JobTypeStats.polled.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -630,8 +633,8 @@ Global___ResumeJobTypeResponse: _TypeAlias = ResumeJobTypeResponse  # noqa: Y015
 
 @_typing.final
 class ConcurrencyLimit(_message.Message):
-    """A limit, or a pause, of a concurrency key or of all keys that begin with it and
-    a `:`.
+    """A limit, or a pause, of a concurrency key and of all keys that have it before
+    their first `:`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -121,17 +121,17 @@ class QueueServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetConcurrencyLimit(self, request, context):
-        """Sets or removes the limit of a key, or of all keys that begin with it and a
-        `:`, each for itself. A lower limit stops nothing that is held: no further job
-        starts until fewer are. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED
-        if there are 10,000 limits and pauses of keys.
+        """Sets or removes the limit of a key, and of all keys that have it before their
+        first `:`, each for itself. A lower limit stops nothing that is held: no
+        further job starts until fewer are. Safe to retry. Errors: INVALID_FIELD,
+        LIMIT_EXCEEDED if there are 10,000 limits and pauses of keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseConcurrencyKey(self, request, context):
-        """Lets no job with this key start, nor with any key that begins with it and a
+        """Lets no job with this key start, nor with any key that has it before its first
         `:`, until it is resumed. Otherwise as PauseJobType.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

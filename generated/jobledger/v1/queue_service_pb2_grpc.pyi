@@ -56,13 +56,13 @@ class QueueServiceStub:
     INVALID_FIELD.
     """
     SetConcurrencyLimit: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.SetConcurrencyLimitRequest, _queue_service_pb2.SetConcurrencyLimitResponse]
-    """Sets or removes the limit of a key, or of all keys that begin with it and a
-    `:`, each for itself. A lower limit stops nothing that is held: no further job
-    starts until fewer are. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED
-    if there are 10,000 limits and pauses of keys.
+    """Sets or removes the limit of a key, and of all keys that have it before their
+    first `:`, each for itself. A lower limit stops nothing that is held: no
+    further job starts until fewer are. Safe to retry. Errors: INVALID_FIELD,
+    LIMIT_EXCEEDED if there are 10,000 limits and pauses of keys.
     """
     PauseConcurrencyKey: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PauseConcurrencyKeyRequest, _queue_service_pb2.PauseConcurrencyKeyResponse]
-    """Lets no job with this key start, nor with any key that begins with it and a
+    """Lets no job with this key start, nor with any key that has it before its first
     `:`, until it is resumed. Otherwise as PauseJobType.
     """
     ResumeConcurrencyKey: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeConcurrencyKeyRequest, _queue_service_pb2.ResumeConcurrencyKeyResponse]
@@ -102,13 +102,13 @@ class QueueServiceAsyncStub(QueueServiceStub):
     INVALID_FIELD.
     """
     SetConcurrencyLimit: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetConcurrencyLimitRequest, _queue_service_pb2.SetConcurrencyLimitResponse]  # type: ignore[assignment]
-    """Sets or removes the limit of a key, or of all keys that begin with it and a
-    `:`, each for itself. A lower limit stops nothing that is held: no further job
-    starts until fewer are. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED
-    if there are 10,000 limits and pauses of keys.
+    """Sets or removes the limit of a key, and of all keys that have it before their
+    first `:`, each for itself. A lower limit stops nothing that is held: no
+    further job starts until fewer are. Safe to retry. Errors: INVALID_FIELD,
+    LIMIT_EXCEEDED if there are 10,000 limits and pauses of keys.
     """
     PauseConcurrencyKey: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseConcurrencyKeyRequest, _queue_service_pb2.PauseConcurrencyKeyResponse]  # type: ignore[assignment]
-    """Lets no job with this key start, nor with any key that begins with it and a
+    """Lets no job with this key start, nor with any key that has it before its first
     `:`, until it is resumed. Otherwise as PauseJobType.
     """
     ResumeConcurrencyKey: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeConcurrencyKeyRequest, _queue_service_pb2.ResumeConcurrencyKeyResponse]  # type: ignore[assignment]
@@ -175,10 +175,10 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.SetConcurrencyLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.SetConcurrencyLimitResponse, _abc.Awaitable[_queue_service_pb2.SetConcurrencyLimitResponse]]:
-        """Sets or removes the limit of a key, or of all keys that begin with it and a
-        `:`, each for itself. A lower limit stops nothing that is held: no further job
-        starts until fewer are. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED
-        if there are 10,000 limits and pauses of keys.
+        """Sets or removes the limit of a key, and of all keys that have it before their
+        first `:`, each for itself. A lower limit stops nothing that is held: no
+        further job starts until fewer are. Safe to retry. Errors: INVALID_FIELD,
+        LIMIT_EXCEEDED if there are 10,000 limits and pauses of keys.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +187,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.PauseConcurrencyKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.PauseConcurrencyKeyResponse, _abc.Awaitable[_queue_service_pb2.PauseConcurrencyKeyResponse]]:
-        """Lets no job with this key start, nor with any key that begins with it and a
+        """Lets no job with this key start, nor with any key that has it before its first
         `:`, until it is resumed. Otherwise as PauseJobType.
         """
 

@@ -277,7 +277,8 @@ class UpdateProgressRequest(_message.Message):
     @_builtins.property
     def checkpoint(self) -> _struct_pb2.Struct:
         """Where the next attempt would go on. It replaces the one before, and is news.
-        Default: unchanged. See Job.checkpoint.
+        An empty one is none, and leaves the one before. Default: unchanged. See
+        Job.checkpoint.
         """
 
     def __init__(
