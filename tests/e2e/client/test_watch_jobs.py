@@ -222,7 +222,7 @@ async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, c
     """Many short streams, of the watch of all jobs and of a watch of each."""
     caplog.set_level(logging.DEBUG, "jobledger")
     app = await start(max_watch_age=0.2)
-    count = 20
+    count = 8
     follower, singles = Follower(count), []
     async with AsyncClient(app.address, user_id="ada") as client, asyncio.TaskGroup() as group:
         group.create_task(follower.asynchronous(app.address))

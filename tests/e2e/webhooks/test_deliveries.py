@@ -290,7 +290,7 @@ async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
 
     receiver.answer = refuse
     await client.create_webhook(receiver.url)
-    wanted = set(await asyncio.gather(*(ended(client) for _ in range(130))))
+    wanted = set(await asyncio.gather(*(ended(client) for _ in range(105))))
     async with delivering(app.address):
         while (await the_webhook(client)).pending < 100:
             await asyncio.sleep(0.05)
