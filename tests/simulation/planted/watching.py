@@ -86,8 +86,8 @@ BUGS = {
     "message of another cursor": Bug(
         "watches that end at the same cursor are sent the same message",
         "rpc.jobs.feed_streams",
-        "self.messages.get((part.after, at), make)",
-        "self.messages.get(at, make)",
+        "self.messages.get((part.after, at, len(changes)), make)",
+        "self.messages.get((at, len(changes)), make)",
     ),
     "read before subscribing": Bug(
         "a watch of one job misses what is committed while it reads the job",

@@ -88,9 +88,11 @@ class FeedStreams:
 
     async def _message(self, part: "_Part", tokens: "_Tokens") -> bytes:
         changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
+        # Between two cursors there are fewer changes once jobs have changed again. A number of them
+        # says which they are.
         if not carriers and not part.deleted:
             make = partial(changes_message, changes, at)
-            return self.messages.get((part.after, at), make)
+            return self.messages.get((part.after, at, len(changes)), make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
@@ -105,8 +107,8 @@ class FeedStreams:
             }
             return changes_message(changes, at, payloads, assets)
 
-        # The number tells apart what a watch gets that catches up, and one that has.
-        return await self.messages.read((part.after, at, len(carriers)), read)
+        # The carriers tell apart what a watch gets that catches up, and one that has.
+        return await self.messages.read((part.after, at, len(changes), len(carriers)), read)
 
 
 def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
