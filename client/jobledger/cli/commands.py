@@ -261,7 +261,10 @@ def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
 @as_json_option
 @pass_connection
 def attempts(connection: Connection, *, job_id: str, as_json: bool) -> None:
-    """List the attempts to run a job, oldest first, and how each of them ended."""
+    """List the attempts to run a job, and how each ended.
+
+    The oldest comes first.
+    """
     with connection.open() as client:
         made = client.list_attempts(job_id, page_size=1000)
         table(made, to_json if as_json else attempt_row, header(ATTEMPT_COLUMNS, "ERROR"))

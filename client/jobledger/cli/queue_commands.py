@@ -174,11 +174,11 @@ def _list_limits(connection: Connection, /, *, as_json: bool) -> None:
 @as_json_option
 @pass_connection
 def set_limit(connection: Connection, /, *, name: str, max_running: int, as_json: bool) -> None:
-    """Let at most N jobs with this key run at once, over all workers and servers.
+    """Let at most N jobs with this key run at once.
 
-    A limit of `stripe` is also one for each key that begins with `stripe:`, as `stripe:customer-7`,
-    each by itself, unless that key has a limit of its own. If more run now they go on, and no
-    further one starts until fewer do.
+    That holds over all workers and servers. A limit of `stripe` is also one for each key that
+    begins with `stripe:`, as `stripe:customer-7`, each by itself, unless that key has a limit of
+    its own. If more run now they go on, and no further one starts until fewer do.
     """
     with connection.open(all_users=True) as client:
         _show_limit(client.set_concurrency_limit(name, max_running), as_json=as_json)

@@ -38,10 +38,10 @@ def create(
     ttl: timedelta | None,
     as_json: bool,
 ) -> None:
-    """Print a token that permits to watch one job, or the jobs with some labels, and nothing else.
+    """Print a token to watch one job, or the jobs with some labels.
 
-    It shows neither parameters nor results. Whoever has it can read the jobs, until it expires or
-    all tokens are revoked.
+    It permits nothing else, and shows neither parameters nor results. Whoever has it can read the
+    jobs, until it expires or all tokens are revoked.
     """
     if bool(job_id) == bool(labels):
         raise click.UsageError("give a JOB, or --label")
@@ -53,9 +53,10 @@ def create(
 @token.command(cls=Command)
 @pass_connection
 def revoke(connection: Connection) -> None:
-    """Make all tokens of all users invalid, at every server of the database.
+    """Make all tokens of all users invalid.
 
-    Pages that were opened with one lose their connection within seconds, and need a new token.
+    They are refused at every server of the database. Pages that were opened with one lose their
+    connection within seconds, and need a new token.
 
     For operators.
     """

@@ -70,9 +70,9 @@ def create(
     all_users: bool,
     as_json: bool,
 ) -> None:
-    """Post how jobs end to URL, from now on; print the webhook's id and its secret.
+    """Post how jobs end to URL; print the webhook's id and secret.
 
-    The secret is what deliveries are signed with. It is shown this once.
+    It posts from now on. The secret is what deliveries are signed with. It is shown this once.
     """
     with connection.open(all_users=all_users) as client:
         made = client.create_webhook(
@@ -133,9 +133,10 @@ def enable(connection: Connection, /, *, webhook_id: str, all_users: bool, as_js
     " variable. Default: a new one, which is shown.",
 )
 def test(*, url: str, secret: str | None) -> int:
-    """Post a sample delivery to URL from here; show the request and the answer.
+    """Post a sample delivery to URL, and show the answer.
 
-    It needs no service. It exits with 6 unless the answer is a success (2xx).
+    It is posted from here, and the request is shown, too. It needs no service. It exits with 6
+    unless the answer is a success (2xx).
     """
     if secret is None:
         secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"

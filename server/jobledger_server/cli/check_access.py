@@ -12,10 +12,10 @@ from jobledger_server.rpc.access.lasting_calls import LastingCalls
 @click.command(name="check-access")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_access(file: Path) -> None:
-    """Check an access file, and the key sets of its issuers that are files.
+    """Check an access file before a server uses it.
 
-    Prints who may call what, and exits with 1 if a server could not use the file. It connects
-    to nothing.
+    It checks the key sets of its issuers, too, if they are files. Prints who may call what, and
+    exits with 1 if a server could not use the file. It connects to nothing.
     """
     try:
         access = Access(file, LastingCalls())

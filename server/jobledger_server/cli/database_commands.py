@@ -47,11 +47,11 @@ async def _migrate(url: str) -> None:
 @click.command(name="void-tokens")
 @database_options
 def void_tokens(database: str, **_: Any) -> None:
-    """Void all resume tokens of WatchJobs, after restoring a whole volume.
+    """Void all resume tokens of WatchJobs.
 
-    A server detects by itself that its database was copied, was restored over an existing
-    one, or is a standby that took over. It cannot detect that a whole folder was restored.
-    Watches with a void token have to list their jobs again.
+    Use it after restoring a whole volume. A server detects by itself that its database was
+    copied, was restored over an existing one, or is a standby that took over. It cannot detect
+    that a whole folder was restored. Watches with a void token have to list their jobs again.
     """
     run(lambda: _void_tokens(database))
     click.echo("all resume tokens are void now")

@@ -66,10 +66,11 @@ def dev(
     database: str,
     database_file: Path | None,
 ) -> None:
-    """Serve everything for a developer, on this machine only, until Ctrl-C.
+    """Serve everything for a developer, until Ctrl-C.
 
-    That is the service with gRPC reflection, and the page with the HTTP API. The jobs are kept in
-    the file jobledger.db of the current folder. It also ends when its terminal is closed.
+    That is the service with gRPC reflection, and the page with the HTTP API, on this machine only.
+    The jobs are kept in the file jobledger.db of the current folder. It also ends when its terminal
+    is closed.
     """
     open_standard_files()
     raise_descriptor_limit()

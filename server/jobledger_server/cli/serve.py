@@ -26,7 +26,9 @@ from jobledger_server.telemetry.logs import logging_to_stderr
 @click.option("--child", metavar="NUMBER", type=int, hidden=True)  # for processes.py
 @settings_options
 def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> None:
-    """Serve until SIGTERM or SIGINT, or until its terminal is closed, then drain and exit with 0.
+    """Serve until SIGTERM or SIGINT, for production.
+
+    It then drains and exits with 0, also when its terminal is closed.
 
     An SQLite database is migrated first. A PostgreSQL database has to be migrated before,
     with `jobledger-server migrate`.
