@@ -528,7 +528,7 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
             ledger, ChangeStatus(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1)
         )
 
-    for _ in range(20):
+    for _ in range(10):
         await created(ledger)
         (job,) = await claim_jobs(ledger, claim())
         await pass_time(job, 61)
@@ -554,7 +554,7 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
 async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_loss(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
-    for _ in range(20):
+    for _ in range(10):
         await created(ledger, max_attempts=5)
         (job,) = await claim_jobs(ledger, claim())
         await pass_time(job, 61)
@@ -592,7 +592,7 @@ async def test_two_reapers_expire_each_job_once(
 async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore
 ) -> None:
-    for _ in range(20):
+    for _ in range(10):
         await created(ledger)
         (job,) = await claim_jobs(ledger, claim())
         asked, finished = await asyncio.gather(

@@ -171,7 +171,7 @@ async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
 async def test_several_servers_purge_each_job_once(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:
-    jobs = [await ended(ledger) for _ in range(50)]
+    jobs = await asyncio.gather(*(ended(ledger) for _ in range(50)))
     await aged(*jobs, by=2 * HOUR)
     async with AsyncExitStack() as stack:
         ledgers = [

@@ -539,7 +539,7 @@ async def test_a_history_is_complete_or_absent_during_a_deletion(
     store: SqlStore,
 ) -> None:
     """Else a watcher would get a terminal state without the transitions before it."""
-    jobs = [await finished(store) for _ in range(30)]
+    jobs = [await finished(store) for _ in range(10)]
 
     async def delete() -> None:
         for job in jobs:

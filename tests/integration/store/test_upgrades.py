@@ -15,8 +15,8 @@ from tests.support.databases import both_databases, several_servers
 from tests.support.next_version import ADDS_COLUMN, NextVersion
 from tests.support.server_process import run_server
 
-SECONDS = 30
-"""For what happens at once, or never."""
+SECONDS = 100
+"""For the start of programs, and for what happens at once or never."""
 
 ADDS_TABLE = """
     op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True))

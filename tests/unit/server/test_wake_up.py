@@ -37,17 +37,23 @@ async def test_a_cancelled_waiter_leaves_the_event_usable() -> None:
     assert await wake_up.wait(LONG) is True
 
 
-async def test_one_timer_serves_all_waits_and_each_wait_lasts_its_full_timeout(
-    timers: Timers,
-) -> None:
-    wake_up = WakeUp()
-    loop = asyncio.get_running_loop()
+async def wait_and_be_woken(wake_up: WakeUp, timeout: float) -> None:
     for _ in range(100):
-        waiting = asyncio.create_task(wake_up.wait(0.05))
+        waiting = asyncio.create_task(wake_up.wait(timeout))
         await asyncio.sleep(0)
         wake_up.set()
         assert await waiting is True
+
+
+async def test_one_timer_serves_all_waits(timers: Timers) -> None:
+    await wait_and_be_woken(WakeUp(), LONG)
     assert len(timers) == 1
+
+
+async def test_a_wait_lasts_its_full_timeout_though_it_shares_the_timer_of_an_earlier_one() -> None:
+    wake_up = WakeUp()
+    loop = asyncio.get_running_loop()
+    await wait_and_be_woken(wake_up, 0.05)
     begin = loop.time()
     assert await wake_up.wait(0.05) is False
     assert loop.time() - begin >= 0.05
