@@ -56,15 +56,15 @@ class MemoryInspector:
             if before is None or after.job.phase is not Phase.HELD:
                 continue
             if before.job.phase is not Phase.HELD or before.job.attempt < after.job.attempt:
-                wrong = next(self._wrong(before.job, after.job), "")
-                self._history.starts.append(Start(after.job.id, after.job.concurrency_key, wrong))
+                wrong = next(self._wrong(after.job), "")
+                due, at = due_time(before.job) or 0, after.job.attempt_time or 0
+                start = Start(after.job.id, after.job.concurrency_key, wrong, due, at)
+                self._history.starts.append(start)
 
-    def _wrong(self, before: Job, started: Job) -> Iterator[str]:
+    def _wrong(self, started: Job) -> Iterator[str]:
         tables, key = self._tables, started.concurrency_key
         if started.job_type in tables.paused_types:
             yield "its type is paused"
-        if (due_time(before) or 0) > (started.attempt_time or 0):
-            yield "its time had not come"
         if key:
             state = key_state(tables, key)
             if state.paused:

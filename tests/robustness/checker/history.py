@@ -271,11 +271,17 @@ class Recount:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start as the database saw it in its commit. `wrong` is why it should not have been made."""
+    """A start as the database saw it in its commit. `wrong` is why it should not have been made.
+
+    It was made at `time`, of a job that waited until `due` if that is not 0: microseconds by the
+    service.
+    """
 
     job_id: str
     key: str
     wrong: str = ""
+    due: int = 0
+    time: int = 0
 
 
 @dataclass(slots=True)

@@ -19,10 +19,9 @@ LOOK_SECONDS = 1.0
 
 _STARTED = "NEW.phase = 3 AND (OLD.phase IS NULL OR OLD.phase <> 3 OR OLD.attempt < NEW.attempt)"
 _DUE = "coalesce(OLD.retry_time, CASE OLD.attempt WHEN 0 THEN OLD.schedule_time END, 0)"
-_CHECKS = (
+_CHECK = (
     "WHEN EXISTS (SELECT 1 FROM paused_types WHERE job_type = NEW.job_type)"
     " THEN 'its type is paused'"
-    f" WHEN {_DUE} > NEW.attempt_time THEN 'its time had not come'"
 )
 
 
@@ -42,13 +41,15 @@ def _key_check(key: str, name: str) -> str:
 _POSTGRESQL = (
     """
     CREATE TABLE IF NOT EXISTS seen_starts (
-        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job_id text, key text, wrong text)
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job_id text, key text, wrong text,
+        due bigint, time bigint)
     """,
     # A trigger runs at the end of the statement, which holds the feed's lock.
     f"""
     CREATE OR REPLACE FUNCTION see_start() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO seen_starts (job_id, key, wrong) SELECT NEW.id, NEW.concurrency_key,
-            CASE {_CHECKS} WHEN NEW.concurrency_key = '' THEN '' ELSE
+        INSERT INTO seen_starts (job_id, key, due, time, wrong) SELECT
+            NEW.id, NEW.concurrency_key, {_DUE}, NEW.attempt_time,
+            CASE {_CHECK} WHEN NEW.concurrency_key = '' THEN '' ELSE
             {_key_check("NEW.concurrency_key", "split_part(NEW.concurrency_key, ':', 1)")} END;
         RETURN NULL;
     END $$
@@ -61,13 +62,15 @@ _POSTGRESQL = (
 _SQLITE = (
     """
     CREATE TABLE IF NOT EXISTS seen_starts (
-        number INTEGER PRIMARY KEY, job_id TEXT, key TEXT, wrong TEXT, unchecked INTEGER)
+        number INTEGER PRIMARY KEY, job_id TEXT, key TEXT, wrong TEXT, due INTEGER,
+        time INTEGER, unchecked INTEGER)
     """,
     "CREATE INDEX IF NOT EXISTS seen_unchecked ON seen_starts (key) WHERE unchecked = 1",
     f"""
     CREATE TRIGGER IF NOT EXISTS see_start AFTER UPDATE ON jobs WHEN {_STARTED} BEGIN
-        INSERT INTO seen_starts (job_id, key, wrong, unchecked) SELECT
-            NEW.id, NEW.concurrency_key, CASE {_CHECKS} ELSE '' END, NEW.concurrency_key <> '';
+        INSERT INTO seen_starts (job_id, key, due, time, wrong, unchecked) SELECT
+            NEW.id, NEW.concurrency_key, {_DUE}, NEW.attempt_time,
+            CASE {_CHECK} ELSE '' END, NEW.concurrency_key <> '';
     END
     """,
     # A trigger runs for each row. Those of the keys are written after all jobs.
@@ -132,7 +135,9 @@ class Inspector:
 
     async def read_starts(self) -> None:
         """Read what the database has noted down."""
-        rows = await self._fetch("SELECT job_id, key, wrong FROM seen_starts ORDER BY number")
+        rows = await self._fetch(
+            "SELECT job_id, key, wrong, due, time FROM seen_starts ORDER BY number"
+        )
         self._history.starts = [Start(*row) for row in rows]
 
     async def _fetch(self, statement: str) -> Sequence[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tests.robustness.checker.clock import had_shown
 from tests.robustness.checker.history import History, Outcome
 from tests.robustness.checker.violation import Violation
 
@@ -32,8 +33,11 @@ def check_counters(history: History) -> Iterator[Violation]:
 def check_starts(history: History) -> Iterator[Violation]:
     """No start exceeds the limit of its key, nor comes during a pause, nor before its time."""
     for start in history.starts:
-        if start.wrong:
-            yield Violation("limited", "wrong", f"{start.job_id} ({start.key}): {start.wrong}")
+        wrong = start.wrong
+        if not had_shown(start.due, by=start.time, jumps=history.jumps):
+            wrong = "its time had not come"
+        if wrong:
+            yield Violation("limited", "wrong", f"{start.job_id} ({start.key}): {wrong}")
 
 
 def check_shares(history: History) -> Iterator[Violation]:

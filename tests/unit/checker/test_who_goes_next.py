@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.robustness.checker.clock import Jump
 from tests.robustness.checker.history import (
     Fault,
     Operation,
@@ -53,6 +54,10 @@ def test_each_start_is_judged() -> None:
     assert not any(judge(history).values())
     history.starts.append(Start("b", "s3", "its key is full"))
     assert len(judge(history)["limited"]) == 1
+    history.starts = [Start("a", "s3", due=8, time=8), Start("b", "s3", due=8, time=7)]
+    assert len(judge(history)["limited"]) == 1
+    history.jumps = [Jump(8, 6)]  # its time had come, and then the clock was set back
+    assert not judge(history)["limited"]
 
 
 def test_a_creation_may_return_only_a_job_with_its_unique_key() -> None:
