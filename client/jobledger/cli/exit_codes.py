@@ -25,13 +25,14 @@ Exit codes:
     6  the service is unavailable, overloaded, too slow or too old
     7  access denied
    70  a bug
+   74  the output cannot be written
   130  interrupted, or its question was answered with no
   141  the reader closed the output
   143  terminated
 """
 
 FAILED_JOB, USAGE, PARTIAL_JOB, NOT_FOUND, REFUSED, UNAVAILABLE, DENIED = 1, 2, 3, 4, 5, 6, 7
-BUG, INTERRUPTED, READER_LEFT, TERMINATED = 70, 130, 141, 143
+BUG, OUTPUT, INTERRUPTED, READER_LEFT, TERMINATED = 70, 74, 130, 141, 143
 
 _BY_STATUS: Final = {
     StatusCode.INVALID_ARGUMENT: USAGE,
@@ -57,6 +58,13 @@ class ReaderLeftError(Exception):
     """
 
 
+class OutputError(Exception):
+    """The output cannot be written: the disk is full, for instance."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write the output: {error.strerror}")
+
+
 class StoppedError(Exception):
     """A signal stopped a command.
 
@@ -79,6 +87,10 @@ def run(command: click.Command) -> int:
         flush()
     except ReaderLeftError:
         return _reader_left()
+    except OutputError as error:
+        _discard_output()
+        print_error(str(error))
+        return OUTPUT
     except StoppedError as stopped:
         return stopped.exit_code
     except ModuleNotFoundError:
@@ -93,9 +105,13 @@ def run(command: click.Command) -> int:
 
 
 def _reader_left() -> int:
+    _discard_output()
+    return READER_LEFT
+
+
+def _discard_output() -> None:
     # Else Python complains at exit that it cannot flush.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return READER_LEFT
 
 
 def print_error(message: str) -> None:
@@ -119,6 +135,8 @@ def write(line: str) -> None:
         sys.stdout.write(line + "\n")
     except BrokenPipeError:
         raise ReaderLeftError from None
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 def flush() -> None:
@@ -127,6 +145,8 @@ def flush() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise ReaderLeftError from None
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 @contextmanager

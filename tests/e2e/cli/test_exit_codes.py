@@ -1,6 +1,8 @@
 """How the commands exit: a code for scripts, and one line on stderr."""
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -217,6 +219,20 @@ def test_streams_that_are_closed_are_no_bug(jobledger, command, code):
     )
     assert run.returncode == code, run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_an_output_that_cannot_be_written_is_74(jobledger):
+    with Path(os.devnull).open() as only_read:
+        run = subprocess.run(
+            [PROGRAM, "list"],
+            env=jobledger.environment,
+            stdout=only_read,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    expected = f"error: cannot write the output: {os.strerror(errno.EBADF)}\n"
+    assert (run.returncode, run.stderr) == (74, expected)
 
 
 def test_grpc_prints_nothing_of_its_own(server):

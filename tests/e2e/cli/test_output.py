@@ -312,7 +312,7 @@ def test_a_character_that_the_output_cannot_encode_is_no_failure(jobledger, clie
 
 def test_help_lists_the_exit_codes(jobledger):
     out = jobledger.ok("--help")
-    for code in (0, 1, 2, 3, 4, 5, 6, 7, 70, 130, 141, 143):
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 70, 74, 130, 141, 143):
         assert f"\n    {code:>3}  " in out
 
 
