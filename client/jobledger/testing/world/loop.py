@@ -87,7 +87,7 @@ class WorldLoop(NoInputOutput):
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
         # Apart from each other, for Pythons differ in how many timers they make.
-        self._timer_numbers, self._object_numbers = count(), count()
+        self._timer_numbers, self._numbers = count(), count()
         self._digest = hashlib.blake2b(digest_size=8)
         self._graveyard: list[Handle | asyncio.Task[Any]] = []
         self._interruption: BaseException | None = None
@@ -166,11 +166,9 @@ class WorldLoop(NoInputOutput):
         return handle
 
     def create_future(self) -> Any:
-        return Future(loop=self)
-
-    def next_number(self) -> int:
-        """Return the number of a new task or future."""
-        return next(self._object_numbers)
+        future: Future[Any] = Future(loop=self)
+        future.number = next(self._numbers)
+        return future
 
     def create_task(
         self,
@@ -180,10 +178,11 @@ class WorldLoop(NoInputOutput):
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[Result]:
+        number = next(self._numbers)
         work = Work(coro, self._interrupted)
-        task: Task[Result] = Task(work, loop=self, name=name, context=context)
-        if name is None:
-            task.set_name(f"task-{hash(task)}")
+        task: Task[Result] = Task(
+            number, work, loop=self, name=name or f"task-{number}", context=context
+        )
         task.node = current_node() if context is None else node_of(context)
         return task
 
@@ -242,26 +241,24 @@ class WorldLoop(NoInputOutput):
 
     def _run_once(self) -> None:
         ready, timers = self._ready, self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2].is_cancelled:
             heapq.heappop(timers)
         if not ready:
             if not timers:
                 raise Stuck
             self._now = max(self._now, timers[0][0] + self.busy)
         while timers and timers[0][0] <= self._now:
-            handle = heapq.heappop(timers)[2]
-            if not handle.cancelled():
-                ready.append(handle)
+            ready.append(heapq.heappop(timers)[2])
         if len(ready) > 1 and self._shuffle and self._random.random() < self._shuffle:
             self._mix()
         for _ in range(len(ready)):
-            self._run_one(ready.popleft())
+            handle = ready.popleft()
+            if not handle.is_cancelled:
+                self._run_one(handle)
         if self.steps > self.max_steps:
             raise Endless
 
     def _run_one(self, handle: Handle) -> None:
-        if handle.cancelled():
-            return
         node = node_of(handle.context)
         if node is not None and node.state != "up":
             if node.state == "frozen":
@@ -274,7 +271,7 @@ class WorldLoop(NoInputOutput):
         if task is not None:
             self._record(f"{'' if node is None else node.name} {task.get_name()}")
         try:
-            handle.run()
+            handle.context.run(handle.callback, *handle.args)
         except OF_A_TASK as error:
             self.call_exception_handler({"message": "a callback failed", "exception": error})
         if self._interruption is not None:

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 class Handle:
     """A callback that is to run: asyncio's handle, as far as asyncio itself uses it."""
 
-    __slots__ = ("_args", "_callback", "_cancelled", "_when", "context")
+    __slots__ = ("_when", "args", "callback", "context", "is_cancelled")
 
     def __init__(
         self,
@@ -22,28 +22,25 @@ class Handle:
         context: contextvars.Context | None,
         when: float,
     ) -> None:
-        self._callback = callback
-        self._args = args
+        self.callback = callback
+        self.args = args
         self._when = when
-        self._cancelled = False
+        self.is_cancelled = False
         self.context = contextvars.copy_context() if context is None else context
 
     def cancel(self) -> None:
-        self._cancelled = True
+        self.is_cancelled = True
 
     def cancelled(self) -> bool:
-        return self._cancelled
+        return self.is_cancelled
 
     def when(self) -> float:
         return self._when
 
-    def run(self) -> None:
-        self.context.run(self._callback, *self._args)
-
     @property
     def task(self) -> "Task[Any] | None":
         """The task whose next step this is."""
-        owner = getattr(self._callback, "__self__", None)
+        owner = getattr(self.callback, "__self__", None)
         return owner if isinstance(owner, Task) else None
 
 
@@ -98,25 +95,30 @@ class Work(Coroutine[Any, Any, Result]):
             self._interrupted(error)
 
 
-class _Numbered:
+class Future(asyncio.Future[Result]):
     """Hashed by a number instead of its address, so that sets have the same order in each run.
 
     It is given when the object is made, for Pythons differ in what they hash.
     """
 
-    def __init__(self, *args: Any, loop: Any, **options: Any) -> None:
-        self._number: int = loop.next_number()
-        super().__init__(*args, loop=loop, **options)  # type: ignore[call-arg]
+    __slots__ = ("number",)
+
+    number: int
 
     def __hash__(self) -> int:
-        return self._number
+        return self.number
 
 
-class Task(_Numbered, asyncio.Task[Result]):
-    """See `_Numbered`."""
+class Task(asyncio.Task[Result]):
+    """Hashed as a `Future` is: before it is made, for asyncio keeps a set of all tasks."""
+
+    __slots__ = ("node", "number")
 
     node: Node | None
 
+    def __init__(self, number: int, *args: Any, **options: Any) -> None:
+        self.number = number
+        super().__init__(*args, **options)
 
-class Future(_Numbered, asyncio.Future[Result]):
-    """See `_Numbered`."""
+    def __hash__(self) -> int:
+        return self.number
