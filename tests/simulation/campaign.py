@@ -44,7 +44,7 @@ def results(
 class Summary:
     """What many runs came to."""
 
-    seeds: int = 0
+    seeds: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     seconds: float = 0.0
     cpu: float = 0.0
@@ -54,7 +54,7 @@ class Summary:
 
     def add(self, result: Result) -> None:
         """Add what one run came to."""
-        self.seeds += 1
+        self.seeds[f"on {result.plan.store}"] += 1
         self.failed += bool(result.broken)
         self.seconds += result.seconds
         self.cpu += result.cpu
@@ -63,15 +63,13 @@ class Summary:
         self.counts.update(result.counts)
 
     def __str__(self) -> str:
-        cpu = self.cpu or 1.0
-        pace = (
-            f"{60 * self.seeds / cpu:.0f} seeds, {60 * self.seconds / cpu:,.0f} simulated seconds"
-        )
+        cpu, seeds = self.cpu or 1.0, self.seeds.total()
+        pace = f"{60 * seeds / cpu:.0f} seeds, {60 * self.seconds / cpu:,.0f} simulated seconds"
         lines = (
-            f"{self.seeds} seeds, of which {self.failed} failed",
-            f"{self.seconds:,.0f} simulated seconds, {self.steps:,} steps",
+            f"{seeds:,} seeds, of which {self.failed} failed: {_listed(self.seeds)}",
+            f"{self.seconds / 3600:,.2f} simulated hours, {self.steps:,} steps",
             f"in a minute of CPU: {pace}",
-            f"faults: {_listed(self.faults)}",
+            f"{self.faults.total():,} faults: {_listed(self.faults)}",
             f"at the database: {_listed(self.counts)}",
         )
         return "\n".join(lines)
