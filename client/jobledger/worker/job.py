@@ -226,7 +226,8 @@ class ClaimedJob(JobFacts):
             progress: percent, 0 to 100, rounded down. A lower one than before changes nothing.
             message: for people; cut after 512 characters. Default: unchanged.
             checkpoint: where the next attempt would go on, which gets it as `job.checkpoint`: a
-                JSON object of at most 64 KiB. It replaces the one before. Default: unchanged.
+                JSON object of at most 64 KiB. It replaces the one before, unless it is empty.
+                Default: unchanged.
             wait: return when the report is committed. It is sent at once, and none is left out.
 
         Raises:
