@@ -172,6 +172,24 @@ async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
     assert await recount(database) == []
 
 
+async def test_a_due_job_whose_key_is_full_is_blocked_and_looked_at_again(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    """A claim would only pass over it, so none is woken for it."""
+    await seed(database, 3, schedule_time=1, job_type="render", concurrency_key="full")
+    ledger.known_limits.saw("full", full=True)
+    waiters = ClaimWaiters()
+    promoter = Promoter(store, ledger, waiters)
+    with waiters.waiting(["render"]) as waiter:
+        assert await promoter.promote() == 3
+        assert waiter.woken_for is None
+        assert await recount(database) == []
+        assert ledger.recheck.is_set()
+        await promoter.unblock()  # the key is not full
+        assert waiter.woken_for == "render"
+    assert await recount(database) == []
+
+
 @sqlite_only
 async def test_concurrency_keys_take_turns(
     store: SqlStore, ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
