@@ -29,6 +29,9 @@ from jobledger_server.telemetry.logs import logging_to_stderr
 
 HOST = "127.0.0.1"
 
+PARAMETERS = '{"name": "Ada"}'
+"""What `examples/hello_worker.py` needs, which the README starts next."""
+
 WORK = """for n in 20 40 60 80; do sleep 1; echo "{\\"progress\\": $n}"; done"""
 
 INSTALL = "pip install 'jobledger[web]'"
@@ -150,7 +153,7 @@ def summary(database: str, address: str, gateway: Gateway | None) -> str:
             *lines,
             "Try it in other terminals: create a job, watch all jobs, and work on them.",
             "",
-            f"  {command} create greet --user ada",
+            f"  {command} create greet --user ada --parameters '{PARAMETERS}'",
             f"  {command} top --user ada",
             f"  {command} worker exec greet -- sh -c '{WORK}'",
         ]
