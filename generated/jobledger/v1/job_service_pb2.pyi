@@ -35,7 +35,9 @@ class _UniquePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UniquePo
     UNIQUE_POLICY_REJECT: _UniquePolicy.ValueType  # 1
     """It is refused with UNIQUE_KEY_TAKEN."""
     UNIQUE_POLICY_RETURN_EXISTING: _UniquePolicy.ValueType  # 2
-    """It returns that job, whatever its content, and creates none."""
+    """It returns that job, whatever its content, and creates none. A request id is not kept with it:
+    the request creates a job if it is repeated when that job has ended.
+    """
 
 class UniquePolicy(_UniquePolicy, metaclass=_UniquePolicyEnumTypeWrapper):
     """What a creation does if another job with its `unique_key` is not terminal."""
@@ -45,7 +47,9 @@ UNIQUE_POLICY_UNSPECIFIED: UniquePolicy.ValueType  # 0
 UNIQUE_POLICY_REJECT: UniquePolicy.ValueType  # 1
 """It is refused with UNIQUE_KEY_TAKEN."""
 UNIQUE_POLICY_RETURN_EXISTING: UniquePolicy.ValueType  # 2
-"""It returns that job, whatever its content, and creates none."""
+"""It returns that job, whatever its content, and creates none. A request id is not kept with it:
+the request creates a job if it is repeated when that job has ended.
+"""
 Global___UniquePolicy: _TypeAlias = UniquePolicy  # noqa: Y015
 
 @_typing.final
