@@ -17,4 +17,5 @@ def run_pytest(folder: Path, *arguments: str) -> CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "JOBLEDGER"))}
     asyncio = () if "asyncio" in arguments else ("-p", "no:asyncio")
     options = ("-q", *WARNINGS, *asyncio, *arguments)
-    return forked.run("python", PYTEST, *options, env=environment, cwd=folder)
+    # The time of the test that waits for this ends first.
+    return forked.run("python", PYTEST, *options, env=environment, cwd=folder, timeout=600)
