@@ -303,5 +303,7 @@ class History:
     """Of all calls, by `RPC CODE REASON`."""
     load_began: float = 0.0
     load_ended: float = 0.0
+    read_at: float = float("inf")
+    """When all jobs were read, after the load."""
     retain_deletions: float = float("inf")
     """How many seconds the service keeps a deletion, and the assets that were deleted."""

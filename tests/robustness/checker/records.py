@@ -68,6 +68,7 @@ async def list_attempts(
 async def read_all(replicas: Replicas, history: History) -> None:
     """Read every job of every user; what was noted down and is not there any more was deleted."""
     found: dict[str, str] = {}
+    history.read_at = time.monotonic()
     for user_id in USERS:
         request = pb.ListJobsRequest(user_id=user_id, page_size=1000)
         sent = time.monotonic()

@@ -15,6 +15,8 @@ from tests.robustness.checker.history import (
     Place,
     Record,
     Step,
+    Stream,
+    Watcher,
 )
 from tests.robustness.checker.summary import summarize
 from tests.robustness.checker.validate import judge
@@ -638,6 +640,22 @@ def test_assets_are_missing_only_if_the_deletion_took_longer_than_it_is_kept(
         retain_deletions=kept,
     )
     assert len(judge(history)["removed"]) == violations
+
+
+@pytest.mark.parametrize(
+    ("outcome", "at", "violations"),
+    [(Outcome.UNKNOWN, 21, 0), (Outcome.UNKNOWN, 19, 1), (Outcome.ACKNOWLEDGED, 21, 1)],
+)
+def test_only_a_creation_without_an_answer_may_be_made_after_all_jobs_were_read(
+    outcome: Outcome, at: float, violations: int
+) -> None:
+    new = job("c", 1, "QUEUED")
+    watcher = Watcher("all", streams=[Stream(1, messages=[Message(at, new)])])
+    history = History(
+        operations=[Operation("CreateJob", 10, 11, outcome)], watchers=[watcher], read_at=20
+    )
+    found = judge(history)["kept"]
+    assert len([each for each in found if "never existed" in each.what]) == violations
 
 
 def replace_stream(stream, **fields):
