@@ -750,7 +750,9 @@ class WorkResponse(_message.Message):
 
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobSignal]:
-        """What the worker has to know of jobs that it holds."""
+        """What the worker has to know of jobs that it holds. Some may be of the `jobs`
+        above: take those first.
+        """
 
     def __init__(
         self,

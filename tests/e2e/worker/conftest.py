@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,9 @@ class FakeStream:
         """End the stream with an error."""
         self._ended.set_result(code)
 
-    async def push(self, *jobs: Job) -> None:
+    async def push(self, *jobs: Job, signals: Sequence[pb.JobSignal] = ()) -> None:
         """Push jobs whatever the slots are."""
-        await self._write(pb.WorkResponse(jobs=jobs))
+        await self._write(pb.WorkResponse(jobs=jobs, signals=signals))
 
     async def result(self, job_id: str) -> None:
         """Answer an update, whether there is one or not."""

@@ -8,7 +8,7 @@ import pytest
 
 from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.job_pb2 import Job
+from jobledger.v1.job_pb2 import Job, RetryPolicy
 from jobledger.worker import Completed, Worker
 from jobledger.worker.session.lease import RENEWAL
 from jobledger.worker.session.work_stream import ANSWER_TIMEOUT
@@ -152,6 +152,18 @@ async def test_a_cancellation_reaches_a_handler_before_anything_is_sent_of_its_j
     assert waiting.stopped == [(job.id, True, "not needed")]
     assert (released.job_id, released.attempt) == (job.id, 1)
     assert service.streamed == 1
+
+
+async def test_a_cancellation_may_come_in_the_same_message_as_its_job(
+    service, fake_client, running
+):
+    waiting = Waiting(fake_client, running, concurrency=2)
+    service.offer()
+    await waiting.started.acquire()
+    cancelled = pb.JobSignal(job_id="new", attempt=1, cancel_requested=pb.CancelRequested())
+    new = Job(id="new", job_type="render", attempt=1, retry_policy=RetryPolicy(max_attempts=1))
+    await service.streams[0].push(new, signals=[cancelled])
+    assert (await service.called("ReleaseJob")).job_id == "new"
 
 
 async def test_a_lost_lease_stops_a_handler_at_once_and_its_slot_is_used_again(

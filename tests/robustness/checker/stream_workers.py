@@ -223,8 +223,6 @@ class StreamWorker:
             if message is grpc.aio.EOF:
                 raise EOFError
             now = time.monotonic()
-            for signal in message.signals:
-                self._take_signal(signal, now)
             if not greeted:
                 greeted = True
                 for hold in self._holds.values():
@@ -233,6 +231,8 @@ class StreamWorker:
                 self._take_result(result)
             for job in message.jobs:
                 self._take_job(job, opened, now)
+            for signal in message.signals:
+                self._take_signal(signal, now)
 
     def _take_job(self, job: Any, opened: float, now: float) -> None:
         if (before := self._holds.get(job.id)) is not None:

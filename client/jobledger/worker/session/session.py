@@ -156,6 +156,9 @@ class Session:
         if read is not None and read - self._renewed >= unread:
             self._renewed = read
             self._slots.renew_leases(read - unread)
+        for message in response.jobs:
+            self._start(Job.from_proto(message))
+        # Also of these jobs: one may have been cancelled while it was claimed.
         for signal in response.signals:
             run = self._slots.runs.get((signal.job_id, signal.attempt))
             if run is None:
@@ -164,8 +167,6 @@ class Session:
                 run.cancel(signal.cancel_requested.reason)
             elif signal.HasField("lease_lost"):
                 self._lose(run, Stop.LOST, "the service says so")
-        for message in response.jobs:
-            self._start(Job.from_proto(message))
 
     # --- jobs ---------------------------------------------------------------------------------
 
