@@ -91,12 +91,12 @@ class Outcome(enum.Enum):
 class Operation:
     """One thing that a client asked for, repeated with the same content until it was answered.
 
-    `mark` names it in what it leaves behind: the label of a created job, the result of an ended
-    one, the storage path of an asset, the message of a report. `assets` are the storage paths that
-    it asked to link, `checkpoint` is the mark of one that a report brought. `attempt` is that of
-    the worker that asked, if it matters, and `attempts` are those that were listed. `changed` says
-    that the answer shows a version that was committed after `sent`, the first time that it was
-    asked for.
+    `mark` names it in what it leaves behind: the label of a created job, the origin of a
+    repetition, the result of an ended job, the storage path of an asset, the message of a report.
+    `assets` are the storage paths that it asked to link, `checkpoint` is the mark of one that a
+    report brought. `attempt` is that of the worker that asked, if it matters, and `attempts` are
+    those that were listed. `changed` says that the answer shows a version that was committed after
+    `sent`, the first time that it was asked for.
     """
 
     rpc: str
@@ -104,6 +104,8 @@ class Operation:
     answered: float
     outcome: Outcome
     job_id: str = ""
+    user_id: str = ""
+    """The owner of the jobs that it asked to create."""
     mark: str = ""
     assets: tuple[str, ...] = ()
     checkpoint: str = ""

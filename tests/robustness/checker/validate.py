@@ -49,10 +49,11 @@ PROMISES: tuple[Promise, ...] = (
 def judge(history: History) -> dict[Promise, list[Violation]]:
     """Return what in the history breaks each promise; empty lists where all were kept."""
     timeline = Timeline(history)
+    late = many.made_late(history)
     found: list[Violation] = []
     for line in many.all_lines(history):
         found += many.check_versions(line)
-        found += many.check_steps(line, timeline, history)
+        found += many.check_steps(line, timeline, history, late)
         found += many.check_commit_order(line, timeline)
         if line.last:
             found += many.check_newest(line, timeline, history.records.values())

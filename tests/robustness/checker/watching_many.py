@@ -1,5 +1,6 @@
 """Judges watches of many jobs: WatchJobs."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
@@ -9,8 +10,6 @@ from tests.robustness.checker.violation import Violation
 
 EXPECTED_ENDS = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "left", "silent"})
 """`left` and `silent` are the watcher's own: it went elsewhere, or heard nothing for too long."""
-
-CREATING = frozenset({"CreateJob", "RetryJob", "ReturnExisting"})
 
 
 def all_lines(history: History) -> list[Line]:
@@ -43,15 +42,19 @@ def check_versions(line: Line) -> Iterator[Violation]:
             yield Violation(promise, "duplicated", f"{where} twice")
 
 
-def check_steps(line: Line, timeline: Timeline, history: History) -> Iterator[Violation]:
-    """Each message has the transitions since the one before, all of them and once."""
+def check_steps(
+    line: Line, timeline: Timeline, history: History, late: frozenset[str]
+) -> Iterator[Violation]:
+    """Each message has the transitions since the one before, all of them and once.
+
+    `late` are jobs that were made after the last reading.
+    """
     for told in line.told():
         record = history.records.get(told.job.job_id)
         if record is None:
-            if told.message.at > history.read_at and told.job.version == 1 and _may_come(history):
-                continue
-            what = f"{line.watcher.name} received {told.job.job_id}, which never existed"
-            yield Violation("kept", "wrong", what)
+            if told.job.job_id not in late:
+                what = f"{line.watcher.name} received {told.job.job_id}, which never existed"
+                yield Violation("kept", "wrong", what)
             continue
         yield from _check_steps_of(told, record, line, timeline)
         if not line.watcher.asks_for(told.job):
@@ -59,12 +62,33 @@ def check_steps(line: Line, timeline: Timeline, history: History) -> Iterator[Vi
             yield Violation("reliable", "wrong", what)
 
 
-def _may_come(history: History) -> bool:
-    """Whether a creation without an answer may still be made, after all jobs were read."""
-    return any(
-        operation.outcome is Outcome.UNKNOWN and operation.rpc in CREATING
-        for operation in history.operations
+def made_late(history: History) -> frozenset[str]:
+    """Return jobs that creations without an answer may have made after all jobs were read.
+
+    Such a creation makes one job at most, and none if its job was there already.
+    """
+    made = {r.job.origin or r.created_by for r in history.records.values() if not r.deleted}
+    unanswered = [o for o in history.operations if o.outcome is Outcome.UNKNOWN]
+    creations = Counter(
+        o.user_id for o in unanswered if o.rpc == "CreateJob" and o.mark not in made
     )
+    origins = {o.mark for o in unanswered if o.rpc == "RetryJob"} - made
+    repeating = {o.user_id for o in unanswered if o.rpc == "RetryJobs"}
+    messages = [m for w in history.watchers for s in w.streams for m in s.messages]
+    after = [m.job for m in messages if m.job is not None and m.at > history.read_at]
+    new = {job.job_id: job for job in after if job.version == 1}
+    late: set[str] = set()
+    for job_id, job in new.items():
+        if job_id in history.records:
+            continue
+        if job.origin:
+            may_come = job.origin in origins or job.user_id in repeating
+        else:
+            may_come = creations[job.user_id] > 0
+            creations[job.user_id] -= 1
+        if may_come:
+            late.add(job_id)
+    return frozenset(late)
 
 
 def _check_steps_of(

@@ -139,6 +139,7 @@ async def create_job(
             answered=answer.answered,
             outcome=answer.outcome,
             job_id=told.job_id if told else "",
+            user_id=request.user_id,
             mark=mark,
             told=told,
             # A repetition answers with the job as it stands by now.
@@ -193,6 +194,16 @@ async def repeat_jobs(
             )
             answer = await replicas.ask("RetryJobs", request)
             board.created += 0 if answer.response is None else answer.response.changed
+            if answer.outcome is Outcome.UNKNOWN:
+                history.operations.append(
+                    Operation(
+                        rpc="RetryJobs",
+                        sent=answer.sent,
+                        answered=answer.answered,
+                        outcome=answer.outcome,
+                        user_id=request.user_id,
+                    )
+                )
 
 
 async def _repeat(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
@@ -207,6 +218,8 @@ async def _repeat(job: Snapshot, replicas: Replicas, board: Board, history: Hist
             answered=answer.answered,
             outcome=answer.outcome,
             job_id=told.job_id if told else "",
+            user_id=job.user_id,
+            mark=job.job_id,
             told=told,
         )
     )

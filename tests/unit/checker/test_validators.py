@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.robustness.checker.history import (
     Outcome,
     Place,
     Record,
+    Snapshot,
     Step,
     Stream,
     Watcher,
@@ -642,20 +644,55 @@ def test_assets_are_missing_only_if_the_deletion_took_longer_than_it_is_kept(
     assert len(judge(history)["removed"]) == violations
 
 
+def unanswered(rpc: str, mark: str, user_id: str = "ada", **fields: Any) -> Operation:
+    fields = {"outcome": Outcome.UNKNOWN, "user_id": user_id, "mark": mark, **fields}
+    return Operation(rpc, 10, 11, **fields)
+
+
+REPEATS_A = replace(job("c", 1, "QUEUED"), origin="a")
+
+
 @pytest.mark.parametrize(
-    ("outcome", "at", "violations"),
-    [(Outcome.UNKNOWN, 21, 0), (Outcome.UNKNOWN, 19, 1), (Outcome.ACKNOWLEDGED, 21, 1)],
+    ("operation", "made", "at", "violations"),
+    [
+        (unanswered("CreateJob", "create c"), job("c", 1, "QUEUED"), 21, 0),
+        (unanswered("CreateJob", "create c"), job("c", 1, "QUEUED"), 19, 1),
+        (unanswered("CreateJob", "create c", "eve"), job("c", 1, "QUEUED"), 21, 1),
+        (unanswered("CreateJob", "create a"), job("c", 1, "QUEUED"), 21, 1),
+        (unanswered("CreateJob", "create b"), job("c", 1, "QUEUED"), 21, 0),
+        (unanswered("CreateJob", "c", outcome=Outcome.REFUSED), job("c", 1, "QUEUED"), 21, 1),
+        (unanswered("CreateJob", "create c"), REPEATS_A, 21, 1),
+        (unanswered("RetryJob", "a"), REPEATS_A, 21, 0),
+        (unanswered("RetryJob", "b"), REPEATS_A, 21, 1),
+        (unanswered("RetryJobs", ""), REPEATS_A, 21, 0),
+        (unanswered("RetryJobs", "", "eve"), REPEATS_A, 21, 1),
+        (unanswered("RetryJobs", ""), job("c", 1, "QUEUED"), 21, 1),
+    ],
 )
 def test_only_a_creation_without_an_answer_may_be_made_after_all_jobs_were_read(
-    outcome: Outcome, at: float, violations: int
+    operation: Operation, made: Snapshot, at: float, violations: int
 ) -> None:
-    new = job("c", 1, "QUEUED")
-    watcher = Watcher("all", streams=[Stream(1, messages=[Message(at, new)])])
-    history = History(
-        operations=[Operation("CreateJob", 10, 11, outcome)], watchers=[watcher], read_at=20
-    )
-    found = judge(history)["kept"]
-    assert len([each for each in found if "never existed" in each.what]) == violations
+    history = story()
+    history.read_at = 20
+    history.operations.append(operation)
+    history.watchers.append(Watcher("late", streams=[Stream(1, messages=[Message(at, made)])]))
+    assert len(never_existed(history)) == violations
+
+
+def test_a_creation_without_an_answer_makes_one_job_at_most() -> None:
+    history = story()
+    history.read_at = 20
+    history.operations.append(unanswered("CreateJob", "create c"))
+    for name in ("one", "other"):
+        told = [Message(21, job("c", 1, "QUEUED")), Message(22, job("d", 1, "QUEUED"))]
+        history.watchers.append(Watcher(name, streams=[Stream(1, messages=told)]))
+    assert {each.rpartition("received")[2] for each in never_existed(history)} == {
+        " d, which never existed"
+    }
+
+
+def never_existed(history: History) -> list[str]:
+    return [each.what for each in judge(history)["kept"] if "never existed" in each.what]
 
 
 def replace_stream(stream, **fields):
