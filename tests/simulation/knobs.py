@@ -80,7 +80,7 @@ LOAD: Knobs = {
     "cancelled": (0.04, 0.4),
     "go_back": (0.05, 0.2, 0.6),
     "stay": ([0.1, 1.0], [1.0, 8.0]),
-    "lease": (5, 30),
+    "lease": (1, 2, 2, 5, 30),
 }
 
 NETWORK: Knobs = {

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 
@@ -16,6 +17,7 @@ from jobledger.testing.world.memory.disk import MemoryDisk
 from jobledger.testing.world.nodes import Node
 from jobledger.testing.world.problems import Broken
 from jobledger.testing.world.world import World
+from jobledger_server.rpc.workers import worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
 from tests.robustness.checker.history import History
@@ -39,6 +41,9 @@ SIZE = Size(
     brief=1,
     patience=300.0,
 )
+
+MIN_LEASE_SECONDS = 1
+"""Simulated servers grant leases that are shorter than real ones do: many are lost in a run."""
 
 NewFront = Callable[[], Mutation]
 
@@ -148,7 +153,8 @@ def simulate(
     run = _Run(plan, front=front)
     broken: dict[str, Sequence[str]] = {}
     try:
-        world.run(run)
+        with patch.object(worker_requests, "MIN_LEASE_SECONDS", MIN_LEASE_SECONDS):
+            world.run(run)
     except Broken as error:
         broken["world"] = [str(error)]
     except Exception as error:  # noqa: BLE001

@@ -9,9 +9,6 @@ from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
 from tests.robustness.checker.writing import GIVEN, RETRYABLE
 
-LEASE_SECONDS = 5.0
-"""The lease of every worker: an attempt that lost it lasted for no less."""
-
 WITHOUT_ITS_JOB = frozenset({"LEASE_EXPIRED", "RELEASED", "RETRIED"})
 """How an attempt ends whose job goes on."""
 
@@ -71,7 +68,7 @@ def _is_short(attempt: Attempt, history: History) -> bool:
     """Whether it ended sooner than a lease that was granted or renewed since it started."""
     end = attempt.start + round((attempt.seconds or 0.0) * 1e6)
     granted = earliest_between(attempt.start, end, history.jumps)
-    return end < granted + LEASE_SECONDS * 1e6
+    return end < granted + history.lease * 1e6
 
 
 def _check_retried(history: History) -> Iterator[Violation]:

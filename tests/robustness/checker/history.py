@@ -307,5 +307,7 @@ class History:
     load_ended: float = 0.0
     read_at: float = float("inf")
     """When all jobs were read, after the load."""
+    lease: int = 5
+    """The shortest one of all workers, in seconds: an attempt that lost it lasted for no less."""
     retain_deletions: float = float("inf")
     """How many seconds the service keeps a deletion, and the assets that were deleted."""

@@ -20,7 +20,7 @@ from tests.robustness.checker.stream_workers import StreamWorker
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
 from tests.robustness.checker.watching_many import all_lines, check_newest
-from tests.robustness.checker.workers import JobWorker
+from tests.robustness.checker.workers import LONGEST_LEASE, JobWorker
 from tests.robustness.checker.writers import create_jobs, delete_jobs, repeat_jobs
 
 CHANGES_PER_JOB = 8
@@ -56,7 +56,8 @@ class Size:
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
-    `lease` is that of the workers with streams, in seconds.
+    `lease` is that of the workers with streams, in seconds. That of the others is no longer than
+    five, for what these abandon waits for its end.
     """
 
     rate: float = 360.0
@@ -92,7 +93,7 @@ class Load:
         *,
         connect: Connect = grpc.aio.insecure_channel,
     ) -> None:
-        self.history = History()
+        self.history = History(lease=min(size.lease, LONGEST_LEASE))
         self._targets = targets
         self._seed = seed
         self._size = size
@@ -179,6 +180,7 @@ class Load:
                 abandoned=self._size.abandoned,
                 released=self._size.released,
                 retried=self._size.retried,
+                lease=self.history.lease,
             ).run()
             for name in names
         ]

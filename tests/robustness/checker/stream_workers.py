@@ -26,7 +26,7 @@ from tests.robustness.checker.writing import RETRYABLE
 SLOTS = 8
 
 BEAT_SECONDS = 1.0
-"""Between two messages of a worker; a lease lasts for five or more."""
+"""Between two messages of a worker that has nothing to say: they renew its leases."""
 
 SILENT_SECONDS = 3.5
 """After so long without a message, servers send heartbeats, a stream is given up."""

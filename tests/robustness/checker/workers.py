@@ -18,7 +18,9 @@ from tests.robustness.checker.records import Unreadable, list_attempts
 from tests.robustness.checker.writers import marked
 from tests.robustness.checker.writing import RETRYABLE
 
-LEASE = Duration(seconds=5)
+LONGEST_LEASE = 5
+"""In seconds."""
+
 WAIT_SECONDS = 0.3
 
 LISTED = 0.05
@@ -46,6 +48,7 @@ class JobWorker:
         abandoned: float,
         released: float,
         retried: float,
+        lease: int,
     ) -> None:
         self._name = name
         self._replicas = replicas
@@ -55,6 +58,7 @@ class JobWorker:
         self._abandoned = abandoned
         self._released = released
         self._retried = retried
+        self._lease = Duration(seconds=lease)
         self._marks = (f"{name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
@@ -63,7 +67,7 @@ class JobWorker:
             worker_id=self._name,
             job_types=TYPES,
             max_jobs=3,
-            lease_duration=LEASE,
+            lease_duration=self._lease,
             wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
         )
         while not self._board.work.is_set():
