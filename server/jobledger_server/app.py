@@ -28,11 +28,13 @@ from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.pollers import Pollers
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.maintenance.lookout import Lookout
 from jobledger_server.maintenance.poller_records import PollerRecords
 from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.maintenance.sweeper import Sweeper
+from jobledger_server.maintenance.unblocker import Unblocker
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.audit import audit, audit_setting
@@ -209,6 +211,7 @@ async def open_app(
             ledger,
             pollers=long_poll.pollers,
             waiters=waiters,
+            heard=feed.tail.heard,
             supervisor=supervisor,
             tuning=tuning,
         ),
@@ -461,19 +464,32 @@ async def _maintained(
     *,
     pollers: Pollers,
     waiters: ClaimWaiters,
+    heard: Callable[[FeedHead, float], None],
     supervisor: Supervisor,
     tuning: Tuning,
 ) -> AsyncIterator[None]:
     """Do during the block what happens without a call."""
+    reaper = Reaper(store, ledger, tuning)
     promoter = Promoter(store, ledger, waiters, tuning)
+    lookout = Lookout(
+        store,
+        ledger,
+        waiters,
+        overdue=reaper.wanted,
+        due=promoter.wanted,
+        heard=heard,
+        tuning=tuning,
+    )
     tasks = {
-        "reaper": Reaper(store, ledger, tuning).run(),
+        "lookout": lookout.run(),
+        "reaper": reaper.run(),
         "promoter": promoter.run(),
+        "unblocker": Unblocker(store, ledger, waiters, tuning).run(),
         "retention": _retention(settings, store, ledger, tuning).run(),
         "sweeper": Sweeper(store, tuning).run(),
     }
     if lock is None:  # there may be other servers
-        tasks["ready_elsewhere"] = promoter.follow()
+        tasks["ready_elsewhere"] = lookout.follow()
         tasks["pollers"] = PollerRecords(store, pollers, tuning).run()
     async with AsyncExitStack() as stack:
         for name, task in tasks.items():

@@ -257,17 +257,23 @@ class Pauses(Struct, frozen=True):
     job_types: frozenset[str]
 
 
-class QueueNews(Struct, frozen=True):
-    """What there is to do for the jobs that wait.
+class News(Struct, frozen=True):
+    """What a server has to look at regularly: whether there is anything to do.
 
     Attributes:
+        now: The database server's time.
+        head: The feed's.
         config_version: The version of the pauses and limits.
+        overdue: Whether the deadline of a job has passed.
         due: Whether a scheduled job is due.
         recheck: Whether somebody has to look if a blocked job has a free slot.
         ready: By job type, how many jobs are ready.
     """
 
+    now: Instant
+    head: "FeedHead"
     config_version: int
+    overdue: bool
     due: bool
     recheck: bool
     ready: Mapping[str, int]
@@ -520,8 +526,11 @@ class Store(Protocol):
     async def pauses(self) -> Pauses:
         """Return the job types that are paused."""
 
-    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
-        """Return what there is to do for the jobs that wait, of these types as to `ready`."""
+    async def news(self, job_types: Collection[str]) -> News:
+        """Return what there is to do, of these types as to `ready`.
+
+        Like `feed_head`, it first verifies the identity of a database that was unavailable.
+        """
 
     async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
         """Return concurrency keys where somebody has to look if a blocked job has a free slot.

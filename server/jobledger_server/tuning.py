@@ -23,9 +23,8 @@ class Tuning:
     tail_busy_seconds: float = 0.05
     """Between polls of the feed while other servers commit."""
 
-    tail_idle_seconds: float = 0.5
-    """Between polls of the feed while no other server commits. Without notifications, watches are
-    this late with the first change of another server."""
+    tail_idle_seconds: float = 1.0
+    """Without news of the feed for this long, the tail polls it itself."""
 
     woken_watches: int = 50
     """Watches woken in one turn of the event loop. Ten thousand take it half a second, in which
@@ -152,14 +151,12 @@ class Tuning:
 
     # --- maintenance -----------------------------------------------------------------------------
 
-    reap_seconds: float = 0.5
-    """Between polls for overdue jobs while there is none."""
+    look_seconds: float = 0.5
+    """Between looks for what there is to do. Jobs start and expire this late. Without
+    notifications, watches are this late with the first change of another server."""
 
     reap_batch: int = 100
     """Jobs expired together: few, so that callers' commands do not wait long."""
-
-    promote_seconds: float = 0.5
-    """Between polls for jobs that become ready, while there is nothing to do."""
 
     promote_batch: int = 64
     """Scheduled jobs made ready together: few, so that callers' commands do not wait long."""

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate
 
@@ -82,3 +83,10 @@ class NoOutages(Outages):
     """Outages where there never was one, however long a test takes."""
 
     def answered(self, now: Instant) -> None: ...
+
+
+async def execute(database: Database, *statements: str) -> None:
+    """Run statements in one transaction, as somebody else."""
+    async with database.writer.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))

@@ -1,7 +1,7 @@
 """Claim waiters: wakes one waiting claim for each job that becomes claimable.
 
 Jobs become claimable by a change, which `observe` receives, or because their time has come. The
-promoter sees to the latter, and to whatever was missed: see maintenance/promoter.py.
+promoter sees to the latter, and the lookout to whatever was missed: see maintenance/lookout.py.
 
 If a job woke every waiting claim, all of them would query at once, and only one would find
 it. A waiter that leaves with an unused wake-up wakes the next one.

@@ -3,7 +3,7 @@
 A start is decided by it only if it is still true when the start commits: the version of what
 operators set is read while the feed is locked, and an outdated one is refreshed and tried again.
 Whether a key is full is a guess, which spares a claim the jobs that it would pass over. If it is
-wrong, the job is blocked for a moment; see maintenance/promoter.py.
+wrong, the job is blocked for a moment; see maintenance/unblocker.py.
 """
 
 from jobledger_server.store import Pauses, Store

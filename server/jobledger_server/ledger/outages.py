@@ -8,8 +8,8 @@ takes over (`lessor.Promote`). See docs/decisions/0039.
 from jobledger_server.domain.job import Instant, Micros
 
 MAX_GAP = Micros(2_000_000)
-"""The longest gap between two answers of the database without an outage: the reaper polls every
-half second. After a longer gap this process was frozen, the machine was suspended, or the
+"""The longest gap between two answers of the database without an outage: the lookout asks it
+every half second. After a longer gap this process was frozen, the machine was suspended, or the
 database's clock was changed."""
 
 

@@ -1,6 +1,6 @@
 """Changes pauses, limits and the key of watch tokens, and has this server act on them at once.
 
-Other servers act on them when their promoters look next; see maintenance/promoter.py. No start
+Other servers act on them when they look next; see maintenance/lookout.py. No start
 commits against them anywhere: see known_limits.py.
 """
 
@@ -125,7 +125,7 @@ class QueueControl:
         done: list[object] = []
         for setting in settings:
             done.append(await retry_if_stale(partial(self._write, setting)))
-            # It is durable: the promoter makes up for what fails here.
+            # It is durable: the lookout makes up for what fails here.
             with suppress(StoreError):
                 await self._act_on(setting)
         return done
@@ -153,7 +153,7 @@ class QueueControl:
         await self._ledger.known_limits.refresh()
         match setting:
             case ResumeType(job_type):
-                news = await self._store.queue_news([job_type])
+                news = await self._store.news([job_type])
                 self._waiters.offer(job_type, news.ready.get(job_type, 0))
             case SetLimit() | ResumeKey():
                 self._ledger.recheck.set()

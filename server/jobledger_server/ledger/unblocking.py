@@ -4,7 +4,7 @@ As many blocked jobs are made ready as slots are free, of each type: so a type w
 cannot keep a slot. A claim decides again, under the lock, whether one is free.
 
 The commit that frees a slot does so itself where it can. Otherwise it marks the key, and whoever
-finds the mark does it; see maintenance/promoter.py.
+finds the mark does it; see maintenance/unblocker.py.
 """
 
 from collections import Counter

@@ -14,6 +14,7 @@ from sqlalchemy import (
 
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.feed_statements import feed_head
 from jobledger_server.sql.tables import (
     BLOCKED,
     DUE_TIME,
@@ -59,6 +60,7 @@ class BlockingStatements:
         )
         first_due = first_due.where(due_time <= dialect.clock)
         recheck = select(limit_keys.c.key).where(text("recheck = 1")).limit(1)
+        deadline = select(jobs.c.deadline).where(jobs.c.deadline <= dialect.clock)
         ready = (
             select(levels.c.job_type, func.sum(levels.c.ready).label("ready"))
             .where(dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)
@@ -67,7 +69,10 @@ class BlockingStatements:
         )
         # At least one row.
         news = select(
+            dialect.clock,
+            *feed_head(),
             feed.c.config_version,
+            deadline.order_by(jobs.c.deadline).limit(1).scalar_subquery(),
             first_due.scalar_subquery(),
             recheck.scalar_subquery(),
             ready,

@@ -1,18 +1,26 @@
 """The statements that read the feed, and the list of active jobs."""
 
-from sqlalchemy import and_, bindparam, case, func, select, text, tuple_
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, text, tuple_
 
 from jobledger_server.sql.tables import ACTIVE, ID, NOT_DELETED, STATE, changes, feed, jobs
+
+
+def feed_head() -> Sequence[ColumnElement[Any]]:
+    """Return the columns of a FeedHead, to be selected from `feed`."""
+    newest = func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0)
+    compacted = feed.c.compacted_seq
+    head = case((newest > compacted, newest), else_=compacted)
+    return feed.c.epoch, head.label("seq"), compacted
 
 
 class FeedStatements:
     """The statements. Their bounds are bound."""
 
     def __init__(self) -> None:
-        newest = func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0)
-        compacted = feed.c.compacted_seq
-        head = case((newest > compacted, newest), else_=compacted)
-        self.head = select(feed.c.epoch, head.label("seq"), compacted)
+        self.head = select(*feed_head())
         after = changes.c.seq > bindparam("seq")
         # An outer join, so that the changes are read first, in the order of one index.
         entries = select(changes.c.seq, *STATE).outerjoin_from(

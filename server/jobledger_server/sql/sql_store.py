@@ -38,10 +38,10 @@ from jobledger_server.store import (
     FeedPage,
     JobPage,
     JobQuery,
+    News,
     Overdue,
     Pauses,
     Purgeable,
-    QueueNews,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -128,12 +128,22 @@ class SqlStore:
         rows = await self._connections.read(self._statements.blocking.pauses)
         return Pauses(rows[0][0], frozenset(name for _, name in rows if name is not None))
 
-    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
+    async def news(self, job_types: Collection[str]) -> News:
+        if self._in_doubt:
+            await self.verify_identity()
         bound = self._dialect.bind_list("types", job_types)
         rows = await self._connections.poll(self._statements.blocking.news, bound)
-        version, due, recheck = rows[0][:3]
+        now, epoch, seq, compacted, version, deadline, due, recheck = rows[0][:8]
         ready = {job_type: int(count) for *_, job_type, count in rows if job_type is not None}
-        return QueueNews(version, due is not None, recheck is not None, ready)
+        return News(
+            now,
+            FeedHead(epoch, seq, compacted),
+            version,
+            overdue=deadline is not None,
+            due=due is not None,
+            recheck=recheck is not None,
+            ready=ready,
+        )
 
     async def find_rechecks(self, *, after: str, limit: int) -> list[str]:
         bound = {"after": after, "count": limit}

@@ -1,7 +1,7 @@
 """The tail: reads from the feed what other servers committed.
 
-A poll is cheap and happens regularly. Notifications make it earlier; losing one costs
-latency and nothing else.
+It polls where the lookout has seen a change (maintenance/lookout.py), and while it finds some.
+Notifications make a poll earlier; losing one costs latency and nothing else.
 """
 
 import asyncio
@@ -63,8 +63,16 @@ class Tail:
         """The feed's epoch: sequence numbers are comparable only within one."""
         return self._epoch
 
+    def heard(self, head: FeedHead, asked_at: float) -> None:
+        """Receive the feed's head from whoever has read it, at this time of the loop or later."""
+        if (head.epoch, head.seq) == (self._epoch, self._hub.seq):
+            self._current_at = max(self._current_at, asked_at)
+            self._unavailable = False
+        else:
+            self._poll_now.set()
+
     async def run(self) -> None:
-        """Poll until cancelled, whenever `poll_now` is set and regularly."""
+        """Poll until cancelled: when `poll_now` is set, and where nobody has read the head."""
         busy, idle = self._tuning.tail_busy_seconds, self._tuning.tail_idle_seconds
         pause = idle
         while True:
@@ -73,7 +81,8 @@ class Tail:
                 async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
                     await self._poll_now.wait()
             except TimeoutError:
-                pass
+                if self.lag < pause:
+                    continue  # somebody has read the head meanwhile
             self._poll_now.clear()
             pause = busy if await self._catch_up() else idle
 

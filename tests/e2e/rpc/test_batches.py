@@ -154,7 +154,7 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
     assert [len(job.parameters["blob"]) for job in full] == [200_000] * 5
 
 
-@pytest.mark.parametrize("tuning", [Tuning(promote_seconds=3600)])  # it is woken, or goes without
+@pytest.mark.parametrize("tuning", [Tuning(look_seconds=3600)])  # it is woken, or goes without
 async def test_a_waiting_worker_is_given_each_job_of_a_batch(app: App, call: Caller) -> None:
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))

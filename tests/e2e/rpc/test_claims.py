@@ -193,7 +193,7 @@ async def test_a_draining_server_answers_waiting_claims_with_no_job(
 
     monkeypatch.setattr(claim_waiters.ClaimWaiter, "wait", noted)
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
-    tuning = Tuning(promote_seconds=3600)  # it is woken, or cut off
+    tuning = Tuning(look_seconds=3600)  # it is woken, or cut off
     async with open_app(settings, tuning=tuning) as draining:
         channel = grpc.aio.insecure_channel(draining.address)
         claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))

@@ -6,16 +6,16 @@ import pytest
 
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance.promoter import Promoter
-from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import FeedHead
 from jobledger_server.tuning import Tuning
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from tests.support.counted import counting
 from tests.support.gated_store import GatedStore
+from tests.support.lookouts import lookout
 
 POLLS = 5
 
@@ -48,31 +48,54 @@ async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
         assert len(counted.statements) == POLLS, counted.statements
 
 
-async def test_a_reaper_with_nothing_to_reap_queries_once_and_writes_nothing(
-    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reaper = Reaper(store, ledger)
-    with counting(database, monkeypatch) as counted:
-        await reaper.reap()  # the connection is open
-        counted.reset()
-        await reaper.reap()
-        (statement,) = counted.statements
-        assert statement.lstrip().startswith("SELECT")
-
-
-async def test_a_promoter_with_nothing_to_do_queries_once(
+async def test_a_look_where_there_is_nothing_to_do_is_one_statement(
     store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiters = ClaimWaiters()
-    promoter = Promoter(store, ledger, waiters)
+    looking = lookout(store, ledger, waiters)
 
-    async def polled() -> list[str]:
+    async def looked() -> list[str]:
         counted.reset()
-        await promoter.step()
+        await looking.look()
         return [statement.split()[0] for statement in counted.statements]
 
     with counting(database, monkeypatch) as counted:
-        await polled()  # the connection is open, and the pauses are known
-        assert await polled() == ["SELECT"]
+        await looked()  # the connection is open, and the pauses are known
+        assert await looked() == ["SELECT"]
         with waiters.waiting(["render", "export"]), waiters.waiting(["render"]):
-            assert await polled() == ["SELECT"]
+            assert await looked() == ["SELECT"]
+
+
+async def test_a_server_that_is_idle_asks_nothing_but_what_its_lookout_asks(
+    store: SqlStore, ledger: Ledger
+) -> None:
+    """Its tail hears from it that there is nothing to read."""
+    tuning = Tuning(look_seconds=0.001)
+    gated = GatedStore(store)
+    polled: list[None] = []
+    looked = asyncio.Event()
+
+    async def poll() -> None:
+        polled.append(None)
+
+    gated.before_head = poll
+    head = await store.feed_head()
+    hub = WatchHub(ChangeBuffer(head.seq), lambda: None, max_watches=1)
+    tail = Tail(gated, hub, asyncio.Event(), head)
+    looks = 0
+
+    def heard(head: FeedHead, asked_at: float) -> None:
+        nonlocal looks
+        tail.heard(head, asked_at)
+        looks += 1
+        if looks > POLLS:
+            looked.set()
+
+    looking = lookout(store, ledger, ClaimWaiters(), heard=heard, tuning=tuning)
+    tasks = [asyncio.create_task(each.run()) for each in (tail, looking)]
+    async with asyncio.timeout(20):
+        await looked.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not polled

@@ -27,6 +27,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.promoter import Promoter
+from jobledger_server.maintenance.unblocker import Unblocker
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -49,7 +50,7 @@ INDEXES = {
 SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin")
 
 
-async def do_everything(ledger: Ledger, store: SqlStore, promoter: Promoter) -> None:
+async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     """Run each statement of the store, with a few jobs and a request id for each kind."""
     jobs = [
         (await apply(ledger, Create(user_id="ada", job_type="t", request_id=f"r{n}"))).job
@@ -93,7 +94,10 @@ async def do_everything(ledger: Ledger, store: SqlStore, promoter: Promoter) -> 
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
     await store.list_attempts(jobs[1].id, after=0, limit=5)
     await store.overdue(limit=5)
-    await promoter.step()
+    await store.news(["t"])
+    waiters = ClaimWaiters()
+    await Promoter(store, ledger, waiters).promote()
+    await Unblocker(store, ledger, waiters).unblock()
     for user_id in (None, "ada"):
         await store.changes_after(0, limit=50_000, user_id=user_id)
         await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)
@@ -150,7 +154,7 @@ async def test_the_indexes_are_those_that_the_plans_of_all_statements_use(
     await seed(database, 2000, user_id="bob")
     await many_tenants(database)
     counted_all.reset()
-    await do_everything(ledger, store, Promoter(store, ledger, ClaimWaiters()))
+    await do_everything(ledger, store)
     await operate(store, seeded_id(1))
     done = list(zip(counted_all.statements, counted_all.values, strict=True))
     plans: dict[str, str] = {}

@@ -15,12 +15,13 @@ from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, Uniq
 from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance.promoter import Promoter
+from jobledger_server.maintenance.unblocker import Unblocker
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, several_servers
 from tests.support.ledger_calls import apply, claim_jobs, create_all
+from tests.support.lookouts import lookout
 from tests.support.recount import recount
 from tests.support.seeding import seed
 from tests.support.store_writer import read_jobs
@@ -64,8 +65,8 @@ def ids(jobs: Sequence[Job]) -> list[str]:
 
 
 async def looked(store: SqlStore, ledger: Ledger) -> None:
-    """Have a promoter look at concurrency keys."""
-    await Promoter(store, ledger, ClaimWaiters()).unblock()
+    """Have somebody look at concurrency keys."""
+    await Unblocker(store, ledger, ClaimWaiters()).unblock()
 
 
 @pytest.mark.promise(number=85)
@@ -238,7 +239,7 @@ async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed
     claimed: list[str] = []
     while len(claimed) < count:
         await looked(store, ledger)
-        assert sum((await store.queue_news(["render"])).ready.values()) <= most
+        assert sum((await store.news(["render"])).ready.values()) <= most
         found = await claim_jobs(ledger, claim(100))
         assert found
         claimed += ids(found)
@@ -331,7 +332,8 @@ async def test_no_job_of_a_paused_type_or_key_starts_until_it_goes_on(
     assert refused.value.concurrency_key == "k:1"
     await settings.resume_type("render")
     await settings.resume_key("k")
-    await Promoter(store, ledger, ClaimWaiters()).step()
+    await lookout(store, ledger, ClaimWaiters()).look()
+    await looked(store, ledger)
     assert ids(await claim_jobs(ledger, claim())) == [paused.id]
     assert ids(await claim_jobs(ledger, claim(job_type="export"))) == [keyed.id]
 
@@ -339,7 +341,7 @@ async def test_no_job_of_a_paused_type_or_key_starts_until_it_goes_on(
 async def test_a_pause_that_the_server_learns_of_after_the_plan_prevents_the_start(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The promoter, or an operator's call, reads the pauses while a claim is under way."""
+    """The lookout, or an operator's call, reads the pauses while a claim is under way."""
     await created(ledger, 1)
     await claim_jobs(ledger, claim(job_type="other"))
     find = store.find_claimable

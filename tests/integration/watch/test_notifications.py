@@ -22,7 +22,7 @@ def database_url(postgres: Any, postgres_template: str) -> str:
 
 
 no_polling = pytest.mark.parametrize(
-    "tuning", [Tuning(tail_idle_seconds=3600, tail_busy_seconds=3600)]
+    "tuning", [Tuning(look_seconds=3600, tail_idle_seconds=3600, tail_busy_seconds=3600)]
 )
 """Changes are seen by notifications only."""
 

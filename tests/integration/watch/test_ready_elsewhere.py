@@ -27,7 +27,7 @@ Start = Callable[..., Awaitable[App]]
 @pytest.fixture
 def tuning() -> Tuning:
     """No regular polls, so that jobs that become ready are seen by notifications only."""
-    return Tuning(promote_seconds=3600)
+    return Tuning(look_seconds=3600)
 
 
 class Server:
@@ -38,13 +38,13 @@ class Server:
         self.call = Caller(channel)
         self.queues = QueueServiceStub(channel)
         self.looks = 0
-        look = app.store.queue_news
+        look = app.store.news
 
         async def counted(job_types: Any) -> Any:
             self.looks += 1
             return await look(job_types)
 
-        patch.setattr(app.store, "queue_news", counted)
+        patch.setattr(app.store, "news", counted)
 
     def claim(self, wait: int = 3 * SECONDS) -> Any:
         return self.call.ClaimJobs(

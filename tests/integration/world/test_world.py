@@ -24,8 +24,7 @@ AGAIN = RetryPolicy(max_attempts=20)
 IDLE = Tuning(
     tail_idle_seconds=60,
     caller_seconds=60,
-    reap_seconds=60,
-    promote_seconds=60,
+    look_seconds=60,
     poller_seconds=600,
     purge_seconds=3600,
     sweep_seconds=3600,

@@ -22,10 +22,10 @@ from jobledger_server.store import (
     FeedPage,
     JobPage,
     JobQuery,
+    News,
     Overdue,
     Pauses,
     Purgeable,
-    QueueNews,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -87,15 +87,20 @@ class MemoryStore:
             lambda: Pauses(tables.config_version, frozenset(tables.paused_types))
         )
 
-    async def queue_news(self, job_types: Collection[str]) -> QueueNews:
-        def read() -> QueueNews:
+    async def news(self, job_types: Collection[str]) -> News:
+        def read() -> News:
             ready = dict.fromkeys(sorted(job_types), 0)
             for (job_type, _), level in self.tables.levels.items():
                 if job_type in ready:
                     ready[job_type] += level.phases[Phase.READY]
-            return QueueNews(
+            now = self._database.clock()
+            deadlines = (row.deadline for row in self.tables.in_group(ACTIVE))
+            return News(
+                now,
+                self.tables.head,
                 self.tables.config_version,
-                due=bool(due_jobs(self.tables, self._database.clock())),
+                overdue=any(at is not None and at <= now for at in deadlines),
+                due=bool(due_jobs(self.tables, now)),
                 recheck=any(key.recheck for key in self.tables.keys.values()),
                 ready={job_type: count for job_type, count in ready.items() if count},
             )
