@@ -96,6 +96,8 @@ class NewJob:
     ) -> None:
         check_names(options, JobOptions)
         policy = options.get("retry_policy")
+        if not isinstance(policy, RetryPolicy | None):
+            raise TypeError(f"retry_policy: {policy!r:.100} is no RetryPolicy")
         unique = options.get("unique_policy")
         self._request = build(
             CreateJobRequest,

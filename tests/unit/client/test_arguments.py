@@ -28,6 +28,7 @@ def client():
         ("run_timeout", lambda c: c.create_job("t", run_timeout="1h")),
         ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=1.5))),
         ("initial_backoff", lambda _: NewJob("t", retry_policy=RetryPolicy(initial_backoff="1s"))),
+        ("retry_policy", lambda c: c.create_job("t", retry_policy=3)),
         ("max_attempts: ", lambda c: c.create_job("t", max_attempts=3)),
         ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
         ("job_type", lambda _: NewJob(2)),

@@ -326,7 +326,8 @@ def test_parameters_can_be_a_dataclass(function):
     assert run.outcome.result == {"scene": "castle", "frames": 1, "sizes": [1, 2]}
 
 
-def test_parameters_that_do_not_fit_make_the_job_failed_and_middleware_sees_it():
+def test_parameters_that_do_not_fit_make_the_job_failed_and_middleware_sees_it(caplog):
+    """The log says what does not fit, in one line: no code of the handler ran."""
     seen = []
 
     async def watch(job, call_next):
@@ -340,3 +341,6 @@ def test_parameters_that_do_not_fit_make_the_job_failed_and_middleware_sees_it()
     assert run.outcome.reason == "INVALID_PARAMETERS"
     assert seen == [run.outcome.message]
     assert "scene" in run.outcome.message
+    (record,) = caplog.records
+    assert run.outcome.message in record.message
+    assert record.exc_info is None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from jobledger.core.models import Job
 from jobledger.worker.failures import RetryLater, failure
 from jobledger.worker.handlers.handler import Handler
+from jobledger.worker.handlers.parameters import InvalidParameters
 from jobledger.worker.handlers.tracing import continued_trace
 from jobledger.worker.job import ClaimedJob, RunState, Stop, Updates, log_name
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Release
@@ -178,7 +179,10 @@ class JobRun:
         return failed
 
     def _log_raised(self, error: BaseException) -> None:
-        _logger.error("%s failed", self._name, exc_info=error)
+        if isinstance(error, InvalidParameters):  # says it all, and no line of the handler ran
+            _logger.error("%s failed: %s", self._name, error)
+        else:
+            _logger.error("%s failed", self._name, exc_info=error)
 
     # --- stopping -----------------------------------------------------------------------------
 
