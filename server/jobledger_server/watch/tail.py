@@ -76,12 +76,13 @@ class Tail:
         busy, idle = self._tuning.tail_busy_seconds, self._tuning.tail_idle_seconds
         pause = idle
         while True:
+            since = self._loop.time()
             try:
                 # Jitter, so that many servers do not poll at the same moment.
                 async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
                     await self._poll_now.wait()
             except TimeoutError:
-                if self.lag < pause:
+                if self._current_at > since:
                     continue  # somebody has read the head meanwhile
             self._poll_now.clear()
             pause = busy if await self._catch_up() else idle
