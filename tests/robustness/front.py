@@ -1,8 +1,9 @@
 """A server in front of the real one that can give its callers wrong answers."""
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -91,19 +92,22 @@ class _Front(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(unary, *codecs)
 
     async def _work(self, requests: AsyncIterator[Any], opened: Any, context: Any) -> None:
-        stream = object()
+        stream, call = object(), opened()
 
-        async def mutated() -> AsyncGenerator[Any, None]:
-            async for message in requests:
-                yield await self._mutation.from_worker(stream, message)
+        async def pass_on_requests() -> None:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended
+                async for message in requests:
+                    await call.write(await self._mutation.from_worker(stream, message))
+                await call.done_writing()
 
-        call = opened(mutated())
+        requesting = asyncio.create_task(pass_on_requests())
         try:
             async for message in call:
                 await context.write(await self._mutation.to_worker(stream, message))
         except grpc.aio.AioRpcError as error:
             await _pass_on(error, context)
         finally:
+            requesting.cancel()
             call.cancel()
 
     async def _stream(self, rpc: str, request: Any, opened: Any, context: Any) -> None:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.robustness.front import Mutation
+from tests.simulation.plan import plan_of
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted_table import HEAD, Finding, Table
 from tests.simulation.planting import PRODUCT, findings, names
+from tests.simulation.simulate import simulate
 from tests.support.pages import ROOT
 
 PAGE = ROOT / "docs/project/simulation.md"
@@ -25,6 +28,11 @@ def test_a_bug_can_be_planted(bug: Bug) -> None:
 def test_a_planted_bug_is_found() -> None:
     (finding,) = findings([CHEAP], first=1, seeds=3, load=SHORT, jobs=1)
     assert finding.broken == ["limited"]
+
+
+def test_what_stands_before_the_servers_is_not_found_if_its_answers_are_right() -> None:
+    result = simulate(plan_of(1, seconds=SHORT), front=Mutation)
+    assert not result.broken, result.broken
 
 
 def test_a_row_of_the_table_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) -> None:
