@@ -10,6 +10,7 @@ from typing import Any
 from jobledger.testing.world.network.connection import Connection
 from jobledger.testing.world.processes import Server
 from jobledger.testing.world.world import World
+from jobledger_server.ledger.outages import MAX_GAP
 from tests.robustness.checker import history as histories
 from tests.robustness.checker.clock import Jump
 from tests.simulation.plan import Fault, Kind
@@ -33,6 +34,12 @@ BLOCKED: Mapping[Kind, Mapping[str, bool]] = {
 
 JUMPS = (-5.0, -1.0, 0.5, 3.0, 30.0)
 """Seconds by which the clock is set."""
+
+OUTAGE_SECONDS = MAX_GAP / 1e6 + 0.5
+"""A stall of the database that lasts for longer is an outage to each server."""
+
+LATENCY_MICROS = 500_000
+"""More than a statement takes without a fault."""
 
 
 class Nemesis:
@@ -99,7 +106,12 @@ class Nemesis:
                 world.network.closed.pop(server.target, None)
             case "database stall":
                 world.disk.stall(lasts)
+                began = time.time_ns() // 1000
                 await asyncio.sleep(lasts)
+                if lasts > OUTAGE_SECONDS:
+                    # What a transaction has read of the clock before may be written after it.
+                    began += LATENCY_MICROS
+                    self._history.outages.append((began, time.time_ns() // 1000))
             case "database cut":
                 node = server.node
                 world.disk.cut[node] = None

@@ -59,6 +59,7 @@ def check_attempts(history: History) -> Iterator[Violation]:
         if record.steps and record.steps[0].attempt != min(1, record.job.attempt):
             what = f"{job_id} began with attempt {record.steps[0].attempt}"
             yield Violation("attempts", "wrong", what)
+    yield from _check_outages(history)
     yield from _check_retried(history)
     yield from _check_listed(history)
     yield from _check_held(history)
@@ -69,6 +70,21 @@ def _is_short(attempt: Attempt, history: History) -> bool:
     end = attempt.start + round((attempt.seconds or 0.0) * 1e6)
     granted = earliest_between(attempt.start, end, history.jumps)
     return end < granted + history.lease * 1e6
+
+
+def _check_outages(history: History) -> Iterator[Violation]:
+    """No lease ends in an outage of the database, nor sooner than a lease after it."""
+    if history.jumps:
+        return
+    for job_id, record in history.records.items():
+        for attempt in record.attempts:
+            if attempt.outcome != "LEASE_EXPIRED":
+                continue
+            end = attempt.start + round((attempt.seconds or 0.0) * 1e6)
+            for began, ended in history.outages:
+                if began < end < ended + history.lease * 1e6:
+                    what = f"{job_id}: {attempt} ended {(end - ended) / 1e6:.3f} s after an outage"
+                    yield Violation("attempts", "wrong", what)
 
 
 def _check_retried(history: History) -> Iterator[Violation]:

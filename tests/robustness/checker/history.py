@@ -191,6 +191,7 @@ class Hold:
     A `resumed` one was brought from another stream, and `greeted` is when its stream's first
     message came. It is `finishing` if its finish was brought along, which may have been made.
     `asked` is when the worker received a cancellation. A `frozen` worker did not read for a while.
+    `lost` says that it was told that it has lost the job.
     """
 
     worker: str
@@ -203,6 +204,7 @@ class Hold:
     asked: float | None = None
     ended: float | None = None
     frozen: bool = False
+    lost: bool = False
 
     def end(self, at: float) -> None:
         """Record that the job is no longer held, unless that is known."""
@@ -297,6 +299,9 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     jumps: list[Jump] = field(default_factory=list)
     """Of the service's clock."""
+    outages: list[tuple[int, int]] = field(default_factory=list)
+    """From when until when the database answered nobody, in microseconds by the service. Only those
+    that were so long that each server must have noticed."""
     recounts: list[Recount] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     settings: int = 0

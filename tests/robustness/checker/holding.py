@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from tests.robustness.checker.history import Fault, History, Hold, Operation, Outcome
 from tests.robustness.checker.violation import Violation
+from tests.robustness.checker.writing import ENDS, RETRYABLE
 
 DELIVERY_SECONDS = 2.0
 """A cancellation reaches the worker within so long after its answer, if nothing is broken."""
@@ -26,6 +27,16 @@ def check_cancellations(history: History) -> Iterator[Violation]:
                 if not _heard(hold, operation, history.faults):
                     what = f"{hold.worker} received no cancellation of {job.job_id}"
                     yield Violation("cancelled", "lost", what)
+
+
+def check_losses(history: History) -> Iterator[Violation]:
+    """A worker whose update ends its attempt is sent the result, and not that it lost the job."""
+    lost = {(hold.job_id, hold.attempt) for hold in history.holds if hold.lost}
+    for operation in history.operations:
+        ends = operation.rpc in ENDS | {RETRYABLE, "ReleaseJob"}
+        if ends and operation.changed and (operation.job_id, operation.attempt) in lost:
+            what = f"attempt {operation.attempt} of {operation.job_id} was lost"
+            yield Violation("attempts", "wrong", f"{what}, and ended by {operation.rpc}")
 
 
 def _heard(hold: Hold, cancellation: Operation, faults: list[Fault]) -> bool:

@@ -14,31 +14,41 @@ from tests.robustness.checker.writing import GIVEN
 MAX_ATTEMPTS = 3
 """Of the policy of every job."""
 
+INITIAL_BACKOFF = 200_000
+"""Of that policy, in microseconds; a pause is shorter by up to a fifth."""
+
 
 def check_schedules(history: History) -> Iterator[Violation]:
     """No attempt starts before the service's clock had shown the time until which its job waited.
 
-    That clock may have been set back in between.
+    That clock may have been set back in between. After a lost lease a job waits for its backoff.
     """
     due: dict[tuple[str, int], int] = {}
     for job, _ in observations(history):
         if job.due and not job.held and not job.terminal:
             due[job.job_id, job.attempt + 1] = job.due
     for job_id, record in history.records.items():
+        paused = 0
         for attempt in record.attempts:
-            time = due.get((job_id, attempt.number), 0)
+            time = max(paused, due.get((job_id, attempt.number), 0))
             if attempt.start and not had_shown(time, by=attempt.start, jumps=history.jumps):
                 early = (time - attempt.start) / 1e6
                 what = f"{job_id}: attempt {attempt.number} started {early:.3f} s too early"
                 yield Violation("scheduled", "wrong", what)
+            lost = attempt.outcome == "LEASE_EXPIRED" and attempt.seconds is not None
+            ended = attempt.start + round((attempt.seconds or 0.0) * 1e6)
+            paused = ended + INITIAL_BACKOFF * 4 // 5 if lost else 0
 
 
 def check_policies(history: History) -> Iterator[Violation]:
-    """No job uses up more attempts than its policy has."""
+    """A job uses up no more attempts than its policy has, nor fewer before a lost lease ends it."""
     for job_id, record in history.records.items():
         used = [attempt for attempt in record.attempts if attempt.outcome != "RELEASED"]
         if len(used) > MAX_ATTEMPTS:
             yield Violation("retried", "wrong", f"{job_id} used up {len(used)} attempts: {used}")
+        gave_up = bool(record.steps) and record.steps[-1].reason == "LEASE_EXPIRED"
+        if gave_up and len(used) < MAX_ATTEMPTS:
+            yield Violation("retried", "wrong", f"{job_id} was given up after {used}")
 
 
 def check_checkpoints(history: History) -> Iterator[Violation]:

@@ -260,6 +260,7 @@ class StreamWorker:
         hold = self._holds.get(signal.job_id)
         if hold is not None and hold.attempt == signal.attempt:
             if signal.HasField("lease_lost"):
+                hold.lost = True
                 hold.end(now)
             elif hold.asked is None:
                 hold.asked = now

@@ -3,7 +3,7 @@
 from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.attempts import check_attempts
 from tests.robustness.checker.history import History
-from tests.robustness.checker.holding import check_cancellations
+from tests.robustness.checker.holding import check_cancellations, check_losses
 from tests.robustness.checker.queues import (
     check_counters,
     check_shares,
@@ -64,6 +64,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_whole(history)
     found += check_terminal(history)
     found += check_cancellations(history)
+    found += check_losses(history)
     found += check_attempts(history)
     found += check_views(history)
     found += check_schedules(history)

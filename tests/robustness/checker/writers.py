@@ -16,7 +16,7 @@ from tests.robustness.checker.board import KEYS, TENANTS, TYPES, USERS, Board, p
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
 from tests.robustness.checker.records import read_record
-from tests.robustness.checker.retries import MAX_ATTEMPTS
+from tests.robustness.checker.retries import INITIAL_BACKOFF, MAX_ATTEMPTS
 
 MOST_OPEN = 400
 """Jobs that may wait or run at once, so that a long outage leaves no flood behind."""
@@ -39,7 +39,7 @@ UNIQUE_KEYS = 2
 
 POLICY = job_pb2.RetryPolicy(
     max_attempts=MAX_ATTEMPTS,
-    initial_backoff=Duration(nanos=200_000_000),
+    initial_backoff=Duration(nanos=INITIAL_BACKOFF * 1000),
     max_backoff=Duration(seconds=1),
 )
 

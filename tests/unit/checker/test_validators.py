@@ -10,6 +10,7 @@ from tests.robustness.checker.history import (
     Attempt,
     Fault,
     History,
+    Hold,
     Message,
     Operation,
     Outcome,
@@ -224,6 +225,16 @@ def listed(holds: int, *attempts: Attempt) -> Operation:
     """List the attempts of `a` by a worker that holds it."""
     told = {"told": None, "changed": False}
     return done("ListAttempts", 5, A3, attempt=holds, attempts=attempts, **told)
+
+
+def outage(began: int, ended: int) -> Spoil:
+    return lambda history: history.outages.append((began, ended))
+
+
+def held(job_id: str, **fields: bool) -> Spoil:
+    """A worker held the job in its only attempt, to its end."""
+    hold = Hold("w", job_id, 1, began=2.0, ended=9.0, **fields)
+    return lambda history: history.holds.append(hold)
 
 
 ALL, OTHER, ONE = 0, 1, 2
@@ -480,6 +491,10 @@ SPOILT = {
         "scheduled: attempt 2 started 1.000 s too early",
         both(second_attempt, failed_retryably(), starts_at(8_000_000)),
     ),
+    "an attempt starts without the backoff after a lost lease": (
+        "scheduled: attempt 2 started 0.060 s too early",
+        both(second_attempt, starts_at(5_100_000)),
+    ),
     "a job starts before its schedule": (
         "scheduled: attempt 1 started",
         both(
@@ -502,6 +517,21 @@ SPOILT = {
     "more attempts than the policy has": (
         "retried: used up 4 attempts",
         attempts_of_a(*(Attempt(n, "w", "LEASE_EXPIRED", 5.0) for n in (1, 2, 3)), MADE_A),
+    ),
+    "a job is given up although its policy has more attempts": (
+        "retried: was given up after",
+        both(
+            attempts_of_a(Attempt(1, "w", "LEASE_EXPIRED", 5.5)),
+            record("a", steps=(START["a"], replace(END["a"], reason="LEASE_EXPIRED"))),
+        ),
+    ),
+    "a lease ends soon after an outage": (
+        "attempts: ended 3.000 s after an outage",
+        both(second_attempt, outage(1_000_000, 2_000_000)),
+    ),
+    "a worker is told that it lost what it ends": (
+        "attempts: was lost, and ended by MarkFailed",
+        both(held("b", lost=True), operation(7, rpc="MarkFailed", attempt=1)),
     ),
     "a checkpoint is lost": ("checkpoints: got ''", goes_on("x", gets="")),
     "an older checkpoint": ("checkpoints: got 'x'", goes_on("x", "y", gets="x")),
@@ -546,6 +576,10 @@ ALLOWED = {
     ),
     "a creation is repeated after the deletion of its job": again_after_its_deletion,
     "a lease that expired": second_attempt,
+    "a lease that expired after a backoff": both(second_attempt, starts_at(5_160_000)),
+    "a lease that expired before an outage": both(second_attempt, outage(5_000_000, 9_000_000)),
+    "a lease that expired a lease after an outage": both(second_attempt, outage(-9, 0)),
+    "a worker that held what it ended": both(held("b"), operation(7, rpc="MarkFailed", attempt=1)),
     "an attempt that was released": both(second_attempt, released()),
     "a release of unknown outcome": both(second_attempt, released(outcome=Outcome.UNKNOWN)),
     "a retryable failure": both(second_attempt, failed_retryably(), starts_at(9_000_000)),
