@@ -79,8 +79,9 @@ LOAD: Knobs = {
     "abandoned": (0.0, 0.05, 0.3),
     "cancelled": (0.04, 0.4),
     "go_back": (0.05, 0.2, 0.6),
+    "start_over": (0.0, 0.1, 0.4),
     "stay": ([0.1, 1.0], [1.0, 8.0]),
-    "lease": (1, 2, 2, 5, 30),
+    "lease": (1, 2, 5, 30, 30),
 }
 
 NETWORK: Knobs = {
@@ -91,7 +92,7 @@ NETWORK: Knobs = {
 
 DISK: Knobs = {"latency": ([0.0002, 0.002], [0.0002, 0.03], [0.001, 0.15])}
 
-TURNED = (0.0, 0.15, 0.4)
+TURNED = (0.0, 0.15, 0.4, 0.8)
 """How many of the knobs of a server are turned: in some runs none, in some many."""
 
 

@@ -133,12 +133,17 @@ class Replicas:
 
 def reason_of(error: grpc.RpcError) -> str:
     """Return the service's reason; empty where the error is not the service's."""
+    return str(info_of(error).reason)
+
+
+def info_of(error: grpc.RpcError) -> Any:
+    """Return what the service says of an error; an empty message where that is not its own."""
+    info = error_details_pb2.ErrorInfo()
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # its code was changed on the way
-        return ""
+        return info
     for packed in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
         if packed.Unpack(info):
-            return str(info.reason)
-    return ""
+            break
+    return info

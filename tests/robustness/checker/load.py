@@ -56,6 +56,7 @@ class Size:
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
+    `start_over` is the share of their streams that begin without a cursor.
     `lease` is that of the workers with streams, in seconds. That of the others is no longer than
     five, for what these abandon waits for its end.
     """
@@ -76,6 +77,7 @@ class Size:
     patience: float = 30.0
     go_back: float = 0.2
     stay: tuple[float, float] = (1.0, 8.0)
+    start_over: float = 0.0
     lease: int = 5
 
 
@@ -225,7 +227,14 @@ class Load:
             stall = STALL_SECONDS if slow else 0.0
             rng, size = self.rng(watcher.name), self._size
             following = JobsWatcher(
-                watcher, connections, rng, self._board, stall, go_back=size.go_back, stay=size.stay
+                watcher,
+                connections,
+                rng,
+                self._board,
+                stall,
+                go_back=size.go_back,
+                start_over=size.start_over,
+                stay=size.stay,
             )
             work.append(following.run())
         return work

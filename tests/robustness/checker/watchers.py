@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from jobledger.v1 import job_service_pb2 as pb
-from tests.robustness.checker.asking import Replicas, reason_of
+from tests.robustness.checker.asking import Replicas, info_of
 from tests.robustness.checker.board import Board
 from tests.robustness.checker.facts import watch_job_messages, watch_jobs_messages
 from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
@@ -32,8 +32,12 @@ async def read_stream(
     *,
     stay: float,
     take: Callable[[Any], Any],
-) -> None:
-    """Read until the stream ends, stays silent, or has been read long enough."""
+) -> str:
+    """Read until the stream ends, stays silent, or has been read long enough.
+
+    Returns:
+        The token that came with the stream's end, if one did.
+    """
     leave = time.monotonic() + stay
     try:
         while True:
@@ -42,24 +46,27 @@ async def read_stream(
                 response = await call.read()
             if response is grpc.aio.EOF:
                 stream.end = (await call.code()).name
-                return
+                return ""
             stream.messages += read(response, time.monotonic())
             await take(response)
     except TimeoutError:
         stream.end = "left" if time.monotonic() >= leave else "silent"
     except grpc.aio.AioRpcError as error:
-        reason = reason_of(error)
+        info = info_of(error)
+        reason = info.reason
         stream.end = error.code().name
         refusals[f"watching {stream.end} {reason}".rstrip()] += 1
         # Without a reason it is not the service's word but that of a broken connection.
         if stream.end in ("INTERNAL", "UNKNOWN") and not reason:
             stream.end = "UNAVAILABLE"
+        return str(info.metadata["resume_token"])
     except asyncio.CancelledError:
         stream.end = "left"
         raise
     finally:
         stream.closed = time.monotonic()
         call.cancel()
+    return ""
 
 
 @dataclass(slots=True)
@@ -78,15 +85,18 @@ class JobsWatcher:
     stall: float = 0.0
     _: KW_ONLY
     go_back: float
+    start_over: float
     stay: tuple[float, float]
     _tokens: list[dict[int, str]] = field(default_factory=list)
     """Of each stream, by the number of the message that a token stands after: of several changes
-    that came in one message, the last."""
+    that came in one message, the last; and -1 of a stream that ended without one."""
     _root: int = 0
     """The number of the stream before which nothing counts any more."""
 
     async def run(self) -> None:
         while True:
+            if self.start_over and self.rng.random() < self.start_over:
+                self._root = len(self._tokens)
             place = self._place()
             replica = self.replicas.choose()
             stream = Stream(opened=time.monotonic(), replica=replica, after=place)
@@ -109,9 +119,10 @@ class JobsWatcher:
             )
             call = self.replicas.method(replica, "WatchJobs")(request)
             stay = self.rng.uniform(*self.stay)
-            await read_stream(
+            if token := await read_stream(
                 call, watch_jobs_messages, stream, self.replicas.refusals, stay=stay, take=take
-            )
+            ):
+                tokens[len(stream.messages) - 1] = token
             if stream.end != "left":
                 self.replicas.avoid(replica)
                 await asyncio.sleep(self.rng.uniform(0.01, 0.1))
