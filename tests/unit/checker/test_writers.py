@@ -1,0 +1,31 @@
+"""What the clients of a run do where the service does not answer."""
+
+import random
+from typing import Any
+
+from jobledger.v1 import job_service_pb2 as pb
+from tests.robustness.checker.asking import Answer
+from tests.robustness.checker.board import Board
+from tests.robustness.checker.history import History, Outcome
+from tests.robustness.checker.writers import delete_jobs
+from tests.unit.checker.histories import A5
+
+
+class Silent:
+    """Answers for one job, then says no more; ends the work when it is asked again."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    async def ask(self, rpc: str, request: Any, **_: Any) -> Answer:
+        if rpc == "GetJob":
+            return Answer(0, 1, Outcome.ACKNOWLEDGED, pb.GetJobResponse())
+        self._board.work.set()
+        return Answer(0, 31, Outcome.UNKNOWN)
+
+
+async def test_a_job_that_cannot_be_read_while_something_is_broken_is_not_deleted() -> None:
+    board, history = Board(), History()
+    board.ended.append(A5)
+    await delete_jobs(Silent(board), random.Random(1), board, history, share=1.0)
+    assert history == History()
