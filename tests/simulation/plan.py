@@ -105,14 +105,18 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
     """Return the plan that a seed makes."""
     chance = Chance(seed)
     rng = chance.of("plan")
+    tuning = knobs.turned(knobs.TUNING, chance.of("tuning"))
+    settings = knobs.turned(knobs.SETTINGS, chance.of("settings"))
+    if "retain_deletions" in settings:  # else none is forgotten in so short a run
+        tuning.setdefault("purge_seconds", 0.3)
     return Plan(
         seed=seed,
         store=store,
         servers=rng.choice((1, 2, 3, 3)),
         seconds=seconds,
         faults=tuple(sorted(_faults(chance, seconds), key=lambda fault: fault.at)),
-        tuning=knobs.turned(knobs.TUNING, chance.of("tuning")),
-        settings=knobs.turned(knobs.SETTINGS, chance.of("settings")),
+        tuning=tuning,
+        settings=settings,
         load=knobs.chosen(knobs.LOAD, chance.of("load")),
         network=knobs.chosen(knobs.NETWORK, chance.of("network")),
         disk=knobs.chosen(knobs.DISK, chance.of("disk")),

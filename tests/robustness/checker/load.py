@@ -49,14 +49,15 @@ Work = Coroutine[Any, Any, None]
 class Size:
     """How many clients there are, and how much they do.
 
-    `rate` is in changes a second; `abandoned`, `released`, `deleted` and `cancelled` are shares of
-    the jobs, `retried` of the attempts, which fail retryably, `deaths`
+    `rate` is in changes a second; `abandoned`, `released`, `deleted`, `cancelled` and `large` are
+    shares of the jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
     for a signal; `brief` are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
-    `start_over` is the share of their streams that begin without a cursor.
+    `start_over` is the share of their streams that begin without a cursor, `stalls` that of the
+    messages after which a slow one reads no more for a while.
     `lease` is that of the workers with streams, in seconds. That of the others is no longer than
     five, for what these abandon waits for its end.
     """
@@ -71,6 +72,7 @@ class Size:
     retried: float = 0.08
     deleted: float = 0.25
     cancelled: float = 0.04
+    large: float = 0.0
     brief: int = 2
     deaths: float = 0.01
     waits: float = 0.3
@@ -78,6 +80,7 @@ class Size:
     go_back: float = 0.2
     stay: tuple[float, float] = (1.0, 8.0)
     start_over: float = 0.0
+    stalls: float = 0.01
     lease: int = 5
 
 
@@ -158,6 +161,7 @@ class Load:
                     history,
                     rate,
                     self._size.cancelled,
+                    self._size.large,
                 )
                 for name in names
             ),
@@ -232,6 +236,7 @@ class Load:
                 rng,
                 self._board,
                 stall,
+                stalls=size.stalls,
                 go_back=size.go_back,
                 start_over=size.start_over,
                 stay=size.stay,

@@ -73,9 +73,9 @@ async def read_stream(
 class JobsWatcher:
     """Watches many jobs, from stream to stream by resume tokens, until it is cancelled.
 
-    With `stall` it stops reading that long, now and then, as long as there is work: with its
-    stalls alone it would take longer than a run may last to receive 8,000 changes, which a
-    server has in its change buffer.
+    With `stall` it stops reading that long after the share `stalls` of its messages, as long as
+    there is work: with its stalls alone it would take longer than a run may last to receive 8,000
+    changes, which a server has in its change buffer.
     """
 
     watcher: Watcher
@@ -84,6 +84,7 @@ class JobsWatcher:
     board: Board
     stall: float = 0.0
     _: KW_ONLY
+    stalls: float
     go_back: float
     start_over: float
     stay: tuple[float, float]
@@ -108,7 +109,7 @@ class JobsWatcher:
                 response: Any, stream: Stream = stream, tokens: dict[int, str] = tokens
             ) -> None:
                 tokens[len(stream.messages) - 1] = response.resume_token
-                if self.stall and not self.board.work.is_set() and self.rng.random() < 0.01:
+                if self.stall and not self.board.work.is_set() and self.rng.random() < self.stalls:
                     await asyncio.sleep(self.stall)
 
             request = pb.WatchJobsRequest(

@@ -32,6 +32,9 @@ KEYED = 0.25
 
 PRIORITIES = (5, 5, 5, 5, 0, 9)
 
+LARGE_BYTES = 20_000
+"""More than a server parses at once while others wait."""
+
 UNIQUE = 0.1
 """How many of the jobs have one of few unique keys."""
 
@@ -54,10 +57,12 @@ async def create_jobs(
     history: History,
     rate: float,
     cancelled: float,
+    large: float,
 ) -> None:
     """Create `rate` jobs a second until stopped; make up for what an outage cost.
 
-    Some are cancelled: `cancelled` is their share.
+    `cancelled` is the share of those that are cancelled, `large` that of those with large
+    parameters.
     """
     due = time.monotonic() + rng.random() / rate
     for number in itertools.count():
@@ -68,16 +73,17 @@ async def create_jobs(
             return
         due += 1 / rate
         mark = f"{name}-{number}"
-        job = await create_job(mark, replicas, rng, board, history)
+        size = LARGE_BYTES if large and rng.random() < large else 0
+        job = await create_job(mark, replicas, rng, board, history, size=size)
         if job is not None and rng.random() < cancelled:
             await asyncio.sleep(rng.uniform(0, 0.3))
             await cancel_job(job, replicas, board, history)
 
 
-def marked(mark: str) -> Struct:
-    """Return a payload with a mark."""
+def marked(mark: str, *, size: int = 0) -> Struct:
+    """Return a payload with a mark, and with so many bytes besides."""
     payload = Struct()
-    payload.update({"mark": mark})
+    payload.update({"mark": mark, "more": "x" * size} if size else {"mark": mark})
     return payload
 
 
@@ -88,12 +94,17 @@ async def create_job(
     board: Board,
     history: History,
     job_types: Sequence[str] = TYPES,
+    *,
+    size: int = 0,
 ) -> Snapshot | None:
-    """Create a job of one of the types; return it if that was acknowledged."""
+    """Create a job of one of the types; return it if that was acknowledged.
+
+    Its parameters are larger than others by `size` bytes.
+    """
     request = pb.CreateJobRequest(
         user_id=rng.choice(USERS),
         job_type=rng.choice(job_types),
-        parameters=marked(mark),
+        parameters=marked(mark, size=size),
         labels={"mark": mark},
         request_id=mark,
         retry_policy=POLICY,
