@@ -19,6 +19,7 @@ PARTS: Mapping[Kind, tuple[str, str, float]] = {
     "slow network": ("network", "slow", 0.2),
     "duplicates": ("network", "duplicates", 0.2),
     "lost answers": ("network", "lost_answers", 0.1),
+    "database slow": ("disk", "slow", 0.2),
     "database fail": ("disk", "fails", 0.3),
     "database reject": ("disk", "rejects", 0.3),
     "database lost": ("disk", "loses", 0.3),

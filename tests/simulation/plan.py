@@ -26,6 +26,7 @@ Kind = Literal[
     "slow network",
     "duplicates",
     "lost answers",
+    "database slow",
     "database stall",
     "database fail",
     "database reject",

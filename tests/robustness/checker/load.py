@@ -56,6 +56,7 @@ class Size:
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
+    `job_stay` is that time for half of the streams of watchers of one job.
     `start_over` is the share of their streams that begin without a cursor, `stalls` that of the
     messages after which a slow one reads no more for a while.
     `lease` is that of the workers with streams, in seconds. That of the others is no longer than
@@ -79,6 +80,7 @@ class Size:
     patience: float = 30.0
     go_back: float = 0.2
     stay: tuple[float, float] = (1.0, 8.0)
+    job_stay: tuple[float, float] = (0.1, 2.0)
     start_over: float = 0.0
     stalls: float = 0.01
     lease: int = 5
@@ -216,7 +218,13 @@ class Load:
         board, history = self._board, self.history
         return [
             watch_jobs_one_by_one(
-                name, shared[n % 3], self.rng(name), board, history, self._size.go_back
+                name,
+                shared[n % 3],
+                self.rng(name),
+                board,
+                history,
+                self._size.go_back,
+                self._size.job_stay,
             )
             for n, name in enumerate(names)
         ]

@@ -148,8 +148,12 @@ async def watch_jobs_one_by_one(
     board: Board,
     history: History,
     go_back: float,
+    stay: tuple[float, float],
 ) -> None:
-    """Watch one new job after the other, each to its end, until there are no more."""
+    """Watch one new job after the other, each to its end, until there are no more.
+
+    Half of the streams are left after a time within `stay`.
+    """
     count = 0
     while not board.work.is_set():
         if not board.fresh:
@@ -160,12 +164,17 @@ async def watch_jobs_one_by_one(
         watcher = Watcher(f"{name}-{count}", job.job_id, job.user_id, full=full)
         count += 1
         history.watchers.append(watcher)
-        await _watch_to_the_end(watcher, job, replicas, rng, go_back)
+        await _watch_to_the_end(watcher, job, replicas, rng, go_back, stay)
         board.close(job)
 
 
 async def _watch_to_the_end(
-    watcher: Watcher, job: Snapshot, replicas: Replicas, rng: random.Random, go_back: float
+    watcher: Watcher,
+    job: Snapshot,
+    replicas: Replicas,
+    rng: random.Random,
+    go_back: float,
+    short: tuple[float, float],
 ) -> None:
     async def take(_response: Any) -> None:
         pass
@@ -183,7 +192,7 @@ async def _watch_to_the_end(
         )
         call = replicas.method(replica, "WatchJob")(request)
         # Jobs are short: who stays as long as others do would never resume.
-        stay = rng.uniform(0.1, 2.0) if rng.random() < 0.5 else 60.0
+        stay = rng.uniform(*short) if rng.random() < 0.5 else 60.0
         await read_stream(call, watch_job_messages, stream, replicas.refusals, stay=stay, take=take)
         if stream.end in ("OK", "NOT_FOUND"):
             return
