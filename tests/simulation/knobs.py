@@ -78,6 +78,7 @@ LOAD: Knobs = {
     "deaths": (0.0, 0.03, 0.1),
     "abandoned": (0.0, 0.05, 0.3),
     "cancelled": (0.04, 0.4),
+    "cancelled_within": (0.3, 0.03),
     "large": (0.0, 0.05),
     "go_back": (0.05, 0.2, 0.6),
     "job_stay": ([0.1, 2.0], [0.03, 0.3]),

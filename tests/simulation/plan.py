@@ -34,12 +34,15 @@ Kind = Literal[
     "database cut",
     "clock",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+OFTEN: tuple[Kind, ...] = ("restart",) * 3
+"""Each upgrade restarts servers: that happens more often than something breaks."""
+
+KINDS: tuple[Kind, ...] = (*get_args(Kind), *OFTEN)
 
 NEMESES = 2
 """Sequences of faults that run at the same time."""
 
-CALM = 0.2
+CALM = 0.3
 """How many of the plans have no faults: where something is broken, late signals are excused."""
 
 LONG = 0.03

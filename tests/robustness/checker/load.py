@@ -52,7 +52,7 @@ class Size:
     `rate` is in changes a second; `abandoned`, `released`, `deleted`, `cancelled` and `large` are
     shares of the jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
-    for a signal; `brief` are clients that delete their jobs at once;
+    for a signal; jobs are cancelled `cancelled_within` so many seconds; `brief` are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
@@ -73,6 +73,7 @@ class Size:
     retried: float = 0.08
     deleted: float = 0.25
     cancelled: float = 0.04
+    cancelled_within: float = 0.3
     large: float = 0.0
     brief: int = 2
     deaths: float = 0.01
@@ -163,6 +164,7 @@ class Load:
                     history,
                     rate,
                     self._size.cancelled,
+                    self._size.cancelled_within,
                     self._size.large,
                 )
                 for name in names

@@ -57,12 +57,13 @@ async def create_jobs(
     history: History,
     rate: float,
     cancelled: float,
+    cancelled_within: float,
     large: float,
 ) -> None:
     """Create `rate` jobs a second until stopped; make up for what an outage cost.
 
-    `cancelled` is the share of those that are cancelled, `large` that of those with large
-    parameters.
+    `cancelled` is the share of those that are cancelled, within so many seconds, and `large` that
+    of those with large parameters.
     """
     due = time.monotonic() + rng.random() / rate
     for number in itertools.count():
@@ -76,7 +77,7 @@ async def create_jobs(
         size = LARGE_BYTES if large and rng.random() < large else 0
         job = await create_job(mark, replicas, rng, board, history, size=size)
         if job is not None and rng.random() < cancelled:
-            await asyncio.sleep(rng.uniform(0, 0.3))
+            await asyncio.sleep(rng.uniform(0, cancelled_within))
             await cancel_job(job, replicas, board, history)
 
 
