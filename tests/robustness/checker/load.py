@@ -52,7 +52,8 @@ class Size:
     `rate` is in changes a second; `abandoned`, `released`, `deleted`, `cancelled` and `large` are
     shares of the jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
-    for a signal; jobs are cancelled `cancelled_within` so many seconds; `brief` are clients that delete their jobs at once;
+    for a signal. Jobs are cancelled `cancelled_within` so many seconds of their creation; `brief`
+    are clients that delete their jobs at once;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more. They resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
