@@ -124,8 +124,10 @@ def lock_held(database: Database, url: str) -> AbstractAsyncContextManager[None]
 
 @asynccontextmanager
 async def _sqlite_held(url: str) -> AsyncIterator[None]:
-    holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
+    file = url.removeprefix("sqlite:///")
+    holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    # In a thread: a transaction of the server may have to end first.
+    await asyncio.to_thread(holder.execute, "BEGIN IMMEDIATE")
     yield
     holder.close()
 
