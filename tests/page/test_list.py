@@ -123,14 +123,19 @@ def test_the_page_is_used_with_the_keyboard_alone(visit: Visit, client: Client) 
     ids = make(client, "keys", 60)
     page = visit("/?job_types=keys")
     expect(page.locator(".count")).to_have_text("60 jobs")
+    types = page.get_by_role("complementary", name="Job types")
+    expect(types).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the jobs")).to_be_focused()
-    page.keyboard.press("Enter")  # past the job types, of which there may be any number
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_focused()
+    expect(types).to_be_visible()
+    focused = page.locator(":focus")
     for _ in range(30):
         page.keyboard.press("Tab")
-        if "row-link" in (page.evaluate("() => document.activeElement.className") or ""):
+        expect(types.locator(":focus")).to_have_count(0)
+        if "row-link" in (focused.get_attribute("class") or ""):
             break
-    focused = page.locator(":focus")
     expect(focused).to_contain_text(ids[-1])
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")

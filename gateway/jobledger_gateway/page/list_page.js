@@ -38,10 +38,10 @@ export function listPage(main, filter, view) {
     h("button", { type: "button", click: () => bulkRetry(filter) }, `Run ${kinds.join(" and ").toLowerCase()} jobs again …`);
   const panel = onlyWatches() ? undefined : new TypesPanel(filter);
   main.replaceChildren(
-    h("h1", { class: "unseen", tabindex: "-1" }, "Jobs"),
     h("div", { class: "layout" },
       panel?.element ?? "",
       h("section", { class: "jobs", "aria-label": "Jobs" },
+        h("h1", { class: "unseen", tabindex: "-1" }, "Jobs"),
         filterBar(filter, view.go),
         h("div", { class: "list-head" }, count, bulk),
         table, empty)),

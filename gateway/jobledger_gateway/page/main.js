@@ -98,9 +98,11 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const page = link.origin === location.origin && !link.target && (link.pathname === "/" || link.pathname.startsWith("/jobs/"));
-  if (!page || link.getAttribute("href").startsWith("#")) return;
+  if (!page) return;
   event.preventDefault();
-  go(link.pathname + link.search);
+  // A change of the address, if only of what follows `#`, shows the page anew.
+  if (link.matches(".skip")) main.querySelector("h1").focus();
+  else go(link.pathname + link.search);
 });
 addEventListener("popstate", show);
 addEventListener("hashchange", () => takeToken() && show());
