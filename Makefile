@@ -82,7 +82,7 @@ CLIENT := tests/unit/client $(addprefix tests/e2e/,client worker/test_real_serve
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests in four processes, without those of `make check`; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(IN_PARALLEL) --ignore=tests/packaging/docs $(ARGS)
+	@$(PYTHON) -m pytest $(IN_PARALLEL) $(patsubst %,--ignore=tests/%,packaging/docs page polyglot) $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute

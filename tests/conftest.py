@@ -63,14 +63,8 @@ def pytest_asyncio_loop_factories(
     return {"asyncio": asyncio.new_event_loop}
 
 
-def pytest_collection() -> None:
-    """Collect no garbage while tests are collected: nearly all that is made then stays."""
-    gc.disable()
-
-
 def pytest_collection_finish() -> None:
     """Leave what was collected out of garbage collections: each would go through all of it."""
-    gc.enable()
     gc.collect()
     gc.freeze()
 
