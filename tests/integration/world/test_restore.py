@@ -128,14 +128,13 @@ async def is_refused(client: AsyncClient, token: str) -> bool:
             pass
 
 
-def restored(seed: int, store: Store, servers: int) -> Clients:
+def restored(seed: int, store: Store, servers: int, *, faults: bool) -> Clients:
     """Run clients through a restore, and check what they are told; return them."""
     world = World(seed, store=store, servers=servers)
     random = world.chance.of("restore")
     clients = Clients(world, random)
 
     async def main(world: World) -> None:
-        faults = random.random() < 0.5
         async with clients.running(), world.chaos(minutes=5) if faults else nullcontext():
             await asyncio.sleep(random.uniform(0, 30))
             backup, backed_up = world.backup(), world.loop.time()
@@ -164,12 +163,11 @@ def restored(seed: int, store: Store, servers: int) -> Clients:
     return clients
 
 
-@pytest.mark.parametrize("servers", [1, 3])
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("faults", [False, True])
+@pytest.mark.parametrize(("store", "servers"), [("memory", 3), ("sqlite", 1)])
 def test_a_restore_undoes_what_came_after_the_backup_and_voids_the_tokens(
-    store: Store, servers: int
+    store: Store, servers: int, *, faults: bool
 ) -> None:
-    for seed in range(3):
-        clients = restored(seed, store, servers)
-        assert clients.created
-        assert [type(gap) for gap in clients.gaps] == [InvalidToken]
+    clients = restored(1, store, servers, faults=faults)
+    assert clients.created
+    assert [type(gap) for gap in clients.gaps] == [InvalidToken]

@@ -95,7 +95,7 @@ async def jobs_in_chaos(world: World) -> list[str]:
 
 def test_jobs_are_done_in_spite_of_chaos():
     happened = Counter()
-    for seed in range(1, 6):
+    for seed in (2, 3):  # together they break all that is named below
         world = World(seed, servers=2)
         assert world.run(jobs_in_chaos) == ["COMPLETED"] * 3
         happened.update(line.split(": ")[1].split()[0] for line in world.history)
