@@ -85,7 +85,7 @@ LOAD: Knobs = {
     "stalls": (0.01, 0.2),
     "start_over": (0.0, 0.1, 0.4),
     "stay": ([0.1, 1.0], [1.0, 8.0]),
-    "lease": (1, 2, 5, 30, 30),
+    "lease": (1, 2, 5, 30, 120),
 }
 
 NETWORK: Knobs = {
