@@ -32,6 +32,7 @@ BUGS = {
         "ledger.stale_connections",
         "if not error.stale:",
         "if False:",
+        gap="all that the load asks for can be repeated without harm",
     ),
     "outage ignored": Bug(
         "leases that expired while the database was away are not extended",
@@ -72,6 +73,7 @@ BUGS = {
         "domain.decisions",
         "existing = linked or named.get(command.link.name)",
         "existing = named.get(command.link.name)",
+        gap="needs another link to the same name before the repetition",
     ),
     "no backoff": Bug(
         "a job whose worker lost its lease is claimable at once",

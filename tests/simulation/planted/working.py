@@ -53,12 +53,14 @@ BUGS = {
         "rpc.workers.work_slots",
         "        if self._unsent:\n            self._long_poll.release",
         "        if False:\n            self._long_poll.release",
+        gap="these jobs come back when their leases end, as those of lost messages do",
     ),
     "claim of nobody kept": Bug(
         "jobs of a claim whose caller left during the commit are not released",
         "ledger.long_poll",
         "self._start(self._release_claimed(claiming))",
         "pass",
+        gap="these jobs come back when their leases end, as those of lost answers do",
     ),
     "wake-up not handed on": Bug(
         "a claim that was woken and leaves wakes no other",
