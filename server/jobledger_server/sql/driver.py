@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
-WriteStatement = Callable[[int], str]
+WriteStatement = Callable[[Any], str]
 """A statement that inserts, updates or deletes rows. Each dialect chooses what its text depends
 on."""
 

@@ -41,6 +41,7 @@ async def test_a_batch_finds_its_rows_by_an_index(database: Database, ledger: Le
         requests_made_before(statements),
         repetitions(statements, ids),
         reports(statements, ids),
+        reports(statements, ids[:1]),
         *by_id(statements, ids),
     ):
         found = await plan(database, statement, values)
@@ -95,7 +96,8 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
     ]
     if statements.dialect.name == "sqlite":
         values = [value for row in rows for value in row]
-        return "sqlite_autoindex_jobs_1", statements.report_jobs(CHANGED), values
-    columns = list(zip(*rows, strict=True))
-    statement = batch_statement(FEED_LOCKED, ((statements.report_jobs, len(columns)),))
-    return "pk_jobs", statement, [JOBS, *columns]
+        return "sqlite_autoindex_jobs_1", statements.report_jobs(len(rows)), values
+    single = len(rows) == 1
+    columns = list(rows[0] if single else zip(*rows, strict=True))
+    written = ((statements.report_jobs, len(columns)),)
+    return "pk_jobs", batch_statement(FEED_LOCKED, written, single=single), [JOBS, *columns]

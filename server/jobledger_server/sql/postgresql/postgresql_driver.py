@@ -35,9 +35,33 @@ CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 PROTOCOL_ERRORS: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How the rows of a statement are passed, as its parameters.
+
+    Attributes:
+        first: The number of the first parameter.
+        single: Whether there is one row, whose values are the parameters. Else there is an array
+            for each column, so that the database plans and runs one statement, not one a row. An
+            array of one value costs the driver and PostgreSQL more than the value.
+    """
+
+    first: int
+    single: bool
+
+    def of(self, table: Table, columns: Sequence[str]) -> str:
+        """Return what is selected from, with these columns of a table."""
+        array = "" if self.single else "[]"
+        parameters = ", ".join(
+            f"${number}::{_element_type(table.c[column])}{array}"
+            for number, column in enumerate(columns, start=self.first)
+        )
+        return f"(VALUES ({parameters}))" if self.single else f"unnest({parameters})"
+
+
 @dataclass(frozen=True, eq=False)
 class Insertion:
-    """See `driver.WriteStatement`: the text depends on the number of the first parameter."""
+    """See `driver.WriteStatement`: the text depends on how its rows are passed."""
 
     table: Table
     columns: tuple[str, ...]
@@ -45,12 +69,12 @@ class Insertion:
     inserted: Mapping[str, str] = field(default_factory=dict)
     joined: str = ""
 
-    def __call__(self, first: int) -> str:
+    def __call__(self, rows: Rows) -> str:
         names = [*self.columns, *(name for name in self.inserted if name not in self.columns)]
         values = (self.inserted.get(name) or _value(self.table.c[name]) for name in names)
         return (
             f"INSERT INTO {self.table.name} ({', '.join(names)}) SELECT {', '.join(values)} "  # noqa: S608
-            f"FROM counter, unnest({_arrays(self.table, self.columns, first)})"
+            f"FROM counter, {rows.of(self.table, self.columns)}"
             f" AS new ({', '.join(self.columns)}) {self.joined}{self.on_conflict}"
         )
 
@@ -58,7 +82,7 @@ class Insertion:
 def update_statement(
     table: Table, key: Column[Any], columns: Sequence[str], kept: Collection[str]
 ) -> WriteStatement:
-    """See `dialect.Dialect.change`: the text depends on the number of the first parameter."""
+    """See `dialect.Dialect.change`: the text depends on how its rows are passed."""
 
     def new_value(column: Column[Any]) -> str:
         value = _value(column)
@@ -67,10 +91,10 @@ def update_statement(
     values = ", ".join(f"{column} = {new_value(table.c[column])}" for column in columns)
     names = ", ".join(("key", *columns))
 
-    def update(first: int) -> str:
+    def update(rows: Rows) -> str:
         return (
             f"UPDATE {table.name} SET {values} "  # noqa: S608
-            f"FROM counter, unnest({_arrays(table, (key.name, *columns), first)}) AS new ({names}) "
+            f"FROM counter, {rows.of(table, (key.name, *columns))} AS new ({names}) "
             f"WHERE {table.name}.{key.name} = new.key"
         )
 
@@ -78,10 +102,11 @@ def update_statement(
 
 
 def deletion_statement(table: Table, condition: str) -> WriteStatement:
-    """See `dialect.Dialect.deletion`: the text depends on the number of the parameter."""
+    """See `dialect.Dialect.deletion`: the text depends on how its rows are passed."""
 
-    def delete(first: int) -> str:
-        in_ids = condition.format(in_ids=f"= ANY(${first}::uuid[])")
+    def delete(rows: Rows) -> str:
+        id_ = f"${rows.first}::uuid"
+        in_ids = condition.format(in_ids=f"= {id_}" if rows.single else f"= ANY({id_}[])")
         return f"DELETE FROM {table.name} USING counter WHERE {in_ids}"  # noqa: S608
 
     return delete
@@ -162,11 +187,15 @@ class PostgresqlDriver:
     async def _write_at_once(
         self, counter: str, number: int, writes: Writes
     ) -> tuple[int, int, int | None]:
-        # One array for each column: the database plans and runs one statement, not one a row.
-        columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
+        single = all(len(rows) == 1 for _, rows in writes)
+        values: list[Any]
+        if single:
+            values = [value for _, (row,) in writes for value in row]
+        else:
+            values = [column for _, rows in writes for column in zip(*rows, strict=True)]
         widths = tuple((statement, len(rows[0])) for statement, rows in writes)
-        statement = batch_statement(counter, widths)
-        ((seq, writer, config),) = await self._connection.fetch(statement, number, *columns)
+        statement = batch_statement(counter, widths, single=single)
+        ((seq, writer, config),) = await self._connection.fetch(statement, number, *values)
         return seq, writer, config
 
     async def _append_in_steps(
@@ -210,7 +239,9 @@ class PostgresqlDriver:
 
 
 @cache
-def batch_statement(counter: str, writes: tuple[tuple[WriteStatement, int], ...]) -> str:
+def batch_statement(
+    counter: str, writes: tuple[tuple[WriteStatement, int], ...], *, single: bool = False
+) -> str:
     """Return one statement that locks the feed and writes every row.
 
     Its other parts read `counter`, so the feed is locked before any row is written. In the
@@ -219,21 +250,14 @@ def batch_statement(counter: str, writes: tuple[tuple[WriteStatement, int], ...]
     Args:
         counter: LOCK_FEED or FEED_LOCKED.
         writes: Statements, and how many parameters each has.
+        single: Whether each writes one row.
     """
     parts = [f"counter AS ({counter})"]
     first = 2
     for number, (statement, parameters) in enumerate(writes):
-        parts.append(f"part_{number} AS ({statement(first)})")
+        parts.append(f"part_{number} AS ({statement(Rows(first, single))})")
         first += parameters
     return f"WITH {', '.join(parts)} SELECT seq, writer, config FROM counter"  # noqa: S608
-
-
-def _arrays(table: Table, columns: Sequence[str], first: int) -> str:
-    """Return the parameters of the columns' values, numbered from `first`."""
-    return ", ".join(
-        f"${number}::{_element_type(table.c[column])}[]"
-        for number, column in enumerate(columns, start=first)
-    )
 
 
 def _element_type(column: Column[Any]) -> str:
