@@ -14,7 +14,7 @@ from tests.support.pages import ROOT
 
 PAGE = ROOT / "docs/project/simulation.md"
 
-CHEAP = "limit ignored"
+CHEAP = "ends not counted"
 """Any load comes to it at once."""
 
 SHORT = 1.0
@@ -27,7 +27,7 @@ def test_a_bug_can_be_planted(bug: Bug) -> None:
 
 def test_a_planted_bug_is_found() -> None:
     (finding,) = findings([CHEAP], first=1, seeds=3, load=SHORT, jobs=1)
-    assert finding.broken == ["limited"]
+    assert finding.broken == ["counted"]
 
 
 def test_what_stands_before_the_servers_is_not_found_if_its_answers_are_right() -> None:
