@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import FrameType
 
 import grpc
 import hypothesis
@@ -59,8 +60,22 @@ def pytest_asyncio_loop_factories(
     """
     names = item.fixturenames
     if "database_url" in names and not {"timers", "frozen_heap"} & set(names):
-        return {"uvloop": uvloop.new_event_loop}
+        return {"uvloop": _uvloop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    """Make a loop that stops when the test's time is over: it loses what pytest-timeout raises."""
+    loop, time_is_over = uvloop.new_event_loop(), signal.getsignal(signal.SIGALRM)
+    if not callable(time_is_over):
+        return loop
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.stop()
+        time_is_over(number, frame)
+
+    signal.signal(signal.SIGALRM, stop)
+    return loop
 
 
 def pytest_collection_finish() -> None:
