@@ -85,11 +85,12 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
     page.get_by_role("dialog").get_by_label("Reason").fill("the disk is full")
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(item.get_by_text("the disk is full")).to_be_visible()
+    expect(item.get_by_role("button", name="Resume pausing")).to_be_focused()
     assert client.claim_jobs(["pausing"]) == []
     page.get_by_role("link", name="pausing").last.click()
     expect(page.get_by_text("The type pausing was paused")).to_contain_text("the disk is full")
     page.go_back()
     item.get_by_role("button", name="Resume pausing").click()
-    expect(item.get_by_role("button", name="Pause pausing")).to_be_visible()
+    expect(item.get_by_role("button", name="Pause pausing")).to_be_focused()
     assert len(client.claim_jobs(["pausing"])) == 1
     expect(item.get_by_text("1 running")).to_be_visible()

@@ -53,7 +53,8 @@ export class TypesPanel {
     const text = JSON.stringify(types.map(({ oldestWait, ...rest }) => [rest, Math.floor(seconds(oldestWait) / 10)]));
     if (text === this.#drawn) return;
     this.#drawn = text;
-    const nameOf = (one) => one.getAttribute("aria-label") ?? one.getAttribute("href");
+    // "Pause" becomes "Resume": the same button for who uses it.
+    const nameOf = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label").replace(/^\w+/, "");
     const focused = this.#list.contains(document.activeElement) && nameOf(document.activeElement);
     this.#list.replaceChildren(...types.map((type) => this.#item(type)));
     if (focused) [...this.#list.querySelectorAll("a, button")].find((one) => nameOf(one) === focused)?.focus();
@@ -89,8 +90,8 @@ export class TypesPanel {
       const click = () => pauseType(name).then((done) => done && (announce(`${name} is paused.`), again()));
       return h("button", { type: "button", class: "small", "aria-label": `Pause ${name}`, click }, "Pause");
     }
-    const click = async ({ currentTarget }) => {
-      currentTarget.disabled = true;
+    // Not disabled meanwhile: that would take the focus from it.
+    const click = async () => {
       try {
         await resumeType(name);
         announce(`${name} is resumed.`);
