@@ -34,6 +34,7 @@ class GatedStore:
         self.before_read: Callable[[], Awaitable[None]] = _pass
         self.after_read: Callable[[], Awaitable[None]] = _pass
         self.before_head: Callable[[], Awaitable[None]] = _pass
+        self.before_news: Callable[[], Awaitable[None]] = _pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -53,6 +54,10 @@ class GatedStore:
     async def feed_head(self) -> Any:
         await self.before_head()
         return await self._store.feed_head()
+
+    async def news(self, *args: Any) -> Any:
+        await self.before_news()
+        return await self._store.news(*args)
 
 
 class Gate:

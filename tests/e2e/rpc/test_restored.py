@@ -213,7 +213,7 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
         async with watching(call.WatchJobs(user_id=user_id)) as stream:
             while not (message := await stream.read()).synced:
                 pass
-            gated.before_head = gate
+            gated.before_news = gate
             await gate.reached.wait()
             delivered = set[str]()
             before = {message.resume_token: set[str]()}  # the jobs delivered up to each token
