@@ -17,21 +17,29 @@ class _FairOrder:
     """Orders flows so that each gets an equal share by weight.
 
     Start-time fair queueing: P. Goyal, H. Vin, H. Cheng, "Start-Time Fair Queueing"
-    (1996).
+    (1996). But the virtual time also advances by one while each of the flows is served once:
+    new flows that keep coming would stand before one that was served already, for ever.
     """
 
     def __init__(self) -> None:
-        self._flows: list[tuple[int, int, str]] = []
+        self._flows: list[tuple[float, int, str]] = []
         self._arrivals = itertools.count()  # equal start times: first come, first served
-        self._virtual_time = 0  # in weight, not in seconds
+        self._virtual_time = 0.0  # in weight, not in seconds
+        self._start = 0.0  # of the flow that was served last
 
-    def add(self, flow: str, served: int = 0) -> None:
-        """Add a flow that was just served an item of weight `served`; 0 if it is new."""
-        heappush(self._flows, (self._virtual_time + served, next(self._arrivals), flow))
+    def add(self, flow: str) -> None:
+        """Add a new flow."""
+        heappush(self._flows, (self._virtual_time, next(self._arrivals), flow))
+
+    def add_again(self, flow: str, served: int) -> None:
+        """Add the flow that was just served an item of weight `served`."""
+        heappush(self._flows, (self._start + served, next(self._arrivals), flow))
 
     def pop(self) -> str:
         """Remove the flow whose turn it is."""
-        self._virtual_time, _, flow = heappop(self._flows)
+        self._start, _, flow = heappop(self._flows)
+        now = max(self._virtual_time, self._start)
+        self._virtual_time = now + 1 / (len(self._flows) + 1)
         return flow
 
 
@@ -73,11 +81,11 @@ class FairQueue(Generic[Item]):
         queue = queues[name]
         item, weight = queue.popleft()
         if queue:
-            names.add(name, weight)
+            names.add_again(name, weight)
         else:
             del queues[name]
         if queues:
-            self._origins.add(origin, weight)
+            self._origins.add_again(origin, weight)
         else:
             del self._queues[origin], self._names[origin]
         self._length -= 1

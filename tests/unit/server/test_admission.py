@@ -92,6 +92,22 @@ def test_heavy_requests_wait_for_light_ones_of_other_callers() -> None:
     assert [queue.pop() for _ in range(5)] == ["eve", "ada", "ada", "ada", "eve"]
 
 
+@pytest.mark.promise(number=65)
+def test_new_connections_that_keep_coming_do_not_stand_before_one_that_was_served() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(3):
+        queue.put(SERVICE, f"service {number}")
+    for number in range(9):
+        queue.put(Caller(f"2.2.2.2:{number}"), "new")
+    served = []
+    for number in range(9, 50):
+        served.append(queue.pop())
+        queue.put(Caller(f"2.2.2.2:{number}"), "new")
+    turns = [served.index(f"service {number}") for number in range(3)]
+    # Ten wait at any time, and each turn comes after two of each of them at most.
+    assert all(turn <= 20 * number for number, turn in enumerate(turns)), turns
+
+
 def test_the_services_own_work_is_never_refused_admission() -> None:
     queued = Admission("commands", total=1, each=1)
     queued.acquire(SERVICE, 5)
