@@ -27,7 +27,8 @@ CHANGES_PER_JOB = 8
 """About: creation, claim, four reports, perhaps an asset, the end, perhaps a deletion."""
 
 ALL_ENDED_SECONDS = 60.0
-"""How long jobs may take to end after the last one was made: their deadlines see to it."""
+"""How long jobs may take to end after the last one was made: their deadlines see to it. A server
+that is slow may take longer, by the load's patience."""
 
 STALL_SECONDS = 0.5
 
@@ -53,9 +54,9 @@ class Size:
     shares of the jobs, `retried` of the attempts, which fail retryably, `deaths`
     of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
     for a signal. Jobs are cancelled `cancelled_within` so many seconds of their creation; `brief`
-    are clients that delete their jobs at once;
-    `patience` is how many seconds watchers may take to hear of everything when nothing happens
-    any more. They resume from an older cursor than their last in the share `go_back` of all cases,
+    are clients that delete their jobs at once. `patience` is how many seconds, besides those that
+    deadlines need, servers may take to end all jobs, and then watchers to hear of everything. These
+    resume from an older cursor than their last in the share `go_back` of all cases,
     as if they had not stored that, and stay with a stream that works for a time within `stay`.
     `job_stay` is that time for half of the streams of watchers of one job.
     `start_over` is the share of their streams that begin without a cursor, `stalls` that of the
@@ -130,14 +131,15 @@ class Load:
                 board.load.set()
                 await asyncio.gather(*writing)
                 reader = self._connect("reader")
-                await _until(lambda: _all_ended(reader), ALL_ENDED_SECONDS)
+                patience = self._size.patience
+                await _until(lambda: _all_ended(reader), ALL_ENDED_SECONDS + patience)
                 board.work.set()
                 await asyncio.gather(*working)
                 await read_all(reader, history)
                 # The validators report what is not delivered by then.
-                await asyncio.wait(watching, timeout=self._size.patience)
+                await asyncio.wait(watching, timeout=patience)
                 timeline = Timeline(history)
-                await _until(lambda: self._all_told(timeline), self._size.patience)
+                await _until(lambda: self._all_told(timeline), patience)
             finally:
                 for task in (*writing, *working, *watching, *following):
                     task.cancel()
