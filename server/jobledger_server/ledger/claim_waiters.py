@@ -95,7 +95,7 @@ class ClaimWaiters:
             self.announce()
 
     def hand_on(self, job: Job) -> None:
-        """Wake a claim for a job that was blocked, and has a free slot now, else other servers.
+        """Wake a claim for a job that waited for a free slot or for its time, else other servers.
 
         The claim takes this job without a query: when it queried, no job was ready.
         """

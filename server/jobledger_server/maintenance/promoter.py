@@ -6,7 +6,6 @@ over by the other.
 
 import asyncio
 import logging
-from collections import Counter
 
 from jobledger_server.domain.job import Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
@@ -46,9 +45,9 @@ class Promoter:
     async def promote(self) -> int:
         """Make some jobs ready that are due; return how many were found."""
         due = await make_due_ready(self._store, self._ledger.known_limits, most=self._batch)
-        ready = Counter(job.job_type for job in due if job.phase is Phase.READY)
-        for job_type, count in ready.items():
-            self._waiters.offer(job_type, count)
+        for job in due:
+            if job.phase is Phase.READY:
+                self._waiters.hand_on(job)
         if any(job.concurrency_key for job in due):
             self._ledger.recheck.set()
         return len(due)

@@ -18,7 +18,6 @@ import struct
 import sys
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
 
 INTERVAL_SECONDS = 0.25
 
@@ -98,7 +97,7 @@ def _descriptors() -> list[int]:
 
 def _count_descriptors() -> int:
     """Count the open descriptors. Linux before 6.2 says 0, and then they are listed."""
-    return Path("/proc/self/fd").stat().st_size or len(_descriptors())
+    return os.stat("/proc/self/fd").st_size or len(_descriptors())  # noqa: PTH116
 
 
 def _duplicate(number: int) -> socket.socket:

@@ -57,6 +57,7 @@ async def test_many_due_jobs_are_promoted_in_steps(
 async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
     store: SqlStore, ledger: Ledger, database: Database
 ) -> None:
+    """Each takes its job without a query."""
     await seed(database, 3, schedule_time=1, job_type="render")
     waiters = ClaimWaiters()
     with ExitStack() as stack:
@@ -64,6 +65,7 @@ async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
         promoter = Promoter(store, ledger, waiters)
         assert await promoter.promote() == 3
         assert [waiter.woken_for for waiter in waiting] == ["render"] * 3 + [None] * 2
+        assert len({oldest.id for waiter in waiting if (oldest := waiter.reset())}) == 3
         assert await promoter.promote() == 0
     assert await recount(database) == []
 
