@@ -71,7 +71,9 @@ async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None
         else:
             settings = {"default_transaction_read_only": "off"}
             connection = await asyncpg.connect(url, server_settings=settings)
-            await connection.execute(statements)
+            # Each a transaction: who connects after the second one sees what the first has set.
+            for statement in statements.split(";\n"):
+                await connection.execute(statement)
             await connection.close()
         if statements == begin:
             yield
@@ -108,7 +110,7 @@ def read_only(database: Database, url: str) -> AbstractAsyncContextManager[None]
         f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     )
     alter = f"ALTER DATABASE {name} SET default_transaction_read_only"
-    return by_somebody_else(url, f"{alter} = on; {cut_off}", f"{alter} = off; {cut_off}")
+    return by_somebody_else(url, f"{alter} = on;\n{cut_off}", f"{alter} = off;\n{cut_off}")
 
 
 def table_missing(url: str) -> AbstractAsyncContextManager[None]:
