@@ -37,6 +37,24 @@ async def test_messages_keep_their_order_in_both_directions(transport: Transport
 
 
 @on_both
+async def test_messages_of_any_size_arrive(transport: Transport) -> None:
+    window = 65_535  # HTTP/2's
+    sizes = [window // 2 - 100, window - 100, window // 2 + 100, 1, 2 * window, 100, 3 * window, 7]
+
+    async def echo(requests: Any, context: Any) -> None:
+        async for request in requests:
+            await context.write(request)
+
+    async with connected(transport, Echo=echo) as channel:
+        call = stream(channel, "Echo")
+        for size in sizes:
+            await call.write(bytes(size))
+            assert len(await call.read()) == size
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_both
 async def test_a_server_may_write_after_the_client_has_closed_its_side(
     transport: Transport,
 ) -> None:

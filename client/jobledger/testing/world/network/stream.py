@@ -83,10 +83,14 @@ class Side:
         self._send_held()
 
     def _send_held(self) -> None:
-        """Send what there is room for. A message that is larger than the window needs all of it."""
+        """Send what there is room for.
+
+        The other side may have read half of the window without saying so. What needs more than the
+        other half goes in parts, of which the first ones make it say so.
+        """
         while self._held:
             size, arrive, what = self._held[0]
-            if size and self._unread and self._unread + size > self.window:
+            if size and self._unread > self.window // 2 and self._unread + size > self.window:
                 return
             self._held.popleft()
             self._unread += size
