@@ -94,7 +94,9 @@ NETWORK: Knobs = {
     "window": (64 * 1024, 1024),
 }
 
-DISK: Knobs = {"latency": ([0.0002, 0.002], [0.0002, 0.03], [0.001, 0.15])}
+SLOW_DISK = [0.001, 0.15]
+
+DISK: Knobs = {"latency": ([0.0002, 0.002], [0.0002, 0.03], SLOW_DISK)}
 
 TURNED = (0.0, 0.15, 0.4, 0.8)
 """How many of the knobs of a server are turned: in some runs none, in some many."""

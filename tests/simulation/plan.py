@@ -113,6 +113,10 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
     settings = knobs.turned(knobs.SETTINGS, chance.of("settings"))
     if "retain_deletions" in settings:  # else none is forgotten in so short a run
         tuning.setdefault("purge_seconds", 0.3)
+    disk = knobs.chosen(knobs.DISK, chance.of("disk"))
+    if disk["latency"] == knobs.SLOW_DISK:  # it has no time for each command alone
+        tuning.pop("command_batch", None)
+        tuning.pop("command_batch_bytes", None)
     return Plan(
         seed=seed,
         store=store,
@@ -123,7 +127,7 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         settings=settings,
         load=knobs.chosen(knobs.LOAD, chance.of("load")),
         network=knobs.chosen(knobs.NETWORK, chance.of("network")),
-        disk=knobs.chosen(knobs.DISK, chance.of("disk")),
+        disk=disk,
         shuffle=rng.choice((0.0, 0.0, 0.2, 0.9)),
         busy=chance.of("busy").choice((0.0, 0.0, 0.001, 0.01)),
     )
