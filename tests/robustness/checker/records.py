@@ -13,7 +13,7 @@ from tests.robustness.checker.board import USERS
 from tests.robustness.checker.facts import attempt, snapshot, step
 from tests.robustness.checker.history import Attempt, History, Operation, Outcome, Record
 
-AT_ONCE = 16
+AT_ONCE = 4
 """Jobs that are read at the same time."""
 
 ACTIVE = (job_pb2.JOB_STATUS_QUEUED, job_pb2.JOB_STATUS_PROCESSING)
