@@ -43,12 +43,15 @@ def _heard(hold: Hold, cancellation: Operation, faults: list[Fault]) -> bool:
     """Whether the worker received it in time, or needed no signal."""
     if hold.finishing:
         return True  # the worker is sent the result of its finish
-    if hold.began > cancellation.answered and hold.resumed:
+    began = hold.began
+    if hold.resumed:
         # The first message of a stream has what is to be known of the jobs that it begins with.
         if hold.greeted is None or (hold.ended is not None and hold.ended <= hold.greeted):
             return True
-        return hold.asked is not None and hold.asked <= hold.greeted
-    deadline = max(cancellation.answered, hold.began) + DELIVERY_SECONDS
+        if hold.began > cancellation.answered:
+            return hold.asked is not None and hold.asked <= hold.greeted
+        began = hold.greeted
+    deadline = max(cancellation.answered, began) + DELIVERY_SECONDS
     if hold.asked is not None and hold.asked <= deadline:
         return True
     gone = hold.ended is not None and hold.ended <= deadline

@@ -78,13 +78,6 @@ BUGS = {
         "self.floor = change.seq",
         "self.floor = change.seq - 1",
     ),
-    "buffer ignores compaction": Bug(
-        "a server that starts fills its buffer with deletions that are forgotten",
-        "watch.feed_reader",
-        "ChangeBuffer(max(head.compacted_seq, first), tuning)",
-        "ChangeBuffer(max(0, first), tuning)",
-        gap="harmless: the store refuses to read what is compacted, and the buffer starts empty",
-    ),
     "message of another cursor": Bug(
         "watches that end at the same cursor are sent the same message",
         "rpc.jobs.feed_streams",

@@ -68,6 +68,7 @@ BUGS = {
         "            if waiter.woken_for is not None:\n"
         "                self._wake_one(waiter.woken_for, waiter.oldest)",
         "            pass",
+        gap="the lookout wakes another one half a second later",
     ),
     "turn leaked": Bug(
         "a caller that leaves at the moment of its turn keeps it",

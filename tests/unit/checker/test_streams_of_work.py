@@ -114,6 +114,10 @@ SPOILT: dict[str, tuple[str, list[Spoil]]] = {
     ),
     "a cancellation that is not brought along": ("cancelled", [resumed(asked=None)]),
     "a cancellation that is brought along late": ("cancelled", [resumed(asked=5.9)]),
+    "one that does not come to a stream that was being opened": (
+        "cancelled",
+        [resumed(began=5.4, asked=None, ended=LATE + 0.3)],
+    ),
 }
 
 
@@ -134,6 +138,9 @@ def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
 
 ALLOWED: dict[str, list[Spoil]] = {
     "it is brought along": [resumed()],
+    "the stream was being opened, which took long": [
+        resumed(began=5.4, greeted=LATE, asked=LATE, ended=LATE + 1)
+    ],
     "the job was lost before": [resumed(asked=None, ended=5.8)],
     "the job's finish is brought along": [resumed(asked=None, finishing=True)],
     "the next stream broke before its first message": [resumed(asked=None, greeted=None)],
