@@ -160,8 +160,8 @@ class _Stream:
             ):
                 self._expect(first.updates)
                 await self._leases.hold(hello.lease_duration, hello.holding)
-                await self._submit(first.updates)
                 self._greeted = True
+                await self._submit(first.updates)
                 self._offer_slots(hello, first.slots)
                 hello.holding.clear()  # a stream may last long
                 del first
@@ -329,7 +329,8 @@ class _Stream:
     def _results_and_signals(self) -> Iterator[bytes]:
         for message in self._results.take():
             yield encoded_field(pb.WorkResponse, "results", message)
-        while (signal := self._leases.next_signal()) is not None:
+        # The first message is to have all that `hold` has found, and not what came before that.
+        while self._greeted and (signal := self._leases.next_signal()) is not None:
             self._slots.changed()  # a lost job leaves its slot
             yield encoded_field(
                 pb.WorkResponse, "signals", signal_message(signal).SerializeToString()
