@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import (
@@ -120,17 +121,22 @@ class Change(Struct, frozen=True, gc=False):
         seq: The change's sequence number in the feed.
         transitions: The transition that the change makes, if it makes one.
         deleted: Whether the job was deleted.
+        content_bytes: Those of its job. Whoever keeps or sends the change counts them.
     """
 
     job: Job
     seq: int
     transitions: tuple[Transition, ...] = ()
     deleted: bool = False
+    content_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "content_bytes", self.job.content_bytes)
 
     @property
     def memory_bytes(self) -> int:
         """About how much memory the change takes, with its owner's queue in the change buffer."""
-        return CHANGE_BYTES + self.job.content_bytes
+        return CHANGE_BYTES + self.content_bytes
 
 
 CHANGE_BYTES = 2560

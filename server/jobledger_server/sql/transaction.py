@@ -206,8 +206,12 @@ class SqlTransaction:
         )
         self._write_id = write_id
         before = seq - batch.count
-        self._written = list(batch.latest(after=before).values())
-        return batch.changes(after=before)
+        changes = batch.changes(after=before)
+        made = {change.job.id: change for change in changes}
+        for job, seq in batch.latest(after=before).values():
+            change = made.get(job.id)
+            self._written.append(change if change and change.job is job else Change(job, seq))
+        return changes
 
     def committed(self) -> None:
         """Cache the running jobs that were written, as their rows hold them now."""
@@ -277,23 +281,24 @@ class _Batch:
             for seq, decision in enumerate(self._changed, start=after + 1)
         ]
 
-    def latest(self, *, after: int) -> dict[JobId, Change]:
-        """Return each job as the last of its decisions left it, at its latest change.
+    def latest(self, *, after: int) -> dict[JobId, tuple[Job, int]]:
+        """Return each job as the last of its decisions left it, and where its latest change is.
 
         A deleted job is as it was before, without its request id, which is how it is stored.
         """
-        latest: dict[JobId, Change] = {}
+        latest: dict[JobId, tuple[Job, int]] = {}
         seq = after
         for decision in self._decisions:
             job = decision.job
             seq += decision.changed
-            previous = latest.get(job.id) or self._loaded.get(job.id)
-            if previous is None or (decision.changed and not decision.deleted):
-                latest[job.id] = Change(job, seq)
-            elif decision.deleted:
-                latest[job.id] = Change(replace(previous.job, request_id=""), previous.seq)
+            if decision.changed and not decision.deleted:
+                latest[job.id] = job, seq
+                continue
+            if job.id in latest:
+                previous, at = latest[job.id]
             else:
-                latest[job.id] = Change(job, previous.seq)
+                previous, at = self._loaded[job.id].job, self._loaded[job.id].seq
+            latest[job.id] = replace(previous, request_id="") if decision.deleted else job, at
         return latest
 
     def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
@@ -355,8 +360,8 @@ class _Batch:
         outcomes = {
             each.job.id: each.payloads for each in self._changed if each.payloads.outcome_bytes
         }
-        for job_id, change in latest.items():
-            job, seq, before = change.job, change.seq, self._loaded.get(job_id)
+        for job_id, (job, seq) in latest.items():
+            before = self._loaded.get(job_id)
             history = histories.get(job_id, NO_HISTORY)
             if before is None:
                 rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
@@ -392,7 +397,7 @@ class _Batch:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
                 rows[statements.delete_payloads].append((job.id,))
                 continue
-            if was_just_started(job) and seq != latest[job.id].seq:
+            if was_just_started(job) and seq != latest[job.id][1]:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
             ended = () if decision.ended is None else (decision.ended,)
             rows[statements.insert_attempts] += map(attempt_row, ended)

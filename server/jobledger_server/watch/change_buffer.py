@@ -25,7 +25,6 @@ class ChangeBuffer:
         self._max_changes = tuning.buffered_changes
         self._max_bytes = tuning.buffered_bytes
         self._changes: deque[Change] = deque()
-        self._sizes: deque[int] = deque()  # of the changes, in the same order
         self._by_owner: dict[str, deque[Change]] = {}
         self._bytes = 0
 
@@ -38,9 +37,7 @@ class ChangeBuffer:
         if owned is None:
             owned = self._by_owner[job.user_id] = deque()
         owned.append(change)
-        size = change.memory_bytes
-        self._sizes.append(size)
-        self._bytes += size
+        self._bytes += change.memory_bytes
         self.seq = change.seq
         while len(self._changes) > self._max_changes or self._bytes > self._max_bytes:
             self._drop_oldest()
@@ -70,7 +67,6 @@ class ChangeBuffer:
         """Drop everything and continue after `seq`, in a feed that may be another one."""
         self.version += 1
         self._changes.clear()
-        self._sizes.clear()
         self._by_owner.clear()
         self._bytes = 0
         self.floor = self.seq = seq
@@ -82,5 +78,5 @@ class ChangeBuffer:
         owned.popleft()
         if not owned:
             del self._by_owner[job.user_id]
-        self._bytes -= self._sizes.popleft()
+        self._bytes -= change.memory_bytes
         self.floor = change.seq

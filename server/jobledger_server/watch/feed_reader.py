@@ -163,7 +163,7 @@ class FeedReader:
 def _fitting(changes: Sequence[Change], room: int) -> int:
     """Return how many of the changes fit into a message: at least one, if there is one."""
     for count, change in enumerate(changes):
-        room -= CHANGE_BYTES + change.job.content_bytes
+        room -= CHANGE_BYTES + change.content_bytes
         if room < 0:
             return max(1, count)
     return len(changes)

@@ -150,7 +150,7 @@ def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool)
         job = change.job
         # A job that is reported while others are listed is no longer in the list.
         carries = full and not change.deleted and (update.catching_up or _is_carrier(change))
-        size = CHANGE_BYTES + job.content_bytes + (job.payload_bytes if carries else 0)
+        size = CHANGE_BYTES + change.content_bytes + (job.payload_bytes if carries else 0)
         size += assets_bytes(job) if change.deleted else 0
         room -= size
         if changes and room < 0:
