@@ -66,9 +66,9 @@ dist: $(INSTALLED) ## build the wheel and the sdist into dist/
 
 # --- develop -------------------------------------------------------------------------------------
 
-# The tests wait as long as they work: four processes on two cores. Each collects all tests, and
+# The tests wait as long as they work: six processes on two cores. Each collects all tests, and
 # has templates of databases of its own.
-IN_PARALLEL := -n 4 --dist worksteal
+IN_PARALLEL := -n 6 --dist worksteal
 FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 # What another version can break: pure code, and each part of the whole on both databases.
 VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
@@ -81,7 +81,7 @@ CLIENT := tests/unit/client $(addprefix tests/e2e/,client worker/test_real_serve
 	cli/test_output.py)
 
 .PHONY: test
-test: $(INSTALLED) ## run the tests in four processes, without those of `make check`; ARGS="-k watch" runs some of them
+test: $(INSTALLED) ## run the tests in six processes, without those of `make check`; ARGS="-k watch" runs some of them
 	@$(PYTHON) -m pytest $(IN_PARALLEL) $(patsubst %,--ignore=tests/%,packaging/docs page polyglot) $(ARGS)
 
 .PHONY: test-fast
