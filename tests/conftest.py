@@ -36,10 +36,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jobledger")
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and every
-# process that is started here would inherit that.
+# A shell without job control starts what runs in the background with SIGINT ignored, and nohup
+# with SIGHUP. Every process that is started here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_report_header() -> str:
