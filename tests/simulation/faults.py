@@ -109,10 +109,12 @@ class Nemesis:
                 world.disk.stall(lasts)
                 began = time.time_ns() // 1000
                 await asyncio.sleep(lasts)
-                if lasts > OUTAGE_SECONDS:
+                ended = time.time_ns() // 1000
+                # Of two at once, what had waited for the end of the first one is answered then.
+                began = max([began, *(before for _, before in self._history.outages)])
+                if ended - began > OUTAGE_SECONDS * 1e6:
                     # What a transaction has read of the clock before may be written after it.
-                    began += LATENCY_MICROS
-                    self._history.outages.append((began, time.time_ns() // 1000))
+                    self._history.outages.append((began + LATENCY_MICROS, ended))
             case "database cut":
                 node = server.node
                 world.disk.cut[node] = None

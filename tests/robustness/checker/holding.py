@@ -31,10 +31,12 @@ def check_cancellations(history: History) -> Iterator[Violation]:
 
 def check_losses(history: History) -> Iterator[Violation]:
     """A worker whose update ends its attempt is sent the result, and not that it lost the job."""
-    lost = {(hold.job_id, hold.attempt) for hold in history.holds if hold.lost}
+    lost = {(hold.job_id, hold.attempt): hold.ended for hold in history.holds if hold.lost}
     for operation in history.operations:
         ends = operation.rpc in ENDS | {RETRYABLE, "ReleaseJob"}
-        if ends and operation.changed and (operation.job_id, operation.attempt) in lost:
+        told = lost.get((operation.job_id, operation.attempt))
+        # A release after that finds the job waiting, as a repeated one does.
+        if ends and operation.changed and told is not None and operation.sent < told:
             what = f"attempt {operation.attempt} of {operation.job_id} was lost"
             yield Violation("attempts", "wrong", f"{what}, and ended by {operation.rpc}")
 

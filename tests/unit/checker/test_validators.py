@@ -580,6 +580,9 @@ ALLOWED = {
     "a lease that expired before an outage": both(second_attempt, outage(5_000_000, 9_000_000)),
     "a lease that expired a lease after an outage": both(second_attempt, outage(-9, 0)),
     "a worker that held what it ended": both(held("b"), operation(7, rpc="MarkFailed", attempt=1)),
+    "a worker is told that it lost it, and ends it then": both(
+        held("b", lost=True), operation(7, attempt=1, sent=9.2, answered=9.6)
+    ),
     "an attempt that was released": both(second_attempt, released()),
     "a release of unknown outcome": both(second_attempt, released(outcome=Outcome.UNKNOWN)),
     "a retryable failure": both(second_attempt, failed_retryably(), starts_at(9_000_000)),
