@@ -93,6 +93,14 @@ async def test_after_every_command_the_cached_job_equals_its_row(store: SqlStore
     assert await read_jobs(store, [job.id]) == await loaded(store, job.id) == {job.id: ended}
 
 
+async def test_the_cached_job_is_as_the_last_command_of_a_batch_left_it(store: SqlStore) -> None:
+    job = await running(store)
+    report = step(job, Report(job_id=job.id, progress=50))
+    renewed = replace(report.job, lease_expire_time=Instant(10**16))
+    await append(store, report, Decision(job=renewed, changed=False, renewed=True))
+    assert await loaded(store, job.id) == {job.id: renewed} == await read_jobs(store, [job.id])
+
+
 async def test_a_change_by_hand_is_seen(store: SqlStore, database: Database) -> None:
     job, other = await running(store), await running(store)
     await by_hand(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
