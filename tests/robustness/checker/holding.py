@@ -35,7 +35,10 @@ def check_losses(history: History) -> Iterator[Violation]:
     for operation in history.operations:
         ends = operation.rpc in ENDS | {RETRYABLE, "ReleaseJob"}
         told = lost.get((operation.job_id, operation.attempt))
-        # A release after that finds the job waiting, as a repeated one does.
+        record = history.records.get(operation.job_id)
+        outcomes = {each.number: each.outcome for each in record.attempts} if record else {}
+        if operation.rpc == "ReleaseJob" and outcomes.get(operation.attempt) != "RELEASED":
+            continue  # the lease had expired: the job waits, as it does for a repeated release
         if ends and operation.changed and told is not None and operation.sent < told:
             what = f"attempt {operation.attempt} of {operation.job_id} was lost"
             yield Violation("attempts", "wrong", f"{what}, and ended by {operation.rpc}")

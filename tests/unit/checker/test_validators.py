@@ -237,6 +237,12 @@ def held(job_id: str, **fields: bool) -> Spoil:
     return lambda history: history.holds.append(hold)
 
 
+def released_when_lost(history: History) -> None:
+    """The worker of `a` releases its first attempt, and is told that it lost it."""
+    release = done("ReleaseJob", 4.6, job("a", 3), told=None, attempt=1)
+    both(also(release), held("a", lost=True))(history)
+
+
 ALL, OTHER, ONE = 0, 1, 2
 
 A_DELETED = Message(11.6, job("a", 6, "COMPLETED"), deleted=True, removed=("x", "y", "z"))
@@ -533,6 +539,10 @@ SPOILT = {
         "attempts: was lost, and ended by MarkFailed",
         both(held("b", lost=True), operation(7, rpc="MarkFailed", attempt=1)),
     ),
+    "a worker is told that it lost what it releases": (
+        "attempts: was lost, and ended by ReleaseJob",
+        both(second_attempt, earlier_attempt(outcome="RELEASED", seconds=1.0), released_when_lost),
+    ),
     "a checkpoint is lost": ("checkpoints: got ''", goes_on("x", gets="")),
     "an older checkpoint": ("checkpoints: got 'x'", goes_on("x", "y", gets="x")),
     "a checkpoint from nowhere": ("checkpoints: got 'z'", goes_on("x", unknown="y", gets="z")),
@@ -583,6 +593,7 @@ ALLOWED = {
     "a worker is told that it lost it, and ends it then": both(
         held("b", lost=True), operation(7, attempt=1, sent=9.2, answered=9.6)
     ),
+    "a release of an attempt whose lease had expired": both(second_attempt, released_when_lost),
     "an attempt that was released": both(second_attempt, released()),
     "a release of unknown outcome": both(second_attempt, released(outcome=Outcome.UNKNOWN)),
     "a retryable failure": both(second_attempt, failed_retryably(), starts_at(9_000_000)),
