@@ -3,10 +3,12 @@
 import asyncio
 import inspect
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.outages import Outages
@@ -90,3 +92,20 @@ async def execute(database: Database, *statements: str) -> None:
     async with database.writer.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
+
+
+@contextmanager
+def out_of_reach(database: Database) -> Iterator[None]:
+    """Let nobody take a connection to the database during the block."""
+
+    def away(*_: object) -> None:
+        raise OSError("nobody answers")
+
+    engines = [each.sync_engine for each in (database.writer, database.reader, database.lists)]
+    for engine in engines:
+        event.listen(engine, "checkout", away)
+    try:
+        yield
+    finally:
+        for engine in engines:
+            event.remove(engine, "checkout", away)

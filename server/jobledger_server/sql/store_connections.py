@@ -19,8 +19,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable, exc
+from sqlalchemy import Executable, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.database_errors import cause_of, failure
@@ -49,6 +51,42 @@ class _Attempt:
     committing: bool = False
 
 
+class _Pool:
+    """Lends the driver's connections of an engine, without SQLAlchemy's own around them.
+
+    That one costs as much again as the pool does. If a connection broke, the others are probably
+    broken too: each that was opened before is replaced before its next use. Disposing of the pool
+    would wait for each silent peer in turn, and dropping it without closing would leave their
+    sockets open.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._breaks = 0
+        event.listen(engine.sync_engine, "checkout", self._check)
+
+    def _check(
+        self, _connection: object, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        # What SQLAlchemy keeps of a connection: here, how many had broken when it was opened.
+        if record.info.setdefault(self, self._breaks) != self._breaks:
+            raise exc.DisconnectionError  # SQLAlchemy then opens another one
+
+    async def take(self) -> PoolProxiedConnection:
+        """Take a connection, which is to be given back."""
+        return await self._engine.raw_connection()
+
+    async def give_back(self, connection: PoolProxiedConnection) -> None:
+        """Give back a connection without an open transaction."""
+        await greenlet_spawn(connection.close)
+
+    async def close(self, connection: PoolProxiedConnection, *, broken: bool) -> None:
+        """Close a connection, before it is given back."""
+        if broken and connection.info[self] == self._breaks:
+            self._breaks += 1
+        await greenlet_spawn(connection.invalidate)
+
+
 class StoreConnections:
     """Runs statements on the connections of a database.
 
@@ -61,6 +99,7 @@ class StoreConnections:
         self._database = database
         self._driver_on = database.dialect.drivers()
         self._on_unavailable = on_unavailable
+        self._writers, self._readers = _Pool(database.writer), _Pool(database.reader)
         # A single statement needs no transaction; several that must agree need a snapshot.
         self._single = database.reader.execution_options(**database.dialect.single_statement)
         self._snapshot = database.reader.execution_options(**database.dialect.snapshot)
@@ -69,7 +108,7 @@ class StoreConnections:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Driver]:
         """Begin a transaction on the driver itself. The block commits it; an error undoes it."""
-        async with self._driver(self._database.writer) as driver:
+        async with self._driver(self._writers) as driver:
             await driver.begin()
             yield driver
 
@@ -78,7 +117,7 @@ class StoreConnections:
 
         Not for a task that may be cancelled: see `to_completion`.
         """
-        async with self._driver(self._single) as driver:
+        async with self._driver(self._readers) as driver:
             return await driver.fetch(statement, values)
 
     async def poll(
@@ -150,18 +189,20 @@ class StoreConnections:
         await self._database.close()
 
     @asynccontextmanager
-    async def _driver(self, engine: AsyncEngine) -> AsyncIterator[Driver]:
+    async def _driver(self, pool: _Pool) -> AsyncIterator[Driver]:
         """Lend the driver's own connection, and clean it up after an error."""
         with self._translating() as attempt:
-            async with engine.connect() as connection:
-                driver = await self._driver_of(connection)
-                try:
-                    yield driver
-                except BaseException as error:
-                    attempt.broken = driver.is_broken_by(error)
-                    attempt.committing = driver.committing
-                    await _clean_up(connection, driver, error, broken=attempt.broken)
-                    raise
+            connection = await pool.take()
+            driver = self._driver_on(connection.driver_connection)
+            try:
+                yield driver
+            except BaseException as error:
+                attempt.broken = driver.is_broken_by(error)
+                attempt.committing = driver.committing
+                await _clean_up(pool, connection, driver, error, broken=attempt.broken)
+                raise
+            finally:
+                await pool.give_back(connection)
 
     async def _driver_of(self, connection: AsyncConnection) -> Driver:
         return self._driver_on((await connection.get_raw_connection()).driver_connection)
@@ -183,35 +224,26 @@ class StoreConnections:
 
 
 async def _clean_up(
-    connection: AsyncConnection, driver: Driver, error: BaseException, *, broken: bool
+    pool: _Pool,
+    connection: PoolProxiedConnection,
+    driver: Driver,
+    error: BaseException,
+    *,
+    broken: bool,
 ) -> None:
     """Roll back what the connection did, or close it if it cannot be used any more."""
     reusable = False
     try:
-        if not broken and not _still_running(error):
+        if broken:
+            driver.terminate()
+        elif not _still_running(error):
             with suppress(Exception):
                 await driver.rollback()
                 reusable = True
     finally:
         # Also if the rollback is cancelled: the next transaction must not contain these writes.
-        if broken:
-            await _invalidate_pool(connection, driver)
-        elif not reusable:
-            await connection.invalidate()
-
-
-async def _invalidate_pool(connection: AsyncConnection, driver: Driver) -> None:
-    """Close a broken connection, and have the pool replace the others before their next use.
-
-    If one broke, the others are probably broken too. SQLAlchemy replaces the whole pool when
-    it sees a statement fail on a closed connection ("Disconnect Handling - Optimistic" in its
-    docs), so this runs one. Disposing of the pool would wait for each silent peer in turn,
-    and dropping it without closing would leave their sockets open.
-    """
-    driver.terminate()
-    with suppress(exc.DBAPIError):
-        await connection.exec_driver_sql("SELECT 1")
-    await connection.invalidate()
+        if not reusable:
+            await pool.close(connection, broken=broken)
 
 
 def _still_running(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Release, Report
 from jobledger_server.domain.decisions import decide
@@ -33,6 +32,7 @@ from jobledger_server.store import (
     FeedCompacted,
     StoreUnavailable,
 )
+from tests.support.databases import out_of_reach
 from tests.support.query_plans import plan
 from tests.support.store_writer import (
     append,
@@ -485,19 +485,14 @@ async def test_the_identity_of_an_unchanged_database_is_verified(
 
 @pytest.mark.promise(number=3)
 async def test_after_any_failed_read_the_database_identity_is_verified(
-    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database
 ) -> None:
     """The tail need not have seen it: other reads replace the connections that broke."""
     head = await store.verify_identity()
     async with database.writer.begin() as connection:
         await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
     assert await store.feed_head() == head
-
-    def away(*_: object, **__: object) -> None:
-        raise OSError("nobody answers")
-
-    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
-        patched.setattr(AsyncEngine, "connect", away)
+    with pytest.raises(StoreUnavailable), out_of_reach(database):
         await read_jobs(store, [creation().job.id])
     verified = await store.feed_head()
     assert verified.epoch != head.epoch

@@ -256,6 +256,26 @@ async def test_after_one_broken_connection_the_idle_ones_are_replaced(
 
 
 @several_servers
+async def test_what_an_outage_broke_replaces_no_connection_that_was_opened_after_it(
+    store: SqlStore, database_url: str
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        async with store.transaction() as late:
+            await late.load_jobs([JobId("j")])
+            with pytest.raises(StoreUnavailable):
+                async with store.transaction() as early:
+                    await early.load_jobs([JobId("j")])
+                    for pid in await backends(database_url):
+                        await cut_off(database_url, pid)
+                    await early.load_jobs([JobId("j")])
+            async with store.transaction() as transaction:
+                opened = await backend(transaction, database_url)
+            await late.load_jobs([JobId("j")])
+    async with store.transaction() as transaction:
+        assert await backend(transaction, database_url) == opened
+
+
+@several_servers
 async def test_a_deletion_that_waits_for_the_feed_blocks_no_holder_of_the_feed(
     store: SqlStore, database_url: str
 ) -> None:

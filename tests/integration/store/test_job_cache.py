@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, LinkAsset, Report
 from jobledger_server.domain.job import (
@@ -25,7 +24,7 @@ from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, StoreConflict, StoreUnavailable
-from tests.support.databases import both_databases, several_servers
+from tests.support.databases import out_of_reach, several_servers
 from tests.support.store_writer import (
     append,
     creation,
@@ -211,17 +210,11 @@ async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
 
 
 @pytest.mark.parametrize("look", ["feed_head", "verify_identity", "overdue"])
-@both_databases
 async def test_any_failed_read_of_an_unavailable_database_clears_the_cache(
-    store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await running(store)
-
-    def away(*_: object, **__: object) -> None:
-        raise OSError("nobody answers")
-
-    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
-        patched.setattr(AsyncEngine, "connect", away)
+    with pytest.raises(StoreUnavailable), out_of_reach(database):
         await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
     read: list[Row] = []
 
