@@ -163,6 +163,40 @@ async def test_a_server_cancels_what_still_runs_at_the_end_of_its_grace(
 
 
 @on_both
+async def test_a_server_has_not_stopped_before_it_has_cancelled_every_handler(
+    transport: Transport,
+) -> None:
+    """So a handler that goes on just then finds its call cancelled, not the server stopped."""
+    go, ended = asyncio.Event(), asyncio.Event()
+    met: list[Exception] = []
+
+    async def write_at_the_end(requests: Any, context: Any) -> None:
+        await context.write(b"begun")
+        try:
+            await go.wait()
+            await context.write(b"late")
+        except grpc.aio.UsageError as error:
+            met.append(error)
+        finally:
+            ended.set()
+
+    loop = asyncio.get_running_loop()
+    async with (
+        serving(transport, Late=write_at_the_end) as (server, target),
+        calling(transport, target) as channel,
+    ):
+        call = stream(channel, "Late")
+        assert await call.read() == b"begun"
+        end = loop.time() + 0.1
+        stopping = asyncio.create_task(server.stop(0.1))
+        await asyncio.sleep(0)
+        loop.call_at(end, go.set)
+        await stopping
+        await ended.wait()
+    assert not met
+
+
+@on_both
 async def test_a_call_that_meets_a_stopping_server_is_cancelled_or_unavailable(
     transport: Transport,
 ) -> None:

@@ -48,7 +48,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def run(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Start the call's task."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._task = task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._finish)
 
         def cancel() -> None:
@@ -145,7 +145,8 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
             raise grpc.aio.AbortError("Locally aborted.")
         if self._answered:
             raise grpc.aio.UsageError("RPC already finished.")
-        if self._server.stopped.is_set():
+        # Until its handler is cancelled, a call does not see that gRPC has stopped.
+        if self._server.stopped.is_set() and self._task.cancelling():
             raise grpc.aio.UsageError("Server already stopped.")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
