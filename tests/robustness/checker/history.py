@@ -189,7 +189,8 @@ class Hold:
     """A job that a worker held on one stream of Work, in one attempt.
 
     A `resumed` one was brought from another stream, and `greeted` is when its stream's first
-    message came. It is `finishing` if its finish was brought along, which may have been made.
+    message came. It is `finishing` if its finish was brought along, which may have been made, or
+    was sent before that message.
     `asked` is when the worker received a cancellation. A `frozen` worker did not read for a while.
     `lost` says that it was told that it has lost the job.
     """

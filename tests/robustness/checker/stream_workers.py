@@ -144,7 +144,7 @@ class StreamWorker:
         finishing = {
             (update.message.job_id, update.message.attempt)
             for update in self._unsent
-            if update.message.HasField("finish") or update.message.HasField("release")
+            if _ends(update.message)
         }
         self._holds = {
             job.id: Hold(
@@ -193,12 +193,21 @@ class StreamWorker:
             for update in updates:
                 update.sent = update.sent or now
                 update.tries += 1
+                self._note_end(update.message)
             self._sent += updates
             async with asyncio.timeout(SILENT_SECONDS):
                 await call.write(pb.WorkRequest(updates=[update.message for update in updates]))
             if self._rng.random() < self._deaths and not self._board.load.is_set():
                 self._harm()
             await pause(self._may_write, BEAT_SECONDS)
+
+    def _note_end(self, update: pb.JobUpdate) -> None:
+        """Take note of a finish that is sent before the stream's first message came."""
+        hold = self._holds.get(update.job_id)
+        if hold is None or hold.attempt != update.attempt or not _ends(update):
+            return
+        if hold.resumed and hold.greeted is None:
+            hold.finishing = True
 
     def _harm(self) -> None:
         """Die, or be frozen as by SIGSTOP, perhaps for longer than a lease."""
@@ -394,3 +403,8 @@ class StreamWorker:
                 attempt=update.message.attempt,
             )
         )
+
+
+def _ends(update: pb.JobUpdate) -> bool:
+    """Return whether the update ends what its worker holds."""
+    return update.HasField("finish") or update.HasField("release")
