@@ -55,6 +55,7 @@ class Nemesis:
         self._world = world
         self._history = history
         self._parts: dict[str, list[float]] = {}
+        self._stalled_until = 0
 
     async def run(self, faults: Sequence[Fault], seconds: float) -> None:
         """Inject each fault at its time; return after so many seconds, with all of them over."""
@@ -108,10 +109,11 @@ class Nemesis:
             case "database stall":
                 world.disk.stall(lasts)
                 began = time.time_ns() // 1000
+                # What waits already, for the end of another stall, is answered then.
+                answered = self._stalled_until
+                self._stalled_until = max(answered, began + int(lasts * 1e6))
                 await asyncio.sleep(lasts)
-                ended = time.time_ns() // 1000
-                # Of two at once, what had waited for the end of the first one is answered then.
-                began = max([began, *(before for _, before in self._history.outages)])
+                began, ended = max(began, answered), time.time_ns() // 1000
                 if ended - began > OUTAGE_SECONDS * 1e6:
                     # What a transaction has read of the clock before may be written after it.
                     self._history.outages.append((began + LATENCY_MICROS, ended))
