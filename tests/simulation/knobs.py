@@ -71,6 +71,8 @@ SETTINGS: Knobs = {
 }
 """Of the server, besides what each simulated server has."""
 
+SHORT_STAY = [0.1, 1.0]
+
 LOAD: Knobs = {
     "rate": (30.0, 60.0, 90.0),
     "deleted": (0.05, 0.25, 0.9),
@@ -84,7 +86,7 @@ LOAD: Knobs = {
     "job_stay": ([0.1, 2.0], [0.03, 0.3]),
     "stalls": (0.01, 0.2),
     "start_over": (0.0, 0.1, 0.4),
-    "stay": ([0.1, 1.0], [1.0, 8.0]),
+    "stay": (SHORT_STAY, [1.0, 8.0]),
     "lease": (1, 2, 5, 30, 120),
 }
 

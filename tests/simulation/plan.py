@@ -113,10 +113,14 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
     settings = knobs.turned(knobs.SETTINGS, chance.of("settings"))
     if "retain_deletions" in settings:  # else none is forgotten in so short a run
         tuning.setdefault("purge_seconds", 0.3)
+    load = knobs.chosen(knobs.LOAD, chance.of("load"))
     disk = knobs.chosen(knobs.DISK, chance.of("disk"))
-    if disk["latency"] == knobs.SLOW_DISK:  # it has no time for each command alone
+    if disk["latency"] == knobs.SLOW_DISK:
+        # It has no time for each command alone, nor for each change where watchers leave soon.
         tuning.pop("command_batch", None)
         tuning.pop("command_batch_bytes", None)
+        if load["stay"] == knobs.SHORT_STAY:
+            tuning.pop("feed_page", None)
     return Plan(
         seed=seed,
         store=store,
@@ -125,7 +129,7 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         faults=tuple(sorted(_faults(chance, seconds), key=lambda fault: fault.at)),
         tuning=tuning,
         settings=settings,
-        load=knobs.chosen(knobs.LOAD, chance.of("load")),
+        load=load,
         network=knobs.chosen(knobs.NETWORK, chance.of("network")),
         disk=disk,
         shuffle=rng.choice((0.0, 0.0, 0.2, 0.9)),
