@@ -28,7 +28,15 @@ class Database:
     @property
     def unavailable_errors(self) -> tuple[type[Exception], ...]:
         """What is raised if the database fails otherwise; see database_errors.py."""
-        return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
+        # The third is what the pool raises if PostgreSQL refuses a connection, as it does while it
+        # starts. Only SQLAlchemy's own connections put a DBAPIError around it.
+        return (
+            exc.DBAPIError,
+            exc.TimeoutError,
+            self.writer.dialect.loaded_dbapi.Error,
+            OSError,
+            *self.dialect.driver_errors,
+        )
 
     @property
     def conflicts(self) -> tuple[type[Exception], ...]:

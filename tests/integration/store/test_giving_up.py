@@ -276,6 +276,22 @@ async def test_what_an_outage_broke_replaces_no_connection_that_was_opened_after
 
 
 @several_servers
+async def test_where_no_connection_can_be_opened_the_database_is_unavailable(
+    database_url: str,
+) -> None:
+    store = SqlStore(open_database(parse_url(f"{database_url}_missing")))
+    cause = "does not exist"
+    with pytest.raises(StoreUnavailable, match=cause):
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([JobId("j")])
+    with pytest.raises(StoreUnavailable, match=cause):
+        await store.read_jobs([JobId("j")], full=False)
+    with pytest.raises(StoreUnavailable, match=cause):
+        await store.count_active("ada", limit=1)
+    await store.close()
+
+
+@several_servers
 async def test_a_deletion_that_waits_for_the_feed_blocks_no_holder_of_the_feed(
     store: SqlStore, database_url: str
 ) -> None:
