@@ -32,6 +32,7 @@ from jobledger_server.store import (
     FeedCompacted,
     StoreUnavailable,
 )
+from jobledger_server.tuning import Tuning
 from tests.support.databases import out_of_reach
 from tests.support.query_plans import plan
 from tests.support.store_writer import (
@@ -457,6 +458,17 @@ async def test_only_old_terminal_jobs_are_purgeable(store: SqlStore, database: D
         )
     found = await store.find_purgeable(Micros(10**9), after=0, limit=10)
     assert (found.jobs, found.through) == (ids[1:], 4)
+
+
+@pytest.mark.parametrize("tuning", [Tuning(scanned_ends=2)])
+async def test_a_search_for_purgeable_jobs_reads_a_few_changes_at_a_time(store: SqlStore) -> None:
+    one, other = [(await finished(store)).id for _ in range(2)]
+    found = [await store.find_purgeable(Micros(10**9), after=seq, limit=9) for seq in (0, 3, 6)]
+    assert [(list(part.jobs), part.through, part.more) for part in found] == [
+        ([one], 3, True),
+        ([other], 6, True),
+        ([], 6, False),
+    ]
 
 
 def test_an_id_is_not_before_the_first_of_its_time() -> None:

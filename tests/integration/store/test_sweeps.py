@@ -94,6 +94,19 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     assert await recount(database) == []
 
 
+async def test_a_pass_looks_at_the_levels_that_follow_those_of_the_pass_before(
+    store: SqlStore, database: Database, ledger: Ledger
+) -> None:
+    for job_type in ("a", "b", "c"):
+        await created(ledger, job_type=job_type)
+    await ended(ledger, await created_and_claimed(ledger))
+    sweeper = Sweeper(store, SMALL)
+    for left in (4, 3):
+        async for _ in sweeper.sweep():
+            pass
+        assert (await counters(database))["levels"] == left
+
+
 async def test_a_tenant_gains_nothing_by_a_sweep(
     store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
@@ -222,6 +235,6 @@ async def test_blocked_jobs_that_wait_for_nothing_are_found(
     # As it was before the end of the held job gave its slot away.
     await write(database, "UPDATE jobs SET phase = 1 WHERE phase = 0")
     await write(database, "UPDATE limit_keys SET recheck = 0, blocked = 1")
-    await swept(store)
+    await swept(store, SMALL)  # there are more keys than a step reads
     marked = "SELECT key FROM limit_keys WHERE recheck = 1"
     assert await rows(database, marked) == [("free",)]
