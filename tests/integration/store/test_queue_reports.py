@@ -141,15 +141,23 @@ async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_
 
 
 async def test_a_type_is_polled_until_the_last_poller_expires(
-    store: SqlStore, database: Database
+    store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
+    jobs = [await created(ledger, job_type) for job_type in ("render", "pack")]
+
+    async def polled() -> list[bool]:
+        found = [await store.queue_reports.wait_facts(job.id, user_id=None) for job in jobs]
+        return [facts is not None and facts.polled for facts in found]
+
     now = (await store.queue_reports.stats(limit=1)).time
     for server, expire_time in (("a", now - 1), ("b", now + FAR)):
         values = {"server": server, "time": expire_time}
         await written(database, "INSERT INTO pollers VALUES (:server, 'render', :time)", **values)
     assert (await stats_of(store, "render")).polled
+    assert await polled() == [True, False]
     await written(database, "DELETE FROM pollers WHERE server = 'b'")
     assert not (await stats_of(store, "render")).polled
+    assert await polled() == [False, False]
 
 
 async def test_a_waiting_job_knows_its_place_and_a_blocked_one_its_holders(
