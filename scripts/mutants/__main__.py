@@ -30,7 +30,8 @@ PACKAGES = {
 """The folders of each package that is mutated, without those below them."""
 
 WITH_CONNECTION = (
-    *("calls.py", "channel.py", "channels.py", "streams.py", "tokens.py"),
+    *("calls.py", "channel.py", "channels.py", "heartbeats.py", "merging.py"),
+    *("streams.py", "tokens.py"),
     *("work_opener.py", "work_stream.py"),
 )
 """What of the client needs a server, and more time than these tests have."""
