@@ -112,10 +112,11 @@ async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_
     now = (await store.queue_reports.stats(limit=1)).time
     step = now // 10_000_000 * 10_000_000
 
-    async def ended(seconds: int, reason: str, count: int) -> None:
+    async def ended(seconds: int, reason: str, count: int, job_type: str = "render") -> None:
         await written(
             database,
-            "INSERT INTO ended VALUES ('render', :time, 'FAILED', :reason, :count)",
+            "INSERT INTO ended VALUES (:job_type, :time, 'FAILED', :reason, :count)",
+            job_type=job_type,
             time=step - seconds * 1_000_000,
             reason=reason,
             count=count,
@@ -138,6 +139,12 @@ async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_
     assert len(found.ended_last_hour) == queue_reports.MAX_REASONS + 1
     assert EndedCount(JobStatus.FAILED, "OTHER", 4) in found.ended_last_hour
     assert sum(each.count for each in found.ended_last_hour) == 15 + 200
+    await ended(100, "RARE", 1, job_type="pack")
+    both = await store.queue_reports.stats(limit=2, job_types=["pack", "render"])
+    assert [each.ended_last_hour for each in both.types] == [
+        [EndedCount(JobStatus.FAILED, "RARE", 1)],
+        found.ended_last_hour,
+    ]
 
 
 async def test_a_type_is_polled_until_the_last_poller_expires(
