@@ -45,8 +45,8 @@ class Holding:
         self.cancelled = False
 
     async def serve(self, requests: Any, context: Any) -> None:
-        await context.write(b"begun")
         try:
+            await context.write(b"begun")  # the client may have it before this returns
             await self.go.wait()
             await context.write(b"done")
         except asyncio.CancelledError:
@@ -171,8 +171,8 @@ async def test_a_server_has_not_stopped_before_it_has_cancelled_every_handler(
     met: list[Exception] = []
 
     async def write_at_the_end(requests: Any, context: Any) -> None:
-        await context.write(b"begun")
         try:
+            await context.write(b"begun")
             await go.wait()
             await context.write(b"late")
         except grpc.aio.UsageError as error:
