@@ -196,10 +196,11 @@ async def test_a_handler_that_reads_sees_the_end_and_is_cancelled_after_it(
     transport: Transport,
 ) -> None:
     seen: list[object] = []
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def handle(requests: Any, context: Any) -> None:
         await context.write(b"")
+        begun.set()  # the client may have the message before the write returns
         try:
             seen.append(await context.read())
             await asyncio.Event().wait()
@@ -212,6 +213,7 @@ async def test_a_handler_that_reads_sees_the_end_and_is_cancelled_after_it(
     async with connected(transport, M=handle) as channel:
         call = stream(channel, "M")
         await call.read()
+        await begun.wait()
         reading = asyncio.create_task(call.read())
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
