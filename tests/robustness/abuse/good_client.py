@@ -20,6 +20,10 @@ DEADLINE = 10.0
 LONGEST_P99 = 0.25
 """Seconds; what the contract allows under any abuse."""
 
+USUAL_P99 = 0.03
+"""Seconds; a p99 that a good client may have on a machine that also does something else. Where it
+is served faster alone, one wait for the disk or for a processor would be five times that."""
+
 
 @dataclass
 class Good:
@@ -51,14 +55,13 @@ class Good:
         return _quantile(self.seconds, 0.99)
 
     def assert_served(self, alone: "Good") -> None:
-        """Assert the measure of all abuse: no failed call, and the p99 of the contract.
+        """Assert the measure of all abuse: no failed call, and p99 near what it was without.
 
-        Where the machine is so busy that the p99 is more than 50 ms without the abuse, it may be
-        five times that. Where it is less, five times that would judge the machine: a single wait
-        of 200 ms for the disk or for a processor delays ten calls of two hundred.
+        The p99 may be five times what it was without the abuse. That is at most 250 ms, unless
+        the machine is so busy that it was more than 50 ms without: then nothing follows from it.
         """
         assert self.failed == [], f"{self}; alone: {alone}"
-        assert self.p99 <= max(LONGEST_P99, 5 * alone.p99), f"{self}; alone: {alone}"
+        assert self.p99 <= 5 * max(alone.p99, USUAL_P99), f"{self}; alone: {alone}"
 
     def __str__(self) -> str:
         return (
