@@ -35,7 +35,7 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import ROOT, BenchmarkError, Generator, all_do, cpu_seconds
 from benchmarks.scenarios.watch import Fanout, watch_jobs_bytes
-from benchmarks.stats import Kind, Report, percentiles
+from benchmarks.stats import Kind, Report
 from benchmarks.targets import DATABASES, PROGRAMS, Database, Server, new_database
 
 ROUNDS = 10
@@ -52,6 +52,8 @@ JOBS = 200
 
 WORKS = (
     *unary_calls(64),
+    Work.calls("CreateJob by one caller", "create", 1),
+    Work.calls("UpdateProgress by one caller", "progress", 1),
     batches(4),
     updates(4, 250),
     lifecycles(80, title="lifecycle by unary calls", unary=True),
@@ -70,8 +72,6 @@ CLAIMS = tuple(
 
 BACKLOG = Work.alone("", "create_batch", -(-len(CLAIMS) * (2 * SLICES + 1) * CLAIMED // BATCH))
 """What they claim, to warm up and in all slices of a server, all of one tenant."""
-
-ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
 WATCHES = 1_000
 FEED_WATCHES = 200
@@ -167,12 +167,8 @@ class Comparing:
                     slices[server].append(usage)
                 first, second = in_order([together(usages) for usages in slices.values()], turn)
                 add_usage(self.report, f"{work.title}, {name}", work, second, first)
-            p50 = []
             for server in servers:
                 all_do(self._generators, "calls.check", target=server.target)
-                usage = measure(server, self._generators[:1], ONE_CALLER)
-                p50.append(percentiles(usage.replies[0]["each"])[0])
-            self._add(Kind.TIME, f"CreateJob, one caller, p50, {name}", "ms", p50, turn)
 
     def _new_database(self, name: str, revision: Revision) -> AbstractContextManager[Database]:
         return new_database(name, self._folder, self._cluster, revision.programs)
