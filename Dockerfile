@@ -30,6 +30,7 @@ COPY protos ./protos
 COPY generated ./generated
 COPY client ./client
 COPY server ./server
+COPY gateway ./gateway
 RUN python -m hatchling build -t wheel -d /wheels
 RUN python -m venv --without-pip /opt/jobledger
 RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,otel,admin,jwt,web]"

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,13 @@ def test_the_image_has_the_locked_packages_and_no_build_tools(container: str) ->
     assert {"grpcio", "asyncpg", "prometheus-client"} <= {it.split("==")[0] for it in installed}
     assert {it for it in installed if not it.startswith("jobledger==")} <= set(locked)
     assert "hatchling" not in " ".join(installed)
+
+
+def test_the_image_has_every_command_of_the_project(container: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for command in project["scripts"]:
+        usage = buildah("run", *ISOLATED, container, "--", command, "--help")
+        assert usage.startswith(f"Usage: {command}")
 
 
 def test_the_image_serves_as_an_unprivileged_user_is_healthy_and_stops_on_sigterm(
