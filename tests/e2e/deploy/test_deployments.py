@@ -277,9 +277,8 @@ def secrets_made(block: Block, machine: Machine) -> dict[str, set[str]]:
     for line in block.commands:
         if " create secret " in line:
             _, *arguments = shlex.split(line)
-            kind, name, *files = arguments[2:]
-            keys = {file.removeprefix("--from-file=").partition("=")[0] for file in files}
-            made[name] = {"tls.crt", "tls.key"} if kind == "tls" else keys
+            name, files = arguments[3], [each for each in arguments if "--from-file=" in each]
+            made[name] = {file.removeprefix("--from-file=").partition("=")[0] for file in files}
             if kubectl is not None:
                 dry = ["--dry-run=client", "-o", "json"]
                 run = subprocess.run(
@@ -298,13 +297,17 @@ def test_the_secrets_of_the_page_are_the_ones_that_the_manifests_mount(machine: 
     (block,) = [each for each in blocks(DEPLOY_PAGE, "console") if "create secret" in each.text]
     for file in ("/tls/tls.crt", "/tls/tls.key", "/access/access.toml"):
         machine.write(f"/secrets/{Path(file).name}", machine.path(file).read_bytes())
+    machine.write("/secrets/ca.crt", machine.path("/tls/tls.crt").read_bytes())
     machine.write("/secrets/database-url.txt", b"postgresql://u:p@db.example/jobledger")
     made = secrets_made(block, machine)
     folder = KUBERNETES / "postgresql"
     used: dict[str, set[str]] = {}
-    for template in pods(folder):
+    for template in (*pods(folder), *pods(KUBERNETES / "gateway")):
         volumes = template["spec"]["volumes"]
         secrets = {v["name"]: v["secret"]["secretName"] for v in volumes if "secret" in v}
+        for volume in volumes:
+            for item in volume.get("secret", {}).get("items", ()):
+                used.setdefault(secrets[volume["name"]], set()).add(item["key"])
         for container in template["spec"]["containers"]:
             variables = environment(folder, container).values()
             for mount in container["volumeMounts"]:
