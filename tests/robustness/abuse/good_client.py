@@ -36,7 +36,8 @@ class Good:
     """How long each call took, failed ones too."""
 
     creations: list[float] = field(default_factory=list)
-    """The same of the calls of CreateJob: the others do not wait for those who write."""
+    """The same of the calls of CreateJob: the others wait neither for who writes nor for the
+    disk, so where only these are slow it was one of the two."""
 
     @property
     def calls(self) -> int:
@@ -64,10 +65,11 @@ class Good:
         assert self.p99 <= 5 * max(alone.p99, USUAL_P99), f"{self}; alone: {alone}"
 
     def __str__(self) -> str:
+        slowest = " ".join(f"{each * 1000:.0f}" for each in sorted(self.creations)[-5:])
         return (
             f"{self.calls} calls, failed: {dict(Counter(self.failed))}, "
             f"p50 {self.p50 * 1000:.1f} ms, of creations {self.p50_of_creations * 1000:.1f} ms, "
-            f"p99 {self.p99 * 1000:.1f} ms"
+            f"p99 {self.p99 * 1000:.1f} ms; the slowest creations took {slowest} ms"
         )
 
 
