@@ -141,7 +141,8 @@ class Settings:
         1800.0,
         "duration",
         "Maximum age of a watch or a connection. Its client then reconnects, so that load spreads "
-        "over servers. It varies at random by up to a quarter. 0: no maximum.",
+        "over servers. That of a watch varies at random by up to a quarter, that of a connection "
+        "by up to a tenth. 0: no maximum.",
     )
     max_streams: int = _setting(
         100,

@@ -51,8 +51,9 @@ def watch(
     Given JOB..., it shows a progress bar for each on a terminal that can draw, else a line of JSON
     for each change. It exits when all of them are COMPLETED, PARTIAL or FAILED.
 
-    With --all or --all-users it prints lines of JSON until you stop it: first each job that is
-    not yet COMPLETED, PARTIAL or FAILED, then a line with "synced": true, then each change.
+    With --all or --all-users (and --json, on a terminal) it prints lines of JSON until you stop
+    it: first each job that is not yet COMPLETED, PARTIAL or FAILED, then a line with
+    "synced": true, then each change.
     A program that keeps the resume_token of the last line that it has processed can continue
     there with --resume. It misses nothing; changes that arrived together with that line may be
     printed again. If the service no longer knows the token, stderr says so and the jobs are

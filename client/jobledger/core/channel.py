@@ -65,8 +65,7 @@ CHANNEL_OPTIONS: Final[Sequence[Option]] = (
     # A request that does not fit this buffer is not retried; the default of
     # 256 KiB is less than the largest parameters.
     ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),
-    # Finds a dead peer in 40 s. The server allows a ping every 10 s; without
-    # data to send, grpc would stop after the second one.
+    # Finds a dead peer in 40 s. Without data to send, grpc would stop after the second ping.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Recent versions have a timeout for any ping, a minute by default, which takes precedence.

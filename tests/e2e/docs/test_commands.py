@@ -50,10 +50,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def run(lines: list[str], where: Path, target: str = DEFAULT_TARGET) -> str:
     """Run a page's lines in a shell, with the programs of this environment, at this server."""
-    text = "\n".join(lines).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    command = ["bash", "-euo", "pipefail", "-c", text.replace(DEFAULT_TARGET, target)]
+    programs = Path(sys.executable).parent
+    text = "\n".join(lines).replace(".venv/bin/", f"{programs}/").replace(DEFAULT_TARGET, target)
     shell = subprocess.run(
-        command, cwd=where, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=where,
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert shell.returncode == 0, shell.stderr
     return shell.stdout
