@@ -36,8 +36,8 @@ class Good:
     """How long each call took, failed ones too."""
 
     creations: list[float] = field(default_factory=list)
-    """The same of the calls of CreateJob: the others wait neither for who writes nor for the
-    disk, so where only these are slow it was one of the two."""
+    """The same of the calls of CreateJob. Reads wait neither for those who write nor for the disk:
+    if only creations were slow, one of the two was the cause."""
 
     @property
     def calls(self) -> int:
