@@ -82,7 +82,6 @@ def _uvloop() -> asyncio.AbstractEventLoop:
 
 def pytest_collection_finish() -> None:
     """Leave what was collected out of garbage collections: each would go through all of it."""
-    gc.collect()
     gc.freeze()
 
 

@@ -1,6 +1,7 @@
 """A world: real servers, workers and clients in simulated time, with what breaks in it."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -122,6 +123,15 @@ def test_an_idle_day_of_a_server_takes_few_steps():
     world = World(1, tuning=IDLE)
     world.run(day)
     assert world.loop.steps < 30_000
+
+
+def test_what_a_program_has_frozen_stays_frozen_after_a_run():
+    async def main(world: World) -> None: ...
+
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    World(1).run(main)
+    assert gc.get_freeze_count() >= frozen
 
 
 def test_a_job_that_is_scheduled_for_later_is_done_then():

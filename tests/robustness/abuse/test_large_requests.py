@@ -9,7 +9,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
@@ -334,12 +334,10 @@ OF_ONE_JOB = [method for method in METHODS if method not in {*OF_MANY_JOBS, *CHA
 
 
 @pytest.fixture
-def frozen_heap() -> Iterator[None]:
+def frozen_heap() -> None:
     """Let no collection walk what the tests have made: a server freezes what it is made of too."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.promise(number=61)

@@ -314,12 +314,13 @@ class World:
 @contextmanager
 def _collecting_nothing() -> Iterator[None]:
     """Have no garbage collected: when that happens would depend on what ran before."""
-    collects = gc.isenabled()
+    collects, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.freeze()  # what is there already is not looked at by a collection at the end
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:  # else it would also unfreeze what the program has frozen
+            gc.unfreeze()
         if collects:
             gc.enable()
