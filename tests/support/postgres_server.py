@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -140,6 +141,7 @@ class PostgresServer:
             if self._process.poll() is not None:
                 words = (self._folder / "log").read_text()
                 raise RuntimeError(f"it ended with {self._process.returncode}; its log: {words}")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Shut it down fast: sessions are cut off, nothing committed is lost."""

@@ -1,99 +1,36 @@
-"""Every method of every service, called by every kind of caller."""
+"""Every method of every service, called over the wire."""
 
 import asyncio
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
-from jobledger.v1 import (
-    job_service_pb2,
-    queue_service_pb2,
-    webhook_service_pb2,
-    worker_service_pb2,
-)
+from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.rpc.keda import externalscaler_pb2
 from jobledger_server.rpc.methods import METHODS
 from tests.support.access_file import write_access_file
-
-ALL_USERS = {"ListJobs", "RetryJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
-READS = {
-    *("GetJob", "BatchGetJobs", "CancelJob", "DeleteJob", "RetryJob", *ALL_USERS),
-    *("ListAssets", "ListTransitions", "ListAttempts"),
-}
-WATCHES = {"WatchJob", "WatchJobs"}
-OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
-WEBHOOKS = {f"{verb}Webhook" for verb in ("Create", "Delete", "Enable")} | {"ListWebhooks"}
-CREATES = {"CreateJob", "BatchCreateJobs", "CreateWatchToken"}
-OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations", *WEBHOOKS}
-OPERATORS = OWNERS - CREATES
-WORKERS = {
-    *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "Work"),
-    *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
-}
-QUEUES = {
-    *("GetStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
-    *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey", "RevokeWatchTokens"),
-    *("ClaimWebhooks", "SaveWebhook"),
-    *("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"),
-}
-
-CALLERS: dict[str, tuple[str, set[str], set[str]]] = {
-    # What the file says; what the caller may call for ada; what it may call for bob.
-    "owner": ('roles = ["owner"]\nusers = ["ada"]', OWNERS, set()),
-    "everybody's owner": ('roles = ["owner"]\nusers = ["*"]', OWNERS, OWNERS),
-    "worker": ('roles = ["worker"]\njob_types = ["render"]', WORKERS, WORKERS),
-    "operator": ('roles = ["operator"]', OPERATORS | QUEUES, OPERATORS | QUEUES),
-    "all": (
-        'roles = ["owner", "worker", "operator"]\nusers = ["*"]\njob_types = ["*"]',
-        OWNERS | WORKERS | QUEUES,
-        OWNERS | WORKERS | QUEUES,
-    ),
-    "one method": ('methods = ["JobService/GetJob"]\nusers = ["ada"]', {"GetJob"}, set()),
-    "counts": ('methods = ["QueueService/GetStats"]', {"GetStats"}, {"GetStats"}),
-    "a role and a method": (
-        """
-            roles = ["owner"]
-            methods = ["WorkerService/MarkFailed"]
-            users = ["ada"]
-            job_types = ["*"]
-        """,
-        OWNERS | {"MarkFailed"},
-        {"MarkFailed"},
-    ),
-    "owner and operator": (
-        'roles = ["owner", "operator"]\nusers = ["ada"]',
-        OWNERS | QUEUES,
-        OPERATORS | QUEUES,
-    ),
-}
+from tests.support.callers import (
+    ALL_USERS,
+    CALLERS,
+    OWNERS,
+    QUEUES,
+    WATCHES,
+    WORKERS,
+    methods,
+    rules_of_callers,
+)
 
 # INTERNAL: a permission that cannot be judged.
 REFUSALS = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INTERNAL}
 
-
-def methods() -> Iterator[tuple[str, MethodDescriptor]]:
-    """Yield the path and the descriptor of each method."""
-    for module, names in (
-        (job_service_pb2, ["JobService"]),
-        (worker_service_pb2, ["WorkerService"]),
-        (queue_service_pb2, ["QueueService"]),
-        (webhook_service_pb2, ["WebhookService"]),
-        (operations_pb2, ["Operations"]),
-        (externalscaler_pb2, ["ExternalScaler"]),
-    ):
-        assert list(module.DESCRIPTOR.services_by_name) == names
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                yield f"/{service.full_name}/{method.name}", method
+Call = tuple[str, MethodDescriptor, str | None, str]
+"""The path and the descriptor of a method, a token, and a user."""
 
 
 @pytest.mark.promise(number=59)
@@ -106,20 +43,18 @@ def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
 @pytest.fixture
 async def channel(start: Any, tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    write_access_file(
-        file,
-        "".join(
-            f'[[caller]]\nname = "{name}"\n'
-            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rules}\n'
-            for name, (rules, _, _) in CALLERS.items()
-        ),
-    )
+    write_access_file(file, rules_of_callers())
     app = await start(access=file)
     with grpc.insecure_channel(app.address) as channel:
         yield channel
 
 
-async def code_of(
+async def codes_of(channel: grpc.Channel, calls: Sequence[Call]) -> list[StatusCode]:
+    """Make these calls, one after the other."""
+    return await asyncio.to_thread(lambda: [code_of(channel, *call) for call in calls])
+
+
+def code_of(
     channel: grpc.Channel, path: str, method: MethodDescriptor, token: str | None, user: str
 ) -> StatusCode:
     """Call a method for a user, with a minimal request."""
@@ -134,14 +69,20 @@ async def code_of(
     metadata = [("x-jobledger-user", user)]
     if token is not None:
         metadata.append(("authorization", f"Bearer {token}"))
-    return await asyncio.to_thread(_code, channel, path, request.SerializeToString(), metadata)
+    streams = method.client_streaming or method.server_streaming
+    return _code(channel, path, request.SerializeToString(), metadata, streams=streams)
 
 
-def _code(channel: grpc.Channel, path: str, request: bytes, metadata: Any) -> StatusCode:
+def _code(
+    channel: grpc.Channel, path: str, request: bytes, metadata: Any, *, streams: bool = True
+) -> StatusCode:
     # Not by grpc.aio, whose client makes INTERNAL of a refusal that comes before its request has
     # left.
-    call = channel.stream_stream(path)(iter([request]), metadata=metadata, timeout=30)
     try:
+        if not streams:
+            channel.unary_unary(path)(request, metadata=metadata, timeout=30)
+            return StatusCode.OK
+        call = channel.stream_stream(path)(iter([request]), metadata=metadata, timeout=30)
         next(call, None)
     except grpc.RpcError as error:
         code: StatusCode = error.code()
@@ -150,22 +91,44 @@ def _code(channel: grpc.Channel, path: str, request: bytes, metadata: Any) -> St
     return StatusCode.OK
 
 
+def calls_of_callers() -> Iterator[tuple[Call, bool]]:
+    """Yield calls, and whether each is allowed: those of each role, and of a method by its name.
+
+    That each caller has the permissions that its rules say is tested with the access file.
+    """
+    for path, method in methods():
+        for name, user, called in (
+            ("owner", "ada", None),
+            ("owner", "bob", OWNERS),
+            ("worker", "ada", None),
+            ("operator", "ada", None),
+            ("all", "ada", {"ClaimJobs", "Work"}),  # which name types of jobs
+            ("one method", "ada", {"GetJob", "ListJobs"}),
+            ("counts", "ada", {"GetStats"}),
+            ("a role and a method", "ada", {"MarkFailed"}),
+        ):
+            if called is None or method.name in called:
+                allowed = CALLERS[name][1 if user == "ada" else 2]
+                yield (path, method, name, user), method.name in allowed
+
+
 @pytest.mark.promise(number=59)
 async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Channel) -> None:
-    for path, method in methods():
-        for name, (_, for_ada, for_bob) in CALLERS.items():
-            for user, allowed in (("ada", for_ada), ("bob", for_bob)):
-                code = await code_of(channel, path, method, name, user)
-                expected = set() if method.name in allowed else {StatusCode.PERMISSION_DENIED}
-                assert {code} & REFUSALS == expected, (method.name, name, user, code)
+    calls, allowed = zip(*calls_of_callers(), strict=True)
+    for call, may, code in zip(calls, allowed, await codes_of(channel, calls), strict=True):
+        expected = set() if may else {StatusCode.PERMISSION_DENIED}
+        assert {code} & REFUSALS == expected, (call[0], *call[2:], code)
 
 
 @pytest.mark.promise(number=59)
 async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel) -> None:
+    calls: list[Call] = []
     for path, method in methods():
-        for token in (None, "unknown", "owner "):
-            code = await code_of(channel, path, method, token, "ada")
-            assert code is StatusCode.UNAUTHENTICATED, (method.name, token)
+        calls.append((path, method, None, "ada"))
+        if method.name in {"GetJob", "CreateJob", "Work"}:
+            calls += [(path, method, token, "ada") for token in ("unknown", "owner ")]
+    for call, code in zip(calls, await codes_of(channel, calls), strict=True):
+        assert code is StatusCode.UNAUTHENTICATED, (call[0], call[2])
 
 
 @pytest.mark.promise(number=59)
@@ -175,12 +138,16 @@ async def test_a_watch_token_permits_four_methods_for_its_user(channel: grpc.Cha
     answer = await asyncio.to_thread(
         JobServiceStub(channel).CreateWatchToken, make, metadata=metadata
     )
-    for path, method in methods():
-        for user in ("ada", "bob"):
-            code = await code_of(channel, path, method, answer.token, user)
-            allowed = user == "ada" and method.name in {"GetJob", "ListJobs", *WATCHES}
-            expected = set() if allowed else {StatusCode.PERMISSION_DENIED}
-            assert {code} & REFUSALS == expected, (method.name, user, code)
+    permitted = {"GetJob", "ListJobs", *WATCHES}
+    calls: list[Call] = [
+        (path, method, answer.token, user)
+        for path, method in methods()
+        for user in (("ada", "bob") if method.name in permitted else ("ada",))
+    ]
+    for (_, method, _, user), code in zip(calls, await codes_of(channel, calls), strict=True):
+        allowed = user == "ada" and method.name in permitted
+        expected = set() if allowed else {StatusCode.PERMISSION_DENIED}
+        assert {code} & REFUSALS == expected, (method.name, user, code)
 
 
 async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel) -> None:
@@ -196,13 +163,16 @@ async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel
 async def test_a_caller_limited_to_some_users_may_not_act_on_the_jobs_of_all(
     channel: grpc.Channel,
 ) -> None:
-    for path, method in methods():
-        if method.name not in ALL_USERS | {"WatchJobs"}:
-            continue
-        for name, expected in (
-            ("owner", {StatusCode.PERMISSION_DENIED}),
-            ("operator", set()),
-            ("everybody's owner", set()),
-        ):
-            code = await code_of(channel, path, method, name, "")
-            assert (method.name, name, {code} & REFUSALS) == (method.name, name, expected)
+    expected = {
+        "owner": {StatusCode.PERMISSION_DENIED},
+        "operator": set(),
+        "everybody's owner": set(),
+    }
+    calls: list[Call] = [
+        (path, method, name, "")
+        for path, method in methods()
+        if method.name in ALL_USERS | {"WatchJobs"}
+        for name in expected
+    ]
+    for (_, method, name, _), code in zip(calls, await codes_of(channel, calls), strict=True):
+        assert (method.name, name, {code} & REFUSALS) == (method.name, name, expected[name])

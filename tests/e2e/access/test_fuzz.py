@@ -20,7 +20,7 @@ from tests.support.authority import Authority
 from tests.support.seed import SEED
 from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
-EXAMPLES = 400
+EXAMPLES = 200
 
 POLICY = (
     PEOPLE

@@ -67,7 +67,7 @@ async def until(code: StatusCode, call: Callable[[], Awaitable[Any]]) -> None:
                 found = error.code()
             if found is code:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
 
 def listing(channel: grpc.aio.Channel, token: str, user: str) -> Callable[[], Awaitable[Any]]:
@@ -158,7 +158,7 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
 
 @pytest.mark.parametrize("untimed", [0, 64])
 async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
-    file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch, untimed: int
+    app: Any, file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch, untimed: int
 ) -> None:
     """Whether gRPC waits for it or the server reads it."""
     monkeypatch.setattr(arrivals, "MAX_UNTIMED", untimed)
@@ -167,6 +167,7 @@ async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
     await call.wait_for_connection()
     await until(StatusCode.OK, listing(channel, "ada", "ada"))  # so the headers have arrived
     write_access_file(file, BOB)
+    app.reload()
     await until(StatusCode.UNAUTHENTICATED, listing(channel, "ada", "ada"))
     await call.write(CreateJobRequest(user_id="ada", job_type="t").SerializeToString())
     await call.done_writing()
@@ -182,6 +183,7 @@ async def test_a_watch_whose_request_comes_after_a_grant_ends_when_that_is_withd
     await call.wait_for_connection()
     await until(StatusCode.OK, listing(channel, "ada", "ada"))  # so the headers have arrived
     write_access_file(file, ADA.replace('["ada"]', '["ada", "bob"]'))
+    app.reload()
     await until(StatusCode.OK, listing(channel, "ada", "bob"))
     await call.write(WatchJobsRequest(user_id="bob").SerializeToString())
     await call.read()
@@ -234,7 +236,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
             begun = time.monotonic()
             while time.monotonic() - begun < 1.2:  # two more checks of the file
                 await listing(channel, "ada", "ada")()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.4)
             (record,) = caplog.records
             assert record.message == "access_file_unusable"
         file.unlink()

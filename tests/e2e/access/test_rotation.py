@@ -21,7 +21,7 @@ from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair, der, served
 from tests.support.token_issuer import PEOPLE, SigningKey, key_server, key_set, write_key_set
 
-FEW_ROTATIONS, ROTATIONS = 5, 100
+FEW_ROTATIONS, ROTATIONS = 3, 100
 CALLERS = 4
 FETCH_SECONDS = 0.05
 """What the test has for MIN_REFRESH_SECONDS."""

@@ -11,6 +11,7 @@ from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.sql_store import SqlStore
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, refusal, watching
 
 PATH = {"asset_type": "t", "storage_path": "p"}
@@ -47,7 +48,7 @@ async def synced(stream: Any) -> str:
     return str(message.resume_token)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("given", "name"),
     [
         ({"url": "https://e.example/a/b%20c.png?q=/d#/e"}, "b%20c.png"),

@@ -28,14 +28,6 @@ async def test_jobs_come_in_the_order_of_the_request_and_missing_ones_are_named(
     assert list(full.missing_job_ids) == list(answer.missing_job_ids)
 
 
-async def test_a_thousand_jobs_are_read_at_once(call: Caller) -> None:
-    request = pb.CreateJobRequest(job_type="render")
-    made = (await call.BatchCreateJobs(user_id="ada", requests=[request] * 1000)).jobs
-    answer = await call.BatchGetJobs(user_id="ada", job_ids=[job.id for job in made])
-    assert list(answer.jobs) == list(made)
-    assert not answer.missing_job_ids
-
-
 @pytest.mark.promise(number=72)
 async def test_more_than_fits_an_answer_is_refused_before_payloads_are_read(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch

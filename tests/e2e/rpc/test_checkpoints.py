@@ -127,7 +127,7 @@ async def test_a_claim_of_jobs_with_checkpoints_fits_in_a_message(call: Caller) 
     """Also where each waits for its worker with a long error."""
     error = {"reason": "X", "message": "🎬" * 4096}
     made = []
-    for _ in range(70):
+    for _ in range(45):
         job = await call.running(retry_policy={"max_attempts": 2})
         await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=LARGEST)
         fields = {"retryable": True, "retry_delay": Duration(), "error": error}
@@ -135,7 +135,7 @@ async def test_a_claim_of_jobs_with_checkpoints_fits_in_a_message(call: Caller) 
         made.append(job.id)
     given: list[str] = []
     while len(given) < len(made):
-        answer = await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=70)
+        answer = await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=45)
         assert 0 < answer.ByteSize() <= MAX_ANSWER_BYTES
         given += [job.id for job in answer.jobs]
     assert given == made

@@ -1,6 +1,6 @@
 """What a call sends and receives does not depend on the payloads of its job."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.message import Message
 
 from jobledger_server.app import App
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FULL, Caller
 
 SMALL, LARGE = 10, 250_000
@@ -79,8 +80,15 @@ async def heartbeat(call: Caller, job: Any) -> Any:
     return message
 
 
+@pytest.fixture
+async def call(start: Callable[..., Awaitable[App]]) -> AsyncIterator[Caller]:
+    app = await start(heartbeat=0.5)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)
+
+
 @pytest.mark.promise(number=29)
-@pytest.mark.parametrize(
+@in_turn(
     "measure",
     [
         *(answer, renewal, release, completion, cancellation, listing, batch),
@@ -88,14 +96,12 @@ async def heartbeat(call: Caller, job: Any) -> Any:
     ],
 )
 async def test_an_answer_or_a_message_is_as_small_as_a_small_jobs(
-    start: Callable[..., Awaitable[App]], measure: Measure
+    call: Caller, measure: Measure
 ) -> None:
-    app = await start(heartbeat=0.5)
     sizes = []
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        for user_id, size in (("ada", SMALL), ("bob", LARGE)):
-            job = await call.running(user_id=user_id, parameters={"pad": "x" * size})
-            sizes.append((await measure(call, job)).ByteSize())
+    for user, size in (("ada", SMALL), ("bob", LARGE)):
+        user_id = f"{user}-{measure.__name__}"  # of one job, for the list and the feed
+        job = await call.running(user_id=user_id, parameters={"pad": "x" * size})
+        sizes.append((await measure(call, job)).ByteSize())
     small, large = sizes
     assert 0 < large <= 1.1 * small

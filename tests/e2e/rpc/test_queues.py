@@ -13,6 +13,7 @@ from grpc import StatusCode
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.sql import queue_settings
 from tests.support.access_file import write_access_file
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, refusal
 from tests.support.work_stream import working
 
@@ -235,7 +236,7 @@ async def test_an_owner_is_told_of_its_own_jobs_only(start: Any, tmp_path: Path)
         assert foreign.reason == "JOB_NOT_FOUND"
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("method", "fields", "field"),
     [
         ("GetStats", {"job_types": ["a b"]}, "job_types[0]"),

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.app import App
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, policy, refusal
 from tests.support.work_stream import reason, working
 
@@ -141,85 +142,82 @@ async def by_stream(call: Caller, app: App) -> AsyncIterator[Fail]:
         yield fail
 
 
-each_way = pytest.mark.parametrize("way", [by_mark, by_transition, by_stream])
-
-
-@pytest.fixture
-async def fail(way: Any, call: Caller, app: App) -> AsyncIterator[Fail]:
-    async with way(call, app) as fail:
-        yield fail
+each_way = in_turn("way", [by_mark, by_transition, by_stream])
 
 
 @pytest.mark.promise(number=81)
 @each_way
 async def test_a_retryable_failure_waits_and_the_next_attempt_goes_on(
-    call: Caller, fail: Fail
+    call: Caller, app: App, way: Any
 ) -> None:
-    job = await call.running(retry_policy=policy(2), parameters={"n": 1})
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=60, checkpoint={"step": 3})
-    failure = {"error": ERROR, "result": {"lost": 1}, "assets": [ASSET], "retryable": True}
-    waiting = await fail(job, **failure)
-    assert (waiting.status, waiting.held, waiting.attempt) == (PROCESSING, False, 1)
-    assert (waiting.last_error.reason, waiting.last_error.message) == (
-        "NO_NETWORK",
-        "Das Netz ist fort",
-    )
-    assert not waiting.HasField("error")
-    assert 0.08 <= pause_of(waiting) <= 0.12
-    assert waiting.queue_expire_time.ToMicroseconds() == (
-        waiting.schedule_time.ToMicroseconds() + 7 * 86_400 * 10**6
-    )
-    assert await fail(job, **failure) == waiting  # a retry after a lost answer
+    async with way(call, app) as fail:
+        job = await call.running(retry_policy=policy(2), parameters={"n": 1})
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=60, checkpoint={"step": 3})
+        failure = {"error": ERROR, "result": {"lost": 1}, "assets": [ASSET], "retryable": True}
+        waiting = await fail(job, **failure)
+        assert (waiting.status, waiting.held, waiting.attempt) == (PROCESSING, False, 1)
+        assert (waiting.last_error.reason, waiting.last_error.message) == (
+            "NO_NETWORK",
+            "Das Netz ist fort",
+        )
+        assert not waiting.HasField("error")
+        assert 0.08 <= pause_of(waiting) <= 0.12
+        assert waiting.queue_expire_time.ToMicroseconds() == (
+            waiting.schedule_time.ToMicroseconds() + 7 * 86_400 * 10**6
+        )
+        assert await fail(job, **failure) == waiting  # a retry after a lost answer
 
-    again = await claimed(call)
-    assert (again.id, again.attempt, again.worker_id, again.progress) == (job.id, 2, "w2", 0)
-    assert (dict(again.checkpoint), again.last_error) == ({"step": 3}, waiting.last_error)
-    assert again.parameters["n"] == 1
-    assert not again.HasField("result")
-    assert not again.HasField("schedule_time")
+        again = await claimed(call)
+        assert (again.id, again.attempt, again.worker_id, again.progress) == (job.id, 2, "w2", 0)
+        assert (dict(again.checkpoint), again.last_error) == ({"step": 3}, waiting.last_error)
+        assert again.parameters["n"] == 1
+        assert not again.HasField("result")
+        assert not again.HasField("schedule_time")
 
-    last = {**ERROR, "message": "noch immer"}
-    ended = await fail(again, error=last, retryable=True)
-    assert (ended.status, ended.error.reason, ended.error.message) == (
-        FAILED,
-        "NO_NETWORK",
-        "noch immer",
-    )
-    assert ended.last_error == waiting.last_error
-    full = (await call.GetJob(job_id=job.id, user_id="ada")).job
-    assert full.error.details["host"] == "ü"
-    assert full.checkpoint["step"] == 3
-    first, second = (await call.ListAttempts(job_id=job.id, user_id="ada")).attempts
-    assert (first.outcome, first.progress, first.error) == (RETRIED, 60, waiting.last_error)
-    assert second.outcome == job_pb2.ATTEMPT_OUTCOME_FAILED
-    assert len((await call.ListAssets(job_id=job.id, user_id="ada")).assets) == 1
-    steps = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
-    assert [(each.to_status, each.reason) for each in steps] == [
-        (PROCESSING, ""),
-        (FAILED, "NO_NETWORK"),
-    ]
-
-
-@each_way
-async def test_a_retry_delay_replaces_the_pause(call: Caller, fail: Fail) -> None:
-    job = await call.running(retry_policy=policy(2))
-    waiting = await fail(
-        job, error=ERROR, retryable=True, retry_delay=Duration(seconds=365 * 86_400)
-    )
-    assert pause_of(waiting) == 365 * 86_400
-    job = await call.running(retry_policy=policy(2))
-    waiting = await fail(job, error=ERROR, retryable=True, retry_delay=Duration())
-    assert not waiting.HasField("schedule_time")
-    again = await claimed(call, wait=None)  # at once
-    assert (again.id, again.attempt) == (job.id, 2)
+        last = {**ERROR, "message": "noch immer"}
+        ended = await fail(again, error=last, retryable=True)
+        assert (ended.status, ended.error.reason, ended.error.message) == (
+            FAILED,
+            "NO_NETWORK",
+            "noch immer",
+        )
+        assert ended.last_error == waiting.last_error
+        full = (await call.GetJob(job_id=job.id, user_id="ada")).job
+        assert full.error.details["host"] == "ü"
+        assert full.checkpoint["step"] == 3
+        first, second = (await call.ListAttempts(job_id=job.id, user_id="ada")).attempts
+        assert (first.outcome, first.progress, first.error) == (RETRIED, 60, waiting.last_error)
+        assert second.outcome == job_pb2.ATTEMPT_OUTCOME_FAILED
+        assert len((await call.ListAssets(job_id=job.id, user_id="ada")).assets) == 1
+        steps = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
+        assert [(each.to_status, each.reason) for each in steps] == [
+            (PROCESSING, ""),
+            (FAILED, "NO_NETWORK"),
+        ]
 
 
 @each_way
-async def test_a_cancelled_job_is_not_retried(call: Caller, fail: Fail) -> None:
-    job = await call.running(retry_policy=policy(3))
-    await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")
-    ended = await fail(job, error=ERROR, retryable=True)
-    assert (ended.status, ended.error.reason) == (FAILED, "NO_NETWORK")
+async def test_a_retry_delay_replaces_the_pause(call: Caller, app: App, way: Any) -> None:
+    async with way(call, app) as fail:
+        job = await call.running(retry_policy=policy(2))
+        waiting = await fail(
+            job, error=ERROR, retryable=True, retry_delay=Duration(seconds=365 * 86_400)
+        )
+        assert pause_of(waiting) == 365 * 86_400
+        job = await call.running(retry_policy=policy(2))
+        waiting = await fail(job, error=ERROR, retryable=True, retry_delay=Duration())
+        assert not waiting.HasField("schedule_time")
+        again = await claimed(call, wait=None)  # at once
+        assert (again.id, again.attempt) == (job.id, 2)
+
+
+@each_way
+async def test_a_cancelled_job_is_not_retried(call: Caller, app: App, way: Any) -> None:
+    async with way(call, app) as fail:
+        job = await call.running(retry_policy=policy(3))
+        await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")
+        ended = await fail(job, error=ERROR, retryable=True)
+        assert (ended.status, ended.error.reason) == (FAILED, "NO_NETWORK")
 
 
 async def test_a_failure_that_is_not_retryable_is_final(call: Caller) -> None:
@@ -304,7 +302,7 @@ async def released_by_stream(call: Caller, app: App) -> AsyncIterator[Any]:
         yield release
 
 
-each_release = pytest.mark.parametrize("way", [released_by_call, released_by_stream])
+each_release = in_turn("way", [released_by_call, released_by_stream])
 
 
 @each_release

@@ -85,7 +85,7 @@ async def test_a_job_is_repeated_once_by_many_calls_at_once(
         there = Caller(channel)
         jobs = [await failed(call) for _ in range(5)]
         made = await asyncio.gather(
-            *(retried(each, job) for job in jobs for each in [call, there] * 10)
+            *(retried(each, job) for job in jobs for each in [call, there] * 4)
         )
     assert {each.origin_job_id for each in made} == {job.id for job in jobs}
     assert len({each.id for each in made}) == 5

@@ -64,7 +64,7 @@ async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     assert first.job == job
     assert not first.transitions
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-    for progress in range(1, 30):
+    for progress in range(1, 8):
         await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
     error = {"error": {"message": "no"}} if end == "MarkFailed" else {}
     last = (await getattr(call, end)(job_id=job.id, attempt=1, **error)).job
@@ -83,11 +83,11 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
     await asyncio.gather(
         *(
             call.UpdateProgress(job_id=job.id, attempt=1, progress=p % 100, progress_message=f"{p}")
-            for p in range(300)
+            for p in range(100)
         ),
         *(
             call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path=f"{i}")
-            for i in range(50)
+            for i in range(20)
         ),
     )
     await call.MarkCompleted(job_id=job.id, attempt=1)
@@ -98,17 +98,17 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
 
 
 @pytest.mark.promise(number=26)
-@in_turn("after", [0, 1, 2, 3, 4, 5, 99])
-async def test_resumable_after_any_version_no_transition_is_lost(call: Caller, after: int) -> None:
+async def test_resumable_after_any_version_no_transition_is_lost(call: Caller) -> None:
     job = await call.running()
     await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
     await call.UpdateProgress(job_id=job.id, attempt=1, progress=20)
     await call.MarkPartial(job_id=job.id, attempt=1)
-    stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=after)
-    (message,) = await until_the_end(stream)
-    assert message.job.version == 5
     expected = {2: (QUEUED, PROCESSING), 5: (PROCESSING, PARTIAL)}
-    assert steps_of([message]) == [step for version, step in expected.items() if version > after]
+    for after in (0, 1, 2, 3, 4, 5, 99):
+        stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=after)
+        (message,) = await until_the_end(stream)
+        missed = [step for version, step in expected.items() if version > after]
+        assert (after, message.job.version, steps_of([message])) == (after, 5, missed)
 
 
 @pytest.mark.promise(number=26)
@@ -137,11 +137,11 @@ async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: C
         stream = Caller(channel).WatchJob(job_id=job.id, user_id="ada")
         messages = [await stream.read()]
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        for progress in range(1, 100):
+        for progress in range(1, 40):
             await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
         last = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         messages += await until_the_end(stream)
-    assert len(messages) < 80  # 33 kB each: the rest waited in one slot, not in a queue
+    assert len(messages) < 30  # 33 kB each: the rest waited in one slot, not in a queue
     assert messages[-1].job == last
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
     assert_ordered_and_unique(messages)
@@ -202,7 +202,7 @@ async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await call.running(parameters={"frames": 240})
-    streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(50)]
+    streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(10)]
     for stream in streams:
         await stream.read()
     reads: list[bool] = []
@@ -310,14 +310,14 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
 async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, call: Caller) -> None:
     job = await call.job(labels=BIG_LABELS)
     async with grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as channel:
-        stalled = [Caller(channel).WatchJob(job_id=job.id, user_id="ada") for _ in range(20)]
+        stalled = [Caller(channel).WatchJob(job_id=job.id, user_id="ada") for _ in range(10)]
         for stream in stalled:
             await stream.read()
         healthy = call.WatchJob(job_id=job.id, user_id="ada")
         await healthy.read()
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         assert steps_of([await healthy.read()]) == [(QUEUED, PROCESSING)]
-        for progress in range(1, 60):
+        for progress in range(1, 30):
             await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
             while (await healthy.read()).job.progress < progress:
                 pass

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -29,6 +30,7 @@ from tests.support.rpc_caller import (
     PARTIAL,
     PROCESSING,
     QUEUED,
+    SMALL_WINDOW,
     Caller,
     decoded,
     refusal,
@@ -173,9 +175,8 @@ async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
 
 
 @pytest.mark.promise(number=34)
-@in_turn(
-    ("filters", "seen"),
-    [
+async def test_filters_apply_to_the_listing_and_to_the_changes(call: Caller) -> None:
+    cases: list[tuple[dict[str, Any], set[str]]] = [
         ({}, {"ada-render", "bob-render", "ada-export", "ada-gold"}),
         ({"user_id": "ada"}, {"ada-render", "ada-export", "ada-gold"}),
         ({"user_id": "nobody"}, set()),
@@ -184,11 +185,8 @@ async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
         ({"labels": {"tier": "gold"}}, {"ada-gold"}),
         ({"labels": {"tier": "gold", "no": "such"}}, set()),
         ({"labels": {"tier": ""}}, set()),
-    ],
-)
-async def test_filters_apply_to_the_listing_and_to_the_changes(
-    call: Caller, filters: dict[str, Any], seen: set[str]
-) -> None:
+    ]
+
     async def create() -> None:
         gold = {"tier": "gold", "more": "x"}
         for user_id, job_type, labels, name in (
@@ -201,16 +199,22 @@ async def test_filters_apply_to_the_listing_and_to_the_changes(
             await call.job(user_id=user_id, job_type=job_type, labels=named)
 
     await create()
-    async with watching(call.WatchJobs(**filters)) as stream:
-        *listed, synced = await until_synced(stream)
-        assert {m.job.labels["name"] for m in listed} == seen
+    async with AsyncExitStack() as open_streams:
+        streams = []
+        for filters, seen in cases:
+            stream = await open_streams.enter_async_context(watching(call.WatchJobs(**filters)))
+            *listed, synced = await until_synced(stream)
+            assert sorted(m.job.labels["name"] for m in listed) == sorted(seen), filters
+            streams.append((stream, synced.resume_token))
         await create()
-        fresh = await news(stream, len(seen))
-        assert {m.job.labels["name"] for m in fresh} == seen
-    # There was no other change: a watch resumed from `synced` gets the same.
-    async with watching(call.WatchJobs(**filters, resume_token=synced.resume_token)) as stream:
-        *missed, _ = await until_synced(stream)
-        assert [m.job for m in missed] == [m.job for m in fresh]
+        for (filters, seen), (stream, resume_token) in zip(cases, streams, strict=True):
+            fresh = await news(stream, len(seen))
+            assert {m.job.labels["name"] for m in fresh} == seen, filters
+            # There was no other change: a watch resumed from `synced` gets the same.
+            resumed = call.WatchJobs(**filters, resume_token=resume_token)
+            async with watching(resumed) as again:
+                *missed, _ = await until_synced(again)
+                assert [m.job for m in missed] == [m.job for m in fresh], filters
 
 
 async def test_a_watch_of_some_jobs_has_these_only(call: Caller) -> None:
@@ -363,23 +367,24 @@ async def test_resumable_on_another_server_and_across_a_restart(
 @pytest.mark.parametrize("tuning", [Tuning(buffered_changes=20)])
 async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(start: Start) -> None:
     app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as small,
+    ):
         call = Caller(channel)
         async with (
-            watching(call.WatchJobs(view=FULL)) as stalled,
+            watching(Caller(small).WatchJobs(view=FULL)) as stalled,
             watching(call.WatchJobs(view=FULL)) as healthy,
         ):
             for stream in (stalled, healthy):
                 await until_synced(stream)
             big = {"blob": "x" * 100_000}
-            jobs = [await call.running(parameters=big) for _ in range(40)]
+            jobs = [await call.running(parameters=big) for _ in range(15)]
             for job in jobs:
                 await call.MarkCompleted(job_id=job.id, attempt=1)
             ids = {job.id for job in jobs}
-            for stream in (
-                healthy,
-                stalled,
-            ):  # `stalled` has 12 MB to come, more than fit on the way
+            # `stalled` has 1.5 MB to come, more than fit on the way.
+            for stream in (healthy, stalled):
                 messages = await until_ended(stream, ids)
                 assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(
                     ids, WHOLE
@@ -476,7 +481,7 @@ async def test_changes_through_another_server_arrive_in_the_same_order_at_all_wa
         ):
             for stream in (first, second):
                 await until_synced(stream)
-            jobs = await asyncio.gather(*(calls[i % 2].ended() for i in range(30)))
+            jobs = await asyncio.gather(*(calls[i % 2].ended() for i in range(12)))
             ids = {job.id for job in jobs}
             told = [await until_ended(stream, ids) for stream in (first, second)]
     for messages in told:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
@@ -10,6 +9,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.ledger.ids import IdSource
 from tests.support.databases import both_databases
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
 URL = "https://example.com/hook"
@@ -112,7 +112,7 @@ async def test_a_disabled_webhook_is_delivered_once_its_owner_enables_it(call: C
     assert (await claimed(call, "e")).webhook == enabled.webhook
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("field", "value"),
     [
         ("url", "ftp://example.com"),
@@ -132,7 +132,7 @@ async def test_a_webhook_that_breaks_a_rule_is_refused(
     assert field in invalid.message
 
 
-@pytest.mark.parametrize("count", [101, 70])
+@in_turn("count", [101, 70])
 async def test_a_state_that_is_too_large_is_refused(call: Caller, count: int) -> None:
     waiting = [pending() for _ in range(count)]
     if count < 100:  # too many bytes

@@ -128,9 +128,9 @@ async def test_a_worker_without_free_slots_is_pushed_no_job(
 async def test_pushed_messages_stay_below_the_message_limit_of_a_client(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
-    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
-    async with working(channel, slots=60) as worker:
-        jobs = await worker.jobs(60)
+    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(30)]
+    async with working(channel, slots=30) as worker:
+        jobs = await worker.jobs(30)
     assert [job.id for job in jobs] == [job.id for job in made]
     assert {job.attempt for job in jobs} == {1}
     assert max(message.ByteSize() for message in worker.messages) <= MAX_ANSWER_BYTES
@@ -235,7 +235,7 @@ async def test_updates_of_a_message_are_committed_together_and_answered_afterwar
 ) -> None:
     async with grpc.aio.insecure_channel(gated.address) as channel:
         call = Caller(channel)
-        jobs = [await call.running() for _ in range(50)]
+        jobs = [await call.running() for _ in range(10)]
         commits = 0
         gate = Gate()
 
@@ -253,7 +253,7 @@ async def test_updates_of_a_message_are_committed_together_and_answered_afterwar
             gate.open()
             assert not done
             await reading
-            assert len(await worker.results(50)) == 50
+            assert len(await worker.results(10)) == 10
             assert len(worker.messages) == 2  # with the answer to hello
             assert commits == 1
 
@@ -349,7 +349,7 @@ async def test_a_programming_error_on_a_work_stream_is_reported_by_its_id_only(
 async def test_updates_read_before_a_stream_broke_are_committed(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
-    jobs = [await call.running() for _ in range(20)]
+    jobs = [await call.running() for _ in range(5)]
     async with working(channel) as worker:
         seq = app.hub.seq
         await worker.send(updates=[progressed(job, 50) for job in jobs])
@@ -587,18 +587,18 @@ async def test_a_worker_that_does_not_read_is_given_one_message(
         return claim(self, *arguments)
 
     monkeypatch.setattr(LongPoll, "claim", counted)
-    made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(30)]
+    made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(14)]
     async with (
         grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as stalled,
-        working(stalled, slots=30) as worker,
+        working(stalled, slots=14) as worker,
     ):
         await pushed.wait()
-        for _ in range(20):
+        for _ in range(10):
             await worker.send()
             # Twelve of them fit a message.
             assert (await stored(call, made[12])).status == QUEUED
         assert claims == 1
-        jobs = await worker.jobs(30)  # it reads after all
+        jobs = await worker.jobs(14)  # it reads after all
         assert [job.id for job in jobs] == [job.id for job in made]
         assert {job.attempt for job in jobs} == {1}
 

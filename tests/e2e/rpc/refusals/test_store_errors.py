@@ -319,7 +319,7 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
     """UNAVAILABLE during the outage, recovery without a restart, and the watch continues."""
     from tests.support.databases import migrated
 
-    postgres = await asyncio.to_thread(PostgresServer)
+    postgres = await asyncio.to_thread(PostgresServer, durable=False)
     metrics = f"127.0.0.1:{free_port()}"
     try:
         url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))

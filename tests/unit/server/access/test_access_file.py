@@ -2,14 +2,17 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobledger_server.admission.caller import Identity, Permissions
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
+from jobledger_server.rpc.access.permissions import AccessDenied, check_method, check_user
 from jobledger_server.rpc.access.policy import Policy
-from jobledger_server.rpc.methods import JOB_SERVICE, WORKER_SERVICE
+from jobledger_server.rpc.methods import JOB_SERVICE, METHODS, WORKER_SERVICE, Method
 from tests.support.access_file import write_access_file
+from tests.support.callers import CALLERS, rules_of_callers, token_digest
 
 DIGEST = "0" * 64
 TOKEN = f"[[caller]]\nname = 'a'\ntoken_sha256 = '{DIGEST}'\n"
@@ -239,3 +242,25 @@ def test_an_operator_may_read_everybodys_jobs_and_create_none(tmp_path: Path) ->
     )
     assert f"{JOB_SERVICE}ListJobs" in found.any_user
     assert f"{JOB_SERVICE}CreateJob" in found.methods - found.any_user
+
+
+def may_call(permissions: Permissions, method: Method, user: str) -> bool:
+    request = method.request()
+    if "user_id" in request.DESCRIPTOR.fields_by_name:
+        request.user_id = user
+    call = SimpleNamespace(metadata=[("x-jobledger-user", user)])
+    try:
+        check_method(permissions, method)
+        check_user(permissions, method, request, call)
+    except AccessDenied:
+        return False
+    return True
+
+
+@pytest.mark.promise(number=59)
+@pytest.mark.parametrize("name", CALLERS)
+def test_each_caller_may_call_its_methods_and_no_others(tmp_path: Path, name: str) -> None:
+    found = policy(tmp_path, rules_of_callers()).token(token_digest(name))
+    for user, allowed in zip(("ada", "bob"), CALLERS[name][1:], strict=True):
+        called = {path for path, method in METHODS.items() if may_call(found, method, user)}
+        assert {path.rpartition("/")[2] for path in called} == allowed, user
