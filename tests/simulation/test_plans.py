@@ -12,7 +12,7 @@ from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
 from tests.robustness.checker.load import Size
 from tests.simulation import knobs
-from tests.simulation.plan import Plan, Store, load, plan_of, save
+from tests.simulation.plan import Plan, load, plan_of, save
 from tests.simulation.shrink import Shrinker
 from tests.simulation.simulate import Result, simulate
 
@@ -44,16 +44,20 @@ def test_each_knob_is_one_of_the_product() -> None:
         assert values.keys() <= {field.name for field in fields(owner)}
 
 
-def short_runs() -> list[str]:
-    """Return the hash of a run on each store."""
-    stores: tuple[Store, ...] = ("memory", "sqlite")
-    return [simulate(plan_of(1, store, seconds=SHORT)).hash for store in stores]
+def short_run() -> str:
+    """Return the hash of a run, which breaks no promise."""
+    result = simulate(plan_of(1, seconds=SHORT))
+    assert not result.broken, result.broken
+    return result.hash
 
 
 def test_a_plan_gives_the_same_run_in_another_process() -> None:
-    """Neither the order of hashed sets nor the addresses of objects decides anything."""
+    """Neither the order of hashed sets nor the addresses of objects decides anything.
+
+    `make test-pythons` compares runs on SQLite, too.
+    """
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    program = f"from {__name__} import short_runs; print(*short_runs())"
+    program = f"from {__name__} import short_run; print(short_run())"
     found = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": other},
@@ -61,7 +65,7 @@ def test_a_plan_gives_the_same_run_in_another_process() -> None:
         capture_output=True,
         text=True,
     )
-    assert found.stdout.split() == short_runs()
+    assert found.stdout.strip() == short_run()
 
 
 def test_a_plan_that_fails_is_made_small() -> None:

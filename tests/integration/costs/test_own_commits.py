@@ -19,7 +19,7 @@ from tests.support.ledger_calls import apply
 AT_ONCE = 8
 """Lifecycles on each server."""
 
-LIFECYCLES = 10
+LIFECYCLES = 5
 """One after the other, of each of these."""
 
 CHANGES = 5

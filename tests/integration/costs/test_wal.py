@@ -22,6 +22,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import NoOutages, migrated
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.postgres_server import PostgresServer
+from tests.support.shared_postgres import Databases
 
 CLAIM = Claim(
     worker_id="worker-1",
@@ -223,11 +224,9 @@ def growth(log: Path) -> Written:
     return grown
 
 
-async def test_commits_do_not_update_the_row_that_locks_the_feed(
-    own_postgres: PostgresServer,
-) -> None:
+async def test_commits_do_not_update_the_row_that_locks_the_feed(postgres: Databases) -> None:
     """As while `pg_dump` runs: nothing that a commit leaves there can be removed until its end."""
-    url = await asyncio.to_thread(migrated, own_postgres.create_database())
+    url = await asyncio.to_thread(migrated, postgres.create_database())
     connection = await asyncpg.connect(url)
     async with serving(url) as (ledger, _), connection.transaction(isolation="repeatable_read"):
         await connection.fetchval("SELECT count(*) FROM jobs")

@@ -19,7 +19,7 @@ from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.store_writer import read_jobs
 
 SECOND = 1_000_000
-BATCH = Tuning().reap_batch
+BATCH = 5
 LEASE = Micros(60 * SECOND)
 NOW = Instant(1_700_000_000 * SECOND)
 
@@ -168,7 +168,7 @@ async def test_extended_leases_do_not_delay_later_expiries(
     jobs = await claimed(ledger, 3 * BATCH + 1)
     await let_leases_expire()
     await apply(ledger, Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
-    reaper = Reaper(store, restarted)
+    reaper = Reaper(store, restarted, Tuning(reap_batch=BATCH))
     while await reaper.reap():
         pass
     found = await read_jobs(store, [job.id for job in jobs])

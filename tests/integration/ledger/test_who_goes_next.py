@@ -64,9 +64,9 @@ def ids(jobs: Sequence[Job]) -> list[str]:
     return [job.id for job in jobs]
 
 
-async def looked(store: SqlStore, ledger: Ledger) -> None:
+async def looked(store: SqlStore, ledger: Ledger, tuning: Tuning = Tuning()) -> None:
     """Have somebody look at concurrency keys."""
-    await Unblocker(store, ledger, ClaimWaiters()).unblock()
+    await Unblocker(store, ledger, ClaimWaiters(), tuning).unblock()
 
 
 @pytest.mark.promise(number=85)
@@ -228,22 +228,23 @@ async def test_a_limit_below_what_runs_stops_nothing_and_starts_nothing(
     assert ids(await claim_jobs(ledger, claim(5))) == [made[3].id]
 
 
+@pytest.mark.parametrize("tuning", [Tuning(unblocked_jobs=20)])
 async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed(
-    ledger: Ledger, store: SqlStore, database: Database
+    ledger: Ledger, store: SqlStore, database: Database, tuning: Tuning
 ) -> None:
-    most = Tuning().unblocked_jobs
+    most = tuning.unblocked_jobs
     count = 2 * most + 1
     await store.queue_settings.set_limit("k", 0)
     await seed(database, count, job_type="render", concurrency_key="k", blocked=True)
     await store.queue_settings.set_limit("k", None)
     claimed: list[str] = []
     while len(claimed) < count:
-        await looked(store, ledger)
+        await looked(store, ledger, tuning)
         assert sum((await store.news(["render"])).ready.values()) <= most
         found = await claim_jobs(ledger, claim(100))
         assert found
         claimed += ids(found)
-    await looked(store, ledger)
+    await looked(store, ledger, tuning)
     assert await store.find_rechecks(after="", limit=9) == []
 
 

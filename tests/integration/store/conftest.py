@@ -7,10 +7,20 @@ import pytest
 from jobledger_server.cli.running import end_tasks
 from tests.support.databases import SIMULATED, run_in_memory_too
 
+ON_SIMULATED = {
+    "test_store",
+    "test_webhooks",
+    "test_job_cache",
+    "test_due_jobs",
+    "test_giving_up",
+}
+"""The modules that run on a world's SQLite too: what the others test is the same SQL there."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures' own parameters are used
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    run_in_memory_too(metafunc, SIMULATED)
+    more = [SIMULATED] if metafunc.definition.path.stem in ON_SIMULATED else []
+    run_in_memory_too(metafunc, *more)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -81,7 +81,7 @@ Run = Callable[..., list[tuple[object, ...]]]
 
 
 @pytest.fixture
-def run(database_url: str) -> Run:
+def run(database_url: str) -> Iterator[Run]:
     """Run statements on a connection that was given no settings at all."""
 
     def on_sqlite(*statements: str) -> list[tuple[object, ...]]:
@@ -95,17 +95,17 @@ def run(database_url: str) -> Run:
             connection.close()
 
     async def on_postgresql(*statements: str) -> list[tuple[object, ...]]:
-        connection = await asyncpg.connect(database_url)
-        try:
-            for statement in statements:
-                rows = await connection.fetch(statement)
-            return [tuple(row) for row in rows]
-        finally:
-            await connection.close()
+        for statement in statements:
+            rows = await connection.fetch(statement)
+        return [tuple(row) for row in rows]
 
     if database_url.startswith("sqlite"):
-        return on_sqlite
-    return lambda *statements: asyncio.run(on_postgresql(*statements))
+        yield on_sqlite
+        return
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(database_url))
+        yield lambda *statements: runner.run(on_postgresql(*statements))
+        runner.run(connection.close())
 
 
 def insert(table: str, row: dict[str, str], **changed: str) -> str:

@@ -22,7 +22,7 @@ from jobledger_server.domain.job import (
     Payloads,
 )
 from jobledger_server.sql import schema
-from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_supported
@@ -52,10 +52,7 @@ def test_head_is_the_newest_migration() -> None:
 
 
 @EXPRESSIONS
-async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
-    database = open_database(parse_url(empty_url))
-    await migrate(database)
-
+async def test_the_migrated_schema_is_the_one_in_tables(database: Database) -> None:
     def differences(connection: object) -> list[object]:
         # Not the indexes: SQLAlchemy does not read those with expressions from SQLite.
         opts = {"include_object": lambda _object, _name, kind, *_: kind != "index"}
@@ -63,12 +60,10 @@ async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
 
     async with database.writer.connect() as connection:
         assert await connection.run_sync(differences) == []
-    await database.close()
 
 
-async def test_the_indexes_in_tables_are_the_migrated_ones(empty_url: str) -> None:
+async def test_the_indexes_in_tables_are_the_migrated_ones(database: Database) -> None:
     """Alembic does not compare the conditions and expressions of indexes, so this does."""
-    database = open_database(parse_url(empty_url))
     definitions = (
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
         if database.dialect.name == "sqlite"
@@ -80,20 +75,15 @@ async def test_the_indexes_in_tables_are_the_migrated_ones(empty_url: str) -> No
             found = (await connection.execute(text(definitions))).all()
         return {name: definition for name, definition in found if name != "alembic_version_pkc"}
 
-    async with database.writer.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-    in_tables = await indexes()
+    migrated = await indexes()
     async with database.writer.begin() as connection:
         await connection.run_sync(metadata.drop_all)
-    await migrate(database)
-    assert await indexes() == in_tables
-    await database.close()
+        await connection.run_sync(metadata.create_all)
+    assert await indexes() == migrated
 
 
-async def test_the_checks_in_tables_are_the_migrated_ones(empty_url: str) -> None:
+async def test_the_checks_in_tables_are_the_migrated_ones(database: Database) -> None:
     """Alembic does not compare CHECK constraints, so this does."""
-    database = open_database(parse_url(empty_url))
-    await migrate(database)
 
     def checks(connection: Connection) -> dict[str, set[str | None]]:
         inspector = inspect(connection)
@@ -110,7 +100,6 @@ async def test_the_checks_in_tables_are_the_migrated_ones(empty_url: str) -> Non
             ddl = " ".join(" ".join(rows.scalars()).split())
             for check in itertools.chain(*map(declared_checks, metadata.tables.values())):
                 assert " ".join(str(check.sqltext).split()) in ddl
-    await database.close()
     assert migrated == {
         name: {check.name for check in declared_checks(table)}
         for name, table in metadata.tables.items()
@@ -121,16 +110,13 @@ def declared_checks(table: Table) -> list[CheckConstraint]:
     return [c for c in table.constraints if isinstance(c, CheckConstraint)]
 
 
-async def test_migrating_again_changes_nothing(empty_url: str) -> None:
-    database = open_database(parse_url(empty_url))
-    await migrate(database)
+async def test_migrating_again_changes_nothing(database: Database) -> None:
     async with database.writer.connect() as connection:
         before = (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one()
     await migrate(database)
     async with database.writer.connect() as connection:
         assert (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one() == before
     await require_supported(database)
-    await database.close()
 
 
 async def test_several_may_migrate_at_once(empty_url: str) -> None:

@@ -112,34 +112,30 @@ async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_
     now = (await store.queue_reports.stats(limit=1)).time
     step = now // 10_000_000 * 10_000_000
 
-    async def ended(seconds: int, reason: str, count: int, job_type: str = "render") -> None:
-        await written(
-            database,
-            "INSERT INTO ended VALUES (:job_type, :time, 'FAILED', :reason, :count)",
-            job_type=job_type,
-            time=step - seconds * 1_000_000,
-            reason=reason,
-            count=count,
-        )
+    async def ended(seconds: int, count: int, *reasons: str, job_type: str = "render") -> None:
+        statement = "INSERT INTO ended VALUES (:job_type, :time, 'FAILED', :reason, :count)"
+        common = {"job_type": job_type, "time": step - seconds * 1_000_000, "count": count}
+        rows = [{**common, "reason": reason} for reason in reasons]
+        async with database.writer.begin() as connection:
+            await connection.execute(text(statement), rows)
 
-    await ended(0, "A", 1)
-    await ended(50, "A", 1)
-    await ended(80, "A", 10)
-    await ended(3590, "B", 3)
-    await ended(3620, "B", 100)
+    await ended(0, 1, "A")
+    await ended(50, 1, "A")
+    await ended(80, 10, "A")
+    await ended(3590, 3, "B")
+    await ended(3620, 100, "B")
     found = await stats_of(store, "render")
     assert found.ended_last_minute == [EndedCount(JobStatus.FAILED, "A", 2)]
     assert found.ended_last_hour == [
         EndedCount(JobStatus.FAILED, "A", 12),
         EndedCount(JobStatus.FAILED, "B", 3),
     ]
-    for number in range(queue_reports.MAX_REASONS):
-        await ended(100, f"C{number:03}", 2)
+    await ended(100, 2, *(f"C{number:03}" for number in range(queue_reports.MAX_REASONS)))
     found = await stats_of(store, "render")
     assert len(found.ended_last_hour) == queue_reports.MAX_REASONS + 1
     assert EndedCount(JobStatus.FAILED, "OTHER", 4) in found.ended_last_hour
     assert sum(each.count for each in found.ended_last_hour) == 15 + 200
-    await ended(100, "RARE", 1, job_type="pack")
+    await ended(100, 1, "RARE", job_type="pack")
     both = await store.queue_reports.stats(limit=2, job_types=["pack", "render"])
     assert [each.ended_last_hour for each in both.types] == [
         [EndedCount(JobStatus.FAILED, "RARE", 1)],

@@ -19,7 +19,6 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-from tests.support.databases import both_databases
 from tests.support.seed import SEED
 from tests.support.store_writer import append, creation, step
 
@@ -124,7 +123,6 @@ class Reader:
 
 
 @pytest.mark.promise(number=35)
-@both_databases
 async def test_a_reader_that_changes_servers_gets_every_transition_once(store: SqlStore) -> None:
     rng = random.Random(SEED)
     servers = [Server(store, rng) for _ in range(3)]

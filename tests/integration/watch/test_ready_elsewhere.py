@@ -89,17 +89,11 @@ async def limit_raised(here: Server, held: Any) -> None:
     )
 
 
-async def limit_removed(here: Server, held: Any) -> None:
-    await here.queues.SetConcurrencyLimit(pb.SetConcurrencyLimitRequest(name="stripe"))
-
-
 async def type_resumed(here: Server, held: Any) -> None:
     await here.queues.ResumeJobType(pb.ResumeJobTypeRequest(job_type="render"))
 
 
-@pytest.mark.parametrize(
-    "freed", [slot_freed, key_resumed, limit_raised, limit_removed, type_resumed]
-)
+@pytest.mark.parametrize("freed", [slot_freed, key_resumed, limit_raised, type_resumed])
 async def test_a_claim_gets_a_job_that_another_server_made_ready_without_a_poll(
     servers: list[Server], freed: Callable[[Server, Any], Awaitable[None]]
 ) -> None:

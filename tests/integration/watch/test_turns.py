@@ -15,7 +15,7 @@ from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from tests.support.gated_store import Gate
 from tests.support.store_writer import append, creation
 
-JOBS = 100
+JOBS = 50
 MAX_WAIT = 30.0
 TUNING = Tuning(feed_page=10)
 SELECTIVE = Selection(labels={"no": "such"})
@@ -60,8 +60,8 @@ async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
         while counting.pages < TUNING.feed_readers:
             await asyncio.sleep(0.001)
         await tasks.create_task(synced(feed, Selection(), good))
-        # Ten of its own, and a few of the others for each; first come, first served it was 200.
-        assert counting.pages <= 80
+        # Five of its own, and a few of the others for each; first come, first served it was 100.
+        assert counting.pages <= 40
     assert counting.pages == 21 * JOBS / 10
 
 

@@ -1,11 +1,13 @@
 """Streams, on gRPC and on the simulated network, which have to behave in the same way."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
+from jobledger.testing.world.network.stream import Side, Signal
 from tests.integration.world.transports import (
     Transport,
     calling,
@@ -158,6 +160,17 @@ async def test_a_server_that_writes_waits_for_a_client_that_does_not_read(
         assert await stalls(writing[0]) < MANY
         assert len([each async for each in call]) == MANY
         assert await writing[0] == MANY
+
+
+def test_what_finds_no_room_arrives_when_the_other_side_has_read() -> None:
+    pipe: Any = SimpleNamespace(send=lambda arrive, what: arrive(what))
+    one, other = (Side(pipe, 1024, 10**6, Signal()) for _ in range(2))
+    one.peer, other.peer = other, one
+    for _ in range(2):
+        one.send(bytes(600))
+    assert (len(other.incoming), one.full) == (1, True)
+    other.read()
+    assert (len(other.incoming), one.full) == (1, False)
 
 
 class _Progress:

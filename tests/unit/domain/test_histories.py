@@ -771,4 +771,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestHistories.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -105,6 +105,7 @@ def test_a_pause_is_drawn_from_eight_to_twelve_tenths_of_the_backoff(
     assert expected * 0.799999 - 1 <= pause <= expected * 1.200001
 
 
+@settings(max_examples=25)
 @given(policies)
 def test_no_pause_is_shorter_than_the_one_before_but_for_its_jitter(policy: Job) -> None:
     # One attempt, and so one draw: the number of the retry is what is left without the releases.

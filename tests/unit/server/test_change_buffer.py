@@ -110,12 +110,12 @@ def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
 
 
 @pytest.mark.promise(number=39)
-@pytest.mark.parametrize(("kind", "changes"), [(large, 300), (small, 2000)])
+@pytest.mark.parametrize(("kind", "changes"), [(large, 75), (small, 500)])
 @pytest.mark.usefixtures("traced")
 def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
     kind: Callable[[int], Change], changes: int
 ) -> None:
-    bound = 4 * 1024 * 1024
+    bound = 1024 * 1024
     buffer, cache = ChangeBuffer(0, Tuning(buffered_bytes=bound)), JobCache(bound)
     before, _ = tracemalloc.get_traced_memory()
     for seq in range(changes):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from google.protobuf.struct_pb2 import Struct
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
@@ -160,6 +160,7 @@ def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job, payloads:
     assert job_pb2.Job.FromString(job_bytes(job)) == expected(job)
 
 
+@settings(max_examples=20)
 @given(st.lists(JOBS, max_size=3))
 def test_responses_hold_their_jobs(jobs: list[Job]) -> None:
     batch = worker_service_pb2.ClaimJobsResponse.FromString(
@@ -172,6 +173,7 @@ def test_responses_hold_their_jobs(jobs: list[Job]) -> None:
         assert job_service_pb2.GetJobResponse.FromString(data).job == expected(job, payloads)
 
 
+@settings(max_examples=20)
 @given(JOBS, st.integers(0, 2))
 def test_a_message_of_a_watch_holds_its_job_and_transitions(job: Job, steps: int) -> None:
     step = Transition(
