@@ -144,19 +144,25 @@ def test_a_worker_of_unary_calls_makes_each_change_of_a_whole_lifecycle(tmp_path
     assert all(0 < delay < ANSWER_SECONDS for delay in reply["delays"])
 
 
-class OneTooMany(Generator):
-    """Says that one call more was acknowledged than the server has acknowledged."""
+class TooMany(Generator):
+    """Says that so many calls more were acknowledged than the server has acknowledged."""
+
+    too_many = 0
 
     def end(self) -> dict[str, Any]:
         reply = super().end()
-        return {**reply, "done": reply["done"] + 1}
+        return {**reply, "done": reply["done"] + self.too_many}
 
 
 def test_a_run_fails_if_an_acknowledged_change_is_not_in_the_database(tmp_path: Path) -> None:
     work = Work.calls("CreateJob", "create", 2)
-    with new_database("SQLite", tmp_path) as database, Server(database) as server:
-        with Generator() as honest:
-            usage = measure(server, [honest], work, 0.05)
-            assert database.feed_seq() == usage.done > 0
-        with OneTooMany() as dishonest, pytest.raises(BenchmarkError, match="committed"):
-            measure(server, [dishonest], work, 0.05)
+    with (
+        new_database("SQLite", tmp_path) as database,
+        Server(database) as server,
+        TooMany() as generator,
+    ):
+        usage = measure(server, [generator], work, 0.05)
+        assert database.feed_seq() == usage.done > 0
+        generator.too_many = 1
+        with pytest.raises(BenchmarkError, match="committed"):
+            measure(server, [generator], work, 0.05)

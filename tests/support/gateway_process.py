@@ -1,13 +1,13 @@
 """The real gateway as a process of its own, on a free port."""
 
+import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
+
+from tests.support.forked import Piped
 
 STOP_TIMEOUT = 20.0
 
@@ -16,16 +16,11 @@ class GatewayProcess:
     """`jobledger-gateway` for the service at `target`. A context manager."""
 
     def __init__(self, target: str, arguments: Sequence[str] = ()) -> None:
-        self._command = [
-            str(Path(sys.executable).with_name("jobledger-gateway")),
-            *("--target", target, "--listen", "127.0.0.1:0", *arguments),
-        ]
+        self._arguments = ["--target", target, "--listen", "127.0.0.1:0", *arguments]
         self.url = ""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        self._process = Piped("jobledger-gateway", self._arguments, env=os.environ)
         said = []
         for line in self._process.stderr:
             said.append(line)
@@ -47,11 +42,10 @@ class GatewayProcess:
     def kill(self) -> None:
         """End it as a power cut would (SIGKILL)."""
         self._process.kill()
-        self._process.wait()
-        self._process.stderr.close()
+        self._process.communicate()
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_TIMEOUT)
         finally:

@@ -104,7 +104,7 @@ def test_every_transition_is_printed_once_although_the_server_is_killed(shell, o
         following(shell(own_server.target, "ada"), "--all") as process,
     ):
         assert until_synced(process) == []
-        jobs = [client.create_job("render") for _ in range(10)]
+        jobs = [client.create_job("render") for _ in range(7)]
         for number, job in enumerate(jobs):
             client.start_job(job.id)
             if number % 4 == 1:

@@ -16,8 +16,8 @@ import pytest
 
 from jobledger import Client, JobStatus
 from tests.e2e.cli.terminal import read_to_end
+from tests.support import forked
 from tests.support.pages import ROOT
-from tests.support.server_process import ServerProcess
 
 EXAMPLES = ROOT / "examples"
 
@@ -51,6 +51,17 @@ class Example:
         with self.start(name, *arguments, **options) as process:
             out, err = process.communicate(timeout=100)
         return process.returncode, out, err
+
+    def forked(self, name: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """As `run`, but the example need not import what we have."""
+        script = str(EXAMPLES / name)
+        text = f"""if True:
+            import runpy, sys
+            sys.path.insert(0, {str(EXAMPLES)!r})
+            runpy.run_path({script!r}, run_name="__main__")
+            """
+        run = forked.run("python", text, *arguments, env={**self._environment, **environment})
+        return run.returncode, run.stdout, run.stderr
 
     def left_running(self) -> list[int]:
         return [
@@ -154,46 +165,36 @@ def test_an_interrupted_demo_leaves_nothing_behind(example, number):
 def test_the_demo_does_not_write_into_a_folder_in_use(example, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    code, out, err = example.run("demo.py", "--output", str(tmp_path / "used"))
+    code, out, err = example.forked("demo.py", "--output", str(tmp_path / "used"))
     assert (code, out) == (2, "")
     assert "used exists already" in err
 
 
-def test_the_worker_and_watcher_work_on_a_running_server(example, tmp_path):
-    with ServerProcess(tmp_path) as server:
-        code, out, err = example.run(
-            "worker_and_watcher.py", environment={"JOBLEDGER_SERVER": server.target}
-        )
-        assert (code, err) == (0, "")
-        with Client(server.target, user_id="ada") as client:
-            (job,) = client.list_jobs()
-            (asset,) = client.list_assets(job.id)
+def test_the_worker_and_watcher_work_on_a_running_server(example, own_server):
+    code, out, err = example.forked("worker_and_watcher.py", JOBLEDGER_SERVER=own_server.target)
+    assert (code, err) == (0, "")
+    with Client(own_server.target, user_id="ada") as client:
+        (job,) = client.list_jobs()
+        (asset,) = client.list_assets(job.id)
     assert out.splitlines()[-1] == "COMPLETED 100 % page 4"
     assert "PROCESSING 50 % page 2" in out.splitlines()
     assert job.status == JobStatus.COMPLETED
     assert asset.url == f"https://reports.example/{job.id}"
 
 
-def test_the_first_worker_and_the_first_client_meet_at_a_server(tmp_path):
-    def program(name: str, target: str) -> list[str]:
+def test_the_first_worker_and_the_first_client_meet_at_a_server(own_server):
+    def program(name: str) -> str:
         text = (EXAMPLES / name).read_text(encoding="utf-8")
-        return [sys.executable, "-c", text.replace("127.0.0.1:50051", target)]
+        return text.replace("127.0.0.1:50051", own_server.target)
 
-    with (
-        ServerProcess(tmp_path) as server,
-        subprocess.Popen(program("hello_worker.py", server.target)) as worker,
-    ):
-        try:
-            client = subprocess.run(
-                program("hello_client.py", server.target),
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=60,
-            )
-        finally:
-            worker.send_signal(signal.SIGINT)
-        assert worker.wait(20) == 0
+    worker = forked.Piped("python", [program("hello_worker.py")], env=os.environ)
+    try:
+        client = forked.run("python", program("hello_client.py"), env=os.environ)
+    finally:
+        worker.send_signal(signal.SIGINT)
+        _, said = worker.communicate(20)
+    assert client.returncode == 0, client.stderr
+    assert worker.returncode == 0, said
     *seen, last, result = client.stdout.splitlines()
     assert seen[0] in {"QUEUED 0 ", "PROCESSING 0 "}  # the worker may be first
     assert "PROCESSING 40 step 2 of 5" in seen

@@ -2,8 +2,6 @@
 
 import os
 import runpy
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobledger import Asset, Client, JobStatus
+from tests.support.forked import Forked
 from tests.support.pages import ROOT
 from tests.support.server_process import ServerProcess
 
@@ -63,13 +62,12 @@ def test_a_janitor_that_is_killed_again_and_again_removes_what_was_deleted_and_n
     kept, deleted = ended[:10], ended[10:]
     files = {folder / f"{number}" / name for number in range(10, 40) for name in "ab"}
 
-    def start() -> "subprocess.Popen[bytes]":
+    def start() -> Forked:
         environment = {**os.environ, "JOBLEDGER_SERVER": own_server.target}
-        return subprocess.Popen(
-            [sys.executable, str(JANITOR), str(folder), str(place)],
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
+        text = f"import runpy; runpy.run_path({str(JANITOR)!r}, run_name='__main__')"
+        with Path(os.devnull).open("rb") as read, Path(os.devnull).open("wb") as written:
+            files = (read, written, written)
+            return Forked("python", [text, str(folder), str(place)], files=files, env=environment)
 
     def left() -> int:
         return sum(file.exists() for file in files)

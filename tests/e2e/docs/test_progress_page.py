@@ -1,9 +1,8 @@
 """The progress endpoint of docs/guides/progress.md runs as it stands, and its page names all."""
 
 import json
+import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.error import URLError
 
 from jobledger import Client
+from tests.support.forked import Piped
 from tests.support.pages import ROOT, blocks, text_of
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
@@ -21,7 +21,7 @@ PAGE = ROOT / "docs/guides/progress.md"
 COMPONENT = ROOT / "gateway/jobledger_gateway/page/jobledger-progress.js"
 
 
-def opened(url: str, process: "subprocess.Popen[bytes]", **headers: str) -> Any:
+def opened(url: str, process: Piped, **headers: str) -> Any:
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -44,32 +44,32 @@ def events(answer: Any) -> Iterator[dict[str, str]]:
 
 
 def test_the_endpoint_of_the_page_sends_changes_and_heartbeats_and_resumes(
-    tmp_path: Path,
+    server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
     (program,) = [block.text for block in blocks(PAGE, "python")]
     port = free_port()
-    with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as client:
-        text = program.replace("127.0.0.1:50051", server.target)
-        text = text.replace("port=8000", f"port={port}").replace("heartbeats=5", "heartbeats=0.1")
-        with subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path) as process:
-            try:
-                job = client.create_job("greet")
-                url = f"http://127.0.0.1:{port}/jobs/{job.id}/events"
-                with closing(opened(url, process)) as answer:
-                    assert answer.headers["content-type"].startswith("text/event-stream")
-                    sent = events(answer)
-                    first = next(sent)
-                    assert json.loads(first["data"])["job"]["id"] == job.id
-                    assert first["id"] == "1"
-                    assert next(sent) == {"event": "upstream", "data": '{"connected": true}'}
-                client.start_job(job.id)
-                client.mark_completed(job.id, attempt=1)
-                with closing(opened(url, process, **{"Last-Event-ID": "2"})) as answer:
-                    (last,) = [event for event in events(answer) if "id" in event]
-                assert last["id"] == "3"
-                assert json.loads(last["data"])["job"]["status"] == "JOB_STATUS_COMPLETED"
-            finally:
-                process.kill()
+    text = program.replace("127.0.0.1:50051", server.target)
+    text = text.replace("port=8000", f"port={port}").replace("heartbeats=5", "heartbeats=0.1")
+    process = Piped("python", [text], env=os.environ, cwd=tmp_path)
+    try:
+        job = ada.create_job("greet")
+        url = f"http://127.0.0.1:{port}/jobs/{job.id}/events"
+        with closing(opened(url, process)) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            sent = events(answer)
+            first = next(sent)
+            assert json.loads(first["data"])["job"]["id"] == job.id
+            assert first["id"] == "1"
+            assert next(sent) == {"event": "upstream", "data": '{"connected": true}'}
+        ada.start_job(job.id)
+        ada.mark_completed(job.id, attempt=1)
+        with closing(opened(url, process, **{"Last-Event-ID": "2"})) as answer:
+            (last,) = [event for event in events(answer) if "id" in event]
+        assert last["id"] == "3"
+        assert json.loads(last["data"])["job"]["status"] == "JOB_STATUS_COMPLETED"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_page_names_all_that_the_element_has() -> None:

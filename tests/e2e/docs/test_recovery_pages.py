@@ -1,7 +1,7 @@
 """What the pages on retries, schedules and failed jobs show does what they say."""
 
+import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,7 @@ import pytest
 
 from jobledger import Client, Job, JobStatus, RetryPolicy
 from tests.e2e.docs.programs import output, program, shell
+from tests.support.forked import Piped
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
@@ -20,13 +21,13 @@ AGAIN = GUIDES / "run-failed-jobs-again.md"
 
 
 @contextmanager
-def running(command: list[str], where: Path) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+def running(command: list[str], where: Path) -> Iterator[Piped]:
+    process = Piped("python", [command[2]], env=os.environ, cwd=where)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
 
 
 def until(client: Client, job: Job, reached: Callable[[Job], bool]) -> Job:

@@ -69,11 +69,12 @@ def events(web: str, job_id: str) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines if line]
 
 
-def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(tmp_path: Path) -> None:
+def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
     with (
-        ServerProcess(tmp_path) as server,
-        program("web.py", server, tmp_path) as web,
-        program("picture_worker.py", server, tmp_path),
+        program("web.py", own_server, tmp_path) as web,
+        program("picture_worker.py", own_server, tmp_path),
     ):
         assert web.stdout is not None
         address = web.stdout.readline().strip()
@@ -93,8 +94,10 @@ def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(tmp_path
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server, program("web.py", server, tmp_path) as web:
+def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    with program("web.py", own_server, tmp_path) as web:
         assert web.stdout is not None
         address = web.stdout.readline().strip()
         order(address, {"width": 160, "height": 100}, "first")

@@ -1,10 +1,8 @@
 """google-api-core's own clients and futures, unchanged, against the server as a process."""
 
-import subprocess
-import sys
+import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from jobledger import Client, JobError
 from jobledger.v1 import job_pb2
+from tests.support.forked import Piped
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
@@ -114,30 +113,28 @@ async def test_the_asynchronous_google_future_returns_the_result(
         assert future.metadata == ended
 
 
-def test_a_future_outlives_its_server(tmp_path: Path) -> None:
+def test_a_future_outlives_its_server(own_server: ServerProcess) -> None:
     """Polling continues at the next server: each poll is repeated until it is answered."""
-    with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
-        with Client(server.target, user_id="ada") as ada:
+    with grpc.insecure_channel(own_server.target) as channel:
+        with Client(own_server.target, user_id="ada") as ada:
             job = ada.start_job(ada.create_job("render").id)
         future, done = future_of(OperationsClient(channel), job), threading.Event()
         future.add_done_callback(lambda _: done.set())
-        server.restart()
+        own_server.restart()
         assert not done.is_set()
-        with Client(server.target, user_id="ada") as ada:
+        with Client(own_server.target, user_id="ada") as ada:
             ended = ada.mark_completed(job.id, attempt=1).to_proto()
         assert done.wait(60)
         assert future.result() == ended
 
 
-def test_the_program_of_the_page_waits_for_its_job(tmp_path: Path) -> None:
+def test_the_program_of_the_page_waits_for_its_job(server: ServerProcess, ada: Client) -> None:
     (page,) = blocks(ROOT / "docs/guides/longrunning.md", "python")
-    with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as ada:
-        program = page.text.replace("127.0.0.1:50051", server.target)
-        with subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
-        ) as running:
-            (job,) = ada.claim_jobs(["report"], wait=30)
-            ada.mark_completed(job.id, {"pages": 4}, attempt=job.attempt)
-            said = running.communicate(timeout=60)[0]
-    assert running.returncode == 0
+    program = page.text.replace("127.0.0.1:50051", server.target)
+    running = Piped("python", [program], env=os.environ)
+    (job,) = ada.claim_jobs(["report"], wait=30)
+    ada.mark_completed(job.id, {"pages": 4}, attempt=job.attempt)
+    said, error = running.communicate(timeout=60)
+    assert running.returncode == 0, error
+    assert said is not None
     assert said.splitlines()[-1] == "{'pages': 4.0}"

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger import Client, JobStatus
 from tests.e2e.cli.terminal import Terminal
+from tests.e2e.server.on_terminal import on_terminal
 from tests.support.forked import Piped
 from tests.support.server_process import run_server
 
@@ -123,24 +124,17 @@ def services(target: str) -> set[str]:
 
 def test_dev_and_its_page_end_with_the_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    # The first process of a session is controlled by the first terminal that it opens.
-    on_terminal = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(theirs))
-    with subprocess.Popen(
-        [*on_terminal, PROGRAM, "dev", *FREE_PORTS],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            dev = ready(process)
-            assert not dev.page_is_gone()
-            os.close(theirs)
-            os.close(ours)
-            assert process.wait(30) == 0
-            assert dev.page_is_gone()
-        finally:
-            process.kill()
+    process = on_terminal(theirs, "dev", *FREE_PORTS, cwd=tmp_path)
+    try:
+        dev = ready(process)
+        assert not dev.page_is_gone()
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(30) == 0
+        assert dev.page_is_gone()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def refused(where: Path, *arguments: str) -> str:

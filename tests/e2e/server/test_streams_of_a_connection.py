@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import grpc
 import pytest
@@ -56,19 +55,20 @@ async def jobs_of(target: str, user_id: str) -> int:
 
 
 async def test_a_thousand_concurrent_calls_over_one_connection_are_not_refused(
-    tmp_path: Path,
+    own_server: ServerProcess,
 ) -> None:
     """Those beyond the connection's streams wait in the client."""
-    async with ServerProcess(tmp_path) as server:
-        assert Counter(await created_at_once(server.target, 1000)) == {"OK": 1000}
+    assert Counter(await created_at_once(own_server.target, 1000)) == {"OK": 1000}
 
 
 @pytest.mark.promise(number=45)
-async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path) as server, Proxy(server.target) as proxy:
+async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(
+    own_server: ServerProcess,
+) -> None:
+    async with Proxy(own_server.target) as proxy:
 
         async def cut(user_id: str) -> None:
-            while not await jobs_of(server.target, user_id):
+            while not await jobs_of(own_server.target, user_id):
                 pass
             proxy.cut()
 
@@ -79,4 +79,4 @@ async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(tmp_pat
             creating = created_at_once(proxy.target, 500, *options, user_id=user_id)
             ended, _ = await asyncio.gather(creating, cut(user_id))
             assert set(ended) == codes
-        assert await jobs_of(server.target, "bob") == 500
+        assert await jobs_of(own_server.target, "bob") == 500

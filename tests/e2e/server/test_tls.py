@@ -3,10 +3,9 @@
 import asyncio
 import json
 import logging
+import os
 import shutil
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,6 +21,7 @@ from jobledger_server.app import App, open_app
 from jobledger_server.runtime import tls
 from jobledger_server.runtime.tls import BadCertificate, TlsFiles, tls_files
 from jobledger_server.settings import Settings
+from tests.support import forked
 from tests.support.authority import Authority, Pair, der, served
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess, run_server
@@ -88,10 +88,9 @@ async def test_both_clients_and_the_command_line_speak_tls(
                 return client.get_job(job.id).id
 
         assert await asyncio.to_thread(blocking) == job.id
-        program = Path(sys.executable).with_name("jobledger")
-        options = ["--server", app.address, "--user", "ada", "--ca-file", roots]
+        options = ("--server", app.address, "--user", "ada", "--ca-file", str(roots))
         run = await asyncio.to_thread(
-            subprocess.run, [program, *options, "get", job.id], capture_output=True, check=False
+            forked.run, "jobledger", *options, "get", job.id, env=os.environ
         )
         assert run.returncode == 0, run.stderr
         async with grpc.aio.insecure_channel(app.address, OWN_CONNECTION) as unencrypted:

@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import Any
 
 from jobledger import AsyncClient, JobStatus
@@ -13,7 +11,6 @@ from tests.support import forked
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Received, Receiver
 
-PROGRAMS = Path(sys.executable).parent
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -41,11 +38,11 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
 
     created = json.loads(await webhook("create", receiver.url, "--type", "render", "--json"))
     webhook_id = created["webhook"]["id"]
-    gateway = await asyncio.create_subprocess_exec(
-        PROGRAMS / "jobledger-gateway",
+    arguments = (
         *("--target", own_server.target, "--listen", "127.0.0.1:0"),
         *("--webhooks", "--webhook-allow-network", "127.0.0.0/8"),
     )
+    gateway = forked.Piped("jobledger-gateway", arguments, env=os.environ)
     try:
         async with AsyncClient(own_server.target, user_id="ada") as client:
             for _ in range(2):
@@ -68,7 +65,8 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
         assert webhook_id not in await webhook("list")
     finally:
         gateway.send_signal(signal.SIGTERM)
-        assert await gateway.wait() == 0
+        _, said = await asyncio.to_thread(gateway.communicate)
+        assert gateway.returncode == 0, said
 
 
 async def test_a_test_shows_the_request_and_the_answer(receiver: Receiver) -> None:

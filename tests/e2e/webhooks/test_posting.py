@@ -45,6 +45,7 @@ async def raw(answer: bytes, *, ends: bool = True) -> AsyncIterator[str]:
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n", Answer(202)),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", Answer(200)),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 1_000_000, Answer(200)),
+        (b"HTTP/1.1 307 No\r\nlocation: /x\r\n\r\n", Answer(307, "status 307")),
         (b"HTTP/1.1 503 No\r\n\r\nsecret", Answer(503, "status 503")),
         (
             b"HTTP/1.1 429 No\r\nretry-after: 7\r\n\r\n",

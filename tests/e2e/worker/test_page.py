@@ -1,13 +1,13 @@
 """The Python programs of docs/guides/workers.md and testing.md run."""
 
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from jobledger import AsyncClient, JobStatus
+from tests.support.forked import Piped
 from tests.support.pages import ROOT, blocks
 from tests.support.pytest_run import run_pytest
 
@@ -31,19 +31,19 @@ def test_each_worker_of_the_page_is_tested():
 @pytest.mark.parametrize("number", range(len(JOBS)))
 async def test_a_worker_of_the_page_does_its_job_until_sigterm(own_server, tmp_path, number):
     job_type, parameters, result, message = JOBS[number]
-    file = tmp_path / "worker.py"
-    file.write_text(WORKERS[number].replace("127.0.0.1:50051", own_server.target))
-    with subprocess.Popen([sys.executable, file], cwd=tmp_path) as worker:
-        try:
-            async with AsyncClient(own_server.target, user_id="ada") as client:
-                job = await client.create_job(job_type, parameters)
-                done = await client.wait(job.id, timeout=30)
-            assert (done.status, done.result) == (JobStatus.COMPLETED, result)
-            assert done.progress_message == message
-            worker.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(worker.wait, 20) == 0
-        finally:
-            worker.kill()
+    text = WORKERS[number].replace("127.0.0.1:50051", own_server.target)
+    worker = Piped("python", [text], env=os.environ, cwd=tmp_path)
+    try:
+        async with AsyncClient(own_server.target, user_id="ada") as client:
+            job = await client.create_job(job_type, parameters)
+            done = await client.wait(job.id, timeout=30)
+        assert (done.status, done.result) == (JobStatus.COMPLETED, result)
+        assert done.progress_message == message
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 20) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_the_tests_of_the_page_pass(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -25,6 +26,16 @@ from tests.support.recorded_updates import RecordedUpdates
 COMPLETED = JobStatus.COMPLETED.to_proto()
 PARTIAL = JobStatus.PARTIAL.to_proto()
 FAILED = JobStatus.FAILED.to_proto()
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch):
+    """Fork what else is spawned: each spawn imports for a third of a second."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["jobledger.worker.handlers.process_main", "tests.e2e.worker.process_handlers"]
+    )
+    monkeypatch.setattr("jobledger.worker.handlers.processes._context", context)
 
 
 async def end_of(

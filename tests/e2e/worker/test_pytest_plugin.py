@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from jobledger.testing import ServerFailed, local_server
+from tests.support import pytest_run
 
 TESTS = """
 import sys
@@ -72,7 +73,7 @@ def test_a_project_tests_its_handlers_and_with_a_server_for_each_test(tmp_path):
 def test_a_project_can_share_one_server(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\njobledger_server_scope = session\n")
     (tmp_path / "test_render.py").write_text(TESTS.replace("{jobs}", "1"))
-    run = run_pytest(tmp_path)
+    run = pytest_run.run_pytest(tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -82,19 +83,26 @@ def test_the_plugin_costs_nothing_where_it_is_not_used(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(tmp_path):
-    (tmp_path / "jobledger.db").write_text("this is no database")
-    running = local_server(tmp_path)
-    with pytest.raises(ServerFailed, match=r"^the server exited with .*database"), running:
-        pass
-
-
 def serves(folder, monkeypatch, program):
     """Have a program run in place of the server."""
     file = folder / "server"
     file.write_text(f"#!{sys.executable}\n{textwrap.dedent(program)}")
     file.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(file))
+
+
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
+    serves(
+        tmp_path,
+        monkeypatch,
+        """\
+        import sys
+        sys.exit("Error: cannot use the database x: file is not a database")
+        """,
+    )
+    running = local_server(tmp_path)
+    with pytest.raises(ServerFailed, match=r"^the server exited with 1: .*database"), running:
+        pass
 
 
 LINES = [

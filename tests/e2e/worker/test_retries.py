@@ -53,7 +53,7 @@ async def test_a_handler_of_any_kind_decides_whether_and_when_its_job_goes_on(
         "returns Failed after": (EXACTLY, "NO_DISK", "no disk"),
         "returns Release after": (EXACTLY, None, None),
     }
-    worker = Worker(client, concurrency=2)
+    worker = Worker(client)
     worker.handler(job_type, executor=executor, retry_on=(KeyError, OSError))(function)
     policy = RetryPolicy(max_attempts=2, initial_backoff=HOUR, max_backoff=HOUR)
     jobs = [

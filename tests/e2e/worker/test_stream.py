@@ -10,8 +10,10 @@ from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job, RetryPolicy
 from jobledger.worker import Completed, Worker
+from jobledger.worker.session import work_stream
 from jobledger.worker.session.lease import RENEWAL
 from jobledger.worker.session.work_stream import ANSWER_TIMEOUT
+from jobledger_server.domain import limits
 from tests.e2e.worker.rules import refuse
 from tests.support.observed_channel import ObservedChannel
 
@@ -85,7 +87,11 @@ async def test_messages_stay_below_the_message_limit_of_the_service(service, fak
     assert max(len(message.updates) for message in service.messages) == 4
 
 
-async def test_at_most_a_thousand_updates_are_unanswered(service, fake_client, running):
+async def test_at_most_a_thousand_updates_are_unanswered(
+    service, fake_client, running, monkeypatch
+):
+    assert work_stream.MAX_WAITING == limits.MAX_UPDATES == 1000
+    monkeypatch.setattr(work_stream, "MAX_WAITING", 100)
     worker = Worker(fake_client, lease=600, grace=60)
     full = asyncio.Event()
 
@@ -97,19 +103,19 @@ async def test_at_most_a_thousand_updates_are_unanswered(service, fake_client, r
     @worker.handler("render")
     async def render(job):
         url = "https://example.com/a.png"
-        await asyncio.gather(*(job.add_asset("image/png", url=url) for _ in range(1500)))
+        await asyncio.gather(*(job.add_asset("image/png", url=url) for _ in range(150)))
 
     service.offer()
     run = running(worker)
-    await service.called("CreateAsset", 1000)
+    await service.called("CreateAsset", 100)
     # What the worker sends now comes after any update that it would send.
     worker.stop()
     await service.until(lambda: service.messages[-1].HasField("slots"))
-    assert service.streamed == 1000
+    assert service.streamed == 100
     full.set()
     await run
     requests = service.requests("CreateAsset")
-    assert len({request.request_id for request in requests}) == len(requests) == 1500
+    assert len({request.request_id for request in requests}) == len(requests) == 150
 
 
 async def test_a_worker_without_jobs_sends_heartbeats(service, fake_client, running):

@@ -1,8 +1,10 @@
 """A job's trace: from its creator's OpenTelemetry context to the handler of each attempt."""
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -10,6 +12,7 @@ from opentelemetry import trace
 from jobledger import Client, NewJob
 from jobledger.worker import Worker
 from tests.e2e.worker import process_handlers
+from tests.support.forked import Piped
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADER = f"00-{TRACE}-{SPAN}-01"
@@ -100,9 +103,12 @@ async def test_a_program_of_another_language_gets_the_trace(client, server, trac
     with traced:
         job = await client.create_job(job_type)
     code = "import json, os; print(json.dumps({'trace': os.environ['TRACEPARENT']}))"
-    command = [str(Path(sys.executable).with_name("jobledger")), "--server", server.target]
     program = ["--", sys.executable, "-c", code]
-    with subprocess.Popen([*command, "worker", "exec", job_type, *program]) as process:
+    command = ["--server", server.target, "worker", "exec", job_type, *program]
+    process = Piped("jobledger", command, env=os.environ)
+    try:
         ended = await client.wait(job.id, timeout=30)
-        process.terminate()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.communicate)
     assert ended.result == {"trace": HEADER}

@@ -13,7 +13,7 @@ from tests.support.rpc_caller import Caller
 
 # A claim of two types begins with either by chance: with fewer good jobs the bad ones may not all
 # have had their turns.
-BAD, GOOD = 3, 60
+BAD, GOOD = 3, 40
 
 PATIENT = job_pb2.RetryPolicy(
     max_attempts=1000, initial_backoff=Duration(seconds=3600), max_backoff=Duration(seconds=3600)
