@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -167,7 +168,11 @@ async def ledger(store: Store, published: list[Change], tuning: Tuning) -> Async
 
 @pytest.fixture
 async def start(database_url: str, tuning: Tuning) -> AsyncIterator[Callable[..., object]]:
-    """Start the whole server in this process, with the settings given; stopped at the end."""
+    """Start the whole server in this process, with the settings given; stopped at the end.
+
+    Nobody calls it then, so it hardly waits for calls.
+    """
+    tuning = replace(tuning, quiet_seconds=0.01)
     async with AsyncExitStack() as stack:
 
         async def start(**options: object) -> App:

@@ -220,7 +220,7 @@ async def open_app(
         tokens = WatchTokens(opened.store.queue_settings, ledger.known_limits, lasting)
         callers = Callers(access, tokens, lasting, check_seconds=tuning.caller_seconds)
         calls = CallMetrics(traces)
-        drain = Drain(partial(_end_streams, feed.hub, waiters))
+        drain = Drain(partial(_end_streams, feed.hub, waiters), quiet_seconds=tuning.quiet_seconds)
         served = Calls(drain, callers, parser, calls)
         creations = CreationQuotas(opened.store, count_seconds=tuning.count_seconds)
         batchers = (*ledger.batchers, *reads.batchers, control.batcher)

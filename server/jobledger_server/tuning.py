@@ -149,6 +149,10 @@ class Tuning:
     """Between looks for calls that have to end, because their callers may not make them any
     more."""
 
+    quiet_seconds: float = 0.1
+    """A server that drains stops once nobody has called it for this long: then no call has arrived
+    that was not started."""
+
     # --- maintenance -----------------------------------------------------------------------------
 
     look_seconds: float = 0.5

@@ -15,9 +15,6 @@ from typing import Any, cast
 
 from jobledger_server.admission.endings import ShuttingDown
 
-QUIET_SECONDS = 0.1
-"""After this long without a call, none has arrived that was not started."""
-
 REFUSED_RETRY_SECONDS = 1
 """How long to wait for clients that retry at once."""
 
@@ -29,11 +26,13 @@ class Drain:
 
     Args:
         end_streams: Ends the open streams.
+        quiet_seconds: After this long without a call, none has arrived that was not started.
     """
 
-    def __init__(self, end_streams: Callable[[], None]) -> None:
+    def __init__(self, end_streams: Callable[[], None], *, quiet_seconds: float) -> None:
         self.begun = asyncio.Event()
         self.end_streams = end_streams
+        self._quiet_seconds = quiet_seconds
         self.running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,7 +88,7 @@ class Drain:
         while loop.time() < deadline:
             self._refused.clear()
             try:
-                async with asyncio.timeout(QUIET_SECONDS):
+                async with asyncio.timeout(self._quiet_seconds):
                     await self._refused.wait()
             except TimeoutError:
                 return
