@@ -26,10 +26,8 @@ from tests.support.http2 import (
     frame,
     request_headers,
 )
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import OWN_CONNECTION, Caller
 from tests.support.server_process import MIB, ServerProcess
-
-OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture

@@ -33,6 +33,9 @@ BASIC, FULL = job_pb2.JOB_VIEW_BASIC, job_pb2.JOB_VIEW_FULL
 BIG_LABELS = {f"{i:02}": "\U0001f3ac" * 255 for i in range(32)}
 """33 KB: as large as a job can be that has no payloads."""
 
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+"""Channels with the same options would share one."""
+
 SMALL_WINDOW = [
     # Small buffers: if the client does not read, the server blocks almost at once.
     ("grpc.http2.lookahead_bytes", 1024),

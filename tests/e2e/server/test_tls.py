@@ -23,10 +23,8 @@ from jobledger_server.runtime.tls import BadCertificate, TlsFiles, tls_files
 from jobledger_server.settings import Settings
 from tests.support import forked
 from tests.support.authority import Authority, Pair, der, served
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import OWN_CONNECTION, Caller
 from tests.support.server_process import ServerProcess, run_server
-
-OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
