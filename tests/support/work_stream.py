@@ -89,8 +89,8 @@ async def working(
     held = [pb.HeldJob(job_id=job.id, attempt=job.attempt) for job in holding]
     greeting = pb.WorkHello(worker_id=worker_id, job_types=job_types, holding=held, **hello)
     try:
-        await stream.send(hello=greeting, slots=slots, updates=updates)
         with suppress(grpc.RpcError):
+            await stream.send(hello=greeting, slots=slots, updates=updates)
             await stream.read()
         yield stream
     finally:
