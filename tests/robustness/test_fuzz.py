@@ -84,6 +84,7 @@ def server(
         pytest.param("postgresql", 1_000, id="many-postgresql", marks=pytest.mark.slow),
     ],
     indirect=["server"],
+    scope="module",
 )
 @pytest.mark.parametrize(("service", "method"), METHODS)
 async def test_no_request_is_an_internal_error(
