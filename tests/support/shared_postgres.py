@@ -73,6 +73,7 @@ class Administrator:
         self._port = port
         self._templates: dict[str, Template] = {}
         self._copies: dict[str, Template] = {}
+        self._connected = "postgres"
         self._psql = subprocess.Popen(
             [
                 *(str(find_binaries() / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "u"),
@@ -90,9 +91,9 @@ class Administrator:
         if template == "template0":
             return self._url(self._created(template))
         if template not in self._templates:
-            self._run(f"\\c {template}")
+            self._connect(template)
             schema = self._run(_SCHEMA)
-            self._run("\\c postgres")
+            self._connect("postgres")  # no copy can be made of what somebody is connected to
             self._templates[template] = Template(self._port, template, schema)
         kept = self._templates[template]
         name = kept.free.pop() if kept.free else self._created(template)
@@ -106,15 +107,14 @@ class Administrator:
         if template is not None:
             self._run(
                 "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity "
-                f"WHERE datname = '{name}'"
+                f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
             )
-            self._run(f"\\c {name}")
-            if unchanged := self._run(_SCHEMA) == template.schema:
+            self._connect(name)
+            if self._run(_SCHEMA) == template.schema:
                 self._run(f"{_TRUNCATE}; {template.rows}")
-            self._run("\\c postgres")
-            if unchanged:
                 template.free.append(name)
                 return
+        self._connect("postgres")
         self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def close(self) -> None:
@@ -122,6 +122,12 @@ class Administrator:
 
     def _url(self, name: str) -> str:
         return f"postgresql://u@127.0.0.1:{self._port}/{name}"
+
+    def _connect(self, name: str) -> None:
+        """Stay with a database: the next test is likely to use the same, and a session is dear."""
+        if name != self._connected:
+            self._run(f"\\c {name}")
+            self._connected = name
 
     def _created(self, template: str) -> str:
         name = f"test_{uuid.uuid4().hex}"

@@ -107,7 +107,7 @@ def read_only(database: Database, url: str) -> AbstractAsyncContextManager[None]
     name = url.rpartition("/")[2]
     cut_off = (
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        f"WHERE datname = '{name}' AND application_name = 'jobledger'"
     )
     alter = f"ALTER DATABASE {name} SET default_transaction_read_only"
     return by_somebody_else(url, f"{alter} = on;\n{cut_off}", f"{alter} = off;\n{cut_off}")
