@@ -81,9 +81,15 @@ def _uvloop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def pytest_collection() -> None:
+    """Collect no garbage among what is about to be frozen."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Leave what was collected out of garbage collections: each would go through all of it."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

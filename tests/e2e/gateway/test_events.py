@@ -135,8 +135,9 @@ async def test_a_client_that_reads_nothing_is_dropped_and_holds_up_nobody(
     frozen.transport.pause_reading()
     async with http.events(path) as events:
         assert (await events.news()).data == {"synced": True}
-        for _ in range(400):  # more than the sockets between the two hold
-            await a_job(rpc, user_id="frozen", labels=BIG_LABELS)
+        big = {"job_type": "stream", "labels": BIG_LABELS}
+        for _ in range(20):  # together more than the sockets between the two hold
+            await rpc.BatchCreateJobs(user_id="frozen", requests=[big] * 20)
         seen = 0
         while seen < 400:
             seen += len((await events.news()).data["changes"])

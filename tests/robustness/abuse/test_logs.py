@@ -71,17 +71,18 @@ def read_all(end: int) -> bytes:
     return b"".join(iter(lambda: os.read(end, 2**20), b""))
 
 
-MANY = 5000
+MANY = 4_500
+"""More lines than fit into the queue."""
+
 LONG_NAME = "\N{GRINNING FACE}" * 128
 """A worker's name that makes each line of a transition 1.7 kB long."""
 
 
-async def many_transitions(call: Caller) -> None:
-    """Cause more lines than fit into the queue: MANY times 1.7 kB."""
-    one = {"job_type": "many"}
-    for _ in range(MANY // 1000):
-        await call.BatchCreateJobs(user_id="ada", requests=[one] * 1000)
-    for _ in range(MANY // 100):
+async def transitions(call: Caller, count: int) -> None:
+    """Cause so many lines of 1.7 kB; some hundreds."""
+    for size in [1000] * (count // 1000) + [count % 1000]:
+        await call.BatchCreateJobs(user_id="ada", requests=[{"job_type": "many"}] * size)
+    for _ in range(count // 100):
         claimed = await call.ClaimJobs(worker_id=LONG_NAME, job_types=["many"], max_jobs=100)
         assert len(claimed.jobs) == 100
 
@@ -94,7 +95,7 @@ async def test_a_blocked_log_pipe_does_not_block_the_server(
     server = ServerProcess(tmp_path, database=database_url)
     with nobody_reads(server.log) as end:
         async with server, grpc.aio.insecure_channel(server.target) as channel:
-            await many_transitions(Caller(channel))
+            await transitions(Caller(channel), MANY)
             async with good_client(server.target) as good:
                 await asyncio.sleep(2)
             assert good.failed == []
@@ -117,7 +118,7 @@ async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
     server = ServerProcess(tmp_path, database=database_url)
     with nobody_reads(server.log):
         async with server, grpc.aio.insecure_channel(server.target) as channel:
-            await many_transitions(Caller(channel))
+            await transitions(Caller(channel), 100)
             assert await asyncio.to_thread(server.terminate) == 0
 
 
