@@ -173,6 +173,10 @@ class StreamWorker:
                 parts.create_task(self._write(call))
                 parts.create_task(self._until_over())
         except ExceptionGroup as errors:
+            # A group that failed has cancelled this task, and leaves that counted before Python
+            # 3.13. Before 3.11.3, asyncio.timeout takes it for a cancellation by somebody else.
+            while (worker := asyncio.current_task()) and worker.cancelling():
+                worker.uncancel()
             raise errors.exceptions[0] from None
         finally:
             call.cancel()
