@@ -218,7 +218,7 @@ async def test_a_killed_process_is_replaced_without_an_error_and_sigterm_drains_
                 while not replaced.is_set():
                     made.append((await client.create_job("render")).id)
                     # As many as the processes can take would keep the new one from starting.
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.02)
 
         async with asyncio.TaskGroup() as creating:
             for channel in channels:
