@@ -311,9 +311,9 @@ $(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
 	$(SYNC) --python $(AUDIT)/bin/python requirements-audit.lock
 	@touch $@
 
-# pyenv keeps its Pythons side by side, and puts shims on the path that may find none of them.
+# pyenv keeps its Pythons side by side, and puts shims on the path that may find only one of them.
 .venv/python%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
-	bases=$$($(PYTHON) -c 'import pathlib, sys; print(pathlib.Path(sys.base_prefix).parent)'); \
+	bases=$$(python3 -c 'import pathlib, sys; print(pathlib.Path(sys.base_prefix).parent)'); \
 	PATH="$$(printf '%s:' "$$bases"/*/bin)$$PATH" \
 		$(UV) venv --quiet --clear --python $* .venv/python$*
 	$(SYNC) --python .venv/python$*/bin/python requirements.lock
