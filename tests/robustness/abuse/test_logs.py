@@ -79,10 +79,9 @@ LONG_NAME = "\N{GRINNING FACE}" * 128
 
 
 async def transitions(call: Caller, count: int) -> None:
-    """Cause so many lines of 1.7 kB; some hundreds."""
-    for size in [1000] * (count // 1000) + [count % 1000]:
-        await call.BatchCreateJobs(user_id="ada", requests=[{"job_type": "many"}] * size)
+    """Cause so many log lines of 1.7 kB, a multiple of 100."""
     for _ in range(count // 100):
+        await call.BatchCreateJobs(user_id="ada", requests=[{"job_type": "many"}] * 100)
         claimed = await call.ClaimJobs(worker_id=LONG_NAME, job_types=["many"], max_jobs=100)
         assert len(claimed.jobs) == 100
 
