@@ -51,11 +51,14 @@ async def deliver(
     try:
         await deliverer.run()
     finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await deliverer.close()
-        resolver.close()
-        await upstream.close()
+        try:
+            # Before Python 3.11.3 a timeout in a cancelled task raises CancelledError.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await deliverer.close()
+        finally:
+            resolver.close()
+            await upstream.close()
 
 
 class Deliverer:
