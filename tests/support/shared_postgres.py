@@ -142,10 +142,10 @@ class Administrator:
         self._psql.stdin.write(f"{command}{end}\n\\echo {DONE}\n")
         self._psql.stdin.flush()
         answer = []
-        while (line := self._psql.stdout.readline().strip()) != DONE:
-            answer.append(line)
-            if not line or "ERROR" in line or "FATAL" in line:
+        while (line := self._psql.stdout.readline()) != f"{DONE}\n":
+            if not line or "ERROR" in line or "FATAL" in line:  # psql has ended, or ends by itself
                 raise RuntimeError(f"{command}: {line}{self._psql.stdout.read()}")
+            answer.append(line.rstrip())
         return "\n".join(answer)
 
 
