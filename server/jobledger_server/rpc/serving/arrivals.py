@@ -34,6 +34,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.slow = Admission("slow_requests", total=MAX_SLOW, each=MAX_SLOW_EACH)
+        self._loop = asyncio.get_running_loop()  # to search for it at each call takes longer
         self._untimed: set[asyncio.Task[Any] | None] = set()
 
     def begin(self) -> bool:
@@ -41,7 +42,7 @@ class Arrivals:
 
         gRPC searches for a call's handler in the task that then waits for the request.
         """
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is None or len(self._untimed) >= MAX_UNTIMED:
             return False
         self._untimed.add(task)
@@ -50,7 +51,7 @@ class Arrivals:
 
     def arrived(self) -> None:
         """Take note that the request of the current task's call is complete."""
-        self._untimed.discard(asyncio.current_task())
+        self._untimed.discard(asyncio.current_task(self._loop))
 
     async def read(self, context: Context) -> bytes:
         """Read the request of a call that gRPC does not wait for.
