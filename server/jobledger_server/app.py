@@ -49,6 +49,14 @@ from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.methods import (
+    EXTERNAL_SCALER,
+    JOB_SERVICE,
+    OPERATIONS,
+    QUEUE_SERVICE,
+    WEBHOOK_SERVICE,
+    WORKER_SERVICE,
+)
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.queues.queue_service import QueueService
 from jobledger_server.rpc.scaling.scaler_service import ScalerService
@@ -57,7 +65,7 @@ from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
-from jobledger_server.rpc.serving.server import NewServer, Services, Serving, open_calls, serving
+from jobledger_server.rpc.serving.server import NewServer, Serving, open_calls, serving
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
@@ -524,7 +532,8 @@ def _services(
     tokens: WatchTokens,
     ids: IdSource,
     tuning: Tuning,
-) -> Services:
+) -> Mapping[str, object]:
+    """Return Jobledger's own services, by name."""
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
     feed_streams = FeedStreams(
@@ -551,35 +560,30 @@ def _services(
         tokens=tokens,
         control=control,
     )
-    return Services(
-        jobs=jobs,
-        workers=WorkerService(
+    workers = WorkerService(
+        ledger,
+        long_poll,
+        requests,
+        WorkStreams(
             ledger,
             long_poll,
-            requests,
-            WorkStreams(
-                ledger,
-                long_poll,
-                hub,
-                WorkRequests(settings.url_schemes),
-                parser,
-                heartbeat=heartbeat,
-                max_age=max_age,
-                tuning=tuning,
-            ),
-        ),
-        queues=QueueService(store, control, lists, long_poll.pollers),
-        webhooks=WebhookService(store.webhooks, lists, jobs.head, ids),
-        operations=OperationsService(
-            store,
-            ledger,
-            reads,
             hub,
-            lists=lists,
+            WorkRequests(settings.url_schemes),
+            parser,
+            heartbeat=heartbeat,
             max_age=max_age,
+            tuning=tuning,
         ),
-        scaler=ScalerService(store, waiters, lists, max_age),
     )
+    services = {
+        JOB_SERVICE: jobs,
+        WORKER_SERVICE: workers,
+        QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
+        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, jobs.head, ids),
+        OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
+        EXTERNAL_SCALER: ScalerService(store, waiters, lists, max_age),
+    }
+    return {path.strip("/"): service for path, service in services.items()}
 
 
 def _end_streams(hub: WatchHub, waiters: ClaimWaiters) -> None:

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -50,15 +51,16 @@ class Handlers:
             "health_and_reflection_streams", total=MAX_OTHER_STREAMS, each=MAX_OTHER_STREAMS // 4
         )
 
-    def add_service(self, service: ServiceDescriptor, implementation: object) -> None:
+    def add_service(self, name: str, implementation: object) -> None:
         """Add one of the server's own services.
 
-        The implementation's methods have the descriptor's names. See `Calls` for what they take.
+        The implementation's methods have the names of the proto. See `Calls` for what they take.
         """
+        service = descriptor_pool.Default().FindServiceByName(name)
         handlers = {
             path: self._own_handlers(path, method, getattr(implementation, method.name))
             for method in service.methods
-            if (path := f"/{service.full_name}/{method.name}")
+            if (path := f"/{name}/{method.name}")
         }
         self._server.add_generic_rpc_handlers([_Own(handlers, self._calls.arrivals)])
 

@@ -6,34 +6,20 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
-from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from jobledger.v1 import (
-    job_service_pb2,
-    queue_service_pb2,
-    webhook_service_pb2,
-    worker_service_pb2,
-)
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.jobs.job_service import JobService
-from jobledger_server.rpc.keda import externalscaler_pb2
 from jobledger_server.rpc.methods import EXTERNAL_SCALER, WORKER_SERVICE
-from jobledger_server.rpc.operations.operations_service import OperationsService
-from jobledger_server.rpc.queues.queue_service import QueueService
-from jobledger_server.rpc.scaling.scaler_service import ScalerService
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.rpc.serving.health import report_serving
 from jobledger_server.rpc.serving.reflection import add_reflection
-from jobledger_server.rpc.webhooks.webhook_service import WebhookService
-from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.port import (
     PortUnavailable,
     check_socket_file,
@@ -82,28 +68,6 @@ NewServer = Callable[..., grpc.aio.Server]
 log = logging.getLogger("jobledger.server")
 
 
-class Services(NamedTuple):
-    """Jobledger's own services."""
-
-    jobs: JobService
-    workers: WorkerService
-    queues: QueueService
-    webhooks: WebhookService
-    operations: OperationsService
-    scaler: ScalerService
-
-
-_DESCRIPTORS = (
-    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
-    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
-    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
-    webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
-    operations_pb2.DESCRIPTOR.services_by_name["Operations"],
-    externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
-)
-"""In the order of `Services`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Serving:
     """A running server. `address` has the real port if the settings have port 0."""
@@ -123,7 +87,7 @@ class Serving:
 @asynccontextmanager
 async def serving(
     settings: Settings,
-    services: Services,
+    services: Mapping[str, object],
     calls: Calls,
     open_calls: Mapping[str, Admission],
     drain: Drain,
@@ -132,7 +96,7 @@ async def serving(
     max_connections: int,
     new_server: NewServer,
 ) -> AsyncIterator[Serving]:
-    """Serve these services, health and reflection during the block, then drain.
+    """Serve these services, by name, health and reflection during the block, then drain.
 
     Draining takes at most `settings.grace` seconds: health reports NOT_SERVING, streams end
     with UNAVAILABLE, running calls finish.
@@ -143,9 +107,9 @@ async def serving(
     check_socket_file(settings.listen)
     server = new_server(options=_options(settings, max_connections))
     handlers = Handlers(server, calls, drain, open_calls)
-    for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
-        handlers.add_service(descriptor, service)
-    names = [descriptor.full_name for descriptor in _DESCRIPTORS]
+    for name, service in services.items():
+        handlers.add_service(name, service)
+    names = tuple(services)
     health = _add_health_and_reflection(handlers, names, reflect=settings.reflects)
     try:
         with private_socket_file(settings.listen):
