@@ -41,19 +41,9 @@ class Setting(NamedTuple):
     """The shortest allowed duration in seconds."""
 
 
-_KEY = "setting"
-
-
-def _setting(
-    default: Any,
-    kind: Kind | tuple[str, ...],
-    help_text: str,
-    *,
-    flag: str | None = None,
-    none: str = "",
-    at_least: float = 0,
-) -> Any:
-    return field(default=default, metadata={_KEY: (kind, help_text, flag, none, at_least)})
+def _setting(default: Any, kind: Kind | tuple[str, ...], help_text: str, **more: Any) -> Any:
+    """Declare a setting; `more` are other fields of `Setting`."""
+    return field(default=default, metadata={"kind": kind, "help": help_text, **more})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,15 +248,7 @@ def is_loopback(listen: str) -> bool:
 def all_settings() -> Iterator[Setting]:
     """Yield the settings of `jobledger-server serve`, without the database, in order."""
     for each in fields(Settings):
-        if _KEY in each.metadata:
-            kind, help_text, flag, none, at_least = each.metadata[_KEY]
-            yield Setting(
-                each.name,
-                flag or "--" + each.name.replace("_", "-"),
-                f"JOBLEDGER_{each.name.upper()}",
-                each.default,
-                kind,
-                help_text,
-                none,
-                at_least,
-            )
+        if each.metadata:
+            name = each.name
+            facts = {"flag": "--" + name.replace("_", "-"), **each.metadata}
+            yield Setting(name, variable=f"JOBLEDGER_{name.upper()}", default=each.default, **facts)
