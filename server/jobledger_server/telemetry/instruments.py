@@ -6,8 +6,10 @@ call old, and counts never decrease.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, Literal, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 Source = TypeVar("Source")
 
@@ -46,6 +48,11 @@ class Histogram:
         """Count a value."""
         self.buckets[bisect_left(self.boundaries, value)] += 1
         self.sum += value
+
+
+def histograms(boundaries: tuple[float, ...]) -> dict[Any, Histogram]:
+    """Return a histogram for each value of the labels, which exists once it is looked up."""
+    return defaultdict(partial(Histogram, boundaries))
 
 
 Value = float | Histogram

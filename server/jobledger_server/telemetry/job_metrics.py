@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jobledger_server.domain.job import MICROS_PER_SECOND, Job, JobStatus
 from jobledger_server.domain.leases import SERVICE_REASONS
 from jobledger_server.store import Change
-from jobledger_server.telemetry.instruments import COUNTS, JOB_SECONDS, Histogram
+from jobledger_server.telemetry.instruments import COUNTS, JOB_SECONDS, Histogram, histograms
 
 MAX_JOB_TYPES = 100
 """Types of jobs that are distinguished. All further ones are `other`."""
@@ -24,11 +24,11 @@ class JobMetrics:
         """By job type, status and reason."""
         self.requeued: Counter[str] = Counter()
         """By job type."""
-        self.waits: dict[str, Histogram] = {}
+        self.waits: dict[str, Histogram] = histograms(JOB_SECONDS)
         """Seconds from a creation to the first start, by job type."""
-        self.runs: dict[tuple[str, ...], Histogram] = {}
+        self.runs: dict[tuple[str, ...], Histogram] = histograms(JOB_SECONDS)
         """Seconds from the first start to the terminal state, by job type and status."""
-        self.attempts: dict[str, Histogram] = {}
+        self.attempts: dict[str, Histogram] = histograms(COUNTS)
         """Attempts of jobs that have finished, by job type."""
         self._types: set[str] = set()
 
@@ -50,7 +50,7 @@ class JobMetrics:
         start, end = job.start_time, job.complete_time
         if end is None:
             if start is not None:
-                _of(self.waits, job_type, JOB_SECONDS).record(_seconds(job.create_time, start))
+                self.waits[job_type].record(_seconds(job.create_time, start))
             return
         status = job.status.value
         reason = "" if job.error is None else job.error.reason
@@ -58,8 +58,8 @@ class JobMetrics:
         reason = reason if reason in SERVICE_REASONS else ""
         self.finished[job_type, status, reason] += 1
         if start is not None:
-            _of(self.runs, (job_type, status), JOB_SECONDS).record(_seconds(start, end))
-            _of(self.attempts, job_type, COUNTS).record(job.attempt)
+            self.runs[job_type, status].record(_seconds(start, end))
+            self.attempts[job_type].record(job.attempt)
 
     def _type(self, job: Job) -> str:
         job_type = job.job_type
@@ -68,13 +68,6 @@ class JobMetrics:
                 return OTHER
             self._types.add(job_type)
         return job_type
-
-
-def _of(histograms: dict, key: object, boundaries: tuple[float, ...]) -> Histogram:  # type: ignore[type-arg]
-    histogram: Histogram | None = histograms.get(key)
-    if histogram is None:
-        histogram = histograms[key] = Histogram(boundaries)
-    return histogram
 
 
 def _seconds(begin: int, end: int) -> float:

@@ -6,7 +6,7 @@ from time import perf_counter
 import grpc
 
 from jobledger_server.rpc.call import Call
-from jobledger_server.telemetry.instruments import LATENCY_SECONDS, MESSAGE_BYTES, Histogram
+from jobledger_server.telemetry.instruments import LATENCY_SECONDS, MESSAGE_BYTES, histograms
 from jobledger_server.telemetry.traces import Traces
 
 STATUSES: dict[object, str] = {
@@ -16,19 +16,19 @@ STATUSES: dict[object, str] = {
 }
 """The names of statuses, by what a context may have as its code."""
 
-Key = tuple[str, ...]
-"""A method, as A66 writes it (`jobledger.v1.JobService/GetJob`), and a status."""
-
 
 class CallMetrics:
-    """The metrics of calls, by method and status."""
+    """The metrics of calls, by method and status.
+
+    A method is written as A66 has it: `jobledger.v1.JobService/GetJob`.
+    """
 
     def __init__(self, traces: Traces | None = None) -> None:
         self._traces = traces
         self.started: Counter[str] = Counter()
-        self.seconds: dict[Key, Histogram] = {}
-        self.sent: dict[Key, Histogram] = {}
-        self.received: dict[Key, Histogram] = {}
+        self.seconds = histograms(LATENCY_SECONDS)
+        self.sent = histograms(MESSAGE_BYTES)
+        self.received = histograms(MESSAGE_BYTES)
 
     def begin(self, method: str, call: Call, *, traced: bool = True) -> None:
         """Count a call. It gets a span if it is `traced`."""
@@ -42,11 +42,6 @@ class CallMetrics:
         status = STATUSES.get(call.status, "UNKNOWN")
         call.end_span(status)
         key = method, status
-        seconds = self.seconds.get(key)
-        if seconds is None:
-            seconds = self.seconds[key] = Histogram(LATENCY_SECONDS)
-            self.sent[key] = Histogram(MESSAGE_BYTES)
-            self.received[key] = Histogram(MESSAGE_BYTES)
-        seconds.record(perf_counter() - call.begun)
+        self.seconds[key].record(perf_counter() - call.begun)
         self.sent[key].record(call.sent)
         self.received[key].record(call.received)
