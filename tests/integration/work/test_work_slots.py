@@ -7,13 +7,12 @@ import pytest
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import RateLimit
-from jobledger_server.domain.commands import Create
+from jobledger_server.domain.commands import Claim, Create
 from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers.work_leases import Leases
-from jobledger_server.rpc.workers.work_requests import Hello
 from jobledger_server.rpc.workers.work_slots import Slots
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch.held_jobs import HeldJobs
@@ -23,7 +22,7 @@ from tests.support.store_writer import read_job
 
 WORKER = Caller("1.1.1.1:1", "w")
 LEASE = Micros(60_000_000)
-HELLO = Hello("w", frozenset({"render"}), LEASE, [])
+CLAIM = Claim(worker_id="w", job_types={"render"}, max_jobs=1, lease_duration=LEASE)
 
 
 class Stream:
@@ -69,7 +68,7 @@ async def test_jobs_are_claimed_for_free_slots_only(
     ledger: Ledger, held: HeldJobs, stream: Stream
 ) -> None:
     ids = await created(ledger, 3)
-    stream.slots.set(HELLO, 2)
+    stream.slots.set(CLAIM, 2)
     assert await stream.pushed() == ids[:2]
     assert held.attempts() == [(each, 1) for each in ids[:2]]
     held.remove(held.attempts()[0][0], 1)
@@ -81,8 +80,8 @@ async def test_a_message_that_does_not_change_the_slots_leaves_them(
     ledger: Ledger, stream: Stream
 ) -> None:
     ids = await created(ledger, 1)
-    stream.slots.set(HELLO, 1)
-    stream.slots.set(HELLO, None)
+    stream.slots.set(CLAIM, 1)
+    stream.slots.set(CLAIM, None)
     assert await stream.pushed() == ids
 
 
@@ -92,7 +91,7 @@ async def test_jobs_that_were_not_sent_are_released_at_the_end(
     (job_id,) = await created(ledger, 1)
     async with LongPoll(ledger, ClaimWaiters()) as long_poll:  # its end waits for releases
         stream = Stream(ledger, hub, held, long_poll)
-        stream.slots.set(HELLO, 1)
+        stream.slots.set(CLAIM, 1)
         await stream.ready.wait()
         assert [started.job.id for started in stream.slots.take()] == [job_id]
         stream.slots.close()

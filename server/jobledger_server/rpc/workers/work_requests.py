@@ -6,44 +6,32 @@ from typing import NamedTuple
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.domain.commands import (
     ChangeStatus,
+    Claim,
     LinkAsset,
     Release,
-    Report,
     WorkerCommand,
 )
-from jobledger_server.domain.job import JobId, JobStatus, Micros
-from jobledger_server.domain.limits import (
-    MAX_CHECKPOINT_BYTES,
-    MAX_JOB_TYPES,
-    MAX_MESSAGE_BYTES,
-    MAX_SLOTS,
-    MAX_UPDATES,
-)
+from jobledger_server.domain.job import JobId
+from jobledger_server.domain.limits import MAX_MESSAGE_BYTES, MAX_SLOTS, MAX_UPDATES
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 from jobledger_server.rpc.workers.worker_requests import (
-    DEFAULT_CLAIM_LEASE,
-    check_outcome,
+    change,
+    claim,
     delay,
     held_attempt,
-    job_error,
-    lease,
     link,
-    links,
-    progress,
-    progress_message,
-    retry_delay,
+    report,
+    status,
 )
 
 
 class Hello(NamedTuple):
-    """Who the worker of a stream is, what it can run, and what it holds already."""
+    """What the worker of a stream claims, as often as it has free slots, and what it holds."""
 
-    worker_id: str
-    job_types: tuple[str, ...]
-    lease_duration: Micros
+    claim: Claim
     holding: list[tuple[JobId, int]]
 
 
@@ -97,23 +85,13 @@ class WorkRequests:
         command: WorkerCommand
         match update.WhichOneof("update"):
             case "progress":
-                within = check.within("progress.")
-                command = Report(
-                    job_id=job_id,
-                    attempt=attempt,
-                    progress=progress(within, update.progress),
-                    progress_message=progress_message(within, update.progress),
-                    checkpoint=within.struct(
-                        "checkpoint", update.progress.checkpoint, MAX_CHECKPOINT_BYTES
-                    ),
-                    number=within.at_least_zero("report_number", update.progress.report_number),
-                )
+                command = report(check.within("progress."), update.progress, job_id, attempt)
             case "asset":
                 within = check.within("asset.")
                 command = LinkAsset(
                     job_id=job_id,
                     attempt=attempt,
-                    link=link(within, "asset.", update.asset.asset, self._url_schemes),
+                    link=link(within.within("asset."), update.asset.asset, self._url_schemes),
                     request_id=fields.request_id(within, update.asset.request_id),
                 )
             case "finish":
@@ -129,40 +107,21 @@ class WorkRequests:
     def _finish(
         self, check: Checker, job_id: JobId, attempt: int, finish: pb.FinishUpdate
     ) -> ChangeStatus:
-        has = finish.HasField
-        targets = fields.statuses(check, "status", [finish.status])
-        if targets and targets[0] not in TERMINAL:
+        target = status(check, "status", finish.status)
+        if target is not None and target not in TERMINAL:
             check.add("status", "must be COMPLETED, PARTIAL or FAILED")
-            targets = []
-        command = ChangeStatus(
-            job_id=job_id,
-            target=targets[0] if targets else JobStatus.FAILED,  # refused by `finish`
-            attempt=attempt,
-            result=check.struct("result", finish.result),
-            error=job_error(check, finish.error) if has("error") else None,
-            error_details=check.struct("error.details", finish.error.details),
-            assets=links(check, finish.assets, self._url_schemes),
-            retryable=finish.retryable,
-            retry_delay=retry_delay(check, finish),
+            target = None
+        return change(
+            check, finish, self._url_schemes, job_id=job_id, attempt=attempt, target=target
         )
-        if targets:
-            check_outcome(check, command)
-        return command
 
 
 def _hello(check: Checker, hello: pb.WorkHello) -> Hello:
-    if not hello.job_types:
-        check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
     holding = []
     if check.at_most("holding", hello.holding, MAX_SLOTS):
         for index, held in enumerate(hello.holding):
             holding.append(_held(check.within(f"holding[{index}]."), held))
-    return Hello(
-        worker_id=fields.worker_id(check, hello.worker_id),
-        job_types=fields.job_types(check, hello.job_types),
-        lease_duration=lease(check, hello) or DEFAULT_CLAIM_LEASE,
-        holding=holding,
-    )
+    return Hello(claim(check, hello, max_jobs=1), holding)
 
 
 def _held(check: Checker, held: pb.HeldJob | pb.JobUpdate) -> tuple[JobId, int]:

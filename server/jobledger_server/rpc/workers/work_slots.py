@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.errors import LimitExceeded
@@ -10,7 +12,6 @@ from jobledger_server.domain.limits import MAX_CLAIMED_JOBS
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers.work_leases import Leases
-from jobledger_server.rpc.workers.work_requests import Hello
 from jobledger_server.store import StoreError
 from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
@@ -64,8 +65,8 @@ class Slots:
         self._may_claim = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
 
-    def set(self, hello: Hello, slots: int | None) -> None:
-        """Take note of a message, and of the number of slots if it has one."""
+    def set(self, claim: Claim, slots: int | None) -> None:
+        """Take note of a message, of what to claim, and of the number of slots if it has one."""
         self._message_time = self._loop.time()
         if slots is not None:
             if slots < self._slots and self._claiming is not None:
@@ -73,7 +74,7 @@ class Slots:
                 self._claiming = None
             self._slots = slots
         if self._claiming is None and self._slots:
-            self._claiming = asyncio.create_task(self._claim(hello))
+            self._claiming = asyncio.create_task(self._claim(claim))
         self._may_claim.set()
 
     def stop(self) -> None:
@@ -103,14 +104,14 @@ class Slots:
         if self._unsent:
             self._long_poll.release([start.job for start in self._unsent])
 
-    async def _claim(self, hello: Hello) -> None:
+    async def _claim(self, claim: Claim) -> None:
         """Claim jobs whenever some may be pushed, until cancelled."""
         while True:
             await self._may_claim.wait()
             self._may_claim.clear()
             try:
                 while (wait := self._max_wait()) > 0:
-                    await self._claim_jobs(hello, wait)
+                    await self._claim_jobs(claim, wait)
             except (LimitExceeded, StoreError):
                 await asyncio.sleep(self._retry_seconds)
                 self._may_claim.set()
@@ -127,13 +128,8 @@ class Slots:
     def _free(self) -> int:
         return self._slots - len(self._held)
 
-    async def _claim_jobs(self, hello: Hello, wait: float) -> None:
-        claim = Claim(
-            worker_id=hello.worker_id,
-            job_types=hello.job_types,
-            max_jobs=min(self._free(), MAX_CLAIMED_JOBS),
-            lease_duration=hello.lease_duration,
-        )
+    async def _claim_jobs(self, claim: Claim, wait: float) -> None:
+        claim = replace(claim, max_jobs=min(self._free(), MAX_CLAIMED_JOBS))
         started = await self._long_poll.claim(claim, wait, self._caller, self._note_query)
         if not started:
             return

@@ -20,7 +20,7 @@ from jobledger_server.admission.caller import Quotas
 from jobledger_server.admission.endings import ShuttingDown, StreamTooOld
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.admission.rates import CALL_BYTES, RateLimit
-from jobledger_server.domain.commands import WorkerCommand
+from jobledger_server.domain.commands import Claim, WorkerCommand
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, Outcome
@@ -151,27 +151,26 @@ class _Stream:
             first = await self._next(MESSAGE_SECONDS, first=True)
             if first is None:
                 return
-            hello = cast("Hello", first.hello)
-            check_job_types(self._call.caller, hello.job_types)
-            size = HOLDING_BYTES * len(hello.holding)
+            claim, holding = cast("Hello", first.hello)
+            check_job_types(self._call.caller, claim.job_types)
+            size = HOLDING_BYTES * len(holding)
             with (
                 self._streams.parser.held.admit(self._call.caller, size),
-                self._streams.long_poll.pollers.asking(hello.job_types),
+                self._streams.long_poll.pollers.asking(claim.job_types),
             ):
                 self._expect(first.updates)
-                await self._leases.hold(hello.lease_duration, hello.holding)
+                await self._leases.hold(claim.lease_duration, holding)
                 self._greeted = True
                 await self._submit(first.updates)
-                self._offer_slots(hello, first.slots)
-                hello.holding.clear()  # a stream may last long
-                del first
-                await self._read_more(hello)
+                self._offer_slots(claim, first.slots)
+                del first, holding  # a stream may last long
+                await self._read_more(claim)
         except Exception as error:  # noqa: BLE001
             self.error = error
         finally:
             self._end()
 
-    async def _read_more(self, hello: Hello) -> None:
+    async def _read_more(self, claim: Claim) -> None:
         """Read the messages after the first one."""
         while True:
             await self._results.room()
@@ -182,11 +181,11 @@ class _Stream:
             self._expect(message.updates)
             await self._submit(message.updates)
             await self._leases.renew_if_due()
-            self._offer_slots(hello, message.slots)
+            self._offer_slots(claim, message.slots)
             del message  # the next one may take long
 
-    def _offer_slots(self, hello: Hello, slots: int | None) -> None:
-        self._slots.set(hello, slots)
+    def _offer_slots(self, claim: Claim, slots: int | None) -> None:
+        self._slots.set(claim, slots)
         self._wake_up.set()
 
     async def _next(self, seconds: float, *, first: bool = False) -> WorkMessage | None:

@@ -1,7 +1,7 @@
 """Converts requests of WorkerService to commands. Raises InvalidRequest."""
 
-from collections.abc import Collection, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from jobledger_server.domain.job import (
     MICROS_PER_SECOND,
     AssetLink,
     JobError,
+    JobId,
     JobStatus,
     Micros,
 )
@@ -53,6 +54,12 @@ Limited = TypeVar("Limited", bound=WorkerCommand)
 
 MarkRequest = pb.MarkCompletedRequest | pb.MarkPartialRequest | pb.MarkFailedRequest
 
+_TARGETS: Mapping[type, JobStatus] = {
+    pb.MarkCompletedRequest: JobStatus.COMPLETED,
+    pb.MarkPartialRequest: JobStatus.PARTIAL,
+    pb.MarkFailedRequest: JobStatus.FAILED,
+}
+
 
 class WorkerRequests:
     """Converts requests. `url_schemes` are the schemes that an asset's URL may have."""
@@ -63,14 +70,8 @@ class WorkerRequests:
     def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float]:
         """Return the claim, and the seconds that it may wait for a job."""
         check = Checker()
-        if not request.job_types:
-            check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
-        command = Claim(
-            worker_id=fields.worker_id(check, request.worker_id),
-            job_types=fields.job_types(check, request.job_types),
-            max_jobs=check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1,
-            lease_duration=lease(check, request) or DEFAULT_CLAIM_LEASE,
-        )
+        max_jobs = check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1
+        command = claim(check, request, max_jobs)
         wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
         check.finish()
         return command, wait / MICROS_PER_SECOND
@@ -87,74 +88,48 @@ class WorkerRequests:
 
     def change_status(self, request: pb.TransitionJobRequest) -> ChangeStatus:
         check = Checker()
-        targets = fields.statuses(check, "target_status", [request.target_status])
+        target = status(check, "target_status", request.target_status)
         has = request.HasField
         attempt = None
-        if targets and targets[0] in TERMINAL:
+        if target in TERMINAL:
             attempt = fence(check, request)
         elif has("attempt") or request.any_attempt:
             name = "attempt" if has("attempt") else "any_attempt"
             check.add(name, "is allowed for terminal states only")
-        command = ChangeStatus(
-            job_id=fields.job_id(check, request.job_id),
-            target=targets[0] if targets else JobStatus.QUEUED,  # refused by `finish`
-            attempt=attempt,
+        if has("lease_duration") and target is not None and target is not JobStatus.PROCESSING:
+            check.add("lease_duration", f"is not allowed for {target.value}")
+        job_id = fields.job_id(check, request.job_id)
+        changed = change(
+            check, request, self._url_schemes, job_id=job_id, attempt=attempt, target=target
+        )
+        command = replace(
+            changed,
             expected_version=request.expected_version if has("expected_version") else None,
             progress=progress(check, request),
             progress_message=progress_message(check, request),
-            result=check.struct("result", request.result),
-            error=job_error(check, request.error) if has("error") else None,
-            error_details=check.struct("error.details", request.error.details),
-            assets=links(check, request.assets, self._url_schemes),
-            retryable=request.retryable,
-            retry_delay=retry_delay(check, request),
             worker_id=fields.worker_id(check, request.worker_id, required=False),
             lease_duration=lease(check, request),
         )
-        check_outcome(check, command)
         check.finish()
         return command
 
     def mark(self, request: MarkRequest) -> ChangeStatus:
         check = Checker()
-        error, details = None, None
-        retryable, pause = False, None
-        match request:
-            case pb.MarkCompletedRequest():
-                target = JobStatus.COMPLETED
-            case pb.MarkPartialRequest():
-                target = JobStatus.PARTIAL
-            case pb.MarkFailedRequest():
-                target = JobStatus.FAILED
-                retryable, pause = request.retryable, retry_delay(check, request)
-        if not isinstance(request, pb.MarkCompletedRequest) and request.HasField("error"):
-            error = job_error(check, request.error)
-            details = check.struct("error.details", request.error.details)
-        command = ChangeStatus(
+        command = change(
+            check,
+            request,
+            self._url_schemes,
             job_id=fields.job_id(check, request.job_id),
-            target=target,
             attempt=fence(check, request),
-            result=check.struct("result", request.result),
-            error=error,
-            error_details=details,
-            assets=links(check, request.assets, self._url_schemes),
-            retryable=retryable,
-            retry_delay=pause,
+            target=_TARGETS[type(request)],
         )
-        check_outcome(check, command)
         check.finish()
         return command
 
     def report(self, request: pb.UpdateProgressRequest) -> Report:
         check = Checker()
-        command = Report(
-            job_id=fields.job_id(check, request.job_id),
-            attempt=fence(check, request),
-            progress=progress(check, request),
-            progress_message=progress_message(check, request),
-            checkpoint=check.struct("checkpoint", request.checkpoint, MAX_CHECKPOINT_BYTES),
-            number=check.at_least_zero("report_number", request.report_number),
-        )
+        job_id = fields.job_id(check, request.job_id)
+        command = report(check, request, job_id, fence(check, request))
         check.finish()
         return command
 
@@ -163,7 +138,7 @@ class WorkerRequests:
         command = LinkAsset(
             job_id=fields.job_id(check, request.job_id),
             attempt=fence(check, request),
-            link=link(check, "", request, self._url_schemes),
+            link=link(check, request, self._url_schemes),
             request_id=fields.request_id(check, request.request_id),
         )
         check.finish()
@@ -204,38 +179,100 @@ def held_attempt(check: Checker, attempt: int) -> int:
     return attempt
 
 
+def claim(check: Checker, request: pb.ClaimJobsRequest | pb.WorkHello, max_jobs: int) -> Claim:
+    if not request.job_types:
+        check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
+    return Claim(
+        worker_id=fields.worker_id(check, request.worker_id),
+        job_types=fields.job_types(check, request.job_types),
+        max_jobs=max_jobs,
+        lease_duration=lease(check, request) or DEFAULT_CLAIM_LEASE,
+    )
+
+
+def report(
+    check: Checker,
+    request: pb.UpdateProgressRequest | pb.ProgressUpdate,
+    job_id: JobId,
+    attempt: int | None,
+) -> Report:
+    return Report(
+        job_id=job_id,
+        attempt=attempt,
+        progress=progress(check, request),
+        progress_message=progress_message(check, request),
+        checkpoint=check.struct("checkpoint", request.checkpoint, MAX_CHECKPOINT_BYTES),
+        number=check.at_least_zero("report_number", request.report_number),
+    )
+
+
+def status(check: Checker, field: str, value: int) -> JobStatus | None:
+    """Return a status, or None if it was refused."""
+    return next(iter(fields.statuses(check, field, [value])), None)
+
+
+def change(
+    check: Checker,
+    request: Any,
+    url_schemes: Collection[str],
+    *,
+    job_id: JobId,
+    attempt: int | None,
+    target: JobStatus | None,
+) -> ChangeStatus:
+    """Return the change to a status with the outcome that a request has.
+
+    The request is one of Mark..., TransitionJob or FinishUpdate. MarkCompleted has no error, and
+    only failures can be retryable.
+    """
+    names = request.DESCRIPTOR.fields_by_name
+    failed = "error" in names and request.HasField("error")
+    may_retry = "retryable" in names
+    command = ChangeStatus(
+        job_id=job_id,
+        target=target or JobStatus.FAILED,  # refused by `finish`
+        attempt=attempt,
+        result=check.struct("result", request.result),
+        error=job_error(check, request.error) if failed else None,
+        error_details=check.struct("error.details", request.error.details) if failed else None,
+        assets=links(check, request.assets, url_schemes),
+        retryable=may_retry and request.retryable,
+        retry_delay=retry_delay(check, request) if may_retry else None,
+    )
+    if target is not None:
+        _check_outcome(check, command)
+    return command
+
+
 def links(
     check: Checker, assets: Sequence[asset_pb2.NewAsset], url_schemes: Collection[str]
 ) -> tuple[AssetLink, ...]:
     if not check.at_most("assets", assets, MAX_ASSETS):
         return ()
-    return tuple(link(check, f"assets[{i}].", asset, url_schemes) for i, asset in enumerate(assets))
+    return tuple(
+        link(check.within(f"assets[{i}]."), asset, url_schemes) for i, asset in enumerate(assets)
+    )
 
 
 def link(
     check: Checker,
-    prefix: str,
     asset: asset_pb2.NewAsset | pb.CreateAssetRequest,
     url_schemes: Collection[str],
 ) -> AssetLink:
     if not asset.url and not asset.storage_path:
-        check.add(f"{prefix}url", "is required if storage_path is empty")
+        check.add("url", "is required if storage_path is empty")
     if asset.url:
-        check.url(f"{prefix}url", asset.url, url_schemes)
-    name = check.name(f"{prefix}name", asset.name, MAX_ASSET_NAME_CHARACTERS, required=False)
+        check.url("url", asset.url, url_schemes)
+    path = asset.storage_path
+    name = check.name("name", asset.name, MAX_ASSET_NAME_CHARACTERS, required=False)
     return AssetLink(
-        asset_type=check.name(f"{prefix}asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS),
+        asset_type=check.name("asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS),
         url=asset.url,
-        storage_path=check.name(
-            f"{prefix}storage_path",
-            asset.storage_path,
-            MAX_STORAGE_PATH_CHARACTERS,
-            required=False,
-        ),
-        file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
+        storage_path=check.name("storage_path", path, MAX_STORAGE_PATH_CHARACTERS, required=False),
+        file_size=check.at_least_zero("file_size", asset.file_size),
         name=name or _default_name(asset),
-        sha256=check.sha256(f"{prefix}sha256", asset.sha256),
-        etag=check.name(f"{prefix}etag", asset.etag, MAX_ETAG_CHARACTERS, required=False),
+        sha256=check.sha256("sha256", asset.sha256),
+        etag=check.name("etag", asset.etag, MAX_ETAG_CHARACTERS, required=False),
     )
 
 
@@ -300,7 +337,7 @@ def job_error(check: Checker, error: job_pb2.JobError) -> JobError:
     )
 
 
-def check_outcome(check: Checker, command: ChangeStatus) -> None:
+def _check_outcome(check: Checker, command: ChangeStatus) -> None:
     """Check that the fields of the outcome fit the status that is requested."""
     target = command.target
     if target is JobStatus.FAILED and command.error is None:
@@ -311,7 +348,5 @@ def check_outcome(check: Checker, command: ChangeStatus) -> None:
         check.add("error", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.result is not None:
         check.add("result", "is not allowed for PROCESSING")
-    if target is not JobStatus.PROCESSING and command.lease_duration is not None:
-        check.add("lease_duration", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.assets:
         check.add("assets", "is not allowed for PROCESSING: use CreateAsset")
