@@ -1,9 +1,11 @@
 """A JSON Web Key Set: the public keys of an issuer, each for one algorithm."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 MIN_RSA_BITS = 2048
 
@@ -20,7 +22,7 @@ class Key:
 
     Attributes:
         kid: The id by which tokens name it, or None.
-        algorithm: The one algorithm that it verifies: RS256, ES256 or EdDSA.
+        algorithm: The one algorithm that it verifies, one of ALGORITHMS.
         public: The key, as PyJWT takes it.
     """
 
@@ -70,22 +72,20 @@ class KeySet:
 def _key(entry: Any) -> Key | None:
     if not isinstance(entry, dict):
         return None
-    algorithm = _algorithm(entry)
     kid = entry.get("kid")
-    if (
-        algorithm is None
-        or entry.get("alg", algorithm) != algorithm
-        or entry.get("use", "sig") != "sig"
-        or not (kid is None or isinstance(kid, str))
-    ):
+    if entry.get("use", "sig") != "sig" or not (kid is None or isinstance(kid, str)):
         return None
     # An optional extra.
     import jwt  # noqa: PLC0415
 
     try:
-        # Without the private part, if somebody has published it.
-        public: Any = jwt.PyJWK({name: entry.get(name) for name in _PUBLIC}, algorithm).key
-    except (jwt.PyJWKError, jwt.InvalidKeyError, AttributeError, TypeError, ValueError):
+        # Without the private part, if somebody has published it, and without `alg`: so the kind of
+        # key alone determines its algorithm, and no token can choose another one.
+        key = jwt.PyJWK({name: entry.get(name) for name in _PUBLIC})
+    except (jwt.PyJWTError, LookupError, AttributeError, TypeError, ValueError):
+        return None
+    algorithm, public = key.algorithm_name, key.key
+    if algorithm not in ALGORITHMS or entry.get("alg", algorithm) != algorithm:
         return None
     # Its text says nothing of its length: it may begin with zeros.
     if algorithm == "RS256" and public.key_size < MIN_RSA_BITS:
@@ -94,16 +94,3 @@ def _key(entry: Any) -> Key | None:
 
 
 _PUBLIC = ("kty", "crv", "x", "y", "n", "e")
-
-
-def _algorithm(entry: Mapping[str, Any]) -> str | None:
-    """Return the algorithm for a kind of key. So no token can choose another one."""
-    match entry.get("kty"), entry.get("crv"):
-        case "RSA", _:
-            return "RS256"
-        case "EC", "P-256":
-            return "ES256"
-        case "OKP", "Ed25519":
-            return "EdDSA"
-        case _:
-            return None

@@ -64,5 +64,7 @@ def test_a_key_that_can_verify_nothing_is_refused() -> None:
         {**rsa_key(2048), "kid": "no number", "n": ""},
         {**good, "kid": "for another algorithm", "alg": "RS256"},
         {**good, "kid": "for encryption", "use": "enc"},
+        {**good, "kid": "another curve", "crv": "secp256k1"},
+        {"kty": "oct", "kid": "a secret", "k": "c2VjcmV0"},
     ]
     assert kids(good, *unusable) == ["good"]
