@@ -21,5 +21,5 @@ def check_access(file: Path) -> None:
         access = Access(file, LastingCalls())
     except BadAccessFile as error:
         raise click.ClickException(str(error)) from None
-    for line in access.summary():
+    for line in access.policy.summary():
         click.echo(line)

@@ -131,14 +131,10 @@ async def test_open_calls_end_when_their_callers_permissions_change_and_others_s
 
 
 async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(file: Path) -> None:
-    class Context:
-        def invocation_metadata(self) -> Any:
-            return [("authorization", "Bearer ada")]
-
     write_access_file(file, ADA)
     lasting = LastingCalls()
     access = Access(file, lasting)
-    caller = await access.caller(Context(), Context().invocation_metadata())
+    caller = await access.caller(None, (), ["ada"])
 
     async def call() -> None:
         with lasting.until_changed(caller):

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class Access:
         path: The file.
         lasting: The running calls that depend on it.
 
+    Attributes:
+        policy: Its rules.
+
     Raises:
         BadAccessFile: The file cannot be used.
     """
@@ -49,25 +52,24 @@ class Access:
         self._lasting = lasting
         self._check_now = asyncio.Event()
         self._issuers: dict[str, Issuer] = {}
+        self._by_token: OrderedDict[bytes, Caller] = OrderedDict()
         self._load()
 
-    async def caller(self, context: Any, metadata: Metadata) -> Caller:
-        """Return who makes a call. Raises Unauthenticated without a valid identity."""
-        authorizations = [value for key, value in metadata if key == "authorization"]
-        if authorizations:
+    async def caller(self, context: Any, metadata: Metadata, tokens: Sequence[str]) -> Caller:
+        """Return who makes a call. Raises Unauthenticated without a valid identity.
+
+        `tokens` has one for each authorization of the call, empty if it is another kind of one.
+        """
+        if tokens:
             # A token takes precedence over the certificate of the connection.
-            return await self._token_holder(*authorizations)
+            return await self._token_holder(*tokens)
         certificate = peer_certificate(context.auth_context())
-        if certificate.name in self._policy.proxies:
+        if certificate.name in self.policy.proxies:
             certificate = _named_by_proxy(certificate, metadata)
         # A session that is resumed, for two days at most, skips TLS's own check of this.
         if not certificate.name or certificate.until <= time.time():
             raise Unauthenticated
-        return _caller(self._policy.permissions(Identity(*certificate)))
-
-    def summary(self) -> Iterator[str]:
-        """Yield a line for each rule: who, and how many methods it may call for whom."""
-        yield from self._policy.summary()
+        return _caller(self.policy.permissions(Identity(*certificate)))
 
     def reload(self) -> None:
         """Check the access file at once."""
@@ -97,14 +99,10 @@ class Access:
         issuers = {each.issuer: self._issuer(each) for each in policy.issuers}
         # Nothing can fail from here on.
         self._state = state
-        self._policy = policy
+        self.policy = policy
         self._issuers = issuers
-        self._tokens = {
-            digest: _caller(permissions)
-            for digest in policy.tokens
-            if (permissions := policy.token(digest)) is not None
-        }
-        self._forget()
+        self._tokens = {digest: _caller(policy.token(digest)) for digest in policy.tokens}
+        self._by_token.clear()
 
     def _issuer(self, settings: IssuerSettings) -> Issuer:
         try:
@@ -125,7 +123,7 @@ class Access:
         return issuer
 
     def _reload(self) -> None:
-        before = self._policy
+        before = self.policy
         try:
             self._load()
         except BadAccessFile as error:
@@ -133,7 +131,7 @@ class Access:
             log.error("access_file_unusable", extra={"cause": str(error)})  # noqa: TRY400
             return
         log.info("access_file_reloaded", extra={"file": str(self._path)})
-        policy = self._policy
+        policy = self.policy
         same_trust = (before.issuers, before.proxies) == (policy.issuers, policy.proxies)
 
         def has_changed(permissions: Permissions) -> bool:
@@ -146,7 +144,7 @@ class Access:
         self._lasting.end_where(lambda each: each.scope is None and has_changed(each))
 
     def _keys_changed(self, issuer: Issuer) -> None:
-        self._forget()
+        self._by_token.clear()
 
         def is_revoked(permissions: Permissions) -> bool:
             identity = permissions.identity
@@ -160,14 +158,8 @@ class Access:
         except OSError:
             return None
 
-    def _forget(self) -> None:
-        self._by_token: OrderedDict[bytes, Caller] = OrderedDict()
-
-    async def _token_holder(self, value: str | bytes, *others: object) -> Caller:
-        if others or not isinstance(value, str):
-            raise Unauthenticated
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() != "bearer" or not token:
+    async def _token_holder(self, token: str, *others: str) -> Caller:
+        if others or not token:
             raise Unauthenticated
         # Found by its hash, so the time taken reveals nothing about the token.
         digest = hashlib.sha256(token.encode()).digest()
@@ -185,13 +177,13 @@ class Access:
         # Imports an optional extra.
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
-        identity = await verified(token, issuers, self._policy.claims)
+        identity = await verified(token, issuers, self.policy.claims)
         if issuers is not self._issuers:
             # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
         if identity is None:
             raise Unauthenticated
-        caller = _caller(self._policy.permissions(identity))
+        caller = _caller(self.policy.permissions(identity))
         self._by_token[digest] = caller
         if len(self._by_token) > MAX_REMEMBERED:
             self._by_token.popitem(last=False)

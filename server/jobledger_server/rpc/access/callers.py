@@ -10,7 +10,6 @@ from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.access.permissions import EVERYTHING_PERMITTED, Unauthenticated
 from jobledger_server.rpc.access.watch_tokens import PREFIX, WatchTokens
 from jobledger_server.rpc.call import Call
-from jobledger_server.rpc.owner import Metadata
 from jobledger_server.store import StoreError
 from jobledger_server.tuning import Tuning
 
@@ -50,11 +49,15 @@ class Callers:
             StoreUnavailable: The key of watch tokens cannot be read.
         """
         metadata = call.metadata
-        if token := _watch_token(metadata):
-            return await self._tokens.holder(token)
+        tokens = [_bearer_token(value) for key, value in metadata if key == "authorization"]
+        for token in tokens:
+            if token.startswith(PREFIX):
+                if len(tokens) > 1:
+                    raise Unauthenticated
+                return await self._tokens.holder(token)
         if self._access is None:
             return Caller(peer, permissions=EVERYTHING_PERMITTED)
-        return await self._access.caller(call.context, metadata)
+        return await self._access.caller(call.context, metadata, tokens)
 
     def until_changed(self, caller: Caller) -> AbstractContextManager[None]:
         """End the current task's call when its caller's permissions end.
@@ -75,14 +78,9 @@ class Callers:
                 log.warning("watch_key_unavailable", extra={"cause": repr(error), "count": 1})
 
 
-def _watch_token(metadata: Metadata) -> str:
-    """Return the watch token that a call is made with, or nothing."""
-    found = ""
-    for key, value in metadata:
-        if key == "authorization" and isinstance(value, str):
-            scheme, _, token = value.partition(" ")
-            if scheme.lower() == "bearer" and token.startswith(PREFIX):
-                found = token
-    if found and sum(key == "authorization" for key, _ in metadata) > 1:
-        raise Unauthenticated
-    return found
+def _bearer_token(authorization: str | bytes) -> str:
+    """Return the token that a call is made with, or nothing if it is not a bearer token."""
+    if not isinstance(authorization, str):
+        return ""
+    scheme, _, token = authorization.partition(" ")
+    return token if scheme.lower() == "bearer" else ""

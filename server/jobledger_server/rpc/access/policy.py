@@ -76,19 +76,17 @@ class Policy:
             yield f"  fencing: {'required' if granted.fenced else 'optional'}"
             yield f"  quotas: {', '.join(_quotas(granted.quotas)) or 'none'}"
 
-    def token(self, digest: bytes) -> Permissions | None:
-        """Return what the holder of a token may do, or None if no token has this SHA-256."""
-        rule = self.tokens.get(digest)
-        if rule is None:
-            return None
+    def token(self, digest: bytes) -> Permissions:
+        """Return what the holder of the token with this SHA-256 may do."""
+        rule = self.tokens[digest]
         return rule.permissions(Identity(f"token:{rule.name}", token=digest))
 
     def permissions(self, identity: Identity) -> Permissions:
         """Return what an identity may do, by the most specific rule that names it."""
-        if identity.token:
-            return self.token(identity.token) or Permissions(identity, frozenset())
+        if identity.token in self.tokens:
+            return self.token(identity.token)
         rule = self.identities.get(identity.name) or self._by_prefix(identity.name)
-        return Permissions(identity, frozenset()) if rule is None else rule.permissions(identity)
+        return Permissions(identity) if rule is None else rule.permissions(identity)
 
     def _by_prefix(self, name: str) -> Rule | None:
         """Return the rule of the longest prefix of a name. It costs the same for any number."""
