@@ -38,8 +38,6 @@ from jobledger_server.rpc.status import printed, reason_of
 
 log = logging.getLogger("jobledger.audit")
 
-OK = "OK"
-
 CHANGES: Mapping[type, str | None] = {
     Create: "create",
     CreateAll: "create",
@@ -80,26 +78,23 @@ def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> No
         return
     if not isinstance(outcome, Exception):
         if outcome:  # else a claim that found no job
-            _log(caller, change, [decision.job.id for decision in outcome], OK)
+            _log(caller, change, outcome, jobs=[decision.job.id for decision in outcome])
     elif not isinstance(command, Allocation):
-        _log(caller, change, _named(command), reason_of(outcome), count=1)
+        _log(caller, change, outcome, jobs=_named(command))
 
 
 def audit_setting(caller: Caller, setting: Setting, outcome: object) -> None:
     """Log which pause, limit or key a caller has changed, or that it was refused."""
     if not caller.identity:
         return
-    facts: dict[str, object] = {"caller": caller.identity, "change": SETTINGS[type(setting)]}
+    facts: dict[str, object] = {}
     if isinstance(setting, PauseType | ResumeType):
         facts["job_type"] = setting.job_type
     elif not isinstance(setting, RevokeWatchTokens):
         facts["concurrency_key"] = printed(setting.name)
     if isinstance(setting, SetLimit):
         facts["max_running"] = setting.max_running
-    if isinstance(outcome, Exception):
-        log.info("change", extra={**facts, "outcome": reason_of(outcome), "count": 1})
-    else:
-        log.info("change", extra={**facts, "outcome": OK})
+    _log(caller, SETTINGS[type(setting)], outcome, **facts)
 
 
 def audit_denial(method: str, caller: str, error: Exception) -> None:
@@ -119,9 +114,13 @@ def audit_denial(method: str, caller: str, error: Exception) -> None:
     log.warning("denied", extra=facts)
 
 
-def _log(caller: Caller, change: str, jobs: Sequence[str], outcome: str, **more: int) -> None:
-    facts = {"caller": caller.identity, "change": change, "jobs": jobs, "outcome": outcome}
-    log.info("change", extra={**facts, **more})
+def _log(caller: Caller, change: str, outcome: object, **facts: object) -> None:
+    facts |= {"caller": caller.identity, "change": change}
+    if isinstance(outcome, Exception):
+        facts |= {"outcome": reason_of(outcome), "count": 1}
+    else:
+        facts["outcome"] = "OK"
+    log.info("change", extra=facts)
 
 
 def _named(command: Command) -> Sequence[str]:
