@@ -137,7 +137,7 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
     caller = await access.caller(None, (), ["ada"])
 
     async def call() -> None:
-        with lasting.until_changed(caller):
+        with lasting.until_ended(caller):
             await asyncio.Event().wait()
 
     called, following = asyncio.create_task(call()), asyncio.create_task(access.run())

@@ -62,9 +62,9 @@ class Callers:
     def until_changed(self, caller: Caller) -> AbstractContextManager[None]:
         """End the current task's call when its caller's permissions end.
 
-        See `LastingCalls.until_changed`.
+        See `LastingCalls.until_ended`.
         """
-        return self._lasting.until_changed(caller) if caller.identity else _UNCHANGED
+        return self._lasting.until_ended(caller) if caller.identity else _UNCHANGED
 
     async def run(self) -> None:
         """End calls whose callers' identities have expired or were revoked, until cancelled."""

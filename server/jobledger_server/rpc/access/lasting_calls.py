@@ -1,4 +1,4 @@
-"""Calls that last, which end when what their callers may do changes."""
+"""Calls that last, and end when what their callers may do changes, or when the server drains."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from jobledger_server.admission.caller import Caller, Permissions
-from jobledger_server.admission.endings import PermissionsChanged
+from jobledger_server.admission.endings import Ending, PermissionsChanged
 
 
 @dataclass(eq=False, slots=True)
@@ -24,7 +24,7 @@ class _LastingCall:
 
 
 class LastingCalls:
-    """The running calls that end with the permissions of their callers."""
+    """Running calls that the server can end."""
 
     def __init__(self) -> None:
         self._calls: dict[_LastingCall, None] = {}  # as a set that keeps the order
@@ -33,11 +33,13 @@ class LastingCalls:
         return len(self._calls)
 
     @contextmanager
-    def until_changed(self, caller: Caller) -> Iterator[None]:
-        """Let the current task's call end when its caller's permissions do.
+    def until_ended(
+        self, caller: Caller, ending: type[Ending] = PermissionsChanged
+    ) -> Iterator[None]:
+        """Let the current task's call end, with `ending`, when `end_where` finds it.
 
-        Also when what proves its identity expires. Raises PermissionsChanged: the client opens the
-        call again, and is then judged anew.
+        By default that is when its caller's permissions change, or what proves its identity
+        expires: the client opens the call again, and is then judged anew.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         call = _LastingCall(task, caller.permissions)
@@ -47,14 +49,14 @@ class LastingCalls:
         except asyncio.CancelledError:
             if not call.ended or call.task.uncancel():
                 raise  # the client has cancelled it
-            raise PermissionsChanged from None
+            raise ending from None
         finally:
             del self._calls[call]
 
-    def end_where(self, has_changed: Callable[[Permissions], bool]) -> None:
-        """End the calls whose callers' permissions have changed."""
+    def end_where(self, ends: Callable[[Permissions], bool]) -> None:
+        """End the calls whose callers' permissions say so."""
         for call in self._calls:
-            if has_changed(call.permissions):
+            if ends(call.permissions):
                 call.end()
 
     def end_expired(self) -> None:

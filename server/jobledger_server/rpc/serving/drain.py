@@ -9,11 +9,12 @@ that: before, they would be opened again on this server, and refused.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from jobledger_server.admission.endings import ShuttingDown
+from jobledger_server.rpc.access.lasting_calls import LastingCalls
+from jobledger_server.rpc.call import UNKNOWN
 
 REFUSED_RETRY_SECONDS = 1
 """How long to wait for clients that retry at once."""
@@ -22,7 +23,8 @@ REFUSED_RETRY_SECONDS = 1
 class Drain:
     """Counts the running calls of Jobledger's own services, and refuses new ones.
 
-    Each call runs in a `with` block, which raises ShuttingDown once `begin` was called.
+    Each call runs in a `with` block, which raises ShuttingDown once `begun` is set. `idle` is set
+    while no call runs.
 
     Args:
         end_streams: Ends the open streams.
@@ -34,52 +36,33 @@ class Drain:
         self.end_streams = end_streams
         self._quiet_seconds = quiet_seconds
         self.running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._refused = asyncio.Event()
-        self._others: dict[asyncio.Task[Any], None] = {}  # as a set that keeps the order
+        self._others = LastingCalls()
 
     def __enter__(self) -> None:
         if self.begun.is_set():
             self._refused.set()
             raise ShuttingDown(retry_after=REFUSED_RETRY_SECONDS)
         if not self.running:
-            self._idle.clear()
+            self.idle.clear()
         self.running += 1
 
     def __exit__(self, *_: object) -> None:
         self.running -= 1
         if not self.running:
-            self._idle.set()
-
-    def begin(self) -> None:
-        """Refuse new calls."""
-        self.begun.set()
+            self.idle.set()
 
     def end_other_streams(self) -> None:
         """End the streams of other services. Watches of health have heard of the drain by then."""
-        for task in self._others:
-            task.cancel()
+        self._others.end_where(lambda _: True)
 
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """Serve a stream of another service in the block. Raises ShuttingDown."""
+    def ending(self) -> AbstractContextManager[None]:
+        """Return the context to serve a stream of another service in. Raises ShuttingDown."""
         if self.begun.is_set():
             raise ShuttingDown
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._others[task] = None
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.begun.is_set() or task.uncancel():
-                raise  # the client has cancelled it
-            raise ShuttingDown from None
-        finally:
-            del self._others[task]
-
-    async def idle(self) -> None:
-        """Return when no call runs."""
-        await self._idle.wait()
+        return self._others.until_ended(UNKNOWN, ShuttingDown)
 
     async def quiet(self) -> None:
         """Return when no client calls any more."""

@@ -151,7 +151,7 @@ async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: floa
     """Drain: see drain.py."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace
-    drain.begin()
+    drain.begun.set()
     with suppress(TimeoutError):
         async with asyncio.timeout(grace / 2):
             await drain.quiet()
@@ -167,7 +167,7 @@ async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: floa
     # gRPC does not wait for the handlers that it has cancelled, and they may still read.
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
-            await drain.idle()
+            await drain.idle.wait()
 
 
 def _add_health_and_reflection(
