@@ -4,13 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,7 +59,7 @@ from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
-from jobledger_server.rpc.serving.server import NewServer, Serving, open_calls, serving
+from jobledger_server.rpc.serving.server import NewServer, open_calls, serving
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
@@ -271,11 +265,6 @@ async def open_app(
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
-            (
-                nullcontext()
-                if settings.metrics is None and settings.otlp is None
-                else supervisor.running("queue_metrics", queue_metrics.run(opened.store))
-            ),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
                 settings,
@@ -287,21 +276,26 @@ async def open_app(
                 max_connections=max_connections,
                 new_server=grpc_server or grpc.aio.server,
             ) as server,
-            supervisor.running("grpc", server.terminated()),
-            supervisor.running("callers", callers.run()),
-            nullcontext() if access is None else supervisor.running("access", access.run()),
-            _health(settings, supervisor, server, feed.tail),
-            nullcontext()
-            if grpc_server is not None
-            else supervisor.running(
-                "connections", free_connections(server.address, max_connections, server.busy_peers)
-            ),
         ):
+            tasks = {"grpc": server.terminated(), "callers": callers.run()}
+            if access is not None:
+                tasks["access"] = access.run()
+            if settings.metrics is not None or settings.otlp is not None:
+                tasks["queue_metrics"] = queue_metrics.run(opened.store)
+            if settings.health_database:
+                tasks["health"] = follow_database(
+                    server.health, server.services, lambda: feed.tail.lag
+                )
+            if grpc_server is None:
+                tasks["connections"] = free_connections(
+                    server.address, max_connections, server.busy_peers
+                )
             reload = (lambda: None) if access is None else access.reload
             held = Holdings(sources, served, drain, lasting, parser, lists, feed.reader, long_poll)
-            yield App(
-                server.address, feed.hub, waiters, opened.store, supervisor.failed, reload, held
-            )
+            async with supervisor.running(**tasks):
+                yield App(
+                    server.address, feed.hub, waiters, opened.store, supervisor.failed, reload, held
+                )
 
 
 @asynccontextmanager
@@ -373,15 +367,15 @@ async def _watched_feed(
     )
     tail = Tail(store, hub, poll_now, head, tuning=tuning)
     publish: Publish = hub.publish
-    async with AsyncExitStack() as stack:
-        if lock is not None:
-            publish = _recorded(lock, tail, hub)
-        elif opened.notices is not None:
-            notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set)
-            await stack.enter_async_context(supervisor.running("notifications", notices.run()))
-            waiters.announce = notices.ready
-            publish = _noticed(notices, hub)
-        await stack.enter_async_context(supervisor.running("tail", tail.run()))
+    tasks = {"tail": tail.run()}
+    if lock is not None:
+        publish = _recorded(lock, tail, hub)
+    elif opened.notices is not None:
+        notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set)
+        tasks["notifications"] = notices.run()
+        waiters.announce = notices.ready
+        publish = _noticed(notices, hub)
+    async with supervisor.running(**tasks):
         yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, publish)
 
 
@@ -432,16 +426,6 @@ def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publ
     return publish_and_count
 
 
-def _health(
-    settings: Settings, supervisor: Supervisor, server: Serving, tail: Tail
-) -> AbstractAsyncContextManager[None]:
-    """Have health follow the database during the block if the settings ask for it."""
-    if not settings.health_database:
-        return nullcontext()
-    following = follow_database(server.health, server.services, lambda: tail.lag)
-    return supervisor.running("health", following)
-
-
 @asynccontextmanager
 async def _tracing(settings: Settings) -> AsyncIterator[Traces | None]:
     """Send spans during the block if the settings ask for it."""
@@ -488,32 +472,27 @@ async def _maintained(
         heard=heard,
         tuning=tuning,
     )
-    tasks = {
-        "lookout": lookout.run(),
-        "reaper": reaper.run(),
-        "promoter": promoter.run(),
-        "unblocker": Unblocker(store, ledger, waiters, tuning).run(),
-        "retention": _retention(settings, store, ledger, tuning).run(),
-        "sweeper": Sweeper(store, tuning).run(),
-    }
-    if lock is None:  # there may be other servers
-        tasks["ready_elsewhere"] = lookout.follow()
-        tasks["pollers"] = PollerRecords(store, pollers, tuning).run()
-    async with AsyncExitStack() as stack:
-        for name, task in tasks.items():
-            await stack.enter_async_context(supervisor.running(name, task))
-        yield
-
-
-def _retention(settings: Settings, store: Store, ledger: Ledger, tuning: Tuning) -> Retention:
     retain = settings.retain_terminal
-    return Retention(
+    retention = Retention(
         store,
         ledger,
         jobs=None if retain is None else Micros(round(retain * MICROS_PER_SECOND)),
         deletions=Micros(round(settings.retain_deletions * MICROS_PER_SECOND)),
         tuning=tuning,
     )
+    tasks = {
+        "lookout": lookout.run(),
+        "reaper": reaper.run(),
+        "promoter": promoter.run(),
+        "unblocker": Unblocker(store, ledger, waiters, tuning).run(),
+        "retention": retention.run(),
+        "sweeper": Sweeper(store, tuning).run(),
+    }
+    if lock is None:  # there may be other servers
+        tasks["ready_elsewhere"] = lookout.follow()
+        tasks["pollers"] = PollerRecords(store, pollers, tuning).run()
+    async with supervisor.running(**tasks):
+        yield
 
 
 def _services(

@@ -29,15 +29,17 @@ class Supervisor:
             task.add_done_callback(self._ended)
 
     @asynccontextmanager
-    async def running(self, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run a supervised task during the block."""
-        task = asyncio.create_task(work, name=name)
-        self.supervise(task)
+    async def running(self, **works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run supervised tasks, by name, during the block."""
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        for task in tasks:
+            self.supervise(task)
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
