@@ -78,7 +78,7 @@ from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.store import Change, FeedHead, Store
-from jobledger_server.telemetry.instruments import Registry
+from jobledger_server.telemetry.instruments import Readings, readings
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.otlp import sending_metrics, sending_spans
 from jobledger_server.telemetry.prometheus import serving_metrics
@@ -264,7 +264,7 @@ async def open_app(
             tuning=tuning,
         )
         async with (
-            _exporting(settings, Registry(METRICS, sources)),
+            _exporting(settings, partial(readings, METRICS, sources)),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
                 settings,
@@ -437,12 +437,12 @@ async def _tracing(settings: Settings) -> AsyncIterator[Traces | None]:
 
 
 @asynccontextmanager
-async def _exporting(settings: Settings, registry: Registry[Sources]) -> AsyncIterator[None]:
+async def _exporting(settings: Settings, read: Readings) -> AsyncIterator[None]:
     """Serve and send the metrics during the block, as far as the settings ask for it."""
     address, otlp = settings.metrics, settings.otlp
     with (
-        nullcontext() if address is None else serving_metrics(address, registry),
-        nullcontext() if otlp is None else sending_metrics(otlp, registry),
+        nullcontext() if address is None else serving_metrics(address, read),
+        nullcontext() if otlp is None else sending_metrics(otlp, read),
     ):
         yield
 

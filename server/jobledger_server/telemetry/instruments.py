@@ -91,17 +91,14 @@ class Reading(NamedTuple):
     values: list[tuple[tuple[str, ...], Value]]
 
 
-class Registry(Generic[Source]):
-    """The metrics of a server. Every exporter reads them here."""
+Readings = Callable[[], Iterator[Reading]]
+"""Yields all metrics of a server with their present values, to every exporter."""
 
-    def __init__(self, metrics: tuple[Metric[Source], ...], source: Source) -> None:
-        self._metrics = metrics
-        self._source = source
 
-    def read(self) -> Iterator[Reading]:
-        """Yield all metrics with their present values."""
-        for metric in self._metrics:
-            yield Reading(metric, _values(metric.read(self._source)))  # type: ignore[arg-type]
+def readings(metrics: tuple[Metric[Source], ...], source: Source) -> Iterator[Reading]:
+    """Yield these metrics with their present values."""
+    for metric in metrics:
+        yield Reading(metric, _values(metric.read(source)))  # type: ignore[arg-type]
 
 
 def _values(values: Values) -> list[tuple[tuple[str, ...], Value]]:

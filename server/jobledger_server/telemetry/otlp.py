@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jobledger_server.telemetry.instruments import Histogram, Metric, Registry, Value
+from jobledger_server.telemetry.instruments import Histogram, Metric, Readings, Value
 from jobledger_server.telemetry.prometheus import MetricsUnavailable
 from jobledger_server.telemetry.traces import Traces
 
@@ -56,7 +56,7 @@ def sending_spans(endpoint: str) -> Iterator[Traces]:
 
 
 @contextmanager
-def sending_metrics(endpoint: str, registry: Registry[Any]) -> Iterator[None]:
+def sending_metrics(endpoint: str, readings: Readings) -> Iterator[None]:
     """Send the metrics to the collector during the block, regularly and at its end.
 
     Raises MetricsUnavailable.
@@ -71,7 +71,7 @@ def sending_metrics(endpoint: str, registry: Registry[Any]) -> Iterator[None]:
     begun, stop = time.time_ns(), threading.Event()
 
     def send() -> None:
-        exporter.export(_metrics_data(registry, resource, begun))
+        exporter.export(_metrics_data(readings, resource, begun))
 
     def run() -> None:
         while not stop.wait(interval):
@@ -109,7 +109,7 @@ def _resource() -> "Resource":
     return found.merge(Resource(ours))
 
 
-def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> "MetricsData":
+def _metrics_data(readings: Readings, resource: "Resource", begun: int) -> "MetricsData":
     from opentelemetry.sdk.metrics import export  # noqa: PLC0415
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
 
@@ -151,7 +151,7 @@ def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> 
 
     metrics = [
         export.Metric(metric.name, metric.description, metric.unit, converted(metric, values))
-        for metric, values in registry.read()
+        for metric, values in readings()
         if values
     ]
     scope = export.ScopeMetrics(InstrumentationScope("jobledger"), metrics, schema_url="")

@@ -25,7 +25,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from jobledger_server.telemetry.instruments import Histogram, Registry
+from jobledger_server.telemetry.instruments import Histogram, Readings
 
 REQUEST_SECONDS = 10.0
 """How long a connection lasts at most: each has a thread and a descriptor."""
@@ -48,13 +48,13 @@ class MetricsUnavailable(Exception):
 
 
 @contextmanager
-def serving_metrics(listen: str, registry: Registry[Any]) -> Iterator[None]:
+def serving_metrics(listen: str, readings: Readings) -> Iterator[None]:
     """Serve `http://HOST:PORT/metrics` during the block, in a thread.
 
     Raises MetricsUnavailable.
     """
     collectors = CollectorRegistry()
-    collectors.register(_Collector(registry))
+    collectors.register(_Collector(readings))
     ProcessCollector(registry=collectors)
     try:
         server = _Server(listen, lambda: generate_latest(collectors))
@@ -151,11 +151,11 @@ def _end(connection: socket.socket) -> None:
 class _Collector(Collector):
     """Shows the metrics to Prometheus' library."""
 
-    def __init__(self, registry: Registry[Any]) -> None:
-        self._registry = registry
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
 
     def collect(self) -> Iterator[Metric]:
-        for metric, values in self._registry.read():
+        for metric, values in self._readings():
             labels = [label.replace(".", "_") for label in metric.labels]
             family = FAMILIES[metric.kind](
                 metric.prometheus_name, metric.description, labels=labels

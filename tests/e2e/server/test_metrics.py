@@ -26,7 +26,6 @@ from jobledger_server.metrics import METRICS
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
-from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
 from tests.support.access_file import write_access_file
@@ -382,6 +381,6 @@ def test_a_port_in_use_is_reported_with_an_explanation() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with (
             pytest.raises(MetricsUnavailable, match=address),
-            serving_metrics(address, Registry((), None)),
+            serving_metrics(address, lambda: iter(())),
         ):
             pass
