@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 
 class PortUnavailable(Exception):
@@ -71,22 +71,19 @@ def shared_port(listen: str) -> Iterator[str]:
             is not an address of this machine.
     """
     host, _, port = listen.rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as probe:
-            # Without SO_REUSEPORT this fails if any socket uses the port. Connections of an earlier
-            # process do not count, because of SO_REUSEADDR.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-        holder = socket.socket(family, kind)
-    except (OSError, OverflowError, UnicodeError):
-        raise PortUnavailable(listen) from None
-    with holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with ExitStack() as stack:
         try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind) as probe:
+                # Without SO_REUSEPORT this fails if any socket uses the port. Connections of an
+                # earlier process do not count, because of SO_REUSEADDR.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+            holder = stack.enter_context(socket.socket(family, kind))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind(address)
-        except OSError:
+        except (OSError, OverflowError, UnicodeError):
             raise PortUnavailable(listen) from None
         yield f"{host}:{holder.getsockname()[1]}"
