@@ -7,6 +7,7 @@ itself, as a stream of one message, which costs a tenth more of a call and can b
 """
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -60,31 +61,24 @@ class Arrivals:
             LimitExceeded: It did not arrive in time, or too many others of its address are slow.
             CancelledError: The client has ended the call without a request.
         """
-        loop = asyncio.get_running_loop()
-        held: list[Caller] = []
         refusals: list[LimitExceeded] = []
+        with ExitStack() as held:
 
-        def become_slow() -> None:
-            caller = Caller(address_of(context.peer()))
+            def become_slow() -> None:
+                try:
+                    held.enter_context(self.slow.admit(Caller(address_of(context.peer()))))
+                except LimitExceeded as refusal:
+                    refusals.append(refusal)
+                    limit.reschedule(self._loop.time())
+
+            held.callback(self._loop.call_later(PROMPT_SECONDS, become_slow).cancel)
             try:
-                self.slow.acquire(caller)
-                held.append(caller)
-            except LimitExceeded as refusal:
-                refusals.append(refusal)
-                limit.reschedule(loop.time())
-
-        slow = loop.call_later(PROMPT_SECONDS, become_slow)
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS) as limit:
-                data: Any = await context.read()
-        except TimeoutError:
-            # Not scope "request": a retry may succeed, for instance if the client was frozen.
-            late = LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
-            raise (refusals[0] if refusals else late) from None
-        finally:
-            slow.cancel()
-            for caller in held:
-                self.slow.release(caller)
+                async with asyncio.timeout(REQUEST_SECONDS) as limit:
+                    data: Any = await context.read()
+            except TimeoutError:
+                # Not scope "request": a retry may succeed, for instance if the client was frozen.
+                late = LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
+                raise (refusals[0] if refusals else late) from None
         if data is grpc.aio.EOF:
             raise asyncio.CancelledError  # gRPC too ends a unary call without a message like this
         return bytes(data)
