@@ -78,7 +78,7 @@ from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.store import Change, FeedHead, Store
-from jobledger_server.telemetry.instruments import Readings, readings
+from jobledger_server.telemetry.instruments import readings
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.otlp import sending_metrics, sending_spans
 from jobledger_server.telemetry.prometheus import serving_metrics
@@ -182,7 +182,7 @@ async def open_app(
     limits, lists = open_calls(settings), Lists()
     jobs, ids = JobMetrics(), IdSource(randbits)
     async with (
-        _tracing(settings) as traces,
+        nullcontext() if settings.otlp is None else sending_spans(settings.otlp) as traces,
         _opened_store(settings, tuning) if store is None else nullcontext(store) as opened,
         _watched_feed(settings, opened, waiters, supervisor, tuning) as feed,
         Reads(opened.store, max_waiting=waiting, share=share, tuning=tuning) as reads,
@@ -245,6 +245,7 @@ async def open_app(
             rates=(served.rate, creations.rate, creations),
             connections=opened.connections,
         )
+        read = partial(readings, METRICS, sources)
         for task in (*reads.tasks, *ledger.tasks, control.task):
             supervisor.supervise(task)
         services = _services(
@@ -264,7 +265,8 @@ async def open_app(
             tuning=tuning,
         )
         async with (
-            _exporting(settings, partial(readings, METRICS, sources)),
+            nullcontext() if settings.metrics is None else serving_metrics(settings.metrics, read),
+            nullcontext() if settings.otlp is None else sending_metrics(settings.otlp, read),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
                 settings,
@@ -424,27 +426,6 @@ def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publ
             traces.committed(changes)
 
     return publish_and_count
-
-
-@asynccontextmanager
-async def _tracing(settings: Settings) -> AsyncIterator[Traces | None]:
-    """Send spans during the block if the settings ask for it."""
-    if settings.otlp is None:
-        yield None
-    else:
-        with sending_spans(settings.otlp) as traces:
-            yield traces
-
-
-@asynccontextmanager
-async def _exporting(settings: Settings, read: Readings) -> AsyncIterator[None]:
-    """Serve and send the metrics during the block, as far as the settings ask for it."""
-    address, otlp = settings.metrics, settings.otlp
-    with (
-        nullcontext() if address is None else serving_metrics(address, read),
-        nullcontext() if otlp is None else sending_metrics(otlp, read),
-    ):
-        yield
 
 
 @asynccontextmanager

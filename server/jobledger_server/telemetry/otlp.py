@@ -9,8 +9,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 MAX_INTERVAL = 2**31 - 1
 
 
-@contextmanager
-def sending_spans(endpoint: str) -> Iterator[Traces]:
+@asynccontextmanager
+async def sending_spans(endpoint: str) -> AsyncIterator[Traces]:
     """Yield what makes spans, and send these to the collector during the block.
 
     Raises MetricsUnavailable.
@@ -55,8 +55,8 @@ def sending_spans(endpoint: str) -> Iterator[Traces]:
         _run_for(CLOSE_SECONDS, provider.shutdown)
 
 
-@contextmanager
-def sending_metrics(endpoint: str, readings: Readings) -> Iterator[None]:
+@asynccontextmanager
+async def sending_metrics(endpoint: str, readings: Readings) -> AsyncIterator[None]:
     """Send the metrics to the collector during the block, regularly and at its end.
 
     Raises MetricsUnavailable.

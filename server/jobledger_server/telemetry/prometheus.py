@@ -2,8 +2,8 @@
 
 import gzip
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
@@ -47,8 +47,8 @@ class MetricsUnavailable(Exception):
     """The metrics cannot be served or sent. The message says why."""
 
 
-@contextmanager
-def serving_metrics(listen: str, readings: Readings) -> Iterator[None]:
+@asynccontextmanager
+async def serving_metrics(listen: str, readings: Readings) -> AsyncIterator[None]:
     """Serve `http://HOST:PORT/metrics` during the block, in a thread.
 
     Raises MetricsUnavailable.

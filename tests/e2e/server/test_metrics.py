@@ -376,11 +376,9 @@ async def test_connections_that_send_nothing_take_no_thread_and_no_scrape(start:
         assert threading.active_count() - threads < 3 * prometheus.MAX_CONNECTIONS
 
 
-def test_a_port_in_use_is_reported_with_an_explanation() -> None:
+async def test_a_port_in_use_is_reported_with_an_explanation() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with (
-            pytest.raises(MetricsUnavailable, match=address),
-            serving_metrics(address, lambda: iter(())),
-        ):
-            pass
+        with pytest.raises(MetricsUnavailable, match=address):
+            async with serving_metrics(address, lambda: iter(())):
+                pass
