@@ -14,7 +14,6 @@ from jobledger_server.domain.limits import MAX_REFLECTION_BYTES
 from jobledger_server.rpc.call import Context
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.methods import METHODS
-from jobledger_server.rpc.serving.arrivals import Arrivals
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 
@@ -26,7 +25,7 @@ _Pair = tuple[Any, Any]
 """A method's handler, and the one that reads the request itself."""
 
 
-class Handlers:
+class Handlers(grpc.GenericRpcHandler):
     """Registers services at a gRPC server, each method wrapped once.
 
     Args:
@@ -44,6 +43,8 @@ class Handlers:
         open_calls: Mapping[str, Admission],
     ) -> None:
         self._server = server
+        self._own: dict[str, _Pair] = {}  # by path
+        server.add_generic_rpc_handlers([self])
         self._calls = calls
         self._drain = drain
         self._open_calls = open_calls
@@ -57,12 +58,17 @@ class Handlers:
         The implementation's methods have the names of the proto. See `Calls` for what they take.
         """
         service = descriptor_pool.Default().FindServiceByName(name)
-        handlers = {
-            path: self._own_handlers(path, method, getattr(implementation, method.name))
-            for method in service.methods
-            if (path := f"/{name}/{method.name}")
-        }
-        self._server.add_generic_rpc_handlers([_Own(handlers, self._calls.arrivals)])
+        for method in service.methods:
+            path, behavior = f"/{name}/{method.name}", getattr(implementation, method.name)
+            self._own[path] = self._own_handlers(path, method, behavior)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call, or None for a method of health or reflection."""
+        pair = self._own.get(handler_call_details.method)
+        if pair is None:
+            return None
+        handler, reading = pair
+        return handler if self._calls.arrivals.begin() else reading
 
     def _own_handlers(self, path: str, descriptor: MethodDescriptor, behavior: Any) -> _Pair:
         """Return the handler of a method, and the one that reads its request."""
@@ -121,19 +127,3 @@ class Handlers:
         else:
             make, behavior = grpc.stream_stream_rpc_method_handler, stream
         return make(self._calls.of_other(path, behavior), None, handler.response_serializer)
-
-
-class _Own(grpc.GenericRpcHandler):
-    """The methods of one of the own services, by path."""
-
-    def __init__(self, handlers: Mapping[str, _Pair], arrivals: Arrivals) -> None:
-        self._handlers = handlers
-        self._arrivals = arrivals
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call, or None for a method of another service."""
-        pair = self._handlers.get(handler_call_details.method)
-        if pair is None:
-            return None
-        handler, reading = pair
-        return handler if self._arrivals.begin() else reading

@@ -110,7 +110,12 @@ async def serving(
     for name, service in services.items():
         handlers.add_service(name, service)
     names = tuple(services)
-    health = _add_health_and_reflection(handlers, names, reflect=settings.reflects)
+    # The generated code adds a service to a server; Handlers stands in for it.
+    stand_in: Any = handlers
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, stand_in)
+    if settings.reflects:
+        add_reflection(stand_in, (*names, "grpc.health.v1.Health"))
     try:
         with private_socket_file(settings.listen):
             if credentials is None:
@@ -168,18 +173,6 @@ async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: floa
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
             await drain.idle.wait()
-
-
-def _add_health_and_reflection(
-    handlers: Handlers, names: Sequence[str], *, reflect: bool
-) -> health_aio.HealthServicer:
-    # The generated code adds a service to a server; Handlers stands in for it.
-    server: Any = handlers
-    health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if reflect:
-        add_reflection(server, (*names, "grpc.health.v1.Health"))
-    return health
 
 
 def open_calls(settings: Settings) -> Mapping[str, Admission]:
