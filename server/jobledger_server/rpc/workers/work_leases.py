@@ -24,7 +24,7 @@ class Leases:
         held: The jobs that the stream holds.
         caller: Whose stream it is.
         rate: Counts each renewal as an update of the caller: it costs as much.
-        renewals_per_lease: A message renews no leases that were renewed within this part of them.
+        tuning: How often a message renews them.
     """
 
     def __init__(
@@ -33,14 +33,13 @@ class Leases:
         held: HeldJobs,
         caller: Caller,
         rate: RateLimit,
-        *,
-        renewals_per_lease: float = Tuning().renewals_per_lease,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._ledger = ledger
         self._held = held
         self._caller = caller
         self._rate = rate
-        self._renewals_per_lease = renewals_per_lease
+        self._renewals_per_lease = tuning.renewals_per_lease
         self._loop = asyncio.get_running_loop()
         self._renewed = float("-inf")
         self.seconds = 0.0

@@ -33,7 +33,7 @@ class Slots:
         caller: Whose stream it is.
         ready: Called when there are jobs to send.
         failed: Called with an unexpected error; no more is claimed then.
-        retry_seconds: Before the next claim after one that failed.
+        tuning: When it claims again after a claim that failed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Slots:
         *,
         ready: Callable[[], None],
         failed: Callable[[Exception], None],
-        retry_seconds: float = Tuning().claim_retry_seconds,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self._long_poll = long_poll
         self._hub = hub
@@ -55,7 +55,7 @@ class Slots:
         self._caller = caller
         self._ready = ready
         self._failed = failed
-        self._retry_seconds = retry_seconds
+        self._retry_seconds = tuning.claim_retry_seconds
         self._loop = asyncio.get_running_loop()
         self._slots = 0
         self._message_time = 0.0  # when the last message came

@@ -123,13 +123,7 @@ class _Stream:
         self._wake_up = wake_up  # of the writer
         tuning = streams.tuning
         self._results = Results(wake_up.set, streams.parser.held, call.caller, tuning)
-        self._leases = Leases(
-            streams.ledger,
-            held,
-            call.caller,
-            streams.rate,
-            renewals_per_lease=tuning.renewals_per_lease,
-        )
+        self._leases = Leases(streams.ledger, held, call.caller, streams.rate, tuning)
         self._slots = Slots(
             streams.long_poll,
             streams.hub,
@@ -138,7 +132,7 @@ class _Stream:
             call.caller,
             ready=wake_up.set,
             failed=self._end,
-            retry_seconds=tuning.claim_retry_seconds,
+            tuning=tuning,
         )
         self._greeted = False
         self._ended = False
