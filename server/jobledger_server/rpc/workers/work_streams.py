@@ -20,7 +20,7 @@ from jobledger_server.admission.caller import Quotas
 from jobledger_server.admission.endings import ShuttingDown, StreamTooOld
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.admission.rates import CALL_BYTES, RateLimit
-from jobledger_server.domain.commands import Claim, WorkerCommand
+from jobledger_server.domain.commands import WorkerCommand
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, Outcome
@@ -142,48 +142,38 @@ class _Stream:
     async def read(self) -> None:
         """Read messages until the client ends the stream, or an error does."""
         try:
-            first = await self._next(MESSAGE_SECONDS, first=True)
-            if first is None:
+            message = await self._next(MESSAGE_SECONDS, first=True)
+            if message is None:
                 return
-            claim, holding = cast("Hello", first.hello)
+            claim, holding = cast("Hello", message.hello)
             check_job_types(self._call.caller, claim.job_types)
             size = HOLDING_BYTES * len(holding)
             with (
                 self._streams.parser.held.admit(self._call.caller, size),
                 self._streams.long_poll.pollers.asking(claim.job_types),
             ):
-                self._expect(first.updates)
                 await self._leases.hold(claim.lease_duration, holding)
                 self._greeted = True
-                await self._submit(first.updates)
-                self._offer_slots(claim, first.slots)
-                del first, holding  # a stream may last long
-                await self._read_more(claim)
+                del holding  # a stream may last long
+                while message is not None:
+                    await self._submit(message.updates)
+                    await self._leases.renew_if_due()
+                    self._slots.set(claim, message.slots)
+                    self._wake_up.set()
+                    del message  # the next one may take long
+                    await self._results.room()
+                    silence = max(MESSAGE_SECONDS, SILENT_LEASES * self._leases.seconds)
+                    message = await self._next(silence)
         except Exception as error:  # noqa: BLE001
             self.error = error
         finally:
             self._end()
 
-    async def _read_more(self, claim: Claim) -> None:
-        """Read the messages after the first one."""
-        while True:
-            await self._results.room()
-            silence = max(MESSAGE_SECONDS, SILENT_LEASES * self._leases.seconds)
-            message = await self._next(silence)
-            if message is None:
-                return
-            self._expect(message.updates)
-            await self._submit(message.updates)
-            await self._leases.renew_if_due()
-            self._offer_slots(claim, message.slots)
-            del message  # the next one may take long
-
-    def _offer_slots(self, claim: Claim, slots: int | None) -> None:
-        self._slots.set(claim, slots)
-        self._wake_up.set()
-
     async def _next(self, seconds: float, *, first: bool = False) -> WorkMessage | None:
-        """Read and convert a message, or None at the end. It must arrive within these seconds."""
+        """Read and convert a message, and expect its updates. Return None at the end.
+
+        It must arrive within these seconds.
+        """
         streams, caller = self._streams, self._call.caller
         try:
             async with asyncio.timeout(seconds):
@@ -201,13 +191,11 @@ class _Stream:
                 convert = partial(streams.requests.message, data, first=first)
                 message = await streams.parser.run(caller, size, convert)
                 streams.rate.add(caller, max(1, len(message.updates), size // CALL_BYTES))
+        # Before anything is awaited.
+        for _, command in message.updates:
+            if not isinstance(command, InvalidRequest):
+                self._leases.submitted(command)
         return message
-
-    def _expect(self, updates: Sequence[Update]) -> None:
-        """Take note of updates before anything is awaited."""
-        for update in updates:
-            if not isinstance(update.command, InvalidRequest):
-                self._leases.submitted(update.command)
 
     async def _submit(self, updates: Sequence[Update]) -> None:
         """Submit updates in order, a few at a time, in turn with other callers."""
