@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from sqlalchemy import URL
@@ -19,7 +19,6 @@ from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.long_poll import LongPoll
-from jobledger_server.ledger.pollers import Pollers
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.lookout import Lookout
@@ -206,19 +205,11 @@ async def open_app(
             observe=None if access is None else audit_setting,
         ) as control,
         LongPoll(ledger, waiters, release_retry_seconds=tuning.release_retry_seconds) as long_poll,
-        _maintained(
-            settings,
-            opened.store,
-            opened.lock,
-            ledger,
-            pollers=long_poll.pollers,
-            waiters=waiters,
-            heard=feed.tail.heard,
-            supervisor=supervisor,
-            tuning=tuning,
-        ),
         RequestParser(share) as parser,
     ):
+        core = _Core(
+            settings, tuning, opened, waiters, feed, reads, ledger, control, long_poll, parser
+        )
         tokens = WatchTokens(opened.store.queue_settings, ledger.known_limits, lasting)
         callers = Callers(access, tokens, lasting, check_seconds=tuning.caller_seconds)
         calls = CallMetrics(traces)
@@ -248,23 +239,9 @@ async def open_app(
         read = partial(readings, METRICS, sources)
         for task in (*reads.tasks, *ledger.tasks, control.task):
             supervisor.supervise(task)
-        services = _services(
-            settings,
-            opened.store,
-            ledger,
-            reads,
-            feed,
-            lists=lists,
-            creations=creations,
-            long_poll=long_poll,
-            parser=parser,
-            control=control,
-            waiters=waiters,
-            tokens=tokens,
-            ids=ids,
-            tuning=tuning,
-        )
+        services = _services(core, lists, creations, tokens, ids)
         async with (
+            supervisor.running(**_maintenance(core)),
             nullcontext() if settings.metrics is None else serving_metrics(settings.metrics, read),
             nullcontext() if settings.otlp is None else sending_metrics(settings.otlp, read),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
@@ -428,20 +405,26 @@ def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publ
     return publish_and_count
 
 
-@asynccontextmanager
-async def _maintained(
-    settings: Settings,
-    store: Store,
-    lock: Lock | None,
-    ledger: Ledger,
-    *,
-    pollers: Pollers,
-    waiters: ClaimWaiters,
-    heard: Callable[[FeedHead, float], None],
-    supervisor: Supervisor,
-    tuning: Tuning,
-) -> AsyncIterator[None]:
-    """Do during the block what happens without a call."""
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What the services and the maintenance of a server work with."""
+
+    settings: Settings
+    tuning: Tuning
+    opened: OpenedStore
+    waiters: ClaimWaiters
+    feed: _WatchedFeed
+    reads: Reads
+    ledger: Ledger
+    control: QueueControl
+    long_poll: LongPoll
+    parser: RequestParser
+
+
+def _maintenance(core: _Core) -> Mapping[str, Coroutine[Any, Any, None]]:
+    """Return the tasks that do what happens without a call, by name."""
+    settings, tuning, waiters = core.settings, core.tuning, core.waiters
+    store, ledger = core.opened.store, core.ledger
     reaper = Reaper(store, ledger, tuning)
     promoter = Promoter(store, ledger, waiters, tuning)
     lookout = Lookout(
@@ -450,7 +433,7 @@ async def _maintained(
         waiters,
         overdue=reaper.wanted,
         due=promoter.wanted,
-        heard=heard,
+        heard=core.feed.tail.heard,
         tuning=tuning,
     )
     retain = settings.retain_terminal
@@ -469,33 +452,20 @@ async def _maintained(
         "retention": retention.run(),
         "sweeper": Sweeper(store, tuning).run(),
     }
-    if lock is None:  # there may be other servers
+    if core.opened.lock is None:  # there may be other servers
         tasks["ready_elsewhere"] = lookout.follow()
-        tasks["pollers"] = PollerRecords(store, pollers, tuning).run()
-    async with supervisor.running(**tasks):
-        yield
+        tasks["pollers"] = PollerRecords(store, core.long_poll.pollers, tuning).run()
+    return tasks
 
 
 def _services(
-    settings: Settings,
-    store: Store,
-    ledger: Ledger,
-    reads: Reads,
-    feed: _WatchedFeed,
-    *,
-    lists: Lists,
-    creations: CreationQuotas,
-    long_poll: LongPoll,
-    parser: RequestParser,
-    control: QueueControl,
-    waiters: ClaimWaiters,
-    tokens: WatchTokens,
-    ids: IdSource,
-    tuning: Tuning,
+    core: _Core, lists: Lists, creations: CreationQuotas, tokens: WatchTokens, ids: IdSource
 ) -> Mapping[str, object]:
     """Return Jobledger's own services, by name."""
+    settings, tuning, feed = core.settings, core.tuning, core.feed
+    store, ledger, reads, hub = core.opened.store, core.ledger, core.reads, feed.hub
+    control, long_poll = core.control, core.long_poll
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
-    requests, hub = WorkerRequests(settings.url_schemes), feed.hub
     feed_streams = FeedStreams(
         hub,
         feed.reader,
@@ -523,13 +493,13 @@ def _services(
     workers = WorkerService(
         ledger,
         long_poll,
-        requests,
+        WorkerRequests(settings.url_schemes),
         WorkStreams(
             ledger,
             long_poll,
             hub,
             WorkRequests(settings.url_schemes),
-            parser,
+            core.parser,
             heartbeat=heartbeat,
             max_age=max_age,
             tuning=tuning,
@@ -541,7 +511,7 @@ def _services(
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
         WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, jobs.head, ids),
         OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
-        EXTERNAL_SCALER: ScalerService(store, waiters, lists, max_age),
+        EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age),
     }
     return {path.strip("/"): service for path, service in services.items()}
 
