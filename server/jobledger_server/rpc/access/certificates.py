@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from jobledger_server.domain.limits import MAX_IDENTITY_CHARACTERS
@@ -98,11 +98,9 @@ def _parsed(pem: bytes) -> Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         name = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        try:
-            kind = x509.SubjectAlternativeName
-            others = certificate.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            others = kind([])
+        values: dict[object, Any] = {each.oid: each.value for each in certificate.extensions}
+        none = x509.SubjectAlternativeName([])
+        others = values.get(x509.SubjectAlternativeName.oid, none)
         return Certificate(
             _name(
                 others.get_values_for_type(x509.UniformResourceIdentifier),
