@@ -187,7 +187,7 @@ async def open_app(
         Reads(opened.store, max_waiting=waiting, share=share, tuning=tuning) as reads,
         Ledger(
             opened.store,
-            _observed(feed.publish, jobs, traces),
+            _publisher(feed, opened.lock, jobs, traces),
             max_waiting=waiting,
             share=share,
             hand_on=waiters.hand_on,
@@ -319,7 +319,7 @@ class _WatchedFeed:
     hub: WatchHub
     reader: FeedReader
     tail: Tail
-    publish: Publish
+    notices: Notices | None
 
 
 @asynccontextmanager
@@ -345,17 +345,13 @@ async def _watched_feed(
         tuning=tuning,
     )
     tail = Tail(store, hub, poll_now, head, tuning=tuning)
-    publish: Publish = hub.publish
-    tasks = {"tail": tail.run()}
-    if lock is not None:
-        publish = _recorded(lock, tail, hub)
-    elif opened.notices is not None:
+    tasks, notices = {"tail": tail.run()}, None
+    if opened.notices is not None:
         notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set)
         tasks["notifications"] = notices.run()
         waiters.announce = notices.ready
-        publish = _noticed(notices, hub)
     async with supervisor.running(**tasks):
-        yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, publish)
+        yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, notices)
 
 
 async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
@@ -368,41 +364,25 @@ async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
     return head
 
 
-def _recorded(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
-    """Record how far the feed has come before any watch is sent a change."""
+def _publisher(
+    feed: _WatchedFeed, lock: Lock | None, jobs: JobMetrics, traces: Traces | None
+) -> Publish:
+    """Return what is called with the changes of each commit of this process."""
 
     def publish(changes: Sequence[Change]) -> None:
-        if changes:
-            # If the disk is full, the last record stays: it is still a lower bound. The changes are
-            # committed already.
+        if changes and lock is not None:
+            # Before any watch is sent a change. If the disk is full, the last record stays: it is
+            # still a lower bound. The changes are committed already.
             with suppress(OSError):
-                lock.record(FeedHead(tail.epoch, changes[-1].seq))
-        hub.publish(changes)
-
-    return publish
-
-
-def _noticed(notices: Notices, hub: WatchHub) -> Publish:
-    """Tell the other servers of each commit, too."""
-
-    def publish(changes: Sequence[Change]) -> None:
-        hub.publish(changes)
-        if changes:
-            notices.committed()
-
-    return publish
-
-
-def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publish:
-    """Count the changes of each commit too, and make their spans."""
-
-    def publish_and_count(changes: Sequence[Change]) -> None:
-        publish(changes)
+                lock.record(FeedHead(feed.tail.epoch, changes[-1].seq))
+        feed.hub.publish(changes)
+        if changes and feed.notices is not None:
+            feed.notices.committed()
         jobs.observe(changes)
         if traces is not None:
             traces.committed(changes)
 
-    return publish_and_count
+    return publish
 
 
 @dataclass(frozen=True, slots=True)
