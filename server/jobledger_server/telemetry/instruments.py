@@ -84,12 +84,8 @@ class Metric(NamedTuple, Generic[Source]):
         return f"{name}_total" if self.kind == "counter" else name
 
 
-class Reading(NamedTuple):
-    """A metric, and its values at one time by the values of its labels."""
-
-    metric: Metric[object]
-    values: list[tuple[tuple[str, ...], Value]]
-
+Reading = tuple[Metric[Any], list[tuple[tuple[str, ...], Value]]]
+"""A metric, and its values at one time by the values of its labels."""
 
 Readings = Callable[[], Iterator[Reading]]
 """Yields all metrics of a server with their present values, to every exporter."""
@@ -98,7 +94,7 @@ Readings = Callable[[], Iterator[Reading]]
 def readings(metrics: tuple[Metric[Source], ...], source: Source) -> Iterator[Reading]:
     """Yield these metrics with their present values."""
     for metric in metrics:
-        yield Reading(metric, _values(metric.read(source)))  # type: ignore[arg-type]
+        yield metric, _values(metric.read(source))
 
 
 def _values(values: Values) -> list[tuple[tuple[str, ...], Value]]:

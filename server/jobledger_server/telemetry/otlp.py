@@ -116,13 +116,10 @@ def _metrics_data(readings: Readings, resource: "Resource", begun: int) -> "Metr
     now = time.time_ns()
     cumulative = export.AggregationTemporality.CUMULATIVE
 
-    def number(labels: dict[str, str], value: float) -> export.NumberDataPoint:
-        return export.NumberDataPoint(labels, begun, now, value)
-
-    def histogram(labels: dict[str, str], value: Histogram) -> export.HistogramDataPoint:
+    def point(labels: dict[str, str], value: Value) -> Any:
+        if not isinstance(value, Histogram):
+            return export.NumberDataPoint(labels, begun, now, value)
         buckets = tuple(value.buckets)
-        # The minimum and the maximum are not known: OpenTelemetry's values for an empty histogram.
-        least, greatest = float("inf"), float("-inf")
         return export.HistogramDataPoint(
             labels,
             begun,
@@ -131,16 +128,15 @@ def _metrics_data(readings: Readings, resource: "Resource", begun: int) -> "Metr
             value.sum,
             buckets,
             value.boundaries,
-            min=least,
-            max=greatest,
+            # They are not known: OpenTelemetry's values for an empty histogram.
+            min=float("inf"),
+            max=float("-inf"),
         )
 
     def converted(metric: Metric[Any], values: list[tuple[tuple[str, ...], Value]]) -> Any:
-        points: list[Any] = []
-        for label_values, value in values:
-            labels = dict(zip(metric.labels, label_values, strict=True))
-            make: Callable[..., Any] = histogram if isinstance(value, Histogram) else number
-            points.append(make(labels, value))
+        points = [
+            point(dict(zip(metric.labels, labels, strict=True)), value) for labels, value in values
+        ]
         match metric.kind:
             case "counter":
                 return export.Sum(points, cumulative, is_monotonic=True)
