@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager, nullcontext
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.rpc.access.access import Access
@@ -12,8 +11,6 @@ from jobledger_server.rpc.access.watch_tokens import PREFIX, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.store import StoreError
 from jobledger_server.tuning import Tuning
-
-_UNCHANGED: AbstractContextManager[None] = nullcontext()
 
 log = logging.getLogger("jobledger.access")
 
@@ -38,7 +35,7 @@ class Callers:
     ) -> None:
         self._access = access
         self._tokens = tokens
-        self._lasting = lasting
+        self.lasting = lasting
         self._check_seconds = check_seconds
 
     async def caller(self, call: Call, peer: str) -> Caller:
@@ -59,18 +56,11 @@ class Callers:
             return Caller(peer, permissions=EVERYTHING_PERMITTED)
         return await self._access.caller(call.context, metadata, tokens)
 
-    def until_changed(self, caller: Caller) -> AbstractContextManager[None]:
-        """End the current task's call when its caller's permissions end.
-
-        See `LastingCalls.until_ended`.
-        """
-        return self._lasting.until_ended(caller) if caller.identity else _UNCHANGED
-
     async def run(self) -> None:
         """End calls whose callers' identities have expired or were revoked, until cancelled."""
         while True:
             await asyncio.sleep(self._check_seconds)
-            self._lasting.end_expired()
+            self.lasting.end_expired()
             try:
                 await self._tokens.renew()
             except StoreError as error:

@@ -41,7 +41,7 @@ Handler = Callable[[Any, Context], Awaitable[Any]]
 _Serve = Callable[[Any, Call, str], Awaitable[Any]]
 """Serves a call of a peer."""
 
-_UNCHANGED: AbstractContextManager[None] = nullcontext()
+_UNENDED: AbstractContextManager[None] = nullcontext()
 
 
 class Calls:
@@ -97,8 +97,9 @@ class Calls:
                 # That may have taken a while.
                 call.caller = await callers.caller(call, peer)
                 check_method(call.caller.permissions, method)
-            unless_changed = callers.until_changed(call.caller) if method.lasts else _UNCHANGED
-            with self._drain, unless_changed:
+            lasts = method.lasts and call.caller.identity
+            until_ended = callers.lasting.until_ended(call.caller) if lasts else _UNENDED
+            with self._drain, until_ended:
                 return await self._serve(method, behavior, data, call)
 
         return self._answering(method.path, serve, traced=True)
