@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,10 @@ class Access:
         while True:
             for issuer in tuple(self._issuers.values()):
                 issuer.renew()
-            asked = True
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(FILE_CHECK_SECONDS):
                     await self._check_now.wait()
-            except TimeoutError:
-                asked = False
+            asked = self._check_now.is_set()
             self._check_now.clear()
             state = self._file_state()
             if asked or (state == seen and state != self._state):
