@@ -53,14 +53,10 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files that are given."""
-        return (self.cert, self.key, *(() if self.client_ca is None else (self.client_ca,)))
-
     def state(self) -> _State:
         """Return a value that differs once a file is written or replaced. Raises BadCertificate."""
-        return tuple(_state(path) for path in self.paths)
+        paths = self.cert, self.key, self.client_ca
+        return tuple(_state(path) for path in paths if path is not None)
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Return the content of the files. Raises BadCertificate if a server cannot use it."""
