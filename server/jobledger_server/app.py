@@ -60,7 +60,6 @@ from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.serving.server import NewServer, open_calls, serving
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
-from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.rpc.workers.worker_service import WorkerService
@@ -478,7 +477,7 @@ def _services(
             ledger,
             long_poll,
             hub,
-            WorkRequests(settings.url_schemes),
+            settings.url_schemes,
             core.parser,
             heartbeat=heartbeat,
             max_age=max_age,

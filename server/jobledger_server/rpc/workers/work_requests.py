@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.domain.commands import (
-    ChangeStatus,
     Claim,
     LinkAsset,
     Release,
@@ -50,70 +49,70 @@ class WorkMessage(NamedTuple):
     updates: list[Update]
 
 
-class WorkRequests:
-    """Converts messages. `url_schemes` are the schemes that an asset's URL may have."""
+def work_message(data: bytes, url_schemes: Collection[str], *, first: bool) -> WorkMessage:
+    """Parse and convert a message. The first one has `hello`, and no other.
 
-    def __init__(self, url_schemes: Collection[str]) -> None:
-        self._url_schemes = url_schemes
+    `url_schemes` are the schemes that an asset's URL may have.
+    """
+    request = parsed(pb.WorkRequest, data, max_bytes=MAX_MESSAGE_BYTES)
+    check = Checker()
+    hello, slots = None, None
+    if request.HasField("hello"):
+        hello = _hello(check.within("hello."), request.hello)
+    if first is not (hello is not None):
+        where = "is required in" if first else "is allowed in"
+        check.add("hello", f"{where} the first message{'' if first else ' only'}")
+    if request.HasField("slots"):
+        slots = check.number("slots", request.slots, 0, MAX_SLOTS)
+    check.at_most("updates", request.updates, MAX_UPDATES)
+    check.finish()
+    return WorkMessage(hello, slots, [_update(update, url_schemes) for update in request.updates])
 
-    def message(self, data: bytes, *, first: bool) -> WorkMessage:
-        """Parse and convert a message. The first one has `hello`, and no other."""
-        request = parsed(pb.WorkRequest, data, max_bytes=MAX_MESSAGE_BYTES)
-        check = Checker()
-        hello, slots = None, None
-        if request.HasField("hello"):
-            hello = _hello(check.within("hello."), request.hello)
-        if first is not (hello is not None):
-            where = "is required in" if first else "is allowed in"
-            check.add("hello", f"{where} the first message{'' if first else ' only'}")
-        if request.HasField("slots"):
-            slots = check.number("slots", request.slots, 0, MAX_SLOTS)
-        check.at_most("updates", request.updates, MAX_UPDATES)
-        check.finish()
-        return WorkMessage(hello, slots, [self._update(update) for update in request.updates])
 
-    def _update(self, update: pb.JobUpdate) -> Update:
-        try:
-            return Update(update.job_id, self._command(update))
-        except InvalidRequest as refusal:
-            refusal.__traceback__ = None  # it refers to the message
-            return Update(update.job_id, refusal)
+def _update(update: pb.JobUpdate, url_schemes: Collection[str]) -> Update:
+    try:
+        return Update(update.job_id, _command(update, url_schemes))
+    except InvalidRequest as refusal:
+        refusal.__traceback__ = None  # it refers to the message
+        return Update(update.job_id, refusal)
 
-    def _command(self, update: pb.JobUpdate) -> WorkerCommand:
-        check = Checker()
-        job_id, attempt = _held(check, update)
-        command: WorkerCommand
-        match update.WhichOneof("update"):
-            case "progress":
-                command = report(check.within("progress."), update.progress, job_id, attempt)
-            case "asset":
-                within = check.within("asset.")
-                command = LinkAsset(
-                    job_id=job_id,
-                    attempt=attempt,
-                    link=link(within.within("asset."), update.asset.asset, self._url_schemes),
-                    request_id=fields.request_id(within, update.asset.request_id),
-                )
-            case "finish":
-                command = self._finish(check.within("finish."), job_id, attempt, update.finish)
-            case "release":
-                pause = delay(check.within("release."), update.release)
-                command = Release(job_id=job_id, attempt=attempt, delay=pause)
-            case _:
-                raise InvalidRequest([("update", "is required")])
-        check.finish()
-        return command
 
-    def _finish(
-        self, check: Checker, job_id: JobId, attempt: int, finish: pb.FinishUpdate
-    ) -> ChangeStatus:
-        target = status(check, "status", finish.status)
-        if target is not None and target not in TERMINAL:
-            check.add("status", "must be COMPLETED, PARTIAL or FAILED")
-            target = None
-        return change(
-            check, finish, self._url_schemes, job_id=job_id, attempt=attempt, target=target
-        )
+def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerCommand:
+    check = Checker()
+    job_id, attempt = _held(check, update)
+    command: WorkerCommand
+    match update.WhichOneof("update"):
+        case "progress":
+            command = report(check.within("progress."), update.progress, job_id, attempt)
+        case "asset":
+            within = check.within("asset.")
+            command = LinkAsset(
+                job_id=job_id,
+                attempt=attempt,
+                link=link(within.within("asset."), update.asset.asset, url_schemes),
+                request_id=fields.request_id(within, update.asset.request_id),
+            )
+        case "finish":
+            within = check.within("finish.")
+            target = status(within, "status", update.finish.status)
+            if target is not None and target not in TERMINAL:
+                within.add("status", "must be COMPLETED, PARTIAL or FAILED")
+                target = None
+            command = change(
+                within,
+                update.finish,
+                url_schemes,
+                job_id=job_id,
+                attempt=attempt,
+                target=target,
+            )
+        case "release":
+            pause = delay(check.within("release."), update.release)
+            command = Release(job_id=job_id, attempt=attempt, delay=pause)
+        case _:
+            raise InvalidRequest([("update", "is required")])
+    check.finish()
+    return command
 
 
 def _hello(check: Checker, hello: pb.WorkHello) -> Hello:

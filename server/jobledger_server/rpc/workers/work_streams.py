@@ -7,7 +7,7 @@ except that no more is read and claimed than can be written.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +34,7 @@ from jobledger_server.rpc.status import update_error
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.work_leases import Leases, ends
-from jobledger_server.rpc.workers.work_requests import Hello, Update, WorkMessage, WorkRequests
+from jobledger_server.rpc.workers.work_requests import Hello, Update, WorkMessage, work_message
 from jobledger_server.rpc.workers.work_results import Pending, Results
 from jobledger_server.rpc.workers.work_slots import Slots
 from jobledger_server.rpc.workers.worker_requests import limited
@@ -74,7 +74,7 @@ class WorkStreams:
     ledger: Ledger
     long_poll: LongPoll
     hub: WatchHub
-    requests: WorkRequests
+    url_schemes: Collection[str]
     parser: RequestParser
     heartbeat: float
     max_age: float
@@ -188,7 +188,7 @@ class _Stream:
             async with streams.rate.alone(caller):
                 if (wait := streams.rate.wait_of(caller)) > 0:
                     await asyncio.sleep(wait)
-                convert = partial(streams.requests.message, data, first=first)
+                convert = partial(work_message, data, streams.url_schemes, first=first)
                 message = await streams.parser.run(caller, size, convert)
                 streams.rate.add(caller, max(1, len(message.updates), size // CALL_BYTES))
         # Before anything is awaited.
