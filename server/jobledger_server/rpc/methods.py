@@ -4,17 +4,12 @@ A method that is not in the table stops the server at its start.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from functools import cached_property
 
-from google.longrunning import operations_pb2 as operations
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
-
-from jobledger.v1 import job_service_pb2 as jobs
-from jobledger.v1 import queue_service_pb2 as queues
-from jobledger.v1 import webhook_service_pb2 as webhooks
-from jobledger.v1 import worker_service_pb2 as workers
-from jobledger_server.rpc.keda import externalscaler_pb2 as scaler
 
 
 class Role(StrEnum):
@@ -40,12 +35,12 @@ EXTERNAL_SCALER = "/externalscaler.ExternalScaler/"
 """KEDA's service."""
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True)
+class Method:
     """A method.
 
     Attributes:
         path: Its path, as gRPC names it.
-        request: The type of its requests.
         roles: Who may call it.
         reads: It changes nothing, so it can be refused once it has read its answer.
         lasts: A call may outlast a change of its caller's permissions.
@@ -55,13 +50,19 @@ class Method(NamedTuple):
     """
 
     path: str
-    request: type[Message]
     roles: frozenset[Role]
     reads: bool = False
     lasts: bool = False
     large: bool = False
     all_users: bool = False
     watches: bool = False
+
+    @cached_property
+    def request(self) -> type[Message]:
+        """The type of its requests, as the generated code of its service has it."""
+        name = self.path[1:].replace("/", ".")
+        method = descriptor_pool.Default().FindMethodByName(name)
+        return message_factory.GetMessageClass(method.input_type)
 
     @property
     def for_users(self) -> bool:
@@ -77,115 +78,57 @@ _OPERATOR = frozenset({Role.OPERATOR})
 METHODS: Mapping[str, Method] = {
     method.path: method
     for method in (
-        Method(f"{JOB_SERVICE}CreateJob", jobs.CreateJobRequest, _OWNER, large=True),
-        Method(f"{JOB_SERVICE}BatchCreateJobs", jobs.BatchCreateJobsRequest, _OWNER, large=True),
-        Method(f"{JOB_SERVICE}GetJob", jobs.GetJobRequest, _READER, reads=True, watches=True),
-        Method(f"{JOB_SERVICE}BatchGetJobs", jobs.BatchGetJobsRequest, _READER, reads=True),
-        Method(
-            f"{JOB_SERVICE}ListJobs",
-            jobs.ListJobsRequest,
-            _READER,
-            reads=True,
-            all_users=True,
-            watches=True,
-        ),
-        Method(f"{JOB_SERVICE}CancelJob", jobs.CancelJobRequest, _READER),
-        Method(f"{JOB_SERVICE}DeleteJob", jobs.DeleteJobRequest, _READER),
-        Method(f"{JOB_SERVICE}RetryJob", jobs.RetryJobRequest, _READER),
-        Method(f"{JOB_SERVICE}RetryJobs", jobs.RetryJobsRequest, _READER, all_users=True),
-        Method(f"{JOB_SERVICE}CancelJobs", jobs.CancelJobsRequest, _READER, all_users=True),
-        Method(f"{JOB_SERVICE}DeleteJobs", jobs.DeleteJobsRequest, _READER, all_users=True),
-        Method(f"{JOB_SERVICE}ListAssets", jobs.ListAssetsRequest, _READER, reads=True),
-        Method(f"{JOB_SERVICE}ListTransitions", jobs.ListTransitionsRequest, _READER, reads=True),
-        Method(f"{JOB_SERVICE}ListAttempts", jobs.ListAttemptsRequest, _READER, reads=True),
-        Method(f"{JOB_SERVICE}WatchJob", jobs.WatchJobRequest, _READER, lasts=True, watches=True),
-        Method(
-            f"{JOB_SERVICE}WatchJobs",
-            jobs.WatchJobsRequest,
-            _READER,
-            lasts=True,
-            all_users=True,
-            watches=True,
-        ),
-        Method(f"{JOB_SERVICE}CreateWatchToken", jobs.CreateWatchTokenRequest, _OWNER),
-        Method(f"{JOB_SERVICE}RevokeWatchTokens", jobs.RevokeWatchTokensRequest, _OPERATOR),
-        Method(f"{OPERATIONS}GetOperation", operations.GetOperationRequest, _READER, reads=True),
-        Method(
-            f"{OPERATIONS}ListOperations", operations.ListOperationsRequest, _READER, reads=True
-        ),
-        Method(f"{OPERATIONS}CancelOperation", operations.CancelOperationRequest, _READER),
-        Method(f"{OPERATIONS}DeleteOperation", operations.DeleteOperationRequest, _READER),
-        Method(
-            f"{OPERATIONS}WaitOperation",
-            operations.WaitOperationRequest,
-            _READER,
-            reads=True,
-            lasts=True,
-        ),
-        Method(f"{WORKER_SERVICE}ClaimJobs", workers.ClaimJobsRequest, _WORKER, lasts=True),
-        Method(f"{WORKER_SERVICE}ReleaseJob", workers.ReleaseJobRequest, _WORKER),
-        Method(f"{WORKER_SERVICE}TransitionJob", workers.TransitionJobRequest, _WORKER, large=True),
-        Method(
-            f"{WORKER_SERVICE}UpdateProgress", workers.UpdateProgressRequest, _WORKER, large=True
-        ),
-        Method(f"{WORKER_SERVICE}Work", workers.WorkRequest, _WORKER, lasts=True),
-        Method(f"{WORKER_SERVICE}MarkCompleted", workers.MarkCompletedRequest, _WORKER, large=True),
-        Method(f"{WORKER_SERVICE}MarkPartial", workers.MarkPartialRequest, _WORKER, large=True),
-        Method(f"{WORKER_SERVICE}MarkFailed", workers.MarkFailedRequest, _WORKER, large=True),
-        Method(f"{WORKER_SERVICE}CreateAsset", workers.CreateAssetRequest, _WORKER),
-        Method(f"{QUEUE_SERVICE}GetStats", queues.GetStatsRequest, _OPERATOR, reads=True),
-        Method(
-            f"{QUEUE_SERVICE}ExplainJob",
-            queues.ExplainJobRequest,
-            _READER,
-            reads=True,
-            all_users=True,
-        ),
-        Method(f"{QUEUE_SERVICE}PauseJobType", queues.PauseJobTypeRequest, _OPERATOR),
-        Method(f"{QUEUE_SERVICE}ResumeJobType", queues.ResumeJobTypeRequest, _OPERATOR),
-        Method(f"{QUEUE_SERVICE}SetConcurrencyLimit", queues.SetConcurrencyLimitRequest, _OPERATOR),
-        Method(f"{QUEUE_SERVICE}PauseConcurrencyKey", queues.PauseConcurrencyKeyRequest, _OPERATOR),
-        Method(
-            f"{QUEUE_SERVICE}ResumeConcurrencyKey", queues.ResumeConcurrencyKeyRequest, _OPERATOR
-        ),
-        Method(
-            f"{QUEUE_SERVICE}ListConcurrencyLimits",
-            queues.ListConcurrencyLimitsRequest,
-            _OPERATOR,
-            reads=True,
-        ),
-        Method(
-            f"{WEBHOOK_SERVICE}CreateWebhook",
-            webhooks.CreateWebhookRequest,
-            _READER,
-            all_users=True,
-        ),
-        Method(
-            f"{WEBHOOK_SERVICE}ListWebhooks",
-            webhooks.ListWebhooksRequest,
-            _READER,
-            reads=True,
-            all_users=True,
-        ),
-        Method(
-            f"{WEBHOOK_SERVICE}DeleteWebhook",
-            webhooks.DeleteWebhookRequest,
-            _READER,
-            all_users=True,
-        ),
-        Method(
-            f"{WEBHOOK_SERVICE}EnableWebhook",
-            webhooks.EnableWebhookRequest,
-            _READER,
-            all_users=True,
-        ),
+        Method(f"{JOB_SERVICE}CreateJob", _OWNER, large=True),
+        Method(f"{JOB_SERVICE}BatchCreateJobs", _OWNER, large=True),
+        Method(f"{JOB_SERVICE}GetJob", _READER, reads=True, watches=True),
+        Method(f"{JOB_SERVICE}BatchGetJobs", _READER, reads=True),
+        Method(f"{JOB_SERVICE}ListJobs", _READER, reads=True, all_users=True, watches=True),
+        Method(f"{JOB_SERVICE}CancelJob", _READER),
+        Method(f"{JOB_SERVICE}DeleteJob", _READER),
+        Method(f"{JOB_SERVICE}RetryJob", _READER),
+        Method(f"{JOB_SERVICE}RetryJobs", _READER, all_users=True),
+        Method(f"{JOB_SERVICE}CancelJobs", _READER, all_users=True),
+        Method(f"{JOB_SERVICE}DeleteJobs", _READER, all_users=True),
+        Method(f"{JOB_SERVICE}ListAssets", _READER, reads=True),
+        Method(f"{JOB_SERVICE}ListTransitions", _READER, reads=True),
+        Method(f"{JOB_SERVICE}ListAttempts", _READER, reads=True),
+        Method(f"{JOB_SERVICE}WatchJob", _READER, lasts=True, watches=True),
+        Method(f"{JOB_SERVICE}WatchJobs", _READER, lasts=True, all_users=True, watches=True),
+        Method(f"{JOB_SERVICE}CreateWatchToken", _OWNER),
+        Method(f"{JOB_SERVICE}RevokeWatchTokens", _OPERATOR),
+        Method(f"{OPERATIONS}GetOperation", _READER, reads=True),
+        Method(f"{OPERATIONS}ListOperations", _READER, reads=True),
+        Method(f"{OPERATIONS}CancelOperation", _READER),
+        Method(f"{OPERATIONS}DeleteOperation", _READER),
+        Method(f"{OPERATIONS}WaitOperation", _READER, reads=True, lasts=True),
+        Method(f"{WORKER_SERVICE}ClaimJobs", _WORKER, lasts=True),
+        Method(f"{WORKER_SERVICE}ReleaseJob", _WORKER),
+        Method(f"{WORKER_SERVICE}TransitionJob", _WORKER, large=True),
+        Method(f"{WORKER_SERVICE}UpdateProgress", _WORKER, large=True),
+        Method(f"{WORKER_SERVICE}Work", _WORKER, lasts=True),
+        Method(f"{WORKER_SERVICE}MarkCompleted", _WORKER, large=True),
+        Method(f"{WORKER_SERVICE}MarkPartial", _WORKER, large=True),
+        Method(f"{WORKER_SERVICE}MarkFailed", _WORKER, large=True),
+        Method(f"{WORKER_SERVICE}CreateAsset", _WORKER),
+        Method(f"{QUEUE_SERVICE}GetStats", _OPERATOR, reads=True),
+        Method(f"{QUEUE_SERVICE}ExplainJob", _READER, reads=True, all_users=True),
+        Method(f"{QUEUE_SERVICE}PauseJobType", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}ResumeJobType", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}SetConcurrencyLimit", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}PauseConcurrencyKey", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}ResumeConcurrencyKey", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}ListConcurrencyLimits", _OPERATOR, reads=True),
+        Method(f"{WEBHOOK_SERVICE}CreateWebhook", _READER, all_users=True),
+        Method(f"{WEBHOOK_SERVICE}ListWebhooks", _READER, reads=True, all_users=True),
+        Method(f"{WEBHOOK_SERVICE}DeleteWebhook", _READER, all_users=True),
+        Method(f"{WEBHOOK_SERVICE}EnableWebhook", _READER, all_users=True),
         # Deliverers read the jobs of all users, as operators do.
-        Method(f"{WEBHOOK_SERVICE}ClaimWebhooks", webhooks.ClaimWebhooksRequest, _OPERATOR),
-        Method(f"{WEBHOOK_SERVICE}SaveWebhook", webhooks.SaveWebhookRequest, _OPERATOR),
-        Method(f"{EXTERNAL_SCALER}IsActive", scaler.ScaledObjectRef, _OPERATOR, reads=True),
-        Method(f"{EXTERNAL_SCALER}StreamIsActive", scaler.ScaledObjectRef, _OPERATOR, lasts=True),
-        Method(f"{EXTERNAL_SCALER}GetMetricSpec", scaler.ScaledObjectRef, _OPERATOR, reads=True),
-        Method(f"{EXTERNAL_SCALER}GetMetrics", scaler.GetMetricsRequest, _OPERATOR, reads=True),
+        Method(f"{WEBHOOK_SERVICE}ClaimWebhooks", _OPERATOR),
+        Method(f"{WEBHOOK_SERVICE}SaveWebhook", _OPERATOR),
+        Method(f"{EXTERNAL_SCALER}IsActive", _OPERATOR, reads=True),
+        Method(f"{EXTERNAL_SCALER}StreamIsActive", _OPERATOR, lasts=True),
+        Method(f"{EXTERNAL_SCALER}GetMetricSpec", _OPERATOR, reads=True),
+        Method(f"{EXTERNAL_SCALER}GetMetrics", _OPERATOR, reads=True),
     )
 }
 """By path."""
