@@ -30,7 +30,8 @@ from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.store import Change
 from jobledger_server.watch.held_jobs import Signal
 
-_STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
+STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
+"""The statuses as messages have them."""
 
 _WITHOUT_PAYLOADS: Mapping[int, Payloads] = {}
 _WITHOUT_ASSETS: Mapping[JobId, Sequence[asset_pb2.Asset]] = {}
@@ -44,7 +45,7 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     message.id = job.id
     message.user_id = job.user_id
     message.job_type = job.job_type
-    message.status = _STATUSES[job.status]
+    message.status = STATUSES[job.status]
     message.progress = job.progress
     message.progress_message = job.progress_message
     if job.labels:
@@ -132,7 +133,7 @@ def asset_message(asset: Asset, user_id: str) -> asset_pb2.Asset:
         url=link.url,
         storage_path=link.storage_path,
         file_size=link.file_size,
-        create_time=_time(asset.create_time),
+        create_time=time_message(asset.create_time),
         name=link.name,
         sha256=link.sha256,
         etag=link.etag,
@@ -142,13 +143,13 @@ def asset_message(asset: Asset, user_id: str) -> asset_pb2.Asset:
 def transition_message(transition: Transition) -> job_pb2.JobTransition:
     return job_pb2.JobTransition(
         job_id=transition.job_id,
-        from_status=_STATUSES[transition.from_status],
-        to_status=_STATUSES[transition.to_status],
+        from_status=STATUSES[transition.from_status],
+        to_status=STATUSES[transition.to_status],
         version=transition.version,
         attempt=transition.attempt,
         actor=transition.actor,
         reason=transition.reason,
-        time=_time(transition.time),
+        time=time_message(transition.time),
     )
 
 
@@ -156,12 +157,12 @@ def attempt_message(attempt: Attempt) -> job_pb2.Attempt:
     message = job_pb2.Attempt(
         number=attempt.number,
         worker_id=attempt.worker_id,
-        start_time=_time(attempt.start_time),
+        start_time=time_message(attempt.start_time),
         progress=attempt.progress,
+        end_time=time_message(attempt.end_time),
     )
     if attempt.error is not None:
         message.error.CopyFrom(_error_message(attempt.error))
-    _set_time(message.end_time, attempt.end_time)
     if attempt.outcome is not None:
         message.outcome = _OUTCOMES[attempt.outcome]
     return message
@@ -260,22 +261,23 @@ def _deleted_message(job: Job) -> job_pb2.Job:
         id=job.id,
         user_id=job.user_id,
         job_type=job.job_type,
-        status=_STATUSES[job.status],
+        status=STATUSES[job.status],
         labels=job.labels,
-        create_time=_time(job.create_time),
-        update_time=_time(job.update_time),
+        create_time=time_message(job.create_time),
+        update_time=time_message(job.update_time),
         version=job.version,
     )
 
 
-def _time(instant: Instant) -> Timestamp:
+def time_message(instant: Instant | None) -> Timestamp | None:
+    """Make the message of a time; None leaves a field unset."""
+    if instant is None:
+        return None
     time = Timestamp()
     _set_time(time, instant)
     return time
 
 
-def _set_time(time: Timestamp, instant: Instant | None) -> None:
-    """Set a timestamp of a message; None leaves it unset."""
-    if instant is not None:
-        time.seconds, micros = divmod(instant, MICROS_PER_SECOND)
-        time.nanos = micros * 1000
+def _set_time(time: Timestamp, instant: Instant) -> None:
+    time.seconds, micros = divmod(instant, MICROS_PER_SECOND)
+    time.nanos = micros * 1000

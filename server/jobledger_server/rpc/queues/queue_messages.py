@@ -3,11 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from jobledger.v1 import job_pb2
 from jobledger.v1 import queue_service_pb2 as pb
-from jobledger_server.domain.job import Instant, JobStatus
+from jobledger_server.domain.job import Instant
 from jobledger_server.domain.waiting import (
     KeyPaused,
     LimitReached,
@@ -19,14 +16,7 @@ from jobledger_server.domain.waiting import (
     WaitReason,
 )
 from jobledger_server.queue_store import EndedCount, Limit, PhaseCounts, TypeStats
-
-_STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
-
-
-def time_message(instant: Instant) -> Timestamp:
-    time = Timestamp()
-    time.FromMicroseconds(instant)
-    return time
+from jobledger_server.rpc.messages import STATUSES, time_message
 
 
 def pause_message(pause: Pause, *, actor: bool = True) -> pb.Pause:
@@ -88,7 +78,7 @@ def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
 
 def _ended(counts: Sequence[EndedCount]) -> Sequence[pb.EndedJobs]:
     return [
-        pb.EndedJobs(status=_STATUSES[each.status], reason=each.reason, count=each.count)
+        pb.EndedJobs(status=STATUSES[each.status], reason=each.reason, count=each.count)
         for each in counts
     ]
 

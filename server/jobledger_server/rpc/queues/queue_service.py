@@ -13,7 +13,7 @@ from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.queue_store import Limit, StatsPage, TypeStats
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
-from jobledger_server.rpc.messages import job_response
+from jobledger_server.rpc.messages import job_response, time_message
 from jobledger_server.rpc.pages import Page, message_bytes
 from jobledger_server.rpc.queues import queue_requests
 from jobledger_server.rpc.queues.queue_messages import (
@@ -21,7 +21,6 @@ from jobledger_server.rpc.queues.queue_messages import (
     pause_message,
     reason_messages,
     stats_message,
-    time_message,
 )
 from jobledger_server.store import Store
 

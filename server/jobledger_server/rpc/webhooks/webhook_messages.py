@@ -1,9 +1,7 @@
 """Converts webhooks to messages."""
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from jobledger.v1 import webhook_service_pb2 as pb
-from jobledger_server.domain.job import Instant
+from jobledger_server.rpc.messages import time_message
 from jobledger_server.webhook_store import Webhook
 
 
@@ -16,11 +14,11 @@ def webhook_message(webhook: Webhook) -> pb.Webhook:
         job_types=webhook.job_types,
         labels=webhook.labels,
         all_transitions=webhook.all_transitions,
-        create_time=_time(webhook.create_time),
-        disable_time=_time(webhook.disable_time),
+        create_time=time_message(webhook.create_time),
+        disable_time=time_message(webhook.disable_time),
         disable_reason=webhook.disable_reason,
-        success_time=_time(webhook.success_time),
-        failure_time=_time(webhook.failure_time),
+        success_time=time_message(webhook.success_time),
+        failure_time=time_message(webhook.failure_time),
         last_failure=webhook.last_failure,
         pending=webhook.pending_count,
         given_up=webhook.given_up,
@@ -36,11 +34,3 @@ def claimed_message(webhook: Webhook) -> pb.ClaimedWebhook:
     message.generation = webhook.generation
     message.cursor = webhook.cursor
     return message
-
-
-def _time(instant: Instant | None) -> Timestamp | None:
-    if instant is None:
-        return None
-    time = Timestamp()
-    time.FromMicroseconds(instant)
-    return time
