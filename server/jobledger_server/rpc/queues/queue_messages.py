@@ -1,6 +1,6 @@
 """Converts counts, limits and reasons to messages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 from jobledger.v1 import queue_service_pb2 as pb
@@ -29,15 +29,13 @@ def pause_message(pause: Pause, *, actor: bool = True) -> pb.Pause:
 
 
 def limit_message(limit: Limit) -> pb.ConcurrencyLimit:
-    message = pb.ConcurrencyLimit(
+    return pb.ConcurrencyLimit(
         name=limit.name,
         max_running=limit.max_running,
         running=limit.running,
         blocked=limit.blocked,
+        pause=None if limit.pause is None else pause_message(limit.pause),
     )
-    if limit.pause is not None:
-        message.pause.CopyFrom(pause_message(limit.pause))
-    return message
 
 
 def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:
@@ -53,37 +51,15 @@ def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:
         ended_last_minute=_ended(stats.ended_last_minute),
         ended_last_hour=_ended(stats.ended_last_hour),
         priorities=[_priority(*each) for each in stats.priorities.items()],
+        pause=None if stats.pause is None else pause_message(stats.pause),
     )
     if stats.oldest is not None:
         message.oldest_wait.FromMicroseconds(max(0, now - stats.oldest))
-    if stats.pause is not None:
-        message.pause.CopyFrom(pause_message(stats.pause))
     return message
 
 
-def reason_messages(reasons: Iterable[WaitReason], *, owner: bool) -> Sequence[pb.WaitReason]:
-    """Make the messages of reasons; an owner is not told who paused."""
-    return [_reason(reason, actor=not owner) for reason in reasons]
-
-
-def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
-    return pb.PriorityStats(
-        priority=priority,
-        waiting=counts.ready,
-        blocked=counts.blocked,
-        scheduled=counts.scheduled,
-        held=counts.held,
-    )
-
-
-def _ended(counts: Sequence[EndedCount]) -> Sequence[pb.EndedJobs]:
-    return [
-        pb.EndedJobs(status=STATUSES[each.status], reason=each.reason, count=each.count)
-        for each in counts
-    ]
-
-
-def _reason(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
+def reason_message(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
+    """Make the message of a reason, with who paused unless the caller is not told."""
     message = pb.WaitReason
     match reason:
         case NoWorker(job_type):
@@ -108,3 +84,20 @@ def _reason(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
             return message(queued=queued)
         case _:
             assert_never(reason)
+
+
+def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
+    return pb.PriorityStats(
+        priority=priority,
+        waiting=counts.ready,
+        blocked=counts.blocked,
+        scheduled=counts.scheduled,
+        held=counts.held,
+    )
+
+
+def _ended(counts: Sequence[EndedCount]) -> Sequence[pb.EndedJobs]:
+    return [
+        pb.EndedJobs(status=STATUSES[each.status], reason=each.reason, count=each.count)
+        for each in counts
+    ]

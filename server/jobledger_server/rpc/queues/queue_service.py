@@ -19,7 +19,7 @@ from jobledger_server.rpc.queues import queue_requests
 from jobledger_server.rpc.queues.queue_messages import (
     limit_message,
     pause_message,
-    reason_messages,
+    reason_message,
     stats_message,
 )
 from jobledger_server.store import Store
@@ -68,7 +68,8 @@ class QueueService:
             raise JobNotFound(job_id)
         if self.pollers.is_polled(facts.job.job_type):  # what it records is some seconds old
             facts = replace(facts, polled=True)
-        reasons = reason_messages(wait_reasons(facts), owner=user_id is not None)
+        # An owner is not told who paused.
+        reasons = [reason_message(each, actor=user_id is None) for each in wait_reasons(facts)]
         rest = pb.ExplainJobResponse(reasons=reasons)
         return job_response(pb.ExplainJobResponse, facts.job) + rest.SerializeToString()
 
