@@ -99,21 +99,19 @@ class Checker:
         if found.first:
             raise InvalidRequest(found.first, more=found.more)
 
-    def at_most(self, name: str, entries: Sized, limit: int) -> bool:
-        """Check the number of entries before reading any; return whether it is valid."""
-        if len(entries) > limit:
-            self.add(name, f"has {len(entries)} entries, at most {limit} are allowed")
+    def at_most(self, name: str, value: Sized, limit: int, *, of: str = "entries") -> bool:
+        """Check the size of a value before reading it; return whether it is valid."""
+        if len(value) > limit:
+            self.add(name, f"has {len(value)} {of}, at most {limit} are allowed")
             return False
         return True
 
     def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
         """Check a name: 1 to `limit` characters, without control characters."""
-        if not value:
-            if required:
-                self.add(field, "is required")
-        elif len(value) > limit:
-            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
-        elif not value.isprintable() and _CONTROL.search(value):  # the first test is faster
+        if not value and not required:
+            return value
+        # To look for what is not printable is faster.
+        if self._sized(field, value, limit) and not value.isprintable() and _CONTROL.search(value):
             self.add(field, "has a control character")
         return value
 
@@ -125,9 +123,7 @@ class Checker:
 
     def text(self, field: str, value: str, limit: int) -> str:
         """Check a human-readable text: at most `limit` characters, no U+0000."""
-        if len(value) > limit:
-            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
-        elif "\0" in value:
+        if self.at_most(field, value, limit, of="characters") and "\0" in value:
             self.add(field, "has the character U+0000")
         return value
 
@@ -178,8 +174,7 @@ class Checker:
 
     def url(self, field: str, url: str, schemes: Collection[str]) -> str:
         """Check a URL: absolute, of an allowed scheme, with a host, without credentials."""
-        if len(url) > MAX_URL_CHARACTERS:
-            self.add(field, f"has {len(url)} characters, at most {MAX_URL_CHARACTERS} are allowed")
+        if not self.at_most(field, url, MAX_URL_CHARACTERS, of="characters"):
             return url
         try:
             parts = urlsplit(url)
@@ -220,11 +215,8 @@ class Checker:
         """Check that a value is not empty and not too long; return whether that is so."""
         if not value:
             self.add(field, "is required")
-        elif len(value) > limit:
-            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
-        else:
-            return True
-        return False
+            return False
+        return self.at_most(field, value, limit, of="characters")
 
 
 def _struct_violation(struct: Struct, size: int, limit: int) -> str | None:
