@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
+
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import JobId, JobStatus
+from jobledger_server.domain.job import Instant, JobId, JobStatus, Micros
 from jobledger_server.domain.limits import (
     MAX_ID_CHARACTERS,
     MAX_JOB_IDS,
@@ -59,6 +61,20 @@ def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatu
         else:
             check.add(field, "is required" if value == 0 else f"has the unknown value {value}")
     return found
+
+
+def optional_time(check: Checker, request: Message, field: str) -> Instant | None:
+    """Return the time in a field, or None if it is not set."""
+    return check.timestamp(field, getattr(request, field)) if request.HasField(field) else None
+
+
+def optional_duration(
+    check: Checker, request: Message, field: str, shortest: float, longest: float
+) -> Micros | None:
+    """Return the duration in a field, or None if it is not set."""
+    if not request.HasField(field):
+        return None
+    return check.duration(field, getattr(request, field), shortest, longest)
 
 
 def is_full(check: Checker, view: int, *, default: bool) -> bool:

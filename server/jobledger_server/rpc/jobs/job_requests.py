@@ -2,10 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
@@ -157,25 +154,21 @@ def filtered(
     check: Checker, request: pb.ListJobsRequest | pb.JobFilter, user_id: str | None
 ) -> JobQuery:
     """Return the query of a filter."""
-    has = request.HasField
-    reasons: Sequence[str] = request.error_reasons
-    if not check.at_most("error_reasons", reasons, MAX_ERROR_REASONS):
-        reasons = ()
-    origin = request.origin_job_id
+    few = check.at_most("error_reasons", request.error_reasons, MAX_ERROR_REASONS)
+    reasons = request.error_reasons if few else ()
+    origin = check.name("origin_job_id", request.origin_job_id, MAX_ID_CHARACTERS, required=False)
     return JobQuery(
         user_id=user_id,
         statuses=frozenset(fields.statuses(check, "statuses", request.statuses)),
         job_types=frozenset(fields.job_types(check, request.job_types)),
         labels=check.labels("labels", request.labels),
-        created_after=_optional_time(check, "created_after", request.created_after, has),
-        created_before=_optional_time(check, "created_before", request.created_before, has),
+        created_after=fields.optional_time(check, request, "created_after"),
+        created_before=fields.optional_time(check, request, "created_before"),
         error_reasons=frozenset(
             check.reason(f"error_reasons[{i}]", reason) for i, reason in enumerate(reasons)
         ),
-        origin_job_id=JobId(check.name("origin_job_id", origin, MAX_ID_CHARACTERS))
-        if origin
-        else None,
-        held=request.held if has("held") else None,
+        origin_job_id=JobId(origin) if origin else None,
+        held=request.held if request.HasField("held") else None,
     )
 
 
@@ -226,9 +219,12 @@ def _owned_job(
 def _creation(
     check: Checker, request: pb.CreateJobRequest, user_id: str, traceparent: str
 ) -> Create:
-    has = request.HasField
     policy = _retry_policy(check.within("retry_policy."), request.retry_policy)
-    timeouts = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+
+    def timeout(field: str) -> Micros | None:
+        bounds = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+        return fields.optional_duration(check, request, field, *bounds)
+
     return Create(
         user_id=user_id,
         job_type=check.job_type("job_type", request.job_type),
@@ -240,18 +236,12 @@ def _creation(
         max_backoff=policy.max_backoff,
         backoff_multiplier=policy.backoff_multiplier,
         schedule_time=_schedule_time(check, request),
-        queue_timeout=check.duration("queue_timeout", request.queue_timeout, *timeouts)
-        if has("queue_timeout")
-        else DEFAULT_QUEUE_TIMEOUT,
-        stall_timeout=check.duration("stall_timeout", request.stall_timeout, *timeouts)
-        if has("stall_timeout")
-        else None,
-        run_timeout=check.duration("run_timeout", request.run_timeout, *timeouts)
-        if has("run_timeout")
-        else None,
+        queue_timeout=timeout("queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
+        stall_timeout=timeout("stall_timeout"),
+        run_timeout=timeout("run_timeout"),
         traceparent=traceparent,
         priority=check.number("priority", request.priority, 0, MAX_PRIORITY)
-        if has("priority")
+        if request.HasField("priority")
         else DEFAULT_PRIORITY,
         fairness_key=_fairness_key(check, request, user_id),
         concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
@@ -280,7 +270,7 @@ def _return_existing(check: Checker, request: pb.CreateJobRequest) -> bool:
 
 
 def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | None:
-    found = _optional_time(check, "schedule_time", request.schedule_time, request.HasField)
+    found = fields.optional_time(check, request, "schedule_time")
     if found is not None and found > (time.time() + MAX_DELAY_SECONDS) * MICROS_PER_SECOND:
         check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS // 86400} days from now")
     return found
@@ -311,9 +301,3 @@ def _retry_policy(check: Checker, policy: job_pb2.RetryPolicy) -> _RetryPolicy:
             "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
         ),
     )
-
-
-def _optional_time(
-    check: Checker, field: str, value: Timestamp, has: Callable[..., bool]
-) -> Instant | None:
-    return check.timestamp(field, value) if has(field) else None

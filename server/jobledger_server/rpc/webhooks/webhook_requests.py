@@ -106,16 +106,8 @@ def save(request: pb.SaveWebhookRequest) -> State:
             ),
             pending=pending,
             pending_count=len(request.pending),
-            success_time=(
-                check.timestamp("success_time", request.success_time)
-                if request.HasField("success_time")
-                else None
-            ),
-            failure_time=(
-                check.timestamp("failure_time", request.failure_time)
-                if request.HasField("failure_time")
-                else None
-            ),
+            success_time=fields.optional_time(check, request, "success_time"),
+            failure_time=fields.optional_time(check, request, "failure_time"),
             last_failure=check.text("last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS),
             given_up=check.at_least_zero("given_up", request.given_up),
             disable_reason=check.text(
