@@ -1,6 +1,7 @@
 """Checks and converts the fields that requests of several services have."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -23,12 +24,8 @@ def job_id(check: Checker, value: str) -> JobId:
 
 
 def job_ids(check: Checker, values: Sequence[str]) -> list[JobId]:
-    if not check.at_most("job_ids", values, MAX_JOB_IDS):
-        return []
-    return [
-        JobId(check.name(f"job_ids[{i}]", value, MAX_ID_CHARACTERS))
-        for i, value in enumerate(values)
-    ]
+    name = partial(check.name, limit=MAX_ID_CHARACTERS)
+    return [JobId(value) for value in check.each("job_ids", values, MAX_JOB_IDS, name)]
 
 
 def user_id(check: Checker, value: str, *, required: bool = True) -> str:
@@ -45,10 +42,7 @@ def request_id(check: Checker, value: str) -> str:
 
 def job_types(check: Checker, values: Sequence[str]) -> tuple[str, ...]:
     """Return each type once, in their order."""
-    if not check.at_most("job_types", values, MAX_JOB_TYPES):
-        return ()
-    named = (check.job_type(f"job_types[{i}]", value) for i, value in enumerate(values))
-    return tuple(dict.fromkeys(named))
+    return tuple(dict.fromkeys(check.each("job_types", values, MAX_JOB_TYPES, check.job_type)))
 
 
 def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatus]:

@@ -5,7 +5,7 @@ All violations are collected, so that a caller gets them in one answer.
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -105,6 +105,14 @@ class Checker:
             self.add(name, f"has {len(value)} {of}, at most {limit} are allowed")
             return False
         return True
+
+    def each(
+        self, name: str, values: Sequence[str], limit: int, check: Callable[[str, str], str]
+    ) -> list[str]:
+        """Check a list and each entry with `check`. A list that is too long is returned empty."""
+        if not self.at_most(name, values, limit):
+            return []
+        return [check(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
     def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
         """Check a name: 1 to `limit` characters, without control characters."""

@@ -154,8 +154,7 @@ def filtered(
     check: Checker, request: pb.ListJobsRequest | pb.JobFilter, user_id: str | None
 ) -> JobQuery:
     """Return the query of a filter."""
-    few = check.at_most("error_reasons", request.error_reasons, MAX_ERROR_REASONS)
-    reasons = request.error_reasons if few else ()
+    reasons = check.each("error_reasons", request.error_reasons, MAX_ERROR_REASONS, check.reason)
     origin = check.name("origin_job_id", request.origin_job_id, MAX_ID_CHARACTERS, required=False)
     return JobQuery(
         user_id=user_id,
@@ -164,9 +163,7 @@ def filtered(
         labels=check.labels("labels", request.labels),
         created_after=fields.optional_time(check, request, "created_after"),
         created_before=fields.optional_time(check, request, "created_before"),
-        error_reasons=frozenset(
-            check.reason(f"error_reasons[{i}]", reason) for i, reason in enumerate(reasons)
-        ),
+        error_reasons=frozenset(reasons),
         origin_job_id=JobId(origin) if origin else None,
         held=request.held if request.HasField("held") else None,
     )
