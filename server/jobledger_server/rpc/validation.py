@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
@@ -80,11 +80,21 @@ class _Violations:
 
 
 class Checker:
-    """Checks the fields of one request and collects the violations."""
+    """Checks the fields of one request and collects the violations.
+
+    At its end, the `with` block of a checker raises InvalidRequest if there are any.
+    """
 
     def __init__(self, path: str = "", violations: _Violations | None = None) -> None:
         self._path = path
         self._violations = _Violations() if violations is None else violations
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
 
     def within(self, path: str) -> "Checker":
         """Return a checker for a part of the request, whose fields have this prefix."""

@@ -53,27 +53,27 @@ class Step(NamedTuple):
 
 
 def retry_jobs(request: pb.RetryJobsRequest) -> Step:
-    check = Checker()
     pace = request.jobs_per_second
-    if pace:
-        check.number("jobs_per_second", pace, MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND)
-    query = _query(check, request, TERMINAL, default=frozenset({JobStatus.FAILED}), unrepeated=True)
-    step = _step(check, request, query, ("retry", pace))
-    return step._replace(jobs_per_second=pace)
+    failed = frozenset({JobStatus.FAILED})
+    with Checker() as check:
+        if pace:
+            check.number("jobs_per_second", pace, MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND)
+        query = _query(check, request, TERMINAL, default=failed, unrepeated=True)
+    return _step(request, query, ("retry", pace))._replace(jobs_per_second=pace)
 
 
 def cancel_jobs(request: pb.CancelJobsRequest) -> Step:
-    check = Checker()
     active = frozenset(JobStatus) - TERMINAL
-    query = _query(check, request, active, default=active, uncancelled=True)
-    reason = check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)
-    return _step(check, request, query, "cancel")._replace(reason=reason)
+    with Checker() as check:
+        query = _query(check, request, active, default=active, uncancelled=True)
+        reason = check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)
+    return _step(request, query, "cancel")._replace(reason=reason)
 
 
 def delete_jobs(request: pb.DeleteJobsRequest) -> Step:
-    check = Checker()
-    query = _query(check, request, TERMINAL, default=TERMINAL)
-    return _step(check, request, query, "delete")
+    with Checker() as check:
+        query = _query(check, request, TERMINAL, default=TERMINAL)
+    return _step(request, query, "delete")
 
 
 def _query(
@@ -89,13 +89,13 @@ def _query(
     query = filtered(check.within("filter."), request.filter, user_id)
     for status in sorted(query.statuses - allowed, key=lambda status: status.value):
         check.add("filter.statuses", f"has {status.value}, which this call cannot change")
+    check.number("max_jobs", request.max_jobs, 0, MAX_BULK_JOBS)
     statuses = query.statuses or default
     return replace(query, statuses=statuses, unrepeated=unrepeated, uncancelled=uncancelled)
 
 
-def _step(check: Checker, request: BulkRequest, query: JobQuery, call: object) -> Step:
-    limit = check.number("max_jobs", request.max_jobs, 0, MAX_BULK_JOBS) or DEFAULT_BULK_JOBS
-    check.finish()
+def _step(request: BulkRequest, query: JobQuery, call: object) -> Step:
+    limit = request.max_jobs or DEFAULT_BULK_JOBS
     key = call, query.key()
     before, next_time = None, 0
     if request.page_token:

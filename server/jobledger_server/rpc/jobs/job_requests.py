@@ -55,98 +55,84 @@ ViewRequest = pb.GetJobRequest | pb.WatchJobRequest
 
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
-    check = Checker()
-    user_id = fields.user_id(check, request.user_id)
-    command = _creation(check, request, user_id, traceparent)
-    check.finish()
-    return command
+    with Checker() as check:
+        user_id = fields.user_id(check, request.user_id)
+        return _creation(check, request, user_id, traceparent)
 
 
 def create_all(request: pb.BatchCreateJobsRequest, *, traceparent: str = "") -> CreateAll:
-    check = Checker()
-    user_id = fields.user_id(check, request.user_id)
-    if not 1 <= len(request.requests) <= MAX_CREATIONS:
-        check.add("requests", f"must have from 1 to {MAX_CREATIONS} entries")
-    creations = []
-    for index, each in enumerate(request.requests[:MAX_CREATIONS]):
-        if each.user_id not in ("", user_id):
-            check.add(f"requests[{index}].user_id", "must be empty or the user_id of the call")
-        within = check.within(f"requests[{index}].")
-        creations.append(_creation(within, each, user_id, traceparent))
-    check.finish()
+    with Checker() as check:
+        user_id = fields.user_id(check, request.user_id)
+        if not 1 <= len(request.requests) <= MAX_CREATIONS:
+            check.add("requests", f"must have from 1 to {MAX_CREATIONS} entries")
+        creations = []
+        for index, each in enumerate(request.requests[:MAX_CREATIONS]):
+            if each.user_id not in ("", user_id):
+                check.add(f"requests[{index}].user_id", "must be empty or the user_id of the call")
+            within = check.within(f"requests[{index}].")
+            creations.append(_creation(within, each, user_id, traceparent))
     return CreateAll(tuple(creations))
 
 
 def viewed_job(request: ViewRequest) -> tuple[JobId, str, bool]:
     """Return the job's id, the owner on whose behalf the call is made, and if the view is FULL."""
-    check = Checker()
-    job_id, user_id = _owned_job(check, request)
-    full = fields.is_full(check, request.view, default=True)
-    if isinstance(request, pb.WatchJobRequest):
-        check.at_least_zero("after_version", request.after_version)
-    check.finish()
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+        full = fields.is_full(check, request.view, default=True)
+        if isinstance(request, pb.WatchJobRequest):
+            check.at_least_zero("after_version", request.after_version)
     return job_id, user_id, full
 
 
 def listed_job(request: ListRequest) -> tuple[JobId, str]:
     """Return the id of the job of which something is listed, and its owner."""
-    check = Checker()
-    job_id, user_id = _owned_job(check, request)
-    check.at_least_zero("page_size", request.page_size)
-    check.finish()
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+        check.at_least_zero("page_size", request.page_size)
     return job_id, user_id
 
 
 def batch(request: pb.BatchGetJobsRequest) -> tuple[list[JobId], str, bool]:
     """Return the ids of the jobs, their owner, and whether the view is FULL."""
-    check = Checker()
-    user_id = fields.user_id(check, request.user_id)
-    ids = fields.job_ids(check, request.job_ids)
-    if not request.job_ids:
-        check.add("job_ids", f"must have from 1 to {MAX_JOB_IDS} entries")
-    if len(set(ids)) < len(ids):
-        check.add("job_ids", "has an id more than once")
-    full = fields.is_full(check, request.view, default=False)
-    check.finish()
+    with Checker() as check:
+        user_id = fields.user_id(check, request.user_id)
+        ids = fields.job_ids(check, request.job_ids)
+        if not request.job_ids:
+            check.add("job_ids", f"must have from 1 to {MAX_JOB_IDS} entries")
+        if len(set(ids)) < len(ids):
+            check.add("job_ids", "has an id more than once")
+        full = fields.is_full(check, request.view, default=False)
     return ids, user_id, full
 
 
 def delete(request: pb.DeleteJobRequest) -> Delete:
-    check = Checker()
-    job_id, user_id = _owned_job(check, request)
-    check.finish()
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
     return Delete(job_id=job_id, user_id=user_id)
 
 
 def cancel(request: pb.CancelJobRequest) -> Cancel:
-    check = Checker()
-    job_id, user_id = _owned_job(check, request)
-    command = Cancel(
-        job_id=job_id,
-        user_id=user_id,
-        reason=check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS),
-    )
-    check.finish()
-    return command
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+        reason = check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)
+    return Cancel(job_id=job_id, user_id=user_id, reason=reason)
 
 
 def retry(request: pb.RetryJobRequest) -> tuple[JobId, str, str]:
     """Return the job's id, its owner, and the request id of the job that repeats it."""
-    check = Checker()
-    job_id, user_id = _owned_job(check, request)
-    request_id = fields.request_id(check, request.request_id)
-    check.finish()
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+        request_id = fields.request_id(check, request.request_id)
     return job_id, user_id, request_id
 
 
 def query(request: pb.ListJobsRequest) -> tuple[JobQuery, bool]:
     """Return the query, and whether the view is FULL."""
-    check = Checker()
-    check.at_least_zero("page_size", request.page_size)
-    full = fields.is_full(check, request.view, default=False)
-    user_id = fields.user_id(check, request.user_id, required=False) or None
-    found = filtered(check, request, user_id)
-    check.finish()
+    with Checker() as check:
+        check.at_least_zero("page_size", request.page_size)
+        full = fields.is_full(check, request.view, default=False)
+        user_id = fields.user_id(check, request.user_id, required=False) or None
+        found = filtered(check, request, user_id)
     return found, full
 
 
@@ -171,34 +157,30 @@ def filtered(
 
 def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
     """Return the selection, and whether the view is FULL."""
-    check = Checker()
-    full = fields.is_full(check, request.view, default=False)
-    selected = Selection(
-        user_id=fields.user_id(check, request.user_id, required=False) or None,
-        job_types=frozenset(fields.job_types(check, request.job_types)),
-        labels=check.labels("labels", request.labels),
-        job_ids=frozenset(fields.job_ids(check, request.job_ids)),
-    )
-    check.finish()
+    with Checker() as check:
+        full = fields.is_full(check, request.view, default=False)
+        selected = Selection(
+            user_id=fields.user_id(check, request.user_id, required=False) or None,
+            job_types=frozenset(fields.job_types(check, request.job_types)),
+            labels=check.labels("labels", request.labels),
+            job_ids=frozenset(fields.job_ids(check, request.job_ids)),
+        )
     return selected, full
 
 
 def watch_token(request: pb.CreateWatchTokenRequest) -> tuple[WatchScope, int]:
     """Return the jobs that a token is for, and when it expires, in seconds since 1970."""
-    check = Checker()
-    scope = WatchScope(
-        fields.user_id(check, request.user_id),
-        check.name("job_id", request.job_id, MAX_ID_CHARACTERS, required=False),
-        check.labels("labels", request.labels),
-    )
-    if bool(request.job_id) == bool(request.labels):
-        check.add("job_id", "is required, or labels, and not both")
-    ttl = DEFAULT_WATCH_TOKEN_SECONDS
-    if request.HasField("ttl"):
-        span = check.duration("ttl", request.ttl, 1, MAX_WATCH_TOKEN_SECONDS)
-        ttl = span // MICROS_PER_SECOND
-    check.finish()
-    return scope, math.ceil(time.time()) + ttl
+    with Checker() as check:
+        scope = WatchScope(
+            fields.user_id(check, request.user_id),
+            check.name("job_id", request.job_id, MAX_ID_CHARACTERS, required=False),
+            check.labels("labels", request.labels),
+        )
+        if bool(request.job_id) == bool(request.labels):
+            check.add("job_id", "is required, or labels, and not both")
+        ttl = fields.optional_duration(check, request, "ttl", 1, MAX_WATCH_TOKEN_SECONDS)
+    seconds = DEFAULT_WATCH_TOKEN_SECONDS if ttl is None else ttl // MICROS_PER_SECOND
+    return scope, math.ceil(time.time()) + seconds
 
 
 def _owned_job(

@@ -17,6 +17,7 @@ from jobledger_server.domain.limits import (
     MAX_TIMEOUT_SECONDS,
 )
 from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.rpc import fields
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
@@ -48,21 +49,17 @@ NamedRequest: TypeAlias = (
 
 def owned_job(request: NamedRequest, call: Call) -> tuple[JobId, str]:
     """Return the job's id and the owner on whose behalf the call is made."""
-    check = Checker()
-    job_id, user_id = _job_id(check, request.name), _owner(check, call)
-    check.finish()
+    with Checker() as check:
+        job_id, user_id = _job_id(check, request.name), _owner(check, call)
     return job_id, user_id
 
 
 def wait(request: operations_pb2.WaitOperationRequest, call: Call) -> tuple[JobId, str, float]:
     """Return the job's id, its owner, and the seconds to wait for a terminal state."""
-    check = Checker()
-    job_id, user_id = _job_id(check, request.name), _owner(check, call)
-    timeout: float = LONGEST_WAIT
-    if request.HasField("timeout"):
-        timeout = check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / MICROS_PER_SECOND
-    check.finish()
-    return job_id, user_id, timeout
+    with Checker() as check:
+        job_id, user_id = _job_id(check, request.name), _owner(check, call)
+        timeout = fields.optional_duration(check, request, "timeout", 0, LONGEST_WAIT)
+    return job_id, user_id, LONGEST_WAIT if timeout is None else timeout / MICROS_PER_SECOND
 
 
 def cancel(request: operations_pb2.CancelOperationRequest, call: Call) -> Cancel:
@@ -76,14 +73,12 @@ def delete(request: operations_pb2.DeleteOperationRequest, call: Call) -> Delete
 
 
 def query(request: operations_pb2.ListOperationsRequest, call: Call) -> JobQuery:
-    check = Checker()
-    if request.name != COLLECTION:
-        check.add("name", f"must be {COLLECTION!r}")
-    check.at_least_zero("page_size", request.page_size)
-    statuses, job_types = _filter(check, request.filter)
-    query = JobQuery(user_id=_owner(check, call), statuses=statuses, job_types=job_types)
-    check.finish()
-    return query
+    with Checker() as check:
+        if request.name != COLLECTION:
+            check.add("name", f"must be {COLLECTION!r}")
+        check.at_least_zero("page_size", request.page_size)
+        statuses, job_types = _filter(check, request.filter)
+        return JobQuery(user_id=_owner(check, call), statuses=statuses, job_types=job_types)
 
 
 def _owner(check: Checker, call: Call) -> str:

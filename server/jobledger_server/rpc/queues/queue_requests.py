@@ -30,70 +30,56 @@ class StatsQuery(NamedTuple):
 
 
 def stats(request: pb.GetStatsRequest) -> StatsQuery:
-    check = Checker()
-    check.at_least_zero("page_size", request.page_size)
-    query = StatsQuery(
-        tuple(sorted(fields.job_types(check, request.job_types))),
-        check.name("fairness_key", request.fairness_key, MAX_NAME_CHARACTERS, required=False),
-    )
-    check.finish()
-    return query
+    with Checker() as check:
+        check.at_least_zero("page_size", request.page_size)
+        return StatsQuery(
+            tuple(sorted(fields.job_types(check, request.job_types))),
+            check.name("fairness_key", request.fairness_key, MAX_NAME_CHARACTERS, required=False),
+        )
 
 
 def explained_job(request: pb.ExplainJobRequest) -> tuple[JobId, str | None]:
     """Return the job's id, and its owner if one is named."""
-    check = Checker()
-    job_id = fields.job_id(check, request.job_id)
-    user_id = fields.user_id(check, request.user_id, required=False) or None
-    check.finish()
+    with Checker() as check:
+        job_id = fields.job_id(check, request.job_id)
+        user_id = fields.user_id(check, request.user_id, required=False) or None
     return job_id, user_id
 
 
 def pause_type(request: pb.PauseJobTypeRequest, caller: Caller) -> PauseType:
-    check = Checker()
-    setting = PauseType(
-        check.job_type("job_type", request.job_type), _reason(check, request), caller.identity
-    )
-    check.finish()
-    return setting
+    with Checker() as check:
+        return PauseType(
+            check.job_type("job_type", request.job_type), _reason(check, request), caller.identity
+        )
 
 
 def resume_type(request: pb.ResumeJobTypeRequest) -> ResumeType:
-    check = Checker()
-    setting = ResumeType(check.job_type("job_type", request.job_type))
-    check.finish()
-    return setting
+    with Checker() as check:
+        return ResumeType(check.job_type("job_type", request.job_type))
 
 
 def set_limit(request: pb.SetConcurrencyLimitRequest) -> SetLimit:
-    check = Checker()
-    max_running = None
-    if request.HasField("max_running"):
-        max_running = check.number("max_running", request.max_running, 0, MAX_RUNNING)
-    setting = SetLimit(_name(check, request.name), max_running)
-    check.finish()
-    return setting
+    with Checker() as check:
+        max_running = None
+        if request.HasField("max_running"):
+            max_running = check.number("max_running", request.max_running, 0, MAX_RUNNING)
+        return SetLimit(_name(check, request.name), max_running)
 
 
 def pause_key(request: pb.PauseConcurrencyKeyRequest, caller: Caller) -> PauseKey:
-    check = Checker()
-    setting = PauseKey(_name(check, request.name), _reason(check, request), caller.identity)
-    check.finish()
-    return setting
+    with Checker() as check:
+        return PauseKey(_name(check, request.name), _reason(check, request), caller.identity)
 
 
 def resume_key(request: pb.ResumeConcurrencyKeyRequest) -> ResumeKey:
-    check = Checker()
-    setting = ResumeKey(_name(check, request.name))
-    check.finish()
-    return setting
+    with Checker() as check:
+        return ResumeKey(_name(check, request.name))
 
 
 def limits(request: pb.ListConcurrencyLimitsRequest) -> None:
     """Check a request for a list of limits."""
-    check = Checker()
-    check.at_least_zero("page_size", request.page_size)
-    check.finish()
+    with Checker() as check:
+        check.at_least_zero("page_size", request.page_size)
 
 
 def type_from(cursor: str | None) -> str:
@@ -111,9 +97,8 @@ def name_from(cursor: str | None) -> str:
         return ""
     try:
         name = bytes.fromhex(cursor).decode()
-        check = Checker()
-        check.name("page_token", name, MAX_NAME_CHARACTERS)
-        check.finish()
+        with Checker() as check:
+            check.name("page_token", name, MAX_NAME_CHARACTERS)
     except (ValueError, InvalidRequest):
         raise InvalidRequest([("page_token", "is damaged")], token=True) from None
     return name

@@ -43,22 +43,21 @@ class Scale(NamedTuple):
 
 def scale(ref: pb.ScaledObjectRef) -> Scale:
     """Read the metadata of a trigger. Raises InvalidRequest."""
-    check = Checker()
-    field = "scalerMetadata.jobTypes"
-    names = [name.strip() for name in ref.scalerMetadata.get("jobTypes", "").split(",")]
-    job_types: tuple[str, ...] = ()
-    if check.at_most(field, names, MAX_JOB_TYPES):
-        job_types = tuple(dict.fromkeys(check.job_type(field, name) for name in names))
-    text = ref.scalerMetadata.get("jobsPerWorker", "1")
-    jobs_per_worker = 0.0
-    with suppress(ValueError):
-        jobs_per_worker = float(text)
-    if not 0 < jobs_per_worker <= MAX_JOBS_PER_WORKER:
-        check.add(
-            "scalerMetadata.jobsPerWorker",
-            f"must be a number above 0, at most {MAX_JOBS_PER_WORKER}",
-        )
-    check.finish()
+    with Checker() as check:
+        field = "scalerMetadata.jobTypes"
+        names = [name.strip() for name in ref.scalerMetadata.get("jobTypes", "").split(",")]
+        job_types: tuple[str, ...] = ()
+        if check.at_most(field, names, MAX_JOB_TYPES):
+            job_types = tuple(dict.fromkeys(check.job_type(field, name) for name in names))
+        text = ref.scalerMetadata.get("jobsPerWorker", "1")
+        jobs_per_worker = 0.0
+        with suppress(ValueError):
+            jobs_per_worker = float(text)
+        if not 0 < jobs_per_worker <= MAX_JOBS_PER_WORKER:
+            check.add(
+                "scalerMetadata.jobsPerWorker",
+                f"must be a number above 0, at most {MAX_JOBS_PER_WORKER}",
+            )
     return Scale(job_types, jobs_per_worker)
 
 

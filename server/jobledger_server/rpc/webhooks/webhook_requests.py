@@ -47,77 +47,70 @@ class State(NamedTuple):
 
 
 def create(request: pb.CreateWebhookRequest) -> Subscription:
-    check = Checker()
-    subscription = Subscription(
-        fields.user_id(check, request.user_id, required=False),
-        check.url("url", request.url, SCHEMES),
-        sorted(fields.job_types(check, request.job_types)),
-        check.labels("labels", request.labels),
-        request.all_transitions,
-    )
-    if "#" in request.url:
-        check.add("url", "must not have a fragment")
-    check.finish()
-    return subscription
+    with Checker() as check:
+        if "#" in request.url:
+            check.add("url", "must not have a fragment")
+        return Subscription(
+            fields.user_id(check, request.user_id, required=False),
+            check.url("url", request.url, SCHEMES),
+            sorted(fields.job_types(check, request.job_types)),
+            check.labels("labels", request.labels),
+            request.all_transitions,
+        )
 
 
 def listed(request: pb.ListWebhooksRequest) -> str:
     """Return the owner; empty for all."""
-    check = Checker()
-    check.at_least_zero("page_size", request.page_size)
-    user_id = fields.user_id(check, request.user_id, required=False)
-    check.finish()
-    return user_id
+    with Checker() as check:
+        check.at_least_zero("page_size", request.page_size)
+        return fields.user_id(check, request.user_id, required=False)
 
 
 def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> Owned:
-    check = Checker()
-    found = Owned(
-        check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
-        fields.user_id(check, request.user_id, required=False),
-    )
-    check.finish()
-    return found
+    with Checker() as check:
+        return Owned(
+            check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
+            fields.user_id(check, request.user_id, required=False),
+        )
 
 
 def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, Sequence[str]]:
     """Return the id of the deliverer, and those of the webhooks that it knows to hold."""
-    check = Checker()
-    deliverer_id = check.name("deliverer_id", request.deliverer_id, MAX_NAME_CHARACTERS)
-    check.at_most("held_ids", request.held_ids, MAX_WEBHOOKS)
-    check.finish()
+    with Checker() as check:
+        deliverer_id = check.name("deliverer_id", request.deliverer_id, MAX_NAME_CHARACTERS)
+        check.at_most("held_ids", request.held_ids, MAX_WEBHOOKS)
     return deliverer_id, tuple(dict.fromkeys(request.held_ids))
 
 
 def save(request: pb.SaveWebhookRequest) -> State:
-    check = Checker()
-    # As it is stored; see webhook_messages.claimed_message.
-    pending = pb.ClaimedWebhook(pending=request.pending).SerializeToString()
-    if check.at_most("pending", request.pending, MAX_PENDING_DELIVERIES):
-        check.number("pending", len(pending), 0, MAX_PENDING_BYTES)
-        for index, delivery in enumerate(request.pending):
-            _check_pending(check.within(f"pending[{index}]."), delivery)
-    state = State(
-        check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
-        request.generation,
-        Deliveries(
-            cursor=check.name(
-                "cursor", request.cursor, MAX_RESUME_TOKEN_CHARACTERS, required=False
+    with Checker() as check:
+        # As it is stored; see webhook_messages.claimed_message.
+        pending = pb.ClaimedWebhook(pending=request.pending).SerializeToString()
+        if check.at_most("pending", request.pending, MAX_PENDING_DELIVERIES):
+            check.number("pending", len(pending), 0, MAX_PENDING_BYTES)
+            for index, delivery in enumerate(request.pending):
+                _check_pending(check.within(f"pending[{index}]."), delivery)
+        return State(
+            check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
+            request.generation,
+            Deliveries(
+                cursor=check.name(
+                    "cursor", request.cursor, MAX_RESUME_TOKEN_CHARACTERS, required=False
+                ),
+                pending=pending,
+                pending_count=len(request.pending),
+                success_time=fields.optional_time(check, request, "success_time"),
+                failure_time=fields.optional_time(check, request, "failure_time"),
+                last_failure=check.text(
+                    "last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS
+                ),
+                given_up=check.at_least_zero("given_up", request.given_up),
+                disable_reason=check.text(
+                    "disable_reason", request.disable_reason, MAX_MESSAGE_CHARACTERS
+                ),
+                release=request.release,
             ),
-            pending=pending,
-            pending_count=len(request.pending),
-            success_time=fields.optional_time(check, request, "success_time"),
-            failure_time=fields.optional_time(check, request, "failure_time"),
-            last_failure=check.text("last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS),
-            given_up=check.at_least_zero("given_up", request.given_up),
-            disable_reason=check.text(
-                "disable_reason", request.disable_reason, MAX_MESSAGE_CHARACTERS
-            ),
-            release=request.release,
-        ),
-    )
-    check.finish()
-    return state
+        )
 
 
 def id_from(cursor: str | None) -> str:
