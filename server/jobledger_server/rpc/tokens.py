@@ -27,7 +27,8 @@ def read_token(field: str, key: object, given: str) -> str:
         raise InvalidRequest([(field, "is damaged")], token=True) from None
     # The digest keeps tokens of different queries apart. It is not secret, so a client can make a
     # token with any content.
-    if data[:_DIGEST_BYTES] != _digest(key, content) or not content.isprintable():
+    printable = content and content.isprintable()
+    if data[:_DIGEST_BYTES] != _digest(key, content) or not printable:
         damaged = "is damaged, or was returned for another query"
         raise InvalidRequest([(field, damaged)], token=True)
     return content

@@ -42,14 +42,7 @@ from jobledger_server.rpc.messages import (
     jobs_response,
     transition_message,
 )
-from jobledger_server.rpc.pages import (
-    ROWS_PER_STEP,
-    Page,
-    id_from,
-    job_page,
-    message_bytes,
-    number_from,
-)
+from jobledger_server.rpc.pages import ROWS_PER_STEP, id_from, job_page, number_from, page
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import Store
@@ -115,10 +108,16 @@ class JobService:
     async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> bytes:
         query, full = job_requests.query(request)
         payloads = partial(payloads_of, self.reads, caller=call.caller) if full else None
-        page = job_page(request, query.key(), self.store, query, payloads)
         async with self.lists.turn(call.caller):
-            listed = await page.read(lambda row: job_bytes(row.job, row.payloads), len)
-        rest = pb.ListJobsResponse(next_page_token=page.next_token)
+            listed, token = await job_page(
+                request,
+                query.key(),
+                self.store,
+                query,
+                lambda row: job_bytes(row.job, row.payloads),
+                payloads=payloads,
+            )
+        rest = pb.ListJobsResponse(next_page_token=token)
         return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> bytes:
@@ -155,39 +154,38 @@ class JobService:
     async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
 
-        async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
-            last = AssetId(id_from(after)) if after else None
+        async def fetch(after: str, limit: int) -> tuple[Sequence[Asset], None]:
+            last = AssetId(id_from(after)) or None
+            await self.reads.job(job_id, user_id, call.caller, full=False)
             return await self.store.list_assets(job_id, after=last, limit=limit + 1), None
 
-        page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
-        await self.reads.job(job_id, user_id, call.caller, full=False)
+        key, message = ("assets", job_id), partial(asset_message, user_id=user_id)
         async with self.lists.turn(call.caller):
-            listed = await page.read(partial(asset_message, user_id=user_id), message_bytes)
-        response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
-        return response.SerializeToString()
+            listed, token = await page(request, key, fetch, message, cursor=lambda asset: asset.id)
+        return pb.ListAssetsResponse(assets=listed, next_page_token=token).SerializeToString()
 
     async def ListTransitions(self, request: pb.ListTransitionsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
 
-        async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
+        async def fetch(after: str, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
             read = await self.reads.job(job_id, user_id, call.caller, full=False)
             return [each for each in read.transitions if each.version > version][: limit + 1], None
 
-        page = Page(
+        listed, token = await page(
             request,
             ("transitions", job_id),
-            transitions,
+            fetch,
+            transition_message,
             cursor=lambda transition: str(transition.version),
         )
-        listed = await page.read(transition_message, message_bytes)
-        response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
+        response = pb.ListTransitionsResponse(transitions=listed, next_page_token=token)
         return response.SerializeToString()
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
 
-        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Attempt], None]:
+        async def fetch(after: str, limit: int) -> tuple[Sequence[Attempt], None]:
             number = number_from(after)
             # First the job, then the ended attempts: its last one may be among these by now.
             read = await self.reads.job(job_id, user_id, call.caller, full=False)
@@ -196,13 +194,15 @@ class JobService:
                 return ended, None
             return [each for each in attempts(read.job, ended) if each.number > number], None
 
-        page = Page(
-            request, ("attempts", job_id), fetch, cursor=lambda attempt: str(attempt.number)
-        )
         async with self.lists.turn(call.caller):
-            listed = await page.read(attempt_message, message_bytes)
-        response = pb.ListAttemptsResponse(attempts=listed, next_page_token=page.next_token)
-        return response.SerializeToString()
+            listed, token = await page(
+                request,
+                ("attempts", job_id),
+                fetch,
+                attempt_message,
+                cursor=lambda attempt: str(attempt.number),
+            )
+        return pb.ListAttemptsResponse(attempts=listed, next_page_token=token).SerializeToString()
 
     async def CreateWatchToken(self, request: pb.CreateWatchTokenRequest, call: Call) -> bytes:
         scope, until = job_requests.watch_token(request)

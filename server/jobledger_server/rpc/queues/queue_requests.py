@@ -82,26 +82,21 @@ def limits(request: pb.ListConcurrencyLimitsRequest) -> None:
         check.at_least_zero("page_size", request.page_size)
 
 
-def type_from(cursor: str | None) -> str:
-    """Return a cursor that is a job type, or nothing for None. Raises InvalidRequest."""
-    if cursor is None:
-        return ""
-    if len(cursor) > MAX_JOB_TYPE_CHARACTERS or not JOB_TYPE.match(cursor):
+def type_from(cursor: str) -> str:
+    """Return a cursor that is a job type or empty. Raises InvalidRequest."""
+    if cursor and (len(cursor) > MAX_JOB_TYPE_CHARACTERS or not JOB_TYPE.match(cursor)):
         raise InvalidRequest([("page_token", "is damaged")], token=True)
     return cursor
 
 
-def name_from(cursor: str | None) -> str:
-    """Return a cursor that is a name of keys, or nothing for None. Raises InvalidRequest."""
-    if cursor is None:
-        return ""
+def name_from(cursor: str) -> str:
+    """Return the name of keys in a cursor, or nothing if that is empty. Raises InvalidRequest."""
     try:
         name = bytes.fromhex(cursor).decode()
         with Checker() as check:
-            check.name("page_token", name, MAX_NAME_CHARACTERS)
+            return check.name("page_token", name, MAX_NAME_CHARACTERS, required=False)
     except (ValueError, InvalidRequest):
         raise InvalidRequest([("page_token", "is damaged")], token=True) from None
-    return name
 
 
 def name_cursor(name: str) -> str:

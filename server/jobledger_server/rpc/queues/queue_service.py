@@ -14,7 +14,7 @@ from jobledger_server.queue_store import Limit, StatsPage, TypeStats
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import job_response, time_message
-from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.pages import page
 from jobledger_server.rpc.queues import queue_requests
 from jobledger_server.rpc.queues.queue_messages import (
     limit_message,
@@ -38,7 +38,7 @@ class QueueService:
         query = queue_requests.stats(request)
         pages: list[StatsPage] = []
 
-        async def fetch(after: str | None, limit: int) -> tuple[Sequence[TypeStats], str | None]:
+        async def fetch(after: str, limit: int) -> tuple[Sequence[TypeStats], str | None]:
             found = await self.store.queue_reports.stats(
                 limit=limit,
                 after=queue_requests.type_from(after),
@@ -50,14 +50,16 @@ class QueueService:
             types = [replace(row, polled=row.polled or asked(row.job_type)) for row in found.types]
             return types, types[-1].job_type if found.more else None
 
-        page = Page(request, ("stats", *query), fetch, cursor=lambda stats: stats.job_type)
         async with self.lists.turn(call.caller):
-            stats = await page.read(lambda row: stats_message(row, pages[0].time), message_bytes)
-        response = pb.GetStatsResponse(
-            job_types=stats,
-            next_page_token=page.next_token,
-            read_time=time_message(pages[0].time),
-        )
+            stats, token = await page(
+                request,
+                ("stats", *query),
+                fetch,
+                lambda row: stats_message(row, pages[0].time),
+                cursor=lambda stats: stats.job_type,
+            )
+        time = time_message(pages[0].time)
+        response = pb.GetStatsResponse(job_types=stats, next_page_token=token, read_time=time)
         return response.SerializeToString()
 
     async def ExplainJob(self, request: pb.ExplainJobRequest, call: Call) -> bytes:
@@ -107,17 +109,17 @@ class QueueService:
     ) -> bytes:
         queue_requests.limits(request)
 
-        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Limit], None]:
+        async def fetch(after: str, limit: int) -> tuple[Sequence[Limit], None]:
             name = queue_requests.name_from(after)
             return await self.store.queue_settings.limits(after=name, limit=limit + 1), None
 
-        page = Page(
-            request,
-            "limits",
-            fetch,
-            cursor=lambda limit: queue_requests.name_cursor(limit.name),
-        )
         async with self.lists.turn(call.caller):
-            listed = await page.read(limit_message, message_bytes)
-        response = pb.ListConcurrencyLimitsResponse(limits=listed, next_page_token=page.next_token)
+            listed, token = await page(
+                request,
+                "limits",
+                fetch,
+                limit_message,
+                cursor=lambda limit: queue_requests.name_cursor(limit.name),
+            )
+        response = pb.ListConcurrencyLimitsResponse(limits=listed, next_page_token=token)
         return response.SerializeToString()

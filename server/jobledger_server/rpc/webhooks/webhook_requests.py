@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jobledger.v1 import webhook_service_pb2 as pb
-from jobledger_server.domain.job import is_id
 from jobledger_server.domain.limits import (
     MAX_ID_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
@@ -15,7 +14,7 @@ from jobledger_server.domain.limits import (
     MAX_WEBHOOKS,
 )
 from jobledger_server.rpc import fields
-from jobledger_server.rpc.validation import Checker, InvalidRequest
+from jobledger_server.rpc.validation import Checker
 from jobledger_server.webhook_store import Deliveries
 
 SCHEMES = frozenset({"http", "https"})
@@ -111,15 +110,6 @@ def save(request: pb.SaveWebhookRequest) -> State:
                 release=request.release,
             ),
         )
-
-
-def id_from(cursor: str | None) -> str:
-    """Return a cursor that is an id, or nothing for None. Raises InvalidRequest."""
-    if cursor is None:
-        return ""
-    if not is_id(cursor):
-        raise InvalidRequest([("page_token", "is damaged")], token=True)
-    return cursor
 
 
 def _check_pending(check: Checker, delivery: pb.PendingDelivery) -> None:

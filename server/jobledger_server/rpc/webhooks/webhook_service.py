@@ -17,7 +17,7 @@ from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
-from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.pages import id_from, page
 from jobledger_server.rpc.webhooks import webhook_requests
 from jobledger_server.rpc.webhooks.webhook_messages import claimed_message, webhook_message
 from jobledger_server.webhook_store import Webhook, Webhooks
@@ -65,16 +65,16 @@ class WebhookService:
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, call: Call) -> bytes:
         user_id = webhook_requests.listed(request)
 
-        async def fetch(after: str | None, limit: int) -> tuple[Sequence[Webhook], None]:
-            first = webhook_requests.id_from(after)
-            found = await self.webhooks.listed(user_id=user_id, after=first, limit=limit + 1)
-            return found, None
+        async def fetch(after: str, limit: int) -> tuple[Sequence[Webhook], None]:
+            last = id_from(after)
+            return await self.webhooks.listed(user_id=user_id, after=last, limit=limit + 1), None
 
-        page = Page(request, ("webhooks", user_id), fetch, cursor=lambda webhook: webhook.id)
+        key = "webhooks", user_id
         async with self.lists.turn(call.caller):
-            listed = await page.read(webhook_message, message_bytes)
-        response = pb.ListWebhooksResponse(webhooks=listed, next_page_token=page.next_token)
-        return response.SerializeToString()
+            listed, token = await page(
+                request, key, fetch, webhook_message, cursor=lambda webhook: webhook.id
+            )
+        return pb.ListWebhooksResponse(webhooks=listed, next_page_token=token).SerializeToString()
 
     async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, call: Call) -> bytes:
         webhook_id, user_id = webhook_requests.owned(request)
