@@ -1,7 +1,6 @@
 """Converts requests of WebhookService. Raises InvalidRequest."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.domain.limits import (
@@ -15,46 +14,25 @@ from jobledger_server.domain.limits import (
 )
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
-from jobledger_server.webhook_store import Deliveries
+from jobledger_server.webhook_store import Deliveries, Webhook
 
 SCHEMES = frozenset({"http", "https"})
 
 
-class Owned(NamedTuple):
-    """A webhook, and the owner that it must have; empty for any."""
-
-    webhook_id: str
-    user_id: str
-
-
-class Subscription(NamedTuple):
-    """What a new webhook is for."""
-
-    user_id: str
-    url: str
-    job_types: Sequence[str]
-    labels: dict[str, str]
-    all_transitions: bool
-
-
-class State(NamedTuple):
-    """What is to be stored, for which claim."""
-
-    webhook_id: str
-    generation: int
-    deliveries: Deliveries
-
-
-def create(request: pb.CreateWebhookRequest) -> Subscription:
+def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str) -> Webhook:
+    """Return the webhook, without its cursor."""
     with Checker() as check:
         if "#" in request.url:
             check.add("url", "must not have a fragment")
-        return Subscription(
-            fields.user_id(check, request.user_id, required=False),
-            check.url("url", request.url, SCHEMES),
-            sorted(fields.job_types(check, request.job_types)),
-            check.labels("labels", request.labels),
-            request.all_transitions,
+        return Webhook(
+            id=webhook_id,
+            user_id=fields.user_id(check, request.user_id, required=False),
+            url=check.url("url", request.url, SCHEMES),
+            job_types=sorted(fields.job_types(check, request.job_types)),
+            labels=check.labels("labels", request.labels),
+            all_transitions=request.all_transitions,
+            secret=secret,
+            cursor="",
         )
 
 
@@ -65,12 +43,11 @@ def listed(request: pb.ListWebhooksRequest) -> str:
         return fields.user_id(check, request.user_id, required=False)
 
 
-def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> Owned:
+def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> tuple[str, str]:
+    """Return the webhook's id, and the owner that it must have; empty for any."""
     with Checker() as check:
-        return Owned(
-            check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
-            fields.user_id(check, request.user_id, required=False),
-        )
+        webhook_id = check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS)
+        return webhook_id, fields.user_id(check, request.user_id, required=False)
 
 
 def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, Sequence[str]]:
@@ -81,7 +58,8 @@ def claim(request: pb.ClaimWebhooksRequest) -> tuple[str, Sequence[str]]:
     return deliverer_id, tuple(dict.fromkeys(request.held_ids))
 
 
-def save(request: pb.SaveWebhookRequest) -> State:
+def save(request: pb.SaveWebhookRequest) -> tuple[str, int, Deliveries]:
+    """Return the webhook's id, the claim's generation, and what is to be stored."""
     with Checker() as check:
         # As it is stored; see webhook_messages.claimed_message.
         pending = pb.ClaimedWebhook(pending=request.pending).SerializeToString()
@@ -89,27 +67,23 @@ def save(request: pb.SaveWebhookRequest) -> State:
             check.number("pending", len(pending), 0, MAX_PENDING_BYTES)
             for index, delivery in enumerate(request.pending):
                 _check_pending(check.within(f"pending[{index}]."), delivery)
-        return State(
-            check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS),
-            request.generation,
-            Deliveries(
-                cursor=check.name(
-                    "cursor", request.cursor, MAX_RESUME_TOKEN_CHARACTERS, required=False
-                ),
-                pending=pending,
-                pending_count=len(request.pending),
-                success_time=fields.optional_time(check, request, "success_time"),
-                failure_time=fields.optional_time(check, request, "failure_time"),
-                last_failure=check.text(
-                    "last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS
-                ),
-                given_up=check.at_least_zero("given_up", request.given_up),
-                disable_reason=check.text(
-                    "disable_reason", request.disable_reason, MAX_MESSAGE_CHARACTERS
-                ),
-                release=request.release,
+        webhook_id = check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS)
+        deliveries = Deliveries(
+            cursor=check.name(
+                "cursor", request.cursor, MAX_RESUME_TOKEN_CHARACTERS, required=False
             ),
+            pending=pending,
+            pending_count=len(request.pending),
+            success_time=fields.optional_time(check, request, "success_time"),
+            failure_time=fields.optional_time(check, request, "failure_time"),
+            last_failure=check.text("last_failure", request.last_failure, MAX_MESSAGE_CHARACTERS),
+            given_up=check.at_least_zero("given_up", request.given_up),
+            disable_reason=check.text(
+                "disable_reason", request.disable_reason, MAX_MESSAGE_CHARACTERS
+            ),
+            release=request.release,
         )
+    return webhook_id, request.generation, deliveries
 
 
 def _check_pending(check: Checker, delivery: pb.PendingDelivery) -> None:

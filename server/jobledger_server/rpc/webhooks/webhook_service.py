@@ -4,9 +4,12 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from jobledger.v1 import job_service_pb2
 from jobledger.v1 import webhook_service_pb2 as pb
@@ -21,6 +24,8 @@ from jobledger_server.rpc.pages import id_from, page
 from jobledger_server.rpc.webhooks import webhook_requests
 from jobledger_server.rpc.webhooks.webhook_messages import claimed_message, webhook_message
 from jobledger_server.webhook_store import Webhook, Webhooks
+
+Result = TypeVar("Result")
 
 SECRET_BYTES = 32
 
@@ -40,24 +45,15 @@ class WebhookService:
     ids: IdSource
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
-        given = webhook_requests.create(request)
-        # The cursor is of now: what ends before the first claim is delivered too.
+        webhook_id = self.ids.new_id(time.time_ns() // 1000)
+        key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
+        given = webhook_requests.create(request, webhook_id, f"whsec_{key}")
         watch = job_service_pb2.WatchJobsRequest(
             user_id=given.user_id, job_types=given.job_types, labels=given.labels
         )
-        key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
-        webhook = Webhook(
-            id=self.ids.new_id(time.time_ns() // 1000),
-            user_id=given.user_id,
-            url=given.url,
-            job_types=given.job_types,
-            labels=given.labels,
-            all_transitions=given.all_transitions,
-            secret=f"whsec_{key}",
-            cursor=self.head(watch),
-        )
-        async with self.lists.turn(call.caller):
-            created = await retry_if_stale(partial(self.webhooks.add, webhook))
+        # The cursor is of now: what ends before the first claim is delivered too.
+        webhook = replace(given, cursor=self.head(watch))
+        created = await self._in_turn(call, partial(self.webhooks.add, webhook))
         _audit(call, "create_webhook", created.id)
         response = pb.CreateWebhookResponse(webhook=webhook_message(created), secret=created.secret)
         return response.SerializeToString()
@@ -78,21 +74,16 @@ class WebhookService:
 
     async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, call: Call) -> bytes:
         webhook_id, user_id = webhook_requests.owned(request)
-        async with self.lists.turn(call.caller):
-            removed = await retry_if_stale(
-                partial(self.webhooks.remove, webhook_id, user_id=user_id)
-            )
-        if not removed:
+        remove = partial(self.webhooks.remove, webhook_id, user_id=user_id)
+        if not await self._in_turn(call, remove):
             raise WebhookNotFound(webhook_id)
         _audit(call, "delete_webhook", webhook_id)
         return pb.DeleteWebhookResponse().SerializeToString()
 
     async def EnableWebhook(self, request: pb.EnableWebhookRequest, call: Call) -> bytes:
         webhook_id, user_id = webhook_requests.owned(request)
-        async with self.lists.turn(call.caller):
-            enabled = await retry_if_stale(
-                partial(self.webhooks.enable, webhook_id, user_id=user_id)
-            )
+        enable = partial(self.webhooks.enable, webhook_id, user_id=user_id)
+        enabled = await self._in_turn(call, enable)
         if enabled is None:
             raise WebhookNotFound(webhook_id)
         _audit(call, "enable_webhook", webhook_id)
@@ -105,8 +96,7 @@ class WebhookService:
             lease=WEBHOOK_LEASE_SECONDS * MICROS_PER_SECOND,
             limit=MAX_CLAIMED_WEBHOOKS,
         )
-        async with self.lists.turn(call.caller):
-            claimed = await retry_if_stale(claim)
+        claimed = await self._in_turn(call, claim)
         response = pb.ClaimWebhooksResponse(
             webhooks=map(claimed_message, claimed.taken),
             held_ids=claimed.held,
@@ -116,15 +106,16 @@ class WebhookService:
 
     async def SaveWebhook(self, request: pb.SaveWebhookRequest, call: Call) -> bytes:
         webhook_id, generation, deliveries = webhook_requests.save(request)
-        async with self.lists.turn(call.caller):
-            saved = await retry_if_stale(
-                partial(self.webhooks.save, webhook_id, generation, deliveries)
-            )
-        if not saved:
+        save = partial(self.webhooks.save, webhook_id, generation, deliveries)
+        if not await self._in_turn(call, save):
             raise WebhookNotHeld(webhook_id)
         if deliveries.disable_reason:
             _audit(call, "disable_webhook", webhook_id)
         return pb.SaveWebhookResponse().SerializeToString()
+
+    async def _in_turn(self, call: Call, change: Callable[[], Awaitable[Result]]) -> Result:
+        async with self.lists.turn(call.caller):
+            return await retry_if_stale(change)
 
 
 def _audit(call: Call, change: str, webhook_id: str) -> None:
