@@ -7,7 +7,7 @@ jobs that it has changed do not match any more.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,43 +94,32 @@ class Bulk:
                 ]
                 decisions = await self._submit(commands, caller)
                 made += [decision.job for decision in decisions if decision.changed]
-        return Stepped(
-            len(page.jobs),
-            len(made),
-            step.token(page.next_before, next_time),
-            made[:MAX_SAMPLED_JOBS],
-        )
+        return _stepped(step, page, made, next_time)
 
     async def cancel_jobs(self, step: Step, caller: Caller) -> Stepped:
-        page = await self._page(step, caller)
-        if step.validate_only:
-            return _matched(step, page)
-        cancelled: list[Job] = []
-        for _, jobs in _parts(page.jobs, self.tuning):
-            decisions = await self._submit(
-                [Cancel(job_id=job.id, user_id=job.user_id, reason=step.reason) for job in jobs],
-                caller,
-            )
-            cancelled += [decision.job for decision in decisions if decision.changed]
-        return Stepped(
-            len(page.jobs),
-            len(cancelled),
-            step.token(page.next_before),
-            cancelled[:MAX_SAMPLED_JOBS],
-        )
+        def cancel(job: Job) -> Cancel:
+            return Cancel(job_id=job.id, user_id=job.user_id, reason=step.reason)
+
+        return await self._change(step, cancel, caller)
 
     async def delete_jobs(self, step: Step, caller: Caller) -> Stepped:
+        def delete(job: Job) -> Delete:
+            return Delete(job_id=job.id, user_id=job.user_id)
+
+        stepped = await self._change(step, delete, caller)
+        return stepped if step.validate_only else stepped._replace(sample=())
+
+    async def _change(
+        self, step: Step, command: Callable[[Job], Cancel | Delete], caller: Caller
+    ) -> Stepped:
         page = await self._page(step, caller)
         if step.validate_only:
             return _matched(step, page)
-        deleted = 0
+        changed: list[Job] = []
         for _, jobs in _parts(page.jobs, self.tuning):
-            deleted += len(
-                await self._submit(
-                    [Delete(job_id=job.id, user_id=job.user_id) for job in jobs], caller
-                )
-            )
-        return Stepped(len(page.jobs), deleted, step.token(page.next_before), ())
+            decisions = await self._submit([command(job) for job in jobs], caller)
+            changed += [decision.job for decision in decisions if decision.changed]
+        return _stepped(step, page, changed)
 
     async def _page(self, step: Step, caller: Caller, *, full: bool = False) -> JobPage:
         """Return the next page that has jobs, or an empty one if the search takes too long."""
@@ -147,7 +136,7 @@ class Bulk:
             before = page.next_before
 
     async def _submit(
-        self, commands: Sequence[Create] | Sequence[Cancel] | Sequence[Delete], caller: Caller
+        self, commands: Sequence[Create | Cancel | Delete], caller: Caller
     ) -> Sequence[Decision]:
         """Return the decisions on the commands, but for those on jobs that are gone.
 
@@ -209,6 +198,11 @@ def stepped_response(
 
 def _matched(step: Step, page: JobPage) -> Stepped:
     return Stepped(len(page.jobs), 0, step.token(page.next_before), page.jobs[:MAX_SAMPLED_JOBS])
+
+
+def _stepped(step: Step, page: JobPage, changed: Sequence[Job], next_time: int = 0) -> Stepped:
+    token = step.token(page.next_before, next_time)
+    return Stepped(len(page.jobs), len(changed), token, changed[:MAX_SAMPLED_JOBS])
 
 
 def _repetition(
