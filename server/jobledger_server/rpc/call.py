@@ -58,10 +58,6 @@ class Call:
             self.received += len(message)
         return message
 
-    def time_remaining(self) -> float | None:
-        """Return the seconds until the caller's deadline, or None if there is none."""
-        return self.context.time_remaining()
-
     def end_span(self, status: str) -> None:
         """End the call's span, if it has one that has not ended: that of a stream ends early."""
         if self.span is not None and self.traces is not None:

@@ -66,9 +66,7 @@ class OperationsService:
     async def WaitOperation(self, request: pb.WaitOperationRequest, call: Call) -> bytes:
         job_id, user_id, timeout = operation_requests.wait(request, call)
         loop = asyncio.get_running_loop()
-        until = loop.time() + min(timeout, _max_wait(call))
-        if (left := StreamAge(self.max_age).remaining()) is not None:
-            until = min(until, loop.time() + left)
+        until = loop.time() + StreamAge(self.max_age).max_wait(min(timeout, _max_wait(call)))
         # Subscribe, then read: the watch keeps what is committed in between.
         with self.hub.subscribe(job_id, call.caller) as watch:
             job = (await self.reads.job(job_id, user_id, call.caller, full=False)).job
@@ -92,5 +90,5 @@ def _serialized(response: Message) -> bytes:
 
 def _max_wait(call: Call) -> float:
     """Return the seconds that a call can wait and still be answered before its deadline."""
-    left = call.time_remaining()
+    left = call.context.time_remaining()
     return float("inf") if left is None else left - min(MARGIN_SECONDS, left / 5)
