@@ -34,7 +34,7 @@ from jobledger_server.rpc.access.audit import audit, audit_setting
 from jobledger_server.rpc.access.callers import Callers
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.access.watch_tokens import WatchTokens
-from jobledger_server.rpc.incoming import RequestParser
+from jobledger_server.rpc.incoming import RequestParser, request_parser
 from jobledger_server.rpc.jobs.bulk import Bulk
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
@@ -204,7 +204,7 @@ async def open_app(
             observe=None if access is None else audit_setting,
         ) as control,
         LongPoll(ledger, waiters, release_retry_seconds=tuning.release_retry_seconds) as long_poll,
-        RequestParser(share) as parser,
+        request_parser(share) as parser,
     ):
         core = _Core(
             settings, tuning, opened, waiters, feed, reads, ledger, control, long_poll, parser

@@ -6,12 +6,12 @@ fairly queued between callers, and only the command stays in memory.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
@@ -65,31 +65,18 @@ class RequestParser:
     """Parses requests, in a thread if they are large, and counts the bytes of running calls.
 
     Args:
+        thread: Parses large requests.
         share: The part of all bytes that one caller may hold, from 0 to 1.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, thread: ThreadPoolExecutor, share: float) -> None:
         each = max(MAX_MESSAGE_BYTES, int(HELD_BYTES * share))
         self.held = Admission(
-            "waiting_bytes",
-            total=HELD_BYTES,
-            each=each,
-            quota=lambda quotas: quotas.waiting_bytes,
+            "waiting_bytes", total=HELD_BYTES, each=each, quota=lambda quotas: quotas.waiting_bytes
         )
         """The bytes of the requests and answers of running calls."""
         self.turns = Turns(1)
-        self._thread = ThreadPoolExecutor(1, "requests")
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._thread.shutdown(wait=True)
+        self._thread = thread
 
     async def run(
         self,
@@ -108,6 +95,13 @@ class RequestParser:
         async with self.turns.turn(caller):
             admit()
             return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+
+@asynccontextmanager
+async def request_parser(share: float) -> AsyncIterator[RequestParser]:
+    """Open a parser, and wait at the end for the request that it parses."""
+    with ThreadPoolExecutor(1, "requests") as thread:
+        yield RequestParser(thread, share)
 
 
 def authorised(caller: Caller, method: Method, request: Any, call: Call) -> Caller:
