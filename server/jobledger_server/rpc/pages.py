@@ -5,7 +5,7 @@ Clients take messages of 4 MiB, unless they are configured otherwise.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -100,6 +100,14 @@ async def job_page(
         return rows, found.next_before
 
     return await page(request, key, fetch, message, cursor=lambda row: row.job.id)
+
+
+async def paced(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """Yield rows, and let the event loop run something else after each ROWS_PER_STEP."""
+    for count, row in enumerate(rows, 1):
+        yield row
+        if count % ROWS_PER_STEP == 0:
+            await asyncio.sleep(0)
 
 
 def id_from(cursor: str) -> str:

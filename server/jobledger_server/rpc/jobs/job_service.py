@@ -1,7 +1,6 @@
 """JobService: for the owners of jobs."""
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +11,7 @@ from jobledger_server.domain.job import (
     Asset,
     AssetId,
     Attempt,
-    Job,
     JobId,
-    Payloads,
     Transition,
 )
 from jobledger_server.domain.leases import attempts
@@ -42,7 +39,7 @@ from jobledger_server.rpc.messages import (
     jobs_response,
     transition_message,
 )
-from jobledger_server.rpc.pages import ROWS_PER_STEP, id_from, job_page, number_from, page
+from jobledger_server.rpc.pages import id_from, job_page, number_from, paced, page
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import Store
@@ -79,7 +76,7 @@ class JobService:
         counts = {creations[0].user_id: len(creations)}
         async with self.creations.creating(call.caller, counts):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))
-        jobs = await _serialized((decision.job, NO_PAYLOADS) for decision in decisions)
+        jobs = [job_bytes(decision.job) async for decision in paced(decisions)]
         return jobs_response(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
@@ -99,7 +96,7 @@ class JobService:
             found = [
                 (job, each) for job, each in zip(jobs, payloads, strict=True) if each is not None
             ]
-        serialized = await _serialized(found)
+        serialized = [job_bytes(job, payloads) async for job, payloads in paced(found)]
         _check_size(sum(map(len, serialized)))
         names = {job.id for job, _ in found}
         rest = pb.BatchGetJobsResponse(missing_job_ids=[each for each in ids if each not in names])
@@ -232,16 +229,6 @@ class JobService:
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection, full = job_requests.selection(request)
         await self.feed_streams.serve(selection, request.resume_token, call, full=full)
-
-
-async def _serialized(jobs: Iterable[tuple[Job, Payloads]]) -> Sequence[bytes]:
-    """Serialize jobs, a few at a time."""
-    serialized = []
-    for job, payloads in jobs:
-        serialized.append(job_bytes(job, payloads))
-        if len(serialized) % ROWS_PER_STEP == 0:
-            await asyncio.sleep(0)
-    return serialized
 
 
 def _check_size(size: int) -> None:
