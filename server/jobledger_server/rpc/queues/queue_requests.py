@@ -1,6 +1,6 @@
 """Converts requests of QueueService to settings and queries. Raises InvalidRequest."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
@@ -22,20 +22,14 @@ from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import JOB_TYPE, Checker, InvalidRequest
 
 
-class StatsQuery(NamedTuple):
-    """Whose jobs are counted: of these types, of this tenant. An empty filter counts all."""
-
-    job_types: tuple[str, ...]
-    fairness_key: str
-
-
-def stats(request: pb.GetStatsRequest) -> StatsQuery:
+def stats(request: pb.GetStatsRequest) -> tuple[Sequence[str], str]:
+    """Return the types and the tenant whose jobs are counted; what is empty counts all."""
     with Checker() as check:
         check.at_least_zero("page_size", request.page_size)
-        return StatsQuery(
-            tuple(sorted(fields.job_types(check, request.job_types))),
-            check.name("fairness_key", request.fairness_key, MAX_NAME_CHARACTERS, required=False),
-        )
+        job_types = tuple(sorted(fields.job_types(check, request.job_types)))
+        tenant = request.fairness_key
+        check.name("fairness_key", tenant, MAX_NAME_CHARACTERS, required=False)
+    return job_types, tenant
 
 
 def explained_job(request: pb.ExplainJobRequest) -> tuple[JobId, str | None]:

@@ -35,15 +35,15 @@ class QueueService:
     pollers: Pollers
 
     async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> bytes:
-        query = queue_requests.stats(request)
+        job_types, fairness_key = queue_requests.stats(request)
         pages: list[StatsPage] = []
 
         async def fetch(after: str, limit: int) -> tuple[Sequence[TypeStats], str | None]:
             found = await self.store.queue_reports.stats(
                 limit=limit,
                 after=queue_requests.type_from(after),
-                job_types=query.job_types,
-                fairness_key=query.fairness_key,
+                job_types=job_types,
+                fairness_key=fairness_key,
             )
             pages.append(found)
             asked = self.pollers.is_polled
@@ -53,7 +53,7 @@ class QueueService:
         async with self.lists.turn(call.caller):
             stats, token = await page(
                 request,
-                ("stats", *query),
+                ("stats", job_types, fairness_key),
                 fetch,
                 lambda row: stats_message(row, pages[0].time),
                 cursor=lambda stats: stats.job_type,
