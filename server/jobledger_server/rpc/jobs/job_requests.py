@@ -53,6 +53,8 @@ ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttempts
 
 ViewRequest = pb.GetJobRequest | pb.WatchJobRequest
 
+_Owned = ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest | pb.RetryJobRequest
+
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
     with Checker() as check:
@@ -183,14 +185,7 @@ def watch_token(request: pb.CreateWatchTokenRequest) -> tuple[WatchScope, int]:
     return scope, math.ceil(time.time()) + seconds
 
 
-def _owned_job(
-    check: Checker,
-    request: ViewRequest
-    | ListRequest
-    | pb.DeleteJobRequest
-    | pb.CancelJobRequest
-    | pb.RetryJobRequest,
-) -> tuple[JobId, str]:
+def _owned_job(check: Checker, request: _Owned) -> tuple[JobId, str]:
     """Return the job's id and the owner on whose behalf the call is made."""
     return fields.job_id(check, request.job_id), fields.user_id(check, request.user_id)
 
