@@ -60,7 +60,7 @@ class Bulk:
     reads: Reads
     lists: Lists
     creations: CreationQuotas
-    tuning: Tuning = Tuning()
+    tuning: Tuning
 
     async def retry(
         self, job_id: JobId, user_id: str, request_id: str, traceparent: str, caller: Caller

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote, unquote
 
@@ -20,7 +20,6 @@ from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change, FeedCompacted
-from jobledger_server.tuning import Tuning
 from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
@@ -40,9 +39,9 @@ class FeedStreams:
     epoch: Callable[[], str]
     heartbeat: float
     max_age: float
-    message_bytes: int = Tuning().feed_message_bytes
+    message_bytes: int
     # A message from one cursor to another serves all watches that are at the first.
-    messages: SharedMessages = field(default_factory=SharedMessages)
+    messages: SharedMessages
 
     def head(self, selection: Selection) -> str:
         """Return the token of a stream that starts after the latest change."""

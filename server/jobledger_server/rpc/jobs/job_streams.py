@@ -1,7 +1,7 @@
 """WatchJob: a job watch's updates as messages, with payloads in the first one and the last."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -26,7 +26,7 @@ class JobStreams:
     heartbeat: float
     max_age: float
     # Many watches of one job are sent the same.
-    messages: SharedMessages = field(default_factory=SharedMessages)
+    messages: SharedMessages
 
     # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
     async def serve(
