@@ -26,6 +26,7 @@ from jobledger_server.admission.endings import (
     Ending,
     FeedRestarted,
     PermissionsChanged,
+    ShuttingDown,
     StreamTooOld,
 )
 from jobledger_server.domain.errors import (
@@ -66,7 +67,12 @@ MAX_NAMED_CHARACTERS = 200
 
 NO_FACTS: Mapping[str, str] = {}
 
-_PREFIX = "ERROR_REASON_"
+_WHY_ENDED: Mapping[type[Ending], str] = {
+    ShuttingDown: "this server is shutting down",
+    StreamTooOld: "the stream reached its maximum age: open it again",
+    PermissionsChanged: "the caller's permissions have changed: call again",
+    FeedRestarted: "the feed starts over: open the stream again",
+}
 
 log = logging.getLogger("jobledger.rpc")
 
@@ -146,7 +152,7 @@ def _known(error: Exception) -> Refusal | None:
             )
         case Ending():
             facts = {"resume_token": error.resume_token} if error.resume_token else NO_FACTS
-            return _unavailable(_why_ended(error), facts, error.retry_after)
+            return _unavailable(_WHY_ENDED[type(error)], facts, error.retry_after)
         case StoreUnavailable(kind="disk_full" | "read_only"):
             return _unavailable("the database does not accept writes at the moment")
         case StoreUnavailable():
@@ -161,18 +167,6 @@ def _known(error: Exception) -> Refusal | None:
             return _invalid(InvalidRequest([("resume_token", FOREIGN)], token=True))
         case _:
             return None
-
-
-def _why_ended(error: Ending) -> str:
-    match error:
-        case StreamTooOld():
-            return "the stream reached its maximum age: open it again"
-        case PermissionsChanged():
-            return "the caller's permissions have changed: call again"
-        case FeedRestarted():
-            return "the feed starts over: open the stream again"
-        case _:
-            return "this server is shutting down"
 
 
 def _domain(error: DomainError) -> Refusal | None:  # noqa: PLR0911
@@ -373,4 +367,4 @@ def printed(value: str) -> str:
 
 
 def _name(reason: ErrorReason.ValueType) -> str:
-    return ErrorReason.Name(reason).removeprefix(_PREFIX)
+    return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
