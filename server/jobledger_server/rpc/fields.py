@@ -73,11 +73,8 @@ def optional_duration(
 
 def is_full(check: Checker, view: int, *, default: bool) -> bool:
     """Return whether the view is FULL; `default` says that of a request without one."""
-    match view:
-        case job_pb2.JOB_VIEW_UNSPECIFIED:
-            return default
-        case job_pb2.JOB_VIEW_BASIC | job_pb2.JOB_VIEW_FULL:
-            return view == job_pb2.JOB_VIEW_FULL
-        case _:
-            check.add("view", f"has the unknown value {view}")
-            return default
+    if view == job_pb2.JOB_VIEW_UNSPECIFIED:
+        return default
+    if view not in (job_pb2.JOB_VIEW_BASIC, job_pb2.JOB_VIEW_FULL):
+        check.add("view", f"has the unknown value {view}")
+    return view == job_pb2.JOB_VIEW_FULL
