@@ -3,9 +3,9 @@
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final, NamedTuple
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2 as codes
@@ -356,9 +356,7 @@ def _unavailable(
 
 
 def _retry(delay: float) -> RetryInfo:
-    seconds = int(delay)
-    nanos = int((delay - seconds) * 1_000_000_000)
-    return RetryInfo(retry_delay=Duration(seconds=seconds, nanos=nanos))
+    return RetryInfo(retry_delay=timedelta(seconds=delay))
 
 
 def printed(value: str) -> str:
