@@ -74,11 +74,9 @@ def _failure(job: Job, error_details: Payload | None) -> status_pb2.Status:
         domain=JOB_DOMAIN,
         metadata={"job_id": job.id, "job_type": job.job_type, "attempt": str(job.attempt)},
     )
-    packed = AnyMessage()
-    packed.Pack(info)
-    details = [packed]
+    code = CODES.get(error.reason, code_pb2.UNKNOWN)
+    status = status_pb2.Status(code=code, message=error.message)
+    status.details.add().Pack(info)
     if error_details is not None:
-        details.append(AnyMessage(type_url=_STRUCT, value=error_details))
-    return status_pb2.Status(
-        code=CODES.get(error.reason, code_pb2.UNKNOWN), message=error.message, details=details
-    )
+        status.details.add(type_url=_STRUCT, value=error_details)
+    return status
