@@ -2,7 +2,6 @@
 
 import math
 import time
-from typing import NamedTuple
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
@@ -193,7 +192,9 @@ def _owned_job(check: Checker, request: _Owned) -> tuple[JobId, str]:
 def _creation(
     check: Checker, request: pb.CreateJobRequest, user_id: str, traceparent: str
 ) -> Create:
-    policy = _retry_policy(check.within("retry_policy."), request.retry_policy)
+    policy, within = request.retry_policy, check.within("retry_policy.")
+    initial_backoff, max_backoff = _backoff(within, policy)
+    multiplier = policy.backoff_multiplier or DEFAULT_BACKOFF_MULTIPLIER
 
     def timeout(field: str) -> Micros | None:
         bounds = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
@@ -205,10 +206,12 @@ def _creation(
         parameters=check.struct("parameters", request.parameters),
         labels=check.labels("labels", request.labels),
         request_id=fields.request_id(check, request.request_id),
-        max_attempts=policy.max_attempts,
-        initial_backoff=policy.initial_backoff,
-        max_backoff=policy.max_backoff,
-        backoff_multiplier=policy.backoff_multiplier,
+        max_attempts=within.number("max_attempts", policy.max_attempts, 0, MAX_ATTEMPTS) or 1,
+        initial_backoff=initial_backoff,
+        max_backoff=max_backoff,
+        backoff_multiplier=within.number(
+            "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
+        ),
         schedule_time=_schedule_time(check, request),
         queue_timeout=timeout("queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
         stall_timeout=timeout("stall_timeout"),
@@ -250,14 +253,8 @@ def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | No
     return found
 
 
-class _RetryPolicy(NamedTuple):
-    max_attempts: int
-    initial_backoff: Micros
-    max_backoff: Micros
-    backoff_multiplier: float
-
-
-def _retry_policy(check: Checker, policy: job_pb2.RetryPolicy) -> _RetryPolicy:
+def _backoff(check: Checker, policy: job_pb2.RetryPolicy) -> tuple[Micros, Micros]:
+    """Return the first pause and the longest."""
     initial = DEFAULT_INITIAL_BACKOFF
     if policy.HasField("initial_backoff"):
         bounds = MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS
@@ -266,12 +263,4 @@ def _retry_policy(check: Checker, policy: job_pb2.RetryPolicy) -> _RetryPolicy:
     if policy.HasField("max_backoff"):
         bounds = initial / MICROS_PER_SECOND, MAX_BACKOFF_SECONDS
         longest = check.duration("max_backoff", policy.max_backoff, *bounds)
-    multiplier = policy.backoff_multiplier or DEFAULT_BACKOFF_MULTIPLIER
-    return _RetryPolicy(
-        max_attempts=check.number("max_attempts", policy.max_attempts, 0, MAX_ATTEMPTS) or 1,
-        initial_backoff=initial,
-        max_backoff=longest,
-        backoff_multiplier=check.number(
-            "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
-        ),
-    )
+    return initial, longest
