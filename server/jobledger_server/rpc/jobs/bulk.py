@@ -17,7 +17,7 @@ from jobledger_server.domain.commands import Cancel, Create, Delete
 from jobledger_server.domain.errors import JobNotFound, UniqueKeyTaken
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, Payload
 from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
-from jobledger_server.domain.state_machine import TERMINAL, Decision, illegal_transition
+from jobledger_server.domain.state_machine import TERMINAL, illegal_transition
 from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.encoding import encoded_field
@@ -92,8 +92,7 @@ class Bulk:
                     for job, found, time in zip(jobs, payloads, due, strict=True)
                     if found is not None  # else it was deleted since
                 ]
-                decisions = await self._submit(commands, caller)
-                made += [decision.job for decision in decisions if decision.changed]
+                made += await self._submit(commands, caller)
         return _stepped(step, page, made, next_time)
 
     async def cancel_jobs(self, step: Step, caller: Caller) -> Stepped:
@@ -117,8 +116,7 @@ class Bulk:
             return _matched(step, page)
         changed: list[Job] = []
         for _, jobs in _parts(page.jobs, self.tuning):
-            decisions = await self._submit([command(job) for job in jobs], caller)
-            changed += [decision.job for decision in decisions if decision.changed]
+            changed += await self._submit([command(job) for job in jobs], caller)
         return _stepped(step, page, changed)
 
     async def _page(self, step: Step, caller: Caller, *, full: bool = False) -> JobPage:
@@ -137,18 +135,18 @@ class Bulk:
 
     async def _submit(
         self, commands: Sequence[Create | Cancel | Delete], caller: Caller
-    ) -> Sequence[Decision]:
-        """Return the decisions on the commands, but for those on jobs that are gone.
+    ) -> Sequence[Job]:
+        """Return the jobs that the commands have changed or made.
 
-        A job is passed over, too, whose unique key another one has.
+        A job that is gone is passed over, and one whose unique key another one has.
         """
-        decisions: list[Decision] = []
+        changed: list[Job] = []
         for outcome in await self.ledger.submit(commands, caller):
             if not isinstance(outcome, Exception):
-                decisions += outcome
+                changed += [decision.job for decision in outcome if decision.changed]
             elif not isinstance(outcome, JobNotFound | UniqueKeyTaken):
                 raise outcome
-        return decisions
+        return changed
 
 
 def _parts(jobs: Sequence[Job], tuning: Tuning) -> Iterator[tuple[int, Sequence[Job]]]:
