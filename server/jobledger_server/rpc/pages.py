@@ -34,72 +34,79 @@ class PagedRequest(Protocol):
     page_token: str
 
 
-async def page(
-    request: PagedRequest,
-    key: object,
-    fetch: Callable[[str, int], Awaitable[tuple[Sequence[Row], str | None]]],
-    message: Callable[[Row], Out],
-    *,
-    cursor: Callable[[Row], str],
-) -> tuple[list[Out], str]:
-    """Return the messages of one page of a list, and the token of the next, if more may follow.
+class Page:
+    """One page of a list.
 
     Args:
         request: Its page size and page token.
         key: Identifies the query. A token is valid only for an equal key.
-        fetch: Returns the rows after a cursor, which is empty for the first page, and the cursor
-            after those rows; None at the end of the list. It may return more rows than the limit:
-            those are not part of the page.
-        message: Converts a row.
-        cursor: Returns the cursor after a row.
+
+    Attributes:
+        after: The cursor after which it begins; empty for the first page.
+        limit: How many rows it has at most.
 
     Raises:
         InvalidRequest: The token is damaged or of another query.
     """
-    limit = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    given = request.page_token
-    rows, rest = await fetch(read_token("page_token", key, given) if given else "", limit)
-    made: list[Out] = []
-    room = MAX_ANSWER_BYTES
-    unyielded = 0
-    for row in rows[:limit]:
-        out = message(row)
-        size = len(out) if isinstance(out, bytes) else out.ByteSize()
-        room -= size
-        if made and room < 0:
-            break
-        made.append(out)
-        unyielded += size
-        if len(made) % ROWS_PER_STEP == 0 or unyielded > BYTES_PER_STEP:
-            unyielded = 0
-            await asyncio.sleep(0)
-    if len(made) < len(rows):
-        rest = cursor(rows[len(made) - 1])
-    return made, "" if rest is None else token(key, rest)
+
+    def __init__(self, request: PagedRequest, key: object) -> None:
+        given = request.page_token
+        self.after = read_token("page_token", key, given) if given else ""
+        self.limit = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        self._key = key
+
+    async def messages(
+        self,
+        rows: Sequence[Row],
+        message: Callable[[Row], Out],
+        *,
+        cursor: Callable[[Row], str],
+        rest: str | None = None,
+    ) -> tuple[list[Out], str]:
+        """Return the page's messages, and the token of the next page if more may follow.
+
+        Args:
+            rows: The rows from the page's cursor on. Those over its limit are not part of it.
+            message: Converts a row.
+            cursor: Returns the cursor after a row.
+            rest: The cursor after all of the rows; None at the end of the list.
+        """
+        made: list[Out] = []
+        room = MAX_ANSWER_BYTES
+        unyielded = 0
+        for row in rows[: self.limit]:
+            out = message(row)
+            size = len(out) if isinstance(out, bytes) else out.ByteSize()
+            room -= size
+            if made and room < 0:
+                break
+            made.append(out)
+            unyielded += size
+            if len(made) % ROWS_PER_STEP == 0 or unyielded > BYTES_PER_STEP:
+                unyielded = 0
+                await asyncio.sleep(0)
+        if len(made) < len(rows):
+            rest = cursor(rows[len(made) - 1])
+        return made, "" if rest is None else token(self._key, rest)
 
 
 async def job_page(
-    request: PagedRequest,
-    key: object,
+    page: Page,
     store: Store,
     query: JobQuery,
     message: Callable[[StoredJob], Out],
     *,
     payloads: Callable[[Sequence[Job]], Awaitable[Sequence[Payloads | None]]] | None = None,
 ) -> tuple[list[Out], str]:
-    """Return a page of the jobs of a query, with their payloads if that reads these. See `page`."""
-
-    async def fetch(after: str, limit: int) -> tuple[Sequence[StoredJob], str | None]:
-        before = JobId(id_from(after)) or None
-        full = payloads is not None
-        found = await store.list_jobs(query, before=before, limit=limit, full=full)
-        if payloads is None:
-            return [StoredJob(job) for job in found.jobs], found.next_before
+    """Return a page of the jobs of a query, with their payloads if that reads these."""
+    before, full = JobId(id_from(page.after)) or None, payloads is not None
+    found = await store.list_jobs(query, before=before, limit=page.limit, full=full)
+    if payloads is None:
+        rows = [StoredJob(job) for job in found.jobs]
+    else:
         read = zip(found.jobs, await payloads(found.jobs), strict=True)
         rows = [StoredJob(job, payloads=each) for job, each in read if each is not None]
-        return rows, found.next_before
-
-    return await page(request, key, fetch, message, cursor=lambda row: row.job.id)
+    return await page.messages(rows, message, cursor=lambda row: row.job.id, rest=found.next_before)
 
 
 async def paced(rows: Iterable[Row]) -> AsyncIterator[Row]:

@@ -1,6 +1,5 @@
 """JobService: for the owners of jobs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,11 +7,8 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
-    Asset,
     AssetId,
-    Attempt,
     JobId,
-    Transition,
 )
 from jobledger_server.domain.leases import attempts
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
@@ -39,7 +35,7 @@ from jobledger_server.rpc.messages import (
     jobs_response,
     transition_message,
 )
-from jobledger_server.rpc.pages import id_from, job_page, number_from, paced, page
+from jobledger_server.rpc.pages import Page, id_from, job_page, number_from, paced
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import Store
@@ -105,10 +101,10 @@ class JobService:
     async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> bytes:
         query, full = job_requests.query(request)
         payloads = partial(payloads_of, self.reads, caller=call.caller) if full else None
+        page = Page(request, query.key())
         async with self.lists.turn(call.caller):
             listed, token = await job_page(
-                request,
-                query.key(),
+                page,
                 self.store,
                 query,
                 lambda row: job_bytes(row.job, row.payloads),
@@ -150,54 +146,39 @@ class JobService:
 
     async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
-
-        async def fetch(after: str, limit: int) -> tuple[Sequence[Asset], None]:
-            last = AssetId(id_from(after)) or None
-            await self.reads.job(job_id, user_id, call.caller, full=False)
-            return await self.store.list_assets(job_id, after=last, limit=limit + 1), None
-
-        key, message = ("assets", job_id), partial(asset_message, user_id=user_id)
+        page = Page(request, ("assets", job_id))
+        after = AssetId(id_from(page.after)) or None
+        await self.reads.job(job_id, user_id, call.caller, full=False)
+        message = partial(asset_message, user_id=user_id)
         async with self.lists.turn(call.caller):
-            listed, token = await page(request, key, fetch, message, cursor=lambda asset: asset.id)
+            rows = await self.store.list_assets(job_id, after=after, limit=page.limit + 1)
+            listed, token = await page.messages(rows, message, cursor=lambda row: row.id)
         return pb.ListAssetsResponse(assets=listed, next_page_token=token).SerializeToString()
 
     async def ListTransitions(self, request: pb.ListTransitionsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
-
-        async def fetch(after: str, limit: int) -> tuple[Sequence[Transition], None]:
-            version = number_from(after)
-            read = await self.reads.job(job_id, user_id, call.caller, full=False)
-            return [each for each in read.transitions if each.version > version][: limit + 1], None
-
-        listed, token = await page(
-            request,
-            ("transitions", job_id),
-            fetch,
-            transition_message,
-            cursor=lambda transition: str(transition.version),
+        page = Page(request, ("transitions", job_id))
+        after = number_from(page.after)
+        read = await self.reads.job(job_id, user_id, call.caller, full=False)
+        rows = [each for each in read.transitions if each.version > after]
+        listed, token = await page.messages(
+            rows, transition_message, cursor=lambda row: str(row.version)
         )
         response = pb.ListTransitionsResponse(transitions=listed, next_page_token=token)
         return response.SerializeToString()
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.listed_job(request)
-
-        async def fetch(after: str, limit: int) -> tuple[Sequence[Attempt], None]:
-            number = number_from(after)
+        page = Page(request, ("attempts", job_id))
+        after = number_from(page.after)
+        async with self.lists.turn(call.caller):
             # First the job, then the ended attempts: its last one may be among these by now.
             read = await self.reads.job(job_id, user_id, call.caller, full=False)
-            ended = await self.store.list_attempts(job_id, after=number, limit=limit + 1)
-            if len(ended) > limit:
-                return ended, None
-            return [each for each in attempts(read.job, ended) if each.number > number], None
-
-        async with self.lists.turn(call.caller):
-            listed, token = await page(
-                request,
-                ("attempts", job_id),
-                fetch,
-                attempt_message,
-                cursor=lambda attempt: str(attempt.number),
+            rows = await self.store.list_attempts(job_id, after=after, limit=page.limit + 1)
+            if len(rows) <= page.limit:
+                rows = [each for each in attempts(read.job, rows) if each.number > after]
+            listed, token = await page.messages(
+                rows, attempt_message, cursor=lambda row: str(row.number)
             )
         return pb.ListAttemptsResponse(attempts=listed, next_page_token=token).SerializeToString()
 

@@ -16,7 +16,7 @@ from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations import operation_requests
 from jobledger_server.rpc.operations.operation_messages import operation_message
-from jobledger_server.rpc.pages import job_page
+from jobledger_server.rpc.pages import Page, job_page
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store, StoredJob
@@ -46,10 +46,10 @@ class OperationsService:
     async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
         query = operation_requests.query(request, call)
         payloads = partial(payloads_of, self.reads, caller=call.caller)
-        key = "operations", query.key()
+        page = Page(request, ("operations", query.key()))
         async with self.lists.turn(call.caller):
             listed, token = await job_page(
-                request, key, self.store, query, operation_message, payloads=payloads
+                page, self.store, query, operation_message, payloads=payloads
             )
         return _serialized(pb.ListOperationsResponse(operations=listed, next_page_token=token))
 

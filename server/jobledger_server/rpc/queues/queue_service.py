@@ -1,7 +1,7 @@
 """QueueService: for operators. Owners may ask why their jobs wait."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -10,11 +10,10 @@ from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.waiting import wait_reasons
 from jobledger_server.ledger.pollers import Pollers
 from jobledger_server.ledger.queue_control import QueueControl
-from jobledger_server.queue_store import Limit, StatsPage, TypeStats
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import job_response, time_message
-from jobledger_server.rpc.pages import page
+from jobledger_server.rpc.pages import Page
 from jobledger_server.rpc.queues import queue_requests
 from jobledger_server.rpc.queues.queue_messages import (
     limit_message,
@@ -36,29 +35,20 @@ class QueueService:
 
     async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> bytes:
         job_types, fairness_key = queue_requests.stats(request)
-        pages: list[StatsPage] = []
-
-        async def fetch(after: str, limit: int) -> tuple[Sequence[TypeStats], str | None]:
-            found = await self.store.queue_reports.stats(
-                limit=limit,
-                after=queue_requests.type_from(after),
-                job_types=job_types,
-                fairness_key=fairness_key,
-            )
-            pages.append(found)
-            asked = self.pollers.is_polled
-            types = [replace(row, polled=row.polled or asked(row.job_type)) for row in found.types]
-            return types, types[-1].job_type if found.more else None
-
+        page = Page(request, ("stats", job_types, fairness_key))
+        after, asked = queue_requests.type_from(page.after), self.pollers.is_polled
         async with self.lists.turn(call.caller):
-            stats, token = await page(
-                request,
-                ("stats", job_types, fairness_key),
-                fetch,
-                lambda row: stats_message(row, pages[0].time),
-                cursor=lambda stats: stats.job_type,
+            found = await self.store.queue_reports.stats(
+                limit=page.limit, after=after, job_types=job_types, fairness_key=fairness_key
             )
-        time = time_message(pages[0].time)
+            rows = [replace(row, polled=row.polled or asked(row.job_type)) for row in found.types]
+            stats, token = await page.messages(
+                rows,
+                partial(stats_message, now=found.time),
+                cursor=lambda row: row.job_type,
+                rest=rows[-1].job_type if found.more else None,
+            )
+        time = time_message(found.time)
         response = pb.GetStatsResponse(job_types=stats, next_page_token=token, read_time=time)
         return response.SerializeToString()
 
@@ -108,18 +98,12 @@ class QueueService:
         self, request: pb.ListConcurrencyLimitsRequest, call: Call
     ) -> bytes:
         queue_requests.limits(request)
-
-        async def fetch(after: str, limit: int) -> tuple[Sequence[Limit], None]:
-            name = queue_requests.name_from(after)
-            return await self.store.queue_settings.limits(after=name, limit=limit + 1), None
-
+        page = Page(request, "limits")
+        after = queue_requests.name_from(page.after)
         async with self.lists.turn(call.caller):
-            listed, token = await page(
-                request,
-                "limits",
-                fetch,
-                limit_message,
-                cursor=lambda limit: queue_requests.name_cursor(limit.name),
+            rows = await self.store.queue_settings.limits(after=after, limit=page.limit + 1)
+            listed, token = await page.messages(
+                rows, limit_message, cursor=lambda row: queue_requests.name_cursor(row.name)
             )
         response = pb.ListConcurrencyLimitsResponse(limits=listed, next_page_token=token)
         return response.SerializeToString()

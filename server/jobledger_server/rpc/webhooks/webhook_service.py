@@ -4,7 +4,7 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -20,10 +20,10 @@ from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
-from jobledger_server.rpc.pages import id_from, page
+from jobledger_server.rpc.pages import Page, id_from
 from jobledger_server.rpc.webhooks import webhook_requests
 from jobledger_server.rpc.webhooks.webhook_messages import claimed_message, webhook_message
-from jobledger_server.webhook_store import Webhook, Webhooks
+from jobledger_server.webhook_store import Webhooks
 
 Result = TypeVar("Result")
 
@@ -61,15 +61,11 @@ class WebhookService:
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, call: Call) -> bytes:
         user_id = webhook_requests.listed(request)
 
-        async def fetch(after: str, limit: int) -> tuple[Sequence[Webhook], None]:
-            last = id_from(after)
-            return await self.webhooks.listed(user_id=user_id, after=last, limit=limit + 1), None
-
-        key = "webhooks", user_id
+        page = Page(request, ("webhooks", user_id))
+        after = id_from(page.after)
         async with self.lists.turn(call.caller):
-            listed, token = await page(
-                request, key, fetch, webhook_message, cursor=lambda webhook: webhook.id
-            )
+            rows = await self.webhooks.listed(user_id=user_id, after=after, limit=page.limit + 1)
+            listed, token = await page.messages(rows, webhook_message, cursor=lambda row: row.id)
         return pb.ListWebhooksResponse(webhooks=listed, next_page_token=token).SerializeToString()
 
     async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, call: Call) -> bytes:
