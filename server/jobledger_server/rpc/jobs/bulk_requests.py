@@ -58,16 +58,17 @@ def retry_jobs(request: pb.RetryJobsRequest) -> Step:
     with Checker() as check:
         if pace:
             check.number("jobs_per_second", pace, MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND)
-        query = _query(check, request, TERMINAL, default=failed, unrepeated=True)
-    return _step(request, query, ("retry", pace))._replace(jobs_per_second=pace)
+        query = _query(check, request, TERMINAL, default=failed)
+    step = _step(request, replace(query, unrepeated=True), ("retry", pace))
+    return step._replace(jobs_per_second=pace)
 
 
 def cancel_jobs(request: pb.CancelJobsRequest) -> Step:
     active = frozenset(JobStatus) - TERMINAL
     with Checker() as check:
-        query = _query(check, request, active, default=active, uncancelled=True)
+        query = _query(check, request, active, default=active)
         reason = check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)
-    return _step(request, query, "cancel")._replace(reason=reason)
+    return _step(request, replace(query, uncancelled=True), "cancel")._replace(reason=reason)
 
 
 def delete_jobs(request: pb.DeleteJobsRequest) -> Step:
@@ -82,16 +83,13 @@ def _query(
     allowed: AbstractSet[JobStatus],
     *,
     default: frozenset[JobStatus],
-    unrepeated: bool = False,
-    uncancelled: bool = False,
 ) -> JobQuery:
     user_id = fields.user_id(check, request.user_id, required=False) or None
     query = filtered(check.within("filter."), request.filter, user_id)
     for status in sorted(query.statuses - allowed, key=lambda status: status.value):
         check.add("filter.statuses", f"has {status.value}, which this call cannot change")
     check.number("max_jobs", request.max_jobs, 0, MAX_BULK_JOBS)
-    statuses = query.statuses or default
-    return replace(query, statuses=statuses, unrepeated=unrepeated, uncancelled=uncancelled)
+    return replace(query, statuses=query.statuses or default)
 
 
 def _step(request: BulkRequest, query: JobQuery, call: object) -> Step:
