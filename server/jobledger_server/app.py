@@ -488,7 +488,7 @@ def _services(
         JOB_SERVICE: jobs,
         WORKER_SERVICE: workers,
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
-        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, jobs.head, ids),
+        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, feed_streams.head, ids),
         OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
         EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age),
     }

@@ -202,11 +202,6 @@ class JobService:
         job_id, user_id, full = job_requests.viewed_job(request)
         await self.job_streams.serve(job_id, user_id, request.after_version, call, full=full)
 
-    def head(self, request: pb.WatchJobsRequest) -> str:
-        """Return the token of a WatchJobs that starts after the latest change."""
-        selection, _ = job_requests.selection(request)
-        return self.feed_streams.head(selection)
-
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection, full = job_requests.selection(request)
         await self.feed_streams.serve(selection, request.resume_token, call, full=full)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from jobledger.v1 import job_service_pb2
 from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.domain.errors import WebhookNotFound, WebhookNotHeld
 from jobledger_server.domain.job import MICROS_PER_SECOND
@@ -23,6 +22,7 @@ from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.pages import Page, id_from
 from jobledger_server.rpc.webhooks import webhook_requests
 from jobledger_server.rpc.webhooks.webhook_messages import claimed_message, webhook_message
+from jobledger_server.watch.feed_watch import Selection
 from jobledger_server.webhook_store import Webhooks
 
 Result = TypeVar("Result")
@@ -31,8 +31,8 @@ SECRET_BYTES = 32
 
 log = logging.getLogger("jobledger.audit")
 
-FeedHead = Callable[[job_service_pb2.WatchJobsRequest], str]
-"""Returns the resume token of a WatchJobs request after the latest change."""
+FeedHead = Callable[[Selection], str]
+"""Returns the resume token of a WatchJobs with a selection after the latest change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,13 @@ class WebhookService:
         webhook_id = self.ids.new_id(time.time_ns() // 1000)
         key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
         given = webhook_requests.create(request, webhook_id, f"whsec_{key}")
-        watch = job_service_pb2.WatchJobsRequest(
-            user_id=given.user_id, job_types=given.job_types, labels=given.labels
+        selection = Selection(
+            user_id=given.user_id or None,
+            job_types=frozenset(given.job_types),
+            labels=given.labels,
         )
         # The cursor is of now: what ends before the first claim is delivered too.
-        webhook = replace(given, cursor=self.head(watch))
+        webhook = replace(given, cursor=self.head(selection))
         created = await self._in_turn(call, partial(self.webhooks.add, webhook))
         _audit(call, "create_webhook", created.id)
         response = pb.CreateWebhookResponse(webhook=webhook_message(created), secret=created.secret)
@@ -60,7 +62,6 @@ class WebhookService:
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, call: Call) -> bytes:
         user_id = webhook_requests.listed(request)
-
         page = Page(request, ("webhooks", user_id))
         after = id_from(page.after)
         async with self.lists.turn(call.caller):
