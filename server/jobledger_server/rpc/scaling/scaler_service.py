@@ -43,21 +43,16 @@ class Scale(NamedTuple):
 
 def scale(ref: pb.ScaledObjectRef) -> Scale:
     """Read the metadata of a trigger. Raises InvalidRequest."""
-    with Checker() as check:
-        field = "scalerMetadata.jobTypes"
+    with Checker("scalerMetadata.") as check:
         names = [name.strip() for name in ref.scalerMetadata.get("jobTypes", "").split(",")]
         job_types: tuple[str, ...] = ()
-        if check.at_most(field, names, MAX_JOB_TYPES):
-            job_types = tuple(dict.fromkeys(check.job_type(field, name) for name in names))
-        text = ref.scalerMetadata.get("jobsPerWorker", "1")
+        if check.at_most("jobTypes", names, MAX_JOB_TYPES):
+            job_types = tuple(dict.fromkeys(check.job_type("jobTypes", name) for name in names))
         jobs_per_worker = 0.0
         with suppress(ValueError):
-            jobs_per_worker = float(text)
+            jobs_per_worker = float(ref.scalerMetadata.get("jobsPerWorker", "1"))
         if not 0 < jobs_per_worker <= MAX_JOBS_PER_WORKER:
-            check.add(
-                "scalerMetadata.jobsPerWorker",
-                f"must be a number above 0, at most {MAX_JOBS_PER_WORKER}",
-            )
+            check.add("jobsPerWorker", f"must be a number above 0, at most {MAX_JOBS_PER_WORKER}")
     return Scale(job_types, jobs_per_worker)
 
 
