@@ -213,7 +213,8 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
         async with watching(call.WatchJobs(user_id=user_id)) as stream:
             while not (message := await stream.read()).synced:
                 pass
-            gated.before_news = gate
+            # The tail too, which reads by itself if the lookout has not for a while.
+            gated.before_news = gated.before_head = gate
             await gate.reached.wait()
             delivered = set[str]()
             before = {message.resume_token: set[str]()}  # the jobs delivered up to each token
