@@ -93,8 +93,9 @@ class Checker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
+        found = self._violations
+        if kind is None and found.first:
+            raise InvalidRequest(found.first, more=found.more)
 
     def within(self, path: str) -> "Checker":
         """Return a checker for a part of the request, whose fields have this prefix."""
@@ -102,12 +103,6 @@ class Checker:
 
     def add(self, name: str, description: str) -> None:
         self._violations.add(self._path + name, description)
-
-    def finish(self) -> None:
-        """Raise InvalidRequest if there are violations."""
-        found = self._violations
-        if found.first:
-            raise InvalidRequest(found.first, more=found.more)
 
     def at_most(self, name: str, value: Sized, limit: int, *, of: str = "entries") -> bool:
         """Check the size of a value before reading it; return whether it is valid."""

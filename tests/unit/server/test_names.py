@@ -13,15 +13,12 @@ CONTROL = [chr(code) for code in range(256) if unicodedata.category(chr(code)) =
 
 def test_no_other_character_is_refused() -> None:
     name = "".join(map(chr, set(range(sys.maxunicode + 1)) - set(map(ord, CONTROL))))
-    check = Checker()
-    check.name("name", name, len(name))
-    check.finish()
+    with Checker() as check:
+        check.name("name", name, len(name))
 
 
 def test_control_characters_are_refused() -> None:
     for control in CONTROL:
-        check = Checker()
-        check.name("name", f"a{control}b", 3)
-        with pytest.raises(InvalidRequest) as refused:
-            check.finish()
+        with pytest.raises(InvalidRequest) as refused, Checker() as check:
+            check.name("name", f"a{control}b", 3)
         assert refused.value.violations == (("name", "has a control character"),)

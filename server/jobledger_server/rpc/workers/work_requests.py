@@ -55,17 +55,16 @@ def work_message(data: bytes, url_schemes: Collection[str], *, first: bool) -> W
     `url_schemes` are the schemes that an asset's URL may have.
     """
     request = parsed(pb.WorkRequest, data, max_bytes=MAX_MESSAGE_BYTES)
-    check = Checker()
     hello, slots = None, None
-    if request.HasField("hello"):
-        hello = _hello(check.within("hello."), request.hello)
-    if first is not (hello is not None):
-        where = "is required in" if first else "is allowed in"
-        check.add("hello", f"{where} the first message{'' if first else ' only'}")
-    if request.HasField("slots"):
-        slots = check.number("slots", request.slots, 0, MAX_SLOTS)
-    check.at_most("updates", request.updates, MAX_UPDATES)
-    check.finish()
+    with Checker() as check:
+        if request.HasField("hello"):
+            hello = _hello(check.within("hello."), request.hello)
+        if first is not (hello is not None):
+            where = "is required in" if first else "is allowed in"
+            check.add("hello", f"{where} the first message{'' if first else ' only'}")
+        if request.HasField("slots"):
+            slots = check.number("slots", request.slots, 0, MAX_SLOTS)
+        check.at_most("updates", request.updates, MAX_UPDATES)
     return WorkMessage(hello, slots, [_update(update, url_schemes) for update in request.updates])
 
 
@@ -78,41 +77,33 @@ def _update(update: pb.JobUpdate, url_schemes: Collection[str]) -> Update:
 
 
 def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerCommand:
-    check = Checker()
-    job_id, attempt = _held(check, update)
-    command: WorkerCommand
-    match update.WhichOneof("update"):
-        case "progress":
-            command = report(check.within("progress."), update.progress, job_id, attempt)
-        case "asset":
-            within = check.within("asset.")
-            command = LinkAsset(
-                job_id=job_id,
-                attempt=attempt,
-                link=link(within.within("asset."), update.asset.asset, url_schemes),
-                request_id=fields.request_id(within, update.asset.request_id),
-            )
-        case "finish":
-            within = check.within("finish.")
-            target = status(within, "status", update.finish.status)
-            if target is not None and target not in TERMINAL:
-                within.add("status", "must be COMPLETED, PARTIAL or FAILED")
-                target = None
-            command = change(
-                within,
-                update.finish,
-                url_schemes,
-                job_id=job_id,
-                attempt=attempt,
-                target=target,
-            )
-        case "release":
-            pause = delay(check.within("release."), update.release)
-            command = Release(job_id=job_id, attempt=attempt, delay=pause)
-        case _:
-            raise InvalidRequest([("update", "is required")])
-    check.finish()
-    return command
+    with Checker() as check:
+        job_id, attempt = _held(check, update)
+        match update.WhichOneof("update"):
+            case "progress":
+                return report(check.within("progress."), update.progress, job_id, attempt)
+            case "asset":
+                within = check.within("asset.")
+                return LinkAsset(
+                    job_id=job_id,
+                    attempt=attempt,
+                    link=link(within.within("asset."), update.asset.asset, url_schemes),
+                    request_id=fields.request_id(within, update.asset.request_id),
+                )
+            case "finish":
+                finish, within = update.finish, check.within("finish.")
+                target = status(within, "status", finish.status)
+                if target is not None and target not in TERMINAL:
+                    within.add("status", "must be COMPLETED, PARTIAL or FAILED")
+                    target = None
+                return change(
+                    within, finish, url_schemes, job_id=job_id, attempt=attempt, target=target
+                )
+            case "release":
+                pause = delay(check.within("release."), update.release)
+                return Release(job_id=job_id, attempt=attempt, delay=pause)
+            case _:
+                raise InvalidRequest([("update", "is required")])
 
 
 def _hello(check: Checker, hello: pb.WorkHello) -> Hello:

@@ -69,80 +69,68 @@ class WorkerRequests:
 
     def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float]:
         """Return the claim, and the seconds that it may wait for a job."""
-        check = Checker()
-        max_jobs = check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1
-        command = claim(check, request, max_jobs)
-        wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
-        check.finish()
+        with Checker() as check:
+            max_jobs = check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1
+            command = claim(check, request, max_jobs)
+            wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
         return command, wait / MICROS_PER_SECOND
 
     def release(self, request: pb.ReleaseJobRequest) -> Release:
-        check = Checker()
-        command = Release(
-            job_id=fields.job_id(check, request.job_id),
-            attempt=held_attempt(check, request.attempt),
-            delay=delay(check, request),
-        )
-        check.finish()
-        return command
+        with Checker() as check:
+            return Release(
+                job_id=fields.job_id(check, request.job_id),
+                attempt=held_attempt(check, request.attempt),
+                delay=delay(check, request),
+            )
 
     def change_status(self, request: pb.TransitionJobRequest) -> ChangeStatus:
-        check = Checker()
-        target = status(check, "target_status", request.target_status)
         has = request.HasField
-        attempt = None
-        if target in TERMINAL:
-            attempt = fence(check, request)
-        elif has("attempt") or request.any_attempt:
-            name = "attempt" if has("attempt") else "any_attempt"
-            check.add(name, "is allowed for terminal states only")
-        if has("lease_duration") and target is not None and target is not JobStatus.PROCESSING:
-            check.add("lease_duration", f"is not allowed for {target.value}")
-        job_id = fields.job_id(check, request.job_id)
-        changed = change(
-            check, request, self._url_schemes, job_id=job_id, attempt=attempt, target=target
-        )
-        command = replace(
-            changed,
-            expected_version=request.expected_version if has("expected_version") else None,
-            progress=progress(check, request),
-            progress_message=progress_message(check, request),
-            worker_id=fields.worker_id(check, request.worker_id, required=False),
-            lease_duration=lease(check, request),
-        )
-        check.finish()
-        return command
+        with Checker() as check:
+            target = status(check, "target_status", request.target_status)
+            attempt = None
+            if target in TERMINAL:
+                attempt = fence(check, request)
+            elif has("attempt") or request.any_attempt:
+                name = "attempt" if has("attempt") else "any_attempt"
+                check.add(name, "is allowed for terminal states only")
+            if has("lease_duration") and target is not None and target is not JobStatus.PROCESSING:
+                check.add("lease_duration", f"is not allowed for {target.value}")
+            job_id = fields.job_id(check, request.job_id)
+            return replace(
+                change(
+                    check, request, self._url_schemes, job_id=job_id, attempt=attempt, target=target
+                ),
+                expected_version=request.expected_version if has("expected_version") else None,
+                progress=progress(check, request),
+                progress_message=progress_message(check, request),
+                worker_id=fields.worker_id(check, request.worker_id, required=False),
+                lease_duration=lease(check, request),
+            )
 
     def mark(self, request: MarkRequest) -> ChangeStatus:
-        check = Checker()
-        command = change(
-            check,
-            request,
-            self._url_schemes,
-            job_id=fields.job_id(check, request.job_id),
-            attempt=fence(check, request),
-            target=_TARGETS[type(request)],
-        )
-        check.finish()
-        return command
+        with Checker() as check:
+            return change(
+                check,
+                request,
+                self._url_schemes,
+                job_id=fields.job_id(check, request.job_id),
+                attempt=fence(check, request),
+                target=_TARGETS[type(request)],
+            )
 
     def report(self, request: pb.UpdateProgressRequest) -> Report:
-        check = Checker()
-        job_id = fields.job_id(check, request.job_id)
-        command = report(check, request, job_id, fence(check, request))
-        check.finish()
-        return command
+        with Checker() as check:
+            job_id = fields.job_id(check, request.job_id)
+            return report(check, request, job_id, fence(check, request))
 
     def link_asset(self, request: pb.CreateAssetRequest) -> LinkAsset:
-        check = Checker()
-        command = LinkAsset(
-            job_id=fields.job_id(check, request.job_id),
-            attempt=fence(check, request),
-            link=link(check, request, self._url_schemes),
-            request_id=fields.request_id(check, request.request_id),
-        )
-        check.finish()
-        return command
+        with Checker() as check:
+            return LinkAsset(
+                job_id=fields.job_id(check, request.job_id),
+                attempt=fence(check, request),
+                link=link(check, request, self._url_schemes),
+                request_id=fields.request_id(check, request.request_id),
+            )
 
 
 def limited(command: Limited, caller: Caller) -> Limited:
@@ -230,7 +218,7 @@ def change(
     may_retry = "retryable" in names
     command = ChangeStatus(
         job_id=job_id,
-        target=target or JobStatus.FAILED,  # refused by `finish`
+        target=target or JobStatus.FAILED,  # refused at the end of the check
         attempt=attempt,
         result=check.struct("result", request.result),
         error=job_error(check, request.error) if failed else None,
@@ -309,21 +297,16 @@ def delay(check: Checker, request: pb.ReleaseJobRequest | pb.ReleaseUpdate) -> M
 def retry_delay(
     check: Checker, request: pb.TransitionJobRequest | pb.MarkFailedRequest | pb.FinishUpdate
 ) -> Micros | None:
-    if not request.HasField("retry_delay"):
-        return None
-    if not request.retryable:
+    if request.HasField("retry_delay") and not request.retryable:
         check.add("retry_delay", "needs retryable")
-    return check.duration("retry_delay", request.retry_delay, 0, MAX_DELAY_SECONDS)
+    return fields.optional_duration(check, request, "retry_delay", 0, MAX_DELAY_SECONDS)
 
 
 def lease(
     check: Checker, request: pb.ClaimJobsRequest | pb.TransitionJobRequest | pb.WorkHello
 ) -> Micros | None:
-    if not request.HasField("lease_duration"):
-        return None
-    return check.duration(
-        "lease_duration", request.lease_duration, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS
-    )
+    bounds = MIN_LEASE_SECONDS, MAX_LEASE_SECONDS
+    return fields.optional_duration(check, request, "lease_duration", *bounds)
 
 
 def job_error(check: Checker, error: job_pb2.JobError) -> JobError:
