@@ -3,13 +3,12 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
-from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
@@ -57,23 +56,20 @@ def credentials(request: Request) -> Headers:
     return tuple(headers)
 
 
-def from_query(
-    kind: type[MessageT], query: QueryParams, given: Mapping[str, str] | None = None
-) -> MessageT:
-    """Read a message from the parameters of a URL: `page_size=5&statuses=FAILED&labels.team=a`.
+def from_query(kind: type[MessageT], request: Request) -> MessageT:
+    """Read a message from a URL: `page_size=5&statuses=FAILED&labels.team=a`.
 
     Args:
         kind: the message's class.
-        query: the parameters: names of fields in either spelling, repeated for lists;
-            `labels.KEY=VALUE` for maps.
-        given: fields from the path.
+        request: has some fields in its path. The others are in its query: by their names in either
+            spelling, repeated for lists; `labels.KEY=VALUE` for maps.
 
     Raises:
         InvalidField: a parameter is unknown, given twice, or has no such value.
     """
-    given = given or {}
+    given = request.path_params
     fields: dict[str, Any] = dict(given)
-    for name, text in query.multi_items():
+    for name, text in request.query_params.multi_items():
         if name in NOT_FIELDS:
             continue
         head, dot, key = name.partition(".")
@@ -101,20 +97,14 @@ def from_query(
     return message
 
 
-async def from_body(
-    kind: type[MessageT],
-    request: Request,
-    given: Mapping[str, str] | None = None,
-    *,
-    seconds: float,
-) -> MessageT:
-    """Read a message from a JSON body; a request without a body is an empty message.
+async def from_body(kind: type[MessageT], request: Request, *, seconds: float) -> MessageT:
+    """Read a message from a path and a JSON body, which may be missing.
 
     Raises:
         HttpProblem: the body is too large, too slow, or not JSON.
         InvalidField: it is not such a message.
     """
-    given = given or {}
+    given = request.path_params
     body = await _body(request, seconds)
     if names := [name for name in request.query_params if name not in NOT_FIELDS]:
         raise invalid_field(names[0], "belongs into the body")

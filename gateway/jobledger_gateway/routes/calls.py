@@ -70,12 +70,11 @@ def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream)
         headers = credentials(request)
         kind = request_class(call.rpc)
         if call.verb == "POST":
-            given = request.path_params
-            message = await from_body(kind, request, given, seconds=settings.read_timeout)
+            message = await from_body(kind, request, seconds=settings.read_timeout)
         else:
             if await request.body():
                 raise HttpProblem(400, f"{call.verb} has no body")
-            message = from_query(kind, request.query_params, request.path_params)
+            message = from_query(kind, request)
         answer = await upstream.call(call.rpc, message, headers)
         return json_response(answer, call.status, location_of(call, answer))
 

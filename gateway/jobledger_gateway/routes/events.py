@@ -76,7 +76,7 @@ class Events:
         self, request: Request, stream: EventStream, receive: Receive, send: Send
     ) -> None:
         """Send one job's changes until its terminal state."""
-        message = from_query(WatchJobRequest, request.query_params, request.path_params)
+        message = from_query(WatchJobRequest, request)
         if (last := last_event_id(request)) is not None:
             if not (last.isdecimal() and len(last) < 19):  # noqa: PLR2004
                 raise invalid_field("last_event_id", "is not the id of an event of this stream")
@@ -96,7 +96,7 @@ class Events:
         self, request: Request, stream: EventStream, receive: Receive, send: Send
     ) -> None:
         """Send the changes of many jobs, without an end."""
-        message = from_query(WatchJobsRequest, request.query_params)
+        message = from_query(WatchJobsRequest, request)
         message.resume_token = last_event_id(request) or message.resume_token
         async with self._upstream.watch_jobs(message, options(request, stream)) as watch:
             first = await anext(watch)
