@@ -67,7 +67,7 @@ def call_routes(settings: Settings, upstream: Upstream) -> Iterator[Route]:
 def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream) -> Any:
     async def endpoint(request: Request) -> Response:
         call = calls["GET" if request.method == "HEAD" else request.method]
-        headers = credentials(request)
+        metadata = credentials(request)
         kind = request_class(call.rpc)
         if call.verb == "POST":
             message = await from_body(kind, request, seconds=settings.read_timeout)
@@ -75,31 +75,15 @@ def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream)
             if await request.body():
                 raise HttpProblem(400, f"{call.verb} has no body")
             message = from_query(kind, request)
-        answer = await upstream.call(call.rpc, message, headers)
-        return json_response(answer, call.status, location_of(call, answer))
+        answer: Any = await upstream.call(call.rpc, message, metadata)
+        headers = {"Cache-Control": "no-store"}
+        if call.status == HTTPStatus.CREATED:
+            headers["Location"] = f"/v1/jobs/{answer.job.id}"
+        return Response(json_of(answer), call.status, headers, "application/json")
 
     return endpoint
-
-
-def json_response(
-    message: Message, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Answer with a message in protobuf's JSON mapping."""
-    return Response(
-        json_of(message),
-        status_code=status,
-        headers={"Cache-Control": "no-store", **(headers or {})},
-        media_type="application/json",
-    )
 
 
 def json_of(message: Message) -> str:
     """Return a message in protobuf's JSON mapping, in one line."""
     return json.dumps(MessageToDict(message), ensure_ascii=False, separators=(",", ":"))
-
-
-def location_of(call: Call, answer: Message) -> Mapping[str, str]:
-    """Return the header that says where the created job is."""
-    if call.status != HTTPStatus.CREATED:
-        return {}
-    return {"Location": f"/v1/jobs/{answer.job.id}"}  # type: ignore[attr-defined]
