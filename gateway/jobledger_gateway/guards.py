@@ -6,8 +6,8 @@ loopback has to be addressed by a name of its own (a page elsewhere can have its
 127.0.0.1: DNS rebinding).
 """
 
-from collections.abc import Collection, MutableMapping
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,7 +48,7 @@ class Guards:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=_mutable(message))
+                headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -76,8 +76,3 @@ class Guards:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdecimal() else host
-
-
-def _mutable(message: Message) -> MutableMapping[str, Any]:
-    message["headers"] = list(message.get("headers", ()))
-    return message
