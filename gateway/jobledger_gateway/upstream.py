@@ -20,21 +20,13 @@ from jobledger.core.options import Headers, OnError, WatchOptions
 from jobledger.core.reconnecting import Reconnecting
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
+from jobledger.core.webhook_events import TERMINAL
 from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2
-from jobledger.v1.job_pb2 import JobStatus
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
     WatchJobsRequest,
     WatchJobsResponse,
-)
-
-TERMINAL: Final = frozenset(
-    {
-        JobStatus.JOB_STATUS_COMPLETED,
-        JobStatus.JOB_STATUS_PARTIAL,
-        JobStatus.JOB_STATUS_FAILED,
-    }
 )
 
 _SERVICES: Final = {

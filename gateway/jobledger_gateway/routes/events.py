@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from jobledger.core.options import WatchOptions
 from jobledger.core.streams import AsyncWatch
+from jobledger.core.webhook_events import TERMINAL
 from jobledger.errors import JobledgerError
 from jobledger.v1.job_pb2 import JobView
 from jobledger.v1.job_service_pb2 import (
@@ -27,7 +28,7 @@ from jobledger_gateway.requests import credentials, from_query
 from jobledger_gateway.routes.calls import json_of
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
-from jobledger_gateway.upstream import TERMINAL, Sign, Upstream
+from jobledger_gateway.upstream import Sign, Upstream
 
 Respond: TypeAlias = Callable[[Request, EventStream, Receive, Send], Awaitable[None]]
 
