@@ -92,13 +92,13 @@ class Deliverer:
             except JobledgerError as error:
                 log.warning("webhook_claim_failed error=%s", error)
                 if time.monotonic() >= held_until:
-                    await _stopped(self._drop(list(self._held)))
+                    await self._drop(list(self._held))
             else:
                 assert isinstance(answer, ClaimWebhooksResponse)  # noqa: S101
                 held_until = asked + answer.lease_seconds * LEASE_MARGIN
                 lost = self._held.keys() - set(answer.held_ids)
                 again = self._held.keys() & {each.webhook.id for each in answer.webhooks}
-                await _stopped(self._drop(lost | again))
+                await self._drop(lost | again)
                 for claimed in answer.webhooks:
                     self._start(claimed)
                 full = bool(answer.webhooks)
@@ -108,7 +108,7 @@ class Deliverer:
     async def close(self) -> None:
         """Stop all deliveries, store their states and end the claims."""
         deliveries = [delivery for delivery, _ in self._held.values()]
-        await _stopped(self._drop(list(self._held)))
+        await self._drop(list(self._held))
         async with asyncio.TaskGroup() as tasks:
             for delivery in deliveries:
                 tasks.create_task(delivery.release())
@@ -122,24 +122,20 @@ class Deliverer:
         self._held[claimed.webhook.id] = delivery, task
         log.info("webhook_held webhook=%s", claimed.webhook.id)
 
-    def _drop(self, ids: Iterable[str]) -> list[asyncio.Task[None]]:
-        """Cancel the deliveries of these webhooks; return their tasks."""
+    async def _drop(self, ids: Iterable[str]) -> None:
+        """Cancel the deliveries of these webhooks, and wait until they have ended."""
         tasks = [self._held.pop(webhook_id)[1] for webhook_id in ids]
         for task in tasks:
             task.cancel()
-        return tasks
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch_tasks(self, seconds: float) -> None:
         """Wait. Raises what a delivery has raised: a bug must not leave it deaf."""
         running = [task for _, task in self._held.values() if not task.done()]
-        ended = [task for _, task in self._held.values() if task.done()]
-        for task in ended:
-            task.result()
+        for _, task in self._held.values():
+            if task.done():
+                task.result()
         if running:
             await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         else:
             await asyncio.sleep(seconds)
-
-
-async def _stopped(tasks: Iterable[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
