@@ -158,7 +158,6 @@ class Attempts:
             self._state.failed(answer.failure)
         else:
             self._state.succeeded()
-        self._state.save_soon()
         return answer
 
     def _backoff(self, attempts: int, answer: Answer) -> float:

@@ -87,7 +87,6 @@ class Delivery:
             async for message in messages:
                 if message is Sign.RESET:
                     self._state.failed(LOST)
-                    self._state.save_soon()
                 elif isinstance(message, WatchJobsResponse):
                     await self._deliver(message)
 

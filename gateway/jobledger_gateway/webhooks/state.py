@@ -62,21 +62,22 @@ class State:
             self._changed = True
 
     def succeeded(self) -> None:
-        """Take note of a delivery."""
+        """Take note of a delivery, and have it stored."""
         if self._failing:
             log.info("webhook_recovered webhook=%s", self._request.webhook_id)
             self._failing = ""
         self.last_success = time.time()
         self._request.success_time.CopyFrom(timestamp(self.last_success))
+        self.save_soon()
 
     def failed(self, failure: str) -> None:
-        """Take note of an attempt that failed, and log it unless the last one failed likewise."""
+        """Take note of a failure, and have it stored; log it unless the last one was the same."""
         if failure != self._failing:
             log.warning("webhook_fails webhook=%s failure=%r", self._request.webhook_id, failure)
             self._failing = failure
         self._request.failure_time.CopyFrom(timestamp(time.time()))
         self._request.last_failure = failure[:MAX_REASON]
-        self._changed = True
+        self.save_soon()
 
     def gave_up(self) -> None:
         """Take note of a delivery that is not tried again."""
