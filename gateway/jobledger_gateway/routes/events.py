@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from grpc import StatusCode
 from starlette.requests import Request
@@ -29,6 +29,9 @@ from jobledger_gateway.routes.calls import json_of
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
 from jobledger_gateway.upstream import Sign, Upstream
+
+LOST: Final = event('{"connected":false}', name="upstream")
+REGAINED: Final = event('{"connected":true}', name="upstream")
 
 Respond: TypeAlias = Callable[[Request, EventStream, Receive, Send], Awaitable[None]]
 
@@ -113,17 +116,10 @@ def last_event_id(request: Request) -> str | None:
 
 def options(request: Request, stream: EventStream) -> WatchOptions:
     """Return the options of a watch, whose breaks are events of the stream."""
-
-    async def lost(_: JobledgerError) -> None:
-        await stream.write(event('{"connected":false}', name="upstream"))
-
-    async def regained() -> None:
-        await stream.write(event('{"connected":true}', name="upstream"))
-
     return {
         "metadata": credentials(request),
-        "on_disconnect": lost,
-        "on_reconnect": regained,
+        "on_disconnect": lambda _: stream.write(LOST),
+        "on_reconnect": lambda: stream.write(REGAINED),
     }
 
 
@@ -136,7 +132,7 @@ def _comes_again(request: Request, error: JobledgerError) -> bool:
 
 
 async def _service_away() -> AsyncGenerator[bytes, None]:
-    yield event('{"connected":false}', name="upstream")
+    yield LOST
 
 
 def _is_over(first: WatchJobResponse | Sign, after_version: int) -> bool:
