@@ -92,8 +92,7 @@ class Events:
                 # Stops an EventSource, which would reconnect for ever.
                 await Response(status_code=204)(request.scope, receive, send)
                 return
-            chunks = _with_error(_job_events(first, watch))
-            async with aclosing(chunks):
+            async with aclosing(_with_error(_job_events(first, watch))) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
 
     async def jobs(
@@ -104,8 +103,7 @@ class Events:
         message.resume_token = last_event_id(request) or message.resume_token
         async with self._upstream.watch_jobs(message, options(request, stream)) as watch:
             first = await anext(watch)
-            chunks = _with_error(_feed_events(first, watch))
-            async with aclosing(chunks):
+            async with aclosing(_with_error(_feed_events(first, watch))) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
 
 
