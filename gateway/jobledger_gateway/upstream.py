@@ -9,7 +9,6 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Final
 
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -21,7 +20,7 @@ from jobledger.core.reconnecting import Reconnecting
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
-from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2
+from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
@@ -29,11 +28,7 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsResponse,
 )
 
-_SERVICES: Final = {
-    "JobService": (job_service_pb2, "jobs"),
-    "QueueService": (queue_service_pb2, "queues"),
-    "WebhookService": (webhook_service_pb2, "webhooks"),
-}
+_STUBS: Final = {"JobService": "jobs", "QueueService": "queues", "WebhookService": "webhooks"}
 
 
 class Sign(Enum):
@@ -45,17 +40,10 @@ class Sign(Enum):
     """The service refused the resume token; a new listing follows."""
 
 
-def method_of(rpc: str) -> MethodDescriptor:
-    """Return the descriptor of an RPC, as `JobService.GetJob`."""
-    service, _, name = rpc.partition(".")
-    module, _ = _SERVICES[service]
-    method: MethodDescriptor = module.DESCRIPTOR.services_by_name[service].methods_by_name[name]
-    return method
-
-
 def request_class(rpc: str) -> type[Message]:
-    """Return the class of an RPC's requests."""
-    return GetMessageClass(method_of(rpc).input_type)
+    """Return the class of the requests of an RPC, as `JobService.GetJob`."""
+    pool = job_service_pb2.DESCRIPTOR.pool
+    return GetMessageClass(pool.FindMethodByName(f"jobledger.v1.{rpc}").input_type)
 
 
 class Upstream(AsyncCalls):
@@ -64,10 +52,9 @@ class Upstream(AsyncCalls):
     async def call(self, rpc: str, request: Message, headers: Headers) -> Message:
         """Make a unary call. Raises JobledgerError."""
         service, _, name = rpc.partition(".")
-        _, stub = _SERVICES[service]
 
         def method(connection: AsyncConnection) -> Any:
-            return getattr(getattr(connection, stub), name)
+            return getattr(getattr(connection, _STUBS[service]), name)
 
         answer: Message = await self._call(method, request, {"metadata": headers})
         return answer
