@@ -22,8 +22,11 @@ LASTS: Final = 0.1, 60.0
 """How many seconds a fault lasts: most last shortly."""
 
 
-class Chaos:
-    """Breaks what there is, again and again.
+@asynccontextmanager
+async def chaos(
+    world: "World", number: int, kinds: Collection[Kind], seconds: float
+) -> AsyncIterator[None]:
+    """Break things during the block, again and again. At its end everything works again.
 
     Args:
         world: The world.
@@ -31,53 +34,38 @@ class Chaos:
         kinds: What breaks.
         seconds: How long it lasts at most.
     """
+    until, over = world.loop.time() + seconds, asyncio.Event()
 
-    def __init__(
-        self, world: "World", number: int, kinds: Collection[Kind], seconds: float
-    ) -> None:
-        self._world = world
-        self._number = number
-        self._kinds = kinds
-        self._until = world.loop.time() + seconds
-        self._over = asyncio.Event()
+    def goes_on() -> bool:
+        return not over.is_set() and world.loop.time() < until
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Break things during the block. At its end everything works again."""
-        tasks = [
-            asyncio.create_task(self._repeat(name, fault), name=f"chaos {name}")
-            for kind in self._kinds
-            for name, fault in FAULTS[kind].items()
-        ]
-        try:
-            yield
-        finally:
-            self._over.set()  # each repairs what it has broken
-            await asyncio.gather(*tasks)
-            self._world.fault("chaos ends")
-
-    async def _repeat(self, name: str, fault: Fault) -> None:
-        random = self._world.chance.of(f"chaos {self._number} {name}")
-        if random.random() < LEFT_OUT:
-            return
-        mean = _between(random, *SECONDS_BETWEEN)
-        while self._goes_on:
-            await self._pause(random.expovariate(1 / mean))
-            if self._goes_on:
-                await fault(self._world, random, lambda: self._last(random))
-
-    @property
-    def _goes_on(self) -> bool:
-        return not self._over.is_set() and self._world.loop.time() < self._until
-
-    async def _last(self, random: Random) -> None:
-        await self._pause(_between(random, *LASTS))
-
-    async def _pause(self, seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         """Wait for so long, or until it is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._over.wait()
+                await over.wait()
+
+    async def repeat(name: str, fault: Fault) -> None:
+        random = world.chance.of(f"chaos {number} {name}")
+        if random.random() < LEFT_OUT:
+            return
+        mean = _between(random, *SECONDS_BETWEEN)
+        while goes_on():
+            await pause(random.expovariate(1 / mean))
+            if goes_on():
+                await fault(world, random, lambda: pause(_between(random, *LASTS)))
+
+    tasks = [
+        asyncio.create_task(repeat(name, fault), name=f"chaos {name}")
+        for kind in kinds
+        for name, fault in FAULTS[kind].items()
+    ]
+    try:
+        yield
+    finally:
+        over.set()  # each repairs what it has broken
+        await asyncio.gather(*tasks)
+        world.fault("chaos ends")
 
 
 def _between(random: Random, least: float, most: float) -> float:

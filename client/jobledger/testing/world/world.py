@@ -13,7 +13,7 @@ from jobledger import AsyncClient, Job, Unavailable, Worker
 from jobledger.testing.world.backup import Backup
 from jobledger.testing.world.blocking import Greenlets, sleep
 from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.chaos import Chaos
+from jobledger.testing.world.chaos import chaos
 from jobledger.testing.world.disk import Disk
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.machine import Machine, answering
@@ -268,7 +268,7 @@ class World:
             "clock": clock,
         }
         kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
-        return Chaos(self, self._chaos, kinds, minutes * 60).running()
+        return chaos(self, self._chaos, kinds, minutes * 60)
 
     def backup(self) -> Backup:
         """Return a backup of the database as it is now; servers may run."""
