@@ -99,11 +99,8 @@ class WorldLoop(NoInputOutput):
         return self._digest.hexdigest()
 
     def record(self, *facts: object) -> None:
-        """Add what the world does to the trace."""
-        self._record(" ".join(map(str, facts)))
-
-    def _record(self, text: str) -> None:
-        line = f"{self._now:.6f} {text}"
+        """Add what happens to the trace."""
+        line = " ".join((f"{self._now:.6f}", *map(str, facts)))
         self._digest.update(line.encode())
         if self.trace is not None:
             self.trace.append(line)
@@ -137,13 +134,7 @@ class WorldLoop(NoInputOutput):
         self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(
-        self,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: contextvars.Context | None = None,
-    ) -> Any:
-        return self.call_soon(callback, *args, context=context)
+    call_soon_threadsafe = call_soon
 
     def call_later(
         self,
@@ -269,7 +260,7 @@ class WorldLoop(NoInputOutput):
         self.steps += 1
         task = handle.task
         if task is not None:
-            self._record(f"{'' if node is None else node.name} {task.get_name()}")
+            self.record("" if node is None else node.name, task.get_name())
         try:
             handle.context.run(handle.callback, *handle.args)
         except OF_A_TASK as error:
