@@ -72,27 +72,24 @@ class Work(Coroutine[Any, Any, Result]):
         raise NotImplementedError("its task alone runs it")
 
     def send(self, value: Any) -> Any:
-        __tracebackhide__ = True  # of pytest, as is that below
-        try:
-            return self._work.send(value)
-        except BaseException as error:
-            self._check(error)
-            raise
+        __tracebackhide__ = True  # of pytest, as are those below
+        return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
         __tracebackhide__ = True
-        try:
-            return self._work.throw(*error)
-        except BaseException as raised:
-            self._check(raised)
-            raise
+        return self._step(self._work.throw, *error)
 
     def close(self) -> None:
         self._work.close()
 
-    def _check(self, error: BaseException) -> None:
-        if not isinstance(error, OF_A_TASK):
-            self._interrupted(error)
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return step(*args)
+        except BaseException as error:
+            if not isinstance(error, OF_A_TASK):
+                self._interrupted(error)
+            raise
 
 
 class Future(asyncio.Future[Result]):
