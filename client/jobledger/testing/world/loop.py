@@ -27,7 +27,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobledger.testing.world.chance import Chance
 from jobledger.testing.world.nodes import Node, current_node, node_of
-from jobledger.testing.world.refusals import NoInputOutput, refuse_processes
+from jobledger.testing.world.refusals import PROCESSES, NoInputOutput, refused
 from jobledger.testing.world.tasks import OF_A_TASK, Future, Handle, Task, Work
 
 __all__ = ["Endless", "Node", "Stuck", "WorldLoop", "current_node"]
@@ -182,7 +182,7 @@ class WorldLoop(NoInputOutput):
     ) -> "asyncio.Future[Result]":
         """Run it a little later, in a greenlet that stands for the thread: see `blocking`."""
         if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
-            raise refuse_processes()
+            raise refused("loop.run_in_executor", PROCESSES)
 
         future: asyncio.Future[Result] = self.create_future()
 

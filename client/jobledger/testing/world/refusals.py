@@ -9,6 +9,7 @@ import multiprocessing.process
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import NoReturn
 
 from jobledger.testing.world.nodes import current_node
@@ -54,7 +55,8 @@ class NotSimulated(RuntimeError):
         loop.call_exception_handler({"message": "not simulated", "exception": self})
 
 
-def _refused(call: str, what: str) -> NotSimulated:
+def refused(call: str, what: str) -> NotSimulated:
+    """Return the error of a call that needs what the world does not have."""
     return NotSimulated(
         f"{call}: a process of a simulated world has no {what}. "
         "Have the test put a plain Python object in the place of what is called"
@@ -67,7 +69,7 @@ class NoInputOutput(asyncio.AbstractEventLoop):
 
 def _refusal(name: str, what: str) -> Callable[..., NoReturn]:
     def refuse(*_arguments: object, **_options: object) -> NoReturn:
-        raise _refused(f"loop.{name}", what)
+        raise refused(f"loop.{name}", what)
 
     return refuse
 
@@ -80,17 +82,13 @@ for _what, _names in _METHODS.items():
 def _refuse_event(event: str, _arguments: object) -> None:
     what = _EVENTS.get(event)
     if what is not None and current_node() is not None:
-        raise _refused(event, what)
+        raise refused(event, what)
 
 
-_hooked: list[bool] = []
-
-
+@cache  # a hook cannot be removed
 def refuse_events() -> None:
     """From now on refuse what goes past the event loop, in simulated processes."""
-    if not _hooked:  # a hook cannot be removed
-        sys.addaudithook(_refuse_event)
-        _hooked.append(True)
+    sys.addaudithook(_refuse_event)
 
 
 _start_thread = threading.Thread.start
@@ -100,17 +98,12 @@ _start_process = multiprocessing.process.BaseProcess.start
 def start_thread(thread: threading.Thread) -> None:
     """Stand in for `threading.Thread.start`, of which older Pythons have no event."""
     if current_node() is not None:
-        raise _refused("threading.Thread.start", THREADS)
+        raise refused("threading.Thread.start", THREADS)
     _start_thread(thread)
 
 
 def start_process(process: multiprocessing.process.BaseProcess) -> None:
     """Stand in for the `start` of all kinds of `multiprocessing.Process`."""
     if current_node() is not None:
-        raise _refused("multiprocessing.Process.start", PROCESSES)
+        raise refused("multiprocessing.Process.start", PROCESSES)
     _start_process(process)
-
-
-def refuse_processes() -> NotSimulated:
-    """Return the error of a pool of processes."""
-    return _refused("loop.run_in_executor", PROCESSES)
