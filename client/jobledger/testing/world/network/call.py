@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from jobledger.testing.world.network.connection import Connection
-from jobledger.testing.world.network.retries import Retries
 from jobledger.testing.world.network.status import Metadata, Status
 from jobledger.testing.world.network.stream import ClientStream, Signal
 
 if TYPE_CHECKING:
-    from jobledger.testing.world.network.channel import Channel
+    from jobledger.testing.world.network.calls import Method
 
 Result = TypeVar("Result")
 
@@ -34,17 +33,19 @@ class Call(grpc.aio.Call):
     """See the module.
 
     Args:
-        channel: Gives it connections.
-        headers: What the server gets first.
-        retries: Decide whether another attempt is made.
+        stub: The method.
+        timeout: In seconds.
+        metadata: What the server gets first.
     """
 
-    def __init__(self, channel: "Channel", headers: Headers, retries: Retries) -> None:
-        self._channel, self._headers, self._retries = channel, headers, retries
-        self._loop = channel.network.loop
+    def __init__(self, stub: "Method", timeout: float | None, metadata: Any) -> None:
+        self._stub, self._channel = stub, stub.channel
+        self._headers = Headers(stub.path, tuple(metadata or ()), timeout)
+        self._retries = stub.channel.retries_of(stub.path)
+        self._loop = stub.channel.network.loop
         self._deadline, self._timer = None, None
-        if headers.timeout is not None:
-            self._deadline = self._loop.time() + headers.timeout
+        if timeout is not None:
+            self._deadline = self._loop.time() + timeout
             self._timer = self._loop.call_at(self._deadline, self._leave, LATE)
         self._stream: ClientStream | None = None
         self._connection: Connection | None = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from jobledger.testing.world.network.call import Call, Headers
+from jobledger.testing.world.network.call import Call
 
 if TYPE_CHECKING:
     from jobledger.testing.world.network.channel import Channel
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 class UnaryCall(Call, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A call with one request and one answer."""
 
-    def __init__(self, method: "Method", *begin: Any) -> None:
-        super().__init__(*begin)
-        self._method = method
-        self._answer: bytes | None = None
+    _answer: bytes | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.cancelling(self._receive()).__await__()
@@ -29,19 +26,15 @@ class UnaryCall(Call, grpc.aio.UnaryUnaryCall[Any, Any]):
             self._answer = await self.receive()
         await self.code()
         self.check()
-        return self._method.deserialize(self._answer or b"")
+        return self._stub.deserialize(self._answer or b"")
 
 
 class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """A call with a stream of answers, and maybe of requests."""
 
-    def __init__(self, method: "Method", *begin: Any) -> None:
-        super().__init__(*begin)
-        self._method = method
-
     async def read(self) -> Any:
         data = await self.cancelling(self.receive())
-        return grpc.aio.EOF if data is None else self._method.deserialize(data)
+        return grpc.aio.EOF if data is None else self._stub.deserialize(data)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._each()
@@ -55,7 +48,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStream
             raise asyncio.InvalidStateError("RPC already finished.")
         if self.half_closed:
             raise asyncio.InvalidStateError('RPC is half closed after calling "done_writing".')
-        self.send(self._method.serialize(request))
+        self.send(self._stub.serialize(request))
         await self.cancelling(self.sent())
 
     async def done_writing(self) -> None:
@@ -82,14 +75,9 @@ class Method:
         serialize: Callable[[Any], bytes] | None,
         deserialize: Callable[[bytes], Any] | None,
     ) -> None:
-        self._channel, self._kind, self._path = channel, kind, path
+        self.channel, self.path, self._kind = channel, path, kind
         self.serialize = serialize or bytes
         self.deserialize = deserialize or bytes
-
-    def begin(self, timeout: float | None, metadata: Any) -> Any:
-        """Return a call that has not begun."""
-        headers = Headers(self._path, tuple(metadata or ()), timeout)
-        return self._kind(self, self._channel, headers, self._channel.retries_of(self._path))
 
     def __call__(
         self,
@@ -102,10 +90,10 @@ class Method:
         compression: object = None,
     ) -> Any:
         data = self.serialize(request)
-        call = self.begin(timeout, metadata)
+        call = self._kind(self, timeout, metadata)
         call.send(data)
         call.half_close()
-        self._channel.start(call)
+        self.channel.start(call)
         return call
 
 
@@ -123,6 +111,6 @@ class StreamingMethod(Method):
     ) -> Any:
         if request_iterator is not None:
             raise NotImplementedError("requests are written, not taken from an iterator")
-        call = self.begin(timeout, metadata)
-        self._channel.start(call)
+        call = self._kind(self, timeout, metadata)
+        self.channel.start(call)
         return call
