@@ -46,7 +46,7 @@ class DiskRun:
         self.chance = Chance(seed)
         self.loop = WorldLoop(self.chance)
         self.machine = Machine(self.loop)
-        self.disk = Disk(self.loop, self.chance, self.machine, folder, exclusive=exclusive)
+        self.disk = Disk(self.loop, self.chance, folder, exclusive=exclusive)
 
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         # What a killed node left must not be collected while a greenlet of SQLAlchemy runs: its

@@ -57,7 +57,7 @@ class Both:
         self.machine = Machine(self.loop)
         self.disks = (
             MemoryDisk(self.loop, self.chance, self.machine),
-            Disk(self.loop, self.chance, self.machine, folder),
+            Disk(self.loop, self.chance, folder),
         )
         self.sides: list[tuple[Store, Ledger]] = []
 

@@ -114,7 +114,7 @@ class World:
         """
         __tracebackhide__ = True  # of pytest, as are those below
         with ExitStack() as stack:
-            self.disk = stack.enter_context(self._opened_disk())
+            self.disk = self._open_disk(stack)
             stack.enter_context(_collecting_nothing())
             stack.enter_context(answering(self.machine, self.chance, sleep))
             stack.enter_context(self.problems.logged())
@@ -132,18 +132,14 @@ class World:
                 raise Broken(text)
             return result
 
-    @contextmanager
-    def _opened_disk(self) -> Iterator[Disk | MemoryDisk]:
-        with ExitStack() as stack:
-            disk: Disk | MemoryDisk
-            if self._store == "memory":
-                disk = MemoryDisk(self.loop, self.chance, self.machine)
-            else:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobledger-"))
-                alone = self._server_count == 1
-                disk = Disk(self.loop, self.chance, self.machine, Path(folder), exclusive=alone)
-            stack.callback(disk.close)
-            yield disk
+    def _open_disk(self, stack: ExitStack) -> Disk | MemoryDisk:
+        if self._store == "memory":
+            return MemoryDisk(self.loop, self.chance, self.machine)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobledger-"))
+        alone = self._server_count == 1
+        disk = Disk(self.loop, self.chance, Path(folder), exclusive=alone)
+        stack.callback(disk.close)
+        return disk
 
     async def _run(self, main: Callable[["World"], Awaitable[Result]]) -> Result:
         __tracebackhide__ = True

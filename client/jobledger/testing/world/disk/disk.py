@@ -23,7 +23,6 @@ from jobledger.testing.world.disk.errors import (
 from jobledger.testing.world.disk.feed_record import FeedRecord, LockFile
 from jobledger.testing.world.disk.template import new_file, set_epoch
 from jobledger.testing.world.loop import WorldLoop
-from jobledger.testing.world.machine import Machine
 from jobledger.testing.world.nodes import Node
 from jobledger_server.app import OpenedStore
 from jobledger_server.sql.database import Database, open_database
@@ -41,7 +40,6 @@ class Disk(DatabaseFaults):
     Args:
         loop: The world's loop.
         chance: Decides latencies and faults, and the database's secrets.
-        machine: Has the clock.
         folder: Where the file is made. The disk deletes it when it is closed.
         exclusive: Whether only one server at a time opens it, as real ones do.
 
@@ -51,13 +49,7 @@ class Disk(DatabaseFaults):
     """
 
     def __init__(
-        self,
-        loop: WorldLoop,
-        chance: Chance,
-        machine: Machine,  # noqa: ARG002
-        folder: Path,
-        *,
-        exclusive: bool = False,
+        self, loop: WorldLoop, chance: Chance, folder: Path, *, exclusive: bool = False
     ) -> None:
         super().__init__(loop, chance)
         self.lock = WriteLock()

@@ -76,9 +76,6 @@ class MemoryDisk(DatabaseFaults):
         """Return what is locked, and which transactions are open."""
         return list(self._locks.held())
 
-    def close(self) -> None:
-        """Do nothing: there is nothing outside of memory."""
-
     def record_commit(self, node: Node | None) -> None:
         """Add a commit to the trace."""
         self._loop.record("commit", node.name if node else "", self.tables.head.seq)
