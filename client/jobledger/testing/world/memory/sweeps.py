@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.rows import with_key
+from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Micros, Phase
-from jobledger_server.domain.queues import rule_name
 from jobledger_server.store import CountedLevel, Swept
 
 Key = TypeVar("Key")
@@ -113,6 +113,5 @@ class MemorySweeps:
         counts = self._tables.keys.get(key)
         if counts is None or not counts.blocked or counts.running or counts.recheck:
             return False
-        rules = (self._tables.rules.get(name) for name in (key, rule_name(key)))
-        paused = any(rule is not None and rule.pause is not None for rule in rules)
+        paused = key_state(self._tables, key).paused
         return not paused and not self._tables.members(with_key(key, Phase.READY))
