@@ -1,7 +1,7 @@
 """The store: jobs, their feed, and what is found among them. See `store.Store`."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from jobledger.testing.world.memory import feed, lists
 from jobledger.testing.world.memory.link import Database
@@ -43,11 +43,8 @@ class MemoryStore:
         self.webhooks = MemoryWebhooks(database)
         self.sweeps = MemorySweeps(database)
 
-    def transaction(self) -> AbstractAsyncContextManager[MemoryTransaction]:
-        return self._transaction()
-
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[MemoryTransaction]:
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
         async with self._database.session() as session:
             transaction = MemoryTransaction(self._database, session, self._reasons)
             yield transaction
