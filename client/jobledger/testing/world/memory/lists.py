@@ -1,9 +1,9 @@
 """Jobs by their ids, and lists of jobs, assets and attempts."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 
-from jobledger.testing.world.memory.rows import KEPT, Row, of_owner, repeating
+from jobledger.testing.world.memory.rows import KEPT, of_owner, repeating
 from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import (
     ID_AHEAD,
@@ -22,31 +22,23 @@ JOB_BYTES = 1024
 """About the bytes that a job takes in an answer besides its longer texts and its payloads."""
 
 
-def _kept(tables: Tables, job_id: JobId) -> Iterable[Row]:
-    """Yield the row of a job, if it exists."""
-    row = tables.rows.get(job_id)
-    if row is not None and row.deletion is None:
-        yield row
-
-
 def stored(tables: Tables, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
     """See `store.Store.read_jobs`."""
-    return {
-        job_id: row.stored(full=full)
-        for job_id in sorted(set(ids))
-        for row in _kept(tables, job_id)
-    }
+    rows = {job_id: tables.kept(job_id) for job_id in sorted(set(ids))}
+    return {job_id: row.stored(full=full) for job_id, row in rows.items() if row is not None}
 
 
 def attempts(tables: Tables, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
     """See `store.Store.list_attempts`."""
-    found = (each for row in _kept(tables, job_id) for each in row.attempts.values())
-    return sorted((each for each in found if each.number > after), key=lambda e: e.number)[:limit]
+    row = tables.kept(job_id)
+    found = [] if row is None else [each for each in row.attempts.values() if each.number > after]
+    return sorted(found, key=lambda each: each.number)[:limit]
 
 
 def assets(tables: Tables, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
     """See `store.Store.list_assets`."""
-    found = (each for row in _kept(tables, job_id) for each in row.assets.values())
+    row = tables.kept(job_id)
+    found = () if row is None else row.assets.values()
     named = (each for each in found if each.link.name and each.id > (after or ""))
     return sorted(named, key=lambda each: each.id)[:limit]
 

@@ -41,8 +41,8 @@ class MemoryQueueReports:
 
     async def wait_facts(self, job_id: JobId, *, user_id: str | None) -> WaitFacts | None:
         def read() -> WaitFacts | None:
-            row = self._database.tables.rows.get(job_id)
-            if row is None or row.deletion is not None or user_id not in (None, row.job.user_id):
+            row = self._database.tables.kept(job_id)
+            if row is None or user_id not in (None, row.job.user_id):
                 return None
             return _facts(self._database.tables, row.job, user_id, self._database.clock())
 

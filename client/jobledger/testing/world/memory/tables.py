@@ -165,6 +165,11 @@ class Tables:
         for group in entered:
             self._groups.setdefault(group, {})[job_id] = None
 
+    def kept(self, job_id: JobId) -> Row | None:
+        """Return the row of a job that exists and was not deleted."""
+        row = self.rows.get(job_id)
+        return None if row is None or row.deletion is not None else row
+
     def members(self, group: Group) -> Collection[JobId]:
         """Return the jobs of a group."""
         return self._groups.get(group, NOBODY)

@@ -49,18 +49,14 @@ class MemoryTransaction:
     async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         async with self._database.statement(self._session):
             for job_id in sorted(set(ids)):
-                if self._find(job_id) is not None:
+                if self._tables.kept(job_id) is not None:
                     await self._database.locks.acquire(job_id, self._session)
                     self._load(job_id)
         return {job_id: change.job for job_id, change in self._loaded.items()}
 
-    def _find(self, job_id: JobId) -> Row | None:
-        row = self._tables.rows.get(job_id)
-        return None if row is None or row.deletion is not None else row
-
     def _load(self, job_id: JobId) -> Row | None:
         """Return a job that is locked now, as it is now: another one may have deleted it."""
-        row = self._find(job_id)
+        row = self._tables.kept(job_id)
         if row is not None:
             self._loaded[job_id] = Change(row.job, row.seq)
         return row
@@ -69,7 +65,7 @@ class MemoryTransaction:
         claimed: dict[JobId, StoredJob] = {}
         async with self._database.statement(self._session):
             for job_id in sorted(set(ids)):
-                row = self._find(job_id)
+                row = self._tables.kept(job_id)
                 if row is None or not self._take(job_id):
                     continue
                 self._load(job_id)
