@@ -12,9 +12,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from jobledger.core.tracing import trace_headers
 from jobledger.testing.world.chance import Chance
@@ -75,17 +76,12 @@ def answering(machine: Machine, chance: Chance, sleep: Callable[[float], None]) 
         (threading.Thread, "start", start_thread),
         (multiprocessing.process.BaseProcess, "start", start_process),
     ]
-    usual = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    state = random.getstate()
-    for module, name, substitute in replaced:
-        setattr(module, name, substitute)
-    random.seed(f"{chance.seed} random")
-    try:
+    with ExitStack() as stack:
+        for module, name, substitute in replaced:
+            stack.enter_context(patch.object(module, name, substitute))
+        stack.callback(random.setstate, random.getstate())
+        random.seed(f"{chance.seed} random")
         yield
-    finally:
-        random.setstate(state)
-        for module, name, original in usual:
-            setattr(module, name, original)
 
 
 def _host() -> str:
