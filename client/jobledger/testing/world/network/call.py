@@ -43,10 +43,9 @@ class Call(grpc.aio.Call):
         self._headers = Headers(stub.path, tuple(metadata or ()), timeout)
         self._retries = stub.channel.retries_of(stub.path)
         self._loop = stub.channel.network.loop
-        self._deadline, self._timer = None, None
+        self._timer: asyncio.TimerHandle | None = None
         if timeout is not None:
-            self._deadline = self._loop.time() + timeout
-            self._timer = self._loop.call_at(self._deadline, self._leave, LATE)
+            self._timer = self._loop.call_later(timeout, self._leave, LATE)
         self._stream: ClientStream | None = None
         self._connection: Connection | None = None
         # What the server has said, while messages before it are not read.
@@ -199,9 +198,9 @@ class Call(grpc.aio.Call):
         return self._status is not None
 
     def time_remaining(self) -> float | None:
-        if self._deadline is None:
+        if self._timer is None:
             return None
-        return max(0.0, self._deadline - self._loop.time())
+        return max(0.0, self._timer.when() - self._loop.time())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         if self._status is None:

@@ -30,10 +30,9 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         self._network, self._server, self._connection = network, server, connection
         self._stream = stream
         self._metadata = headers.metadata
-        self._deadline, self._timer = None, None
+        self._timer = None
         if headers.timeout is not None:
-            self._deadline = network.loop.time() + headers.timeout
-            self._timer = network.loop.call_at(self._deadline, stream.cancel)
+            self._timer = network.loop.call_later(headers.timeout, stream.cancel)
         self._serialize: Callable[[Any], bytes] | None = None
         self._deserialize: Callable[[bytes], Any] | None = None
         # As in gRPC, None means OK until the handler says otherwise.
@@ -186,9 +185,9 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
 
     def time_remaining(self) -> Any:
-        if self._deadline is None:
+        if self._timer is None:
             return None
-        return max(0.0, self._deadline - self._network.loop.time())
+        return max(0.0, self._timer.when() - self._network.loop.time())
 
     def set_compression(self, compression: grpc.Compression) -> None: ...
 
