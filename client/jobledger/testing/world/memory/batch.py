@@ -1,6 +1,6 @@
 """The rows that a number of decisions write."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -134,11 +134,7 @@ def _with_assets(before: Row, decision: Decision) -> Mapping[AssetId, Asset]:
         [asset.link.name for asset in assets.values()],
         [asset.request_id for asset in assets.values()],
     ):
-        if _repeats(filter(None, names)):
+        given = [name for name in names if name]
+        if len(given) > len(set(given)):
             raise StoreConflict("two assets have one name or request")
     return assets
-
-
-def _repeats(names: Iterable[str]) -> bool:
-    listed = list(names)
-    return len(listed) > len(set(listed))
