@@ -131,17 +131,12 @@ class _FeedMessages(Feed["WatchJobsResponse | Sign"]):
 
     def accept(self, response: WatchJobsResponse) -> Sequence[WatchJobsResponse | Sign]:
         self._record(response)
-        events: list[WatchJobsResponse | Sign] = []
-        if self._reset:
-            self._reset = False
-            events.append(Sign.RESET)
+        signs = (Sign.RESET,) if self._reset else ()
+        self._reset = False
         # Each stream sends `synced`. Only the first one is news.
-        if response.synced and self._synced:
-            response.synced = False
+        response.synced = response.synced and not self._synced
         self._synced = self._synced or response.synced
-        self._listing = self._listing and not self._synced
-        events.append(response)
-        return events
+        return (*signs, response)
 
     def _list_again(self) -> None:
         super()._list_again()
