@@ -19,15 +19,11 @@ class Pending:
 
     def __init__(self, deliveries: Iterable[PendingDelivery]) -> None:
         self._of_job: dict[str, list[PendingDelivery]] = {}
-        self._count = self._bytes = 0
         self._removed = asyncio.Condition()
         self.added = asyncio.Event()
         """Set when one was added."""
         for each in deliveries:
             self.add(each)
-
-    def __len__(self) -> int:
-        return self._count
 
     def __iter__(self) -> Iterator[PendingDelivery]:
         for deliveries in self._of_job.values():
@@ -44,15 +40,11 @@ class Pending:
     async def room(self) -> None:
         """Wait until there is room for another one."""
         async with self._removed:
-            await self._removed.wait_for(
-                lambda: self._count < MAX_DELIVERIES and self._bytes < MAX_BYTES
-            )
+            await self._removed.wait_for(self._has_room)
 
     def add(self, delivery: PendingDelivery) -> None:
         """Add one, after the others of its job."""
         self._of_job.setdefault(delivery.transition.job_id, []).append(delivery)
-        self._count += 1
-        self._bytes += delivery.ByteSize() + 4
         self.added.set()
 
     async def remove(self, delivery: PendingDelivery) -> None:
@@ -62,9 +54,11 @@ class Pending:
         del deliveries[0]
         if not deliveries:
             del self._of_job[delivery.transition.job_id]
-        self._count -= 1
-        # Its times were changed meanwhile, and with them its size.
-        self._bytes = sum(each.ByteSize() + 4 for each in self)
         self.added.set()  # the next one of its job is a first one now
         async with self._removed:
             self._removed.notify_all()
+
+    def _has_room(self) -> bool:
+        # Counted anew: a delivery's times change, and with them its size.
+        sizes = [each.ByteSize() + 4 for each in self]
+        return len(sizes) < MAX_DELIVERIES and sum(sizes) < MAX_BYTES
