@@ -137,7 +137,10 @@ async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> A
             room = MAX_ANSWER_BYTES
             while room > 0 and isinstance(rest := await _next_event(connection, reader), h11.Data):
                 room -= len(rest.data)
-    return _judged(event)
+    status = event.status_code
+    if 200 <= status < 300:  # noqa: PLR2004
+        return Answer(status)
+    return Answer(status, f"status {status}", _retry_after(dict(event.headers)))
 
 
 async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Event:
@@ -152,14 +155,6 @@ async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) 
         if not data and connection.their_state is h11.SEND_RESPONSE:
             raise EOFError
         connection.receive_data(data)
-
-
-def _judged(response: h11.Response) -> Answer:
-    status = response.status_code
-    if 200 <= status < 300:  # noqa: PLR2004
-        return Answer(status)
-    headers = dict(response.headers)
-    return Answer(status, f"status {status}", _retry_after(headers))
 
 
 def _retry_after(headers: Mapping[bytes, bytes]) -> float | None:
