@@ -108,13 +108,9 @@ async def run_handler_async(
     """Run a handler, async or plain, for one job; see `run_handler`."""
     check_names(options, RunOptions)
     job = _job(function, parameters, options)
-    handler = make_handler(
-        function,
-        on_cancel=options.get("on_cancel", "raise"),
-        timeout=options.get("timeout"),
-        retry_on=options.get("retry_on", ()),
-        middleware=options.get("middleware", ()),
-    )
+    names = "on_cancel", "timeout", "retry_on", "middleware"
+    given: Any = {name: value for name, value in options.items() if name in names}
+    handler = make_handler(function, **given)
     run = JobRun(job, handler, options.get("state"))
     recorder = _Recorder(run, options.get("cancel_after"), options.get("cancel_reason", ""))
     await run.run(recorder)
