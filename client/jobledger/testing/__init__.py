@@ -43,25 +43,19 @@ __all__ = [
 
 # Imported when first used: pytest loads this package for its plugin in each of its runs.
 _MODULES = {
-    "Backup": "testing.world.backup",
-    "Broken": "testing.world.problems",
-    "HandlerRun": "testing.handler_run",
-    "LocalServer": "testing.server",
-    "NotSimulated": "testing.world.refusals",
-    "Process": "testing.world.processes",
-    "Report": "worker.session.reports",
-    "RunOptions": "testing.handler_run",
-    "Server": "testing.world.processes",
-    "ServerFailed": "testing.server",
-    "WorkerProcess": "testing.world.processes",
-    "World": "testing.world.world",
-    "local_server": "testing.server",
-    "run_handler": "testing.handler_run",
-    "run_handler_async": "testing.handler_run",
+    "testing.handler_run": ["HandlerRun", "RunOptions", "run_handler", "run_handler_async"],
+    "testing.server": ["LocalServer", "ServerFailed", "local_server"],
+    "testing.world.backup": ["Backup"],
+    "testing.world.problems": ["Broken"],
+    "testing.world.processes": ["Process", "Server", "WorkerProcess"],
+    "testing.world.refusals": ["NotSimulated"],
+    "testing.world.world": ["World"],
+    "worker.session.reports": ["Report"],
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jobledger.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"jobledger.{_MODULE_OF[name]}"), name)
