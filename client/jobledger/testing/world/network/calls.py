@@ -63,8 +63,9 @@ class Method:
         channel: Makes the calls.
         kind: What a call is.
         path: `/package.Service/Method`.
-        serialize: Makes bytes of a request; None if it is bytes.
-        deserialize: Makes an answer of bytes; None if it is bytes.
+        request_serializer: Makes bytes of a request; None if it is bytes.
+        response_deserializer: Makes an answer of bytes; None if it is bytes.
+        _registered_method: Means nothing here.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class Method:
         channel: "Channel",
         kind: Callable[..., Call],
         path: str,
-        serialize: Callable[[Any], bytes] | None,
-        deserialize: Callable[[bytes], Any] | None,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = None,
     ) -> None:
         self.channel, self.path, self._kind = channel, path, kind
-        self.serialize = serialize or bytes
-        self.deserialize = deserialize or bytes
+        self.serialize = request_serializer or bytes
+        self.deserialize = response_deserializer or bytes
 
     def __call__(
         self,

@@ -174,41 +174,17 @@ class Channel(grpc.aio.Channel):
 
     # grpc.aio.Channel
 
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = None,
-    ) -> Any:
-        return Method(self, UnaryCall, method, request_serializer, response_deserializer)
+    def unary_unary(self, *method: Any, **options: Any) -> Any:
+        return Method(self, UnaryCall, *method, **options)
 
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = None,
-    ) -> Any:
-        return Method(self, StreamCall, method, request_serializer, response_deserializer)
+    def unary_stream(self, *method: Any, **options: Any) -> Any:
+        return Method(self, StreamCall, *method, **options)
 
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = None,
-    ) -> Any:
+    def stream_unary(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError("no method of the service takes a stream and answers once")
 
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = None,
-    ) -> Any:
-        return StreamingMethod(self, StreamCall, method, request_serializer, response_deserializer)
+    def stream_stream(self, *method: Any, **options: Any) -> Any:
+        return StreamingMethod(self, StreamCall, *method, **options)
 
     def get_state(self, try_to_connect: bool = False) -> State:
         if try_to_connect and self._state is State.IDLE:
