@@ -166,12 +166,7 @@ class WorkerProcess(Process):
         worker: The worker, since the process last started.
     """
 
-    def __init__(
-        self,
-        world: "World",
-        name: str,
-        make: Callable[["AsyncClient"], "Worker"],
-    ) -> None:
+    def __init__(self, world: "World", name: str, make: Callable[[AsyncClient], Worker]) -> None:
         super().__init__(world, name)
         self._make = make
         self.worker: Worker | None = None

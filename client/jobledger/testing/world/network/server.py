@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -82,13 +83,11 @@ class Server(grpc.aio.Server):
             del self._network.listening[self.target]
         for connection in list(self.connections):
             connection.leave()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(grace or 0):
                 # Not for the handlers of calls that have ended: gRPC does not wait for them.
                 while self._calls:
                     await self._ended.wait()
-        except TimeoutError:
-            pass
         for connection in list(self.connections):
             connection.lose_server("Cancelling all calls")
         self.stopped.set()
@@ -133,10 +132,8 @@ class Server(grpc.aio.Server):
 
     async def _answer(self, context: Context, headers: "Headers") -> None:
         details: Any = _Details(headers.method, headers.metadata)
-        handler: Any = None
-        for each in self._handlers:
-            if (handler := each.service(details)) is not None:
-                break
+        found = (each.service(details) for each in self._handlers)
+        handler: Any = next((each for each in found if each is not None), None)
         if handler is None:
             context.end(Status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
             return
