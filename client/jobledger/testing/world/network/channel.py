@@ -28,6 +28,21 @@ TIMED_OUT = "connection attempt timed out before receiving SETTINGS frame"
 DUPLICATE_SECONDS = 0.5
 """How much later a request may come again."""
 
+DUPLICATED = frozenset(
+    {
+        "CancelJob",
+        "CreateAsset",
+        "DeleteJob",
+        "MarkCompleted",
+        "MarkFailed",
+        "MarkPartial",
+        "ReleaseJob",
+        "TransitionJob",
+        "UpdateProgress",
+    }
+)
+"""Methods of which a request changes nothing when it comes again, however late."""
+
 BACKOFF_MULTIPLIER, BACKOFF_JITTER = 1.6, 0.2
 """gRPC's."""
 
@@ -80,7 +95,7 @@ class Channel(grpc.aio.Channel):
         self._calls[call] = None
         self.assign(call)
         network = self.network
-        if call.method in network.duplicated and network.happens(network.duplicates):
+        if call.method in DUPLICATED and network.happens(network.duplicates):
             pause = network.random.uniform(0, DUPLICATE_SECONDS)
             network.after(None, pause, self._duplicate, call)
 

@@ -30,21 +30,6 @@ WINDOW = 64 * 1024
 RESEND_SECONDS = 1.0
 """After so long a kernel asks again for a connection, and then after twice as long each time."""
 
-DUPLICATED = frozenset(
-    {
-        "CancelJob",
-        "CreateAsset",
-        "DeleteJob",
-        "MarkCompleted",
-        "MarkFailed",
-        "MarkPartial",
-        "ReleaseJob",
-        "TransitionJob",
-        "UpdateProgress",
-    }
-)
-"""Methods of which a request changes nothing when it comes again, however late."""
-
 
 class Network:
     """See the module.
@@ -53,7 +38,6 @@ class Network:
         latency: Seconds that a message takes, at least and at most.
         slow: The part of messages that take much longer.
         duplicates: The part of calls that reach the server twice, as a proxy may send them.
-        duplicated: The methods whose calls may.
         lost_answers: The part of calls whose connection is lost when the server has served them.
         closed: Who gets no new connection: a target or a client's node. It is "refused", or
             "unanswered", as by a firewall that drops packets or by a full queue of connections.
@@ -65,7 +49,6 @@ class Network:
         self.loop = loop
         self.latency = 0.0002, 0.002
         self.slow = self.duplicates = self.lost_answers = 0.0
-        self.duplicated = DUPLICATED
         self.closed: dict[str | Node, Closed] = {}
         self.window = WINDOW
         self.listening: dict[str, Server] = {}
