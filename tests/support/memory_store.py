@@ -1,16 +1,37 @@
 """The store in memory, without a world around it."""
 
+import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
 
-from jobledger.testing.world.memory.link import Database, DirectLink
+from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.locks import Locks
 from jobledger.testing.world.memory.store import MemoryStore
 from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import Instant
 from jobledger_server.tuning import Tuning
 from tests.support.seed import SEED
+
+Result = TypeVar("Result")
+
+
+class DirectLink:
+    """A way without a fault, on which nothing takes any time; see `link.Link`."""
+
+    node = None
+
+    async def request(self) -> float:
+        await asyncio.sleep(0)
+        return 0.0
+
+    async def answer(self, seconds: float) -> None: ...
+
+    async def commit(self, apply: Callable[[], Result]) -> Result:
+        await asyncio.sleep(0)
+        return apply()
 
 
 def memory_store(tuning: Tuning) -> MemoryStore:

@@ -1,6 +1,5 @@
 """The way from a server to the database, and what every statement takes."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
@@ -31,25 +30,6 @@ class Link(Protocol):
 
     async def commit(self, apply: Callable[[], Result]) -> Result:
         """Apply what a transaction writes. Raises StoreUnavailable, before that or after it."""
-
-
-class DirectLink:
-    """A way without a fault, on which nothing takes any time."""
-
-    node: Node | None = None
-
-    async def request(self) -> float:
-        """Let others run."""
-        await asyncio.sleep(0)
-        return 0.0
-
-    async def answer(self, seconds: float) -> None:
-        """Do nothing."""
-
-    async def commit(self, apply: Callable[[], Result]) -> Result:
-        """Apply it."""
-        await asyncio.sleep(0)
-        return apply()
 
 
 class Database:
