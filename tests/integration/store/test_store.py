@@ -412,7 +412,14 @@ async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> Non
 async def rows_of(store: SqlStore, table: str) -> int:
     """Return how many rows a table has."""
     if isinstance(store, MemoryStore):
-        return store.tables.sizes()[table]
+        rows = store.tables.rows.values()
+        if table == "jobs":
+            return len(rows)
+        if table == "changes":
+            return len(store.tables.changes(0, store.tables.head.seq, limit=100))
+        if table == "payloads":
+            return sum(row.payloads != NO_PAYLOADS for row in rows)
+        return sum(len(getattr(row, table)) for row in rows)
     async with store._connections.snapshot() as connection:  # noqa: SLF001
         return int(await connection.scalar(text(f"SELECT count(*) FROM {table}")))
 

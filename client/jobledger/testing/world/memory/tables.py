@@ -191,24 +191,3 @@ class Tables:
             if user_id in (None, row.job.user_id):
                 found.append(row.change_at(seq))
         return found
-
-    def sizes(self) -> Mapping[str, int]:
-        """Return how many rows the tables of a database would have."""
-        rows = self.rows.values()
-        payloads = [each.payloads for each in rows]
-        return {
-            "jobs": len(self.rows),
-            "changes": len(self._seqs),
-            "payloads": sum(
-                content is not None
-                for each in payloads
-                for content in (each.parameters, each.checkpoint)
-            ),
-            "attempts": sum(len(row.attempts) for row in rows),
-            "assets": sum(len(row.assets) for row in rows),
-            "levels": len(self.levels),
-            "queues": len(self.queues),
-            "limit_keys": len(self.keys),
-            "ended": len(self.ended),
-            "pollers": len(self.pollers),
-        }
