@@ -15,8 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.channels import AsyncConnection
 from jobledger.core.feed_watch import Feed
+from jobledger.core.job_watch import JobStream
 from jobledger.core.options import Headers, OnError, WatchOptions
-from jobledger.core.reconnecting import Reconnecting
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
@@ -90,22 +90,8 @@ class Upstream(AsyncCalls):
         return await super()._headers(metadata, seconds)
 
 
-class _JobMessages(Reconnecting[WatchJobRequest, WatchJobResponse, "WatchJobResponse | Sign"]):
-    """Resumes after the version that was seen, until the job is terminal."""
-
-    def __init__(self, request: WatchJobRequest, **limits: Any) -> None:
-        super().__init__(**limits)
-        self._request = request
-        self._seen = request.after_version
-
-    def request(self) -> WatchJobRequest:
-        request = WatchJobRequest()
-        request.CopyFrom(self._request)
-        request.after_version = self._seen
-        return request
-
-    def name(self) -> str:
-        return f"job {self._request.job_id}"
+class _JobMessages(JobStream["WatchJobResponse | Sign"]):
+    """Yields the messages that are news, until the job is terminal."""
 
     def accept(self, response: WatchJobResponse) -> Sequence[WatchJobResponse | Sign]:
         if response.heartbeat:

@@ -5,12 +5,30 @@ from dataclasses import replace
 from typing import Any
 
 from jobledger.core.models import Job, JobChange, JobView, Transition
-from jobledger.core.reconnecting import Reconnecting
+from jobledger.core.reconnecting import EventT, Reconnecting
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
 
-class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
-    """Resumes after the version that was seen, until the job is terminal.
+class JobStream(Reconnecting[WatchJobRequest, WatchJobResponse, EventT]):
+    """Resumes after the version that was seen."""
+
+    def __init__(self, request: WatchJobRequest, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._request = request
+        self._seen = request.after_version
+
+    def request(self) -> WatchJobRequest:
+        request = WatchJobRequest()
+        request.CopyFrom(self._request)
+        request.after_version = self._seen
+        return request
+
+    def name(self) -> str:
+        return f"job {self._request.job_id}"
+
+
+class JobWatch(JobStream[JobChange]):
+    """Yields the job as it changes, until it is terminal.
 
     The first message of each stream has the job's parameters, and the last one its result. Every
     job that the caller gets has both, as far as they exist.
@@ -22,22 +40,11 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
     def __init__(
         self, request: WatchJobRequest, *, heartbeats: bool = False, **limits: Any
     ) -> None:
-        super().__init__(**limits)
-        self._request = request
+        super().__init__(request, **limits)
         self._heartbeats = heartbeats
         self._newest: Job | None = None
         self._view = JobView.from_proto(request.view)
-        self._seen = request.after_version
         self._parameters: dict[str, Any] | None = {} if self._view is JobView.FULL else None
-
-    def request(self) -> WatchJobRequest:
-        request = WatchJobRequest()
-        request.CopyFrom(self._request)
-        request.after_version = self._seen
-        return request
-
-    def name(self) -> str:
-        return f"job {self._request.job_id}"
 
     def accept(self, response: WatchJobResponse) -> Sequence[JobChange]:
         if response.heartbeat:
