@@ -315,10 +315,6 @@ class WorldLoop(NoInputOutput):
             self._timers.clear()
             gc.collect()
 
-    async def shutdown_asyncgens(self) -> None: ...
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None: ...  # noqa: ASYNC109
-
 
 def _end(work: Coroutine[Any, Any, Any]) -> None:
     """End a coroutine, and again while it awaits something at its end."""
