@@ -36,10 +36,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStream
         data = await self.cancelling(self.receive())
         return grpc.aio.EOF if data is None else self._stub.deserialize(data)
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self._each()
-
-    async def _each(self) -> AsyncIterator[Any]:
+    async def __aiter__(self) -> AsyncIterator[Any]:
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
 
