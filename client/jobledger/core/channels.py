@@ -8,8 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import grpc
 
@@ -18,12 +17,6 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-
-if TYPE_CHECKING:
-    from jobledger.v1.job_service_pb2_grpc import JobServiceAsyncStub
-    from jobledger.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
-    from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceAsyncStub
-    from jobledger.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 WATCHES_PER_CONNECTION: Final = 50
 
@@ -38,40 +31,28 @@ def closed_channel_of(error: ValueError) -> Exception:
     return channel_closed() if "closed" in str(error) else error
 
 
-@dataclass(slots=True, eq=False)
 class Connection:
     """A channel with its stubs, for blocking code."""
 
-    channel: grpc.Channel
-    jobs: JobServiceStub = field(init=False)
-    worker: WorkerServiceStub = field(init=False)
-    queues: QueueServiceStub = field(init=False)
-    webhooks: WebhookServiceStub = field(init=False)
-    watches: int = 0
-
-    def __post_init__(self) -> None:
-        self.jobs = JobServiceStub(self.channel)
-        self.worker = WorkerServiceStub(self.channel)
-        self.queues = QueueServiceStub(self.channel)
-        self.webhooks = WebhookServiceStub(self.channel)
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.jobs = JobServiceStub(channel)
+        self.worker = WorkerServiceStub(channel)
+        self.queues = QueueServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
+        self.watches = 0
 
 
-@dataclass(slots=True, eq=False)
 class AsyncConnection:
     """A channel with its stubs, for asyncio."""
 
-    channel: grpc.aio.Channel
-    jobs: "JobServiceAsyncStub" = field(init=False)
-    worker: "WorkerServiceAsyncStub" = field(init=False)
-    queues: "QueueServiceAsyncStub" = field(init=False)
-    webhooks: "WebhookServiceAsyncStub" = field(init=False)
-    watches: int = 0
-
-    def __post_init__(self) -> None:
-        self.jobs = JobServiceStub(self.channel)
-        self.worker = WorkerServiceStub(self.channel)
-        self.queues = QueueServiceStub(self.channel)
-        self.webhooks = WebhookServiceStub(self.channel)
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.jobs = JobServiceStub(channel)
+        self.worker = WorkerServiceStub(channel)
+        self.queues = QueueServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
+        self.watches = 0
 
 
 ConnectionT = TypeVar("ConnectionT", Connection, AsyncConnection)
