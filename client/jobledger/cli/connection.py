@@ -61,24 +61,17 @@ class Connection:
 
     def open(self, *, all_users: bool = False) -> Client:
         """Open a client for the user's jobs, or one that calls for no owner."""
-        owner = None if all_users else self._owner()
-        return Client(self.server, user_id=owner, **self._options())
+        return Client(self.server, **self._options(all_users=all_users))
 
-    def open_async(self) -> AsyncClient:
-        """Open a client for the user's jobs."""
-        return AsyncClient(self.server, user_id=self._owner(), **self._options())
+    def open_async(self, *, all_users: bool = False) -> AsyncClient:
+        """Open a client as `open` does, for asyncio."""
+        return AsyncClient(self.server, **self._options(all_users=all_users))
 
-    def open_ownerless(self) -> AsyncClient:
-        """Open a client that calls for no owner."""
-        return AsyncClient(self.server, **self._options())
-
-    def _owner(self) -> str:
-        if self.user is None:
+    def _options(self, *, all_users: bool) -> dict[str, Any]:
+        if self.user is None and not all_users:
             raise click.UsageError("whose jobs? Give --user, or set JOBLEDGER_USER")
-        return self.user
-
-    def _options(self) -> dict[str, Any]:
         return {
+            "user_id": None if all_users else self.user,
             "token": self.token,
             "credentials": self.credentials,
             "timeout": self.timeout,

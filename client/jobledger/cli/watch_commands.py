@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobledger import AsyncClient, JobledgerError
+from jobledger import JobledgerError
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import drawable, flush, print_note, stoppable, write
 from jobledger.cli.job_watches import Lines, View, watch_all
@@ -126,7 +126,7 @@ def top(
     title = f"{'all users' if all_users else connection.user} at {connection.server}"
 
     async def run() -> None:
-        async with _open(connection, all_users=all_users) as client:
+        async with connection.open_async(all_users=all_users) as client:
             if once:
                 await draw_once(client, {**options, "reconnect_timeout": connection.timeout}, title)
             else:
@@ -142,7 +142,7 @@ async def _print_changes(connection: Connection, **options: Any) -> None:
     outages = Outages(connection.server, print_note)
     with stoppable():
         async with (
-            _open(connection, all_users=options["all_users"]) as client,
+            connection.open_async(all_users=options["all_users"]) as client,
             client.watch_jobs(
                 on_gap=on_gap,
                 on_disconnect=outages.disconnected,
@@ -154,10 +154,6 @@ async def _print_changes(connection: Connection, **options: Any) -> None:
                 outages.heard()
                 write(to_json(event))
                 flush()
-
-
-def _open(connection: Connection, *, all_users: bool) -> AsyncClient:
-    return connection.open_ownerless() if all_users else connection.open_async()
 
 
 def _filters(

@@ -105,7 +105,7 @@ def exec_(
     handle = Program(program, prefixed=concurrency > 1).handle
 
     async def work() -> None:
-        async with connection.open_ownerless() as client:
+        async with connection.open_async(all_users=True) as client:
             worker = Worker(client, concurrency=concurrency, lease=lease, grace=grace)
             for job_type in dict.fromkeys(job_types):
                 worker.handler(job_type)(handle)

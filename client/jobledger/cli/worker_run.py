@@ -50,7 +50,7 @@ def run(connection: Connection, *, target: str, reload: bool) -> None:
         if worker.has_client:
             await worker.run()
         else:
-            async with connection.open_ownerless() as client:
+            async with connection.open_async(all_users=True) as client:
                 await worker.run(client=client)
 
     asyncio.run(work())
