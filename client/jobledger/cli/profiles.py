@@ -16,9 +16,8 @@ import click
 DEFAULT_PROFILE: Final = "default"
 """The profile that is used if none was chosen and it exists."""
 
-_TEXTS: Final = frozenset({"server", "user"})
 _FILES: Final = frozenset({"token_file", "ca_file", "cert", "key"})
-_KEYS: Final = sorted({*_TEXTS, *_FILES, "tls", "timeout"})
+_KEYS: Final = sorted({*_FILES, "server", "user", "tls", "timeout"})
 
 
 def read_profile(name: str | None) -> dict[str, Any]:
@@ -84,17 +83,9 @@ def _checked(file: Path, name: str, profile: object) -> dict[str, Any]:
 
 def _mistake(key: str, value: object) -> str:
     """Return what the value of a key must be; empty if the value is right."""
-    match key, value:
-        case "tls", bool():
-            return ""
-        case "tls", _:
-            return "true or false"
-        case "timeout", bool():
-            return "seconds, greater than 0"
-        case "timeout", int() | float() if value > 0:
-            return ""
-        case "timeout", _:
-            return "seconds, greater than 0"
-        case _, str() if value:
-            return ""
-    return "a text that is not empty"
+    if key == "tls":
+        return "" if isinstance(value, bool) else "true or false"
+    if key == "timeout":
+        is_right = isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
+        return "" if is_right else "seconds, greater than 0"
+    return "" if isinstance(value, str) and value else "a text that is not empty"
