@@ -281,19 +281,10 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-jobledger.add_command(explain)
-jobledger.add_command(retry)
-jobledger.add_command(cancel)
-jobledger.add_command(delete)
-jobledger.add_command(worker)
-
-
-jobledger.add_command(stats)
-jobledger.add_command(pause)
-jobledger.add_command(resume)
-jobledger.add_command(limits)
-jobledger.add_command(token)
-jobledger.add_command(webhook)
+for command in (explain, retry, cancel, delete, worker):
+    jobledger.add_command(command)
+for command in (stats, pause, resume, limits, token, webhook):
+    jobledger.add_command(command)
 
 
 @jobledger.command()
