@@ -5,26 +5,13 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from jobledger import (
-    Asset,
-    Attempt,
-    ConcurrencyLimit,
-    Explanation,
-    FeedEvent,
-    Job,
-    JobChange,
-    JobError,
-    JobStatus,
-    JobTypeStats,
-    NewWebhook,
-    RetryPolicy,
-    Transition,
-    WatchToken,
-    Webhook,
-)
+from jobledger import Asset, Attempt, Job, JobError, JobStatus, RetryPolicy, Transition
 from jobledger.cli.exit_codes import write
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 NARROW: Final = 60
 """A terminal with fewer columns cannot show both a whole id and the status."""
@@ -62,23 +49,9 @@ ASSET_COLUMNS: Final = (("ID", _ID), ("NAME", 24), ("SIZE", 12), ("TYPE", 24))
 
 
 _Row = TypeVar("_Row")
-_Shown: TypeAlias = (
-    Job
-    | Transition
-    | Attempt
-    | Asset
-    | JobChange
-    | FeedEvent
-    | JobTypeStats
-    | Explanation
-    | ConcurrencyLimit
-    | WatchToken
-    | Webhook
-    | NewWebhook
-)
 
 
-def to_json(value: _Shown) -> str:
+def to_json(value: "DataclassInstance") -> str:
     """Return one line of JSON.
 
     The keys are the fields of the class, in their order; those of maps and JSON objects are
