@@ -175,18 +175,12 @@ def pass_connection(
     return functools.update_wrapper(call, function)
 
 
-def as_json_option(function: _Function) -> _Function:
-    """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")(
-        function
-    )
-
-
-def all_users_option(function: _Function) -> _Function:
-    """Add --all-users."""
-    return click.option("--all-users", is_flag=True, help="The jobs of all users, without --user.")(
-        function
-    )
+as_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line."
+)
+all_users_option = click.option(
+    "--all-users", is_flag=True, help="The jobs of all users, without --user."
+)
 
 
 def filter_options(function: _Function) -> _Function:

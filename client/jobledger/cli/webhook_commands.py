@@ -17,6 +17,7 @@ from jobledger.cli.exit_codes import UNAVAILABLE, write
 from jobledger.cli.options import (
     Command,
     Group,
+    all_users_option,
     as_json_option,
     filter_options,
     pass_connection,
@@ -56,7 +57,7 @@ def webhook() -> None:
 @click.option(
     "--all-transitions", is_flag=True, help="Post starts, too, and not only how jobs ended."
 )
-@click.option("--all-users", is_flag=True, help="The jobs of all users, without --user.")
+@all_users_option
 @as_json_option
 @pass_connection
 def create(
