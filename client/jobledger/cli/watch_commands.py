@@ -37,14 +37,14 @@ from jobledger.cli.render import to_json
 @pass_connection
 def watch(
     connection: Connection,
+    /,
     *,
     job_ids: tuple[str, ...],
     all_jobs: bool,
     all_users: bool,
-    job_types: tuple[str, ...],
-    labels: dict[str, str],
     resume_token: str,
     as_json: bool,
+    **filters: Any,
 ) -> int:
     """Show the changes of jobs as they happen.
 
@@ -66,12 +66,12 @@ def watch(
             raise click.UsageError("give JOB... or --all, not both")
         if drawable() and not as_json:
             raise click.UsageError("on a terminal use `jobledger top`, or give --json")
-        options = _filters(all_users=all_users, job_types=job_types, labels=labels)
-        asyncio.run(_print_changes(connection, resume_token=resume_token, **options))
+        options = {"all_users": all_users, "resume_token": resume_token, **filters}
+        asyncio.run(_print_changes(connection, options))
         return 0
     if not job_ids:
         raise click.UsageError("which jobs? Give JOB..., --all or --all-users")
-    if job_types or labels or resume_token:
+    if resume_token or any(filters.values()):
         raise click.UsageError("--type, --label and --resume need --all or --all-users")
     draw = drawable() and not as_json
 
@@ -95,14 +95,7 @@ def watch(
 @filter_options
 @click.option("--once", is_flag=True, help="Print the table once and exit.")
 @pass_connection
-def top(
-    connection: Connection,
-    *,
-    all_users: bool,
-    job_types: tuple[str, ...],
-    labels: dict[str, str],
-    once: bool,
-) -> None:
+def top(connection: Connection, /, *, all_users: bool, once: bool, **filters: Any) -> None:
     """Show a live table of all jobs.
 
     It shows the jobs that run or wait, until you stop it. Those that were started come first, the
@@ -122,7 +115,7 @@ def top(
     # Imports rich, which is slow to load.
     from jobledger.cli.top import draw_live, draw_once  # noqa: PLC0415
 
-    options = _filters(all_users=all_users, job_types=job_types, labels=labels)
+    options = {"all_users": all_users, **filters}
     title = f"{'all users' if all_users else connection.user} at {connection.server}"
 
     async def run() -> None:
@@ -135,7 +128,7 @@ def top(
     asyncio.run(run())
 
 
-async def _print_changes(connection: Connection, **options: Any) -> None:
+async def _print_changes(connection: Connection, options: dict[str, Any]) -> None:
     def on_gap(error: JobledgerError) -> None:
         print_note(f"cannot resume, listing the jobs again: {error}")
 
@@ -154,9 +147,3 @@ async def _print_changes(connection: Connection, **options: Any) -> None:
                 outages.heard()
                 write(to_json(event))
                 flush()
-
-
-def _filters(
-    *, all_users: bool, job_types: tuple[str, ...], labels: dict[str, str]
-) -> dict[str, Any]:
-    return {"all_users": all_users, "job_types": job_types, "labels": labels}
