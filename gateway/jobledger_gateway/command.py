@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 
 from jobledger.cli.connection import Connection, TokenFile
-from jobledger.cli.times import time_span
+from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Settings, WebhookSettings
@@ -57,7 +57,7 @@ def _network(text: str) -> Network:
 
 
 def _seconds(text: str) -> float:
-    seconds = time_span(text).total_seconds()
+    seconds = duration(text).total_seconds()
     if seconds <= 0:
         raise click.BadParameter(f"{text!r} must be longer")
     return seconds

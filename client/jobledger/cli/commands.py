@@ -39,7 +39,7 @@ from jobledger.cli.render import (
     to_json,
     transition_row,
 )
-from jobledger.cli.times import date, time_span
+from jobledger.cli.times import date, duration
 from jobledger.cli.token_commands import token
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.webhook_commands import webhook
@@ -87,15 +87,13 @@ def jobledger() -> None:
 )
 @click.option(
     "--initial-backoff",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long the job waits before its second attempt: 0.5s, 90s, 5m. It waits twice as long"
     " before each further one.  [default: 1s]",
 )
 @click.option(
     "--max-backoff",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long the job waits before an attempt at most.  [default: 5m]",
 )
 @click.option(
@@ -108,8 +106,7 @@ def jobledger() -> None:
 )
 @click.option(
     "--delay",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="No worker gets the job sooner than in 90s, 5m, 2h.",
 )
 @click.option(
@@ -150,21 +147,18 @@ def jobledger() -> None:
 )
 @click.option(
     "--queue-timeout",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long the job may wait for a worker, from --at or --delay on: 90s, 5m, 2h."
     "  [default: 7d]",
 )
 @click.option(
     "--run-timeout",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long the job may run: 90s, 5m, 2h.  [default: no limit]",
 )
 @click.option(
     "--stall-timeout",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long a worker may make no progress before it loses the job.  [default: no limit]",
 )
 @as_json_option

@@ -10,8 +10,8 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)")
 
 
-def time_span(text: str) -> timedelta:
-    """Read a time span, in seconds if it has no unit. A type for click's options."""
+def duration(text: str) -> timedelta:
+    """Read a time span, in seconds if it has no unit. A type for click's options: a DURATION."""
     match = _SPAN.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"{text!r} is not a time span such as 90s, 5m, 2h or 7d")
@@ -40,7 +40,7 @@ def moment(text: str) -> datetime:
     text = text.strip()
     if text[-1:].isalpha() and _SPAN.fullmatch(text):
         try:
-            return datetime.now(UTC) - time_span(text)
+            return datetime.now(UTC) - duration(text)
         except OverflowError:
             raise click.BadParameter(f"{text!r} is too long ago") from None
     try:

@@ -8,7 +8,7 @@ from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import write
 from jobledger.cli.options import Command, Group, as_json_option, labels_option, pass_connection
 from jobledger.cli.render import to_json
-from jobledger.cli.times import time_span
+from jobledger.cli.times import duration
 
 
 @click.group(cls=Group)
@@ -23,8 +23,7 @@ def token() -> None:
 )
 @click.option(
     "--ttl",
-    type=time_span,
-    metavar="DURATION",
+    type=duration,
     help="How long the token is valid: 90s, 5m, 2h; at most 24h.  [default: 1h]",
 )
 @as_json_option

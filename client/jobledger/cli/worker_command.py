@@ -10,7 +10,7 @@ import click
 
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, Group, pass_connection
-from jobledger.cli.times import time_span
+from jobledger.cli.times import duration
 from jobledger.cli.worker_run import run
 
 
@@ -49,7 +49,7 @@ class _ExecCommand(Command):
 )
 @click.option(
     "--lease",
-    type=time_span,
+    type=duration,
     metavar="TIME",
     default="60s",
     show_default=True,
@@ -57,7 +57,7 @@ class _ExecCommand(Command):
 )
 @click.option(
     "--grace",
-    type=time_span,
+    type=duration,
     metavar="TIME",
     default="10s",
     show_default=True,

@@ -6,20 +6,20 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from jobledger.cli.times import date, moment, rough, time_span
+from jobledger.cli.times import date, duration, moment, rough
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 7d ", 604800)]
 )
 def test_a_time_span_is_seconds_or_has_a_unit(text, seconds):
-    assert time_span(text) == timedelta(seconds=seconds)
+    assert duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "2w", "1h30m"])
 def test_anything_else_is_no_time_span(text):
     with pytest.raises(click.BadParameter, match="90s"):
-        time_span(text)
+        duration(text)
 
 
 def test_a_moment_without_an_offset_is_utc_wherever_the_caller_is(monkeypatch):
