@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TextIO
+from typing import Final
 
 import click
 from grpc import StatusCode
@@ -80,7 +80,8 @@ class StoppedError(Exception):
 def run(command: click.Command) -> int:
     """Run a command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        _accept_every_character(stream)
+        # A terminal that cannot show a character is no reason to fail.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     on_terminal = sys.stdout.isatty()
     try:
         code = command.main(standalone_mode=False)
@@ -131,18 +132,20 @@ def drawable() -> bool:
 
 def write(line: str) -> None:
     """Write one line of output."""
-    try:
+    with _writing():
         sys.stdout.write(line + "\n")
-    except BrokenPipeError:
-        raise ReaderLeftError from None
-    except OSError as error:
-        raise OutputError(error) from None
 
 
 def flush() -> None:
     """Send what was written to the reader."""
-    try:
+    with _writing():
         sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise ReaderLeftError from None
     except OSError as error:
@@ -187,11 +190,6 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, previous[number])
         if piped:
             loop.remove_reader(output)
-
-
-def _accept_every_character(stream: TextIO) -> None:
-    # A terminal that cannot show a character is no reason to fail.
-    stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
 
 def verdict(error: Exception) -> tuple[str, int]:
