@@ -23,7 +23,7 @@ from jobledger.cli.exit_codes import (
 )
 from jobledger.cli.filters import ACTIVE, TERMINAL, job_filters, selected
 from jobledger.cli.options import Command, all_users_option, as_json_option, pass_connection
-from jobledger.cli.render import JOB_COLUMNS, header, job_row, to_json
+from jobledger.cli.render import JOB_COLUMNS, header, job_row, jobs, to_json
 from jobledger.cli.times import rough
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -257,7 +257,7 @@ def _change(
         if not done.changed:
             raise
         message, code = verdict(error)
-        print_error(f"{message}; {words.done} {_jobs(done.changed)}, the same command continues")
+        print_error(f"{message}; {words.done} {jobs(done.changed)}, the same command continues")
         return code
     counts = {"matched": done.matched, "changed": done.changed}
     write(json.dumps(counts) if as_json else _summary(done, words, pace))
@@ -272,9 +272,7 @@ def _agrees(found: BulkResult, words: _Words, pace: float | None) -> bool:
     if found.matched > len(found.sample):
         write(f"and {found.matched - len(found.sample)} more")
     how = "" if pace is None else f", {pace:g} a second, in {_time_for(found.matched, pace)}"
-    sys.stdout.write(
-        f"{words.verb.capitalize()} {_jobs(found.matched)}{how}?{words.warning} [y/N] "
-    )
+    sys.stdout.write(f"{words.verb.capitalize()} {jobs(found.matched)}{how}?{words.warning} [y/N] ")
     flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
@@ -283,17 +281,13 @@ def _summary(done: BulkResult, words: _Words, pace: float | None) -> str:
     if not done.matched:
         return "no job matches"
     if done.changed < done.matched:
-        return f"{words.done} {done.changed} of {_jobs(done.matched)}; the others changed meanwhile"
+        return f"{words.done} {done.changed} of {jobs(done.matched)}; the others changed meanwhile"
     how = "" if pace is None else f"; the last one may start in {_time_for(done.changed, pace)}"
-    return f"{words.done} {_jobs(done.changed)}{how}"
+    return f"{words.done} {jobs(done.changed)}{how}"
 
 
 def _time_for(count: int, pace: float) -> str:
     return rough(math.ceil(count / pace))
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _for_each(job_ids: Iterable[str], call: Callable[[str], str]) -> int:

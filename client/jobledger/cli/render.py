@@ -254,6 +254,11 @@ def clean(text: str) -> str:
     )
 
 
+def jobs(count: int) -> str:
+    """Say how many jobs: `1 job`, `2 jobs`."""
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
 def _for_people(value: Mapping[str, object] | None) -> str:
     return json.dumps(plain(value), ensure_ascii=False) if value else ""
 

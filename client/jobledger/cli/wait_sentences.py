@@ -14,7 +14,7 @@ from jobledger import (
     TypePaused,
     WaitReason,
 )
-from jobledger.cli.render import clean, time_text
+from jobledger.cli.render import clean, jobs, time_text
 from jobledger.cli.times import clock
 
 # A count of the service that goes no further.
@@ -68,22 +68,16 @@ def _limit(reason: LimitReached) -> str:
 
 
 def _turns(queued: Queued) -> Iterator[str]:
-    if queued.higher_priority:
-        jobs = _count(queued.higher_priority, "job")
-        yield f"{jobs} with a higher priority {_verb(queued.higher_priority)} first"
-    if queued.ahead:
-        jobs = _count(queued.ahead, "job")
+    if first := queued.higher_priority:
+        yield f"{jobs(first)} with a higher priority {_verb(first)} first"
+    if ahead := queued.ahead:
         many = "more than " if queued.capped else ""
-        yield f"{many}{jobs} of its tenant {_verb(queued.ahead)} before it"
+        yield f"{many}{jobs(ahead)} of its tenant {_verb(ahead)} before it"
     else:
         yield "no job of its tenant goes before it"
     if queued.tenants > 1:
         least = "at least " if queued.tenants >= _MANY else ""
         yield f"{least}{queued.tenants} tenants take turns"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _verb(number: int) -> str:
