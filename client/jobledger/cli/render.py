@@ -191,9 +191,13 @@ def state(job: Job, now: datetime) -> str:
 
 def waits_until(job: Job, now: datetime) -> datetime | None:
     """Return when a worker can get a job; None if one can now, or has it, or the job has ended."""
-    waits = job.status is JobStatus.QUEUED or job.is_waiting
     time = job.schedule_time
-    return time if waits and time is not None and time > now else None
+    return time if _is_pending(job) and time is not None and time > now else None
+
+
+def _is_pending(job: Job) -> bool:
+    """Whether no worker has the job, and one may get it."""
+    return job.status is JobStatus.QUEUED or job.is_waiting
 
 
 def job_message(job: Job, now: datetime) -> str:
@@ -204,26 +208,22 @@ def job_message(job: Job, now: datetime) -> str:
     """
     if job.error:
         return _error(job.error)
-    if job.status is JobStatus.QUEUED or job.is_waiting:
-        until = waits_until(job, now)
-        waits = "" if until is None else f"until {time_text(until)}"
-        return "  ".join(filter(None, (waits, _error(job.last_error)))) or job.progress_message
-    return job.progress_message
+    return _waits(job, now, _error(job.last_error)) or job.progress_message
 
 
 def _reason(job: Job, now: datetime) -> str:
     """Return `job_message` without messages: in a list only reasons fit."""
     if job.error:
         return job.error.reason
-    if not (job.status is JobStatus.QUEUED or job.is_waiting):
+    return _waits(job, now, job.last_error.reason if job.last_error else "")
+
+
+def _waits(job: Job, now: datetime, last_error: str) -> str:
+    """Return until when a job waits, and why its last attempt ended; nothing if it does not."""
+    if not _is_pending(job):
         return ""
     until = waits_until(job, now)
-    last = job.last_error
-    words = (
-        f"until {time_text(until)}" if until else "",
-        last.reason if last else "",
-    )
-    return "  ".join(filter(None, words))
+    return "  ".join(filter(None, (f"until {time_text(until)}" if until else "", last_error)))
 
 
 def _error(error: JobError | None) -> str:
