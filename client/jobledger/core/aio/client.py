@@ -1,6 +1,5 @@
 """AsyncClient: the service, for asyncio."""
 
-from types import TracebackType
 from typing import Self
 
 from jobledger.core.aio.bulk_calls import AsyncBulkCalls
@@ -53,12 +52,7 @@ class AsyncClient(
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

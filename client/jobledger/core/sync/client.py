@@ -1,7 +1,6 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """Client: the service, for blocking code."""
 
-from types import TracebackType
 from typing import Self
 
 from jobledger.core.sync.bulk_calls import BulkCalls
@@ -52,12 +51,7 @@ class Client(
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
