@@ -38,6 +38,7 @@ from typing import cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -59,15 +60,8 @@ _CONNECTING = re.compile(
 _MISUNDERSTOOD = re.compile("Socket closed|Connection reset|End of TCP stream|WRONG_VERSION_NUMBER")
 
 _DETAIL_TYPES: dict[str, type[Message]] = {
-    kind.DESCRIPTOR.full_name: kind
-    for kind in (
-        error_details_pb2.BadRequest,
-        error_details_pb2.ErrorInfo,
-        error_details_pb2.PreconditionFailure,
-        error_details_pb2.QuotaFailure,
-        error_details_pb2.ResourceInfo,
-        error_details_pb2.RetryInfo,
-    )
+    kind.full_name: GetMessageClass(kind)
+    for kind in error_details_pb2.DESCRIPTOR.message_types_by_name.values()
 }
 
 
