@@ -88,7 +88,6 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._token = ""
         try:
             self._token = self._read()
         except (OSError, UnicodeDecodeError) as error:

@@ -64,25 +64,23 @@ def _not_empty(text: str) -> str:
 
 def _connection_options() -> list[click.Parameter]:
     option = _ConnectionOption
+    text = functools.partial(option, type=_not_empty)
     return [
-        option(
+        text(
             "--server",
-            type=_not_empty,
             metavar="HOST:PORT",
             default=DEFAULTS["server"],
             show_default=True,
             help="The address of the service.",
         ),
-        option("--user", type=_not_empty, metavar="USER", help="The owner of the jobs."),
-        option(
+        text("--user", metavar="USER", help="The owner of the jobs."),
+        text(
             "--token",
-            type=_not_empty,
             metavar="TOKEN",
             help="A bearer token. Others can see it in the list of processes: prefer a file.",
         ),
-        option(
+        text(
             "--token-file",
-            type=_not_empty,
             metavar="FILE",
             help="The file with the bearer token; read for each call.",
         ),
@@ -91,16 +89,13 @@ def _connection_options() -> list[click.Parameter]:
             default=None,
             help="Encrypt the connection. The files below imply it.",
         ),
-        option(
+        text(
             "--ca-file",
-            type=_not_empty,
             metavar="FILE",
             help="The CA certificates to trust, instead of gRPC's own; PEM.",
         ),
-        option(
-            "--cert", type=_not_empty, metavar="FILE", help="The client's certificate chain; PEM."
-        ),
-        option("--key", type=_not_empty, metavar="FILE", help="The certificate's key; PEM."),
+        text("--cert", metavar="FILE", help="The client's certificate chain; PEM."),
+        text("--key", metavar="FILE", help="The certificate's key; PEM."),
         option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -109,9 +104,8 @@ def _connection_options() -> list[click.Parameter]:
             show_default=True,
             help="How long one call may take, retries included, or a watch may take to connect.",
         ),
-        option(
+        text(
             "--profile",
-            type=_not_empty,
             metavar="NAME",
             help=f"The profile in config.toml to use.  [default: {DEFAULT_PROFILE}]",
         ),
