@@ -4,7 +4,7 @@ Pure: no network, no drawing; the clocks are parameters.
 """
 
 from bisect import bisect_left, insort
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -59,7 +59,7 @@ class Board:
         self._leaving: dict[str, float] = {}
         # When scheduled jobs are due, the soonest first.
         self._due: list[tuple[datetime, str]] = []
-        self._changes: deque[tuple[int, int]] = deque()
+        self._changes: Counter[int] = Counter()  # by the second
         self._heard: float | None = None
         self._synced_at: float | None = None
 
@@ -134,7 +134,7 @@ class Board:
         now = self._clock()
         if self._synced_at is None:
             return 0.0
-        recent = sum(count for second, count in self._changes if second > now - RATE_SPAN)
+        recent = sum(count for second, count in self._changes.items() if second > now - RATE_SPAN)
         return recent / min(max(now - self._synced_at, 1.0), RATE_SPAN)
 
     def _put(self, job: Job) -> None:
@@ -153,12 +153,9 @@ class Board:
             del self._order[bisect_left(self._order, row.rank)]
 
     def _count(self, second: int) -> None:
-        if self._changes and self._changes[-1][0] == second:
-            self._changes[-1] = (second, self._changes[-1][1] + 1)
-            return
-        self._changes.append((second, 1))
-        while self._changes[0][0] <= second - RATE_SPAN:
-            self._changes.popleft()
+        self._changes[second] += 1
+        for old in list(takewhile(lambda past: past <= second - RATE_SPAN, self._changes)):
+            del self._changes[old]
 
 
 def _rank(job: Job, now: datetime) -> _Rank:
