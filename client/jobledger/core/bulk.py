@@ -84,9 +84,8 @@ class Steps:
         passes = is_unreachable(error) or (
             isinstance(error, LimitExceeded) and error.retry_after is not None
         )
-        if self._last_answer is None or not passes:
-            raise error
-        if self._clock() > self._last_answer + PATIENCE:
+        last = self._last_answer
+        if last is None or not passes or self._clock() > last + PATIENCE:
             raise error
         return self._backoff.pause(error)
 
