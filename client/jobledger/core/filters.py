@@ -41,14 +41,12 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
     """
     check_names(filters, JobFilters)
     return {
+        **filters,
         "statuses": [JobStatus(status).to_proto() for status in filters.get("statuses", ())],
         "job_types": texts(filters.get("job_types", ()), "job_types"),
-        "labels": filters.get("labels"),
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),
         "error_reasons": texts(filters.get("error_reasons", ()), "error_reasons"),
-        "origin_job_id": filters.get("origin_job_id"),
-        "held": filters.get("held"),
     }
 
 
