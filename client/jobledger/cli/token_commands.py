@@ -6,7 +6,7 @@ import click
 
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import write
-from jobledger.cli.options import Command, Group, as_json_option, labels_option, pass_connection
+from jobledger.cli.options import Group, as_json_option, labels_option, pass_connection
 from jobledger.cli.render import to_json
 from jobledger.cli.times import duration
 
@@ -16,7 +16,7 @@ def token() -> None:
     """Make tokens with which browsers watch jobs, or revoke them all."""
 
 
-@token.command(cls=Command)
+@token.command()
 @click.argument("job_id", metavar="[JOB]", default="")
 @labels_option(
     "A token for all of the user's jobs with this label, instead of one job; repeatable."
@@ -49,7 +49,7 @@ def create(
     write(to_json(made) if as_json else made.token)
 
 
-@token.command(cls=Command)
+@token.command()
 @pass_connection
 def revoke(connection: Connection) -> None:
     """Make all tokens of all users invalid.

@@ -15,7 +15,6 @@ from jobledger import Webhook
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import UNAVAILABLE, write
 from jobledger.cli.options import (
-    Command,
     Group,
     all_users_option,
     as_json_option,
@@ -51,7 +50,7 @@ def webhook() -> None:
     """
 
 
-@webhook.command(cls=Command)
+@webhook.command()
 @click.argument("url", metavar="URL")
 @filter_options
 @click.option(
@@ -86,7 +85,7 @@ def create(
     write(to_json(made) if as_json else f"{made.webhook.id}  {made.secret}")
 
 
-@webhook.command(name="list", cls=Command)
+@webhook.command(name="list")
 @click.option("--all-users", is_flag=True, help="Those of all users, without --user.")
 @as_json_option
 @pass_connection
@@ -100,7 +99,7 @@ def list_webhooks(connection: Connection, /, *, all_users: bool, as_json: bool) 
         table(found, to_json if as_json else _webhook_row, header(COLUMNS, "URL"))
 
 
-@webhook.command(cls=Command)
+@webhook.command()
 @click.argument("webhook_id", metavar="ID")
 @_all_users_option
 @pass_connection
@@ -111,7 +110,7 @@ def delete(connection: Connection, /, *, webhook_id: str, all_users: bool) -> No
         write(f"deleted {webhook_id}")
 
 
-@webhook.command(cls=Command)
+@webhook.command()
 @click.argument("webhook_id", metavar="ID")
 @_all_users_option
 @as_json_option
@@ -123,7 +122,7 @@ def enable(connection: Connection, /, *, webhook_id: str, all_users: bool, as_js
     write(to_json(found) if as_json else f"{found.id}  {_state(found)}")
 
 
-@webhook.command(cls=Command)
+@webhook.command()
 @click.argument("url", metavar="URL")
 @click.option(
     "--secret",
