@@ -1,7 +1,6 @@
 """Calls that change many jobs, in bounded steps. The two forms stand next to each other."""
 
 import asyncio
-import contextlib
 import inspect
 import threading
 import time
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from jobledger.core.models import Job, JobView
-from jobledger.core.retry import Backoff, is_unreachable
+from jobledger.core.retry import Backoff, is_unreachable, wait_at_most
 from jobledger.errors import JobledgerError, LimitExceeded
 from jobledger.v1.job_service_pb2 import (
     CancelJobsRequest,
@@ -104,10 +103,7 @@ async def run_steps_async(
         try:
             answer = await call(request)
         except JobledgerError as error:
-            pause = steps.pause(error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await closed.wait()
+            await wait_at_most(steps.pause(error), closed)
             continue
         result = steps.accept(answer)
         if on_progress is not None:

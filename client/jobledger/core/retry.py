@@ -1,5 +1,7 @@
 """Which calls may be tried again, and how long to pause before."""
 
+import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Final
@@ -33,6 +35,13 @@ def is_transient(error: JobledgerError) -> bool:
 def is_unreachable(error: JobledgerError) -> bool:
     """Whether the service, or its database, did not answer at all."""
     return error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+async def wait_at_most(seconds: float, event: asyncio.Event) -> None:
+    """Wait until the event is set, or so many seconds have passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class Backoff:

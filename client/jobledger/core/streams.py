@@ -35,6 +35,7 @@ from jobledger.core.reconnecting import (
     ended_early,
     timed_out,
 )
+from jobledger.core.retry import wait_at_most
 from jobledger.errors import DeadlineExceeded, JobledgerError, Unavailable, from_rpc_error
 
 ReadT = TypeVar("ReadT")
@@ -210,9 +211,7 @@ async def follow_async(
         channels.check()
         pause = _pause(watch, failure)
         await _finish(callbacks.broken(pause.why, failure))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause.seconds):
-                await closed.wait()
+        await wait_at_most(pause.seconds, closed)
         if stop.requested:
             return
         channels.check()

@@ -1,7 +1,6 @@
 """What is sent of one job: progress, assets, its outcome, and renewals of its lease."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import uuid
@@ -11,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from jobledger.core.models import Asset, Job
-from jobledger.core.retry import Backoff, is_transient, is_unreachable
+from jobledger.core.retry import Backoff, is_transient, is_unreachable, wait_at_most
 from jobledger.errors import (
     DeadlineExceeded,
     IllegalTransition,
@@ -195,9 +194,7 @@ class JobUpdates:
                 return
             self._to_report.clear()
             # During the wait an answer to another job's update may renew the lease.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(due - now):
-                    await self._to_report.wait()
+            await wait_at_most(due - now, self._to_report)
 
     # --- the outcome --------------------------------------------------------------------------
 

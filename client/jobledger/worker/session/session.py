@@ -1,7 +1,6 @@
 """The session of some slots with the service: it is pushed jobs, and runs them."""
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
@@ -13,7 +12,7 @@ import grpc
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.models import Job
-from jobledger.core.retry import Backoff, is_transient
+from jobledger.core.retry import Backoff, is_transient, wait_at_most
 from jobledger.errors import ClientClosed, JobledgerError
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
 from jobledger.worker.handlers.handler import Handler
@@ -129,9 +128,7 @@ class Session:
             if self._is_open and self._clock() - opened > LASTED:
                 backoff.reset()
             self._log_end(error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff.pause(error)):
-                    await self._closed.wait()
+            await wait_at_most(backoff.pause(error), self._closed)
 
     def _log_end(self, error: JobledgerError) -> None:
         # A server ends the streams that it has served when it stops, or when they are old.

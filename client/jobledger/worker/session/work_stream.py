@@ -16,6 +16,7 @@ from typing import Final, cast
 
 import grpc
 
+from jobledger.core.retry import wait_at_most
 from jobledger.core.work_opener import WorkCall
 from jobledger.errors import (
     DeadlineExceeded,
@@ -243,9 +244,7 @@ class WorkStream:
             await call.write(self._message(hello))
             while not self._closing or self._unsent:
                 if not self._unsent or len(self._sent) >= MAX_WAITING:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._heartbeat):
-                            await self._due.wait()
+                    await wait_at_most(self._heartbeat, self._due)
                 await call.write(self._message())
             await call.done_writing()
 
