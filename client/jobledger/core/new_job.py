@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from jobledger.core.conversion import (
     JsonObject,
@@ -17,7 +17,7 @@ from jobledger.core.models import RetryPolicy
 from jobledger.core.options import check_names
 from jobledger.core.requests import fresh_id
 from jobledger.v1 import job_service_pb2
-from jobledger.v1.job_service_pb2 import UNIQUE_POLICY_UNSPECIFIED, CreateJobRequest
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 
 class UniquePolicy(StrEnum):
@@ -99,25 +99,18 @@ class NewJob:
         if not isinstance(policy, RetryPolicy | None):
             raise TypeError(f"retry_policy: {policy!r:.100} is no RetryPolicy")
         unique = options.get("unique_policy")
-        self._request = build(
-            CreateJobRequest,
-            job_type=job_type,
-            parameters=to_struct(parameters, "parameters"),
-            labels=options.get("labels"),
-            request_id=options.get("request_id") or "",
-            retry_policy=None if policy is None else policy.to_proto(),
-            schedule_time=to_timestamp(options.get("schedule_time"), "schedule_time"),
-            priority=options.get("priority"),
-            fairness_key=options.get("fairness_key", ""),
-            concurrency_key=options.get("concurrency_key", ""),
-            unique_key=options.get("unique_key", ""),
-            unique_policy=UNIQUE_POLICY_UNSPECIFIED
-            if unique is None
-            else UniquePolicy(unique).to_proto(),
-            queue_timeout=to_duration(options.get("queue_timeout"), "queue_timeout"),
-            run_timeout=to_duration(options.get("run_timeout"), "run_timeout"),
-            stall_timeout=to_duration(options.get("stall_timeout"), "stall_timeout"),
-        )
+        fields: dict[str, Any] = {
+            **options,
+            "job_type": job_type,
+            "parameters": to_struct(parameters, "parameters"),
+            "retry_policy": None if policy is None else policy.to_proto(),
+            "schedule_time": to_timestamp(options.get("schedule_time"), "schedule_time"),
+            "unique_policy": None if unique is None else UniquePolicy(unique).to_proto(),
+            "queue_timeout": to_duration(options.get("queue_timeout"), "queue_timeout"),
+            "run_timeout": to_duration(options.get("run_timeout"), "run_timeout"),
+            "stall_timeout": to_duration(options.get("stall_timeout"), "stall_timeout"),
+        }
+        self._request = build(CreateJobRequest, **fields)
 
     def to_proto(self, user_id: str = "") -> CreateJobRequest:
         """Make the message of one call: without a request id of the job's own, it has a new one."""
