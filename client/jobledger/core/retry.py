@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -47,20 +46,15 @@ async def wait_at_most(seconds: float, event: asyncio.Event) -> None:
 class Backoff:
     """Pauses between tries: full jitter over a cap that doubles, as in reconnecting.py."""
 
-    def __init__(
-        self,
-        last_cap: float,
-        *,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
+    def __init__(self, last_cap: float) -> None:
         self._last_cap = last_cap
-        self._uniform = uniform
         self._failures = 0
 
     def pause(self, error: JobledgerError) -> float:
         cap = min(FIRST_CAP * 2 ** min(self._failures, 10), self._last_cap)
         self._failures += 1
-        return min(error.retry_after or 0.0, self._last_cap) + self._uniform(cap / 2, cap)
+        jitter = random.uniform(cap / 2, cap)  # noqa: S311
+        return min(error.retry_after or 0.0, self._last_cap) + jitter
 
     def reset(self) -> None:
         self._failures = 0
