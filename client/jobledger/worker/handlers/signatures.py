@@ -33,13 +33,14 @@ def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
     """
     if not callable(function):
         raise TypeError(f"function: {type(function).__name__} is not a function")
+    parameters = inspect.signature(function).parameters.values()
     positional = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        each
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     needed = [each for each in positional if each.default is each.empty]
-    if not positional and not _takes_any(function):
+    if not positional and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
         raise TypeError(f"{_name(function)}: takes no argument, and is called with the job")
     if len(needed) > 2:  # noqa: PLR2004
         raise TypeError(f"{_name(function)}: takes more than a job and its parameters")
@@ -71,11 +72,6 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
         return typing.get_type_hints(target).get(parameter.name)
     except NameError as error:
         raise TypeError(f"{_name(function)}: the type of {parameter.name!r}: {error}") from None
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(each.kind is each.VAR_POSITIONAL for each in parameters)
 
 
 def _name(function: Callable[..., Any]) -> str:
