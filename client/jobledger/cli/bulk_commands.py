@@ -49,7 +49,8 @@ class _Call(Protocol):
 
 
 def _many_options(function: _Function) -> _Function:
-    """Add --all, --all-users, --yes and --json."""
+    """Add JOB..., --all, --all-users, --yes and --json."""
+    function = click.argument("job_ids", metavar="[JOB...]", nargs=-1)(function)
     function = as_json_option(function)
     function = click.option(
         "--yes", is_flag=True, help="Do not ask before many jobs are changed; for scripts."
@@ -64,7 +65,6 @@ def _many_options(function: _Function) -> _Function:
 
 
 @click.command(cls=Command)
-@click.argument("job_ids", metavar="[JOB...]", nargs=-1)
 @job_filters(TERMINAL, default="failed", held=False)
 @click.option(
     "--pace",
@@ -118,7 +118,6 @@ def retry(
 
 
 @click.command(cls=Command)
-@click.argument("job_ids", metavar="[JOB...]", nargs=-1)
 @click.option("--reason", metavar="TEXT", default="", help="Why, for people.")
 @job_filters(ACTIVE, reasons=False)
 @_many_options
@@ -160,7 +159,6 @@ def cancel(
 
 
 @click.command(cls=Command)
-@click.argument("job_ids", metavar="[JOB...]", nargs=-1)
 @job_filters(TERMINAL, held=False)
 @_many_options
 @pass_connection
