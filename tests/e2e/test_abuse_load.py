@@ -1,6 +1,5 @@
 """The abuser of the benchmark `security`: it does all five kinds of abuse, and quotas hold it."""
 
-import hashlib
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import pytest
 from benchmarks.load.abuse import KINDS, LARGE_STRUCT_BYTES
 from benchmarks.processes import Generator, free_port
 from benchmarks.targets import Server, new_database
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 
 
 def figures_of(address: str) -> dict[str, float]:
@@ -45,10 +44,11 @@ def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
     write_access_file(
         access,
         "".join(
-            f'[[caller]]\nname = "{name}"\n'
-            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
-            'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
-            "[caller.quotas]\n" + "\n".join(quotas) + "\n"
+            rule(
+                name,
+                'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
+                "[caller.quotas]\n" + "\n".join(quotas),
+            )
             for name, quotas in (("eve", LIMITS.values()), ("slow", ["waiting_bytes = 500_000"]))
         ),
     )

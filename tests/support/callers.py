@@ -13,6 +13,7 @@ from jobledger.v1 import (
     worker_service_pb2,
 )
 from jobledger_server.rpc.keda import externalscaler_pb2
+from tests.support.access_file import rule
 
 ALL_USERS = {"ListJobs", "RetryJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
 READS = {
@@ -74,10 +75,7 @@ def token_digest(name: str) -> bytes:
 
 def rules_of_callers() -> str:
     """Return the rules of an access file with these callers."""
-    return "".join(
-        f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{token_digest(name).hex()}"\n{rules}\n'
-        for name, (rules, _, _) in CALLERS.items()
-    )
+    return "".join(rule(name, rules) for name, (rules, _, _) in CALLERS.items())
 
 
 def methods() -> Iterator[tuple[str, MethodDescriptor]]:

@@ -18,7 +18,7 @@ from jobledger_server.domain.settings import Setting
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.rpc.access.audit import CHANGES, SETTINGS
 from jobledger_server.sql import queue_settings
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess
 from tests.support.work_stream import completed, progressed, released, working
@@ -26,22 +26,17 @@ from tests.support.work_stream import completed, progressed, released, working
 SECRET = "s3cret-parameter"
 
 
-def policy() -> str:
-    text = ""
-    for name, rules in (
-        ("web", 'roles = ["owner"]\nusers = ["ada"]'),
-        ("farm", 'roles = ["worker"]\njob_types = ["render"]'),
-        ("ops", 'roles = ["operator"]'),
-    ):
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        text += f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
-    return text
+POLICY = (
+    rule("web", 'roles = ["owner"]\nusers = ["ada"]')
+    + rule("farm", 'roles = ["worker"]\njob_types = ["render"]')
+    + rule("ops", 'roles = ["operator"]')
+)
 
 
 @pytest.fixture
 async def channel(start: Any, tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    write_access_file(file, policy())
+    write_access_file(file, POLICY)
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
@@ -246,7 +241,7 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     tmp_path: Path,
 ) -> None:
     access = tmp_path / "access.toml"
-    write_access_file(access, policy())
+    write_access_file(access, POLICY)
     access.chmod(0o600)
     async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import hmac
 import json
 import logging
@@ -25,7 +24,7 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
 from tests.support.token_issuer import (
@@ -103,15 +102,10 @@ identity = "dns:cron.example"
 name = "jo"
 identity = "cn:jo"
 {ADAS}
-[[caller]]
-name = "token"
-token_sha256 = "{hashlib.sha256(b"secret").hexdigest()}"
-roles = ["owner"]
-users = ["bob"]
 
 [[proxy]]
 identity = "dns:envoy.example"
-"""
+""" + rule("token", 'roles = ["owner"]\nusers = ["bob"]', "secret")
 
 
 @asynccontextmanager

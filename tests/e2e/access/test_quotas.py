@@ -1,7 +1,6 @@
 """Quotas of an identity: each of them, its scope, and that other callers are not affected."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,19 +13,15 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger_server.admission.rates import CALL_BYTES
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 
 
 def caller(name: str, **quotas: object) -> str:
-    digest = hashlib.sha256(name.encode()).hexdigest()
     lines = "".join(f"{key} = {value}\n" for key, value in quotas.items())
-    return (
-        f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n'
-        'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
-        f"[caller.quotas]\n{lines}\n"
-    )
+    roles = 'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]'
+    return rule(name, f"{roles}\n[caller.quotas]\n{lines}")
 
 
 class Callers:

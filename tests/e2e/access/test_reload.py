@@ -1,7 +1,6 @@
 """The access file is reloaded: permissions change with it, also for open calls."""
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
@@ -22,21 +21,15 @@ from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobsRequest
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.serving import arrivals
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.forked import Forked
 from tests.support.rpc_caller import Caller, decoded, refusal
 from tests.support.server_process import ServerProcess, run_server
 from tests.support.work_stream import completed, reason, working
 
-
-def caller(name: str, rules: str) -> str:
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
-
-
-ADA = caller("ada", 'roles = ["owner"]\nusers = ["ada"]')
-BOB = caller("bob", 'roles = ["owner"]\nusers = ["bob"]')
-WORKER = caller("worker", 'roles = ["worker"]\njob_types = ["render"]')
+ADA = rule("ada", 'roles = ["owner"]\nusers = ["ada"]')
+BOB = rule("bob", 'roles = ["owner"]\nusers = ["bob"]')
+WORKER = rule("worker", 'roles = ["worker"]\njob_types = ["render"]')
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ async def test_a_change_of_the_file_changes_who_may_call(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
     await listing(channel, "ada", "ada")()
-    write_access_file(file, BOB + caller("eve", 'roles = ["operator"]'))
+    write_access_file(file, BOB + rule("eve", 'roles = ["operator"]'))
     await until(StatusCode.UNAUTHENTICATED, listing(channel, "ada", "ada"))
     await listing(channel, "eve", "ada")()
     write_access_file(file, ADA + BOB.replace('"bob"]', '"ada"]'))

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.databases import both_databases, several_servers
 from tests.support.rpc_caller import FULL, Caller, refusal
 
@@ -188,10 +188,7 @@ async def test_a_change_of_the_access_file_ends_no_stream_of_a_token(
 ) -> None:
     file = tmp_path / "access.toml"
     roles = 'roles = ["owner"]\nusers = ["ada"]'
-    rule = f'[[caller]]\nname = "a"\ntoken_sha256 = "{"0" * 64}"\n{roles}\n'
-    # The SHA-256 of `ada`.
-    known = rule.replace("0" * 64, _digest("ada"))
-    write_access_file(file, known)
+    write_access_file(file, rule("a", roles, "ada"))
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         ada = Caller(channel, token="ada")
@@ -200,17 +197,11 @@ async def test_a_change_of_the_access_file_ends_no_stream_of_a_token(
         own, held = ada.WatchJob(user_id="ada", job_id=job.id), holder.WatchJob()
         await own.read()
         await held.read()
-        write_access_file(file, rule)
+        write_access_file(file, rule("a", roles, "another"))
         app.reload()
         assert (await refusal(_to_the_end(own))).code is StatusCode.UNAVAILABLE
         assert (await holder.GetJob()).job.id == job.id
         assert not held.done()
-
-
-def _digest(token: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 async def _to_the_end(stream: Any) -> None:

@@ -1,13 +1,12 @@
 """stats, explain, pause, resume and limits."""
 
-import hashlib
 import json
 import uuid
 
 import pytest
 
 from jobledger import Client, ConcurrencyLimitReached, JobStatus, Paused
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.server_process import ServerProcess
 
 
@@ -172,13 +171,9 @@ def test_explain_names_the_time_of_a_scheduled_job(jobledger, job_type):
 def guarded(tmp_path):
     """A server that knows ada, who owns jobs, and ann, an operator; their names are the tokens."""
 
-    def caller(name, rules):
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
-
     file = tmp_path / "access.toml"
-    owner = caller("ada", 'roles = ["owner"]\nusers = ["ada"]')
-    write_access_file(file, owner + caller("ann", 'roles = ["operator"]'))
+    owner = rule("ada", 'roles = ["owner"]\nusers = ["ada"]')
+    write_access_file(file, owner + rule("ann", 'roles = ["operator"]'))
     with ServerProcess(tmp_path, arguments=["--access", str(file)]) as server:
         yield server
 

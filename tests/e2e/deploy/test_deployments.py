@@ -3,7 +3,6 @@
 Only paths, addresses and the database differ. Probes are run as Kubernetes and Docker do.
 """
 
-import hashlib
 import json
 import os
 import shlex
@@ -21,6 +20,7 @@ import pytest
 
 from jobledger import Client, JobStatus
 from tests.support import forked
+from tests.support.access_file import rule
 from tests.support.authority import Authority
 from tests.support.forked import Forked
 from tests.support.manifests import (
@@ -39,15 +39,7 @@ from tests.support.postgres_server import PostgresServer
 
 PATIENCE = 60
 TOKEN = "a-token-of-this-test"
-ACCESS = f"""
-[[caller]]
-name = "test"
-token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
-roles = ["owner"]
-users = ["*"]
-
-[end]
-"""
+ACCESS = rule("test", 'roles = ["owner"]\nusers = ["*"]', TOKEN) + "[end]\n"
 
 
 class Machine:

@@ -2,27 +2,20 @@
 
 import logging
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import grpc
 import pytest
 
 from jobledger_server.app import App
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
 
-
-def caller(name: str, token: str, rule: str) -> str:
-    digest = sha256(token.encode()).hexdigest()
-    return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rule}\n'
-
-
 RULES = (
-    caller("ada", "ada-token", 'roles = ["owner"]\nusers = ["ada"]')
-    + caller("bob", "bob-token", 'roles = ["owner"]\nusers = ["bob"]')
-    + caller("boss", "boss-token", 'roles = ["operator"]')
+    rule("ada", 'roles = ["owner"]\nusers = ["ada"]', "ada-token")
+    + rule("bob", 'roles = ["owner"]\nusers = ["bob"]', "bob-token")
+    + rule("boss", 'roles = ["operator"]', "boss-token")
 )
 
 

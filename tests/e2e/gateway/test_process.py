@@ -5,7 +5,6 @@ import os
 import signal
 import ssl
 import subprocess
-from hashlib import sha256
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -13,7 +12,7 @@ import grpc
 import pytest
 
 from tests.support import forked
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Http
@@ -42,9 +41,7 @@ def test_both_its_connections_can_be_encrypted(tmp_path: Path) -> None:
     token.write_text("a-token")
     pair = ("--tls-cert", str(cert), "--tls-key", str(key))
     access = tmp_path / "access.toml"
-    digest = sha256(b"a-token").hexdigest()
-    rule = f'[[caller]]\nname = "a"\ntoken_sha256 = "{digest}"\nroles = ["owner"]\nusers = ["ada"]'
-    write_access_file(access, rule)
+    write_access_file(access, rule("a", 'roles = ["owner"]\nusers = ["ada"]', "a-token"))
     trust = grpc.ssl_channel_credentials(LOCALHOST_CERTIFICATE)
     arguments = (*pair, "--access", str(access))
     own = ("--ca-file", str(cert), "--token-file", str(token))

@@ -1,6 +1,5 @@
 """Which operations a call is about, whose they are, and what is refused."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.longrunning.operations import Operations, job_in, name_of
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
@@ -178,14 +177,7 @@ async def test_a_page_token_is_good_for_its_own_query_only(
 
 
 CALLERS = "".join(
-    f"""
-[[caller]]
-name = "{name}"
-token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"
-roles = ["{role}"]
-users = {users}
-job_types = ["*"]
-"""
+    rule(name, f'roles = ["{role}"]\nusers = {users}\njob_types = ["*"]')
     for name, role, users in (
         ("one", "owner", '["ada"]'),
         ("two", "owner", '["ada", "bob"]'),

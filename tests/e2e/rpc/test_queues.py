@@ -1,7 +1,6 @@
 """QueueService: what operators set holds at once, and what they read is what there is."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from grpc import StatusCode
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.sql import queue_settings
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, refusal
 from tests.support.work_stream import working
@@ -205,14 +204,7 @@ async def test_an_owner_is_told_of_its_own_jobs_only(start: Any, tmp_path: Path)
         "farm": 'roles = ["worker"]\njob_types = ["*"]',
         "ops": 'roles = ["operator"]',
     }
-    write_access_file(
-        file,
-        "".join(
-            f'[[caller]]\nname = "{name}"\n'
-            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rule}\n'
-            for name, rule in rules.items()
-        ),
-    )
+    write_access_file(file, "".join(rule(*each) for each in rules.items()))
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         web, ada, farm, ops = (Caller(channel, token=name) for name in rules)

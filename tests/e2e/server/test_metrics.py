@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import hashlib
 import re
 import shutil
 import socket
@@ -28,7 +27,7 @@ from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, watching
 
@@ -288,30 +287,19 @@ async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) 
     address, access = f"127.0.0.1:{free_port()}", tmp_path / "access.toml"
     write_access_file(
         access,
-        f"""
-[[caller]]
-name = "ada"
-token_sha256 = "{hashlib.sha256(b"token").hexdigest()}"
-roles = ["owner"]
-users = ["ada"]
-quotas = {{ jobs_per_second = 1 }}
-
-[[caller]]
-name = "bob"
-token_sha256 = "{hashlib.sha256(b"other").hexdigest()}"
-roles = ["owner"]
-users = ["bob"]
-quotas = {{ unfinished_jobs = 1 }}
-""",
+        "".join(
+            rule(name, f'roles = ["owner"]\nusers = ["{name}"]\nquotas = {{ {quota} = 1 }}')
+            for name, quota in (("ada", "jobs_per_second"), ("bob", "unfinished_jobs"))
+        ),
     )
     app = await start(metrics=address, access=access)
     async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel, token="token")
+        call = Caller(channel, token="ada")
         requests = [{"job_type": "t"}] * 100
         await call.BatchCreateJobs(user_id="ada", requests=requests)
         with pytest.raises(grpc.aio.AioRpcError):
             await call.job()
-        other = Caller(channel, token="other")
+        other = Caller(channel, token="bob")
         await other.job(user_id="bob")
         with pytest.raises(grpc.aio.AioRpcError):
             await other.job(user_id="bob")

@@ -1,6 +1,5 @@
 """The guide's receiver takes what a gateway delivers, and a gateway needs an operator's token."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from jobledger import AsyncClient
 from tests.e2e.webhooks.conftest import delivering
 from tests.e2e.webhooks.test_deliveries import ended
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.pages import ROOT, blocks
 from tests.support.webhook_receiver import Received, Receiver
 
@@ -40,16 +39,8 @@ async def test_a_deliverer_with_an_operators_token_delivers_the_jobs_of_owners(
     start: Callable[..., Any], receiver: Receiver, tmp_path: Path
 ) -> None:
     file = tmp_path / "access.toml"
-    roles = {"app": 'roles = ["owner", "worker"]\nusers = ["ada"]\njob_types = ["*"]'}
-    roles["gateway"] = 'roles = ["operator"]'
-    write_access_file(
-        file,
-        "".join(
-            f'[[caller]]\nname = "{name}"\n'
-            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rules}\n'
-            for name, rules in roles.items()
-        ),
-    )
+    app_rules = 'roles = ["owner", "worker"]\nusers = ["ada"]\njob_types = ["*"]'
+    write_access_file(file, rule("app", app_rules) + rule("gateway", 'roles = ["operator"]'))
     app = await start(access=file)
     async with AsyncClient(app.address, user_id="ada", token="app") as client:
         await client.create_webhook(receiver.url)

@@ -1,6 +1,5 @@
 """Which callers may call which methods for which users."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,13 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 
-CALLERS = f"""
-[[caller]]
-name = "web"
-token_sha256 = "{hashlib.sha256(b"web-token").hexdigest()}"
-roles = ["owner"]
-users = ["ada", "bob"]
-
-[[caller]]
-name = "worker"
-token_sha256 = "{hashlib.sha256(b"worker-token").hexdigest()}"
-roles = ["worker"]
-job_types = ["*"]
-
-[[caller]]
-name = "admin"
-token_sha256 = "{hashlib.sha256(b"admin-token").hexdigest()}"
-roles = ["owner", "worker"]
-users = ["*"]
-job_types = ["*"]
-"""
+CALLERS = rule("web", 'roles = ["owner"]\nusers = ["ada", "bob"]', "web-token") + rule(
+    "worker", 'roles = ["worker"]\njob_types = ["*"]', "worker-token"
+)
 
 Ask = Callable[..., Any]
 

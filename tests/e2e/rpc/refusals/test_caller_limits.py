@@ -1,7 +1,6 @@
 """One caller cannot use up a limit; the service's own work is not limited."""
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.serving import handlers
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.rpc_caller import Caller, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -141,14 +140,8 @@ async def test_an_identity_is_one_caller_on_all_its_connections(
     start: Start, tmp_path: Path
 ) -> None:
     access = tmp_path / "access.toml"
-    write_access_file(
-        access,
-        "".join(
-            f'[[caller]]\nname = "{name}"\nroles = ["owner"]\nusers = ["*"]\n'
-            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
-            for name in ("eve", "ada")
-        ),
-    )
+    roles = 'roles = ["owner"]\nusers = ["*"]'
+    write_access_file(access, rule("eve", roles) + rule("ada", roles))
     access.chmod(0o600)
     app = await start(access=access, **SHARE)
     options = [("grpc.use_local_subchannel_pool", 1)]

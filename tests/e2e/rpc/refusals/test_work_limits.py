@@ -1,6 +1,5 @@
 """What a caller of WorkerService may work on, and with which fence: each method, and the stream."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.support.access_file import write_access_file
+from tests.support.access_file import rule, write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -27,27 +26,11 @@ from tests.support.rpc_caller import (
 )
 from tests.support.work_stream import working
 
-ACCESS = f"""
-[[caller]]
-name = "all"
-token_sha256 = "{hashlib.sha256(b"all").hexdigest()}"
-roles = ["owner", "worker"]
-users = ["*"]
-job_types = ["*"]
-
-[[caller]]
-name = "renderer"
-token_sha256 = "{hashlib.sha256(b"renderer").hexdigest()}"
-roles = ["worker"]
-job_types = ["render", "preview"]
-
-[[caller]]
-name = "fenced"
-token_sha256 = "{hashlib.sha256(b"fenced").hexdigest()}"
-roles = ["worker"]
-job_types = ["*"]
-fencing = "required"
-"""
+ACCESS = (
+    rule("all", 'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]')
+    + rule("renderer", 'roles = ["worker"]\njob_types = ["render", "preview"]')
+    + rule("fenced", 'roles = ["worker"]\njob_types = ["*"]\nfencing = "required"')
+)
 
 ERROR = {"message": "m"}
 ASSET = {"asset_type": "t", "storage_path": "p"}
