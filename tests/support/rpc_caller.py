@@ -96,6 +96,13 @@ class Caller:
         return (await self.MarkCompleted(job_id=job.id, attempt=1)).job
 
 
+@asynccontextmanager
+async def calling(target: str, options: Any = None) -> AsyncIterator[Caller]:
+    """Call the server at an address over a channel."""
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        yield Caller(channel)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A decoded error."""

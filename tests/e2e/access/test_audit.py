@@ -229,10 +229,8 @@ async def test_denials_are_logged_with_what_is_known_of_the_caller(
     ]
 
 
-async def test_a_server_without_an_access_file_has_no_audit_log(start: Any, audit: Any) -> None:
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        await Caller(channel).job()
+async def test_a_server_without_an_access_file_has_no_audit_log(call: Caller, audit: Any) -> None:
+    await call.job()
     assert audit() == []
 
 

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import grpc
 import pytest
 
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Settings
 from tests.support.http_client import Http
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import Caller, calling
 from tests.support.server_process import ServerProcess
 
 SILENCE_MS = 500
@@ -56,5 +55,5 @@ async def http(server: ServerProcess, start_gateway: Callable[..., object]) -> H
 @pytest.fixture
 async def rpc(server: ServerProcess) -> AsyncIterator[Caller]:
     """Call the server that all share, without a gateway."""
-    async with grpc.aio.insecure_channel(server.target) as channel:
-        yield Caller(channel)
+    async with calling(server.target) as call:
+        yield call

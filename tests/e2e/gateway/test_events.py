@@ -2,12 +2,11 @@
 
 import asyncio
 
-import grpc
 import pytest
 
 from tests.support.http_client import Event, Http
 from tests.support.ports import free_port
-from tests.support.rpc_caller import BIG_LABELS, COMPLETED, PROCESSING, Caller
+from tests.support.rpc_caller import BIG_LABELS, COMPLETED, PROCESSING, Caller, calling
 from tests.support.server_process import ServerProcess
 
 
@@ -164,8 +163,8 @@ async def test_a_server_that_ends_and_comes_back_costs_no_event(
         assert (await events.news()).data == {"synced": True}
         await asyncio.to_thread(getattr(own_server, stop))
         await asyncio.to_thread(own_server.start)
-        async with grpc.aio.insecure_channel(own_server.target) as channel:
-            job_id = await a_job(Caller(channel))
+        async with calling(own_server.target) as call:
+            job_id = await a_job(call)
         told = []
         while "changes" not in (event := await events.news()).data:
             told.append((event.name, event.data))

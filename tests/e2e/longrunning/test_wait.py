@@ -81,7 +81,7 @@ async def test_a_wait_for_a_terminal_job_returns_at_once(
 
 
 async def test_nothing_is_lost_between_subscribing_and_reading(
-    monkeypatch: pytest.MonkeyPatch, start: Start
+    monkeypatch: pytest.MonkeyPatch, call: Caller, operations: Operations
 ) -> None:
     gate = Gate()
     original = SqlStore.read_jobs
@@ -91,16 +91,13 @@ async def test_nothing_is_lost_between_subscribing_and_reading(
         await gate()
         return jobs
 
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        job = await call.running()
-        monkeypatch.setattr(SqlStore, "read_jobs", read_then_wait)
-        waiting = asyncio.ensure_future(Operations(channel).Wait(name=name_of(job)))
-        await gate.reached.wait()  # read as PROCESSING, and not known yet
-        ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
-        gate.open()
-        assert job_in((await waiting).response) == ended
+    job = await call.running()
+    monkeypatch.setattr(SqlStore, "read_jobs", read_then_wait)
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await gate.reached.wait()  # read as PROCESSING, and not known yet
+    ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
+    gate.open()
+    assert job_in((await waiting).response) == ended
 
 
 async def test_a_timeout_returns_the_newest_state_undone(

@@ -15,7 +15,7 @@ from jobledger_server.rpc.incoming import INLINE_BYTES
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from tests.support.databases import both_databases
 from tests.support.gated_store import Gate
-from tests.support.rpc_caller import BASIC, FULL, Caller, refusal
+from tests.support.rpc_caller import BASIC, FULL, Caller, calling, refusal
 from tests.support.work_stream import progressed, reason, working
 
 
@@ -178,8 +178,7 @@ async def test_a_full_feed_has_the_checkpoint_where_it_has_payloads(call: Caller
 
 async def test_a_checkpoint_that_grew_since_its_job_was_listed_is_left_out(gated: App) -> None:
     """The page was cut before: there may be no room for it."""
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         grows, shrinks = [await call.running(parameters={"n": n}) for n in (1, 2)]
         await call.UpdateProgress(job_id=shrinks.id, attempt=1, checkpoint=LARGEST)
         gate = gated.store.before_read = Gate()

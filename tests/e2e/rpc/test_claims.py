@@ -19,7 +19,16 @@ from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
-from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, policy, refusal
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    calling,
+    policy,
+    refusal,
+)
 
 Start = Callable[..., Any]
 
@@ -148,9 +157,9 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
     start: Start, call: Caller, app: App, claims_made: list[Claim]
 ) -> None:
     other = await start()
-    async with grpc.aio.insecure_channel(other.address) as channel:
+    async with calling(other.address) as there:
         claim = asyncio.ensure_future(
-            Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
+            there.ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
         )
         await waiting(other, "render", 1)
         job = await call.job()
@@ -162,8 +171,7 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
 @pytest.mark.promise(number=20)
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         job = await call.job()
         gate = gated.store.before_commit = Gate()
         left = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))

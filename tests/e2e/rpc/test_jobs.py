@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
@@ -21,6 +20,7 @@ from tests.support.rpc_caller import (
     PROCESSING,
     QUEUED,
     Caller,
+    calling,
     refusal,
 )
 
@@ -164,8 +164,7 @@ async def test_empty_parameters_are_none(call: Caller) -> None:
 
 async def test_a_full_list_has_each_job_as_it_was_listed(gated: App) -> None:
     """The payloads are read after the jobs, which may have finished or gone by then."""
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         finishes = await call.running(parameters=struct(n=1))
         goes = await call.ended(parameters=struct(n=2))
         gate = gated.store.before_read = Gate()
@@ -334,8 +333,7 @@ async def test_every_field_of_a_job_is_read_back_exactly(app: App) -> None:
         none=None,
         nested=[[], [[]], {"": ""}],
     )
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job(parameters=tricky, request_id="r")
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job.parameters == tricky
         assert await call.job(parameters=tricky, request_id="r") == job

@@ -6,7 +6,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import grpc
 import pytest
 from grpc import StatusCode
 
@@ -32,6 +31,7 @@ from tests.support.rpc_caller import (
     PROCESSING,
     QUEUED,
     Caller,
+    calling,
     policy,
     refusal,
 )
@@ -336,8 +336,7 @@ async def test_a_step_that_takes_too_long_is_unavailable(
 @pytest.mark.promise(number=83)
 @pytest.mark.parametrize("tuning", [Tuning(bulk_part=2)])
 async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         for _ in range(5):
             await failed(call)
         commits = 0
@@ -359,8 +358,7 @@ async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> No
 
 
 async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         jobs = [await failed(call, parameters={"n": n}) for n in range(3)]
 
         async def deleted() -> None:

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.message import Message
 
 from jobledger_server.app import App
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import FULL, Caller
+from tests.support.rpc_caller import FULL, Caller, calling
 
 SMALL, LARGE = 10, 250_000
 """Bytes of a job's parameters."""
@@ -83,8 +82,8 @@ async def heartbeat(call: Caller, job: Any) -> Any:
 @pytest.fixture
 async def call(start: Callable[..., Awaitable[App]]) -> AsyncIterator[Caller]:
     app = await start(heartbeat=0.5)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield Caller(channel)
+    async with calling(app.address) as call:
+        yield call
 
 
 @pytest.mark.promise(number=29)

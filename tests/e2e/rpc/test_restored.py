@@ -20,15 +20,15 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate, GatedStore
-from tests.support.rpc_caller import Caller, decoded, refusal, watching
+from tests.support.rpc_caller import Caller, calling, decoded, refusal, watching
 from tests.support.store_writer import HOLE, append, finished, saved, step
 
 
 @asynccontextmanager
 async def serving(url: str) -> Any:
     settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0)
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        yield Caller(channel)
+    async with open_app(settings) as app, calling(app.address) as call:
+        yield call
 
 
 async def newest_token(call: Caller) -> str:
@@ -179,8 +179,8 @@ async def test_the_database_identity_can_be_read_by_an_unprivileged_user(databas
 async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("jobledger_server.app.SqlStore", lambda *_, **__: gated)
     settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0, heartbeat=0.05)
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        yield Caller(channel)
+    async with open_app(settings) as app, calling(app.address) as call:
+        yield call
 
 
 async def forgotten_deletion(store: SqlStore, _database: Database) -> None:

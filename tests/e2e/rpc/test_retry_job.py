@@ -3,14 +3,22 @@
 import asyncio
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobledger_server.app import App
 from tests.support.databases import both_databases, several_servers
-from tests.support.rpc_caller import COMPLETED, FAILED, FULL, QUEUED, Caller, policy, refusal
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    FULL,
+    QUEUED,
+    Caller,
+    calling,
+    policy,
+    refusal,
+)
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -81,8 +89,7 @@ async def test_a_job_is_repeated_once_by_many_calls_at_once(
     start: Any, call: Caller, app: App
 ) -> None:
     other = await start()
-    async with grpc.aio.insecure_channel(other.address) as channel:
-        there = Caller(channel)
+    async with calling(other.address) as there:
         jobs = [await failed(call) for _ in range(5)]
         made = await asyncio.gather(
             *(retried(each, job) for job in jobs for each in [call, there] * 4)

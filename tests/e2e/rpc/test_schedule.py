@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger_server.app import App
 from tests.support.databases import several_servers
-from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, refusal
+from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, calling, refusal
 from tests.support.work_stream import working
 
 HOUR = timedelta(hours=1)
@@ -53,8 +53,8 @@ async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
     start: Any, call: Caller
 ) -> None:
     other = await start()
-    async with grpc.aio.insecure_channel(other.address) as channel:
-        waits = asyncio.ensure_future(claim(Caller(channel), wait=Duration(seconds=20)))
+    async with calling(other.address) as there:
+        waits = asyncio.ensure_future(claim(there, wait=Duration(seconds=20)))
         async with asyncio.timeout(20):
             while not other.claim_waiters.count("render"):
                 await asyncio.sleep(0.005)

@@ -25,6 +25,7 @@ from tests.support.rpc_caller import (
     QUEUED,
     SMALL_WINDOW,
     Caller,
+    calling,
     decoded,
     refusal,
     watching,
@@ -117,8 +118,7 @@ async def test_resumable_on_another_server_over_the_same_database(
     start: Start, call: Caller
 ) -> None:
     other = await start()
-    async with grpc.aio.insecure_channel(other.address) as channel:
-        there = Caller(channel)
+    async with calling(other.address) as there:
         job = await call.running()
         stream = there.WatchJob(job_id=job.id, user_id="ada", after_version=1)
         first = await stream.read()
@@ -222,8 +222,7 @@ async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
 
 @pytest.mark.promise(number=24)
 async def test_a_job_that_is_deleted_at_once_ends_without_its_outcome(gated: App) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         job = await call.running()
         stream = call.WatchJob(job_id=job.id, user_id="ada")
         await stream.read()
@@ -257,8 +256,7 @@ async def test_ending_a_draining_server_sends_that_a_retry_need_not_wait(databas
 async def test_an_idle_watch_sends_heartbeats_without_the_job(start: Start) -> None:
     """With it, thousands of idle watches of large jobs would fill the network."""
     app = await start(heartbeat=0.05)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.running()
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             first = await stream.read()
@@ -270,8 +268,7 @@ async def test_an_idle_watch_sends_heartbeats_without_the_job(start: Start) -> N
 @pytest.mark.promise(number=24)
 async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: App) -> None:
     """Both orders: committed before the read sees it, and after the read has seen the old."""
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         job = await call.job()
         before = gated.store.before_read = Gate()
         stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -289,8 +286,7 @@ async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: App) 
 async def test_a_change_between_reading_and_the_first_message_is_not_lost(
     gated: App,
 ) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
+    async with calling(gated.address) as call:
         job = await call.job()
         after = gated.store.after_read = Gate()
         stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -345,8 +341,7 @@ async def test_a_watcher_that_disconnects_frees_its_slot(app: App, call: Caller)
 @pytest.mark.promise(number=64)
 async def test_more_watches_than_allowed_are_refused(start: Start) -> None:
     app = await start(max_watches=1)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job()
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             await stream.read()

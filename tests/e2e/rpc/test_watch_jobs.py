@@ -32,6 +32,7 @@ from tests.support.rpc_caller import (
     QUEUED,
     SMALL_WINDOW,
     Caller,
+    calling,
     decoded,
     refusal,
     watching,
@@ -346,16 +347,14 @@ async def test_resumable_on_another_server_and_across_a_restart(
     from jobledger_server.settings import Settings
 
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=2.0)
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with open_app(settings) as app, calling(app.address) as call:
         job = await call.job()
         async with watching(call.WatchJobs()) as stream:
             *_, synced = await until_synced(stream)
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
     app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         await call.MarkCompleted(job_id=job.id, attempt=1)
         async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
             messages = await until_ended(stream, {job.id})
@@ -365,73 +364,65 @@ async def test_resumable_on_another_server_and_across_a_restart(
 @pytest.mark.promise(number=38)
 @pytest.mark.promise(number=39)
 @pytest.mark.parametrize("tuning", [Tuning(buffered_changes=20)])
-async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(start: Start) -> None:
-    app = await start()
+async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
+    app: App, call: Caller
+) -> None:
     async with (
-        grpc.aio.insecure_channel(app.address) as channel,
-        grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as small,
+        calling(app.address, SMALL_WINDOW) as small,
+        watching(small.WatchJobs(view=FULL)) as stalled,
+        watching(call.WatchJobs(view=FULL)) as healthy,
     ):
-        call = Caller(channel)
-        async with (
-            watching(Caller(small).WatchJobs(view=FULL)) as stalled,
-            watching(call.WatchJobs(view=FULL)) as healthy,
-        ):
-            for stream in (stalled, healthy):
-                await until_synced(stream)
-            big = {"blob": "x" * 100_000}
-            jobs = [await call.running(parameters=big) for _ in range(15)]
-            for job in jobs:
-                await call.MarkCompleted(job_id=job.id, attempt=1)
-            ids = {job.id for job in jobs}
-            # `stalled` has 1.5 MB to come, more than fit on the way.
-            for stream in (healthy, stalled):
-                messages = await until_ended(stream, ids)
-                assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(
-                    ids, WHOLE
-                )
+        for stream in (stalled, healthy):
+            await until_synced(stream)
+        big = {"blob": "x" * 100_000}
+        jobs = [await call.running(parameters=big) for _ in range(15)]
+        for job in jobs:
+            await call.MarkCompleted(job_id=job.id, attempt=1)
+        ids = {job.id for job in jobs}
+        # `stalled` has 1.5 MB to come, more than fit on the way.
+        for stream in (healthy, stalled):
+            messages = await until_ended(stream, ids)
+            assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(ids, WHOLE)
 
 
 @pytest.mark.promise(number=35)
 @pytest.mark.parametrize("tuning", [Tuning(feed_page=1)])
 async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present_state(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app: App = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        first, second, third = [await call.job() for _ in range(3)]
-        gate = Gate()
-        list_jobs = app.store.active_jobs
+    first, second, third = [await call.job() for _ in range(3)]
+    gate = Gate()
+    list_jobs = app.store.active_jobs
 
-        async def gated(*args: Any, **options: Any) -> Any:
-            if args[0] != START_OF_ACTIVE:  # the first page is let through
-                await gate()
-            return await list_jobs(*args, **options)
+    async def gated(*args: Any, **options: Any) -> Any:
+        if args[0] != START_OF_ACTIVE:  # the first page is let through
+            await gate()
+        return await list_jobs(*args, **options)
 
-        monkeypatch.setattr(app.store, "active_jobs", gated)
-        async with watching(call.WatchJobs()) as stream:
-            (listed,) = await news(stream, 1)
-            assert listed.job == first
-            await gate.reached.wait()
-            await call.TransitionJob(job_id=first.id, target_status=PROCESSING)
-            await call.MarkCompleted(job_id=first.id, attempt=1)  # sent already, and terminal since
-            await call.TransitionJob(job_id=second.id, target_status=PROCESSING)
-            await call.CancelJob(job_id=third.id, user_id="ada")  # terminal before it was sent
-            gate.open()
-            messages = [listed, *await until_synced(stream)]
-        assert versions(messages, first.id) == [1, 2, 3]
-        assert steps(messages, first.id) == WHOLE
-        assert versions(messages, second.id) == [2]
-        assert messages[-1].synced
-        # Cut in the middle of the listing, it goes on there.
-        async with watching(call.WatchJobs(resume_token=listed.resume_token)) as stream:
-            rest = await until_synced(stream)
-        assert versions([listed, *rest], first.id) == [1, 2, 3] or versions(
-            [listed, *rest], first.id
-        ) == [1, 3]
-        assert steps(rest, first.id) == WHOLE
-        assert versions(rest, second.id) == [2]
-        assert versions(rest, third.id)[-1] == 3
+    monkeypatch.setattr(app.store, "active_jobs", gated)
+    async with watching(call.WatchJobs()) as stream:
+        (listed,) = await news(stream, 1)
+        assert listed.job == first
+        await gate.reached.wait()
+        await call.TransitionJob(job_id=first.id, target_status=PROCESSING)
+        await call.MarkCompleted(job_id=first.id, attempt=1)  # sent already, and terminal since
+        await call.TransitionJob(job_id=second.id, target_status=PROCESSING)
+        await call.CancelJob(job_id=third.id, user_id="ada")  # terminal before it was sent
+        gate.open()
+        messages = [listed, *await until_synced(stream)]
+    assert versions(messages, first.id) == [1, 2, 3]
+    assert steps(messages, first.id) == WHOLE
+    assert versions(messages, second.id) == [2]
+    assert messages[-1].synced
+    # Cut in the middle of the listing, it goes on there.
+    async with watching(call.WatchJobs(resume_token=listed.resume_token)) as stream:
+        rest = await until_synced(stream)
+    assert versions([listed, *rest], first.id) == [1, 2, 3] or versions(
+        [listed, *rest], first.id
+    ) == [1, 3]
+    assert steps(rest, first.id) == WHOLE
+    assert versions(rest, second.id) == [2]
+    assert versions(rest, third.id)[-1] == 3
 
 
 @pytest.mark.promise(number=29)
@@ -439,8 +430,7 @@ async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
     start: Start,
 ) -> None:
     app = await start(heartbeat=0.05)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         async with watching(call.WatchJobs(user_id="ada")) as stream:
             (synced,) = await until_synced(stream)
             job = await call.ended(user_id="bob")  # the feed moves on, with nothing for this one
@@ -471,19 +461,16 @@ async def test_changes_through_another_server_arrive_in_the_same_order_at_all_wa
 ) -> None:
     here, there = await start(), await start()
     async with (
-        grpc.aio.insecure_channel(here.address) as one,
-        grpc.aio.insecure_channel(there.address) as two,
+        calling(here.address) as one,
+        calling(there.address) as two,
+        watching(one.WatchJobs()) as first,
+        watching(two.WatchJobs()) as second,
     ):
-        calls = Caller(one), Caller(two)
-        async with (
-            watching(calls[0].WatchJobs()) as first,
-            watching(calls[1].WatchJobs()) as second,
-        ):
-            for stream in (first, second):
-                await until_synced(stream)
-            jobs = await asyncio.gather(*(calls[i % 2].ended() for i in range(12)))
-            ids = {job.id for job in jobs}
-            told = [await until_ended(stream, ids) for stream in (first, second)]
+        for stream in (first, second):
+            await until_synced(stream)
+        jobs = await asyncio.gather(*(call.ended() for call in (one, two) * 6))
+        ids = {job.id for job in jobs}
+        told = [await until_ended(stream, ids) for stream in (first, second)]
     for messages in told:
         assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(ids, WHOLE)
     ends = [[m.job.id for m in messages if m.job.status == COMPLETED] for messages in told]
@@ -596,8 +583,7 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
 @pytest.mark.promise(number=37)
 async def test_a_stream_at_its_maximum_age_ends_with_the_token_to_resume_with(start: Start) -> None:
     app = await start(max_watch_age=0.2)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job()
         token = ""
         with pytest.raises(grpc.RpcError) as ended:
@@ -617,10 +603,7 @@ async def test_a_stream_at_its_maximum_age_ends_with_the_token_to_resume_with(st
 
 async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: Start) -> None:
     app = await start(max_watch_age=0.5)
-    async with (
-        grpc.aio.insecure_channel(app.address) as channel,
-        watching(Caller(channel).WatchJobs()) as stream,
-    ):
+    async with calling(app.address) as call, watching(call.WatchJobs()) as stream:
         with pytest.raises(grpc.RpcError) as ended:
             await until_synced(stream)
             time.sleep(1)  # this blocks the server's loop too; gRPC's own timers run on
@@ -630,33 +613,27 @@ async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: 
 
 
 @pytest.mark.promise(number=37)
-async def test_a_draining_server_sends_the_token_to_resume_with(start: Start) -> None:
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        async with watching(call.WatchJobs()) as stream:
-            (synced,) = await until_synced(stream)
-            app.hub.drain()
-            with pytest.raises(grpc.RpcError) as ended:
-                await stream.read()
-        refused = decoded(ended.value)
-        assert refused.code is grpc.StatusCode.UNAVAILABLE
-        assert refused.metadata["resume_token"] == synced.resume_token
-        assert refused.details["RetryInfo"].retry_delay == Duration()
+async def test_a_draining_server_sends_the_token_to_resume_with(app: App, call: Caller) -> None:
+    async with watching(call.WatchJobs()) as stream:
+        (synced,) = await until_synced(stream)
+        app.hub.drain()
+        with pytest.raises(grpc.RpcError) as ended:
+            await stream.read()
+    refused = decoded(ended.value)
+    assert refused.code is grpc.StatusCode.UNAVAILABLE
+    assert refused.metadata["resume_token"] == synced.resume_token
+    assert refused.details["RetryInfo"].retry_delay == Duration()
 
 
 async def test_a_watcher_that_disconnects_within_a_message_logs_no_error(
-    start: Start, caplog: pytest.LogCaptureFixture
+    app: App, call: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        stalled = call.WatchJobs(view=FULL)
-        await until_synced(stalled)
-        for _ in range(30):
-            await call.job(parameters={"blob": "x" * 200_000})
-        while app.hub.watches:
-            stalled.cancel()
-            await asyncio.sleep(0.01)
-        assert (await call.ListJobs(user_id="ada")).jobs
+    stalled = call.WatchJobs(view=FULL)
+    await until_synced(stalled)
+    for _ in range(30):
+        await call.job(parameters={"blob": "x" * 200_000})
+    while app.hub.watches:
+        stalled.cancel()
+        await asyncio.sleep(0.01)
+    assert (await call.ListJobs(user_id="ada")).jobs
     assert "internal_error" not in caplog.text

@@ -36,6 +36,7 @@ from tests.support.rpc_caller import (
     QUEUED,
     SMALL_WINDOW,
     Caller,
+    calling,
     decoded,
     policy,
 )
@@ -387,16 +388,16 @@ async def test_a_cancellation_at_another_server_is_pushed(start: Start) -> None:
     here, there = await start(), await start()
     async with (
         grpc.aio.insecure_channel(here.address) as channel,
-        grpc.aio.insecure_channel(there.address) as other,
+        calling(there.address) as call,
     ):
-        made = await Caller(other).job()
+        made = await call.job()
         async with working(channel, slots=1) as worker:
             (job,) = await worker.jobs()
             assert job.id == made.id
-            await Caller(other).CancelJob(job_id=job.id, user_id="ada", reason="there")
+            await call.CancelJob(job_id=job.id, user_id="ada", reason="there")
             (signal,) = await worker.signals()
             assert signal.cancel_requested.reason == "there"
-            await Caller(other).ReleaseJob(job_id=job.id, attempt=1)
+            await call.ReleaseJob(job_id=job.id, attempt=1)
             (signal,) = await worker.signals()
             assert signal.HasField("lease_lost")
 

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.support.http2 import ACK, GOAWAY, PREFACE, SETTINGS, connect, frame
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
 
 AGE = "1s"
@@ -44,8 +43,7 @@ async def test_a_client_keeps_working_while_its_connections_reach_their_age(
 ) -> None:
     me = psutil.Process()
     connections: set[int] = set()
-    async with grpc.aio.insecure_channel(aging.target) as channel:
-        call = Caller(channel)
+    async with calling(aging.target) as call:
 
         async def create() -> None:
             while len(connections) < 3:

@@ -29,7 +29,7 @@ from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
 from tests.support.access_file import rule, write_access_file
 from tests.support.ports import free_port
-from tests.support.rpc_caller import PROCESSING, Caller, watching
+from tests.support.rpc_caller import PROCESSING, Caller, calling, watching
 
 Start = Callable[..., Any]
 
@@ -62,8 +62,7 @@ async def test_the_metrics_follow_the_service(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     before = await scraped(address)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.running()
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             await stream.read()
@@ -96,8 +95,7 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
     monkeypatch.setattr(queue_metrics, "MAX_JOB_TYPES", 2)
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         due = Timestamp(seconds=int(time.time()) + 3600)
         await call.job(job_type="export", schedule_time=due)
         await call.running(job_type="import")
@@ -178,8 +176,7 @@ async def test_calls_are_counted_as_grfc_a66_has_it(start: Start) -> None:
 async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         claim = {
             "worker_id": "w",
             "job_types": ["render"],
@@ -224,8 +221,7 @@ async def test_no_time_is_negative_if_the_clock_is_set_back(
     address = f"127.0.0.1:{free_port()}"
     database = shutil.copy(sqlite_template, tmp_path)
     settings = Settings(listen="127.0.0.1:0", database=f"sqlite:///{database}", metrics=address)
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with open_app(settings) as app, calling(app.address) as call:
         job = await call.job()
         hours = 1
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
@@ -244,8 +240,8 @@ async def test_job_types_beyond_a_limit_share_one_label(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     requests = [{"job_type": f"t{number}"} for number in range(MAX_JOB_TYPES + 5)]
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        await Caller(channel).BatchCreateJobs(user_id="ada", requests=requests)
+    async with calling(app.address) as call:
+        await call.BatchCreateJobs(user_id="ada", requests=requests)
         figures = await scraped(address)
     created = {name: n for name, n in figures.items() if "jobs_created_total" in name}
     assert len(created) == MAX_JOB_TYPES + 1
@@ -255,8 +251,7 @@ async def test_job_types_beyond_a_limit_share_one_label(start: Start) -> None:
 async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address, max_watches=4)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job()
         claim = call.ClaimJobs(
             worker_id="w",
@@ -344,8 +339,8 @@ async def test_scrapes_within_a_second_share_an_answer(
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     pages = {await read_page(address)}
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        await Caller(channel).job()
+    async with calling(app.address) as call:
+        await call.job()
     pages |= set(await asyncio.gather(*(read_page(address) for _ in range(10))))
     pages.add(await read_page(address, {"Accept-Encoding": "gzip"}))
     pages.add(await read_page(address, {"Accept": "application/openmetrics-text"}))

@@ -13,7 +13,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.metrics import METRICS
 from tests.support.collector import Collector, attributes
 from tests.support.ports import free_port
-from tests.support.rpc_caller import Caller, watching
+from tests.support.rpc_caller import Caller, calling, watching
 from tests.support.server_process import ServerProcess, run_server
 
 Start = Callable[..., Any]
@@ -64,8 +64,7 @@ async def test_the_span_of_a_stream_ends_with_its_first_message(
     collector: Collector, start: Start
 ) -> None:
     app = await start(otlp=collector.endpoint)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job()
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             await stream.read()
@@ -117,8 +116,7 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
 
 async def test_metrics_are_those_of_prometheus(collector: Collector, start: Start) -> None:
     app = await start(otlp=collector.endpoint)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         await call.ended()
         await call.job(job_type="print")
 
@@ -156,8 +154,8 @@ async def test_the_last_metrics_and_spans_are_exported_at_shutdown(
         monkeypatch.setenv(variable, "600000")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-jobs")
     async with ServerProcess(tmp_path, arguments=("--otlp", collector.endpoint)) as server:
-        async with grpc.aio.insecure_channel(server.target) as channel:
-            await Caller(channel).job()
+        async with calling(server.target) as call:
+            await call.job()
         assert collector.metrics == {}
         assert await asyncio.to_thread(server.terminate) == 0
     assert [span.name for span in collector.spans] == [f"{JOBS}/CreateJob"]
@@ -182,6 +180,6 @@ def test_an_invalid_export_interval_is_refused_with_an_explanation(
 async def test_an_unavailable_collector_fails_no_call(tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     async with ServerProcess(tmp_path, arguments=("--otlp", nobody)) as server:
-        async with grpc.aio.insecure_channel(server.target) as channel:
-            await Caller(channel).ended()
+        async with calling(server.target) as call:
+            await call.ended()
         assert await asyncio.to_thread(server.terminate) == 0

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 import pytest
 
 from jobledger_server.app import open_app
@@ -20,7 +19,7 @@ from jobledger_server.cli.durations import LONGEST_SECONDS, duration
 from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
 from tests.support.databases import both_databases
-from tests.support.rpc_caller import Caller, refusal, watching
+from tests.support.rpc_caller import Caller, calling, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 
 
@@ -68,13 +67,12 @@ async def test_void_tokens_voids_every_token_and_changes_no_job(database_url: st
                 pass
             return message
 
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        job = await Caller(channel).job()
-        token = (await newest(Caller(channel))).resume_token
+    async with open_app(settings) as app, calling(app.address) as call:
+        job = await call.job()
+        token = (await newest(call)).resume_token
     done = run_server("void-tokens", "--database", database_url)
     assert (done.returncode, done.stdout) == (0, "all resume tokens are void now\n"), done.stderr
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with open_app(settings) as app, calling(app.address) as call:
         refused = await refusal(call.WatchJobs(resume_token=token).read())
         assert refused.reason == "INVALID_TOKEN"
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
@@ -109,13 +107,12 @@ async def test_changes_are_delivered_although_the_lock_file_cannot_be_written(
     database = f"sqlite:///{tmp_path}/jobledger.db"
     async with (
         open_app(Settings(listen="127.0.0.1:0", database=database, grace=1.0)) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
+        calling(app.address) as call,
     ):
         descriptors = Path("/proc/self/fd").iterdir()
         (lock,) = (each for each in descriptors if os.path.realpath(each).endswith(".db.lock"))
         with Path("/dev/full").open("rb+", buffering=0) as full:
             os.dup2(full.fileno(), int(lock.name))
-        call = Caller(channel)
         job = await call.job()
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             assert (await stream.read()).job == job
@@ -198,8 +195,8 @@ async def test_a_unix_socket_is_for_its_owner_only(tmp_path: Path, sqlite_templa
         try:
             async with open_app(Settings(listen=f"unix:{socket_file}", database=database)) as app:
                 assert stat.S_IMODE(socket_file.stat().st_mode) == 0o600
-                async with grpc.aio.insecure_channel(app.address) as channel:
-                    assert await Caller(channel).job()
+                async with calling(app.address) as call:
+                    assert await call.job()
         finally:
             left = os.umask(usual)
         assert left == 0

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.pages import ROOT
 from tests.support.proxy import Proxy
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import Caller, calling
 from tests.support.server_process import ServerProcess
 
 CLIENTS_PAGE = ROOT / "docs" / "guides" / "clients.md"
@@ -44,8 +44,8 @@ async def created_at_once(
 
 
 async def jobs_of(target: str, user_id: str) -> int:
-    async with grpc.aio.insecure_channel(target) as channel:
-        call, count, token = Caller(channel), 0, ""
+    count, token = 0, ""
+    async with calling(target) as call:
         while True:
             page = await call.ListJobs(user_id=user_id, page_size=1000, page_token=token)
             count += len(page.jobs)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 
 from jobledger import AsyncClient, Webhook
@@ -14,7 +13,7 @@ from jobledger_gateway.webhooks import pending
 from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
 from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
 from tests.e2e.webhooks.conftest import delivering
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Received, Receiver
 
@@ -330,8 +329,7 @@ async def test_a_killed_server_loses_no_end(own_server: ServerProcess, receiver:
 async def test_a_place_in_the_feed_that_is_lost_is_told_at_once(
     app: Any, receiver: Receiver
 ) -> None:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         await call.CreateWebhook(user_id="ada", url=receiver.url)
         (claimed,) = (await call.ClaimWebhooks(deliverer_id="d")).webhooks
         await call.SaveWebhook(

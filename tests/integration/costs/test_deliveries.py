@@ -15,7 +15,7 @@ from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from tests.support.databases import sqlite_only
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import calling
 
 WATCHERS = 40
 
@@ -31,8 +31,7 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
         serialized.append(job.version)
         return job_bytes(job, payloads)
 
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.running()
         one = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(WATCHERS)]
         many = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]
@@ -72,8 +71,7 @@ async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
         serialized.append(len(changes))
         return changes_message(changes, token)
 
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         streams = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]
         for stream in streams:
             while not (await stream.read()).synced:
@@ -108,8 +106,7 @@ async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
 
     monkeypatch.setattr(grpc, "unary_stream_rpc_method_handler", noting)
     app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.running()
         streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(WATCHERS)]
         for stream in streams:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,7 +19,7 @@ from jobledger_server.store import FeedHead, StoreUnavailable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, several_servers, sqlite_only
 from tests.support.lookouts import lookout
-from tests.support.rpc_caller import Caller
+from tests.support.rpc_caller import calling
 from tests.support.seeding import seed
 
 SECONDS = 20
@@ -174,15 +173,13 @@ async def test_a_claim_that_waits_at_any_server_gets_a_job_when_its_time_comes(
     monkeypatch.setattr(Promoter, "promote", promoted)
     creating, waiting = await start(), await start()
     async with (
-        grpc.aio.insecure_channel(creating.address) as here,
-        grpc.aio.insecure_channel(waiting.address) as there,
+        calling(creating.address) as here,
+        calling(waiting.address) as there,
     ):
-        claim = Caller(there).ClaimJobs(
-            worker_id="w", job_types=["render"], wait=Duration(seconds=SECONDS)
-        )
-        now = (await Caller(here).job(job_type="export")).create_time
+        claim = there.ClaimJobs(worker_id="w", job_types=["render"], wait=Duration(seconds=SECONDS))
+        now = (await here.job(job_type="export")).create_time
         due = Timestamp(seconds=now.seconds + 1, nanos=now.nanos)
-        scheduled = await Caller(here).job(schedule_time=due)
+        scheduled = await here.job(schedule_time=due)
         (job,) = (await claim).jobs
     assert job.id == scheduled.id
     assert job.schedule_time == due

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-import grpc
 import pytest
 
+from jobledger_server.app import App
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import notifications
 from jobledger_server.tuning import Tuning
-from tests.support.rpc_caller import COMPLETED, Caller
+from tests.support.rpc_caller import COMPLETED, Caller, calling
 
 Start = Callable[..., Any]
 
@@ -29,13 +29,9 @@ no_polling = pytest.mark.parametrize(
 
 async def sees_the_end(here: Any, there: Any) -> None:
     """Run a job through one server and watch it through the other."""
-    async with (
-        grpc.aio.insecure_channel(here.address) as one,
-        grpc.aio.insecure_channel(there.address) as other,
-    ):
-        call = Caller(one)
+    async with calling(here.address) as call, calling(there.address) as other:
         job = await call.running()
-        stream = Caller(other).WatchJob(job_id=job.id, user_id="ada")
+        stream = other.WatchJob(job_id=job.id, user_id="ada")
         await stream.read()
         await call.MarkCompleted(job_id=job.id, attempt=1)
         assert (await stream.read()).job.status == COMPLETED
@@ -97,9 +93,8 @@ async def test_without_notifications_changes_are_found_by_polling(
 
 @no_polling
 async def test_a_server_does_not_poll_for_its_own_commits(
-    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+    app: App, call: Caller, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await start()
     await until_listening(database_url, 1)
     looks = 0
     head = app.store.feed_head
@@ -110,9 +105,8 @@ async def test_a_server_does_not_poll_for_its_own_commits(
         return await head()
 
     monkeypatch.setattr(app.store, "feed_head", counted)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        for _ in range(20):
-            await Caller(channel).ended()
+    for _ in range(20):
+        await call.ended()
     # At most the one that comes with connecting, if it was not over yet.
     assert looks <= 1
 

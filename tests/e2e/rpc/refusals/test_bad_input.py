@@ -15,11 +15,7 @@ from jobledger_server.store import JobQuery
 from tests.support.bad_requests import BAD_REQUESTS, struct
 from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import (
-    Caller,
-    Refusal,
-    refusal,
-)
+from tests.support.rpc_caller import Caller, Refusal, calling, refusal
 
 
 def nested(depth: int) -> Struct:
@@ -173,8 +169,7 @@ async def test_a_negative_version_cannot_be_resumed_after(call: Caller) -> None:
 
 async def test_an_operator_can_allow_other_url_schemes(start: Any) -> None:
     app = await start(url_schemes=frozenset({"s3"}))
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.running()
         asset = {"job_id": job.id, "attempt": 1, "asset_type": "t"}
         await call.CreateAsset(url="s3://bucket/key", **asset)

@@ -17,7 +17,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.serving import handlers
 from tests.support.access_file import rule, write_access_file
-from tests.support.rpc_caller import Caller, decoded, watching
+from tests.support.rpc_caller import Caller, calling, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
 
@@ -58,8 +58,7 @@ async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start)
 async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
     """Each of them is sent every change: with 4,000 a good client's calls failed."""
     app = await start(max_watches=160)  # 2 in all, 1 for each
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         async with watching(call.WatchJobs()) as first:
             await first.read()
             assert await scope_of(call.WatchJobs().read()) == "caller"
@@ -75,8 +74,7 @@ async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
 @pytest.mark.promise(number=62)
 async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
     limited = await start(**SHARE)
-    async with grpc.aio.insecure_channel(limited.address) as channel:
-        call = Caller(channel)
+    async with calling(limited.address) as call:
         wait = Duration(seconds=20)
         waiting = [call.ClaimJobs(worker_id="eve", job_types=["t"], wait=wait) for _ in range(2)]
         while limited.claim_waiters.count("t") < 2:

@@ -27,7 +27,7 @@ from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.rpc_caller import BASIC, COMPLETED, Caller, Refusal, refusal
+from tests.support.rpc_caller import BASIC, COMPLETED, Refusal, calling, refusal
 from tests.support.server_process import ServerProcess
 
 Start = Callable[..., Awaitable[App]]
@@ -184,8 +184,7 @@ async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
 ) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     app = await start(metrics=metrics)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         pad = {"parameters": {"pad": "x" * 200_000}}  # more than fits into a page that is there
         job = await call.job(**pad)
         async with fault(served[0], database_url):
@@ -209,8 +208,7 @@ async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_miss
 ) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     app = await start(metrics=metrics)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
+    async with calling(app.address) as call:
         job = await call.job()
         async with table_missing(database_url):
             for called in (call.job(), call.GetJob(job_id=job.id, user_id="ada")):
@@ -293,8 +291,7 @@ async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None
 async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     server = ServerProcess(tmp_path, arguments=("--metrics", metrics))
-    async with server, grpc.aio.insecure_channel(server.target) as channel:
-        call = Caller(channel)
+    async with server, calling(server.target) as call:
         pad = {"parameters": {"pad": "x" * 200_000}}
         jobs = [await call.job(**pad)]
         # From now on no file may grow: a write beyond its end fails with EFBIG.
@@ -324,8 +321,7 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
     try:
         url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))
         server = ServerProcess(tmp_path, database=url, arguments=("--metrics", metrics))
-        async with server, grpc.aio.insecure_channel(server.target) as channel:
-            call = Caller(channel)
+        async with server, calling(server.target) as call:
             job = await call.running()
             watch = call.WatchJob(job_id=job.id, user_id="ada")
             await watch.read()
