@@ -5,10 +5,9 @@ import base64
 import hmac
 import json
 import logging
-import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.app import App, open_app
-from jobledger_server.settings import Settings
+from jobledger_server.app import App
 from tests.support.access_file import rule, write_access_file
 from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
@@ -42,6 +40,9 @@ DENIED = (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
 UNKNOWN = (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 LET_IN = (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
+Serve = Callable[[str], Awaitable[tuple[App, grpc.aio.Channel]]]
+Connect = Callable[..., Awaitable[grpc.aio.Channel]]
+
 ADAS = 'roles = ["owner"]\nusers = ["ada"]\n'
 
 
@@ -55,20 +56,19 @@ def keys() -> dict[str, SigningKey]:
     return {name: SigningKey(name, f"key-{name}") for name in ("RS256", "ES256", "EdDSA")}
 
 
-@asynccontextmanager
-async def serving(folder: Path, template: Path, policy: str, **given: Any) -> AsyncIterator[App]:
-    shutil.copy(template, folder / "jobledger.db")
-    access = folder / "access.toml"
-    write_access_file(access, policy)
-    settings = Settings(
-        listen="127.0.0.1:0",
-        database=f"sqlite:///{folder}/jobledger.db",
-        grace=2.0,
-        access=access,
-        **given,
-    )
-    async with open_app(settings) as app:
-        yield app
+@pytest.fixture
+async def serve(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start a server with an access file, and connect to it."""
+    async with AsyncExitStack() as channels:
+
+        async def serve(policy: str) -> tuple[App, grpc.aio.Channel]:
+            access = tmp_path / "access.toml"
+            write_access_file(access, policy)
+            app = await start(access=access)
+            channel = grpc.aio.insecure_channel(app.address)
+            return app, await channels.enter_async_context(channel)
+
+        yield serve
 
 
 async def answer(
@@ -108,16 +108,18 @@ identity = "dns:envoy.example"
 """ + rule("token", 'roles = ["owner"]\nusers = ["bob"]', "secret")
 
 
-@asynccontextmanager
-async def mutual(
-    folder: Path, template: Path, authority: Authority, policy: str = CERTIFICATES
-) -> AsyncIterator[Any]:
+@pytest.fixture
+async def connected(
+    start: Callable[..., Any], tmp_path: Path, authority: Authority, keys: dict[str, SigningKey]
+) -> AsyncIterator[Connect]:
     """Serve; yield what opens a channel with a certificate that has these names."""
-    cert, key = authority.server().write(folder, "server")
-    client_ca = folder / "clients.pem"
+    cert, key = authority.server().write(tmp_path, "server")
+    client_ca, access = tmp_path / "clients.pem", tmp_path / "access.toml"
     client_ca.write_bytes(authority.certificate)
-    files = {"tls_cert": cert, "tls_key": key, "tls_client_ca": client_ca}
-    async with serving(folder, template, policy, **files) as app, AsyncExitStack() as channels:
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    write_access_file(access, CERTIFICATES + TOKENS)
+    app = await start(access=access, tls_cert=cert, tls_key=key, tls_client_ca=client_ca)
+    async with AsyncExitStack() as channels:
 
         async def connected(
             own: Pair | None = None, options: Sequence[tuple[str, Any]] = (), **names: Any
@@ -135,9 +137,7 @@ async def mutual(
 
 
 @pytest.mark.promise(number=59)
-async def test_a_certificate_names_its_holder(
-    tmp_path: Path, sqlite_template: Path, authority: Authority
-) -> None:
+async def test_a_certificate_names_its_holder(connected: Connect) -> None:
     web = "spiffe://example.org/web"
     cases: list[tuple[dict[str, Any], tuple[StatusCode, str]]] = [
         ({"uris": (web,)}, LET_IN),
@@ -169,85 +169,74 @@ async def test_a_certificate_names_its_holder(
         ({"dns": ("*.example",)}, UNKNOWN),
         ({"dns": ("",), "common_name": "jo"}, UNKNOWN),
     ]
-    async with mutual(tmp_path, sqlite_template, authority) as connected:
-        for names, expected in cases:
-            assert (names, await answer(await connected(**names))) == (names, expected)
+    for names, expected in cases:
+        assert (names, await answer(await connected(**names))) == (names, expected)
 
 
 @pytest.mark.promise(number=59)
 async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_session(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TLS checks it in a whole handshake only, and a session can be resumed for two days."""
     web = authority.issue(uris=("spiffe://example.org/web",), days=2)
     report = f'Cert="{quote(authority.issue(common_name="jo", days=2).certificate)}"'
     session = ("grpc.ssl_session_cache", ssl_session_cache_lru(1))
-    async with mutual(tmp_path, sqlite_template, authority) as connected:
-        open_before = await connected(own=web, options=[session])
-        proxy = await connected(dns=("envoy.example",))
-        expired_proxy = await connected(dns=("envoy.example",), days=2)
-        names = {"x_forwarded_client_cert": "URI=spiffe://example.org/web"}
-        assert await answer(open_before) == LET_IN
-        assert await answer(proxy, x_forwarded_client_cert=report) == LET_IN
-        assert await answer(expired_proxy, **names) == LET_IN
-        later(monkeypatch, days=2)
-        resumed = await connected(own=web, options=[session])
-        assert await answer(resumed) == UNKNOWN
-        assert await answer(open_before) == UNKNOWN
-        assert await answer(proxy, x_forwarded_client_cert=report) == UNKNOWN
-        assert await answer(proxy, **names) == LET_IN
-        assert await answer(expired_proxy, **names) == UNKNOWN
+    open_before = await connected(own=web, options=[session])
+    proxy = await connected(dns=("envoy.example",))
+    expired_proxy = await connected(dns=("envoy.example",), days=2)
+    names = {"x_forwarded_client_cert": "URI=spiffe://example.org/web"}
+    assert await answer(open_before) == LET_IN
+    assert await answer(proxy, x_forwarded_client_cert=report) == LET_IN
+    assert await answer(expired_proxy, **names) == LET_IN
+    later(monkeypatch, days=2)
+    resumed = await connected(own=web, options=[session])
+    assert await answer(resumed) == UNKNOWN
+    assert await answer(open_before) == UNKNOWN
+    assert await answer(proxy, x_forwarded_client_cert=report) == UNKNOWN
+    assert await answer(proxy, **names) == LET_IN
+    assert await answer(expired_proxy, **names) == UNKNOWN
 
 
 @pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
-    tmp_path: Path,
-    sqlite_template: Path,
-    authority: Authority,
-    keys: dict[str, SigningKey],
-    monkeypatch: pytest.MonkeyPatch,
+    connected: Connect, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_key_set(tmp_path / "keys.json", list(keys.values()))
-    async with mutual(tmp_path, sqlite_template, authority, CERTIFICATES + TOKENS) as connected:
-        web = {"uris": ("spiffe://example.org/web",)}
-        short, long = await connected(**web, days=2), await connected(**web, days=20)
-        day = int(time.time()) + timedelta(days=1).total_seconds()
-        ended = [
-            await watching(short),
-            await watching(long, keys["ES256"].token(exp=day)),
-        ]
-        stay = [await watching(long), await watching(short, "secret", user="bob")]
-        later(monkeypatch, days=2)
-        async with asyncio.timeout(10):
-            for stream in ended:
-                assert await end_of(stream) is StatusCode.UNAVAILABLE
-        assert not any(stream.done() for stream in stay)
+    web = {"uris": ("spiffe://example.org/web",)}
+    short, long = await connected(**web, days=2), await connected(**web, days=20)
+    day = int(time.time()) + timedelta(days=1).total_seconds()
+    ended = [
+        await watching(short),
+        await watching(long, keys["ES256"].token(exp=day)),
+    ]
+    stay = [await watching(long), await watching(short, "secret", user="bob")]
+    later(monkeypatch, days=2)
+    async with asyncio.timeout(10):
+        for stream in ended:
+            assert await end_of(stream) is StatusCode.UNAVAILABLE
+    assert not any(stream.done() for stream in stay)
 
 
 @pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_the_key_of_its_callers_token_is_removed(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+    serve: Serve, tmp_path: Path, keys: dict[str, SigningKey]
 ) -> None:
     other = SigningKey("ES256", "other")
     write_key_set(tmp_path / "keys.json", list(keys.values()))
     write_key_set(tmp_path / "others.json", list(keys.values()))
     others = (TOKENS.partition("[[caller]]")[0]).replace("keys", "others").replace(ISSUER, "b")
     rules = CERTIFICATES + TOKENS + others.replace("accounts", "others") + OTHERS
-    async with (
-        serving(tmp_path, sqlite_template, rules) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
-    ):
-        removed = await watching(channel, keys["ES256"].token())
-        stay = [
-            await watching(channel, keys["RS256"].token()),
-            await watching(channel, keys["ES256"].token(iss="b")),
-            await watching(channel, "secret", user="bob"),
-        ]
-        write_key_set(tmp_path / "keys.json", [other, keys["RS256"]])
-        async with asyncio.timeout(10):
-            assert await end_of(removed) is StatusCode.UNAVAILABLE
-        assert not any(stream.done() for stream in stay)
-        assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+    _, channel = await serve(rules)
+    removed = await watching(channel, keys["ES256"].token())
+    stay = [
+        await watching(channel, keys["RS256"].token()),
+        await watching(channel, keys["ES256"].token(iss="b")),
+        await watching(channel, "secret", user="bob"),
+    ]
+    write_key_set(tmp_path / "keys.json", [other, keys["RS256"]])
+    async with asyncio.timeout(10):
+        assert await end_of(removed) is StatusCode.UNAVAILABLE
+    assert not any(stream.done() for stream in stay)
+    assert await answer(channel, keys["ES256"].token()) == UNKNOWN
 
 
 OTHERS = """
@@ -286,20 +275,17 @@ def later(monkeypatch: pytest.MonkeyPatch, **time_passed: float) -> None:
     monkeypatch.setattr(access.time, "time", lambda: real() + seconds)
 
 
-async def test_a_token_takes_precedence_over_a_certificate(
-    tmp_path: Path, sqlite_template: Path, authority: Authority
-) -> None:
-    async with mutual(tmp_path, sqlite_template, authority) as connected:
-        channel = await connected(common_name="jo")
-        assert await answer(channel, "secret", "bob") == LET_IN
-        assert await answer(channel, "secret", "ada") == DENIED
-        assert await answer(channel, "wrong", "ada") == UNKNOWN
-        assert await answer(channel, authorization="Basic am86") == UNKNOWN
+async def test_a_token_takes_precedence_over_a_certificate(connected: Connect) -> None:
+    channel = await connected(common_name="jo")
+    assert await answer(channel, "secret", "bob") == LET_IN
+    assert await answer(channel, "secret", "ada") == DENIED
+    assert await answer(channel, "wrong", "ada") == UNKNOWN
+    assert await answer(channel, authorization="Basic am86") == UNKNOWN
 
 
 @pytest.mark.promise(number=59)
 async def test_only_a_trusted_proxy_may_name_its_client(
-    tmp_path: Path, sqlite_template: Path, authority: Authority
+    connected: Connect, authority: Authority
 ) -> None:
     web = "URI=spiffe://example.org/web"
 
@@ -352,15 +338,14 @@ async def test_only_a_trusted_proxy_may_name_its_client(
         "": UNKNOWN,
         f'Subject="{web}"': UNKNOWN,
     }
-    async with mutual(tmp_path, sqlite_template, authority) as connected:
-        proxy, cron = await connected(dns=("envoy.example",)), await connected(common_name="eve")
-        for report, expected in reports.items():
-            found = await answer(proxy, x_forwarded_client_cert=report)
-            assert (report, found) == (report, expected)
-            assert await answer(cron, x_forwarded_client_cert=report) == DENIED
-        assert await answer(proxy) == DENIED
-        # A token takes precedence for a proxy's client too.
-        assert await answer(proxy, "secret", "bob", x_forwarded_client_cert=web) == LET_IN
+    proxy, cron = await connected(dns=("envoy.example",)), await connected(common_name="eve")
+    for report, expected in reports.items():
+        found = await answer(proxy, x_forwarded_client_cert=report)
+        assert (report, found) == (report, expected)
+        assert await answer(cron, x_forwarded_client_cert=report) == DENIED
+    assert await answer(proxy) == DENIED
+    # A token takes precedence for a proxy's client too.
+    assert await answer(proxy, "secret", "bob", x_forwarded_client_cert=web) == LET_IN
 
 
 # --- JSON Web Tokens -----------------------------------------------------------------------------
@@ -376,28 +361,22 @@ roles = ["operator"]
 )
 
 
-@asynccontextmanager
-async def accounts(
-    folder: Path, template: Path, keys: dict[str, SigningKey]
-) -> AsyncIterator[grpc.aio.Channel]:
-    write_key_set(folder / "keys.json", list(keys.values()))
-    async with (
-        serving(folder, template, TOKENS) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
-    ):
-        yield channel
+@pytest.fixture
+async def channel(serve: Serve, tmp_path: Path, keys: dict[str, SigningKey]) -> grpc.aio.Channel:
+    """Serve the accounts of an issuer whose keys are in a file."""
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    return (await serve(TOKENS))[1]
 
 
 async def test_a_token_of_each_algorithm_names_its_subject_and_its_users(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+    channel: grpc.aio.Channel, keys: dict[str, SigningKey]
 ) -> None:
-    async with accounts(tmp_path, sqlite_template, keys) as channel:
-        for key in keys.values():
-            for _ in range(2):  # the second time it is remembered
-                assert await answer(channel, key.token()) == LET_IN
-                assert await answer(channel, key.token(), "bob") == DENIED
-                assert await answer(channel, key.token("*"), "bob") == DENIED
-                assert await answer(channel, key.token("staff:jo"), "bob") == LET_IN
+    for key in keys.values():
+        for _ in range(2):  # the second time it is remembered
+            assert await answer(channel, key.token()) == LET_IN
+            assert await answer(channel, key.token(), "bob") == DENIED
+            assert await answer(channel, key.token("*"), "bob") == DENIED
+            assert await answer(channel, key.token("staff:jo"), "bob") == LET_IN
 
 
 def altered(token: str, header: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -490,35 +469,29 @@ def bad_tokens(keys: dict[str, SigningKey]) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.promise(number=59)
 async def test_an_invalid_token_is_unauthenticated(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+    channel: grpc.aio.Channel, keys: dict[str, SigningKey]
 ) -> None:
-    async with accounts(tmp_path, sqlite_template, keys) as channel:
-        assert await answer(channel, signed(keys["RS256"])) == LET_IN
-        for name, token in bad_tokens(keys):
-            assert (name, await answer(channel, token)) == (name, UNKNOWN)
+    assert await answer(channel, signed(keys["RS256"])) == LET_IN
+    for name, token in bad_tokens(keys):
+        assert (name, await answer(channel, token)) == (name, UNKNOWN)
 
 
 async def test_clocks_may_differ_by_less_than_half_a_minute(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+    channel: grpc.aio.Channel, keys: dict[str, SigningKey]
 ) -> None:
     now = int(time.time())
-    async with accounts(tmp_path, sqlite_template, keys) as channel:
-        for claims in ({"exp": now - 10}, {"nbf": now + 10}, {"iat": now + 10}):
-            assert await answer(channel, keys["EdDSA"].token(**claims)) == LET_IN
+    for claims in ({"exp": now - 10}, {"nbf": now + 10}, {"iat": now + 10}):
+        assert await answer(channel, keys["EdDSA"].token(**claims)) == LET_IN
 
 
 async def test_a_cached_token_expires_too(
-    tmp_path: Path,
-    sqlite_template: Path,
-    keys: dict[str, SigningKey],
-    monkeypatch: pytest.MonkeyPatch,
+    channel: grpc.aio.Channel, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = keys["ES256"].token(exp=int(time.time()) + 5)
-    async with accounts(tmp_path, sqlite_template, keys) as channel:
-        assert await answer(channel, token) == LET_IN
-        later(monkeypatch, seconds=36)
-        monkeypatch.setattr(jwt.api_jwt, "datetime", _Later, raising=True)
-        assert await answer(channel, token) == UNKNOWN
+    assert await answer(channel, token) == LET_IN
+    later(monkeypatch, seconds=36)
+    monkeypatch.setattr(jwt.api_jwt, "datetime", _Later, raising=True)
+    assert await answer(channel, token) == UNKNOWN
 
 
 class _Later:
@@ -533,41 +506,48 @@ class _Later:
 
 @pytest.mark.promise(number=59)
 async def test_a_changed_key_file_is_reloaded_and_old_keys_are_refused(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+    channel: grpc.aio.Channel, tmp_path: Path, keys: dict[str, SigningKey]
 ) -> None:
     first, second = keys["ES256"], SigningKey("ES256", "second")
-    async with accounts(tmp_path, sqlite_template, {"first": first}) as channel:
-        assert await answer(channel, first.token()) == LET_IN
-        write_key_set(tmp_path / "keys.json", [second])
-        assert await answer(channel, second.token()) == LET_IN
-        assert await answer(channel, first.token()) == UNKNOWN
+    assert await answer(channel, first.token()) == LET_IN
+    write_key_set(tmp_path / "keys.json", [second])
+    assert await answer(channel, second.token()) == LET_IN
+    assert await answer(channel, first.token()) == UNKNOWN
 
 
 async def test_a_broken_key_file_keeps_the_old_keys_and_is_logged(
+    channel: grpc.aio.Channel,
     tmp_path: Path,
-    sqlite_template: Path,
     keys: dict[str, SigningKey],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with accounts(tmp_path, sqlite_template, keys) as channel:
-        (tmp_path / "keys.json").write_text('{"keys": [')
-        with caplog.at_level(logging.WARNING):
-            assert await answer(channel, SigningKey("ES256", "new").token()) == UNKNOWN
-        assert "issuer_keys_unavailable" in [record.message for record in caplog.records]
-        assert await answer(channel, keys["RS256"].token()) == LET_IN
+    (tmp_path / "keys.json").write_text('{"keys": [')
+    with caplog.at_level(logging.WARNING):
+        assert await answer(channel, SigningKey("ES256", "new").token()) == UNKNOWN
+    assert "issuer_keys_unavailable" in [record.message for record in caplog.records]
+    assert await answer(channel, keys["RS256"].token()) == LET_IN
 
 
-def of_url(served: KeyServer, folder: Path, authority: Authority) -> str:
-    (folder / "ca.pem").write_bytes(authority.certificate)
+def of_url(served: KeyServer) -> str:
     return TOKENS.replace(
         'jwks_file = "keys.json"', f'jwks_url = "{served.url}"\njwks_ca_file = "ca.pem"'
     )
 
 
+@pytest.fixture
+def served(
+    authority: Authority, tmp_path: Path, keys: dict[str, SigningKey]
+) -> Iterator[KeyServer]:
+    """Serve the key ES256 at a URL."""
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([keys["ES256"]])
+        yield served
+
+
 async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
-    tmp_path: Path,
-    sqlite_template: Path,
-    authority: Authority,
+    served: KeyServer,
+    serve: Serve,
     keys: dict[str, SigningKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -575,50 +555,39 @@ async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
 
     monkeypatch.setattr(issuers, "MIN_REFRESH_SECONDS", 0.0)
     first, second = keys["ES256"], SigningKey("ES256", "second")
-    with key_server(authority, tmp_path) as served:
-        served.content = key_set([first])
-        async with (
-            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
-            grpc.aio.insecure_channel(app.address) as channel,
-        ):
-            for number in range(20):
-                assert await answer(channel, first.token(jti=str(number))) == LET_IN
-            assert served.requests == 1
-            served.content = key_set([first, second])
-            assert await answer(channel, second.token()) == LET_IN
-            assert await answer(channel, first.token()) == LET_IN
-            assert served.requests == 2
-            # If the URL does not answer, or answers nonsense, the old keys stay in use.
-            third = SigningKey("ES256", "third")
-            large = b" " * 2**21 + key_set([first, third])
-            bad = (500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999), (200, large)
-            for served.status, served.content in bad:
-                assert await answer(channel, third.token()) == UNKNOWN
-                assert await answer(channel, first.token()) == LET_IN
-            assert served.requests == 2 + len(bad)
+    _, channel = await serve(of_url(served))
+    for number in range(20):
+        assert await answer(channel, first.token(jti=str(number))) == LET_IN
+    assert served.requests == 1
+    served.content = key_set([first, second])
+    assert await answer(channel, second.token()) == LET_IN
+    assert await answer(channel, first.token()) == LET_IN
+    assert served.requests == 2
+    # If the URL does not answer, or answers nonsense, the old keys stay in use.
+    third = SigningKey("ES256", "third")
+    large = b" " * 2**21 + key_set([first, third])
+    bad = (500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999), (200, large)
+    for served.status, served.content in bad:
+        assert await answer(channel, third.token()) == UNKNOWN
+        assert await answer(channel, first.token()) == LET_IN
+    assert served.requests == 2 + len(bad)
 
 
 async def test_unknown_keys_cannot_make_the_server_fetch_more_often(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, keys: dict[str, SigningKey]
+    served: KeyServer, serve: Serve, keys: dict[str, SigningKey]
 ) -> None:
-    with key_server(authority, tmp_path) as served:
-        served.content = key_set([keys["ES256"]])
-        async with (
-            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
-            grpc.aio.insecure_channel(app.address) as channel,
-        ):
-            begun = time.monotonic()
-            token = keys["ES256"].token()
-            for number in range(100):
-                unknown = altered(token, {"kid": f"unknown-{number}"})
-                assert await answer(channel, unknown) == UNKNOWN
-            assert served.requests <= 1 + (time.monotonic() - begun) / issuer_minimum()
+    _, channel = await serve(of_url(served))
+    begun = time.monotonic()
+    token = keys["ES256"].token()
+    for number in range(100):
+        unknown = altered(token, {"kid": f"unknown-{number}"})
+        assert await answer(channel, unknown) == UNKNOWN
+    assert served.requests <= 1 + (time.monotonic() - begun) / issuer_minimum()
 
 
 async def test_a_key_url_that_never_finishes_its_answer_blocks_no_call(
-    tmp_path: Path,
-    sqlite_template: Path,
-    authority: Authority,
+    served: KeyServer,
+    serve: Serve,
     keys: dict[str, SigningKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -626,49 +595,37 @@ async def test_a_key_url_that_never_finishes_its_answer_blocks_no_call(
 
     monkeypatch.setattr(issuers, "MIN_REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.5)
-    with key_server(authority, tmp_path) as served:
-        served.content = key_set([keys["ES256"]])
-        served.endless.set()
-        async with (
-            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
-            grpc.aio.insecure_channel(app.address) as channel,
-        ):
-            assert await answer(channel, keys["ES256"].token()) == UNKNOWN
-            served.endless.clear()
-            assert await answer(channel, keys["ES256"].token()) == LET_IN
+    served.endless.set()
+    _, channel = await serve(of_url(served))
+    assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+    served.endless.clear()
+    assert await answer(channel, keys["ES256"].token()) == LET_IN
 
 
 async def test_the_access_file_is_reloaded_while_keys_are_fetched(
+    served: KeyServer,
+    serve: Serve,
     tmp_path: Path,
-    sqlite_template: Path,
-    authority: Authority,
     keys: dict[str, SigningKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from jobledger_server.rpc.access import issuers
 
     monkeypatch.setattr(issuers, "FETCH_SECONDS", 600.0)
-    with key_server(authority, tmp_path) as served:
-        served.content = key_set([keys["ES256"]])
-        served.endless.set()
-        policy = of_url(served, tmp_path, authority)
-        async with (
-            serving(tmp_path, sqlite_template, policy) as app,
-            grpc.aio.insecure_channel(app.address) as channel,
-        ):
-            waits = asyncio.ensure_future(answer(channel, keys["ES256"].token()))
-            async with asyncio.timeout(30):
-                while not served.requests:
-                    await asyncio.sleep(0.01)
-                # The issuer is no longer trusted.
-                write_access_file(
-                    tmp_path / "access.toml", CERTIFICATES + policy.partition("\n\n")[2]
-                )
-                app.reload()
-                while await answer(channel, "secret", "bob") != LET_IN:
-                    await asyncio.sleep(0.01)
-            served.endless.clear()
-            assert await waits == UNKNOWN
+    served.endless.set()
+    policy = of_url(served)
+    app, channel = await serve(policy)
+    waits = asyncio.ensure_future(answer(channel, keys["ES256"].token()))
+    async with asyncio.timeout(30):
+        while not served.requests:
+            await asyncio.sleep(0.01)
+        # The issuer is no longer trusted.
+        write_access_file(tmp_path / "access.toml", CERTIFICATES + policy.partition("\n\n")[2])
+        app.reload()
+        while await answer(channel, "secret", "bob") != LET_IN:
+            await asyncio.sleep(0.01)
+    served.endless.clear()
+    assert await waits == UNKNOWN
     assert served.requests == 1
 
 
@@ -679,14 +636,9 @@ def issuer_minimum() -> float:
 
 
 async def test_a_key_url_with_an_untrusted_certificate_is_refused(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, keys: dict[str, SigningKey]
+    served: KeyServer, serve: Serve, tmp_path: Path, keys: dict[str, SigningKey]
 ) -> None:
-    with key_server(authority, tmp_path) as served:
-        served.content = key_set([keys["ES256"]])
-        policy = of_url(served, tmp_path, Authority())
-        async with (
-            serving(tmp_path, sqlite_template, policy) as app,
-            grpc.aio.insecure_channel(app.address) as channel,
-        ):
-            assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+    (tmp_path / "ca.pem").write_bytes(Authority().certificate)
+    _, channel = await serve(of_url(served))
+    assert await answer(channel, keys["ES256"].token()) == UNKNOWN
     assert served.requests == 0
