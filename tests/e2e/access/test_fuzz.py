@@ -4,8 +4,9 @@ import base64
 import binascii
 import json
 import random
-import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,8 +14,6 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.app import open_app
-from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
 from tests.support.authority import Authority
 from tests.support.seed import SEED
@@ -82,7 +81,7 @@ async def code_of(channel: grpc.aio.Channel, metadata: list[tuple[str, str]]) ->
 
 
 @pytest.fixture
-async def channel(tmp_path: Path, sqlite_template: Path) -> object:
+async def channel(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """Connect as the trusted proxy, over mutual TLS."""
     authority = Authority()
     cert, key = authority.server().write(tmp_path, "server")
@@ -90,22 +89,10 @@ async def channel(tmp_path: Path, sqlite_template: Path) -> object:
     client_ca.write_bytes(authority.certificate)
     write_access_file(access, POLICY)
     write_key_set(tmp_path / "keys.json", KEYS)
-    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
-    settings = Settings(
-        listen="127.0.0.1:0",
-        database=f"sqlite:///{tmp_path}/jobledger.db",
-        grace=2.0,
-        access=access,
-        tls_cert=cert,
-        tls_key=key,
-        tls_client_ca=client_ca,
-    )
+    app = await start(access=access, tls_cert=cert, tls_key=key, tls_client_ca=client_ca)
     own = authority.issue(common_name="proxy")
     credentials = grpc.ssl_channel_credentials(authority.certificate, own.key, own.certificate)
-    async with (
-        open_app(settings) as app,
-        grpc.aio.secure_channel(app.address, credentials) as channel,
-    ):
+    async with grpc.aio.secure_channel(app.address, credentials) as channel:
         yield channel
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +13,8 @@ import pytest
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.app import open_app
+from jobledger_server.app import App
 from jobledger_server.rpc.access import issuers
-from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair, der, served
 from tests.support.token_issuer import PEOPLE, SigningKey, key_server, key_set, write_key_set
@@ -86,6 +84,7 @@ class Load:
             await asyncio.sleep(0.001)
 
 
+Start = Callable[..., Awaitable[App]]
 Publish = Callable[[Sequence[SigningKey]], Awaitable[None]]
 """Publishes keys. Returns when tokens may be signed with them."""
 
@@ -132,12 +131,12 @@ async def keys_at_a_url(folder: Path) -> AsyncIterator[tuple[str, Publish]]:
 async def test_certificates_and_keys_are_rotated_and_no_call_fails(
     published: Callable[[Path], AbstractAsyncContextManager[tuple[str, Publish]]],
     rotations: int,
+    start: Start,
     tmp_path: Path,
-    sqlite_template: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with published(tmp_path) as (policy, publish):
-        load = await rotated(tmp_path, sqlite_template, policy, publish, rotations)
+        load = await rotated(start, tmp_path, policy, publish, rotations)
     assert load.failures == []
     logged = {record.message for record in caplog.records}
     assert not logged & {"certificate_unusable", "issuer_keys_unavailable"}
@@ -145,7 +144,7 @@ async def test_certificates_and_keys_are_rotated_and_no_call_fails(
 
 
 async def rotated(
-    folder: Path, template: Path, policy: str, publish: Publish, rotations: int
+    start: Start, folder: Path, policy: str, publish: Publish, rotations: int
 ) -> Load:
     """Serve, and rotate everything under load; return that."""
     servers = Authority()
@@ -156,37 +155,27 @@ async def rotated(
     await publish([key])
     access = folder / "access.toml"
     write_access_file(access, policy)
-    shutil.copy(template, folder / "jobledger.db")
-    settings = Settings(
-        listen="127.0.0.1:0",
-        database=f"sqlite:///{folder}/jobledger.db",
-        grace=2.0,
-        access=access,
-        tls_cert=cert,
-        tls_key=private,
-        tls_client_ca=client_ca,
-    )
-    async with open_app(settings) as app:
-        own = clients.issue(common_name="machine")
-        load = Load(app.address, servers.certificate, own, key)
-        running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
-        await load.rounds()  # the first keys have been fetched
-        for number in range(1, rotations + 1):
-            # The server knows the next key or CA before it is used, and keeps the old one until no
-            # caller uses it.
-            next_clients, next_key = Authority(), SigningKey("ES256", f"key-{number}")
-            pair = servers.server()
-            pair.write(folder, "server")
-            new = folder / "clients.new"
-            new.write_bytes(clients.certificate + next_clients.certificate)
-            new.replace(client_ca)
-            await publish([key, next_key])
-            clients, key = next_clients, next_key
-            load.own, load.key = clients.issue(common_name="machine"), key
-            load.rotation = number
-            assert await served(app.address) == der(pair)
-            await load.rounds()
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running)
+    app = await start(access=access, tls_cert=cert, tls_key=private, tls_client_ca=client_ca)
+    own = clients.issue(common_name="machine")
+    load = Load(app.address, servers.certificate, own, key)
+    running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
+    await load.rounds()  # the first keys have been fetched
+    for number in range(1, rotations + 1):
+        # The server knows the next key or CA before it is used, and keeps the old one until no
+        # caller uses it.
+        next_clients, next_key = Authority(), SigningKey("ES256", f"key-{number}")
+        pair = servers.server()
+        pair.write(folder, "server")
+        new = folder / "clients.new"
+        new.write_bytes(clients.certificate + next_clients.certificate)
+        new.replace(client_ca)
+        await publish([key, next_key])
+        clients, key = next_clients, next_key
+        load.own, load.key = clients.issue(common_name="machine"), key
+        load.rotation = number
+        assert await served(app.address) == der(pair)
+        await load.rounds()
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
     return load

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import re
-import shutil
 import socket
 import threading
 import time
@@ -20,9 +19,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger.v1 import job_service_pb2
-from jobledger_server.app import open_app
+from jobledger_server.app import App
 from jobledger_server.metrics import METRICS
-from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
@@ -37,6 +35,17 @@ Start = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def _every_scrape_is_answered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prometheus, "CACHE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def address() -> str:
+    """Where the server's metrics are."""
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+async def app(start: Start, address: str) -> App:
+    return await start(metrics=address)
 
 
 async def read_page(address: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -58,15 +67,12 @@ async def scraped(address: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-async def test_the_metrics_follow_the_service(start: Start) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    app = await start(metrics=address)
+async def test_the_metrics_follow_the_service(address: str, call: Caller) -> None:
     before = await scraped(address)
-    async with calling(app.address) as call:
-        job = await call.running()
-        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
-            await stream.read()
-            after = await scraped(address)
+    job = await call.running()
+    async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+        await stream.read()
+        after = await scraped(address)
     assert after["jobledger_feed_seq"] == before["jobledger_feed_seq"] + 2
     delivered = "jobledger_feed_changes_total{source=%s}"
     assert (after[delivered % '"commit"'], after[delivered % '"table"']) == (2, 0)
@@ -77,10 +83,10 @@ async def test_the_metrics_follow_the_service(start: Start) -> None:
 
 
 @pytest.mark.promise(number=71)
-async def test_a_server_has_the_metrics_that_are_declared_and_no_others(start: Start) -> None:
+async def test_a_server_has_the_metrics_that_are_declared_and_no_others(
+    address: str, app: App
+) -> None:
     """So the reference, whose table is made of the declarations, is true."""
-    address = f"127.0.0.1:{free_port()}"
-    await start(metrics=address)
     types = re.findall(r"^# TYPE (\S+) (\S+)$", await read_page(address), re.MULTILINE)
     assert {pair for pair in types if not pair[0].startswith("process_")} == {
         (metric.prometheus_name, metric.kind) for metric in METRICS
@@ -88,12 +94,11 @@ async def test_a_server_has_the_metrics_that_are_declared_and_no_others(start: S
 
 
 async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a bounded number of types."""
     monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
     monkeypatch.setattr(queue_metrics, "MAX_JOB_TYPES", 2)
-    address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     async with calling(app.address) as call:
         due = Timestamp(seconds=int(time.time()) + 3600)
@@ -123,8 +128,7 @@ HEALTH = "grpc.health.v1.Health"
 JOBS, WORKERS = "jobledger.v1.JobService", "jobledger.v1.WorkerService"
 
 
-async def test_calls_are_counted_as_grfc_a66_has_it(start: Start) -> None:
-    address = f"127.0.0.1:{free_port()}"
+async def test_calls_are_counted_as_grfc_a66_has_it(start: Start, address: str) -> None:
     app = await start(metrics=address, grace=0.5)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -173,28 +177,25 @@ async def test_calls_are_counted_as_grfc_a66_has_it(start: Start) -> None:
     assert figures[f'grpc_server_call_duration_seconds_bucket{of_create[:-1]},le="100.0"}}'] == 1
 
 
-async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    app = await start(metrics=address)
-    async with calling(app.address) as call:
-        claim = {
-            "worker_id": "w",
-            "job_types": ["render"],
-            "max_jobs": 1,
-            "lease_duration": {"seconds": 30},
-        }
-        done = await call.job()
-        await call.ClaimJobs(**claim)
-        await call.ReleaseJob(job_id=done.id, attempt=1)
-        await call.ClaimJobs(**claim)
-        done = (await call.MarkCompleted(job_id=done.id, attempt=2)).job
-        cancelled = await call.job(job_type="print")
-        await call.CancelJob(job_id=cancelled.id, user_id="ada")
-        failed = await call.running(job_type="print")
-        error = {"reason": "MY_OWN", "message": "no"}
-        await call.MarkFailed(job_id=failed.id, attempt=1, error=error)
-        await call.DeleteJob(job_id=failed.id, user_id="ada")
-        figures = await scraped(address)
+async def test_the_queue_and_run_times_of_jobs_are_measured(address: str, call: Caller) -> None:
+    claim = {
+        "worker_id": "w",
+        "job_types": ["render"],
+        "max_jobs": 1,
+        "lease_duration": {"seconds": 30},
+    }
+    done = await call.job()
+    await call.ClaimJobs(**claim)
+    await call.ReleaseJob(job_id=done.id, attempt=1)
+    await call.ClaimJobs(**claim)
+    done = (await call.MarkCompleted(job_id=done.id, attempt=2)).job
+    cancelled = await call.job(job_type="print")
+    await call.CancelJob(job_id=cancelled.id, user_id="ada")
+    failed = await call.running(job_type="print")
+    error = {"reason": "MY_OWN", "message": "no"}
+    await call.MarkFailed(job_id=failed.id, attempt=1, error=error)
+    await call.DeleteJob(job_id=failed.id, user_id="ada")
+    figures = await scraped(address)
     assert figures['jobledger_jobs_created_total{job_type="render"}'] == 1
     assert figures['jobledger_jobs_created_total{job_type="print"}'] == 2
     finished = 'jobledger_jobs_finished_total{job_type="%s",reason="%s",status="%s"}'
@@ -213,43 +214,35 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> Non
 
 
 async def test_no_time_is_negative_if_the_clock_is_set_back(
-    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, hours = sqlite_driver.machine_clock, 0
     set_back = lambda: clock() - hours * 3_600_000_000  # noqa: E731
     monkeypatch.setattr(sqlite_driver, "machine_clock", set_back)
-    address = f"127.0.0.1:{free_port()}"
-    database = shutil.copy(sqlite_template, tmp_path)
-    settings = Settings(listen="127.0.0.1:0", database=f"sqlite:///{database}", metrics=address)
-    async with open_app(settings) as app, calling(app.address) as call:
-        job = await call.job()
-        hours = 1
-        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        hours = 2
-        job = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
-        assert job.create_time.seconds > job.start_time.seconds > job.complete_time.seconds
-        figures = await scraped(address)
+    job = await call.job()
+    hours = 1
+    await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+    hours = 2
+    job = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
+    assert job.create_time.seconds > job.start_time.seconds > job.complete_time.seconds
+    figures = await scraped(address)
     assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == 0
     of_render = '{job_type="render",status="COMPLETED"}'
     assert figures[f"jobledger_job_run_time_seconds_sum{of_render}"] == 0
     assert figures[f"jobledger_job_run_time_seconds_count{of_render}"] == 1
 
 
-async def test_job_types_beyond_a_limit_share_one_label(start: Start) -> None:
+async def test_job_types_beyond_a_limit_share_one_label(address: str, call: Caller) -> None:
     """A caller may choose any name, and each would be a time series."""
-    address = f"127.0.0.1:{free_port()}"
-    app = await start(metrics=address)
     requests = [{"job_type": f"t{number}"} for number in range(MAX_JOB_TYPES + 5)]
-    async with calling(app.address) as call:
-        await call.BatchCreateJobs(user_id="ada", requests=requests)
-        figures = await scraped(address)
+    await call.BatchCreateJobs(user_id="ada", requests=requests)
+    figures = await scraped(address)
     created = {name: n for name, n in figures.items() if "jobs_created_total" in name}
     assert len(created) == MAX_JOB_TYPES + 1
     assert created['jobledger_jobs_created_total{job_type="other"}'] == 5
 
 
-async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
-    address = f"127.0.0.1:{free_port()}"
+async def test_limits_and_waiting_claims_are_measured(start: Start, address: str) -> None:
     app = await start(metrics=address, max_watches=4)
     async with calling(app.address) as call:
         job = await call.job()
@@ -278,8 +271,10 @@ async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
     assert figures["jobledger_feed_lag_seconds"] >= 0
 
 
-async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) -> None:
-    address, access = f"127.0.0.1:{free_port()}", tmp_path / "access.toml"
+async def test_quotas_of_an_identity_are_measured(
+    start: Start, address: str, tmp_path: Path
+) -> None:
+    access = tmp_path / "access.toml"
     write_access_file(
         access,
         "".join(
@@ -312,11 +307,10 @@ async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"])
 async def test_a_request_has_a_time_limit_in_all(
-    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
+    start: Start, address: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """However often the client sends a further byte."""
     monkeypatch.setattr(prometheus, "REQUEST_SECONDS", 0.3)
-    address = f"127.0.0.1:{free_port()}"
     await start(metrics=address)
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(sent)
@@ -332,11 +326,10 @@ async def test_a_request_has_a_time_limit_in_all(
 
 
 async def test_scrapes_within_a_second_share_an_answer(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a few clients that scrape all the time would take a core."""
     monkeypatch.setattr(prometheus, "CACHE_SECONDS", 3600.0)
-    address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     pages = {await read_page(address)}
     async with calling(app.address) as call:
@@ -347,9 +340,9 @@ async def test_scrapes_within_a_second_share_an_answer(
     assert len(pages) == 1
 
 
-async def test_connections_that_send_nothing_take_no_thread_and_no_scrape(start: Start) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    await start(metrics=address)
+async def test_connections_that_send_nothing_take_no_thread_and_no_scrape(
+    address: str, app: App
+) -> None:
     threads = threading.active_count()
     async with AsyncExitStack() as stack:
         for _ in range(10 * prometheus.MAX_CONNECTIONS):

@@ -4,10 +4,8 @@ import asyncio
 import json
 import logging
 import os
-import shutil
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobledger import AsyncClient, Client
-from jobledger_server.app import App, open_app
+from jobledger_server.app import App
 from jobledger_server.runtime import tls
 from jobledger_server.runtime.tls import BadCertificate, TlsFiles, tls_files
 from jobledger_server.settings import Settings
@@ -40,20 +38,14 @@ def files(tmp_path: Path, authority: Authority) -> TlsFiles:
     return TlsFiles(*authority.server().write(tmp_path, "server"), client_ca)
 
 
-@asynccontextmanager
-async def serving(folder: Path, template: Path, files: TlsFiles) -> AsyncIterator[App]:
-    shutil.copy(template, folder / "jobledger.db")
-    async with open_app(
-        Settings(
-            listen="127.0.0.1:0",
-            database=f"sqlite:///{folder}/jobledger.db",
-            grace=2.0,
-            tls_cert=files.cert,
-            tls_key=files.key,
-            tls_client_ca=files.client_ca,
-        )
-    ) as app:
-        yield app
+Serve = Callable[[TlsFiles], Awaitable[App]]
+
+
+@pytest.fixture
+def serve(start: Callable[..., Awaitable[App]]) -> Serve:
+    return lambda files: start(
+        tls_cert=files.cert, tls_key=files.key, tls_client_ca=files.client_ca
+    )
 
 
 def channel(app: App, authority: Authority, own: Pair | None = None) -> grpc.aio.Channel:
@@ -71,34 +63,32 @@ async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
 
 
 async def test_both_clients_and_the_command_line_speak_tls(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, files: TlsFiles
+    serve: Serve, tmp_path: Path, authority: Authority, files: TlsFiles
 ) -> None:
     roots = tmp_path / "roots.pem"
     roots.write_bytes(authority.certificate)
     credentials = grpc.ssl_channel_credentials(authority.certificate)
     plain = TlsFiles(files.cert, files.key)
-    async with serving(tmp_path, sqlite_template, plain) as app:
-        async with AsyncClient(app.address, user_id="ada", credentials=credentials) as client:
-            job = await client.create_job("render")
+    app = await serve(plain)
+    async with AsyncClient(app.address, user_id="ada", credentials=credentials) as client:
+        job = await client.create_job("render")
 
-        def blocking() -> str:
-            with Client(app.address, user_id="ada", credentials=credentials) as client:
-                return client.get_job(job.id).id
+    def blocking() -> str:
+        with Client(app.address, user_id="ada", credentials=credentials) as client:
+            return client.get_job(job.id).id
 
-        assert await asyncio.to_thread(blocking) == job.id
-        options = ("--server", app.address, "--user", "ada", "--ca-file", str(roots))
-        run = await asyncio.to_thread(
-            forked.run, "jobledger", *options, "get", job.id, env=os.environ
-        )
-        assert run.returncode == 0, run.stderr
-        async with grpc.aio.insecure_channel(app.address, OWN_CONNECTION) as unencrypted:
-            refused = Caller(unencrypted, timeout=2).GetJob(job_id=job.id, user_id="ada")
-            assert await code_of(refused) is grpc.StatusCode.UNAVAILABLE
+    assert await asyncio.to_thread(blocking) == job.id
+    options = ("--server", app.address, "--user", "ada", "--ca-file", str(roots))
+    run = await asyncio.to_thread(forked.run, "jobledger", *options, "get", job.id, env=os.environ)
+    assert run.returncode == 0, run.stderr
+    async with grpc.aio.insecure_channel(app.address, OWN_CONNECTION) as unencrypted:
+        refused = Caller(unencrypted, timeout=2).GetJob(job_id=job.id, user_id="ada")
+        assert await code_of(refused) is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.promise(number=58)
 async def test_where_clients_need_a_certificate_no_other_client_can_call(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, files: TlsFiles
+    serve: Serve, authority: Authority, files: TlsFiles
 ) -> None:
     clients = {
         "good": (authority.issue(common_name="ada"), grpc.StatusCode.OK),
@@ -106,22 +96,20 @@ async def test_where_clients_need_a_certificate_no_other_client_can_call(
         "another CA's": (Authority().issue(common_name="ada"), grpc.StatusCode.UNAVAILABLE),
         "expired": (authority.issue(common_name="ada", days=-1), grpc.StatusCode.UNAVAILABLE),
     }
-    async with serving(tmp_path, sqlite_template, files) as app:
-        for name, (own, code) in clients.items():
-            async with channel(app, authority, own) as connected:
-                assert (name, await code_of(Caller(connected, timeout=5).job())) == (name, code)
+    app = await serve(files)
+    for name, (own, code) in clients.items():
+        async with channel(app, authority, own) as connected:
+            assert (name, await code_of(Caller(connected, timeout=5).job())) == (name, code)
 
 
 @pytest.mark.promise(number=58)
 async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
-    tmp_path: Path, sqlite_template: Path, authority: Authority
+    serve: Serve, tmp_path: Path, authority: Authority
 ) -> None:
     first, second = authority.server(), authority.server()
     files = TlsFiles(*first.write(tmp_path, "server"))
-    async with (
-        serving(tmp_path, sqlite_template, files) as app,
-        channel(app, authority) as connected,
-    ):
+    app = await serve(files)
+    async with channel(app, authority) as connected:
         call = Caller(connected)
         job = await call.job()
         watch = call.WatchJob(job_id=job.id, user_id="ada")
@@ -136,8 +124,8 @@ async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
 
 @pytest.mark.promise(number=58)
 async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_stays(
+    serve: Serve,
     tmp_path: Path,
-    sqlite_template: Path,
     authority: Authority,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,28 +145,29 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
         "No such file": removed,
         "is not for a server": lambda: client.write(tmp_path, "server"),
     }
-    async with serving(tmp_path, sqlite_template, files) as app:
-        for words, spoil in breaks.items():
-            with caplog.at_level(logging.ERROR):
-                caplog.clear()
-                spoil()
-                for _ in range(3):
-                    assert await served(app.address) == der(good)
-            (record,) = caplog.records
-            assert record.message == "certificate_unusable"
-            assert words in vars(record)["cause"]
-            assert "PRIVATE" not in vars(record)["cause"]
-            good = authority.server()
-            good.write(tmp_path, "server")
-            assert await served(app.address) == der(good)
+    app = await serve(files)
+    for words, spoil in breaks.items():
+        with caplog.at_level(logging.ERROR):
+            caplog.clear()
+            spoil()
+            for _ in range(3):
+                assert await served(app.address) == der(good)
+        (record,) = caplog.records
+        assert record.message == "certificate_unusable"
+        assert words in vars(record)["cause"]
+        assert "PRIVATE" not in vars(record)["cause"]
+        good = authority.server()
+        good.write(tmp_path, "server")
+        assert await served(app.address) == der(good)
 
 
 async def test_a_certificate_that_is_not_valid_yet_is_used_once_it_is(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tls, "SETTLE_SECONDS", 0.0)
     files = TlsFiles(*authority.server().write(tmp_path, "server"))
-    async with serving(tmp_path, sqlite_template, files) as app, asyncio.timeout(30):
+    app = await serve(files)
+    async with asyncio.timeout(30):
         early = authority.server(starts_in=timedelta(seconds=3))
         early.write(tmp_path, "server")
         while await served(app.address) != der(early):
