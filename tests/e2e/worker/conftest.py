@@ -21,7 +21,7 @@ from jobledger.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
     add_WorkerServiceServicer_to_server,
 )
-from jobledger.worker import Worker
+from jobledger.worker import ClaimedJob, Completed, Worker
 from tests.e2e.worker.rules import Context, Rule
 from tests.support.forked import Forked
 from tests.support.server_process import ServerProcess
@@ -326,6 +326,39 @@ async def running() -> AsyncIterator[Running]:
     running = Running()
     yield running
     await running.stop()
+
+
+class Waiting:
+    """A worker whose handlers wait until they are stopped, or `go` is set."""
+
+    def __init__(
+        self, client: AsyncClient, running: Running, concurrency: int = 1, **options: Any
+    ) -> None:
+        self.worker = Worker(client, concurrency=concurrency, **options)
+        self.started = asyncio.Semaphore(0)
+        self.go = asyncio.Event()
+        self.stopped: list[tuple[str, bool, str]] = []
+        self.has_stopped = asyncio.Event()
+        self.worker.handler("render")(self._render)
+        self.run = running(self.worker)
+
+    async def _render(self, job: ClaimedJob) -> Completed:
+        self.started.release()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.stopped.append((job.id, job.cancel_requested, job.cancel_reason))
+            self.has_stopped.set()
+            raise
+        return Completed({"attempt": job.attempt})
+
+
+@pytest.fixture
+def start_waiting(fake_client: AsyncClient, running: Running) -> Callable[..., Waiting]:
+    def start(client: AsyncClient = fake_client, **options: Any) -> Waiting:
+        return Waiting(client, running, **options)
+
+    return start
 
 
 @pytest.fixture

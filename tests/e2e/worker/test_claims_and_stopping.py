@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from jobledger import AccessDenied, AsyncClient, Client, JobledgerError
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.worker import Completed, Worker
+from jobledger.worker import Worker
 from tests.e2e.worker.rules import refuse, refuse_with
 
 
@@ -83,50 +83,28 @@ async def test_a_worker_goes_on_after_an_outage_which_it_logs_once(
     ],
 )
 async def test_a_service_that_refuses_the_worker_ends_it(
-    service, fake_client, running, caplog, rule, error, words
+    service, start_waiting, caplog, rule, error, words
 ):
-    worker = Worker(fake_client, concurrency=2)
-    started, stopped = asyncio.Event(), asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
+    waiting = start_waiting(concurrency=2)
     service.offer()
-    run = running(worker)
-    await started.wait()
+    await waiting.started.acquire()
     service.rules["Work"] = rule
     service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(error, match=words):
-        await run
-    assert stopped.is_set()
+        await waiting.run
+    assert waiting.stopped
     # The release of its job fails at once.
     assert "could not be finished" in caplog.text
 
 
-async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
-    service, fake_client, running
-):
-    worker = Worker(fake_client, grace=30)
-    started, done = asyncio.Event(), asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        await done.wait()
-        return Completed({"a": 1})
-
+async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(service, start_waiting):
+    waiting = start_waiting(grace=30)
     service.offer()
-    run = running(worker)
-    await started.wait()
-    worker.stop()
-    done.set()
-    await run
-    assert (await service.called("TransitionJob")).result["a"] == 1
+    await waiting.started.acquire()
+    waiting.worker.stop()
+    waiting.go.set()
+    await waiting.run
+    assert (await service.called("TransitionJob")).result["attempt"] == 1
     assert service.requests("ReleaseJob") == []
 
 
@@ -158,22 +136,14 @@ async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     assert cleaned == [[]]
 
 
-async def test_leases_are_renewed_during_the_grace(service, fake_client, running):
-    worker = Worker(fake_client, lease=0.6, grace=30)
-    started, done = asyncio.Event(), asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        await done.wait()
-
+async def test_leases_are_renewed_during_the_grace(service, start_waiting):
+    waiting = start_waiting(lease=0.6, grace=30)
     service.offer()
-    run = running(worker)
-    await started.wait()
-    worker.stop()
+    await waiting.started.acquire()
+    waiting.worker.stop()
     await service.called("UpdateProgress", len(service.requests("UpdateProgress")) + 5)
-    done.set()
-    await run
+    waiting.go.set()
+    await waiting.run
     assert len(service.requests("TransitionJob")) == 1
 
 
@@ -213,21 +183,13 @@ async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
 
 
-async def test_cancelling_run_releases_its_jobs_too(service, fake_client, running):
-    worker = Worker(fake_client, concurrency=2, grace=30)
-    started = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        await asyncio.Event().wait()
-
+async def test_cancelling_run_releases_its_jobs_too(service, start_waiting):
+    waiting = start_waiting(concurrency=2, grace=30)
     job = service.offer()
-    run = running(worker)
-    await started.wait()
-    run.cancel()
+    await waiting.started.acquire()
+    waiting.run.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await run
+        await waiting.run
     assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
 
 

@@ -13,19 +13,12 @@ from tests.e2e.worker.rules import refuse
 LEASE = 0.9
 
 
-async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, fake_client, running):
-    worker = Worker(fake_client, lease=LEASE)
-    done = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        await done.wait()
-
+async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, start_waiting):
+    waiting = start_waiting(lease=LEASE)
     job = service.offer()
-    running(worker)
     request = await service.called("UpdateProgress", 6)
     assert request == pb.UpdateProgressRequest(job_id=job.id, attempt=1)
-    done.set()
+    waiting.go.set()
     await service.called("TransitionJob")
 
 

@@ -21,29 +21,6 @@ LEASE = 0.9
 MIB = 1024 * 1024
 
 
-class Waiting:
-    """A worker whose handlers wait until they are stopped, or `go` is set."""
-
-    def __init__(self, client, running, concurrency=1, **options):
-        self.worker = Worker(client, concurrency=concurrency, **options)
-        self.started = asyncio.Semaphore(0)
-        self.go = asyncio.Event()
-        self.stopped = []
-        self.has_stopped = asyncio.Event()
-        self.worker.handler("render")(self._render)
-        self.run = running(self.worker)
-
-    async def _render(self, job):
-        self.started.release()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.stopped.append((job.id, job.cancel_requested, job.cancel_reason))
-            self.has_stopped.set()
-            raise
-        return Completed({"attempt": job.attempt})
-
-
 def is_closed(message):
     return message.HasField("slots") and message.slots == 0
 
@@ -51,8 +28,8 @@ def is_closed(message):
 # --- updates ---------------------------------------------------------------------------------
 
 
-async def test_all_ready_updates_are_sent_in_one_message(service, fake_client, running):
-    waiting = Waiting(fake_client, running, concurrency=100)
+async def test_all_ready_updates_are_sent_in_one_message(service, start_waiting):
+    waiting = start_waiting(concurrency=100)
     for _ in range(100):
         service.offer()
     for _ in range(100):
@@ -118,14 +95,14 @@ async def test_at_most_a_thousand_updates_are_unanswered(
     assert len({request.request_id for request in requests}) == len(requests) == 150
 
 
-async def test_a_worker_without_jobs_sends_heartbeats(service, fake_client, running):
-    Waiting(fake_client, running, lease=LEASE)
+async def test_a_worker_without_jobs_sends_heartbeats(service, start_waiting):
+    start_waiting(lease=LEASE)
     await service.until(lambda: len(service.messages) >= 3)
     assert service.messages[1:3] == [pb.WorkRequest()] * 2
     assert len(service.streams) == 1
 
 
-async def test_a_stream_whose_token_does_not_come_is_opened_again(service, running):
+async def test_a_stream_whose_token_does_not_come_is_opened_again(service, start_waiting, running):
     hangs = [True]
 
     async def token() -> str:
@@ -135,7 +112,7 @@ async def test_a_stream_whose_token_does_not_come_is_opened_again(service, runni
         return "t"
 
     async with AsyncClient(f"127.0.0.1:{service.port}", token=token, timeout=None) as client:
-        waiting = Waiting(client, running, lease=LEASE)
+        waiting = start_waiting(lease=LEASE, client=client)
         service.offer()
         await waiting.started.acquire()
         waiting.go.set()
@@ -147,9 +124,9 @@ async def test_a_stream_whose_token_does_not_come_is_opened_again(service, runni
 
 
 async def test_a_cancellation_reaches_a_handler_before_anything_is_sent_of_its_job(
-    service, fake_client, running
+    service, start_waiting
 ):
-    waiting = Waiting(fake_client, running)
+    waiting = start_waiting()
     job = service.offer()
     await waiting.started.acquire()
     reason = pb.CancelRequested(reason="not needed")
@@ -160,10 +137,8 @@ async def test_a_cancellation_reaches_a_handler_before_anything_is_sent_of_its_j
     assert service.streamed == 1
 
 
-async def test_a_cancellation_may_come_in_the_same_message_as_its_job(
-    service, fake_client, running
-):
-    waiting = Waiting(fake_client, running, concurrency=2)
+async def test_a_cancellation_may_come_in_the_same_message_as_its_job(service, start_waiting):
+    waiting = start_waiting(concurrency=2)
     service.offer()
     await waiting.started.acquire()
     cancelled = pb.JobSignal(job_id="new", attempt=1, cancel_requested=pb.CancelRequested())
@@ -173,9 +148,9 @@ async def test_a_cancellation_may_come_in_the_same_message_as_its_job(
 
 
 async def test_a_lost_lease_stops_a_handler_at_once_and_its_slot_is_used_again(
-    service, fake_client, running
+    service, start_waiting
 ):
-    waiting = Waiting(fake_client, running)
+    waiting = start_waiting()
     job = service.offer()
     await waiting.started.acquire()
     await service.streams[0].signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
@@ -188,8 +163,8 @@ async def test_a_lost_lease_stops_a_handler_at_once_and_its_slot_is_used_again(
     assert (await service.called("TransitionJob")).job_id == following.id
 
 
-async def test_a_signal_for_another_attempt_is_ignored(service, fake_client, running):
-    waiting = Waiting(fake_client, running)
+async def test_a_signal_for_another_attempt_is_ignored(service, start_waiting):
+    waiting = start_waiting()
     job = service.offer(attempt=2)
     await waiting.started.acquire()
     for attempt in (1, 3):
@@ -240,10 +215,8 @@ async def test_a_handler_that_runs_on_without_its_lease_keeps_its_slot(
     assert most == 1
 
 
-async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
-    service, fake_client, running
-):
-    waiting = Waiting(fake_client, running, concurrency=2, grace=60)
+async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(service, start_waiting):
+    waiting = start_waiting(concurrency=2, grace=60)
     service.offer()
     await waiting.started.acquire()
     waiting.worker.stop()
@@ -257,11 +230,9 @@ async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
     assert [end.job_id for end in service.requests("TransitionJob")] != ["late"]
 
 
-async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(
-    service, fake_client, running
-):
+async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(service, start_waiting):
     service.rules["ReleaseJob"] = refuse(grpc.StatusCode.UNAVAILABLE, 3)
-    waiting = Waiting(fake_client, running)
+    waiting = start_waiting()
     service.offer()
     await waiting.started.acquire()
     await service.streams[0].push(Job(id="beyond", job_type="render", attempt=1))
@@ -346,8 +317,8 @@ async def test_only_unanswered_updates_are_sent_again(service, fake_client, runn
     assert again == list(first.updates)
 
 
-async def test_a_new_stream_does_not_list_lost_jobs(service, fake_client, running):
-    waiting = Waiting(fake_client, running, concurrency=2)
+async def test_a_new_stream_does_not_list_lost_jobs(service, start_waiting):
+    waiting = start_waiting(concurrency=2)
     lost, held = service.offer(), service.offer()
     for _ in range(2):
         await waiting.started.acquire()
@@ -359,7 +330,7 @@ async def test_a_new_stream_does_not_list_lost_jobs(service, fake_client, runnin
 
 
 @pytest.mark.promise(number=51)
-async def test_a_stream_without_answers_is_replaced(service, fake_client, running):
+async def test_a_stream_without_answers_is_replaced(service, start_waiting):
     silent = []
 
     async def hang_once(request, context):
@@ -368,7 +339,7 @@ async def test_a_stream_without_answers_is_replaced(service, fake_client, runnin
             await asyncio.Event().wait()
 
     service.rules["TransitionJob"] = hang_once
-    waiting = Waiting(fake_client, running, lease=LEASE)
+    waiting = start_waiting(lease=LEASE)
     waiting.go.set()
     job = service.offer()
     again = await service.called("Work", 2)
@@ -430,9 +401,9 @@ async def test_an_update_whose_call_was_cancelled_in_an_outage_is_not_sent_after
 
 
 async def test_a_stream_with_a_result_that_no_update_has_is_replaced(
-    service, fake_client, running, caplog
+    service, start_waiting, caplog
 ):
-    waiting = Waiting(fake_client, running)
+    waiting = start_waiting()
     service.offer()
     await waiting.started.acquire()
     await service.streams[0].result("another-job")
@@ -442,7 +413,7 @@ async def test_a_stream_with_a_result_that_no_update_has_is_replaced(
     assert "the result of an update that was not sent" in caplog.text
 
 
-async def test_a_worker_waits_for_a_token(service, running):
+async def test_a_worker_waits_for_a_token(service, start_waiting):
     asked = asyncio.Semaphore(0)
     away = False
 
@@ -453,7 +424,7 @@ async def test_a_worker_waits_for_a_token(service, running):
         return "t"
 
     async with AsyncClient(f"127.0.0.1:{service.port}", token=token) as client:
-        waiting = Waiting(client, running)
+        waiting = start_waiting(client=client)
         service.offer()
         await waiting.started.acquire()
         away = True
