@@ -57,6 +57,13 @@ async def accepted(_: Received) -> int:
     return 204
 
 
+def always(status: int) -> Answering:
+    async def answer(_: Received) -> int:
+        return status
+
+    return answer
+
+
 class Receiver:
     """Receives on one port, through all its restarts. `answer` decides; None breaks off."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from jobledger import AsyncClient, JobStatus
 from tests.support import forked
 from tests.support.server_process import ServerProcess
-from tests.support.webhook_receiver import Received, Receiver
+from tests.support.webhook_receiver import Receiver, always
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -23,12 +23,6 @@ async def jobledger(*arguments: str, **environment: str) -> tuple[int, str]:
 async def test_a_webhook_is_made_and_delivered_by_commands(
     own_server: ServerProcess, receiver: Receiver
 ) -> None:
-    gone = False
-
-    async def answer(_: Received) -> int:
-        return 410 if gone else 200
-
-    receiver.answer = answer
     service = {"JOBLEDGER_SERVER": own_server.target, "JOBLEDGER_USER": "ada"}
 
     async def webhook(*arguments: str) -> Any:
@@ -54,7 +48,7 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
                         receiver.received[-1:] != [] and (receiver.received[-1].job_id == job_id)
                     )
                 )
-                gone = True
+                receiver.answer = always(410)
         assert receiver.received[0].is_signed(created["secret"])
         while "disabled" not in (listed := await webhook("list")):
             pass
@@ -78,11 +72,7 @@ async def test_a_test_shows_the_request_and_the_answer(receiver: Receiver) -> No
     assert request.event["type"] == "dev.jobledger.job.completed"
     for line in ("> POST /hook?a=1", f"> webhook-id: {request.id}", "< 204 Any"):
         assert line in out.splitlines()
-
-    async def refuse(_: Received) -> int:
-        return 500
-
-    receiver.answer = refuse
+    receiver.answer = always(500)
     assert (await jobledger("webhook", "test", receiver.url, **secret))[0] == 6
     await receiver.kill()
     code, out = await jobledger("webhook", "test", receiver.url, **secret)

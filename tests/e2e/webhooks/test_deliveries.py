@@ -15,12 +15,7 @@ from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
 from tests.e2e.webhooks.conftest import delivering
 from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
-from tests.support.webhook_receiver import Received, Receiver
-
-
-@pytest.fixture
-async def app(start: Callable[..., Any]) -> Any:
-    return await start()
+from tests.support.webhook_receiver import Received, Receiver, accepted, always
 
 
 @pytest.fixture
@@ -41,6 +36,12 @@ async def the_webhook(client: AsyncClient) -> Webhook:
     """Read the only webhook."""
     (webhook,) = [each async for each in client.list_webhooks()]
     return webhook
+
+
+async def until(client: AsyncClient, reached: Callable[[Webhook], object]) -> None:
+    """Wait until the only webhook is so."""
+    while not reached(await the_webhook(client)):
+        await asyncio.sleep(0.05)
 
 
 def job_ids(received: list[Received]) -> set[str]:
@@ -135,39 +136,27 @@ async def test_one_event_that_fails_holds_up_no_other_job(
 async def test_a_receiver_that_never_answers_well_is_disabled_and_loses_nothing(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
-    async def refuse(_: Received) -> int:
-        return 503
-
-    receiver.answer = refuse
+    receiver.answer = always(503)
     created = await client.create_webhook(receiver.url)
     wanted = {await ended(client) for _ in range(3)}
     async with delivering(app.address, give_up=0.2):
-        while not (await the_webhook(client)).disable_reason:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.disable_reason)
         wanted.add(await ended(client))
-        receiver.answer = _accept
+        receiver.answer = accepted
         enabled = await client.enable_webhook(created.webhook.id)
         assert enabled.disable_time is None
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
     assert (await the_webhook(client)).given_up == 0
 
 
-async def _accept(_: Received) -> int:
-    return 204
-
-
 async def test_a_receiver_that_is_gone_is_not_called_again(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
-    async def gone(_: Received) -> int:
-        return 410
-
-    receiver.answer = gone
+    receiver.answer = always(410)
     await client.create_webhook(receiver.url)
     async with delivering(app.address):
         await ended(client)
-        while not (await the_webhook(client)).disable_reason:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.disable_reason)
         await ended(client)
     assert len(receiver.received) == 1
     assert "410" in (await the_webhook(client)).disable_reason
@@ -234,8 +223,7 @@ async def test_an_address_that_is_not_permitted_is_not_called(
     await client.create_webhook(receiver.url)
     async with delivering(app.address, networks=()):
         await ended(client)
-        while not (await the_webhook(client)).last_failure:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.last_failure)
     assert not receiver.received
     webhook = await the_webhook(client)
     assert webhook.last_failure == "127.0.0.1 has an address that is not public"
@@ -249,13 +237,11 @@ async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
     await client.create_webhook(receiver.url)
     async with delivering(app.address):
         first = await ended(client)
-        while not (await the_webhook(client)).success_time:  # what was delivered is stored
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.success_time)  # what was delivered is stored
     await receiver.kill()
     async with delivering(app.address):
         lost = await ended(client)
-        while not (await the_webhook(client)).pending:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.pending)
     await receiver.start()
     later = await ended(client)
     async with delivering(app.address):
@@ -266,17 +252,13 @@ async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
 async def test_a_deleted_job_is_still_delivered(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
-    async def refuse(_: Received) -> int:
-        return 500
-
-    receiver.answer = refuse
+    receiver.answer = always(500)
     await client.create_webhook(receiver.url)
     async with delivering(app.address, max_backoff=0.05):
         pending = await ended(client)
-        while not (await the_webhook(client)).pending:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.pending)
         await client.delete_job(pending)
-        receiver.answer = _accept
+        receiver.answer = accepted
         await receiver.until(lambda: pending in job_ids(receiver.succeeded))
     event = receiver.succeeded[-1].event
     assert event["type"] == "dev.jobledger.job.completed"
@@ -289,17 +271,13 @@ async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
     assert pending.MAX_DELIVERIES == MAX_PENDING_DELIVERIES == 100
     monkeypatch.setattr(pending, "MAX_DELIVERIES", 10)
 
-    async def refuse(_: Received) -> int:
-        return 500
-
-    receiver.answer = refuse
+    receiver.answer = always(500)
     await client.create_webhook(receiver.url)
     wanted = set(await asyncio.gather(*(ended(client) for _ in range(12))))
     async with delivering(app.address):
-        while (await the_webhook(client)).pending < 10:
-            await asyncio.sleep(0.05)
+        await until(client, lambda each: each.pending >= 10)
     assert (await the_webhook(client)).pending == 10
-    receiver.answer = _accept
+    receiver.answer = accepted
     async with delivering(app.address):
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
 
@@ -340,7 +318,6 @@ async def test_a_place_in_the_feed_that_is_lost_is_told_at_once(
         )
     async with AsyncClient(app.address, user_id="ada") as client, delivering(app.address):
         async with asyncio.timeout(QUIET_SAVE_SECONDS / 2):
-            while not (await the_webhook(client)).last_failure:
-                await asyncio.sleep(0.05)
+            await until(client, lambda each: each.last_failure)
         later = await ended(client)
         await receiver.until(lambda: later in job_ids(receiver.succeeded))
