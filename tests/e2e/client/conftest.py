@@ -2,12 +2,21 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from jobledger import AsyncClient, Client, FeedEvent, JobChange
+from tests.support.server_process import ServerProcess
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    """Return a client of a user that no other test uses."""
+    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        yield client
 
 
 @pytest.fixture(params=["sync", "async"])

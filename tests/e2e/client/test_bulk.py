@@ -3,8 +3,6 @@
 import threading
 import uuid
 
-import pytest
-
 from jobledger import (
     AsyncClient,
     Client,
@@ -13,12 +11,6 @@ from jobledger import (
 )
 
 MANY = 1200
-
-
-@pytest.fixture
-def client(server):
-    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
-        yield client
 
 
 def create(client, count, **options):
@@ -72,21 +64,6 @@ async def test_the_async_client_changes_many_jobs_too(server):
         assert seen == [100, 200, 250]
         counted = await client.delete_jobs(validate_only=True)
         assert (counted.matched, counted.changed, len(counted.sample)) == (250, 0, 10)
-
-
-def test_what_was_stopped_in_the_middle_goes_on_with_the_same_call(client):
-    old = create(client, 250)
-    client.cancel_jobs()
-
-    def stop(_result):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        client.retry_jobs(on_progress=stop)
-    assert len(list(client.list_jobs(statuses=[JobStatus.QUEUED]))) == 100
-    assert client.retry_jobs().changed == 150
-    new = client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000)
-    assert sorted(job.origin_job_id for job in new) == old
 
 
 def test_a_call_goes_on_when_the_server_that_was_killed_in_the_middle_is_back(own_server):

@@ -9,7 +9,6 @@ from jobledger import (
     AssetNameTaken,
     AsyncClient,
     AttemptOutcome,
-    Client,
     ConcurrencyLimitReached,
     IllegalTransition,
     InvalidField,
@@ -17,7 +16,6 @@ from jobledger import (
     JobNotFound,
     JobStatus,
     JobView,
-    KeyPaused,
     LimitReached,
     NewJob,
     Paused,
@@ -30,12 +28,6 @@ PROCESSING = JobStatus.PROCESSING
 COMPLETED = JobStatus.COMPLETED
 PARTIAL = JobStatus.PARTIAL
 FAILED = JobStatus.FAILED
-
-
-@pytest.fixture
-def client(server):
-    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
-        yield client
 
 
 @pytest.fixture
@@ -291,19 +283,6 @@ def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
     assert client.remove_concurrency_limit(key).max_running is None
     assert client.start_job(waits.id).held
     assert client.explain_job(waits.id).reasons == ()
-
-
-def test_a_key_is_paused_and_resumed(client):
-    key = f"k{uuid.uuid4().hex[:12]}"
-    job = client.create_job("render", concurrency_key=key)
-    paused = client.pause_concurrency_key(key, "their outage")
-    assert (paused.name, paused.max_running, paused.pause.reason) == (key, None, "their outage")
-    with pytest.raises(Paused) as refused:
-        client.start_job(job.id)
-    assert refused.value.concurrency_key == key
-    assert KeyPaused(concurrency_key=key, pause=paused.pause) in client.explain_job(job.id).reasons
-    client.resume_concurrency_key(key)
-    assert client.start_job(job.id).held
 
 
 async def test_only_one_job_with_a_unique_key_is_active(server):

@@ -27,12 +27,6 @@ COMPLETED = JobStatus.COMPLETED
 FAILED = JobStatus.FAILED
 
 
-@pytest.fixture
-def client(server):
-    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
-        yield client
-
-
 def listing(news):
     """Read a listing to its end."""
     jobs = {}
@@ -43,23 +37,6 @@ def listing(news):
     return None
 
 
-def test_a_feed_watch_yields_active_jobs_then_synced_then_each_change(client):
-    waits = client.create_job("render")
-    runs = client.start_job(client.create_job("render").id)
-    ended = client.start_job(client.create_job("render").id)
-    client.mark_completed(ended.id, attempt=1)
-    with client.watch_jobs() as news:
-        assert listing(news) == {waits.id: waits, runs.id: runs}
-        failed = client.mark_failed(runs.id, "disk full", attempt=1)
-        message = next(news)
-        assert (message.job, [step.to_status for step in message.transitions]) == (failed, [FAILED])
-        created = client.create_job("bake")
-        assert next(news).job == created
-        client.delete_job(ended.id)
-        message = next(news)
-        assert (message.deleted, message.job.id) == (True, ended.id)
-
-
 async def test_the_async_client_watches_the_feed_too(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")
@@ -68,33 +45,6 @@ async def test_the_async_client_watches_the_feed_too(server):
             assert (await anext(news)).synced
             started = await client.start_job(job.id)
             assert (await anext(news)).job == started
-
-
-def test_a_feed_watch_yields_only_jobs_that_match_its_filters(client):
-    mine = client.create_job("render", labels={"team": "a"})
-    client.create_job("render", labels={"team": "b"})
-    client.create_job("bake", labels={"team": "a"})
-    theirs = client.create_job("render", labels={"team": "a"}, user_id="another")
-    filters = {"job_types": ["render"], "labels": {"team": "a"}}
-    with client.watch_jobs(**filters) as news:
-        assert [*listing(news)] == [mine.id]
-    with client.watch_jobs(all_users=True, **filters) as news:
-        assert {mine.id, theirs.id} <= set(listing(news))
-
-
-@pytest.mark.promise(number=37)
-def test_a_resume_token_works_in_another_process_without_a_listing(client):
-    job = client.create_job("render")
-    client.create_job("render")
-    with client.watch_jobs() as news:
-        listing(news)
-        client.start_job(job.id)
-        token = next(news).resume_token
-    done = client.mark_completed(job.id, attempt=1)
-    with client.watch_jobs(resume_token=token) as news:
-        missed = next(news)
-        assert (missed.job, [s.to_status for s in missed.transitions]) == (done, [COMPLETED])
-        assert next(news).synced
 
 
 @pytest.mark.promise(number=40)
