@@ -15,6 +15,7 @@ from tests.integration.world.transports import (
     on_both,
     serving,
     stream,
+    through_a_line,
     unary,
     until,
 )
@@ -56,15 +57,18 @@ class Holding:
             self.ended.set()
 
 
+async def begun(channel: grpc.aio.Channel, **options: Any) -> Any:
+    """Call Hold, and return the call once it has begun."""
+    call = stream(channel, "Hold", **options)
+    assert await call.read() == b"begun"
+    return call
+
+
 @on_both
 async def test_a_channel_connects_at_its_first_call_and_again_after_a_loss(
     transport: Transport,
 ) -> None:
-    async with (
-        serving(transport, Peer=peers()) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
+    async with through_a_line(transport, Peer=peers()) as (line, channel):
         assert channel.get_state() is State.IDLE
         first = await unary(channel, "Peer")
         assert channel.get_state() is State.READY
@@ -110,8 +114,7 @@ async def test_a_server_that_stops_ends_running_calls_and_takes_no_new_ones(
         serving(transport, Hold=hold.serve, Peer=peers()) as (server, target),
         calling(transport, target) as channel,
     ):
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+        call = await begun(channel)
         stopping = asyncio.create_task(server.stop(30))
         await until(channel, State.IDLE)
         error = await failure(unary(channel, "Peer"))
@@ -132,8 +135,7 @@ async def test_after_a_goaway_new_calls_go_to_the_next_server(transport: Transpo
         serving(transport, Hold=hold.serve, Peer=peers()) as (server, target),
         calling(transport, target) as channel,
     ):
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+        call = await begun(channel)
         stopping = asyncio.create_task(server.stop(30))
         await until(channel, State.IDLE)
         async with serving(transport, listen=target, Peer=peers()):
@@ -153,8 +155,7 @@ async def test_a_server_cancels_what_still_runs_at_the_end_of_its_grace(
             serving(transport, Hold=hold.serve) as (server, target),
             calling(transport, target) as channel,
         ):
-            call = stream(channel, "Hold")
-            assert await call.read() == b"begun"
+            call = await begun(channel)
             await server.stop(grace)
             error = await failure(call.read())
             assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -206,8 +207,7 @@ async def test_a_call_that_meets_a_stopping_server_is_cancelled_or_unavailable(
         serving(transport, Hold=hold.serve, Peer=peers()) as (server, target),
         calling(transport, target) as channel,
     ):
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+        _call = await begun(channel)  # kept, or it would end
         meeting = unary(channel, "Peer")
         await server.stop(0.1)
         codes = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
@@ -220,8 +220,7 @@ async def test_a_channel_that_closes_cancels_its_calls(transport: Transport) -> 
     hold = Holding()
     async with serving(transport, Hold=hold.serve, Peer=peers()) as (_, target):
         channel = transport.channel(target, ())
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+        call = await begun(channel)
         reading = asyncio.create_task(call.read())
         await asyncio.sleep(0)
         await channel.close()
@@ -244,9 +243,7 @@ async def test_calls_beyond_those_of_a_connection_wait_for_one_to_end(
     limits = [("grpc.max_concurrent_streams", 2), ("grpc.http2.max_deallocating_streams", 2)]
     hold = Holding()
     async with connected(transport, options=limits, Hold=hold.serve, Peer=peers()) as channel:
-        holding = [stream(channel, "Hold") for _ in range(2)]
-        for each in holding:
-            assert await each.read() == b"begun"
+        holding = [await begun(channel) for _ in range(2)]
         late = await failure(unary(channel, "Peer", timeout=0.2))
         assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         waiting = asyncio.ensure_future(unary(channel, "Peer"))
@@ -262,8 +259,7 @@ async def test_a_connection_takes_no_calls_beyond_its_age(transport: Transport) 
     hold = Holding()
     age = [("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 600)]
     async with connected(transport, options=age, Hold=hold.serve, Peer=peers()) as channel:
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+        call = await begun(channel)
         first = await unary(channel, "Peer")
         await until(channel, State.IDLE)
         assert not call.done()
@@ -286,13 +282,8 @@ async def test_a_connection_without_calls_is_closed(transport: Transport) -> Non
 @on_both
 async def test_a_client_gives_up_a_silent_connection(transport: Transport) -> None:
     hold = Holding()
-    async with (
-        serving(transport, Hold=hold.serve) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target, KEEPALIVE) as channel,
-    ):
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+    async with through_a_line(transport, channel=KEEPALIVE, Hold=hold.serve) as (line, channel):
+        call = await begun(channel)
         line.block()
         assert (await failure(call.read())).code() is grpc.StatusCode.UNAVAILABLE
         assert not hold.ended.is_set()
@@ -305,13 +296,8 @@ async def test_a_client_gives_up_a_silent_connection(transport: Transport) -> No
 @on_both
 async def test_a_server_gives_up_a_silent_connection(transport: Transport) -> None:
     hold = Holding()
-    async with (
-        serving(transport, options=KEEPALIVE, Hold=hold.serve) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
-        call = stream(channel, "Hold")
-        assert await call.read() == b"begun"
+    async with through_a_line(transport, options=KEEPALIVE, Hold=hold.serve) as (line, channel):
+        call = await begun(channel)
         line.block()
         await hold.ended.wait()
         assert hold.cancelled
@@ -323,13 +309,8 @@ async def test_a_server_gives_up_a_silent_connection(transport: Transport) -> No
 @on_both
 async def test_a_deadline_holds_on_a_server_that_hears_nothing(transport: Transport) -> None:
     hold = Holding()
-    async with (
-        serving(transport, Hold=hold.serve) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
-        call = stream(channel, "Hold", timeout=0.3)
-        assert await call.read() == b"begun"
+    async with through_a_line(transport, Hold=hold.serve) as (line, channel):
+        call = await begun(channel, timeout=0.3)
         line.block()
         await hold.ended.wait()
         assert hold.cancelled

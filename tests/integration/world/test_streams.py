@@ -10,12 +10,12 @@ import pytest
 from jobledger.testing.world.network.stream import Side, Signal
 from tests.integration.world.transports import (
     Transport,
-    calling,
     connected,
+    echo,
     failure,
     on_both,
-    serving,
     stream,
+    through_a_line,
     unary,
     until,
 )
@@ -26,10 +26,6 @@ EIGHT_KILOBYTES = bytes(8 * 1024)
 
 @on_both
 async def test_messages_keep_their_order_in_both_directions(transport: Transport) -> None:
-    async def echo(requests: Any, context: Any) -> None:
-        async for request in requests:
-            await context.write(request)
-
     async with connected(transport, Echo=echo) as channel:
         call = stream(channel, "Echo")
         for number in range(100):
@@ -42,10 +38,6 @@ async def test_messages_keep_their_order_in_both_directions(transport: Transport
 async def test_messages_of_any_size_arrive(transport: Transport) -> None:
     window = 65_535  # HTTP/2's
     sizes = [window // 2 - 100, window - 100, window // 2 + 100, 1, 2 * window, 100, 3 * window, 7]
-
-    async def echo(requests: Any, context: Any) -> None:
-        async for request in requests:
-            await context.write(request)
 
     async with connected(transport, Echo=echo) as channel:
         call = stream(channel, "Echo")
@@ -173,10 +165,6 @@ def test_what_finds_no_room_arrives_when_the_other_side_has_read() -> None:
     assert (len(other.incoming), one.full) == (1, False)
 
 
-class _Progress:
-    written = 0
-
-
 async def all_has_arrived(channel: grpc.aio.Channel) -> None:
     """Return when the client has received what was sent to it: a connection keeps the order."""
     await failure(unary(channel, "Unknown"))
@@ -294,11 +282,7 @@ async def test_what_was_not_read_is_lost_with_the_connection(transport: Transpor
         finally:
             cancelled.set()
 
-    async with (
-        serving(transport, M=handle) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
+    async with through_a_line(transport, M=handle) as (line, channel):
         call = stream(channel, "M")
         assert await call.read() == b"0"
         await written.wait()
@@ -320,11 +304,7 @@ async def test_a_stream_that_has_ended_is_read_after_the_connection_is_lost(
         for number in range(3):
             await context.write(b"%d" % number)
 
-    async with (
-        serving(transport, M=handle) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
+    async with through_a_line(transport, M=handle) as (line, channel):
         call = stream(channel, "M")
         await ended.wait()
         await all_has_arrived(channel)
@@ -337,15 +317,7 @@ async def test_a_stream_that_has_ended_is_read_after_the_connection_is_lost(
 async def test_what_is_sent_while_the_network_is_blocked_comes_after_it(
     transport: Transport,
 ) -> None:
-    async def echo(requests: Any, context: Any) -> None:
-        async for request in requests:
-            await context.write(request)
-
-    async with (
-        serving(transport, Echo=echo) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target) as channel,
-    ):
+    async with through_a_line(transport, Echo=echo) as (line, channel):
         call = stream(channel, "Echo")
         await call.write(b"1")
         assert await call.read() == b"1"

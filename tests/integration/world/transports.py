@@ -167,6 +167,25 @@ async def connected(
         yield opened
 
 
+@asynccontextmanager
+async def through_a_line(
+    transport: Transport, *, options: Options = (), channel: Options = (), **behaviors: Any
+) -> AsyncIterator[tuple[Line, grpc.aio.Channel]]:
+    """Serve methods as `serving`; yield a line to the server, and a channel through it."""
+    async with (
+        serving(transport, options=options, **behaviors) as (_, target),
+        transport.line(target) as line,
+        calling(transport, line.target, channel) as opened,
+    ):
+        yield line, opened
+
+
+async def echo(requests: Any, context: Any) -> None:
+    """Answer each message with itself."""
+    async for request in requests:
+        await context.write(request)
+
+
 def unary(channel: grpc.aio.Channel, method: str, request: bytes = b"", **call: Any) -> Any:
     """Begin a call with one request and one answer."""
     return channel.unary_unary(f"/{SERVICE}/{method}")(request, **call)
