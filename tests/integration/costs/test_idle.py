@@ -16,6 +16,7 @@ from jobledger_server.watch.tail import Tail
 from tests.support.counted import counting
 from tests.support.gated_store import GatedStore
 from tests.support.lookouts import lookout
+from tests.support.tasks import running
 
 POLLS = 5
 
@@ -40,11 +41,9 @@ async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
         head = await store.feed_head()
         hub = WatchHub(ChangeBuffer(head.seq), lambda: None, max_watches=1)
         counted.reset()
-        tail = asyncio.create_task(Tail(gated, hub, asyncio.Event(), head, tuning=tuning).run())
-        async with asyncio.timeout(20):
+        tail = Tail(gated, hub, asyncio.Event(), head, tuning=tuning)
+        async with running(tail.run()), asyncio.timeout(20):
             await polled.wait()
-        tail.cancel()
-        await asyncio.wait([tail])
         assert len(counted.statements) == POLLS, counted.statements
 
 

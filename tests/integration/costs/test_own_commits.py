@@ -15,6 +15,7 @@ from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from tests.support.databases import several_servers
 from tests.support.ledger_calls import apply
+from tests.support.tasks import running
 
 AT_ONCE = 8
 """Lifecycles on each server."""
@@ -33,13 +34,13 @@ async def server(database_url: str) -> AsyncIterator[tuple[Ledger, WatchHub, asy
     store, poll_now = SqlStore(database), asyncio.Event()
     head = await store.verify_identity()
     hub = WatchHub(ChangeBuffer(head.seq), poll_now.set, max_watches=1)
-    tail = asyncio.create_task(Tail(store, hub, poll_now, head).run())
     try:
-        async with Ledger(store, hub.publish, max_waiting=1000) as ledger:
+        async with (
+            running(Tail(store, hub, poll_now, head).run()),
+            Ledger(store, hub.publish, max_waiting=1000) as ledger,
+        ):
             yield ledger, hub, poll_now
     finally:
-        tail.cancel()
-        await asyncio.wait([tail])
         await database.close()
 
 

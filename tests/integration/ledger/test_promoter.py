@@ -18,6 +18,7 @@ from tests.support.databases import execute, sqlite_only
 from tests.support.ledger_calls import apply
 from tests.support.recount import recount
 from tests.support.seeding import seed
+from tests.support.tasks import running
 
 SECONDS = 20
 """For what happens at once, or never."""
@@ -44,12 +45,9 @@ async def test_many_due_jobs_are_promoted_in_steps(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promoter, "promote", counted)
-        task = asyncio.create_task(promoter.run())
-        promoter.wanted.set()
-        async with asyncio.timeout(SECONDS):
+        async with running(promoter.run()), asyncio.timeout(SECONDS):
+            promoter.wanted.set()
             await done.wait()
-        task.cancel()
-        await asyncio.wait([task])
     assert promoted == [BATCH, BATCH, BATCH, 1]
     assert await recount(database) == []
 

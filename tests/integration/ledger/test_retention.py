@@ -1,8 +1,8 @@
 """Retention: what is purged, when, by which server, and what watchers are sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -18,6 +18,7 @@ from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import sqlite_only
 from tests.support.ledger_calls import apply
+from tests.support.tasks import running
 
 HOUR = Micros(3600 * 1_000_000)
 NOW = Micros(0)
@@ -47,15 +48,6 @@ def aged(database: Database) -> Aged:
                 )
 
     return aged
-
-
-@asynccontextmanager
-async def cancelled_at_the_end(task: asyncio.Task[None]) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def ids(store: SqlStore) -> set[JobId]:
@@ -132,7 +124,7 @@ async def purged_beside(store: SqlStore, *, callers: int) -> list[tuple[int, int
     async with Ledger(store, publish, max_waiting=1000) as ledger, AsyncExitStack() as stack:
         await asyncio.gather(*(ended(ledger) for _ in range(26)))
         for _ in range(callers):
-            await stack.enter_async_context(cancelled_at_the_end(asyncio.create_task(call())))
+            await stack.enter_async_context(running(call()))
         await asyncio.sleep(0)
         commits.clear()
         retention = Retention(store, ledger, jobs=NOW, deletions=HOUR, tuning=tuning)
@@ -216,9 +208,8 @@ async def test_retention_continues_after_an_outage_of_the_database(
 
     monkeypatch.setattr(store, "find_purgeable", unavailable_once)
     retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR, tuning=tuning)
-    running = asyncio.create_task(retention.run())
-    async with cancelled_at_the_end(running), asyncio.timeout(20):
+    async with running(retention.run()) as purging, asyncio.timeout(20):
         while await ids(store):
-            assert not running.done(), running.exception()
+            assert not purging.done(), purging.exception()
             await asyncio.sleep(0.01)
     assert len(polls) > 1

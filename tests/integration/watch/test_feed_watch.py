@@ -22,6 +22,7 @@ from jobledger_server.watch.tail import Tail
 from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import append, creation, moved, saved, step
+from tests.support.tasks import running
 
 MAX_WAIT = 30.0
 ADA = Selection(user_id="ada")
@@ -307,12 +308,10 @@ async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
     hub = WatchHub(buffer, lambda: None, max_watches=10)
     poll_now = asyncio.Event()
     poll_now.set()
-    tail = asyncio.create_task(Tail(store, hub, poll_now, head).run())
     watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0), SERVICE)
     seen: list[Job] = []
-    with hub.subscribe_to_feed(watch):
-        while len(seen) < 5:
-            seen += [change.job for change in (await next_update(watch)).changes]
+    async with running(Tail(store, hub, poll_now, head).run()):
+        with hub.subscribe_to_feed(watch):
+            while len(seen) < 5:
+                seen += [change.job for change in (await next_update(watch)).changes]
     assert seen == jobs
-    tail.cancel()
-    await asyncio.wait([tail])

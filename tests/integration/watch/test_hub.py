@@ -26,6 +26,7 @@ from jobledger_server.watch.tail import Tail
 from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
+from tests.support.tasks import running
 
 COMPLETED = JobStatus.COMPLETED
 
@@ -63,10 +64,8 @@ async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def tail(store: SqlStore, hub: WatchHub, poll_now: asyncio.Event) -> AsyncIterator[None]:
-    task = asyncio.create_task(Tail(store, hub, poll_now, await store.feed_head()).run())
-    yield
-    task.cancel()
-    await asyncio.wait([task])
+    async with running(Tail(store, hub, poll_now, await store.feed_head()).run()):
+        yield
 
 
 async def created(ledger: Ledger) -> Job:
@@ -111,10 +110,8 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
         # Handed on now, version 3 would hide that the transition to version 2 is missing.
         assert hub.seq == 1
         assert poll_now.is_set()
-        task = asyncio.create_task(Tail(store, hub, poll_now, await store.feed_head()).run())
-        assert await news_of(watch, 3) == [(3, [2])]
-        task.cancel()
-        await asyncio.wait([task])
+        async with running(Tail(store, hub, poll_now, await store.feed_head()).run()):
+            assert await news_of(watch, 3) == [(3, [2])]
 
 
 async def read(store: SqlStore, hub: WatchHub, until: int | None = None) -> int:
@@ -239,11 +236,9 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
     async with database.writer.begin() as connection:
         await connection.execute(text("DELETE FROM changes"))
     with hub.subscribe(job.id, SERVICE) as watch:
-        task = asyncio.create_task(Tail(store, hub, poll_now, head).run())
-        with pytest.raises(FeedRestarted):
-            await watch.next_update(MAX_WAIT)
-        task.cancel()
-        await asyncio.wait([task])
+        async with running(Tail(store, hub, poll_now, head).run()):
+            with pytest.raises(FeedRestarted):
+                await watch.next_update(MAX_WAIT)
     assert "feed_epoch_changed" in caplog.text
 
 
@@ -436,22 +431,20 @@ async def test_a_hole_in_the_feed_is_logged_counted_and_ends_every_watch(
     """It is impossible by design; this one is made by hand."""
     job = await created(here)
     tail = Tail(store, hub, poll_now, await store.verify_identity())
-    task = asyncio.create_task(tail.run())
-    with hub.subscribe(job.id, SERVICE) as watch:
-        watch.sent_up_to(1)
-        async with database.writer.begin() as connection:
-            await connection.execute(text(HOLE))
-        poll_now.set()
-        with pytest.raises(FeedRestarted):
-            await watch.next_update(MAX_WAIT)
-    assert "feed_hole_found" in caplog.text
-    assert (tail.holes, hub.seq) == (1, 2)
-    with hub.subscribe(job.id, SERVICE) as watch:
-        watch.sent_up_to(1)
-        await started(here, job)
-        assert await news_of(watch, 2) == [(2, [2])]
-    task.cancel()
-    await asyncio.wait([task])
+    async with running(tail.run()):
+        with hub.subscribe(job.id, SERVICE) as watch:
+            watch.sent_up_to(1)
+            async with database.writer.begin() as connection:
+                await connection.execute(text(HOLE))
+            poll_now.set()
+            with pytest.raises(FeedRestarted):
+                await watch.next_update(MAX_WAIT)
+        assert "feed_hole_found" in caplog.text
+        assert (tail.holes, hub.seq) == (1, 2)
+        with hub.subscribe(job.id, SERVICE) as watch:
+            watch.sent_up_to(1)
+            await started(here, job)
+            assert await news_of(watch, 2) == [(2, [2])]
 
 
 async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_page(
@@ -469,12 +462,10 @@ async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_pag
         await apply(elsewhere, Report(job_id=job.id, progress=10))
         head = await store.verify_identity()
         tail = Tail(store, hub, poll_now, head, tuning=Tuning(tail_page=2))
-        task = asyncio.create_task(tail.run())
-        poll_now.set()
-        seen = await news_of(watch, 3)
+        async with running(tail.run()):
+            poll_now.set()
+            seen = await news_of(watch, 3)
     assert [version for _, steps in seen for version in steps] == [2]
-    task.cancel()
-    await asyncio.wait([task])
 
 
 @pytest.mark.promise(number=44)
@@ -488,13 +479,11 @@ async def test_a_tail_behind_the_compacted_sequence_restarts_the_feed(
     assert await store.compact_deletions(Micros(0), limit=10) == 1
     with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
-        task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
-        poll_now.set()
-        with pytest.raises(FeedRestarted):
-            await watch.next_update(MAX_WAIT)
+        async with running(Tail(store, hub, poll_now, await store.verify_identity()).run()):
+            poll_now.set()
+            with pytest.raises(FeedRestarted):
+                await watch.next_update(MAX_WAIT)
     assert hub.seq == 4
-    task.cancel()
-    await asyncio.wait([task])
 
 
 @pytest.mark.promise(number=37)

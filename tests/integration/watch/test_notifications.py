@@ -12,6 +12,7 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import notifications
 from jobledger_server.tuning import Tuning
 from tests.support.rpc_caller import COMPLETED, Caller, calling
+from tests.support.tasks import running
 
 Start = Callable[..., Any]
 
@@ -126,8 +127,7 @@ async def test_a_connection_that_postgresql_has_ended_is_reported_and_replaced(
     monkeypatch.setattr(notifications, "RECONNECT_SECONDS", 0.0)
     listening = asyncio.Event()
     notifier = notifications.Notifications(parse_url(database_url), listening.set, lambda: None)
-    task = asyncio.create_task(notifier.run())
-    try:
+    async with running(notifier.run()):
         await listening.wait()
         listening.clear()
         fields = b"SFATAL\0C57P01\0Mterminating connection\0\0"
@@ -135,8 +135,5 @@ async def test_a_connection_that_postgresql_has_ended_is_reported_and_replaced(
         connections[0]._protocol.data_received(error)  # noqa: SLF001
         notifier.committed()
         await listening.wait()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
     assert connections[0].is_closed()
     assert [record.message for record in caplog.records] == ["notifications_unavailable"]
