@@ -1,12 +1,14 @@
 """The real server as a process: one for the whole session, and one for each test that stops it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jobledger import Client
+from jobledger_server.app import App
+from tests.support.access_file import write_access_file
 from tests.support.databases import empty_database
 from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
@@ -16,6 +18,19 @@ from tests.support.server_process import ServerProcess
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of the test's own. `tests/integration/store` holds both to one meaning."""
     return empty_database(request, tmp_path)
+
+
+@pytest.fixture
+def start_with(
+    start: Callable[..., Awaitable[App]], tmp_path: Path
+) -> Callable[..., Awaitable[App]]:
+    """Start the whole server in this process with the rules of an access file."""
+
+    def start_with(rules: str, **options: object) -> Awaitable[App]:
+        write_access_file(tmp_path / "access.toml", rules)
+        return start(access=tmp_path / "access.toml", **options)
+
+    return start_with
 
 
 @pytest.fixture(scope="session")

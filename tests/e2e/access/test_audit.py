@@ -34,10 +34,8 @@ POLICY = (
 
 
 @pytest.fixture
-async def channel(start: Any, tmp_path: Path) -> Any:
-    file = tmp_path / "access.toml"
-    write_access_file(file, POLICY)
-    app = await start(access=file)
+async def channel(start_with: Any) -> Any:
+    app = await start_with(POLICY)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
 

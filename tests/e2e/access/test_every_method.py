@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +13,6 @@ from grpc import StatusCode
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.rpc.methods import METHODS
-from tests.support.access_file import write_access_file
 from tests.support.callers import (
     ALL_USERS,
     CALLERS,
@@ -41,10 +39,8 @@ def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
 
 
 @pytest.fixture
-async def channel(start: Any, tmp_path: Path) -> Any:
-    file = tmp_path / "access.toml"
-    write_access_file(file, rules_of_callers())
-    app = await start(access=file)
+async def channel(start_with: Any) -> Any:
+    app = await start_with(rules_of_callers())
     with grpc.insecure_channel(app.address) as channel:
         yield channel
 

@@ -57,14 +57,12 @@ def keys() -> dict[str, SigningKey]:
 
 
 @pytest.fixture
-async def serve(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Serve]:
+async def serve(start_with: Callable[..., Any]) -> AsyncIterator[Serve]:
     """Start a server with an access file, and connect to it."""
     async with AsyncExitStack() as channels:
 
         async def serve(policy: str) -> tuple[App, grpc.aio.Channel]:
-            access = tmp_path / "access.toml"
-            write_access_file(access, policy)
-            app = await start(access=access)
+            app = await start_with(policy)
             channel = grpc.aio.insecure_channel(app.address)
             return app, await channels.enter_async_context(channel)
 
@@ -110,15 +108,18 @@ identity = "dns:envoy.example"
 
 @pytest.fixture
 async def connected(
-    start: Callable[..., Any], tmp_path: Path, authority: Authority, keys: dict[str, SigningKey]
+    start_with: Callable[..., Any],
+    tmp_path: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
 ) -> AsyncIterator[Connect]:
     """Serve; yield what opens a channel with a certificate that has these names."""
     cert, key = authority.server().write(tmp_path, "server")
-    client_ca, access = tmp_path / "clients.pem", tmp_path / "access.toml"
+    client_ca = tmp_path / "clients.pem"
     client_ca.write_bytes(authority.certificate)
     write_key_set(tmp_path / "keys.json", list(keys.values()))
-    write_access_file(access, CERTIFICATES + TOKENS)
-    app = await start(access=access, tls_cert=cert, tls_key=key, tls_client_ca=client_ca)
+    files = {"tls_cert": cert, "tls_key": key, "tls_client_ca": client_ca}
+    app = await start_with(CERTIFICATES + TOKENS, **files)
     async with AsyncExitStack() as channels:
 
         async def connected(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,7 +12,7 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger_server.admission.rates import CALL_BYTES
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 
@@ -41,14 +40,12 @@ class Callers:
 
 
 @pytest.fixture
-async def callers(start: Any, tmp_path: Path) -> AsyncIterator[Any]:
+async def callers(start_with: Any) -> AsyncIterator[Any]:
     """Serve callers with quotas, and one without, `free`."""
     async with AsyncExitStack() as stack:
 
         async def serve(*limited: str, **settings: Any) -> Callers:
-            file = tmp_path / "access.toml"
-            write_access_file(file, "".join(limited) + caller("free"))
-            app = await start(access=file, **settings)
+            app = await start_with("".join(limited) + caller("free"), **settings)
             return Callers(app.address, stack)
 
         yield serve

@@ -1,14 +1,13 @@
 """Who calls is the service's to judge: the gateway passes on what a request brings."""
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
 
 from jobledger_server.app import App
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
 
@@ -20,11 +19,9 @@ RULES = (
 
 
 @pytest.fixture
-async def guarded(start: Callable[..., object], tmp_path: Path) -> App:
+async def guarded(start_with: Callable[..., Awaitable[App]]) -> App:
     """Return a server with an access file."""
-    file = tmp_path / "access.toml"
-    write_access_file(file, RULES)
-    return await start(access=file)
+    return await start_with(RULES)
 
 
 def header(token: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Which operations a call is about, whose they are, and what is refused."""
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,7 +8,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.e2e.longrunning.operations import Operations, job_in, name_of
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
@@ -190,11 +189,9 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-async def ask(start: Any, tmp_path: Path) -> AsyncIterator[Ask]:
+async def ask(start_with: Any) -> AsyncIterator[Ask]:
     """Get an operation with a token, in a user's name; return the reason of the refusal."""
-    file = tmp_path / "access.toml"
-    write_access_file(file, CALLERS)
-    app = await start(access=file)
+    app = await start_with(CALLERS)
     async with grpc.aio.insecure_channel(app.address) as channel:
         operations = Operations(channel)
 

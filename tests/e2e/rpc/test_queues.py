@@ -1,7 +1,6 @@
 """QueueService: what operators set holds at once, and what they read is what there is."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +10,7 @@ from grpc import StatusCode
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.sql import queue_settings
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, refusal
 from tests.support.work_stream import working
@@ -196,16 +195,14 @@ async def test_explain_says_everything_that_keeps_a_job(call: Caller) -> None:
     assert await reasons(call, running) == []
 
 
-async def test_an_owner_is_told_of_its_own_jobs_only(start: Any, tmp_path: Path) -> None:
-    file = tmp_path / "access.toml"
+async def test_an_owner_is_told_of_its_own_jobs_only(start_with: Any) -> None:
     rules = {
         "web": 'roles = ["owner"]\nusers = ["ada", "bob"]',
         "ada": 'roles = ["owner"]\nusers = ["ada"]',
         "farm": 'roles = ["worker"]\njob_types = ["*"]',
         "ops": 'roles = ["operator"]',
     }
-    write_access_file(file, "".join(rule(*each) for each in rules.items()))
-    app = await start(access=file)
+    app = await start_with("".join(rule(*each) for each in rules.items()))
     async with grpc.aio.insecure_channel(app.address) as channel:
         web, ada, farm, ops = (Caller(channel, token=name) for name in rules)
         await ops.SetConcurrencyLimit(name="k", max_running=2)

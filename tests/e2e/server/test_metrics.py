@@ -9,7 +9,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +24,7 @@ from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, calling, watching
 
@@ -271,18 +270,12 @@ async def test_limits_and_waiting_claims_are_measured(start: Start, address: str
     assert figures["jobledger_feed_lag_seconds"] >= 0
 
 
-async def test_quotas_of_an_identity_are_measured(
-    start: Start, address: str, tmp_path: Path
-) -> None:
-    access = tmp_path / "access.toml"
-    write_access_file(
-        access,
-        "".join(
-            rule(name, f'roles = ["owner"]\nusers = ["{name}"]\nquotas = {{ {quota} = 1 }}')
-            for name, quota in (("ada", "jobs_per_second"), ("bob", "unfinished_jobs"))
-        ),
+async def test_quotas_of_an_identity_are_measured(start_with: Start, address: str) -> None:
+    rules = "".join(
+        rule(name, f'roles = ["owner"]\nusers = ["{name}"]\nquotas = {{ {quota} = 1 }}')
+        for name, quota in (("ada", "jobs_per_second"), ("bob", "unfinished_jobs"))
     )
-    app = await start(metrics=address, access=access)
+    app = await start_with(rules, metrics=address)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel, token="ada")
         requests = [{"job_type": "t"}] * 100

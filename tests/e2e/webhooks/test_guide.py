@@ -1,13 +1,12 @@
 """The guide's receiver takes what a gateway delivers, and a gateway needs an operator's token."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from jobledger import AsyncClient
 from tests.e2e.webhooks.conftest import delivering
 from tests.e2e.webhooks.test_deliveries import ended
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.pages import ROOT, blocks
 from tests.support.webhook_receiver import Received, Receiver
 
@@ -36,12 +35,10 @@ async def test_the_receiver_of_the_guide_accepts_a_delivery_and_no_other(
 
 
 async def test_a_deliverer_with_an_operators_token_delivers_the_jobs_of_owners(
-    start: Callable[..., Any], receiver: Receiver, tmp_path: Path
+    start_with: Callable[..., Any], receiver: Receiver
 ) -> None:
-    file = tmp_path / "access.toml"
     app_rules = 'roles = ["owner", "worker"]\nusers = ["ada"]\njob_types = ["*"]'
-    write_access_file(file, rule("app", app_rules) + rule("gateway", 'roles = ["operator"]'))
-    app = await start(access=file)
+    app = await start_with(rule("app", app_rules) + rule("gateway", 'roles = ["operator"]'))
     async with AsyncClient(app.address, user_id="ada", token="app") as client:
         await client.create_webhook(receiver.url)
         async with delivering(app.address, token="gateway"):

@@ -1,7 +1,6 @@
 """Which callers may call which methods for which users."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +11,7 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 
@@ -24,11 +23,9 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-async def ask(start: Any, tmp_path: Path) -> Any:
+async def ask(start_with: Any) -> Any:
     """Make a call with a token; return None or the refusal."""
-    file = tmp_path / "access.toml"
-    write_access_file(file, CALLERS)
-    app = await start(access=file)
+    app = await start_with(CALLERS)
     async with grpc.aio.insecure_channel(app.address) as channel:
 
         async def ask(authorization: str | None, what: str, user_id: str = "ada") -> Any:

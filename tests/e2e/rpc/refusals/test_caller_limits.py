@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +15,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.serving import handlers
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.rpc_caller import Caller, calling, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -134,14 +133,9 @@ async def test_one_connection_cannot_use_up_the_health_watches(
 
 
 @pytest.mark.promise(number=62)
-async def test_an_identity_is_one_caller_on_all_its_connections(
-    start: Start, tmp_path: Path
-) -> None:
-    access = tmp_path / "access.toml"
+async def test_an_identity_is_one_caller_on_all_its_connections(start_with: Start) -> None:
     roles = 'roles = ["owner"]\nusers = ["*"]'
-    write_access_file(access, rule("eve", roles) + rule("ada", roles))
-    access.chmod(0o600)
-    app = await start(access=access, **SHARE)
+    app = await start_with(rule("eve", roles) + rule("ada", roles), **SHARE)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as open_streams:
 

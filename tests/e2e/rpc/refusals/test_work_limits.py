@@ -1,7 +1,6 @@
 """What a caller of WorkerService may work on, and with which fence: each method, and the stream."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +11,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.support.access_file import rule, write_access_file
+from tests.support.access_file import rule
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -95,10 +94,8 @@ class Worker:
 
 
 @pytest.fixture
-async def channel(start: Callable[..., Awaitable[Any]], tmp_path: Path) -> Any:
-    file = tmp_path / "access.toml"
-    write_access_file(file, ACCESS)
-    app = await start(access=file)
+async def channel(start_with: Callable[..., Awaitable[Any]]) -> Any:
+    app = await start_with(ACCESS)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
 
