@@ -1,10 +1,11 @@
 """What tests ask of a ledger, each in one call: in the service's own name, so without limits."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Claim, Command, CreateAll
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.commands import Claim, Command, Create, CreateAll
+from jobledger_server.domain.job import Job, Micros
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
@@ -25,11 +26,27 @@ async def create_all(ledger: Ledger, command: CreateAll) -> Sequence[Job]:
     return [each.job for each in decisions_of(await ledger.submit([command], SERVICE))]
 
 
+async def created(
+    ledger: Ledger, job_type: str = "render", *, user_id: str = "ada", **fields: Any
+) -> Job:
+    return (await apply(ledger, Create(user_id=user_id, job_type=job_type, **fields))).job
+
+
+def claim(*job_types: str, worker: str = "w", max_jobs: int = 1) -> Claim:
+    """Ask for jobs of these types, or of `render`, under leases of a minute."""
+    return Claim(
+        worker_id=worker,
+        job_types=frozenset(job_types or ("render",)),
+        max_jobs=max_jobs,
+        lease_duration=Micros(60_000_000),
+    )
+
+
 async def claim_jobs(
     ledger: Ledger,
     command: Claim,
     wanted: Callable[[], bool] = lambda: True,
     oldest: Claimable | None = None,
 ) -> Sequence[Job]:
-    claim = Allocation(command, wanted, oldest)
-    return [each.job for each in decisions_of(await ledger.submit([claim], SERVICE))]
+    allocation = Allocation(command, wanted, oldest)
+    return [each.job for each in decisions_of(await ledger.submit([allocation], SERVICE))]

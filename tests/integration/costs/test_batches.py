@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from jobledger_server.domain.commands import Cancel, ChangeStatus, Claim, Create, Delete, Report
-from jobledger_server.domain.job import JobId, JobStatus, Micros, Payload
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, Delete, Report
+from jobledger_server.domain.job import JobId, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS as COPIED
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs
 from tests.support.store_writer import moved, saved
 
 CALLERS = 50
@@ -44,7 +44,7 @@ async def counted(
     """What is run from now on; the connections are open already."""
     with counting(database, monkeypatch) as counted:
         await together(ledger, [creation(-1)])
-        await claim_jobs(ledger, claim_of("other", 0))
+        await claim_jobs(ledger, claim("other", worker="w-0"))
         counted.reset()
         yield counted
 
@@ -66,15 +66,6 @@ def assert_cheap(counted: Counted, database: Database) -> AssertCheap:
 
 def creation(number: int) -> Create:
     return Create(user_id="ada", job_type="render", request_id=f"r-{number}")
-
-
-def claim_of(job_type: str, number: int) -> Claim:
-    return Claim(
-        worker_id=f"w-{number}",
-        job_types=frozenset({job_type}),
-        max_jobs=1,
-        lease_duration=Micros(60_000_000),
-    )
 
 
 async def together(ledger: Ledger, commands: list[object]) -> list[JobId]:
@@ -154,7 +145,7 @@ async def test_a_claim_that_finds_nothing_costs_one_query_and_no_transaction(
 ) -> None:
     await together(ledger, [creation(number) for number in range(CALLERS)])
     counted.reset()
-    claims = [claim_of("render", number) for number in range(CALLERS + 1)]  # one is waiting before
+    claims = [claim(worker=f"w-{number}") for number in range(CALLERS + 1)]  # one is waiting before
     assert {
         len(jobs) for jobs in await asyncio.gather(*(claim_jobs(ledger, each) for each in claims))
     } == {1}

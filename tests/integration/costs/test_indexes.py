@@ -8,7 +8,6 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
-    Claim,
     Create,
     Delete,
     LinkAsset,
@@ -34,7 +33,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.tables import queues
 from jobledger_server.store import START_OF_ACTIVE, JobQuery
 from tests.support.counted import Counted, counting
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed, seeded_id
 
@@ -64,10 +63,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         await apply(ledger, Create(user_id="ada", job_type="t", **unique))
     for _ in range(2):
         await apply(ledger, Create(user_id="ada", job_type="t", origin_job_id=jobs[0].id))
-    claim = Claim(
-        worker_id="w", job_types=frozenset({"t"}), max_jobs=1, lease_duration=Micros(60_000_000)
-    )
-    (job,) = await claim_jobs(ledger, claim)
+    (job,) = await claim_jobs(ledger, claim("t"))
     for command in (
         ChangeStatus(job_id=jobs[1].id, target=JobStatus.PROCESSING, worker_id="w"),
         Report(job_id=job.id, attempt=1, progress=1, checkpoint=Payload(b"c")),

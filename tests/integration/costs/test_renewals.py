@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Claim, Create, CreateAll, Report
-from jobledger_server.domain.job import Job, Micros, Payload
+from jobledger_server.domain.commands import Create, CreateAll, Report
+from jobledger_server.domain.job import Job, Payload
 from jobledger_server.domain.limits import MAX_CLAIMED_JOBS, MAX_SLOTS
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import counting
-from tests.support.ledger_calls import apply_all, claim_jobs, create_all
+from tests.support.ledger_calls import apply_all, claim, claim_jobs, create_all
 from tests.support.store_writer import read_jobs
 
 RENEWALS = 3
@@ -21,12 +21,7 @@ RENEWALS = 3
 
 TRANSACTIONS = ("BEGIN", "BEGIN IMMEDIATE", "COMMIT")
 
-CLAIM = Claim(
-    worker_id="w",
-    job_types=frozenset({"render"}),
-    max_jobs=MAX_CLAIMED_JOBS,
-    lease_duration=Micros(60_000_000),
-)
+CLAIM = claim(max_jobs=MAX_CLAIMED_JOBS)
 
 
 async def claimed(ledger: Ledger, count: int, **fields: object) -> list[Job]:

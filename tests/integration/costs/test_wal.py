@@ -13,23 +13,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from jobledger_server.domain.commands import ChangeStatus, Claim, Command, Create, Report
-from jobledger_server.domain.job import Job, JobStatus, Micros, Payload
+from jobledger_server.domain.commands import ChangeStatus, Command, Create, Report
+from jobledger_server.domain.job import Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import NoOutages, migrated
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs
 from tests.support.postgres_server import PostgresServer
 from tests.support.shared_postgres import Databases
 
-CLAIM = Claim(
-    worker_id="worker-1",
-    job_types=frozenset({"render"}),
-    max_jobs=10,
-    lease_duration=Micros(60_000_000),
-)
+CLAIM = claim(worker="worker-1", max_jobs=10)
 
 PARAMETERS = Payload(bytes(range(256)) + bytes(94))
 

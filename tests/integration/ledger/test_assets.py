@@ -8,8 +8,6 @@ from msgspec.structs import replace
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import (
     ChangeStatus,
-    Claim,
-    Create,
     Delete,
     LinkAsset,
     Release,
@@ -21,24 +19,21 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs, created
 
 LINK = AssetLink("image/png", "", "out/a.png", 7, "a.png", "0f" * 32, '"1"')
 OTHER = AssetLink("text/plain", "", "log", 1, "log")
-CLAIM = Claim(
-    worker_id="w", job_types=frozenset({"t"}), max_jobs=1, lease_duration=Micros(60_000_000)
-)
 
 
 async def running(ledger: Ledger) -> Job:
-    await apply(ledger, Create(user_id="ada", job_type="t"))
-    (job,) = await claim_jobs(ledger, CLAIM)
+    await created(ledger)
+    (job,) = await claim_jobs(ledger, claim())
     return job
 
 
 async def next_attempt(ledger: Ledger, job: Job) -> Job:
     await apply(ledger, Release(job_id=job.id, attempt=job.attempt))
-    (again,) = await claim_jobs(ledger, CLAIM)
+    (again,) = await claim_jobs(ledger, claim())
     assert (again.id, again.attempt) == (job.id, job.attempt + 1)
     return again
 

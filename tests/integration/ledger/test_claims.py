@@ -13,8 +13,6 @@ from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
-    Claim,
-    Create,
     Delete,
     Expire,
     Release,
@@ -38,7 +36,7 @@ from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, both_databases, sqlite_only
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
 from tests.support.store_writer import read_job, read_jobs
@@ -53,19 +51,6 @@ async def other(store: SqlStore) -> AsyncIterator[Ledger]:
     async with Ledger(store, lambda _: None, max_waiting=10_000) as ledger:
         ledger.outages = NoOutages()
         yield ledger
-
-
-async def created(ledger: Ledger, job_type: str = "render", **fields: Any) -> Job:
-    return (await apply(ledger, Create(user_id="ada", job_type=job_type, **fields))).job
-
-
-def claim(*job_types: str, worker: str = "w", max_jobs: int = 1) -> Claim:
-    return Claim(
-        worker_id=worker,
-        job_types=frozenset(job_types or ("render",)),
-        max_jobs=max_jobs,
-        lease_duration=LEASE,
-    )
 
 
 PassTime = Callable[[Job, float], Awaitable[None]]

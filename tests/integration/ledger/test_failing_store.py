@@ -5,26 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from jobledger_server.domain.commands import Claim, Create
-from jobledger_server.domain.job import Job, Micros
 from jobledger_server.domain.queues import queue_id
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Claimable, Store, StoreUnavailable
-from tests.support.ledger_calls import apply, claim_jobs
-
-
-async def created(ledger: Ledger, job_type: str) -> Job:
-    return (await apply(ledger, Create(user_id="ada", job_type=job_type))).job
-
-
-def claim(job_type: str) -> Claim:
-    return Claim(
-        worker_id="w",
-        job_types=frozenset([job_type]),
-        max_jobs=1,
-        lease_duration=Micros(60_000_000),
-    )
+from tests.support.ledger_calls import claim, claim_jobs, created
 
 
 async def test_a_claim_keeps_what_it_got_before_the_database_failed(

@@ -41,7 +41,7 @@ from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
 from tests.support.databases import both_databases, sqlite_only
 from tests.support.gated_store import Gate, GatedStore
-from tests.support.ledger_calls import apply
+from tests.support.ledger_calls import apply, created
 from tests.support.store_writer import read_jobs
 
 LINK = AssetLink("image/png", "https://e.example/a.png", "", 1, "a.png")
@@ -56,10 +56,6 @@ def gated(store: SqlStore) -> GatedStore:
 async def gated_ledger(gated: GatedStore, published: list[Change]) -> AsyncIterator[Ledger]:
     async with Ledger(gated, published.extend, max_waiting=10_000) as ledger:
         yield ledger
-
-
-async def created(ledger: Ledger, **fields: object) -> Job:
-    return (await apply(ledger, Create(user_id="ada", **{"job_type": "render", **fields}))).job
 
 
 async def running(ledger: Ledger, **fields: object) -> Job:

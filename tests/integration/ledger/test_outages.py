@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import Claim, Create, Expire, Report
+from jobledger_server.domain.commands import Create, Expire, Report
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import MAX_GAP, Outages
@@ -15,7 +15,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.tuning import Tuning
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.store_writer import read_jobs
 
 SECOND = 1_000_000
@@ -76,12 +76,9 @@ async def restarted(store: SqlStore, ledger: Ledger) -> AsyncIterator[Ledger]:
 async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
     jobs = []
     for _ in range(count):
-        await apply(ledger, Create(user_id="ada", job_type="render"))
+        await created(ledger)
     while len(jobs) < count:
-        claim = Claim(
-            worker_id="w", job_types=frozenset(["render"]), max_jobs=100, lease_duration=LEASE
-        )
-        jobs += await claim_jobs(ledger, claim)
+        jobs += await claim_jobs(ledger, claim(max_jobs=100))
     return jobs
 
 

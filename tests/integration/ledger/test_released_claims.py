@@ -4,11 +4,10 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from msgspec.structs import replace
 
 from jobledger_server.admission.caller import SERVICE, Caller
-from jobledger_server.domain.commands import ChangeStatus, Claim, Create
-from jobledger_server.domain.job import JobStatus, Micros
+from jobledger_server.domain.commands import ChangeStatus
+from jobledger_server.domain.job import JobStatus
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
@@ -16,12 +15,10 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import sqlite_only
 from tests.support.gated_store import Gate, GatedStore
-from tests.support.ledger_calls import apply
+from tests.support.ledger_calls import apply, claim, created
 from tests.support.store_writer import read_jobs
 
-CLAIM = Claim(
-    worker_id="w", job_types=frozenset({"render"}), max_jobs=3, lease_duration=Micros(60_000_000)
-)
+CLAIM = claim(max_jobs=3)
 
 
 @pytest.mark.promise(number=65)
@@ -33,8 +30,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     """Not even a caller at its limit: releases are the service's own work."""
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
-        creation = Create(user_id="ada", job_type="render")
-        jobs = [(await apply(ledger, creation)).job for _ in range(3)]
+        jobs = [await created(ledger) for _ in range(3)]
         gate = gated.before_commit = Gate()
         async with LongPoll(ledger, ClaimWaiters()) as claims:  # its end waits for releases
             caller = Caller("1.1.1.1:1", "w")
@@ -66,7 +62,7 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(store
 
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
-        job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
+        job = await created(ledger)
         async with LongPoll(ledger, ClaimWaiters(), release_retry_seconds=0.01) as claims:
             claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = refused
@@ -87,7 +83,7 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(store: SqlStor
 
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
-        await apply(ledger, Create(user_id="ada", job_type="render"))
+        await created(ledger)
         async with (
             asyncio.timeout(20),
             LongPoll(ledger, ClaimWaiters(), release_retry_seconds=3600) as claims,
@@ -102,17 +98,12 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(store: SqlStor
 async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: SqlStore) -> None:
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
-        jobs = [
-            (await apply(ledger, Create(user_id="ada", job_type=job_type))).job
-            for job_type in ("render", "export")
-        ]
+        jobs = [await created(ledger, job_type) for job_type in ("render", "export")]
         gate = gated.before_commit = Gate()
         async with LongPoll(ledger, ClaimWaiters()) as claims:
             first = asyncio.create_task(claims.claim(CLAIM, 0, SERVICE))
             await gate.reached.wait()
-            second = asyncio.create_task(
-                claims.claim(replace(CLAIM, job_types=frozenset({"export"})), 0, SERVICE)
-            )
+            second = asyncio.create_task(claims.claim(claim("export", max_jobs=3), 0, SERVICE))
             await asyncio.sleep(0)
             second.cancel()
             with suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import Cancel, ChangeStatus, Claim, Create, CreateAll, Release
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, Release
 from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, UniqueKeyTaken
 from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
@@ -20,7 +20,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
 from tests.support.databases import NoOutages, several_servers
-from tests.support.ledger_calls import apply, claim_jobs, create_all
+from tests.support.ledger_calls import apply, claim, claim_jobs, create_all
 from tests.support.lookouts import lookout
 from tests.support.recount import recount
 from tests.support.seeding import seed
@@ -47,15 +47,6 @@ async def created(ledger: Ledger, count: int = 1, **fields: Any) -> Sequence[Job
     return await create_all(ledger, CreateAll((creation,) * count))
 
 
-def claim(max_jobs: int = 1, *, job_type: str = "render") -> Claim:
-    return Claim(
-        worker_id="w",
-        job_types=frozenset([job_type]),
-        max_jobs=max_jobs,
-        lease_duration=Micros(60_000_000),
-    )
-
-
 def ended(job: Job) -> ChangeStatus:
     return ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED)
 
@@ -73,7 +64,10 @@ async def looked(store: SqlStore, ledger: Ledger, tuning: Tuning = Tuning()) -> 
 async def test_a_higher_priority_goes_first_and_the_oldest_of_equal_ones(ledger: Ledger) -> None:
     made = {n: (await created(ledger, priority=n))[0] for n in (5, 0, 9, 4)}
     again = (await created(ledger, priority=9))[0]
-    claimed = [*await claim_jobs(ledger, claim(2)), *await claim_jobs(ledger, claim(9))]
+    claimed = [
+        *await claim_jobs(ledger, claim(max_jobs=2)),
+        *await claim_jobs(ledger, claim(max_jobs=9)),
+    ]
     assert ids(claimed) == [made[9].id, again.id, made[5].id, made[4].id, made[0].id]
 
 
@@ -82,9 +76,9 @@ async def test_the_only_job_of_a_tenant_is_soon_claimed_beside_thousands_of_anot
     ledger: Ledger, database: Database
 ) -> None:
     await seed(database, 1000, user_id="bob", job_type="render")
-    await claim_jobs(ledger, claim(16))
+    await claim_jobs(ledger, claim(max_jobs=16))
     (one,) = await created(ledger, priority=0)
-    assert one.id in ids(await claim_jobs(ledger, claim(8)))
+    assert one.id in ids(await claim_jobs(ledger, claim(max_jobs=8)))
 
 
 @pytest.mark.promise(number=85)
@@ -93,7 +87,7 @@ async def test_tenants_take_turns_and_one_that_was_away_saves_nothing_up(ledger:
     await claim_jobs(ledger, claim())
     for tenant in "abc":
         await created(ledger, 40, fairness_key=tenant)
-    first = [job for _ in range(10) for job in await claim_jobs(ledger, claim(3))]
+    first = [job for _ in range(10) for job in await claim_jobs(ledger, claim(max_jobs=3))]
     assert set(Counter(job.tenant for job in first).values()) == {10}
     await created(ledger, 40, user_id="late")
     later = [job for _ in range(20) for job in await claim_jobs(ledger, claim())]
@@ -113,7 +107,7 @@ async def test_no_more_jobs_are_held_than_a_limit_permits_over_all_servers(
 
     async def work(through: Ledger) -> None:
         while len(ended_jobs) < len(made):
-            for job in await claim_jobs(through, claim(2)):
+            for job in await claim_jobs(through, claim(max_jobs=2)):
                 held.add(job.id)
                 assert len(held) <= 3
                 await asyncio.sleep(0)
@@ -135,7 +129,7 @@ async def test_a_keys_own_limit_comes_before_that_of_its_name(
     await store.queue_settings.set_limit("stripe:eu", 2)
     for key in ("stripe:eu", "stripe:us", "stripe"):
         await created(ledger, 3, concurrency_key=key)
-    held = await claim_jobs(ledger, claim(9))
+    held = await claim_jobs(ledger, claim(max_jobs=9))
     assert Counter(job.concurrency_key for job in held) == {
         "stripe:eu": 2,
         "stripe:us": 1,
@@ -161,12 +155,12 @@ async def test_a_free_slot_is_offered_to_each_type_that_waits_for_it(
     await store.queue_settings.set_limit("k", 1)
     for job_type in ("render", "export"):
         await created(ledger, 3, job_type=job_type, concurrency_key="k")
-    (first,) = await claim_jobs(ledger, claim(3))
-    assert await claim_jobs(ledger, claim(3, job_type="export")) == []
+    (first,) = await claim_jobs(ledger, claim(max_jobs=3))
+    assert await claim_jobs(ledger, claim("export", max_jobs=3)) == []
     await apply(ledger, ended(first))
     await looked(store, ledger)
-    assert len(await claim_jobs(ledger, claim(3, job_type="export"))) == 1
-    assert await claim_jobs(ledger, claim(3)) == []
+    assert len(await claim_jobs(ledger, claim("export", max_jobs=3))) == 1
+    assert await claim_jobs(ledger, claim(max_jobs=3)) == []
 
 
 @pytest.mark.promise(number=87)
@@ -175,10 +169,10 @@ async def test_the_end_of_a_job_gives_its_slot_to_a_blocked_one_in_the_same_comm
 ) -> None:
     await store.queue_settings.set_limit("k", 1)
     made = await created(ledger, 3, concurrency_key="k")
-    assert ids(await claim_jobs(ledger, claim(3))) == [made[0].id]
+    assert ids(await claim_jobs(ledger, claim(max_jobs=3))) == [made[0].id]
     await apply(ledger, ended(made[0]))
     assert await store.find_rechecks(after="", limit=9) == []
-    assert ids(await claim_jobs(other, claim(3))) == [made[1].id]
+    assert ids(await claim_jobs(other, claim(max_jobs=3))) == [made[1].id]
 
 
 @several_servers
@@ -188,7 +182,7 @@ async def test_a_blocked_job_that_is_locked_gets_the_slot_by_a_later_look(
     """The mark is in the commit that freed the slot, and any server finds it."""
     await store.queue_settings.set_limit("k", 1)
     made = await created(ledger, 2, concurrency_key="k")
-    await claim_jobs(ledger, claim(2))
+    await claim_jobs(ledger, claim(max_jobs=2))
     async with database.reader.connect() as connection:
         lock = f"SELECT 1 FROM jobs WHERE id = '{made[1].id}' FOR UPDATE"
         await connection.execute(text(lock))
@@ -196,7 +190,7 @@ async def test_a_blocked_job_that_is_locked_gets_the_slot_by_a_later_look(
     assert await store.find_rechecks(after="", limit=9) == ["k"]
     await looked(store, other)
     assert await store.find_rechecks(after="", limit=9) == []
-    assert ids(await claim_jobs(other, claim(2))) == [made[1].id]
+    assert ids(await claim_jobs(other, claim(max_jobs=2))) == [made[1].id]
 
 
 async def test_a_ready_job_that_leaves_gives_its_slot_to_a_blocked_one(
@@ -204,12 +198,12 @@ async def test_a_ready_job_that_leaves_gives_its_slot_to_a_blocked_one(
 ) -> None:
     await store.queue_settings.set_limit("k", 1)
     made = await created(ledger, 3, concurrency_key="k")
-    await claim_jobs(ledger, claim(3))
+    await claim_jobs(ledger, claim(max_jobs=3))
     await apply(ledger, ended(made[0]))
     await looked(store, ledger)
     await apply(ledger, Cancel(job_id=made[1].id, user_id="ada"))
     await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(3))) == [made[2].id]
+    assert ids(await claim_jobs(ledger, claim(max_jobs=3))) == [made[2].id]
 
 
 async def test_a_limit_below_what_runs_stops_nothing_and_starts_nothing(
@@ -217,15 +211,15 @@ async def test_a_limit_below_what_runs_stops_nothing_and_starts_nothing(
 ) -> None:
     await store.queue_settings.set_limit("k", 3)
     made = await created(ledger, 5, concurrency_key="k")
-    held = await claim_jobs(ledger, claim(5))
+    held = await claim_jobs(ledger, claim(max_jobs=5))
     await store.queue_settings.set_limit("k", 1)
     for job in held[:2]:
         await apply(ledger, ended(job))
         await looked(store, ledger)
-        assert await claim_jobs(ledger, claim(5)) == []
+        assert await claim_jobs(ledger, claim(max_jobs=5)) == []
     await apply(ledger, ended(held[2]))
     await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(5))) == [made[3].id]
+    assert ids(await claim_jobs(ledger, claim(max_jobs=5))) == [made[3].id]
 
 
 @pytest.mark.parametrize("tuning", [Tuning(unblocked_jobs=20)])
@@ -241,7 +235,7 @@ async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed
     while len(claimed) < count:
         await looked(store, ledger, tuning)
         assert sum((await store.news(["render"])).ready.values()) <= most
-        found = await claim_jobs(ledger, claim(100))
+        found = await claim_jobs(ledger, claim(max_jobs=100))
         assert found
         claimed += ids(found)
     await looked(store, ledger, tuning)
@@ -266,11 +260,11 @@ async def test_a_start_by_its_id_obeys_the_limit(ledger: Ledger, store: SqlStore
 async def test_a_job_that_is_requeued_gives_up_its_slot(ledger: Ledger, store: SqlStore) -> None:
     await store.queue_settings.set_limit("k", 1)
     made = await created(ledger, 2, concurrency_key="k", max_attempts=3)
-    await claim_jobs(ledger, claim(2))
+    await claim_jobs(ledger, claim(max_jobs=2))
     released = Release(job_id=made[0].id, attempt=1, delay=Micros(10**9))
     assert (await apply(ledger, released)).job.phase is Phase.SCHEDULED
     await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(2))) == [made[1].id]
+    assert ids(await claim_jobs(ledger, claim(max_jobs=2))) == [made[1].id]
 
 
 @pytest.mark.promise(number=89)
@@ -322,12 +316,12 @@ async def test_no_job_of_a_paused_type_or_key_starts_until_it_goes_on(
     settings = store.queue_settings
     (paused,) = await created(ledger)
     (keyed,) = await created(ledger, concurrency_key="k:1", job_type="export")
-    await claim_jobs(ledger, claim(job_type="other"))  # the server knows of no pause
+    await claim_jobs(ledger, claim("other"))  # the server knows of no pause
     await settings.pause_type("render", actor="ann", reason="deploy")
     await settings.pause_key("k", actor="ann", reason="deploy")
     start = ChangeStatus(job_id=keyed.id, target=JobStatus.PROCESSING, worker_id="w")
     assert await claim_jobs(ledger, claim()) == []
-    assert await claim_jobs(ledger, claim(job_type="export")) == []
+    assert await claim_jobs(ledger, claim("export")) == []
     with pytest.raises(Paused) as refused:
         await apply(ledger, start)
     assert refused.value.concurrency_key == "k:1"
@@ -336,7 +330,7 @@ async def test_no_job_of_a_paused_type_or_key_starts_until_it_goes_on(
     await lookout(store, ledger, ClaimWaiters()).look()
     await looked(store, ledger)
     assert ids(await claim_jobs(ledger, claim())) == [paused.id]
-    assert ids(await claim_jobs(ledger, claim(job_type="export"))) == [keyed.id]
+    assert ids(await claim_jobs(ledger, claim("export"))) == [keyed.id]
 
 
 async def test_a_pause_that_the_server_learns_of_after_the_plan_prevents_the_start(
@@ -344,7 +338,7 @@ async def test_a_pause_that_the_server_learns_of_after_the_plan_prevents_the_sta
 ) -> None:
     """The lookout, or an operator's call, reads the pauses while a claim is under way."""
     await created(ledger, 1)
-    await claim_jobs(ledger, claim(job_type="other"))
+    await claim_jobs(ledger, claim("other"))
     find = store.find_claimable
 
     async def paused_then(*args: Any, **kwargs: Any) -> Any:
@@ -363,7 +357,7 @@ async def test_a_pause_that_commits_before_a_start_prevents_it(
 ) -> None:
     """A claim was planned, and a start by its id was decided, without the pause."""
     by_id, claimed = await created(ledger, 2)
-    await claim_jobs(ledger, claim(job_type="other"))  # the server knows of no pause
+    await claim_jobs(ledger, claim("other"))  # the server knows of no pause
     transactions = 0
     begin = SqlStore.transaction
 
@@ -384,7 +378,7 @@ async def test_a_pause_that_commits_before_a_start_prevents_it(
         await store.queue_settings.resume_type("render")
         await ledger.known_limits.refresh()
         transactions = 0
-        assert await claim_jobs(ledger, claim(2)) == []
+        assert await claim_jobs(ledger, claim(max_jobs=2)) == []
     assert transactions == 1
     found = await read_jobs(store, [by_id.id, claimed.id])
     assert {job.attempt for job in found.values()} == {0}

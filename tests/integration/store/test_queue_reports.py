@@ -3,21 +3,17 @@
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import Cancel, Claim, Create
-from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
+from jobledger_server.domain.commands import Cancel, Claim
+from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.domain.waiting import KeyPaused, LimitReached, Queued, wait_reasons
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.queue_store import EndedCount, PhaseCounts, TypeStats
 from jobledger_server.sql import queue_reports
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim_jobs, created
 
 FAR = Micros(3600_000_000)
-
-
-async def created(ledger: Ledger, job_type: str = "render", **fields: object) -> Job:
-    return (await apply(ledger, Create(**{"user_id": "ada", "job_type": job_type, **fields}))).job
 
 
 async def claimed(ledger: Ledger, job_type: str = "render", count: int = 1) -> list[JobId]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import ChangeStatus, Claim, Create
+from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.sweeper import Sweeper
@@ -16,7 +16,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import CountedLevel
 from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.recount import recount
 
 LEASE = Micros(60_000_000)
@@ -25,19 +25,12 @@ SMALL = Tuning(sweep_rows=2)
 """With it a pass has several steps."""
 
 
-async def created(ledger: Ledger, tenant: str = "ada", **fields: Any) -> Job:
-    command = Create(user_id=tenant, **{"job_type": "render", **fields})
-    return (await apply(ledger, command)).job
-
-
 async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
-    types = frozenset({"render"})
-    claim = Claim(worker_id="w", job_types=types, max_jobs=count, lease_duration=LEASE)
-    return list(await claim_jobs(ledger, claim))
+    return list(await claim_jobs(ledger, claim(max_jobs=count)))
 
 
 async def created_and_claimed(ledger: Ledger, tenant: str = "ada", **fields: Any) -> Job:
-    await created(ledger, tenant, **fields)
+    await created(ledger, user_id=tenant, **fields)
     (job,) = await claimed(ledger)
     return job
 
@@ -72,10 +65,10 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
     for tenant in ("ada", "bob", "cyd"):
-        await created(ledger, tenant, priority=1, concurrency_key=tenant)
+        await created(ledger, user_id=tenant, priority=1, concurrency_key=tenant)
     for job in await claimed(ledger, 3):
         await ended(ledger, job)
-    waiting = await created(ledger, "dan", concurrency_key="stripe")
+    waiting = await created(ledger, user_id="dan", concurrency_key="stripe")
     held = (await claimed(ledger))[0]
     assert held.id == waiting.id
     await write(database, "UPDATE limit_keys SET recheck = 0")  # as the promoter does
@@ -88,7 +81,7 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     assert await counters(database) == {"levels": 0, "queues": 0, "limit_keys": 0}
     assert await recount(database) == []
     assert [job.user_id for job in await claimed(ledger)] == []
-    await created(ledger, "ada")
+    await created(ledger)
     await swept(store, SMALL)
     assert [job.user_id for job in await claimed(ledger)] == ["ada"]
     assert await recount(database) == []
@@ -112,17 +105,17 @@ async def test_a_tenant_gains_nothing_by_a_sweep(
 ) -> None:
     """Its queue is ahead of the level as long as others wait there."""
     for _ in range(3):
-        await created(ledger, "ada")
+        await created(ledger)
     await claimed(ledger, 3)
-    await created(ledger, "bob")
+    await created(ledger, user_id="bob")
     for job in await rows(
         database, "SELECT CAST(id AS VARCHAR(36)) FROM jobs WHERE user_id = 'ada'"
     ):
         await apply(ledger, ChangeStatus(job_id=job[0], target=JobStatus.COMPLETED, attempt=1))
     assert await rows(database, "SELECT vtime FROM queues WHERE fairness_key = 'ada'") == [(3,)]
     await swept(store)
-    await created(ledger, "ada")
-    await created(ledger, "bob")
+    await created(ledger)
+    await created(ledger, user_id="bob")
     assert [(await claimed(ledger))[0].user_id for _ in range(3)] == ["bob", "bob", "ada"]
 
 
@@ -172,7 +165,7 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
         await apply(ledger, ChangeStatus(job_id=job_id, target=JobStatus.COMPLETED, attempt=1))
     async with database.writer.connect() as connection, connection.begin():
         await connection.execute(sweeps.LOCK_FEED)
-        creating = asyncio.create_task(created(ledger, "bob"))
+        creating = asyncio.create_task(created(ledger, user_id="bob"))
         waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         async with asyncio.timeout(20):
             while not await rows(database, waits):

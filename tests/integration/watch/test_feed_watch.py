@@ -20,7 +20,7 @@ from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Sel
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from tests.support.databases import both_databases
-from tests.support.ledger_calls import apply
+from tests.support.ledger_calls import apply, created
 from tests.support.store_writer import append, creation, moved, saved, step
 from tests.support.tasks import running
 
@@ -73,10 +73,6 @@ async def ledger(store: SqlStore, hub: WatchHub) -> AsyncIterator[Ledger]:
         yield ledger
 
 
-async def created(ledger: Ledger, user_id: str = "ada") -> Job:
-    return (await apply(ledger, Create(user_id=user_id, job_type="t"))).job
-
-
 async def next_update(watch: FeedWatch, max_wait: float = MAX_WAIT) -> FeedUpdate:
     update = await watch.next_update(max_wait)
     assert update is not None
@@ -91,13 +87,13 @@ async def test_an_idle_watch_follows_a_feed_without_matching_changes_and_reads_n
         assert (await next_update(watch)).synced
         for _ in range(3):
             for _ in range(7):  # more than the buffer holds
-                await created(ledger, "bob")
+                await created(ledger, user_id="bob")
             assert await watch.next_update(0.01) is None
             assert watch.cursor == Cursor(hub.seq)
         waiting = asyncio.create_task(next_update(watch))
         await asyncio.sleep(0)
         for _ in range(7):
-            await created(ledger, "bob")
+            await created(ledger, user_id="bob")
         job = await created(ledger)
         assert [change.job for change in (await waiting).changes] == [job]
     assert counting.reads == 0
@@ -107,7 +103,7 @@ async def test_a_change_committed_while_the_table_is_read_is_delivered(
     ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
     for _ in range(7):
-        await created(ledger, "bob")
+        await created(ledger, user_id="bob")
     late: list[Job] = []
 
     async def create() -> None:
@@ -135,13 +131,13 @@ async def test_a_waiting_watch_is_woken_only_by_matching_changes(
 
     monkeypatch.setattr(FeedWatch, "wake", noted)
     watch = FeedWatch(
-        feed, Selection(user_id="ada", job_types=frozenset({"t"})), Cursor(0), SERVICE
+        feed, Selection(user_id="ada", job_types=frozenset({"render"})), Cursor(0), SERVICE
     )
     with hub.subscribe_to_feed(watch):
         await next_update(watch)
         waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
         await asyncio.sleep(0)
-        await created(ledger, "bob")
+        await created(ledger, user_id="bob")
         await apply(ledger, Create(user_id="ada", job_type="other"))
         assert woken == []
         job = await created(ledger)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.endings import FeedRestarted, ShuttingDown
-from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Report
+from jobledger_server.domain.commands import ChangeStatus, Delete, Report
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
@@ -24,7 +24,7 @@ from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobWatch
 from jobledger_server.watch.tail import Tail
 from tests.support.databases import both_databases
-from tests.support.ledger_calls import apply
+from tests.support.ledger_calls import apply, created
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 from tests.support.tasks import running
 
@@ -66,10 +66,6 @@ async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
 async def tail(store: SqlStore, hub: WatchHub, poll_now: asyncio.Event) -> AsyncIterator[None]:
     async with running(Tail(store, hub, poll_now, await store.feed_head()).run()):
         yield
-
-
-async def created(ledger: Ledger) -> Job:
-    return (await apply(ledger, Create(user_id="ada", job_type="t"))).job
 
 
 async def started(ledger: Ledger, job: Job) -> Job:
