@@ -1,6 +1,5 @@
 """Counts the jobs of a database, and tells where its counters or marks say otherwise."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import ENDED_STEP, KeyState, hashed_queue_id, rule_name
 from jobledger_server.sql.counters import PHASES
-from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.database import Database
 
 Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""
@@ -36,19 +34,6 @@ async def recount(database: Database) -> list[str]:
             *await _keys(connection),
             *await _ended(connection),
         ]
-
-
-def recounted(url: str) -> list[str]:
-    """Do as `recount`, from outside of an event loop."""
-
-    async def run() -> list[str]:
-        database = open_database(parse_url(url), unlimited=True)
-        try:
-            return await recount(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
 
 
 async def _fetch(connection: AsyncConnection, statement: str) -> Sequence[Sequence[Any]]:

@@ -210,9 +210,7 @@ async def test_the_jobs_that_workers_say_they_hold_count_in_bytes(callers: Any) 
 
 
 @pytest.mark.promise(number=63)
-async def test_queued_request_bytes_are_limited(
-    callers: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_queued_request_bytes_are_limited(callers: Any) -> None:
     served = await callers(caller("eve", waiting_bytes=100_000))
     eve, free = await served.calls("eve"), await served.calls("free")
     large = {"text": "x" * 60_000}

@@ -195,7 +195,7 @@ async def _failure(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
 
 @pytest.mark.promise(number=59)
 async def test_a_later_message_of_a_stream_is_checked_like_the_first(
-    file: Path, channel: grpc.aio.Channel
+    channel: grpc.aio.Channel,
 ) -> None:
     ada = Caller(channel, token="ada")
     foreign, own = await ada.job(job_type="encode"), await ada.job(job_type="render")
@@ -211,7 +211,7 @@ async def test_a_later_message_of_a_stream_is_checked_like_the_first(
 
 @pytest.mark.promise(number=59)
 async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once(
-    app: Any, file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+    file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "jobledger.access"):
         end, bad = "\n[end]\n", ("[[caller]]\nname = 'ada'", "not toml", "", "x = " + "[" * 5000)

@@ -153,7 +153,7 @@ async def test_revoking_makes_all_tokens_invalid_and_ends_their_streams(
 
 @several_servers
 async def test_a_token_is_good_at_every_server_until_it_is_revoked_at_any(
-    start: Any, channel: grpc.aio.Channel, anybody: Caller
+    start: Any, anybody: Caller
 ) -> None:
     job = await anybody.job()
     token = await token_for(anybody, job_id=job.id)

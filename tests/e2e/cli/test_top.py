@@ -239,7 +239,7 @@ def test_after_a_gap_top_lists_the_jobs_again_and_reports_the_gap_at_exit(
     assert "RESUME_TOKEN_EXPIRED" in err
 
 
-def test_a_dumb_terminal_cannot_be_drawn_on(jobledger, on_a_terminal):
+def test_a_dumb_terminal_cannot_be_drawn_on(jobledger):
     jobledger.environment["TERM"] = "dumb"
     ours, theirs = os.openpty()
     process = jobledger.start("top", stdout=theirs)

@@ -100,7 +100,7 @@ async def test_a_thousand_jobs_are_created_at_once_and_no_more(create, server):
     assert len(await listed(server, create.owner)) == 1000
 
 
-async def test_create_jobs_can_create_for_another_user(create, server):
+async def test_create_jobs_can_create_for_another_user(create):
     other = f"user-{uuid.uuid4()}"
     (job,) = await create([NewJob("render")], user_id=other)
     assert job.user_id == other

@@ -73,7 +73,7 @@ async def test_a_completion_ends_the_wait_with_a_query_for_the_job_and_one_for_i
 
 
 async def test_a_wait_for_a_terminal_job_returns_at_once(
-    app: App, call: Caller, operations: Operations
+    call: Caller, operations: Operations
 ) -> None:
     job = await call.ended()
     operation = await operations.Wait(name=name_of(job), deadline=None)

@@ -154,7 +154,7 @@ async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
 @pytest.mark.promise(number=13)
 @several_servers
 async def test_a_claim_is_woken_by_a_creation_through_another_server(
-    start: Start, call: Caller, app: App, claims_made: list[Claim]
+    start: Start, call: Caller, claims_made: list[Claim]
 ) -> None:
     other = await start()
     async with calling(other.address) as there:

@@ -46,7 +46,7 @@ async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
 
 @pytest.mark.promise(number=65)
 async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_to_try_again(
-    app: App, call: Stub, monkeypatch: pytest.MonkeyPatch
+    call: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lists, "LIST_SECONDS", 0.1)
 

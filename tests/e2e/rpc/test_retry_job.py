@@ -7,7 +7,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from jobledger_server.app import App
 from tests.support.databases import both_databases, several_servers
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -85,9 +84,7 @@ async def test_a_job_is_repeated_once(call: Caller) -> None:
 
 @pytest.mark.promise(number=83)
 @several_servers
-async def test_a_job_is_repeated_once_by_many_calls_at_once(
-    start: Any, call: Caller, app: App
-) -> None:
+async def test_a_job_is_repeated_once_by_many_calls_at_once(start: Any, call: Caller) -> None:
     other = await start()
     async with calling(other.address) as there:
         jobs = [await failed(call) for _ in range(5)]
@@ -136,7 +133,7 @@ async def test_only_a_terminal_job_of_its_owner_is_repeated(call: Caller) -> Non
 
 
 async def test_a_repetition_has_the_trace_of_its_own_call(
-    call: Caller, app: App, monkeypatch: pytest.MonkeyPatch
+    call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await failed(call)
     monkeypatch.setattr(call, "_metadata", [("traceparent", TRACE)])

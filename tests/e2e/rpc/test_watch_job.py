@@ -148,15 +148,13 @@ async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: C
 
 
 @pytest.mark.promise(number=24)
-async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> None:
+async def test_ending_a_deleted_job_is_not_found(call: Caller) -> None:
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     await stream.read()
     await call.MarkCompleted(job_id=job.id, attempt=1)
     await call.DeleteJob(job_id=job.id, user_id="ada")
-    (end,) = await until_the_end(
-        stream
-    )  # the terminal state comes first, although the job is deleted
+    (end,) = await until_the_end(stream)  # it comes first, although the job is deleted
     assert end.job.status == COMPLETED
     late = await refusal(call.WatchJob(job_id=job.id, user_id="ada").read())
     assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")

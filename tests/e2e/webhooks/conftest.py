@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from jobledger_gateway.webhooks.deliverer import deliver
 from tests.support.webhook_receiver import Receiver
 
 LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"),)
-
-Delivering = Callable[..., AbstractAsyncContextManager[None]]
 
 
 def quick(**settings: Any) -> WebhookSettings:

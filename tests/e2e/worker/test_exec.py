@@ -78,7 +78,7 @@ def worker(server, client, job_type, tmp_path):
     worker.close()
 
 
-async def test_the_program_reads_the_job_as_json_on_stdin_followed_by_eof(worker, client):
+async def test_the_program_reads_the_job_as_json_on_stdin_followed_by_eof(worker):
     job = await worker.run(
         "import json, sys; job = json.loads(sys.stdin.read()); print(json.dumps({'job': job}))",
         {"scene": "castle"},
@@ -326,7 +326,7 @@ async def test_a_stopping_worker_stops_its_programs_and_releases_their_jobs(
             assert await gone(int(pid))
 
 
-async def test_the_start_and_each_claim_is_a_line_of_the_log(worker, client, job_type):
+async def test_the_start_and_each_claim_is_a_line_of_the_log(worker, job_type):
     job = await worker.run("pass")
     await worker.stop()
     assert f" started; job types: {job_type}\n" in worker.stderr

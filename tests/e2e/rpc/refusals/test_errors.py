@@ -44,7 +44,7 @@ async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller
 @pytest.mark.promise(number=53)
 @in_turn(("method", "fields"), FOREIGN_CALLS)
 async def test_an_absent_job_and_another_owners_job_give_identical_answers(
-    app: App, call: Caller, method: str, fields: dict[str, Any]
+    call: Caller, method: str, fields: dict[str, Any]
 ) -> None:
     job = await call.ended()
 

@@ -244,19 +244,24 @@ async def test_a_constraint_violation_is_counted_once_and_its_values_are_not_log
     assert "password" not in "".join(str(vars(record)) for record in caplog.records)
 
 
+def damage(file: Path, table: str) -> None:
+    """Overwrite the first page of a table."""
+    with sqlite3.connect(file) as connection:
+        (root,) = connection.execute(f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")
+        (size,) = connection.execute("PRAGMA page_size")
+    connection.close()
+    with file.open("r+b") as data:
+        data.seek((root[0] - 1) * size[0])
+        data.write(b"\xff" * size[0])
+
+
 @pytest.mark.promise(number=76)
 async def test_a_file_that_is_damaged_is_internal_and_the_log_says_to_restore_it(
     tmp_path: Path, sqlite_template: Path
 ) -> None:
     file = tmp_path / "jobledger.db"
     file.write_bytes(sqlite_template.read_bytes())
-    with sqlite3.connect(file) as connection:
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'")
-        (size,) = connection.execute("PRAGMA page_size")
-    connection.close()
-    data = bytearray(file.read_bytes())
-    data[(root[0] - 1) * size[0] : root[0] * size[0]] = b"\xff" * size[0]
-    file.write_bytes(data)
+    damage(file, "jobs")
     store = SqlStore(open_database(parse_url(f"sqlite:///{file}")))
     try:
         async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
@@ -273,13 +278,7 @@ async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None
     async with ServerProcess(tmp_path) as server:
         assert await asyncio.to_thread(server.terminate) == 0
     file = tmp_path / "jobledger.db"
-    with sqlite3.connect(file) as connection:
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'feed'")
-        (size,) = connection.execute("PRAGMA page_size")
-    connection.close()
-    with file.open("r+b") as data:
-        data.seek((root[0] - 1) * size[0])
-        data.write(b"\xff" * size[0])
+    damage(file, "feed")
     with pytest.raises(AssertionError, match="exited with 1") as refused:
         await asyncio.to_thread(ServerProcess(tmp_path).start)
     assert "Error: the database is damaged: stop the server and restore a backup" in str(
