@@ -2,10 +2,14 @@
 
 import asyncio
 import itertools
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 
 from jobledger import AsyncClient, Client, FeedEvent, JobChange
@@ -17,6 +21,49 @@ def client(server: ServerProcess) -> Iterator[Client]:
     """Return a client of a user that no other test uses."""
     with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         yield client
+
+
+class Flaky(grpc.GenericRpcHandler):
+    """Refuses each RPC a few times with UNAVAILABLE, then answers with nothing in it."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        self.target = ""
+        self.code = grpc.StatusCode.UNAVAILABLE
+        self.requests: list[bytes] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.delay = 0.0
+        self.stopped = threading.Event()
+
+    def service(self, details: Any) -> Any:
+        self.metadata.append(dict(details.invocation_metadata))
+        return grpc.unary_unary_rpc_method_handler(self.answer)
+
+    def answer(self, request: bytes, context: Any) -> bytes:
+        self.requests.append(request)
+        if self.delay:
+            self.stopped.wait(self.delay)
+        if len(self.requests) <= self.refusals:
+            context.abort(self.code, "away")
+        return b""
+
+
+@contextmanager
+def flaky_server() -> Iterator[Flaky]:
+    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    handler = Flaky()
+    server.add_generic_rpc_handlers([handler])
+    handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield handler
+    handler.stopped.set()
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def flaky() -> Iterator[Flaky]:
+    with flaky_server() as server:
+        yield server
 
 
 @pytest.fixture(params=["sync", "async"])

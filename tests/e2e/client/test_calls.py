@@ -30,36 +30,6 @@ from jobledger import (
 from jobledger.v1 import worker_service_pb2 as pb
 
 
-class Recorder(grpc.GenericRpcHandler):
-    """Answers every unary call with nothing in it, and remembers its metadata."""
-
-    def __init__(self):
-        self.metadata = []
-        self.delay = 0
-        self.stopped = threading.Event()
-
-    def service(self, details):
-        self.metadata.append(dict(details.invocation_metadata))
-        return grpc.unary_unary_rpc_method_handler(self.answer)
-
-    def answer(self, request, context):
-        if self.delay:
-            self.stopped.wait(self.delay)
-        return b""
-
-
-@pytest.fixture
-def recorder():
-    server = grpc.server(ThreadPoolExecutor(2))
-    handler = Recorder()
-    server.add_generic_rpc_handlers([handler])
-    handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield handler
-    handler.stopped.set()
-    server.stop(0).wait()
-
-
 class SilentServer:
     """Accepts connections and never says anything."""
 
@@ -95,33 +65,33 @@ def silent():
 # --- metadata, tokens, interceptors --------------------------------------------------------------
 
 
-async def test_metadata_of_the_client_and_of_one_call_are_sent(recorder):
-    with Client(recorder.target, user_id="ada", metadata={"tenant": "a"}) as client:
+async def test_metadata_of_the_client_and_of_one_call_are_sent(flaky):
+    with Client(flaky.target, user_id="ada", metadata={"tenant": "a"}) as client:
         client.get_job("j", metadata={"trace": "1"})
         client.get_job("j")
-    async with AsyncClient(recorder.target, user_id="ada", metadata={"tenant": "a"}) as client:
+    async with AsyncClient(flaky.target, user_id="ada", metadata={"tenant": "a"}) as client:
         await client.get_job("j", metadata=[("trace", "2")])
-    seen = [(m.get("tenant"), m.get("trace")) for m in recorder.metadata]
+    seen = [(m.get("tenant"), m.get("trace")) for m in flaky.metadata]
     assert seen == [("a", "1"), ("a", None), ("a", "2")]
 
 
-async def test_metadata_given_as_a_generator_is_sent_with_each_page(recorder):
+async def test_metadata_given_as_a_generator_is_sent_with_each_page(flaky):
     def once():
         yield "trace", "1"
 
-    with Client(recorder.target, user_id="ada") as client:
+    with Client(flaky.target, user_id="ada") as client:
         jobs = client.list_jobs(metadata=once())
         assert [*jobs.pages(), *jobs.pages()] == [Page((), "")] * 2
-    async with AsyncClient(recorder.target, user_id="ada") as client:
+    async with AsyncClient(flaky.target, user_id="ada") as client:
         assets = client.list_assets("j", metadata=once())
         for _ in range(2):
             assert [page async for page in assets.pages()] == [Page((), "")]
-    assert [metadata.get("trace") for metadata in recorder.metadata] == ["1"] * 4
+    assert [metadata.get("trace") for metadata in flaky.metadata] == ["1"] * 4
 
 
-async def test_a_token_function_is_called_for_each_call(recorder):
+async def test_a_token_function_is_called_for_each_call(flaky):
     tokens = iter("abcd")
-    with Client(recorder.target, user_id="ada", token=lambda: next(tokens)) as client:
+    with Client(flaky.target, user_id="ada", token=lambda: next(tokens)) as client:
         client.get_job("j")
         client.get_job("j")
 
@@ -129,15 +99,15 @@ async def test_a_token_function_is_called_for_each_call(recorder):
         await asyncio.sleep(0)
         return next(tokens)
 
-    async with AsyncClient(recorder.target, user_id="ada", token=token) as client:
+    async with AsyncClient(flaky.target, user_id="ada", token=token) as client:
         await client.get_job("j")
-    async with AsyncClient(recorder.target, user_id="ada", token=lambda: next(tokens)) as client:
+    async with AsyncClient(flaky.target, user_id="ada", token=lambda: next(tokens)) as client:
         await client.get_job("j")
-    shown = [metadata["authorization"] for metadata in recorder.metadata]
+    shown = [metadata["authorization"] for metadata in flaky.metadata]
     assert shown == ["Bearer a", "Bearer b", "Bearer c", "Bearer d"]
 
 
-async def test_interceptors_see_each_call(recorder):
+async def test_interceptors_see_each_call(flaky):
     seen = []
 
     class Sync(grpc.UnaryUnaryClientInterceptor):
@@ -150,9 +120,9 @@ async def test_interceptors_see_each_call(recorder):
             seen.append(client_call_details.method.decode())
             return await continuation(client_call_details, request)
 
-    with Client(recorder.target, user_id="ada", interceptors=[Sync()]) as client:
+    with Client(flaky.target, user_id="ada", interceptors=[Sync()]) as client:
         client.get_job("j")
-    async with AsyncClient(recorder.target, user_id="ada", interceptors=[Async()]) as client:
+    async with AsyncClient(flaky.target, user_id="ada", interceptors=[Async()]) as client:
         await client.get_job("j")
     assert seen == ["/jobledger.v1.JobService/GetJob"] * 2
 
@@ -172,23 +142,23 @@ async def test_the_message_of_a_deadline_names_the_address_the_time_and_the_caus
             await client.get_job("j")
 
 
-async def test_a_server_that_is_connected_but_slow_is_named_so(recorder):
-    recorder.delay = 5
-    expected = rf"no answer from {recorder.target} within 0\.5 s: it is connected"
+async def test_a_server_that_is_connected_but_slow_is_named_so(flaky):
+    flaky.delay = 5
+    expected = rf"no answer from {flaky.target} within 0\.5 s: it is connected"
     with (
-        Client(recorder.target, user_id="ada") as client,
+        Client(flaky.target, user_id="ada") as client,
         pytest.raises(DeadlineExceeded, match=expected),
     ):
         client.get_job("j", timeout=0.5)
-    async with AsyncClient(recorder.target, user_id="ada", timeout=0.5) as client:
+    async with AsyncClient(flaky.target, user_id="ada", timeout=0.5) as client:
         with pytest.raises(DeadlineExceeded, match=expected):
             await client.get_job("j")
-    recorder.stopped.set()
+    flaky.stopped.set()
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 1e12])
-def test_a_call_without_a_timeout_is_made(recorder, timeout):
-    with Client(recorder.target, user_id="ada", timeout=timeout) as client:
+def test_a_call_without_a_timeout_is_made(flaky, timeout):
+    with Client(flaky.target, user_id="ada", timeout=timeout) as client:
         client.get_job("j")
         client.get_job("j", timeout=timeout)
 

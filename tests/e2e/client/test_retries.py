@@ -1,9 +1,7 @@
 """Retries by grpc's service config, against a server that is unavailable for a while."""
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -12,6 +10,7 @@ from jobledger import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as worker
+from tests.e2e.client.conftest import flaky_server
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -51,46 +50,6 @@ UNARY = {
     "RevokeWatchTokens": lambda client: client.revoke_watch_tokens(),
     "ListConcurrencyLimits": lambda client: next(client.list_concurrency_limits(), None),
 }
-
-
-class Flaky(grpc.GenericRpcHandler):
-    """Refuses each RPC a few times with UNAVAILABLE, then answers with nothing in it."""
-
-    def __init__(self):
-        self.refusals = 0
-        self.code = grpc.StatusCode.UNAVAILABLE
-        self.requests = []
-        self.delay = 0.0
-        self.stopped = threading.Event()
-
-    def service(self, details):
-        return grpc.unary_unary_rpc_method_handler(self.answer)
-
-    def answer(self, request, context):
-        self.requests.append(request)
-        if self.delay:
-            self.stopped.wait(self.delay)
-        if len(self.requests) <= self.refusals:
-            context.abort(self.code, "away")
-        return b""
-
-
-@contextmanager
-def flaky_server():
-    server = grpc.server(ThreadPoolExecutor(max_workers=4))
-    handler = Flaky()
-    server.add_generic_rpc_handlers([handler])
-    handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield handler
-    handler.stopped.set()
-    server.stop(0).wait()
-
-
-@pytest.fixture
-def flaky():
-    with flaky_server() as server:
-        yield server
 
 
 def test_every_unary_rpc_of_the_contract_is_covered():
