@@ -66,16 +66,6 @@ async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, 
     ]
 
 
-async def test_a_repeated_create_jobs_returns_the_existing_jobs(create, server):
-    jobs = [NewJob("render", request_id="a"), NewJob("render", request_id="b")]
-    assert await create(jobs) == await create(jobs)
-    assert len(await listed(server, create.owner)) == 2
-    # Without request ids of one's own, each call makes its own.
-    await create([NewJob("render")] * 2)
-    await create([NewJob("render")] * 2)
-    assert len(await listed(server, create.owner)) == 6
-
-
 @pytest.mark.promise(number=46)
 async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
     good, never = NewJob("render"), RetryPolicy(max_attempts=-1)

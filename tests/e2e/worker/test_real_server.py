@@ -35,22 +35,6 @@ async def test_a_watcher_receives_what_a_handler_reports(client, running, job_ty
     assert asset.file_size == 7
 
 
-async def test_the_owner_sees_what_a_handler_raised(client, running, job_type):
-    worker = Worker(client)
-
-    @worker.handler(job_type)
-    async def render(job):
-        await job.progress(40)
-        raise FileNotFoundError("no scene 'castle'")
-
-    job = await client.create_job(job_type)
-    running(worker)
-    done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.progress) == (JobStatus.FAILED, 40)
-    assert done.error.reason == "FILE_NOT_FOUND_ERROR"
-    assert done.error.message == "no scene 'castle'"
-
-
 async def test_a_cancelled_job_of_a_worker_that_stops_is_failed_as_cancelled(
     client, running, job_type
 ):
