@@ -18,7 +18,7 @@ from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
-from tests.support.databases import both_databases, several_servers
+from tests.support.databases import both_databases, execute, several_servers
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.rpc_caller import Caller, calling, decoded, refusal, watching
 from tests.support.store_writer import HOLE, append, finished, saved, step
@@ -146,13 +146,12 @@ async def test_a_table_restored_from_a_dump_refuses_the_tokens(
     async with serving(database_url) as call:
         token = await newest_token(call)
     database = open_database(parse_url(database_url))
-    async with database.writer.begin() as connection:
-        for statement in (
-            "CREATE TABLE dump AS SELECT * FROM feed",
-            "DROP TABLE feed",
-            "ALTER TABLE dump RENAME TO feed",
-        ):
-            await connection.execute(text(statement))
+    await execute(
+        database,
+        "CREATE TABLE dump AS SELECT * FROM feed",
+        "DROP TABLE feed",
+        "ALTER TABLE dump RENAME TO feed",
+    )
     await database.close()
     async with serving(database_url) as call:
         assert not await goes_on(call, token)
@@ -163,12 +162,11 @@ async def test_the_database_identity_can_be_read_by_an_unprivileged_user(databas
     """Any user can query what identifies a cluster."""
     role = "plain_" + database_url.rpartition("_")[2]
     database = open_database(parse_url(database_url))
-    async with database.writer.begin() as connection:
-        for statement in (
-            f"CREATE ROLE {role} LOGIN NOSUPERUSER",
-            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
-        ):
-            await connection.execute(text(statement))
+    await execute(
+        database,
+        f"CREATE ROLE {role} LOGIN NOSUPERUSER",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+    )
     await database.close()
     async with serving(database_url.replace("//u@", f"//{role}@")) as call:
         await call.ended()
@@ -192,8 +190,7 @@ async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
 
 async def hole(_store: SqlStore, database: Database) -> None:
     """Impossible by design: made by hand."""
-    async with database.writer.begin() as connection:
-        await connection.execute(text(HOLE))
+    await execute(database, HOLE)
 
 
 @pytest.mark.promise(number=37)

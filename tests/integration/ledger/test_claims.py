@@ -35,7 +35,7 @@ from jobledger_server.sql.statements import statements_for
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from jobledger_server.tuning import Tuning
-from tests.support.databases import NoOutages, both_databases, sqlite_only
+from tests.support.databases import NoOutages, both_databases, execute, sqlite_only
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
@@ -67,8 +67,7 @@ def pass_time(database: Database) -> PassTime:
         times += ["cancel_request_time", "schedule_time", "retry_time", "deadline"]
         moved = ", ".join(f"{time} = {time} - {shift}" for time in times)
         statement = f"UPDATE jobs SET {moved} WHERE id = '{job.id}'"
-        async with database.writer.begin() as connection:
-            await connection.execute(text(statement))
+        await execute(database, statement)
 
     return pass_time
 
@@ -449,8 +448,7 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
     assert await deadline_in_row() == job.lease_expire_time
     job = (await apply(ledger, Report(job_id=job.id, attempt=1, progress=5))).job
     assert await deadline_in_row() < (job.lease_expire_time or 0)
-    async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE jobs SET deadline = 1"))
+    await execute(database, "UPDATE jobs SET deadline = 1")
     published.clear()
     assert await Reaper(store, ledger).reap() == 1
     assert await deadline_in_row() == job.lease_expire_time

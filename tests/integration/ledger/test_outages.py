@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create, Expire, Report
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
@@ -15,6 +14,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.tuning import Tuning
+from tests.support.databases import execute
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.store_writer import read_jobs
 
@@ -91,13 +91,11 @@ def let_leases_expire(database: Database) -> LetLeasesExpire:
 
     async def let_leases_expire(seconds: int = 1) -> None:
         until = f"(SELECT MAX(update_time) FROM jobs) - {seconds * SECOND}"
-        async with database.writer.begin() as connection:
-            await connection.execute(
-                text(
-                    f"UPDATE jobs SET lease_expire_time = {until}, deadline = {until} "
-                    "WHERE lease_expire_time IS NOT NULL"
-                )
-            )
+        await execute(
+            database,
+            f"UPDATE jobs SET lease_expire_time = {until}, deadline = {until} "
+            "WHERE lease_expire_time IS NOT NULL",
+        )
 
     return let_leases_expire
 

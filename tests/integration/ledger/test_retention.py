@@ -16,7 +16,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
 from jobledger_server.tuning import Tuning
-from tests.support.databases import sqlite_only
+from tests.support.databases import execute, sqlite_only
 from tests.support.ledger_calls import apply
 from tests.support.tasks import running
 
@@ -99,9 +99,8 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
     retention = Retention(store, ledger, jobs=HOUR, deletions=NOW)
     await aged(*[await ended(ledger) for _ in range(3)], by=2 * HOUR)
     await retention.purge_some()
-    async with database.writer.begin() as connection:  # as a standby that was far behind
-        await connection.execute(text("DELETE FROM changes"))
-        await connection.execute(text("UPDATE feed SET compacted_seq = 0"))
+    # As a standby that was far behind.
+    await execute(database, "DELETE FROM changes", "UPDATE feed SET compacted_seq = 0")
     await store.renew_epoch((await store.feed_head()).epoch)
     await aged(await ended(ledger), by=2 * HOUR)
     await retention.purge_some()

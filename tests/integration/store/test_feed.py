@@ -5,7 +5,6 @@ import random
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
-from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Release, Report
 from jobledger_server.domain.decisions import decide
@@ -33,7 +32,7 @@ from jobledger_server.store import (
     StoreUnavailable,
 )
 from jobledger_server.tuning import Tuning
-from tests.support.databases import out_of_reach
+from tests.support.databases import execute, out_of_reach
 from tests.support.query_plans import plan
 from tests.support.store_writer import (
     append,
@@ -300,8 +299,7 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     first = await saved(store)
     await append(store, *(creation("bob") for _ in range(2000)))
     last = await moved(store, await saved(store), PROCESSING)
-    async with database.writer.begin() as connection:
-        await connection.execute(text("ANALYZE"))
+    await execute(database, "ANALYZE")
     page = await store.changes_after(0, limit=10, user_id="ada")
     assert [change.job for change in page.changes] == [first, last]
     assert page.through == page.head.seq
@@ -400,8 +398,7 @@ async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
         jobs = (await read_jobs(store, [change.job.id for change in created])).values()
         moves = (step(job, ChangeStatus(job_id=job.id, target=target)) for job in jobs)
         await append(store, *moves)
-    async with database.writer.begin() as connection:
-        await connection.execute(text("ANALYZE"))
+    await execute(database, "ANALYZE")
     statements = FeedStatements()
     values = {
         "after_user_id": "",
@@ -453,10 +450,7 @@ async def test_only_old_terminal_jobs_are_purgeable(store: SqlStore, database: D
     # One that ended a moment ago, by a clock that was wrong then, does not hide the others.
     async with store.transaction() as transaction:
         now = await transaction.now()
-    async with database.writer.begin() as connection:
-        await connection.execute(
-            text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
-        )
+    await execute(database, f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
     found = await store.find_purgeable(Micros(10**9), after=0, limit=10)
     assert (found.jobs, found.through) == (ids[1:], 4)
 
@@ -491,8 +485,7 @@ async def test_the_identity_of_an_unchanged_database_is_verified(
 ) -> None:
     head = await store.verify_identity()
     assert await store.verify_identity() == head
-    async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
+    await execute(database, "UPDATE feed SET database_identity = 'another cluster'")
     assert (await store.verify_identity()).epoch != head.epoch
 
 
@@ -502,8 +495,7 @@ async def test_after_any_failed_read_the_database_identity_is_verified(
 ) -> None:
     """The tail need not have seen it: other reads replace the connections that broke."""
     head = await store.verify_identity()
-    async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
+    await execute(database, "UPDATE feed SET database_identity = 'another cluster'")
     assert await store.feed_head() == head
     with pytest.raises(StoreUnavailable), out_of_reach(database):
         await read_jobs(store, [creation().job.id])

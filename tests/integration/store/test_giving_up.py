@@ -8,7 +8,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import text
 
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import JobId, Micros
@@ -18,7 +17,7 @@ from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import StoreConflict, StoreUnavailable
-from tests.support.databases import several_servers
+from tests.support.databases import execute, several_servers
 from tests.support.gated_store import Gate
 from tests.support.seeding import seeded_id
 from tests.support.store_writer import append, creation, finished, saved, step
@@ -104,13 +103,10 @@ async def test_a_failed_sqlalchemy_transaction_leaves_no_trace(
         ],
     }[database.dialect.name]
     allow = {"sqlite": "DROP TRIGGER no", "postgresql": "DROP TRIGGER no ON feed"}
-    async with database.writer.begin() as connection:
-        for statement in refuse:
-            await connection.execute(text(statement))
+    await execute(database, *refuse)
     with pytest.raises(Exception, match="no"):
         await store.compact_deletions(Micros(10**9), limit=10)
-    async with database.writer.begin() as connection:
-        await connection.execute(text(allow[database.dialect.name]))
+    await execute(database, allow[database.dialect.name])
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
     assert change.deleted
     await saved(store)
@@ -128,13 +124,12 @@ async def test_a_commit_that_fails_leaves_no_trace(store: SqlStore, database: Da
             "CREATE TRIGGER orphan AFTER UPDATE ON feed EXECUTE FUNCTION orphan()",
         ],
     }[database.dialect.name]
-    async with database.writer.begin() as connection:
-        for statement in (
-            "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
-            "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
-            *orphan,
-        ):
-            await connection.execute(text(statement))
+    await execute(
+        database,
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+        *orphan,
+    )
     head = await store.feed_head()
     with pytest.raises(StoreConflict):
         await store.renew_epoch(head.epoch)

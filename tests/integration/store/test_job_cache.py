@@ -24,7 +24,7 @@ from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, StoreConflict, StoreUnavailable
-from tests.support.databases import out_of_reach, several_servers
+from tests.support.databases import execute, out_of_reach, several_servers
 from tests.support.store_writer import (
     append,
     creation,
@@ -42,11 +42,6 @@ PROCESSING = JobStatus.PROCESSING
 async def loaded(store: SqlStore, *ids: JobId) -> dict[JobId, Job]:
     async with store.transaction() as transaction:
         return await transaction.load_jobs(ids)
-
-
-async def by_hand(database: Database, statement: str) -> None:
-    async with database.writer.begin() as connection:
-        await connection.execute(text(statement))
 
 
 async def count(database: Database, statement: str) -> int:
@@ -102,7 +97,7 @@ async def test_the_cached_job_is_as_the_last_command_of_a_batch_left_it(store: S
 
 async def test_a_change_by_hand_is_seen(store: SqlStore, database: Database) -> None:
     job, other = await running(store), await running(store)
-    await by_hand(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
+    await execute(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
     found = await loaded(store, job.id, other.id)
     assert found[job.id].max_attempts == 7
     assert found[other.id] == other
@@ -199,10 +194,10 @@ async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
     """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
     job = await running(store)
     full = "CREATE TRIGGER full UPDATE ON jobs BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END"
-    await by_hand(database, full)
+    await execute(database, full)
     with pytest.raises(StoreConflict, match="disk full"):
         await moved(store, job, JobStatus.COMPLETED)
-    await by_hand(database, "DROP TRIGGER full")
+    await execute(database, "DROP TRIGGER full")
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
     ended = await moved(store, job, JobStatus.COMPLETED)
     assert await read_jobs(store, [job.id]) == {job.id: ended}

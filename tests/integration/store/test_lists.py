@@ -15,7 +15,7 @@ from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_S
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
-from tests.support.databases import several_servers
+from tests.support.databases import execute, several_servers
 from tests.support.query_plans import plan
 from tests.support.seeding import FAR, seed, seeded_id
 from tests.support.store_writer import append, creation, finished, saved
@@ -30,8 +30,7 @@ async def test_a_list_with_a_selective_filter_scans_a_bounded_number_of_jobs(
     """Each job that passes is on one page, and only the last page says that it is the last."""
     await seed(database, 2 * MAX_SCANNED_JOBS + 100)
     seldom = "UPDATE jobs SET job_type = 'seldom' WHERE CAST(id AS TEXT) LIKE '%777'"
-    async with database.writer.begin() as connection:
-        await connection.execute(text(seldom))
+    await execute(database, seldom)
     numbers = range(777, 2 * MAX_SCANNED_JOBS + 100, 1000)
     expected = sorted(map(seeded_id, numbers), reverse=True)
     for query, wanted in (
@@ -56,10 +55,7 @@ async def test_jobs_that_were_created_too_late_are_not_scanned(
 ) -> None:
     job = await saved(store)
     await seed(database, MAX_SCANNED_JOBS + 100)  # their ids are of the year 10889
-    async with database.writer.begin() as connection:
-        await connection.execute(
-            text(f"UPDATE jobs SET create_time = {FAR} WHERE id <> '{job.id}'")
-        )
+    await execute(database, f"UPDATE jobs SET create_time = {FAR} WHERE id <> '{job.id}'")
     query = JobQuery(user_id="ada", created_before=Instant(job.create_time + 1))
     assert await store.list_jobs(query, before=None, limit=10) == JobPage([job], None)
 
@@ -78,9 +74,7 @@ async def test_newer_jobs_of_others_are_not_read(store: SqlStore, database: Data
     await seed(database, 19_000)
     # Jobs of both are on each page, so that the index by owner seems dear.
     every_third = "UPDATE jobs SET user_id = 'bob' WHERE change_seq % 3 = 0"
-    async with database.writer.begin() as connection:
-        for statement in (every_third, "ANALYZE jobs"):
-            await connection.execute(text(statement))
+    await execute(database, every_third, "ANALYZE jobs")
     statements: list[tuple[str, Any]] = []
 
     def note(_: object, __: object, statement: str, values: Any, *___: object) -> None:
@@ -142,15 +136,13 @@ async def endless_lists(database: Database) -> AsyncIterator[None]:
         "sqlite": f"(WITH RECURSIVE n(i) AS ({numbers}) SELECT i FROM n)",
         "postgresql": "pg_sleep(20)",
     }[database.dialect.name]
-    async with database.writer.begin() as connection:
-        await connection.execute(text("ALTER TABLE jobs RENAME TO all_jobs"))
-        await connection.execute(
-            text(f"CREATE VIEW jobs AS SELECT all_jobs.* FROM all_jobs, {endless} AS n")
-        )
+    await execute(
+        database,
+        "ALTER TABLE jobs RENAME TO all_jobs",
+        f"CREATE VIEW jobs AS SELECT all_jobs.* FROM all_jobs, {endless} AS n",
+    )
     yield
-    async with database.writer.begin() as connection:
-        await connection.execute(text("DROP VIEW jobs"))
-        await connection.execute(text("ALTER TABLE all_jobs RENAME TO jobs"))
+    await execute(database, "DROP VIEW jobs", "ALTER TABLE all_jobs RENAME TO jobs")
 
 
 @pytest.mark.promise(number=65)

@@ -15,7 +15,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import CountedLevel
 from jobledger_server.tuning import Tuning
-from tests.support.databases import several_servers
+from tests.support.databases import execute, several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.recount import recount
 
@@ -56,11 +56,6 @@ async def counters(database: Database) -> dict[str, int]:
     return {name: (await rows(database, f"SELECT count(*) FROM {name}"))[0][0] for name in tables}
 
 
-async def write(database: Database, statement: str) -> None:
-    async with database.writer.begin() as connection:
-        await connection.execute(text(statement))
-
-
 async def test_counters_of_what_is_idle_go_and_all_others_stay(
     store: SqlStore, database: Database, ledger: Ledger
 ) -> None:
@@ -71,12 +66,12 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     waiting = await created(ledger, user_id="dan", concurrency_key="stripe")
     held = (await claimed(ledger))[0]
     assert held.id == waiting.id
-    await write(database, "UPDATE limit_keys SET recheck = 0")  # as the promoter does
+    await execute(database, "UPDATE limit_keys SET recheck = 0")  # as the promoter does
     assert await counters(database) == {"levels": 2, "queues": 4, "limit_keys": 4}
     await swept(store, SMALL)
     assert await counters(database) == {"levels": 1, "queues": 1, "limit_keys": 1}
     await ended(ledger, held)
-    await write(database, "UPDATE limit_keys SET recheck = 0")
+    await execute(database, "UPDATE limit_keys SET recheck = 0")
     await swept(store, SMALL)
     assert await counters(database) == {"levels": 0, "queues": 0, "limit_keys": 0}
     assert await recount(database) == []
@@ -123,7 +118,7 @@ async def test_what_becomes_busy_between_the_look_and_the_deletion_stays(
     store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ended(ledger, await created_and_claimed(ledger, concurrency_key="stripe"))
-    await write(database, "UPDATE limit_keys SET recheck = 0")
+    await execute(database, "UPDATE limit_keys SET recheck = 0")
     (level,) = await store.sweeps.levels(after=("", 0), limit=10)
     assert level == CountedLevel("render", 5, level.writes, idle=True)
     delete = sweeps.SqlSweeps._write  # noqa: SLF001
@@ -185,7 +180,9 @@ async def test_counts_of_ended_jobs_and_records_of_pollers_expire(
     ((now,),) = await rows(database, "SELECT time FROM ended")
     hour, minute = 3_600_000_000, 60_000_000  # the sweep is over in less than that
     for age in (hour - minute, *range(hour + 20_000_000, hour + 70_000_000, 10_000_000)):
-        await write(database, f"INSERT INTO ended VALUES ('render', {now - age}, 'FAILED', 'X', 1)")
+        await execute(
+            database, f"INSERT INTO ended VALUES ('render', {now - age}, 'FAILED', 'X', 1)"
+        )
     await store.record_pollers("here", ["render", "export"], lasts=LEASE)
     await store.record_pollers("there", ["export", "import"], lasts=Micros(-1))
     await swept(store, SMALL)
@@ -226,8 +223,8 @@ async def test_blocked_jobs_that_wait_for_nothing_are_found(
         if job.concurrency_key != "busy":
             await ended(ledger, job)
     # As it was before the end of the held job gave its slot away.
-    await write(database, "UPDATE jobs SET phase = 1 WHERE phase = 0")
-    await write(database, "UPDATE limit_keys SET recheck = 0, blocked = 1")
+    await execute(database, "UPDATE jobs SET phase = 1 WHERE phase = 0")
+    await execute(database, "UPDATE limit_keys SET recheck = 0, blocked = 1")
     await swept(store, SMALL)  # there are more keys than a step reads
     marked = "SELECT key FROM limit_keys WHERE recheck = 1"
     assert await rows(database, marked) == [("free",)]

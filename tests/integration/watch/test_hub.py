@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import text
 
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.endings import FeedRestarted, ShuttingDown
@@ -23,7 +22,7 @@ from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobWatch
 from jobledger_server.watch.tail import Tail
-from tests.support.databases import both_databases
+from tests.support.databases import both_databases, execute
 from tests.support.ledger_calls import apply, created
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 from tests.support.tasks import running
@@ -229,8 +228,7 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
     head = await store.feed_head()
     await created(elsewhere)
     job = await created(here)
-    async with database.writer.begin() as connection:
-        await connection.execute(text("DELETE FROM changes"))
+    await execute(database, "DELETE FROM changes")
     with hub.subscribe(job.id, SERVICE) as watch:
         async with running(Tail(store, hub, poll_now, head).run()):
             with pytest.raises(FeedRestarted):
@@ -374,9 +372,7 @@ async def test_a_restored_database_ends_every_watch_and_new_watches_work(
     job = await started(here, await created(here))
     with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(2)
-        async with database.writer.begin() as connection:
-            await connection.execute(text("UPDATE jobs SET change_seq = 1"))
-            await connection.execute(text(restore))
+        await execute(database, "UPDATE jobs SET change_seq = 1", restore)
         poll_now.set()
         with pytest.raises(FeedRestarted):
             await watch.next_update(MAX_WAIT)
@@ -430,8 +426,7 @@ async def test_a_hole_in_the_feed_is_logged_counted_and_ends_every_watch(
     async with running(tail.run()):
         with hub.subscribe(job.id, SERVICE) as watch:
             watch.sent_up_to(1)
-            async with database.writer.begin() as connection:
-                await connection.execute(text(HOLE))
+            await execute(database, HOLE)
             poll_now.set()
             with pytest.raises(FeedRestarted):
                 await watch.next_update(MAX_WAIT)
