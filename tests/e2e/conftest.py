@@ -1,9 +1,10 @@
 """The real server as a process: one for the whole session, and one for each test that stops it."""
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from jobledger import Client
@@ -31,6 +32,13 @@ def start_with(
         return start(access=tmp_path / "access.toml", **options)
 
     return start_with
+
+
+@pytest.fixture
+async def channel(app: App) -> AsyncIterator[grpc.aio.Channel]:
+    """Connect to the whole server in this process."""
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,6 @@ async def app(start: Any, file: Path) -> Any:
     return await start(access=file)
 
 
-@pytest.fixture
-async def channel(app: Any) -> Any:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield channel
-
-
 async def until(code: StatusCode, call: Callable[[], Awaitable[Any]]) -> None:
     """Repeat a call until it is answered with this code."""
     async with asyncio.timeout(30):

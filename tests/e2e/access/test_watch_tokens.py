@@ -19,12 +19,6 @@ BLUE = {"team": "blue"}
 
 
 @pytest.fixture
-async def channel(app: Any) -> Any:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield channel
-
-
-@pytest.fixture
 def anybody(channel: grpc.aio.Channel) -> Caller:
     """Return a caller on a server without an access file, who may do everything."""
     return Caller(channel)

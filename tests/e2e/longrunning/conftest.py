@@ -1,19 +1,17 @@
 """The service under test and Jobledger's own: one server, one channel each."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import grpc
 import pytest
 
-from jobledger_server.app import App
 from tests.e2e.longrunning.operations import Operations
 from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture
-async def operations(app: App) -> AsyncIterator[Operations]:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield Operations(channel)
+def operations(channel: grpc.aio.Channel) -> Operations:
+    return Operations(channel)
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,16 @@
 """`Job.traceparent`: the trace of a job's creator, given to each attempt."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 from grpc.aio import Channel
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.app import App
 from tests.support.rpc_caller import Caller
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"
-
-
-@pytest.fixture
-async def channel(app: App) -> AsyncIterator[Channel]:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield channel
 
 
 async def created(channel: Channel, *traceparents: str, **fields: Any) -> Any:

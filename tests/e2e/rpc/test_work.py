@@ -1,7 +1,7 @@
 """Work: jobs as there are free slots, results in order after their commit, signals at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -50,12 +50,6 @@ from tests.support.work_stream import (
 )
 
 Start = Callable[..., Any]
-
-
-@pytest.fixture
-async def channel(app: App) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield channel
 
 
 async def stored(call: Caller, job: Any) -> Any:

@@ -1,7 +1,6 @@
 """KEDA's ExternalScaler, called as KEDA calls it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -55,12 +54,6 @@ class Keda:
 
     def stream(self) -> Any:
         return self._method("StreamIsActive", pb.IsActiveResponse, stream=True)(self.ref)
-
-
-@pytest.fixture
-async def channel(app: App) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield channel
 
 
 async def claimed(call: Caller) -> Any:

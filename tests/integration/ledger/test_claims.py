@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ from jobledger_server.sql.statements import statements_for
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from jobledger_server.tuning import Tuning
-from tests.support.databases import NoOutages, both_databases, execute, sqlite_only
+from tests.support.databases import both_databases, execute, sqlite_only
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
@@ -43,14 +43,6 @@ from tests.support.store_writer import read_job, read_jobs
 
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
-
-
-@pytest.fixture
-async def other(store: SqlStore) -> AsyncIterator[Ledger]:
-    """The ledger of another server on the same database."""
-    async with Ledger(store, lambda _: None, max_waiting=10_000) as ledger:
-        ledger.outages = NoOutages()
-        yield ledger
 
 
 PassTime = Callable[[Job, float], Awaitable[None]]

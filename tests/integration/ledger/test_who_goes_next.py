@@ -19,7 +19,7 @@ from jobledger_server.maintenance.unblocker import Unblocker
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
-from tests.support.databases import NoOutages, several_servers
+from tests.support.databases import several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, create_all
 from tests.support.lookouts import lookout
 from tests.support.recount import recount
@@ -32,14 +32,6 @@ async def _counted(database: Database) -> AsyncIterator[None]:
     """After each test the counters are those of the jobs."""
     yield
     assert await recount(database) == []
-
-
-@pytest.fixture
-async def other(store: SqlStore) -> AsyncIterator[Ledger]:
-    """The ledger of another server on the same database."""
-    async with Ledger(store, lambda _: None, max_waiting=10_000) as ledger:
-        ledger.outages = NoOutages()
-        yield ledger
 
 
 async def created(ledger: Ledger, count: int = 1, **fields: Any) -> Sequence[Job]:
