@@ -8,7 +8,6 @@ from jobledger import (
     Asset,
     AssetNameTaken,
     AsyncClient,
-    AttemptOutcome,
     ConcurrencyLimitReached,
     IllegalTransition,
     InvalidField,
@@ -153,31 +152,6 @@ def test_more_payloads_than_an_answer_may_have_are_read(client):
     jobs += [client.create_job("render", {"a": "x" * 250_000}) for _ in range(12)]
     found = client.get_jobs([job.id for job in jobs], view=JobView.FULL)
     assert [len(job.parameters["a"]) for job in found.values()] == [250_000] * 16
-
-
-def test_attempts_are_listed_with_how_they_ended(client):
-    job_type = f"t-{uuid.uuid4()}"
-    job = client.create_job(job_type)
-    for attempt in (1, 2):
-        (claimed,) = client.claim_jobs([job_type], worker_id=f"w{attempt}")
-        client.update_progress(job.id, 40 * attempt, attempt=attempt)
-        if attempt == 1:
-            assert client.release_job(job.id, 1).is_waiting
-    first, second = client.list_attempts(job.id, page_size=1)
-    assert (first.number, first.worker_id, first.outcome, first.progress) == (
-        1,
-        "w1",
-        AttemptOutcome.RELEASED,
-        40,
-    )
-    assert first.start_time < first.end_time <= second.start_time == claimed.progress_time
-    assert (second.number, second.worker_id, second.outcome, second.progress) == (2, "w2", None, 80)
-    client.mark_failed(job.id, "disk full", reason="NO_DISK", attempt=2)
-    last = [*client.list_attempts(job.id)][-1]
-    assert (last.outcome, last.error) == (
-        AttemptOutcome.FAILED,
-        JobError("disk full", reason="NO_DISK"),
-    )
 
 
 def test_a_worker_names_its_attempt_or_says_that_it_means_any(client, running):
