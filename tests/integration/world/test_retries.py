@@ -15,6 +15,7 @@ from tests.integration.world.transports import (
     on_both,
     serving,
     stream,
+    through_a_line,
     unary,
 )
 
@@ -138,11 +139,8 @@ async def test_a_call_whose_answer_is_lost_is_made_again(transport: Transport) -
             line.reset()
         return request
 
-    async with (
-        serving(transport, M=handler(handle), Once=handler(handle)) as (_, target),
-        transport.line(target) as line,
-        calling(transport, line.target, RETRIES) as channel,
-    ):
+    behaviors = {"M": handler(handle), "Once": handler(handle)}
+    async with through_a_line(transport, channel=RETRIES, **behaviors) as (line, channel):
         assert await unary(channel, "M", b"answer") == b"answer"
         assert served == 2
         served = 0
