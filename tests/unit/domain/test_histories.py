@@ -611,8 +611,8 @@ class Histories(RuleBasedStateMachine):
         history = self.record.accepted
         command, version = history[-1 - data.draw(st.integers(0, len(history) - 1))]
         before, links = self.record.job, dict(self.record.assets)
-        if isinstance(command, LinkAsset) and command.request_id not in {
-            asset.request_id for asset in links.values()
+        if isinstance(command, LinkAsset) and (command.request_id, command.link) not in {
+            (asset.request_id, asset.link) for asset in links.values()
         }:
             return  # a later attempt has replaced the asset: this would link it anew
         outcome = self.send(command)
