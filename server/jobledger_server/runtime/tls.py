@@ -30,6 +30,13 @@ are a mistake only after this time."""
 RELOAD_RETRY_SECONDS = 1.0
 """Between attempts to read files that were a mistake: a certificate may become valid later."""
 
+BEGIN_SECONDS = 0.1
+"""How long other handshakes have to begin before the certificate is exchanged.
+
+gRPC asks under a lock, but begins a handshake after it: what it exchanges in between it has freed
+already. The process crashed, or a handshake failed without ALPN (gRPC 1.83, `add_handshakers` in
+ssl_security_connector.cc)."""
+
 log = logging.getLogger("jobledger.server")
 
 _State = tuple[FileState, ...]
@@ -138,6 +145,7 @@ class _Certificate:
                 return None
             self._used = state
             log.info("certificate_renewed", extra={"file": str(self._files.cert)})
+            time.sleep(BEGIN_SECONDS)
             return self.content
 
 
