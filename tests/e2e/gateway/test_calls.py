@@ -117,7 +117,8 @@ async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -
         assert (answer.status, answer.problem["reason"]) == (status, reason)
         assert answer.headers["cache-control"] == "no-store"
     assert cases["too early"][0].problem["metadata"]["current"] == "QUEUED"
-    assert cases["invalid"][0].problem["violations"][0]["field"] == "job_type"
+    for case, field in (("invalid", "job_type"), ("token", "page_token")):
+        assert cases[case][0].problem["violations"][0]["field"] == field
 
 
 @pytest.mark.parametrize(
