@@ -11,6 +11,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from jobledger.v1.job_service_pb2 import ListJobsRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.access_file import rule, write_access_file
 from tests.support.databases import both_databases, several_servers
 from tests.support.rpc_caller import FULL, Caller, refusal
@@ -114,6 +116,18 @@ async def test_a_token_that_was_changed_or_made_up_is_refused(
     ):
         # On a server without an access file, too: such a call is not anybody's.
         assert await denied(Caller(channel, token=bad).ListJobs()) == UNKNOWN
+
+
+async def test_a_call_with_a_token_and_another_authorization_is_refused(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    token = await token_for(anybody, labels=BLUE)
+    for others in (["Bearer x", f"Bearer {token}"], [f"Bearer {token}", "Basic x"]):
+        stub = JobServiceStub(channel)
+        call = stub.ListJobs(
+            ListJobsRequest(), metadata=[("authorization", each) for each in others]
+        )
+        assert await denied(call) == UNKNOWN
 
 
 async def test_an_expired_token_is_refused_and_ends_the_streams_that_it_opened(

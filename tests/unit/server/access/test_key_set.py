@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from jobledger_server.rpc.access.key_set import BadKeySet, KeySet
 from tests.support.token_issuer import SigningKey
@@ -56,6 +56,7 @@ def test_of_a_private_key_only_its_public_part_is_used() -> None:
 
 def test_a_key_that_can_verify_nothing_is_refused() -> None:
     good, curve = SigningKey("ES256", "good").public, SigningKey("EdDSA", "x").public
+    other = ec.generate_private_key(ec.SECP384R1())
     unusable = [
         {**good, "kid": "not on the curve", "y": good["x"]},
         {**good, "kid": "no text", "x": 7},
@@ -64,7 +65,7 @@ def test_a_key_that_can_verify_nothing_is_refused() -> None:
         {**rsa_key(2048), "kid": "no number", "n": ""},
         {**good, "kid": "for another algorithm", "alg": "RS256"},
         {**good, "kid": "for encryption", "use": "enc"},
-        {**good, "kid": "another curve", "crv": "secp256k1"},
+        {**ECAlgorithm.to_jwk(other.public_key(), as_dict=True), "kid": "another curve"},
         {"kty": "oct", "kid": "a secret", "k": "c2VjcmV0"},
     ]
     assert kids(good, *unusable) == ["good"]
