@@ -60,9 +60,10 @@ async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_kill
     policy = RetryPolicy(max_attempts=100, initial_backoff=0.1, max_backoff=0.1)
     job = await client.create_job(job_type, retry_policy=policy, stall_timeout=1)
     for kill in range(5):
-        worker = start_worker(server.target, job_type, "steps", str(file))
         # Before and after the checkpoint, in turn.
-        await worker.says("kept" if kill % 2 else "did")
+        last = "kept" if kill % 2 else "did"
+        worker = start_worker(server.target, job_type, "steps", str(file), last)
+        await worker.says(last)
         worker.signal(signal.SIGKILL)
     start_worker(server.target, job_type, "steps", str(file))
     done = await client.wait(job.id, timeout=60)

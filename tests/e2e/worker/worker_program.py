@@ -70,28 +70,31 @@ async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
     await worker.run()
 
 
-async def steps(client: AsyncClient, job_type: str, file: str) -> None:
-    """Do ten steps, with a checkpoint after each; write down what was done when."""
+async def steps(client: AsyncClient, job_type: str, file: str, last: str = "") -> None:
+    """Do ten steps, with a checkpoint after each; write down what was done when.
+
+    With `last`, "did" or "kept", it does nothing more once it has said that.
+    """
     worker = Worker(client, lease=LEASE)
+
+    async def tell(word: str, step: int, attempt: int) -> None:
+        with Path(file).open("a") as lines:
+            lines.write(f"{word} {step} {attempt}\n")
+        say(word, step)
+        if word == last:
+            await asyncio.Event().wait()
 
     @worker.handler(job_type)
     async def handle(job: ClaimedJob) -> Completed:
         checkpoint = job.checkpoint or {"step": 0}
         for step in range(checkpoint["step"], 10):
-            _append(file, f"did {step} {job.attempt}")
-            say("did", step)
+            await tell("did", step, job.attempt)
             await job.progress(10 * step, checkpoint={"step": step + 1}, wait=True)
-            _append(file, f"kept {step} {job.attempt}")
-            say("kept", step)
+            await tell("kept", step, job.attempt)
         return Completed({"attempt": job.attempt})
 
     say("ready")
     await worker.run()
-
-
-def _append(file: str, line: str) -> None:
-    with Path(file).open("a") as lines:
-        lines.write(f"{line}\n")
 
 
 async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) -> None:
