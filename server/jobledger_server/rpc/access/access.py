@@ -25,8 +25,9 @@ from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
 
 FILE_CHECK_SECONDS = 0.5
-"""How often the access file is checked. A change counts once it is this old, so that a file that is
-being written is not reported as unusable."""
+"""How often the access file is checked: polling works on every file system, and with Kubernetes'
+symbolic links. A change counts once it is this old, so that a file that is being written is not
+reported as unusable."""
 
 MAX_REMEMBERED = 10_000
 """JSON Web Tokens at most that are remembered with their callers."""

@@ -1,7 +1,8 @@
 """Watch tokens: what they permit is signed into them, so no server has to remember any.
 
 A token is `jlw_`, what it permits as JSON, and its HMAC-SHA-256 by the key of the database, both
-in base64url.
+in base64url. It is no JSON Web Token: that needs a library which is an extra here, and a header
+whose algorithm would have to be pinned.
 """
 
 import base64

@@ -1,5 +1,8 @@
 """Calls that change many jobs: RetryJob, and the steps of RetryJobs, CancelJobs and DeleteJobs.
 
+A job is repeated as a new one. If it went back to QUEUED, no watch, cache or bill could rely on a
+terminal state.
+
 A step lists jobs as ListJobs does, and submits a command for each. It changes nothing twice: the
 jobs that it has changed do not match any more.
 """
