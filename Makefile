@@ -330,7 +330,7 @@ $(LOWEST)/.installed: pyproject.toml | $(PYTHON) $(UV)
 	@touch $@
 
 # What is newest changes any day: asked for at each run. The server that the tests call runs on the
-# same versions, where only malformed requests differ (decision 0036).
+# same versions, where only malformed requests differ (test_malformed_path.py).
 .PHONY: $(NEWEST)/.installed
 $(NEWEST)/.installed: $(INSTALLED) | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(NEWEST)
