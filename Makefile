@@ -90,7 +90,7 @@ test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server o
 	@$(PYTHON) -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
 
 .PHONY: test-robustness
-test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
+test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what callers saw; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
 .PHONY: simulate

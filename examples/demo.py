@@ -1,4 +1,4 @@
-"""See Jobledger at work: a server, a worker with three hands, and a watcher for each job.
+"""See Jobledger at work: a server, a worker of three jobs at once, and a watcher for each job.
 
 The worker packs this repository's own files. One job ends PARTIAL, because a file that
 it names does not exist; one FAILED, because its archive was cut off on the way. At the

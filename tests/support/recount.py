@@ -24,7 +24,7 @@ _TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
 async def recount(database: Database) -> list[str]:
     """Return what is wrong with the counters, in one snapshot; empty if nothing is.
 
-    See the invariants 1, 3 and 4 of docs/decisions/0056-who-goes-next.md.
+    What they count is in domain/queues.py.
     """
     engine = database.reader.execution_options(**database.dialect.snapshot)
     async with engine.connect() as connection, connection.begin():

@@ -1,4 +1,4 @@
-"""Judges who went next, by what the database held: see the invariants of decision 0056."""
+"""Judges who went next, by what the database held: see docs/decisions/0056-who-goes-next.md."""
 
 from collections.abc import Iterator
 

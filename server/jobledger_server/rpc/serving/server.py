@@ -36,7 +36,7 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
     # Idle clients may ping, with or without calls. By default gRPC disconnects clients that ping
     # more than once in five minutes. No strikes: disconnecting a client that floods the server with
-    # pings costs gRPC so much time that others wait (docs/operate/exposure.md).
+    # pings costs gRPC so much time that others wait (docs/project/under-attack.md).
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     # Closes a connection that has not sent its HTTP/2 preface and settings by then.
