@@ -219,7 +219,7 @@ async def open_app(
         sources = Sources(
             calls=calls,
             jobs=jobs,
-            queues=(queue_metrics := QueueMetrics()),
+            queues=QueueMetrics(),
             hub=feed.hub,
             tail=feed.tail,
             waiters=waiters,
@@ -240,7 +240,7 @@ async def open_app(
             supervisor.supervise(task)
         services = _services(core, lists, creations, tokens, ids)
         async with (
-            supervisor.running(**_maintenance(core)),
+            supervisor.running(**_maintenance(core, sources.queues)),
             nullcontext() if settings.metrics is None else serving_metrics(settings.metrics, read),
             nullcontext() if settings.otlp is None else sending_metrics(settings.otlp, read),
             nullcontext() if settings.admin is None else serving_admin(settings.admin),
@@ -258,8 +258,6 @@ async def open_app(
             tasks = {"grpc": server.terminated(), "callers": callers.run()}
             if access is not None:
                 tasks["access"] = access.run()
-            if settings.metrics is not None or settings.otlp is not None:
-                tasks["queue_metrics"] = queue_metrics.run(opened.store)
             if settings.health_database:
                 tasks["health"] = follow_database(
                     server.health, server.services, lambda: feed.tail.lag
@@ -400,7 +398,7 @@ class _Core:
     parser: RequestParser
 
 
-def _maintenance(core: _Core) -> Mapping[str, Coroutine[Any, Any, None]]:
+def _maintenance(core: _Core, queues: QueueMetrics) -> Mapping[str, Coroutine[Any, Any, None]]:
     """Return the tasks that do what happens without a call, by name."""
     settings, tuning, waiters = core.settings, core.tuning, core.waiters
     store, ledger = core.opened.store, core.ledger
@@ -434,6 +432,8 @@ def _maintenance(core: _Core) -> Mapping[str, Coroutine[Any, Any, None]]:
     if core.opened.lock is None:  # there may be other servers
         tasks["ready_elsewhere"] = lookout.follow()
         tasks["pollers"] = PollerRecords(store, core.long_poll.pollers, tuning).run()
+    if settings.metrics is not None or settings.otlp is not None:
+        tasks["queue_metrics"] = queues.run(store)
     return tasks
 
 

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +19,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger.v1 import job_service_pb2
-from jobledger_server.app import App
+from jobledger_server.app import App, open_app
+from jobledger_server.held import Holdings
 from jobledger_server.metrics import METRICS
+from jobledger_server.rpc.serving.drain import Drain
+from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
@@ -121,6 +125,35 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
     waits = [name for name in figures if name.startswith("jobledger_oldest_wait_seconds")]
     assert waits == ['jobledger_oldest_wait_seconds{job_type="import"}']
     assert figures[waits[0]] >= 0
+
+
+async def test_the_jobs_of_the_database_are_counted_while_a_server_drains(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
+
+    async def oldest_wait() -> float:
+        figures = await scraped(address)
+        return figures.get('jobledger_oldest_wait_seconds{job_type="render"}', 0.0)
+
+    async def last_call(drain: Drain) -> None:
+        with drain:
+            await drain.begun.wait()
+            before = await oldest_wait()
+            async with asyncio.timeout(10):
+                while await oldest_wait() <= before:
+                    pass
+
+    database = f"sqlite:///{tmp_path / 'jobledger.db'}"
+    settings = Settings(listen="127.0.0.1:0", database=database, metrics=address)
+    async with open_app(settings) as app:
+        assert isinstance(app.held, Holdings)
+        async with calling(app.address) as call:
+            await call.job(job_type="render")
+        ended = asyncio.create_task(last_call(app.held.drain))
+        while not app.held.drain.running:
+            await asyncio.sleep(0)
+    await ended
 
 
 HEALTH = "grpc.health.v1.Health"
