@@ -255,6 +255,8 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     assert hashlib.sha256(b"web").hexdigest() not in text
     lines = [json.loads(line) for line in text.splitlines()]
     audit = [line for line in lines if line["logger"] == "jobledger.audit"]
+    # In the order that docs/operate/security.md shows.
+    assert " ".join(audit[0]) == "time level logger event caller change jobs outcome"
     standard = {"time", "level", "logger", "event", "outcome"}
     for line in audit:
         more = {"change", "jobs"} if line["event"] == "change" else {"method"}

@@ -115,7 +115,7 @@ def audit_denial(method: str, caller: str, error: Exception) -> None:
 
 
 def _log(caller: Caller, change: str, outcome: object, **facts: object) -> None:
-    facts |= {"caller": caller.identity, "change": change}
+    facts = {"caller": caller.identity, "change": change, **facts}
     if isinstance(outcome, Exception):
         facts |= {"outcome": reason_of(outcome), "count": 1}
     else:
