@@ -88,7 +88,7 @@ def name_from(cursor: str) -> str:
     try:
         name = bytes.fromhex(cursor).decode()
         with Checker() as check:
-            return check.name("page_token", name, MAX_NAME_CHARACTERS, required=False)
+            return check.name("page_token", name, MAX_NAME_CHARACTERS, required=bool(cursor))
     except (ValueError, InvalidRequest):
         raise InvalidRequest([("page_token", "is damaged")], token=True) from None
 

@@ -185,3 +185,12 @@ async def test_an_invented_page_token_is_invalid_argument(call: Caller, cursor: 
     query = JobQuery(user_id="ada").key()
     nul = await refusal(call.ListJobs(user_id="ada", page_token=token(query, f"{cursor}\0")))
     assert nul.reason == "INVALID_TOKEN"
+
+
+@in_turn("cursor", ["x", " ", "00", "ff", "61" * 201])
+async def test_an_invented_page_token_of_limits_is_invalid_argument(
+    call: Caller, cursor: str
+) -> None:
+    made_up = token("limits", cursor)
+    refused = await refusal(call.ListConcurrencyLimits(page_token=made_up))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
