@@ -56,6 +56,9 @@ DOMAIN = "jobledger"
 DEFAULT_RETRY_SECONDS = 1
 """How long a caller is asked to wait before a retry that may succeed."""
 
+MAX_RETRY_SECONDS = 365 * 24 * 3600
+"""What a longer delay is sent as: a quota may be any rate, and not every delay fits a Duration."""
+
 VIOLATIONS_BYTES = 1500
 """Bytes of violations in a status at most. A status contains them three times, in base64 and
 percent-encoded, and clients cut trailers at 8 KiB."""
@@ -356,7 +359,7 @@ def _unavailable(
 
 
 def _retry(delay: float) -> RetryInfo:
-    return RetryInfo(retry_delay=timedelta(seconds=delay))
+    return RetryInfo(retry_delay=timedelta(seconds=min(delay, MAX_RETRY_SECONDS)))
 
 
 def printed(value: str) -> str:

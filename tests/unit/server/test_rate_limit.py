@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+from google.rpc import code_pb2
 
 from jobledger_server.admission import rates
 from jobledger_server.admission.caller import Caller, Identity, Permissions, Quotas
 from jobledger_server.admission.rates import RateLimit
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.rpc.status import status_of
 
 
 class Clock:
@@ -55,6 +57,15 @@ def test_a_rate_below_one_allows_one() -> None:
     assert done(limit, "eve", 0.1) == 0
     clock.now += 1
     assert done(limit, "eve", 0.1) == 1
+
+
+@pytest.mark.parametrize("rate", [1e-14, 5e-324])
+def test_a_refusal_by_the_lowest_rate_can_be_sent(rate: float) -> None:
+    limit = calls(Clock())
+    assert done(limit, "eve", rate) == 1
+    with pytest.raises(LimitExceeded) as refused:
+        limit.take(caller("eve", rate))
+    assert status_of(refused.value).code == code_pb2.RESOURCE_EXHAUSTED
 
 
 def test_callers_have_rates_of_their_own() -> None:
