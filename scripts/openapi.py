@@ -193,6 +193,10 @@ class Document:
                 {"name": "last_event_id", "in": "query", **LAST_EVENT_ID},
             ],
         }
+        for parameter in operation["parameters"]:
+            if parameter["name"] == "view":  # of the gateway's own: see routes/events.py
+                described = parameter["description"]
+                parameter["description"] = described.replace("Default: FULL", "Default: BASIC")
         self._reference(returns)
         stream = {"schema": {"type": "string"}}
         answers = {"200": {"description": "The events.", "content": {"text/event-stream": stream}}}
