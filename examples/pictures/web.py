@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from jobledger import Client, InvalidField, JobNotFound, RequestIdReused, RetryPolicy
@@ -45,7 +46,7 @@ class Pictures(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        with client.watch(job_id) as changes:
+        with suppress(ConnectionError), client.watch(job_id) as changes:  # until the browser leaves
             for change in changes:
                 event = {"status": change.job.status, "progress": change.job.progress}
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
