@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
-from jobledger.core.conversion import JsonObject, from_struct, to_struct
+from jobledger.core.conversion import JsonObject, Seconds, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError, JobStatus, RetryPolicy
 from jobledger.core.options import check_names
 from jobledger.worker.handlers.handler import Function, Middleware, OnCancel, make_handler
@@ -64,7 +64,7 @@ class RunOptions(TypedDict, total=False):
     """What the worker's lifespan would yield."""
     middleware: Sequence[Middleware]
     """The worker's middleware."""
-    timeout: float
+    timeout: Seconds | None
     """As in `worker.handler`."""
     retry_on: type[Exception] | Iterable[type[Exception]]
     """As in `worker.handler`."""

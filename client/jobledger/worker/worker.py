@@ -26,7 +26,6 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_seconds
-from jobledger.core.options import seconds_of
 from jobledger.core.requests import count, text
 from jobledger.worker.handlers.handler import (
     Executor,
@@ -186,7 +185,7 @@ class Worker:
             self._handlers[name] = make_handler(
                 function,
                 on_cancel=on_cancel,
-                timeout=seconds_of(timeout, "timeout"),
+                timeout=timeout,
                 retry_on=retry_on,
                 executor=executor,
                 middleware=self._middleware,

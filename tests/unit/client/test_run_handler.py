@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -176,7 +177,7 @@ def test_a_timeout_and_a_release_are_outcomes_too():
     async def hang(job):
         await asyncio.Event().wait()
 
-    assert run_handler(hang, timeout=0.01).outcome.reason == "TIMED_OUT"
+    assert run_handler(hang, timeout=timedelta(seconds=0.01)).outcome.reason == "TIMED_OUT"
     run = run_handler(lambda job: Release())
     assert (run.outcome, run.cancelled) == (Release(), False)
 

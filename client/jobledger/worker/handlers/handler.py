@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
+from jobledger.core.conversion import Seconds
+from jobledger.core.options import seconds_of
 from jobledger.worker.failures import RetryOn
 from jobledger.worker.handlers.processes import Processes
 from jobledger.worker.handlers.signatures import is_async, with_parameters
@@ -60,7 +62,7 @@ def make_handler(
     function: Function,
     *,
     on_cancel: OnCancel = "raise",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     retry_on: type[Exception] | Iterable[type[Exception]] = (),
     executor: Executor = "thread",
     middleware: Sequence[Middleware] = (),
@@ -69,7 +71,7 @@ def make_handler(
 
     Raises:
         TypeError: the function cannot be a handler, or not with these arguments.
-        ValueError: `on_cancel` or `executor` has no such value.
+        ValueError: `on_cancel` or `executor` has no such value, or `timeout` is no time span.
     """
     for name, value, values in (
         ("on_cancel", on_cancel, OnCancel),
@@ -96,7 +98,8 @@ def make_handler(
     run: Next = innermost
     for each in reversed(middleware):
         run = _around(each, run)
-    return Handler(run, on_cancel == "raise", timeout, _exceptions(retry_on), processes)
+    seconds = seconds_of(timeout, "timeout")
+    return Handler(run, on_cancel == "raise", seconds, _exceptions(retry_on), processes)
 
 
 def _exceptions(retry_on: type[Exception] | Iterable[type[Exception]]) -> RetryOn:
