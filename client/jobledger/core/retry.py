@@ -36,8 +36,8 @@ def is_unreachable(error: JobledgerError) -> bool:
     return error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def wait_at_most(seconds: float, event: asyncio.Event) -> None:
-    """Wait until the event is set, or so many seconds have passed."""
+async def wait_at_most(seconds: float | None, event: asyncio.Event) -> None:
+    """Wait until the event is set, or so many seconds have passed; None: any time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,12 +1,12 @@
 """The attempts to deliver: posts, waits as long as the receiver asks, and tries again."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
 from typing import Final
 
+from jobledger.core.retry import wait_at_most
 from jobledger.core.webhook_events import Event, event_of
 from jobledger.errors import JobledgerError, JobNotFound
 from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, Job, JobTransition
@@ -109,9 +109,7 @@ class Attempts:
                         tasks.create_task(self._try_again(delivery))
                     else:
                         soonest = wait if soonest is None else min(soonest, wait)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(soonest):
-                        await pending.added.wait()
+                await wait_at_most(soonest, pending.added)
 
     async def _try_again(self, delivery: PendingDelivery) -> None:
         pending = self._state.pending

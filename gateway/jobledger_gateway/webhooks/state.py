@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobledger.core.retry import wait_at_most
 from jobledger.errors import JobledgerError, WebhookNotHeld
 from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, SaveWebhookRequest
 from jobledger_gateway.upstream import Upstream
@@ -95,9 +96,7 @@ class State:
     async def keep_saving(self) -> None:
         """Store the state now and then, until it is cancelled. Raises WebhookNotHeld."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(QUIET_SAVE_SECONDS):
-                    await self._soon.wait()
+            await wait_at_most(QUIET_SAVE_SECONDS, self._soon)
             self._soon.clear()
             await asyncio.sleep(self._save_seconds)
             if self._changed:

@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from jobledger.core.retry import wait_at_most
 from jobledger.testing.world.faults import FAULTS, Fault, Kind
 
 if TYPE_CHECKING:
@@ -39,21 +40,15 @@ async def chaos(
     def goes_on() -> bool:
         return not over.is_set() and world.loop.time() < until
 
-    async def pause(seconds: float) -> None:
-        """Wait for so long, or until it is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await over.wait()
-
     async def repeat(name: str, fault: Fault) -> None:
         random = world.chance.of(f"chaos {number} {name}")
         if random.random() < LEFT_OUT:
             return
         mean = _between(random, *SECONDS_BETWEEN)
         while goes_on():
-            await pause(random.expovariate(1 / mean))
+            await wait_at_most(random.expovariate(1 / mean), over)
             if goes_on():
-                await fault(world, random, lambda: pause(_between(random, *LASTS)))
+                await fault(world, random, lambda: wait_at_most(_between(random, *LASTS), over))
 
     tasks = [
         asyncio.create_task(repeat(name, fault), name=f"chaos {name}")
