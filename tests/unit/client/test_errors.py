@@ -111,6 +111,15 @@ def test_a_refusal_by_a_key_a_pause_or_a_limit_has_its_facts():
     assert isinstance(full, LimitExceeded)
 
 
+def test_an_error_keeps_every_message_of_google_rpc():
+    kinds = [
+        getattr(error_details_pb2, name)
+        for name in error_details_pb2.DESCRIPTOR.message_types_by_name
+    ]
+    error = from_rpc_error(answer(grpc.StatusCode.ABORTED, *(kind() for kind in kinds)))
+    assert [type(detail) for detail in error.details] == kinds
+
+
 def test_the_grpc_error_stays_the_cause():
     original = answer(grpc.StatusCode.NOT_FOUND, info("JOB_NOT_FOUND"))
     assert from_rpc_error(original).__cause__ is original
