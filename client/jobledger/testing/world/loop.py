@@ -56,7 +56,6 @@ class WorldLoop(NoInputOutput):
     Args:
         chance: Decides the order of tasks that are ready at the same time.
         shuffle: How often it does, from 0 to 1; else they run in the order they became ready.
-        max_steps: The run fails after so many.
 
     Attributes:
         busy: Seconds for which a real loop would be busy before it looks for what has come since.
@@ -68,12 +67,7 @@ class WorldLoop(NoInputOutput):
     """
 
     def __init__(
-        self,
-        chance: Chance,
-        *,
-        shuffle: float = 0.0,
-        max_steps: int = MAX_STEPS,
-        trace: list[str] | None = None,
+        self, chance: Chance, *, shuffle: float = 0.0, trace: list[str] | None = None
     ) -> None:
         self.busy = 0.0
         self.steps = 0
@@ -82,7 +76,7 @@ class WorldLoop(NoInputOutput):
         self._random = chance.of("loop")
         self._executor_random = chance.of("executor")
         self._shuffle = shuffle
-        self.max_steps = max_steps
+        self.max_steps = MAX_STEPS
         self._now = 0.0
         self._ready: deque[Handle] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
