@@ -50,7 +50,6 @@ class _ExecCommand(Command):
 @click.option(
     "--lease",
     type=duration,
-    metavar="TIME",
     default="60s",
     show_default=True,
     help="If the worker dies, its jobs pass to another one after this time.",
@@ -58,7 +57,6 @@ class _ExecCommand(Command):
 @click.option(
     "--grace",
     type=duration,
-    metavar="TIME",
     default="10s",
     show_default=True,
     help="How long running jobs may take to finish after SIGTERM or SIGINT.",
