@@ -108,7 +108,8 @@ class Deliverer:
     async def close(self) -> None:
         """Stop all deliveries, store their states and end the claims."""
         deliveries = [delivery for delivery, _ in self._held.values()]
-        await self._drop(list(self._held))
+        with contextlib.suppress(Exception):  # `run` has raised it
+            await self._drop(list(self._held))
         async with asyncio.TaskGroup() as tasks:
             for delivery in deliveries:
                 tasks.create_task(delivery.release())
@@ -123,18 +124,20 @@ class Deliverer:
         log.info("webhook_held webhook=%s", claimed.webhook.id)
 
     async def _drop(self, ids: Iterable[str]) -> None:
-        """Cancel the deliveries of these webhooks, and wait until they have ended."""
+        """Cancel the deliveries of these webhooks, and wait until they have ended.
+
+        Raises what one of them has raised: a bug must not leave it deaf.
+        """
         tasks = [self._held.pop(webhook_id)[1] for webhook_id in ids]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
     async def _watch_tasks(self, seconds: float) -> None:
-        """Wait. Raises what a delivery has raised: a bug must not leave it deaf."""
+        """Wait, at most until one has failed: the next claim drops it."""
         running = [task for _, task in self._held.values() if not task.done()]
-        for _, task in self._held.values():
-            if task.done():
-                task.result()
         if running:
             await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         else:

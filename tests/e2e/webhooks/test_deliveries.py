@@ -10,9 +10,11 @@ import pytest
 from jobledger import AsyncClient, Webhook
 from jobledger.webhooks import verify
 from jobledger_gateway.webhooks import pending
+from jobledger_gateway.webhooks.deliverer import deliver
+from jobledger_gateway.webhooks.delivery import Delivery
 from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
 from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
-from tests.e2e.webhooks.conftest import delivering
+from tests.e2e.webhooks.conftest import delivering, quick
 from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Received, Receiver, accepted, always
@@ -265,21 +267,47 @@ async def test_a_deleted_job_is_still_delivered(
     assert event["data"]["job"]["userId"] == "ada"
 
 
+@pytest.mark.parametrize(("limit", "most", "held"), [("DELIVERIES", 10, 10), ("BYTES", 1, 1)])
 async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
-    app: Any, client: AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    app: Any,
+    client: AsyncClient,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    most: int,
+    held: int,
 ) -> None:
     assert pending.MAX_DELIVERIES == MAX_PENDING_DELIVERIES == 100
-    monkeypatch.setattr(pending, "MAX_DELIVERIES", 10)
+    monkeypatch.setattr(pending, f"MAX_{limit}", most)
 
     receiver.answer = always(500)
     await client.create_webhook(receiver.url)
     wanted = set(await asyncio.gather(*(ended(client) for _ in range(12))))
     async with delivering(app.address):
-        await until(client, lambda each: each.pending >= 10)
-    assert (await the_webhook(client)).pending == 10
+        await until(client, lambda each: each.pending >= held)
+    assert (await the_webhook(client)).pending == held
     receiver.answer = accepted
     async with delivering(app.address):
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+
+
+async def test_a_delivery_that_fails_by_a_bug_ends_the_deliverer(
+    app: Any, client: AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = []
+
+    async def fail(*_: object) -> None:
+        began.append(True)
+        await asyncio.sleep(0.1)  # until the deliverer waits
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Delivery, "_deliver", fail)
+    await client.create_webhook(receiver.url)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(5):
+            await deliver(quick(), app.address, None, 10.0)
+    assert isinstance(raised.value.exceptions[0], ZeroDivisionError)
+    assert len(began) == 1
 
 
 async def test_two_deliverers_do_not_deliver_one_webhook_both(
