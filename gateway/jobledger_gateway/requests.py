@@ -67,14 +67,13 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
     Raises:
         InvalidField: a parameter is unknown, given twice, or has no such value.
     """
-    given = request.path_params
-    fields: dict[str, Any] = dict(given)
+    fields: dict[str, Any] = dict(request.path_params)
     for name, text in request.query_params.multi_items():
         if name in NOT_FIELDS:
             continue
         head, dot, key = name.partition(".")
         field = _field(kind, head)
-        if field is None or field.name in given or bool(dot) != _is_map(field):
+        if field is None or bool(dot) != _is_map(field):
             raise invalid_field(name, "there is no such parameter")
         if _is_map(field):
             entries = fields.setdefault(field.name, {})

@@ -32,6 +32,7 @@ async def test_a_job_is_made_read_cancelled_repeated_and_deleted(http: Http, rpc
 
     read = await http.get(f"{path}?user_id=ada")
     assert read.headers["content-type"] == "application/json"
+    assert read.headers["cache-control"] == "no-store"
     assert read.json() == MessageToDict(await rpc.GetJob(user_id="ada", job_id=job["id"]))
     assert read.json()["job"]["parameters"] == {"width": 4}
     basic = await http.get(f"{path}?userId=ada&view=BASIC")
@@ -167,11 +168,18 @@ async def test_a_body_that_cannot_be_read_is_refused(http: Http, body: bytes, st
     assert (await http.get("/healthz")).json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("name", ["job_id", "jobId"])
+async def test_a_field_of_the_path_is_not_given_again(http: Http, name: str) -> None:
+    read = await http.get(f"/v1/jobs/a?user_id=ada&{name}=b")
+    cancelled = await http.post("/v1/jobs/a:cancel", {"userId": "ada", name: "b"})
+    for problem in (read.problem, cancelled.problem):
+        assert problem["violations"] == [{"field": name, "description": "is given twice"}]
+
+
 async def test_a_request_of_another_form_is_refused(http: Http) -> None:
     form = {"Content-Type": "text/plain"}
     assert (await http.send("POST", "/v1/jobs", form, b"{}")).problem["status"] == 415
     assert (await http.post("/v1/jobs?user_id=ada", NEW)).problem["status"] == 400
-    assert (await http.post("/v1/jobs/a:cancel", {"jobId": "b"})).problem["status"] == 400
     assert (await http.send("DELETE", "/v1/jobs/a", None, b"{}")).problem["status"] == 400
     long = await http.get("/v1/jobs", Authorization=f"Bearer {'x' * 5_000}")
     assert long.problem["status"] == 431
