@@ -46,6 +46,11 @@ def test_what_a_handler_may_return(returned, outcome):
     assert [run.outcome for run in run_both(lambda job: returned)] == [outcome] * 2
 
 
+def test_a_handler_may_take_any_arguments():
+    for run in run_both(lambda *arguments: {"count": len(arguments)}):
+        assert run.outcome == Completed({"count": 1})
+
+
 @pytest.mark.promise(number=21)
 @pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
 def test_a_return_value_that_is_no_outcome_makes_the_job_failed(returned):
