@@ -117,6 +117,7 @@ def test_the_profiles_are_in_the_home_directory_unless_xdg_says_otherwise(
         ('[profiles.default]\nsever = "a:1"', "'sever'"),
         ('[profiles.default]\nuser = ""', "user"),
         ("[profiles.other]\ntimeout = 0", "timeout"),
+        ("[profiles.other]\ntimeout = true", "timeout"),
         ('[profiles.default]\ntls = "yes"', "tls"),
         ('[profiles.default]\ntoken = "secret"', "token_file"),
     ],

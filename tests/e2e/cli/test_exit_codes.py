@@ -83,6 +83,7 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
         (["get"], "JOB"),
         (["watch", "--all", "x"], "not both"),
         (["watch", "x", "--resume", "t"], "--all"),
+        (["watch", "x", "--type", "t"], "--all"),
         (["watch", "--all", "--label", "x"], "KEY=VALUE"),
         (["watch", "--all", "--type", "no spaces"], "job_types"),
         (["top"], "jobledger watch --all --json"),
