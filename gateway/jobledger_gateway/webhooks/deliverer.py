@@ -78,7 +78,7 @@ class Deliverer:
         self._held: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Hold what nobody else holds. It ends when it is cancelled, or a delivery has a bug."""
+        """Hold what nobody else holds, until it is cancelled."""
         held_until = time.monotonic()
         while True:
             asked = time.monotonic()
@@ -103,13 +103,12 @@ class Deliverer:
                     self._start(claimed)
                 full = bool(answer.webhooks)
             if not full:
-                await self._watch_tasks(self._settings.poll)
+                await asyncio.sleep(self._settings.poll)
 
     async def close(self) -> None:
         """Stop all deliveries, store their states and end the claims."""
         deliveries = [delivery for delivery, _ in self._held.values()]
-        with contextlib.suppress(Exception):  # `run` has raised it
-            await self._drop(list(self._held))
+        await self._drop(list(self._held))
         async with asyncio.TaskGroup() as tasks:
             for delivery in deliveries:
                 tasks.create_task(delivery.release())
@@ -124,21 +123,8 @@ class Deliverer:
         log.info("webhook_held webhook=%s", claimed.webhook.id)
 
     async def _drop(self, ids: Iterable[str]) -> None:
-        """Cancel the deliveries of these webhooks, and wait until they have ended.
-
-        Raises what one of them has raised: a bug must not leave it deaf.
-        """
+        """Cancel the deliveries of these webhooks, and wait until they have ended."""
         tasks = [self._held.pop(webhook_id)[1] for webhook_id in ids]
         for task in tasks:
             task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
-
-    async def _watch_tasks(self, seconds: float) -> None:
-        """Wait, at most until one has failed: the next claim drops it."""
-        running = [task for _, task in self._held.values() if not task.done()]
-        if running:
-            await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        else:
-            await asyncio.sleep(seconds)
+        await asyncio.gather(*tasks, return_exceptions=True)

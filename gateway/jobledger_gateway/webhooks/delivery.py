@@ -52,7 +52,11 @@ class Delivery:
         self._attempts = Attempts(claimed, self._state, upstream, poster, settings)
 
     async def run(self) -> None:
-        """Deliver until it is cancelled, or somebody else holds the webhook, or it is disabled."""
+        """Deliver until it is cancelled, or somebody else holds the webhook, or it is disabled.
+
+        An unexpected error ends it too and is logged, so that other webhooks are still delivered.
+        Nobody holds this one then, so the next claim begins it again.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow())
@@ -62,6 +66,8 @@ class Delivery:
             log.info("webhook_lost webhook=%s", self._webhook.id)
         except* Disabled as disabled:
             await self._state.disable(_first_of(disabled))
+        except* Exception:
+            log.exception("webhook_crashed webhook=%s", self._webhook.id)
 
     async def release(self) -> None:
         """Store the state and let another deliverer go on. Call it after `run` was cancelled."""

@@ -10,11 +10,10 @@ import pytest
 from jobledger import AsyncClient, Webhook
 from jobledger.webhooks import verify
 from jobledger_gateway.webhooks import pending
-from jobledger_gateway.webhooks.deliverer import deliver
-from jobledger_gateway.webhooks.delivery import Delivery
+from jobledger_gateway.webhooks.attempts import Attempts
 from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
 from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
-from tests.e2e.webhooks.conftest import delivering, quick
+from tests.e2e.webhooks.conftest import delivering
 from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Received, Receiver, accepted, always
@@ -291,23 +290,35 @@ async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
 
 
-async def test_a_delivery_that_fails_by_a_bug_ends_the_deliverer(
-    app: Any, client: AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+async def test_a_bug_in_one_delivery_is_logged_and_stops_no_other(
+    app: Any,
+    client: AsyncClient,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    began = []
+    await client.create_webhook(receiver.url, job_types=["render"])
+    broken = await client.create_webhook(receiver.url, job_types=["broken"])
+    deliver = Attempts.deliver
+    failed = asyncio.Event()
 
-    async def fail(*_: object) -> None:
-        began.append(True)
-        await asyncio.sleep(0.1)  # until the deliverer waits
-        raise ZeroDivisionError
+    async def fail_if_broken(self: Attempts, job: Any, transition: Any) -> None:
+        if job.job_type == "broken":
+            failed.set()
+            raise ZeroDivisionError
+        await deliver(self, job, transition)
 
-    monkeypatch.setattr(Delivery, "_deliver", fail)
-    await client.create_webhook(receiver.url)
-    with pytest.raises(ExceptionGroup) as raised:
-        async with asyncio.timeout(5):
-            await deliver(quick(), app.address, None, 10.0)
-    assert isinstance(raised.value.exceptions[0], ZeroDivisionError)
-    assert len(began) == 1
+    monkeypatch.setattr(Attempts, "deliver", fail_if_broken)
+    async with delivering(app.address):
+        poison = await ended(client, job_type="broken")
+        await failed.wait()
+        wanted = {await ended(client, job_type="render")}
+        await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+    assert f"webhook_crashed webhook={broken.webhook.id}" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    async with delivering(app.address):
+        await receiver.until(lambda: poison in job_ids(receiver.succeeded))
 
 
 async def test_two_deliverers_do_not_deliver_one_webhook_both(
