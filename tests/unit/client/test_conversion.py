@@ -53,6 +53,10 @@ def test_a_value_that_json_cannot_hold_is_refused_by_its_path(value, place):
 
 
 def test_bottomless_nesting_is_refused_without_exhausting_the_stack():
+    deepest: dict[str, object] = {}
+    for _ in range(31):  # levels below the first one
+        deepest = {"a": deepest}
+    assert from_struct(to_struct({"a": deepest}, "parameters")) == {"a": deepest}
     value = {}
     value["self"] = [value]
     with pytest.raises(ValueError, match="nested deeper"):
