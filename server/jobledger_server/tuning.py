@@ -94,8 +94,11 @@ class Tuning:
     read_batch: int = 64
     """Jobs read by one statement, without their payloads. More would not be faster."""
 
-    full_read_batch: int = 16
+    full_read_batch: int = 64
     """Jobs read by one statement with their payloads, each of up to 832 KiB."""
+
+    full_read_bytes: int = 8 * MIB
+    """Bytes of the payloads of one such statement, if its jobs are as large as those before it."""
 
     asset_batch_bytes: int = MIB
     """Bytes of assets read by one statement, and one request more."""

@@ -63,7 +63,8 @@ class Batcher(Generic[Item, Result]):
     Args:
         name: What is batched: "commands". Errors and metrics name the limits after it.
         flush: Processes a batch.
-        max_batch: A batch is complete when its items have this weight.
+        max_batch: A batch is complete when its items have this weight. An attribute, which may
+            change between two batches.
         max_batch_bytes: It is also complete when it holds this many bytes.
         linger_ticks: Lingering ends after this many ticks in any case.
         max_waiting: Limit of the weight that is queued or being processed.
@@ -91,7 +92,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self.name = name
         self._flush = flush
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
         self._linger_ticks = linger_ticks
         self._weigh = weigh
@@ -202,7 +203,7 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Pending[Item, Result]]:
         batch = []
         weight = size = 0
-        while len(self._queue) and weight < self._max_batch and size < self._max_batch_bytes:
+        while len(self._queue) and weight < self.max_batch and size < self._max_batch_bytes:
             pending = self._queue.pop()
             batch.append(pending)
             self._queued -= len(pending.items)
@@ -218,7 +219,7 @@ class Batcher(Generic[Item, Result]):
         lose little; and after `linger_ticks`, so that of many callers some are answered while the
         database works for others.
         """
-        expected = min(callers, self._max_batch)
+        expected = min(callers, self.max_batch)
         quiet = 0
         for _ in range(self._linger_ticks):
             arrived = self._queued

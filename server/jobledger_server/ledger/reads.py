@@ -1,7 +1,7 @@
 """Reads: concurrent reads of jobs are batched into one statement."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -37,6 +37,8 @@ class Reads:
         self, store: Store, *, max_waiting: int, share: float = 1.0, tuning: Tuning = Tuning()
     ) -> None:
         self._store = store
+        self._full_read_batch = tuning.full_read_batch
+        self._full_read_bytes = tuning.full_read_bytes
         self._basic: Batcher[Owned, StoredJob] = Batcher(
             "reads",
             partial(self._read, full=False),
@@ -148,6 +150,8 @@ class Reads:
     ) -> Sequence[StoredJob | Exception]:
         ids = dict.fromkeys(job_id for job_id, _ in requests)
         found = await retry_if_stale(partial(self._store.read_jobs, ids, full=full))
+        if full:
+            self._full.max_batch = self._fitting(found.values())
         return [
             read
             if (read := found.get(job_id)) is not None and user_id in (None, read.job.user_id)
@@ -155,10 +159,20 @@ class Reads:
             for job_id, user_id in requests
         ]
 
+    def _fitting(self, read: Collection[StoredJob]) -> int:
+        """Return how many jobs are read next: as many as fit if they are as large as these."""
+        most, size = self._full_read_batch, sum(map(_payload_bytes, read))
+        return min(most, 1 + self._full_read_bytes * len(read) // size) if size else most
+
     async def _read_assets(self, jobs: Sequence[Job]) -> Sequence[Sequence[Asset] | Exception]:
         ids = dict.fromkeys(job.id for job in jobs)
         found = await retry_if_stale(partial(self._store.read_assets, ids))
         return [found.get(job.id, ()) for job in jobs]
+
+
+def _payload_bytes(read: StoredJob) -> int:
+    job = read.job
+    return job.parameters_bytes + job.checkpoint_bytes + read.payloads.outcome_bytes
 
 
 def assets_bytes(job: Job) -> int:

@@ -8,13 +8,14 @@ import pytest
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Create, CreateAll
-from jobledger_server.domain.job import JobId, Payload
+from jobledger_server.domain.job import Job, JobId, Payload
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import Store, StoredJob
+from jobledger_server.tuning import Tuning
 from tests.support.databases import sqlite_only
 from tests.support.ledger_calls import apply, create_all
 
@@ -39,11 +40,9 @@ class CountedStore:
 
 @pytest.mark.promise(number=65)
 @sqlite_only
-@pytest.mark.parametrize(("view", "most"), [("basic", 64), ("full", 16)])
-async def test_one_statement_reads_few_jobs(
-    ledger: Ledger, store: SqlStore, view: str, most: int
-) -> None:
-    full = view == "full"
+@pytest.mark.parametrize("full", [False, True])
+async def test_one_statement_reads_few_jobs(ledger: Ledger, store: SqlStore, *, full: bool) -> None:
+    most = 64
     create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a"))
     jobs = await create_all(ledger, CreateAll((create,) * 200))
     counted = CountedStore(store)
@@ -59,6 +58,24 @@ async def test_one_statement_reads_few_jobs(
             *(reads.job(jobs[0].id, "ada", SERVICE, full=full) for _ in range(most))
         )
         assert counted.reads == [1]  # the same job is read once
+
+
+@pytest.mark.promise(number=65)
+@sqlite_only
+async def test_fewer_jobs_are_read_at_once_while_they_are_large(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    async def created(size: int) -> list[Job]:
+        create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a" * size))
+        return await create_all(ledger, CreateAll((create,) * 16))
+
+    large, small = await created(SIZE), await created(1)
+    counted = CountedStore(store)
+    tuning = Tuning(full_read_batch=8, full_read_bytes=2 * SIZE)
+    async with Reads(counted, max_waiting=1000, tuning=tuning) as reads:
+        for jobs in (large, small):
+            await asyncio.gather(*(reads.job(job.id, "ada", SERVICE, full=True) for job in jobs))
+    assert counted.reads == [8, 3, 3, 2, 3, 8, 5]
 
 
 @pytest.mark.promise(number=65)
