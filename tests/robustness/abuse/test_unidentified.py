@@ -25,5 +25,5 @@ async def test_large_requests_without_an_identity_fail_no_call_of_others(
                 assert await attacker.report() == {"UNAUTHENTICATED": 200}
         assert good.failed == []
         assert good.p50 < LONGEST_P99, good
-        # gRPC has read those whose refusal came too late.
-        assert server.peak_memory - before < 100 * MIB
+        # Of one address gRPC waits for 64, and 64 slower ones may be read: see limits.md.
+        assert server.peak_memory - before < 128 * MIB
