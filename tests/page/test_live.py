@@ -31,6 +31,32 @@ def test_a_job_appears_its_bar_moves_and_it_ends(visit: Visit, client: Client) -
     expect(row).to_have_count(0)
 
 
+def test_a_job_that_is_deleted_before_its_row_is_drawn_again_harms_nothing(
+    visit: Visit, client: Client
+) -> None:
+    page = visit("/?job_types=drawn")
+    job = client.create_job("drawn")
+    row = page.get_by_role("row").filter(has_text=job.id)
+    expect(row.get_by_text("queued")).to_be_visible()
+    # The frame in which the rows are drawn, as at each second, comes after the deletion.
+    page.evaluate(
+        """() => {
+            const next = window.requestAnimationFrame;
+            window.held = [];
+            window.requestAnimationFrame = (draw) => window.held.push(draw);
+            window.release = () => {
+                window.requestAnimationFrame = next;
+                window.held.forEach((draw) => draw());
+            };
+            dispatchEvent(new Event("scroll"));
+        }"""
+    )
+    client.delete_job(client.cancel_job(job.id).id)
+    page.wait_for_function("() => window.held.length >= 2", polling=20)
+    page.evaluate("() => window.release()")
+    expect(row).to_have_count(0)
+
+
 def test_a_job_that_will_be_tried_again_is_never_shown_as_failed(
     visit: Visit, client: Client
 ) -> None:

@@ -24,10 +24,6 @@ export class Jobs {
     return this.#floor !== "";
   }
 
-  get(id) {
-    return this.#byId.get(id);
-  }
-
   /** Take a change from the watch. */
   change({ job, deleted }) {
     if (deleted) this.#remove(job.id, Infinity);
@@ -60,14 +56,14 @@ export class Jobs {
     if (!this.#lists) this.#gone.clear();
   }
 
-  /** Return the ids, newest first: they are in the order of the jobs' creation. */
+  /** Return the jobs, newest first: their ids are in the order of their creation. */
   newestFirst() {
     if (this.#byId.size > MAX_JOBS) this.#cut();
     if (this.#dirty) {
       this.#ids = [...this.#byId.keys()].sort().reverse();
       this.#dirty = false;
     }
-    return this.#ids;
+    return this.#ids.map((id) => this.#byId.get(id));
   }
 
   #remove(id, version) {

@@ -50,12 +50,12 @@ export function listPage(main, filter, view) {
   const rows = new Rows(body, () => next && readOlder());
   const draw = oncePerFrame(() => {
     if (signal.aborted) return;
-    const ids = jobs.newestFirst();
-    table.setAttribute("aria-rowcount", next || jobs.cut ? -1 : ids.length + 1);
-    setText(count, counted(ids.length, next, jobs.cut));
-    empty.hidden = ids.length > 0 || next === undefined;
-    table.classList.toggle("none", ids.length === 0);
-    rows.show(ids, (id) => jobs.get(id));
+    const shown = jobs.newestFirst();
+    table.setAttribute("aria-rowcount", next || jobs.cut ? -1 : shown.length + 1);
+    setText(count, counted(shown.length, next, jobs.cut));
+    empty.hidden = shown.length > 0 || next === undefined;
+    table.classList.toggle("none", shown.length === 0);
+    rows.show(shown);
   });
 
   /** Read the list, the newest jobs first or those after `token`. */

@@ -10,8 +10,7 @@ const phone = matchMedia("(max-width: 760px)");
 export class Rows {
   #body;
   #onEnd;
-  #ids = [];
-  #get = () => undefined;
+  #jobs = [];
   #rows = new Map();
   #anchor = { id: "", index: 0 };
   #active = "";
@@ -33,16 +32,19 @@ export class Rows {
     this.#abort.abort();
   }
 
-  /** Show these jobs; `get` returns the job of an id. */
-  show(ids, get) {
-    this.#ids = ids;
-    this.#get = get;
-    const moved = this.#anchor.id ? ids.indexOf(this.#anchor.id) - this.#anchor.index : 0;
-    this.#body.style.height = `${ids.length * this.#height()}px`;
+  /** Show these jobs until others are shown, whatever becomes of them meanwhile. */
+  show(jobs) {
+    this.#jobs = jobs;
+    const moved = this.#anchor.id ? this.#indexOf(this.#anchor.id) - this.#anchor.index : 0;
+    this.#body.style.height = `${jobs.length * this.#height()}px`;
     // What is read stays where it is while new jobs come above it.
     const known = this.#anchor.index + moved >= 0;
     if (moved && known && this.#anchor.index > 0) scrollBy(0, moved * this.#height());
     this.#draw();
+  }
+
+  #indexOf(id) {
+    return this.#jobs.findIndex((job) => job.id === id);
   }
 
   #height() {
@@ -52,13 +54,13 @@ export class Rows {
   #draw() {
     const height = this.#height();
     const above = Math.max(0, -this.#body.getBoundingClientRect().top);
-    const seen = Math.min(Math.floor(above / height), Math.max(0, this.#ids.length - 1));
+    const seen = Math.min(Math.floor(above / height), Math.max(0, this.#jobs.length - 1));
     const first = Math.max(0, seen - AROUND);
-    const last = Math.min(this.#ids.length, seen + Math.ceil(innerHeight / height) + AROUND);
-    this.#anchor = { id: this.#ids[seen] ?? "", index: seen };
-    const wanted = new Set(this.#ids.slice(first, last));
+    const last = Math.min(this.#jobs.length, seen + Math.ceil(innerHeight / height) + AROUND);
+    this.#anchor = { id: this.#jobs[seen]?.id ?? "", index: seen };
+    const wanted = new Set(this.#jobs.slice(first, last).map((job) => job.id));
     for (const [id, row] of this.#rows) {
-      const kept = row.link === document.activeElement && this.#get(id);
+      const kept = row.link === document.activeElement && this.#indexOf(id) >= 0;
       if (!wanted.has(id) && !kept) {
         row.element.remove();
         this.#rows.delete(id);
@@ -66,13 +68,13 @@ export class Rows {
     }
     let before = null;
     for (let index = first; index < last; index += 1) before = this.#place(index, height, before);
-    if (!wanted.has(this.#active)) this.#rows.get(this.#ids[seen])?.link.setAttribute("tabindex", "0");
-    if (last === this.#ids.length) this.#onEnd();
+    if (!wanted.has(this.#active)) this.#rows.get(this.#anchor.id)?.link.setAttribute("tabindex", "0");
+    if (last === this.#jobs.length) this.#onEnd();
   }
 
   #place(index, height, before) {
-    const id = this.#ids[index];
-    const job = this.#get(id);
+    const job = this.#jobs[index];
+    const { id } = job;
     let row = this.#rows.get(id);
     if (row) {
       row.update(job);
@@ -105,9 +107,9 @@ export class Rows {
     const step = steps[event.key];
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    const here = this.#ids.indexOf(this.#active);
-    const index = Math.min(Math.max(here + step, 0), this.#ids.length - 1);
-    this.#active = this.#ids[index] ?? "";
+    const here = this.#indexOf(this.#active);
+    const index = Math.min(Math.max(here + step, 0), this.#jobs.length - 1);
+    this.#active = this.#jobs[index]?.id ?? "";
     const height = this.#height();
     const top = this.#body.getBoundingClientRect().top + index * height;
     // Below the header of the table, and above the end of the window.
