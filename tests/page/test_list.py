@@ -103,6 +103,19 @@ def test_a_filter_is_a_link_and_holds_live(visit: Visit, client: Client) -> None
     expect(page.locator(".count")).to_have_text("2 jobs")
 
 
+def test_nothing_moves_under_the_mouse_when_the_panel_is_read(visit: Visit, client: Client) -> None:
+    make(client, "still", 1)
+    page = visit("/?job_types=still")
+    panel = page.get_by_role("complementary", name="Job types")
+    expect(panel.get_by_role("link", name="still")).to_be_visible()
+    bar = page.get_by_role("navigation")
+    left = bar.evaluate("(bar) => bar.getBoundingClientRect().left")
+    page.route("**/v1/stats?*", lambda _: None)  # it is never answered
+    bar.get_by_role("link", name="failed").click()
+    expect(page.get_by_text("No job matches.")).to_be_visible()
+    assert bar.evaluate("(bar) => bar.getBoundingClientRect().left") == left
+
+
 def test_what_a_job_says_is_text(visit: Visit, client: Client) -> None:
     job = client.create_job("hostile", {SCRIPT: [SCRIPT]}, user_id=SCRIPT, labels={"name": SCRIPT})
     started = client.start_job(job.id, worker_id=SCRIPT, lease_duration=600)

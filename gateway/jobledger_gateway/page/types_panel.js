@@ -10,6 +10,9 @@ import { Refresher } from "./refresher.js";
 const APART = 1000; // ms between two reads
 const LATER = 10_000; // ms, if no job changes
 const MAX_REASONS = 3;
+// What was read last. The next page begins with it: nothing moves under the mouse when it is read.
+let known = [];
+let refused = false;
 
 /** A panel that is read again while the page is open. */
 export class TypesPanel {
@@ -21,7 +24,8 @@ export class TypesPanel {
   constructor(filter) {
     this.#filter = filter;
     const details = h("details", { open: innerWidth > 760 }, h("summary", {}, h("h2", {}, "Job types")), this.#list);
-    this.element = h("aside", { class: "panel", "aria-label": "Job types", hidden: true }, details);
+    this.element = h("aside", { class: "panel", "aria-label": "Job types", hidden: refused }, details);
+    this.#show(known);
     this.#refresher.ask(0);
   }
 
@@ -37,15 +41,13 @@ export class TypesPanel {
   async #read(signal) {
     try {
       const { jobTypes = [] } = await call("GET", "/v1/stats", { query: { page_size: 100 }, signal });
-      this.element.hidden = jobTypes.length === 0;
-      this.#show(jobTypes);
+      [known, refused] = [jobTypes, false];
+      this.#show(known);
     } catch (problem) {
-      if (problem.final) {
-        this.element.hidden = true; // not for this caller: it is not asked again
-        return undefined;
-      }
+      if (problem.final) [known, refused] = [[], true];
     }
-    return LATER;
+    this.element.hidden = refused;
+    return refused ? undefined : LATER; // what is not for this caller is not asked for again
   }
 
   #show(types) {
