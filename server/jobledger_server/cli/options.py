@@ -17,7 +17,7 @@ _METAVARS = {
     "listen": "HOST:PORT",
     "count": "N",
     "fraction": "FRACTION",
-    "duration": "TIME",
+    "duration": "DURATION",
     "file": "FILE",
     "url": "URL",
     "schemes": "SCHEME",
