@@ -153,9 +153,21 @@ def test_a_killed_server_is_said_at_once_and_nothing_is_missed(
         expect(page.get_by_role("row").filter(has_text=gone.id)).to_have_count(0)
 
 
-def test_a_killed_gateway_is_said_at_once(visit: Visit, server: ServerProcess) -> None:
+def test_the_page_says_whether_it_is_connected_or_refused(
+    visit: Visit, server: ServerProcess
+) -> None:
     with GatewayProcess(server.target) as gateway:
         page = visit("/?job_types=gateway", base=gateway.url)
-        expect(page.locator("#link-state")).to_have_text("live")
+        link = page.locator("#link-state")
+        expect(link).to_have_text("live")
+        # A browser says so when it loses its last network: the gateway may still be reached.
+        page.evaluate("() => dispatchEvent(new Event('offline'))")
+        expect(link).to_have_text("live")
+        lost = page.get_by_role("status").filter(has_text="connection is lost")
         gateway.kill()
-        expect(page.get_by_role("status").filter(has_text="connection is lost")).to_be_visible()
+        expect(lost).to_be_visible()
+        # The gateway comes back, and no longer lets the caller in.
+        page.route("**/v1/events?*", lambda route: route.fulfill(status=403, json={}))
+        expect(page.get_by_role("heading", name="The service does not show this")).to_be_visible()
+        expect(link).to_have_text("refused")
+        expect(lost).to_have_count(0)

@@ -27,7 +27,6 @@ export class Feed {
     this.#handlers = handlers;
     const { signal } = this.#abort;
     addEventListener("online", () => this.#wake(), { signal });
-    addEventListener("offline", () => this.#handlers.connected(false), { signal });
     this.#run(signal);
   }
 
@@ -60,18 +59,17 @@ export class Feed {
   async #stream(signal, heard) {
     const one = new AbortController();
     const whole = AbortSignal.any([signal, one.signal]);
+    addEventListener("offline", () => one.abort(), { signal: whole });
     let silence = setTimeout(() => one.abort(), SILENCE);
     try {
       const options = { query: this.#query, lastEventId: this.#lastEventId, signal: whole };
       const response = await openEvents("/v1/events", options);
       if (!this.#lastEventId) this.#handlers.opened();
-      this.#handlers.connected(true);
       for await (const event of readEvents(response.body)) {
         if (signal.aborted) return;
         clearTimeout(silence);
         silence = setTimeout(() => one.abort(), SILENCE);
-        heard();
-        this.#take(event);
+        if (this.#take(event)) heard();
       }
     } finally {
       clearTimeout(silence);
@@ -79,21 +77,21 @@ export class Feed {
     }
   }
 
+  /** Take an event. Return whether it shows that the service is there, and not the gateway alone. */
   #take({ type, data, id }) {
-    if (type === "message" && data) {
-      const { changes = [], synced = false } = JSON.parse(data);
-      this.#handlers.changed(changes, synced);
-    } else if (type === "upstream") {
-      // The gateway is there, and has lost the service, or has it back.
-      this.#handlers.connected(JSON.parse(data).connected);
-    } else if (type === "reset") {
+    if (type === "heartbeat") return false;
+    const content = data ? JSON.parse(data) : {};
+    if (type === "error") throw new Problem(content.status, content);
+    const connected = type !== "upstream" || content.connected;
+    this.#handlers.connected(connected);
+    if (type === "reset") {
       this.#lastEventId = "";
       this.#handlers.opened();
-    } else if (type === "error") {
-      const problem = JSON.parse(data);
-      throw new Problem(problem.status, problem);
+    } else if (type === "message" && data) {
+      this.#handlers.changed(content.changes ?? [], content.synced ?? false);
     }
     if (id !== undefined) this.#lastEventId = id;
+    return connected;
   }
 
   #pause(milliseconds) {

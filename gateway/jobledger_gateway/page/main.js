@@ -1,6 +1,6 @@
 /** Which page is shown: `/` is the list, `/jobs/ID` is one job. Links change the page in place. */
 
-import { h } from "./dom.js";
+import { h, setClass, setText } from "./dom.js";
 import { parseFilter } from "./filter.js";
 import { jobPage } from "./job_page.js";
 import { listPage } from "./list_page.js";
@@ -24,17 +24,21 @@ function newView() {
     /** Say whether what is on the screen is what is so. */
     connected(yes) {
       if (!current) return;
-      document.body.classList.toggle("stale", !yes);
-      linkState.textContent = yes ? "live" : "not connected";
-      linkState.className = yes ? "link-state live" : "link-state lost";
-      const text = yes ? "" : "The connection is lost. What you see may no longer be so. Reconnecting …";
-      if (banner.textContent !== text) banner.textContent = text;
+      if (yes) showLink("live", "live");
+      else showLink("lost", "not connected", "The connection is lost. What you see may no longer be so. Reconnecting …");
     },
     /** Say that the service refuses to show this. */
     refused(problem) {
       if (current) showRefusal(problem);
     },
   };
+}
+
+function showLink(kind, text, warning = "") {
+  document.body.classList.toggle("stale", warning !== "");
+  setClass(linkState, `link-state ${kind}`);
+  setText(linkState, text);
+  setText(banner, warning);
 }
 
 function show() {
@@ -44,10 +48,7 @@ function show() {
   const job = /^\/jobs\/([^/]+)\/?$/.exec(location.pathname);
   const query = new URLSearchParams(location.search);
   document.title = "Jobledger";
-  banner.textContent = "";
-  document.body.classList.remove("stale");
-  linkState.className = "link-state";
-  linkState.textContent = "connecting";
+  showLink("", "connecting");
   const end = job
     ? jobPage(main, decodeURIComponent(job[1]), query.get("user_id") ?? "", view)
     : listPage(main, parseFilter(location.search), view);
@@ -67,9 +68,7 @@ function go(address) {
 function showRefusal(problem) {
   stop();
   stop = () => {};
-  document.body.classList.remove("stale");
-  linkState.className = "link-state lost";
-  linkState.textContent = "refused";
+  showLink("lost", "refused");
   const missing = problem.status === 404;
   const submit = (event) => {
     event.preventDefault();
