@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from jobledger import Client, NewJob
 
@@ -25,6 +25,10 @@ SCROLL = """() => new Promise((resolve) => {
     };
     requestAnimationFrame(frame);
 })"""
+
+FRAMES = """async (count) => {
+    for (; count > 0; count -= 1) await new Promise(requestAnimationFrame);
+}"""
 
 
 def make(client: Client, job_type: str, count: int, user_id: str = "ada") -> list[str]:
@@ -63,6 +67,40 @@ def test_five_thousand_jobs_scroll_with_few_rows_in_the_document(
     assert row.bounding_box()["y"] == top
 
 
+def test_a_list_that_cannot_be_read_is_asked_for_again_after_a_pause(
+    visit: Visit, client: Client
+) -> None:
+    make(client, "older", 600)
+    page = visit("/?job_types=older")
+    expect(page.locator(".count")).to_have_text("600 jobs, and older ones below")
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=429, json={"title": "too many requests"})
+
+    page.route("**/v1/jobs?*page_token*", refuse)
+    page.evaluate(
+        """() => {
+            window.held = [];
+            window.later = window.setTimeout;
+            window.setTimeout = (call) => void window.held.push(call);
+        }"""
+    )
+    with page.expect_response("**/v1/jobs?*page_token*"):
+        page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+    page.evaluate(FRAMES, 30)
+    assert len(asked) == 1
+    page.unroute("**/v1/jobs?*page_token*")
+    page.evaluate(
+        """() => {
+            window.setTimeout = window.later;
+            window.held.forEach((call) => call());
+        }"""
+    )
+    expect(page.locator(".count")).to_have_text("600 jobs")
+
+
 def test_a_filter_is_a_link_and_holds_live(visit: Visit, client: Client) -> None:
     blue = client.create_job("filters", labels={"team": "blue"})
     red = client.create_job("filters", labels={"team": "red"})
@@ -80,6 +118,7 @@ def test_a_filter_is_a_link_and_holds_live(visit: Visit, client: Client) -> None
         }
 
     expect(page.locator(".count")).to_have_text("3 jobs")
+    expect(page.locator("#announcer")).to_have_text("3 jobs")
     page.get_by_role("navigation").get_by_role("link", name="failed").click()
     expect(page.locator(".count")).to_have_text("2 jobs")
     assert page.url.endswith("/?job_types=filters&statuses=FAILED")

@@ -61,6 +61,7 @@ export function listPage(main, filter, view) {
   /** Read the list, the newest jobs first or those after `token`. */
   async function read(token) {
     const into = jobs;
+    const first = next === undefined;
     const query = filterQuery(filter);
     query.set("page_size", PAGE);
     into.beginList();
@@ -77,15 +78,20 @@ export function listPage(main, filter, view) {
       }
     } catch (problem) {
       if (signal.aborted) return;
+      if (!problem.final) {
+        // It is still being read: the end of the list, which is drawn again, asks for nothing.
+        setTimeout(() => signal.aborted || into !== jobs || read(token), 2000);
+        return;
+      }
       // A watch token may forbid the list: the watch alone shows what it may.
-      if (problem.final) next ??= "";
-      if (problem.final && !onlyWatches()) view.refused(problem);
-      else if (!problem.final) setTimeout(() => signal.aborted || into !== jobs || read(token), 2000);
+      next = "";
+      if (!onlyWatches()) view.refused(problem);
     } finally {
-      reading = false;
       into.endList();
       draw();
     }
+    reading = false;
+    if (first) announce(counted(jobs.newestFirst().length, next, jobs.cut));
   }
 
   function readOlder() {
@@ -96,7 +102,7 @@ export function listPage(main, filter, view) {
     opened() {
       jobs = new Jobs(filter);
       next = undefined;
-      read().then(() => signal.aborted || announce(count.textContent));
+      read();
     },
     changed(changes) {
       for (const change of changes) jobs.change(change);
