@@ -72,6 +72,17 @@ def test_what_is_filtered_runs_again_after_a_count_and_a_sample(
     assert {job.origin_job_id for job in made} == set(failed[1::2])
 
 
+def test_a_question_ends_with_the_page_that_asked_it(visit: Visit, client: Client) -> None:
+    job = client.cancel_job(client.create_job("left").id)
+    page = visit("/?job_types=left")
+    page.get_by_role("row").filter(has_text=job.id).get_by_role("link").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog", name="Delete this job?")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator(".count")).to_have_text("1 job")
+
+
 def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client) -> None:
     client.create_job("pausing")
     page = visit("/?job_types=pausing")

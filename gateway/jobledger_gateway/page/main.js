@@ -20,6 +20,7 @@ function newView() {
     listed,
     end() {
       current = false;
+      document.querySelector("dialog")?.close(); // it asks about what was shown
     },
     /** Say whether what is on the screen is what is so. */
     connected(yes) {
