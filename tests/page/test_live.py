@@ -124,6 +124,24 @@ def test_the_page_of_a_job_shows_all_that_belongs_to_it(visit: Visit, client: Cl
     expect(page.get_by_role("button", name="Run again")).to_be_hidden()
 
 
+def test_a_job_that_was_deleted_during_a_long_outage_is_said_to_be(
+    visit: Visit, client: Client
+) -> None:
+    job = client.cancel_job(client.create_job("missed").id)
+    page = visit("/?job_types=missed")
+    events = 'id: 1\ndata: {"synced": true}\n\n'
+    page.route(
+        "**/v1/events?*job_ids*",
+        lambda route: route.fulfill(content_type="text/event-stream", body=events),
+    )
+    page.get_by_role("row").filter(has_text=job.id).get_by_role("link").click()
+    expect(page.locator(".state.big")).to_have_text("failed")
+    client.delete_job(job.id)
+    # The service no longer knows where the page was, and lists only the jobs that there are.
+    events = "event: reset\ndata: {}\n\n"
+    expect(page.locator(".state.big")).to_have_text("deleted")
+
+
 def test_a_killed_server_is_said_at_once_and_nothing_is_missed(
     visit: Visit, own_server: ServerProcess
 ) -> None:

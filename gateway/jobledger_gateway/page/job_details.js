@@ -69,8 +69,8 @@ export class JobDetails {
       await this.#readAll(signal);
     } catch (problem) {
       if (this.stopped) return undefined;
-      const gone = problem.status === 404 && this.job;
-      if (problem.final && !this.deleted && !gone) this.#handlers.refused(problem);
+      if (problem.status === 404 && this.job) this.deleted = true;
+      else if (problem.final && !this.deleted) this.#handlers.refused(problem);
       return problem.final ? undefined : CALM;
     } finally {
       this.#handlers.changed();
