@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Response, expect
 
 from jobledger import Client, JobStatus
 
@@ -70,6 +70,27 @@ def test_what_is_filtered_runs_again_after_a_count_and_a_sample(
     page.get_by_role("button", name="Close").click()
     made = list(client.list_jobs(job_types=["bulk"], statuses=[JobStatus.QUEUED]))
     assert {job.origin_job_id for job in made} == set(failed[1::2])
+
+
+def test_a_click_counts_though_the_numbers_beside_it_change_meanwhile(
+    visit: Visit, client: Client
+) -> None:
+    def counts_both(response: Response) -> bool:
+        return "/v1/stats" in response.url and any(
+            one["jobType"] == "pressed" and one.get("waiting") == "2"
+            for one in response.json()["jobTypes"]
+        )
+
+    client.create_job("pressed")
+    page = visit("/?job_types=pressed")
+    page.get_by_role("button", name="Pause pressed").hover()
+    page.mouse.down()
+    with page.expect_response(counts_both) as read:
+        client.create_job("pressed")
+    read.value.finished()
+    page.evaluate("async () => await (await fetch('/healthz')).text()")
+    page.mouse.up()
+    expect(page.get_by_role("dialog", name="Pause pressed?")).to_be_visible()
 
 
 def test_a_question_ends_with_the_page_that_asked_it(visit: Visit, client: Client) -> None:

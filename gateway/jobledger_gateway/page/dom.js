@@ -25,6 +25,21 @@ export function setClass(element, name) {
   if (element.className !== name) element.className = name;
 }
 
+/**
+ * Replace what is in an element by what `make` returns; return whether it was. A link or a button
+ * that has the focus keeps it, as the one of the same name. One that is pressed is not replaced
+ * before the mouse is released: the click would be lost.
+ */
+export function redraw(element, make) {
+  if (element.matches(":active")) return false;
+  // "Pause" becomes "Resume": the same button for who uses it.
+  const nameOf = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label").replace(/^\w+/, "");
+  const focused = element.contains(document.activeElement) && nameOf(document.activeElement);
+  element.replaceChildren(...make());
+  if (focused) [...element.querySelectorAll("a, button")].find((one) => nameOf(one) === focused)?.focus();
+  return true;
+}
+
 /** Say something to those who do not see the screen. */
 export function announce(text) {
   document.getElementById("announcer").textContent = text;

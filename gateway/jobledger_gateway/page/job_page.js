@@ -1,8 +1,7 @@
 /** The page of one job, live. */
 
 import { cancel, remove, retry } from "./actions.js";
-import { call } from "./api.js";
-import { announce, h, oncePerFrame, setClass, setText } from "./dom.js";
+import { announce, h, oncePerFrame, redraw, setClass, setText } from "./dom.js";
 import { assetItems, errors, facts } from "./facts.js";
 import { Feed } from "./feed.js";
 import { JobDetails } from "./job_details.js";
@@ -108,8 +107,9 @@ function drawBody(parts, { job, full, deleted, transitions, attempts, assets, re
 /** `aged`: its times are written relative to now. They are drawn again every 10 seconds. */
 function fill(element, facts, make, aged = false) {
   const drawn = JSON.stringify([facts, aged && Math.floor(Date.now() / 10_000)]);
-  if (element.drawn === drawn || (element.drawn && element.contains(document.activeElement))) return;
+  // Who opens and closes a tree is not disturbed: it would be closed.
+  if (element.drawn === drawn || element.querySelector("summary:focus, button:focus")) return;
+  if (!redraw(element, make)) return;
   element.drawn = drawn;
-  element.replaceChildren(...make());
   if (element.parentElement.classList.contains("block")) element.parentElement.hidden = !element.hasChildNodes();
 }

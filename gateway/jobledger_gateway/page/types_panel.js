@@ -3,7 +3,7 @@
 import { pauseType, resumeType } from "./actions.js";
 import { call } from "./api.js";
 import { duration, relative, seconds } from "./clock.js";
-import { announce, h } from "./dom.js";
+import { announce, h, redraw } from "./dom.js";
 import { listAddress } from "./filter.js";
 import { Refresher } from "./refresher.js";
 
@@ -51,15 +51,8 @@ export class TypesPanel {
   }
 
   #show(types) {
-    // Drawn again only if something is another: a link or a button that has the focus keeps it.
     const text = JSON.stringify(types.map(({ oldestWait, ...rest }) => [rest, Math.floor(seconds(oldestWait) / 10)]));
-    if (text === this.#drawn) return;
-    this.#drawn = text;
-    // "Pause" becomes "Resume": the same button for who uses it.
-    const nameOf = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label").replace(/^\w+/, "");
-    const focused = this.#list.contains(document.activeElement) && nameOf(document.activeElement);
-    this.#list.replaceChildren(...types.map((type) => this.#item(type)));
-    if (focused) [...this.#list.querySelectorAll("a, button")].find((one) => nameOf(one) === focused)?.focus();
+    if (text !== this.#drawn && redraw(this.#list, () => types.map((type) => this.#item(type)))) this.#drawn = text;
   }
 
   #item(type) {
