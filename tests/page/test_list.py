@@ -196,6 +196,12 @@ def test_the_page_is_used_with_the_keyboard_alone(visit: Visit, client: Client) 
     expect(focused).to_contain_text(ids[0])
     expect(focused).to_be_in_viewport()
     page.keyboard.press("Home")
+    for top in (10_000, 0):  # the focus stays while its row is out of sight, and when it is back
+        page.evaluate("(top) => scrollTo(0, top)", top)
+        page.evaluate(FRAMES, 3)
+        expect(focused).to_contain_text(ids[-1])
+    client.delete_job(client.cancel_job(ids.pop()).id)
+    expect(focused).to_contain_text(ids[-1])  # the one that takes its place
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()

@@ -58,16 +58,29 @@ export class Rows {
     const first = Math.max(0, seen - AROUND);
     const last = Math.min(this.#jobs.length, seen + Math.ceil(innerHeight / height) + AROUND);
     this.#anchor = { id: this.#jobs[seen]?.id ?? "", index: seen };
-    const wanted = new Set(this.#jobs.slice(first, last).map((job) => job.id));
-    for (const [id, row] of this.#rows) {
-      const kept = row.link === document.activeElement && this.#indexOf(id) >= 0;
-      if (!wanted.has(id) && !kept) {
-        row.element.remove();
-        this.#rows.delete(id);
+    const indices = Array.from({ length: last - first }, (_, index) => first + index);
+    const focused = this.#rows.get(this.#active);
+    const kept = focused?.link === document.activeElement;
+    if (kept) {
+      // The row that has the focus stays, in its place among the others: to move it would end that.
+      let index = this.#indexOf(this.#active);
+      if (index < 0) {
+        // Its job has left the list: the one that comes in its place gets the focus.
+        index = Math.min(focused.element.ariaRowIndex - 2, this.#jobs.length - 1);
+        this.#active = this.#jobs[index]?.id ?? "";
       }
+      if (index >= last) indices.push(index);
+      else if (index >= 0 && index < first) indices.unshift(index);
+    }
+    const wanted = new Set(indices.map((index) => this.#jobs[index].id));
+    for (const [id, row] of this.#rows) {
+      if (wanted.has(id)) continue;
+      row.element.remove();
+      this.#rows.delete(id);
     }
     let before = null;
-    for (let index = first; index < last; index += 1) before = this.#place(index, height, before);
+    for (const index of indices) before = this.#place(index, height, before);
+    if (kept) this.#rows.get(this.#active)?.link.focus({ preventScroll: true });
     if (!wanted.has(this.#active)) this.#rows.get(this.#anchor.id)?.link.setAttribute("tabindex", "0");
     if (last === this.#jobs.length) this.#onEnd();
   }
