@@ -190,3 +190,28 @@ def test_the_page_says_whether_it_is_connected_or_refused(
         expect(page.get_by_role("heading", name="The service does not show this")).to_be_visible()
         expect(link).to_have_text("refused")
         expect(lost).to_have_count(0)
+
+
+HIDE = """() => {
+    Object.defineProperty(document, "hidden", { get: () => true, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+SEE = """() => {
+    delete document.hidden;
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_more_tabs_are_open_than_a_browser_opens_connections(visit: Visit, client: Client) -> None:
+    tab = visit("/?job_types=tabs")
+    others = []
+    for _ in range(7):
+        expect(tab.locator("#link-state")).to_have_text("live")
+        tab.evaluate(HIDE)
+        others.append(tab)
+        tab = tab.context.new_page()
+        tab.goto(others[0].url)
+    client.create_job("tabs")
+    expect(tab.locator(".count")).to_have_text("1 job")
+    others[0].evaluate(SEE)
+    expect(others[0].locator(".count")).to_have_text("1 job")

@@ -39,6 +39,7 @@ export class Feed {
   async #run(signal) {
     for (let failures = 0; !signal.aborted; failures += 1) {
       try {
+        await seen();
         await this.#stream(signal, () => {
           failures = 0;
         });
@@ -50,6 +51,7 @@ export class Feed {
         }
       }
       if (signal.aborted) return;
+      if (document.hidden) continue;
       this.#handlers.connected(false);
       const cap = Math.min(FIRST_PAUSE * 2 ** failures, LAST_PAUSE);
       await this.#pause(cap * (0.5 + Math.random() / 2));
@@ -60,6 +62,8 @@ export class Feed {
     const one = new AbortController();
     const whole = AbortSignal.any([signal, one.signal]);
     addEventListener("offline", () => one.abort(), { signal: whole });
+    // Browsers open six connections to a gateway at most: a page that nobody sees holds none.
+    document.addEventListener("visibilitychange", () => document.hidden && one.abort(), { signal: whole });
     let silence = setTimeout(() => one.abort(), SILENCE);
     try {
       const options = { query: this.#query, lastEventId: this.#lastEventId, signal: whole };
@@ -103,4 +107,9 @@ export class Feed {
       };
     });
   }
+}
+
+/** Wait until somebody sees the page. */
+async function seen() {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
 }
