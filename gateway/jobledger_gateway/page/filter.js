@@ -1,7 +1,7 @@
 /** Which jobs are shown. The address of the page holds all of it, in the API's own names. */
 
 export const STATUSES = ["QUEUED", "PROCESSING", "COMPLETED", "PARTIAL", "FAILED"];
-export const TERMINAL = ["COMPLETED", "PARTIAL", "FAILED"];
+const TERMINAL = ["COMPLETED", "PARTIAL", "FAILED"];
 const LABEL = "labels.";
 
 /** Read a filter from the query of an address. What it does not know it leaves out. */

@@ -51,6 +51,7 @@ export function listPage(main, filter, view) {
   const draw = oncePerFrame(() => {
     if (signal.aborted) return;
     const shown = jobs.newestFirst();
+    if (jobs.cut && shown.length < MAX_JOBS / 2) begin(); // there is room for older ones again
     table.setAttribute("aria-rowcount", next || jobs.cut ? -1 : shown.length + 1);
     setText(count, counted(shown.length, next, jobs.cut));
     empty.hidden = shown.length > 0 || next === undefined;
@@ -98,12 +99,15 @@ export function listPage(main, filter, view) {
     if (!reading && !jobs.cut) read(next);
   }
 
+  /** Read all anew. */
+  function begin() {
+    jobs = new Jobs(filter);
+    next = undefined;
+    read();
+  }
+
   const feed = new Feed(watchQuery(filter), {
-    opened() {
-      jobs = new Jobs(filter);
-      next = undefined;
-      read();
-    },
+    opened: begin,
     changed(changes) {
       for (const change of changes) jobs.change(change);
       if (changes.length) {
@@ -130,7 +134,7 @@ const HEADS = { state: "State", type: "Type", what: "Progress", owner: "Owner", 
 function counted(number, next, cut) {
   if (next === undefined && !number) return "Reading the jobs …";
   const jobs = `${number.toLocaleString()} ${number === 1 ? "job" : "jobs"}`;
-  if (cut) return `The newest ${MAX_JOBS.toLocaleString()} jobs. There are older ones: a filter shows them.`;
+  if (cut) return `The newest ${jobs}. There are older ones: a filter shows them.`;
   return next ? `${jobs}, and older ones below` : jobs;
 }
 
