@@ -74,7 +74,7 @@ function showRefusal(problem) {
   const submit = (event) => {
     event.preventDefault();
     const form = new FormData(event.currentTarget);
-    setToken(form.get("token").trim());
+    setToken(form.get("token"));
     const query = new URLSearchParams(location.search);
     const user = form.get("user").trim();
     if (user) query.set("user_id", user);

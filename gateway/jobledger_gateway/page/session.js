@@ -17,9 +17,10 @@ export function takeToken() {
   return true;
 }
 
-/** Keep a token for this tab; an empty one forgets it. */
+/** Keep a token for this tab; an empty one forgets it. What is no part of a token is left out. */
 export function setToken(value) {
-  if (value) sessionStorage.setItem(KEY, value);
+  const visible = value.replace(/[^\x21-\x7e]/g, ""); // a header with other characters cannot be sent
+  if (visible) sessionStorage.setItem(KEY, visible);
   else sessionStorage.removeItem(KEY);
 }
 
