@@ -40,7 +40,7 @@ export class TypesPanel {
 
   async #read(signal) {
     try {
-      const { jobTypes = [] } = await call("GET", "/v1/stats", { query: { page_size: 100 }, signal });
+      const { jobTypes = [] } = await call("GET", "/v1/stats", { query: { page_size: 1000 }, signal });
       [known, refused] = [jobTypes, false];
       this.#show(known);
     } catch (problem) {
@@ -102,7 +102,7 @@ export class TypesPanel {
     const ended = type.endedLastHour ?? [];
     if (!ended.length) return null;
     const total = (status) => ended.filter((one) => one.status === `JOB_STATUS_${status}`).reduce((sum, one) => sum + Number(one.count), 0);
-    const link = (status, word) => total(status) > 0 && h("a", { class: `ended ${word}`, href: listAddress({ ...this.#filter, job_types: [type.jobType], statuses: [status], error_reasons: [] }) }, `${total(status).toLocaleString()} ${word}`);
+    const link = (status, word) => total(status) > 0 && h("a", { class: word, href: listAddress({ ...this.#filter, job_types: [type.jobType], statuses: [status], error_reasons: [] }) }, `${total(status).toLocaleString()} ${word}`);
     const reasons = ended.filter((one) => one.status === "JOB_STATUS_FAILED" && one.reason).slice(0, MAX_REASONS);
     return [
       h("p", { class: "counts" }, link("COMPLETED", "completed"), link("PARTIAL", "partial"), link("FAILED", "failed"), h("span", { class: "fine" }, "in the last hour")),
