@@ -231,3 +231,7 @@ def test_a_phone_scrolls_one_way_only(visit: Visit, client: Client) -> None:
         page = visit(path, width=390, height=780)
         expect(page.locator(".state.failed").first).to_be_visible()
         assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    page = visit("/?job_types=phone", width=844, height=390)
+    expect(page.locator(".rows")).to_have_css("height", "36px")
+    page.set_viewport_size({"width": 390, "height": 844})  # it is turned: rows are higher
+    expect(page.locator(".rows")).to_have_css("height", "60px")

@@ -23,7 +23,7 @@ export class Rows {
     const { signal } = this.#abort;
     this.draw = oncePerFrame(() => signal.aborted || this.#draw());
     addEventListener("scroll", this.draw, { signal, passive: true });
-    addEventListener("resize", this.draw, { signal });
+    addEventListener("resize", () => this.show(this.#jobs), { signal }); // rows may be of another height
     body.addEventListener("keydown", (event) => this.#key(event), { signal });
     body.addEventListener("focusin", (event) => this.#focused(event), { signal });
   }
