@@ -72,7 +72,7 @@ def test_what_is_filtered_runs_again_after_a_count_and_a_sample(
     assert {job.origin_job_id for job in made} == set(failed[1::2])
 
 
-def test_a_click_counts_though_the_numbers_beside_it_change_meanwhile(
+def test_a_click_counts_though_what_is_around_it_changes_meanwhile(
     visit: Visit, client: Client
 ) -> None:
     def counts_both(response: Response) -> bool:
@@ -81,7 +81,7 @@ def test_a_click_counts_though_the_numbers_beside_it_change_meanwhile(
             for one in response.json()["jobTypes"]
         )
 
-    client.create_job("pressed")
+    job = client.create_job("pressed")
     page = visit("/?job_types=pressed")
     page.get_by_role("button", name="Pause pressed").hover()
     page.mouse.down()
@@ -91,6 +91,13 @@ def test_a_click_counts_though_the_numbers_beside_it_change_meanwhile(
     page.evaluate("async () => await (await fetch('/healthz')).text()")
     page.mouse.up()
     expect(page.get_by_role("dialog", name="Pause pressed?")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("row").filter(has_text=job.id).hover()
+    page.mouse.down()
+    client.create_job("pressed")
+    expect(page.get_by_text("3 waiting")).to_be_visible()
+    page.mouse.up()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(job.id)
 
 
 def test_a_question_ends_with_the_page_that_asked_it(visit: Visit, client: Client) -> None:

@@ -50,6 +50,10 @@ export function listPage(main, filter, view) {
   const rows = new Rows(body, () => next && readOlder());
   const draw = oncePerFrame(() => {
     if (signal.aborted) return;
+    if (body.matches(":active")) {
+      draw(); // after the mouse is released: a row that moves meanwhile would lose the click
+      return;
+    }
     const shown = jobs.newestFirst();
     if (jobs.cut && shown.length < MAX_JOBS / 2) begin(); // there is room for older ones again
     table.setAttribute("aria-rowcount", next || jobs.cut ? -1 : shown.length + 1);
