@@ -64,7 +64,13 @@ export function pauseType(jobType) {
   });
 }
 
-/** Resume a type. */
-export function resumeType(jobType) {
-  return call("POST", `/v1/jobTypes/${encodeURIComponent(jobType)}:resume`, { body: {} });
+/** Resume a type: without a question, unless that fails. */
+export async function resumeType(jobType) {
+  const act = () => call("POST", `/v1/jobTypes/${encodeURIComponent(jobType)}:resume`, { body: {} });
+  try {
+    await act();
+    return true;
+  } catch (problem) {
+    return ask({ title: `${jobType} is still paused`, body: h("p", { role: "alert" }, problem.message), confirm: "Try again", act });
+  }
 }

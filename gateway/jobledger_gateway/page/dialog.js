@@ -24,6 +24,7 @@ export function ask({ title, body = [], confirm, danger = false, input, act }) {
       } catch (error) {
         problem.textContent = error.message;
         yes.disabled = false;
+        yes.focus(); // which it lost when it was disabled
       }
     };
     const form = h(

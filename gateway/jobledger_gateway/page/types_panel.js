@@ -77,25 +77,15 @@ export class TypesPanel {
 
   #button(type) {
     const name = type.jobType;
-    const again = () => {
+    const [verb, act, done] = type.pause ? ["Resume", resumeType, "resumed"] : ["Pause", pauseType, "paused"];
+    // Not disabled meanwhile: that would take the focus from it.
+    const click = async () => {
+      if (!(await act(name))) return;
+      announce(`${name} is ${done}.`);
       this.#drawn = "";
       this.#refresher.ask(0);
     };
-    if (!type.pause) {
-      const click = () => pauseType(name).then((done) => done && (announce(`${name} is paused.`), again()));
-      return h("button", { type: "button", class: "small", "aria-label": `Pause ${name}`, click }, "Pause");
-    }
-    // Not disabled meanwhile: that would take the focus from it.
-    const click = async () => {
-      try {
-        await resumeType(name);
-        announce(`${name} is resumed.`);
-      } catch (problem) {
-        announce(problem.message);
-      }
-      again();
-    };
-    return h("button", { type: "button", class: "small", "aria-label": `Resume ${name}`, click }, "Resume");
+    return h("button", { type: "button", class: "small", "aria-label": `${verb} ${name}`, click }, verb);
   }
 
   #ended(type) {
