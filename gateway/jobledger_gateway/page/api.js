@@ -4,6 +4,7 @@ import { learnTime } from "./clock.js";
 import { token } from "./session.js";
 
 const PATIENCE = 30_000; // ms
+const MAX_PAGES = 5;
 
 /** An answer that is no success, as `application/problem+json` says it; status 0: no answer. */
 export class Problem extends Error {
@@ -66,11 +67,11 @@ async function send(method, path, { query, body, headers, signal }) {
   throw new Problem(answer.status, await answer.json().catch(() => ({})));
 }
 
-/** Read all pages of a list, up to a number of pages; `more` says whether there are others. */
-export async function pages(path, field, { query, signal, most = 5 }) {
+/** Read the items of a list, of its first pages. */
+export async function pages(path, field, { query, signal }) {
   const items = [];
   let next = "";
-  for (let page = 0; page < most; page += 1) {
+  for (let page = 0; page < MAX_PAGES; page += 1) {
     const asked = new URLSearchParams(query);
     if (next) asked.set("page_token", next);
     const answer = await call("GET", path, { query: asked, signal });
@@ -78,5 +79,5 @@ export async function pages(path, field, { query, signal, most = 5 }) {
     next = answer.nextPageToken ?? "";
     if (!next) break;
   }
-  return { items, more: next !== "" };
+  return items;
 }

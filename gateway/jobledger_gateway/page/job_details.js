@@ -99,12 +99,8 @@ export class JobDetails {
       list("attempts"),
       list("assets"),
       waits(job) ? call("GET", `${path}:explain`, { query, signal }).then((answer) => answer.reasons ?? []) : [],
-      isTerminal(job) ? pages("/v1/jobs", "jobs", { query: repeats, signal }) : { items: [] },
+      isTerminal(job) ? pages("/v1/jobs", "jobs", { query: repeats, signal }) : [],
     ]);
-    this.transitions = transitions.items;
-    this.attempts = attempts.items;
-    this.assets = assets.items;
-    this.reasons = waits(this.job) ? reasons : [];
-    [this.repeats] = others.items;
+    Object.assign(this, { transitions, attempts, assets, reasons: waits(this.job) ? reasons : [], repeats: others[0] });
   }
 }
