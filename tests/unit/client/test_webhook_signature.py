@@ -40,12 +40,16 @@ def test_one_of_several_secrets_and_signatures_is_enough() -> None:
     "change",
     [
         {"Webhook-Id": "msg_2"},
+        {"Webhook-Id": "\udcff"},  # as some servers read a byte that is not UTF-8
         {"Webhook-Signature": "v1,AAAA"},
         {"Webhook-Signature": ""},
         {"Webhook-Signature": "v1,ü"},
+        {"Webhook-Signature": "v1,\udcff"},
         {"Webhook-Timestamp": ""},
         {"Webhook-Timestamp": "-1"},
         {"Webhook-Timestamp": "²"},
+        {"Webhook-Timestamp": "9" * 400},
+        {"Webhook-Timestamp": "9" * 5000},
     ],
 )
 def test_what_was_changed_is_refused(change: dict[str, str]) -> None:
