@@ -94,15 +94,15 @@ def _add(
     seconds: float, quiet: Quiet[BeatingT], events: Generator[BeatingT, None, None], stop: Stop
 ) -> Generator[BeatingT, None, None]:
     # A blocking read has no timeout, so a thread reads, at most one event ahead.
-    arrived: queue.SimpleQueue[BeatingT | Exception] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[BeatingT | BaseException] = queue.SimpleQueue()
     wanted = threading.Semaphore()
 
     def read() -> None:
-        end: Exception = StopIteration()
+        end: BaseException = StopIteration()
         try:
             while wanted.acquire() and not stop.requested:
                 arrived.put(next(events))
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # a callback may exit the program
             end = error
         events.close()
         arrived.put(end)
@@ -124,7 +124,7 @@ def _add(
                 continue
             if isinstance(event, StopIteration):
                 return
-            if isinstance(event, Exception):
+            if isinstance(event, BaseException):
                 raise event
             last, heard = event, time.monotonic()
             if not last.heartbeat:

@@ -43,13 +43,13 @@ def merge(watches: Sequence[Watch[EventT]]) -> Watch[EventT]:
 
 
 def _read_all(watches: Sequence[Watch[EventT]]) -> Generator[EventT, None, None]:
-    events: queue.SimpleQueue[EventT | Exception] = queue.SimpleQueue()
+    events: queue.SimpleQueue[EventT | BaseException] = queue.SimpleQueue()
 
     def read(watch: Watch[EventT]) -> None:
         try:
             for event in watch:
                 events.put(event)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # a callback may exit the program
             events.put(error)
 
     for watch in watches:
@@ -57,7 +57,7 @@ def _read_all(watches: Sequence[Watch[EventT]]) -> Generator[EventT, None, None]
     try:
         while True:
             event = events.get()
-            if isinstance(event, Exception):
+            if isinstance(event, BaseException):
                 raise event
             yield event
     finally:

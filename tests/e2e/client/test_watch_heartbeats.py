@@ -119,3 +119,21 @@ async def test_cancelling_a_task_ends_its_watch_with_heartbeats_also_between_two
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize(
+    ("method", "jobs", "options"),
+    [("watch", "j", {"heartbeats": 60}), ("as_completed", map(str, range(1001)), {})],
+)
+def test_a_callback_can_exit_the_program_though_a_thread_calls_it(
+    fault_server, method, jobs, options
+):
+    def leave(error):
+        raise SystemExit(str(error))
+
+    for _ in range(2):  # a stream for each thousand jobs
+        fault_server.says(then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE, "away"))
+    with Client(fault_server.target, user_id="ada") as client:
+        watch = getattr(client, method)(jobs, on_disconnect=leave, **options)
+        with pytest.raises(SystemExit, match="away"):
+            next(watch)
