@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
 import click
 from grpc import StatusCode
@@ -89,7 +89,7 @@ def run(command: click.Command) -> int:
     except ReaderLeftError:
         return _reader_left()
     except OutputError as error:
-        _discard_output()
+        _discard(sys.stdout)
         print_error(str(error))
         return OUTPUT
     except StoppedError as stopped:
@@ -106,23 +106,31 @@ def run(command: click.Command) -> int:
 
 
 def _reader_left() -> int:
-    _discard_output()
+    _discard(sys.stdout)
     return READER_LEFT
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
     # Else Python complains at exit that it cannot flush.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_error(message: str) -> None:
     """Print one line on stderr."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    _tell(f"error: {' '.join(message.split())}")
 
 
 def print_note(message: str) -> None:
     """Print what a person should know, and is no error, on stderr."""
-    click.echo(f"note: {message}", err=True)
+    _tell(f"note: {message}")
+
+
+def _tell(line: str) -> None:
+    """Print a line on stderr. If nobody can read it, the command goes on and exits as without."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def drawable() -> bool:

@@ -208,9 +208,10 @@ def test_after_an_outage_the_rest_of_several_jobs_is_not_tried(shell):
         ("list <&- >&- 2>&-", 0),
         ("create render --parameters - <&-", 2),
         ("get 00000000-0000-7000-8000-000000000000 >&- 2>&-", 4),
+        ("get 00000000-0000-7000-8000-000000000000 2</dev/null", 4),
     ],
 )
-def test_streams_that_are_closed_are_no_bug(jobledger, command, code):
+def test_streams_that_are_closed_or_only_read_are_no_bug(jobledger, command, code):
     run = subprocess.run(
         ["/bin/sh", "-c", f"exec {PROGRAM} {command}"],
         check=False,
