@@ -151,6 +151,29 @@ async def test_a_lost_lease_is_raised_by_the_next_progress_call(
     assert service.requests("TransitionJob") == []
 
 
+async def test_a_lost_lease_that_an_asset_finds_out_is_raised_once_so_that_a_handler_can_clean_up(
+    service, fake_client, running
+):
+    service.rules["CreateAsset"] = refuse_with("LEASE_LOST")
+    worker = Worker(fake_client)
+    cleaned_up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    @worker.handler("render")
+    async def render(job):
+        try:
+            await job.add_asset("image/png", url="https://example.com/late.png")
+        finally:
+            try:
+                await asyncio.sleep(0)
+                cleaned_up.set_result(True)
+            except asyncio.CancelledError:
+                cleaned_up.set_result(False)
+
+    service.offer()
+    running(worker)
+    assert await cleaned_up
+
+
 async def test_an_asset_that_the_service_refuses_raises_in_the_handler(
     service, fake_client, running
 ):

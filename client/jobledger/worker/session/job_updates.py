@@ -114,6 +114,9 @@ class JobUpdates:
                 result = await self._send(update)
         except GONE as error:
             self._on_lost(Stop.LOST, str(error))
+            # In the handler's own task, which that cancels, this raises: once, or the next error
+            # would interrupt what the handler does to clean up.
+            await asyncio.sleep(0)
             raise asyncio.CancelledError from error
         except TimeoutError:
             raise DeadlineExceeded(
