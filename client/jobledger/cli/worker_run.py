@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from jobledger import JobledgerError
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, pass_connection
 
@@ -53,7 +54,14 @@ def run(connection: Connection, *, target: str, reload: bool) -> None:
             async with connection.open_async(all_users=True) as client:
                 await worker.run(client=client)
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    except (JobledgerError, click.ClickException):
+        raise
+    except Exception:
+        # Of the module's own code, its lifespan for instance.
+        traceback.print_exc()
+        raise
 
 
 def load(target: str) -> "Worker":
@@ -66,17 +74,16 @@ def load(target: str) -> "Worker":
         raise click.UsageError(f"{target!r} is not MODULE:WORKER")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(module_name)
+        found = getattr(importlib.import_module(module_name), name, None)
+        if callable(found):
+            found = found()
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             traceback.print_exc()
         raise click.UsageError(str(error)) from None
     except Exception as error:  # noqa: BLE001  # whatever the module does
         traceback.print_exc()
-        raise click.UsageError(f"{module_name} cannot be imported: {error}") from None
-    found = getattr(module, name, None)
-    if callable(found):
-        found = found()
+        raise click.UsageError(f"{target} cannot be loaded: {error}") from None
     if not isinstance(found, Worker):
         raise click.UsageError(f"{module_name} has no Worker {name!r}")
     return found

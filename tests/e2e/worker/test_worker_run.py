@@ -83,7 +83,8 @@ async def test_handlers_of_worker_run_can_run_in_processes(
         ("tasks:worker", "worker = 7", "tasks has no Worker 'worker'"),
         ("nothing.here:worker", "", "No module named 'nothing'"),
         ("tasks:worker", "import nothing", "No module named 'nothing'"),
-        ("tasks:worker", "1 / 0", "tasks cannot be imported: division by zero"),
+        ("tasks:worker", "1 / 0", "tasks:worker cannot be loaded: division by zero"),
+        ("tasks:make", "def make(): 1 / 0", "tasks:make cannot be loaded: division by zero"),
     ],
 )
 def test_a_target_that_cannot_be_run_is_a_usage_error(tmp_path, target, source, words):
@@ -92,7 +93,17 @@ def test_a_target_that_cannot_be_run_is_a_usage_error(tmp_path, target, source, 
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == f"error: {words}"
     # An error of the module itself is shown with its line.
-    assert ("tasks.py" in run.stderr) == (source in {"import nothing", "1 / 0"})
+    assert ("tasks.py" in run.stderr) == ("1 / 0" in source or source == "import nothing")
+
+
+def test_an_error_of_a_lifespan_is_shown_with_its_line(tmp_path):
+    source = TASKS.format(job_type="render", answer=True).replace(
+        "lease=5", "lifespan=open_database"
+    )
+    (tmp_path / "tasks.py").write_text(f"def open_database(): int('')\n{source}")
+    run = forked.run("jobledger", "worker", "run", "tasks:worker", env={}, cwd=tmp_path)
+    assert "tasks.py" in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("error: invalid literal for int()")
 
 
 async def test_reload_starts_the_worker_again_when_a_file_changes(
