@@ -1,9 +1,11 @@
 """Several watches as one: a stream can name 1000 jobs. The two forms stand next to each other."""
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
+from functools import partial
 
 from jobledger.core.reconnecting import EventT
 from jobledger.core.streams import AsyncWatch, Stop, Watch
@@ -53,7 +55,9 @@ def _read_all(watches: Sequence[Watch[EventT]]) -> Generator[EventT, None, None]
             events.put(error)
 
     for watch in watches:
-        threading.Thread(target=read, args=(watch,), name="jobledger-watch", daemon=True).start()
+        # With the context of the caller, for its token and its trace.
+        run = partial(contextvars.copy_context().run, read, watch)
+        threading.Thread(target=run, name="jobledger-watch", daemon=True).start()
     try:
         while True:
             event = events.get()

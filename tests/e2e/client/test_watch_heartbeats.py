@@ -1,6 +1,7 @@
 """Heartbeats by the client's own clock, with both clients."""
 
 import asyncio
+import contextvars
 import threading
 
 import grpc
@@ -8,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
-from jobledger import AsyncClient, Client, JobledgerError, JobNotFound
+from jobledger import AccessDenied, AsyncClient, Client, JobledgerError, JobNotFound
 
 OFTEN = 0.05
 
@@ -137,3 +138,15 @@ def test_a_callback_can_exit_the_program_though_a_thread_calls_it(
         watch = getattr(client, method)(jobs, on_disconnect=leave, **options)
         with pytest.raises(SystemExit, match="away"):
             next(watch)
+
+
+def test_a_token_function_has_the_context_of_the_caller_though_a_thread_calls_it(fault_server):
+    token = contextvars.ContextVar("token", default="a token of nobody")
+    token.set("ada")
+    for _ in range(2):
+        fault_server.says(then=fault_server.aborts(grpc.StatusCode.PERMISSION_DENIED))
+    with (
+        Client(fault_server.target, user_id="ada", token=token.get) as client,
+        pytest.raises(AccessDenied),
+    ):
+        next(client.as_completed(map(str, range(1001))))
