@@ -72,7 +72,9 @@ class _Pool(Generic[ConnectionT]):
     ) -> None:
         self._first: Callable[[], ConnectionT] = first
         self._another: Callable[[], ConnectionT] | None = another
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler, or a watch that is collected as garbage, may come in between
+        # in the thread that has it.
+        self._lock = threading.RLock()
         self._opened: list[ConnectionT] = []
         self._watching: dict[Callable[[], object], None] = {}  # as a set that keeps the order
         self._closed = False
@@ -95,8 +97,8 @@ class _Pool(Generic[ConnectionT]):
             interrupt: called if this is closed within the block.
         """
         with self._lock:
-            self._connect()
-            connection = min(self._opened, key=lambda opened: opened.watches)
+            first = self._connect()
+            connection = min(self._opened, key=lambda opened: opened.watches, default=first)
             if connection.watches >= WATCHES_PER_CONNECTION and self._another is not None:
                 connection = self._another()
                 self._opened.append(connection)
@@ -113,7 +115,9 @@ class _Pool(Generic[ConnectionT]):
         # Under the lock, or a client that another thread closes would open a connection.
         self.check()
         if not self._opened:
-            self._opened.append(self._first())
+            first = self._first()
+            self.check()
+            self._opened.append(first)
         return self._opened[0]
 
     def _take_all(self) -> list[ConnectionT]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -526,6 +527,21 @@ def test_a_client_may_be_shared_between_threads(server):
     with Client(server.target, user_id="ada") as client, ThreadPoolExecutor(20) as threads:
         jobs = [*threads.map(lambda _: client.create_job("render"), range(60))]
     assert len({job.id for job in jobs}) == 60
+
+
+def test_a_signal_handler_may_close_the_client_also_while_it_connects(server):
+    class Interceptors:
+        def __iter__(self):
+            signal.raise_signal(signal.SIGUSR1)
+            return iter(())
+
+    client = Client(server.target, user_id="ada", interceptors=Interceptors())
+    before = signal.signal(signal.SIGUSR1, lambda *_: client.close())
+    try:
+        with pytest.raises(ClientClosed):
+            client.get_job(str(uuid.uuid4()))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 # --- errors --------------------------------------------------------------------------------------
