@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -40,6 +41,15 @@ def whole(job: BlockingJob) -> Completed:
 
 def pid(job: BlockingJob) -> dict[str, object]:
     return {"pid": os.getpid()}
+
+
+def terminates_a_program(job: BlockingJob) -> dict[str, object]:
+    with subprocess.Popen(["sleep", "60"]) as program:
+        program.terminate()
+        try:
+            return {"code": program.wait(10)}
+        finally:
+            program.kill()
 
 
 def trace_id(job: BlockingJob) -> dict[str, object]:

@@ -73,6 +73,13 @@ async def test_a_result_need_not_be_picklable(service, fake_client, running):
     assert json_format.MessageToDict(end.result) == {"count": 7, "nested": {"a": [1]}}
 
 
+async def test_a_handler_in_a_process_can_terminate_a_program_that_it_has_started(
+    service, fake_client, running
+):
+    end = await end_of(service, fake_client, running, process_handlers.terminates_a_program)
+    assert (end.target_status, end.result["code"]) == (COMPLETED, -signal.SIGTERM)
+
+
 async def test_a_process_runs_one_job_after_the_other_and_exits_with_the_worker(
     service, fake_client, running
 ):

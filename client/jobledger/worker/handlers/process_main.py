@@ -123,9 +123,10 @@ class _ToWorker(logging.handlers.QueueHandler):
 
 def serve(connection: Any, level: int) -> None:
     """Run jobs until the worker closes the connection."""
-    # The worker decides when its processes end; Ctrl-C reaches the whole process group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The worker decides when its processes end; Ctrl-C reaches the whole process group. Not
+    # SIG_IGN: a program that a handler starts would inherit that, and could not be terminated.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = _Worker(connection)
     root = logging.getLogger()
