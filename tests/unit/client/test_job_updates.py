@@ -1,7 +1,7 @@
 """What is sent of a job, and when."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import grpc
 import pytest
@@ -18,6 +18,8 @@ from jobledger.errors import (
     LimitExceeded,
     Unavailable,
 )
+from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.loop import WorldLoop
 from jobledger.v1.worker_service_pb2 import UpdateResult
 from jobledger.worker.job import Stop
 from jobledger.worker.session.job_updates import JobUpdates
@@ -201,13 +203,20 @@ async def test_asking_does_not_wait_after_a_failure(clock):
 # --- the lease -------------------------------------------------------------------------------
 
 
-async def test_a_lease_is_renewed_where_nothing_is_reported():
-    stream = Stream()
-    sent = Sent(stream, asyncio.get_running_loop().time, duration=0.3)
-    async with sent.renewing():
-        await stream.sent(4)
-    assert sent.lost == []
-    assert set(stream.reports) == {0}
+def test_a_lease_is_renewed_where_nothing_is_reported():
+    loop = WorldLoop(Chance(1))  # its time is simulated: no other process can make a renewal late
+
+    async def renew():
+        stream = Stream()
+        sent = Sent(stream, loop.time)
+        async with sent.renewing():
+            await stream.sent(4)
+        assert sent.lost == []
+        assert set(stream.reports) == {0}
+        assert 4 * 18 <= loop.time() <= 4 * 20  # each after a third of the lease, or sooner
+
+    with closing(loop):
+        loop.run_until_complete(renew())
 
 
 async def test_a_report_on_a_terminal_job_loses_it(clock):
