@@ -96,15 +96,35 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
     return message
 
 
-async def from_body(kind: type[MessageT], request: Request, *, seconds: float) -> MessageT:
-    """Read a message from a path and a JSON body, which may be missing.
+async def read_body(request: Request, *, seconds: float) -> bytes:
+    """Read a request's body. Raises HttpProblem: it is too large, too slow, or incomplete."""
+    body = bytearray()
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= MAX_BODY:
+                    body += chunk
+                elif size > MAX_SKIPPED:
+                    break
+    except TimeoutError:
+        raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
+    except ClientDisconnect:
+        raise HttpProblem(400, "the body is incomplete") from None
+    if size > MAX_BODY:
+        raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
+    return bytes(body)
+
+
+def from_body(kind: type[MessageT], request: Request, body: bytes) -> MessageT:
+    """Read a message from a path and a JSON body, which may be empty.
 
     Raises:
-        HttpProblem: the body is too large, too slow, or not JSON.
+        HttpProblem: the body is not JSON.
         InvalidField: it is not such a message.
     """
     given = request.path_params
-    body = await _body(request, seconds)
     if names := [name for name in request.query_params if name not in NOT_FIELDS]:
         raise invalid_field(names[0], "belongs into the body")
     fields: Any = {}
@@ -130,26 +150,6 @@ async def from_body(kind: type[MessageT], request: Request, *, seconds: float) -
     except (ParseError, RecursionError) as error:
         raise invalid_field("body", str(error)) from None
     return message
-
-
-async def _body(request: Request, seconds: float) -> bytes:
-    body = bytearray()
-    size = 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= MAX_BODY:
-                    body += chunk
-                elif size > MAX_SKIPPED:
-                    break
-    except TimeoutError:
-        raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
-    except ClientDisconnect:
-        raise HttpProblem(400, "the body is incomplete") from None
-    if size > MAX_BODY:
-        raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
-    return bytes(body)
 
 
 def _field(kind: type[Message], name: str) -> FieldDescriptor | None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobledger_gateway.problems import HttpProblem
-from jobledger_gateway.requests import credentials, from_body, from_query
+from jobledger_gateway.requests import credentials, from_body, from_query, read_body
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.upstream import Upstream, request_class
 
@@ -69,11 +69,12 @@ def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream)
         call = calls["GET" if request.method == "HEAD" else request.method]
         metadata = credentials(request)
         kind = request_class(call.rpc)
+        body = await read_body(request, seconds=settings.read_timeout)
         if call.verb == "POST":
-            message = await from_body(kind, request, seconds=settings.read_timeout)
+            message = from_body(kind, request, body)
+        elif body:
+            raise HttpProblem(400, f"{call.verb} has no body")
         else:
-            if await request.body():
-                raise HttpProblem(400, f"{call.verb} has no body")
             message = from_query(kind, request)
         answer: Any = await upstream.call(call.rpc, message, metadata)
         headers = {"Cache-Control": "no-store"}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
@@ -199,8 +200,19 @@ async def test_a_body_that_does_not_come_is_waited_for_no_longer(
 ) -> None:
     http = await start_gateway(server.target, read_timeout=0.1)
     headers = {"Content-Type": "application/json", "Content-Length": "100"}
-    answer = await http.send("POST", "/v1/jobs", headers, b"{")
-    assert answer.problem["status"] == 408
+    for method in ("POST", "GET"):
+        answer = await http.send(method, "/v1/jobs", headers, b"{")
+        assert answer.problem["status"] == 408
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_body_that_never_ends_is_not_kept(http: Http, method: str) -> None:
+    _, writer = await http.open(method, "/v1/jobs", {"Transfer-Encoding": "chunked"})
+    with pytest.raises(ConnectionError):
+        for _ in range(8 * MAX_SKIPPED // MAX_BODY):
+            writer.write(f"{MAX_BODY:x}\r\n".encode() + bytes(MAX_BODY) + b"\r\n")
+            await writer.drain()
+    writer.close()
 
 
 async def test_a_service_that_is_away_is_said_to_be(start_gateway) -> None:
