@@ -183,6 +183,7 @@ def _no_constant(name: str) -> object:
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
+        key.encode()  # half a surrogate pair, which protobuf cannot look up, is a ValueError
         if key in result:
             raise ValueError(f"{key!r} occurs twice")
         result[key] = value
