@@ -165,5 +165,5 @@ def _retry_after(headers: Mapping[bytes, bytes]) -> float | None:
     try:
         now = parsedate_to_datetime(headers.get(b"date", b"").decode("ascii", "replace"))
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None

@@ -59,6 +59,13 @@ async def raw(answer: bytes, *, ends: bool = True) -> AsyncIterator[str]:
             Answer(503, "status 503", 60.0),
         ),
         (b"HTTP/1.1 503 No\r\nretry-after: soon\r\n\r\n", Answer(503, "status 503")),
+        (
+            (
+                b"HTTP/1.1 503 No\r\ndate: Sun, 01 Nov 2026 10:00:00 GMT\r\n"
+                b"retry-after: Sun, 01 Nov 9999999999 10:01:00 GMT\r\n\r\n"
+            ),
+            Answer(503, "status 503"),
+        ),
         (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000, Answer(failure="the answer is not HTTP/1.1")),
         (b"SSH-2.0-OpenSSH\r\n\r\n", Answer(failure="the answer is not HTTP/1.1")),
         (b"", Answer(failure="no connection, or it broke")),
