@@ -120,6 +120,8 @@ class Attempts:
                 log.debug("webhook_read_failed webhook=%s error=%s", self._webhook.id, error)
                 delivery.next_time.CopyFrom(timestamp(time.time() + READ_PAUSE_SECONDS))
                 return
+            if not delivery.attempts:
+                delivery.first_time.CopyFrom(timestamp(time.time()))
             answer = await self._attempt(event)
             if not answer.failure:
                 await pending.remove(delivery)

@@ -103,9 +103,13 @@ class State:
                 await self._try_to_save()
 
     async def disable(self, reason: str) -> None:
-        """Store that the webhook is disabled."""
+        """Store that the webhook is disabled. Once enabled, what is pending begins anew."""
         log.warning("webhook_disabled webhook=%s reason=%r", self._request.webhook_id, reason)
         self._request.disable_reason = reason[:MAX_REASON]
+        now = timestamp(time.time())
+        for delivery in self.pending:
+            delivery.attempts = 0
+            delivery.next_time.CopyFrom(now)
         self._changed = True
         with contextlib.suppress(WebhookNotHeld):
             while self._changed:

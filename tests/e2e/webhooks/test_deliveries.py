@@ -16,7 +16,7 @@ from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
 from tests.e2e.webhooks.conftest import delivering
 from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
-from tests.support.webhook_receiver import Received, Receiver, accepted, always
+from tests.support.webhook_receiver import Answering, Received, Receiver, accepted, always
 
 
 @pytest.fixture
@@ -47,6 +47,19 @@ async def until(client: AsyncClient, reached: Callable[[Webhook], object]) -> No
 
 def job_ids(received: list[Received]) -> set[str]:
     return {each.job_id for each in received}
+
+
+def fail_once() -> Answering:
+    """Refuse the first attempt of each delivery."""
+    failed: set[str] = set()
+
+    async def answer(request: Received) -> int:
+        if request.id in failed:
+            return 200
+        failed.add(request.id)
+        return 500
+
+    return answer
 
 
 async def test_an_end_is_posted_as_a_signed_cloud_event(
@@ -89,15 +102,7 @@ async def test_a_webhook_gets_its_owner_types_and_labels_and_ends_only(
 async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
-    failed: set[str] = set()
-
-    async def fail_once(request: Received) -> int:
-        if request.id in failed:
-            return 200
-        failed.add(request.id)
-        return 500
-
-    receiver.answer = fail_once
+    receiver.answer = fail_once()
     await client.create_webhook(receiver.url, all_transitions=True)
     async with delivering(app.address):
         job_id = await ended(client)
@@ -148,6 +153,34 @@ async def test_a_receiver_that_never_answers_well_is_disabled_and_loses_nothing(
         assert enabled.disable_time is None
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
     assert (await the_webhook(client)).given_up == 0
+
+
+async def test_an_enabled_webhook_is_tried_again_as_long_as_a_new_one(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    receiver.answer = always(503)
+    created = await client.create_webhook(receiver.url)
+    wanted = {await ended(client) for _ in range(3)}
+    async with delivering(app.address, give_up=0.2):
+        await until(client, lambda each: each.disable_reason)
+    await client.enable_webhook(created.webhook.id)
+    async with calling(app.address) as call:  # as if that were long ago
+        (claimed,) = (await call.ClaimWebhooks(deliverer_id="d")).webhooks
+        assert claimed.pending
+        for each in claimed.pending:
+            each.first_time.FromSeconds(0)
+        await call.SaveWebhook(
+            webhook_id=claimed.webhook.id,
+            generation=claimed.generation,
+            cursor=claimed.cursor,
+            pending=claimed.pending,
+            release=True,
+        )
+    receiver.answer = fail_once()
+    async with delivering(app.address):
+        await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+    webhook = await the_webhook(client)
+    assert (webhook.given_up, webhook.disable_reason) == (0, "")
 
 
 async def test_a_receiver_that_is_gone_is_not_called_again(
