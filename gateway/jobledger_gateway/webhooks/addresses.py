@@ -5,16 +5,20 @@ Otherwise anybody who may create a webhook could have this process call what onl
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
+import threading
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-LOOKUP_THREADS: Final = 32
+MAX_LOOKUPS: Final = 1000
+"""Lookups at once: one for each webhook that a service may have, so that no owner's slow hosts hold
+up another's."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -61,29 +65,25 @@ class Resolver:
 
     def __init__(self, networks: Collection[Network]) -> None:
         self._networks = networks
-        # A lookup cannot be cancelled: a slow host keeps one thread busy, and no more.
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "webhook-lookup")
-        self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[Address]]] = {}
+        self._lookups: dict[str, asyncio.Future[Sequence[Address]]] = {}
 
-    async def addresses(self, host: str, port: int, *, encrypted: bool) -> Sequence[Address]:
+    async def addresses(self, host: str, *, encrypted: bool) -> Sequence[Address]:
         """Return the addresses of a host; all are permitted.
 
         Args:
             host: a name or an address.
-            port: the port.
             encrypted: whether TLS is used. Otherwise only permitted private networks are called.
 
         Raises:
             Forbidden: one is not permitted.
-            OSError: there is no such host.
+            OSError: there is no such host, or there are too many lookups.
         """
-        key = host, port
-        lookup = self._lookups.get(key)
+        lookup = self._lookups.get(host)
         if lookup is None:
-            loop = asyncio.get_running_loop()
-            lookup = loop.run_in_executor(self._threads, _look_up, host, port)
-            self._lookups[key] = lookup
-            lookup.add_done_callback(lambda done: self._forget(key, done))
+            if len(self._lookups) >= MAX_LOOKUPS:
+                raise OSError("too many lookups")
+            lookup = self._lookups[host] = _lookup(host)
+            lookup.add_done_callback(partial(self._forget, host))
         found = await asyncio.shield(lookup)
         for address in found:
             if is_permitted(address, self._networks):
@@ -94,18 +94,30 @@ class Resolver:
                 raise Forbidden("http is permitted in private networks only: use https")
         return found
 
-    def close(self) -> None:
-        """End the threads that are idle; those that look something up end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _forget(self, key: tuple[str, int], lookup: "asyncio.Future[Sequence[Address]]") -> None:
-        del self._lookups[key]
-        if not lookup.cancelled():
-            lookup.exception()  # retrieved, though all who wanted it may be gone
+    def _forget(self, host: str, lookup: "asyncio.Future[Sequence[Address]]") -> None:
+        del self._lookups[host]
+        lookup.exception()  # retrieved, though all who wanted it may be gone
 
 
-def _look_up(host: str, port: int) -> Sequence[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _lookup(host: str) -> "asyncio.Future[Sequence[Address]]":
+    """Look a host up in a thread, which cannot be cancelled and does not outlive the process."""
+    loop = asyncio.get_running_loop()
+    lookup: asyncio.Future[Sequence[Address]] = loop.create_future()
+
+    def run() -> None:
+        try:
+            settle = partial(lookup.set_result, _look_up(host))
+        except Exception as error:  # noqa: BLE001  # for who awaits it
+            settle = partial(lookup.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(settle)
+
+    threading.Thread(target=run, name="webhook-lookup", daemon=True).start()
+    return lookup
+
+
+def _look_up(host: str) -> Sequence[Address]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     # A zone, as in `fe80::1%eth0`, makes an address local.
     texts = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
     return [ipaddress.ip_address(text) for text in texts]

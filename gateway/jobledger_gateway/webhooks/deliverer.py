@@ -46,8 +46,8 @@ async def deliver(
         timeout: seconds of one call to it.
     """
     upstream = Upstream(target, credentials=credentials, token=settings.token, timeout=timeout)
-    resolver = Resolver(settings.networks)
-    deliverer = Deliverer(upstream, Poster(resolver, settings.timeout), settings)
+    poster = Poster(Resolver(settings.networks), settings.timeout)
+    deliverer = Deliverer(upstream, poster, settings)
     try:
         await deliverer.run()
     finally:
@@ -57,7 +57,6 @@ async def deliver(
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await deliverer.close()
         finally:
-            resolver.close()
             await upstream.close()
 
 

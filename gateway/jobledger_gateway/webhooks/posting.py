@@ -80,7 +80,7 @@ class Poster:
         host = (url.hostname or "").encode("idna").decode("ascii")
         encrypted = url.scheme == "https"
         port = url.port or (443 if encrypted else 80)
-        addresses = await self._resolver.addresses(host, port, encrypted=encrypted)
+        addresses = await self._resolver.addresses(host, encrypted=encrypted)
         reader, writer = await self._connect(addresses, port, host if encrypted else None)
         try:
             name = f"[{host}]" if ":" in host else host

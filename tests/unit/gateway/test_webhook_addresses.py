@@ -1,12 +1,23 @@
 """Which addresses deliveries may go to."""
 
+import asyncio
 import ipaddress
 import socket
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import pytest
 
-from jobledger_gateway.webhooks.addresses import Forbidden, Resolver, is_permitted, is_public
+from jobledger_gateway.webhooks.addresses import (
+    MAX_LOOKUPS,
+    Forbidden,
+    Resolver,
+    is_permitted,
+    is_public,
+)
+from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 
 PUBLIC = [
     *("8.8.8.8", "192.0.0.9", "2606:4700::1111", "::ffff:8.8.8.8"),
@@ -47,7 +58,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What a resolver says of names; it asks the network for no others."""
     found: dict[str, list[str]] = {}
 
-    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: None, **_: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found[host]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -59,13 +70,12 @@ async def test_one_private_address_of_a_host_is_enough_to_refuse_it(
 ) -> None:
     hosts |= {"good": ["8.8.8.8", "1.1.1.1"], "mixed": ["8.8.8.8", "169.254.169.254"]}
     resolver = Resolver(())
-    good = await resolver.addresses("good", 443, encrypted=True)
+    good = await resolver.addresses("good", encrypted=True)
     assert [str(each) for each in good] == ["8.8.8.8", "1.1.1.1"]
     with pytest.raises(Forbidden, match="not public"):
-        await resolver.addresses("mixed", 443, encrypted=True)
+        await resolver.addresses("mixed", encrypted=True)
     with pytest.raises(Forbidden, match="use https"):
-        await resolver.addresses("good", 80, encrypted=False)
-    resolver.close()
+        await resolver.addresses("good", encrypted=False)
 
 
 # What a URL may have as its host, and what the operating system makes of it.
@@ -73,5 +83,51 @@ async def test_one_private_address_of_a_host_is_enough_to_refuse_it(
 async def test_another_writing_of_a_loopback_address_is_refused(host: str) -> None:
     resolver = Resolver(())
     with pytest.raises((Forbidden, OSError)):
-        await resolver.addresses(host, 443, encrypted=True)
-    resolver.close()
+        await resolver.addresses(host, encrypted=True)
+
+
+async def test_hosts_that_are_slow_to_find_hold_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released = threading.Event()
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> list[Any]:
+        if host != "quick":
+            released.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert MAX_LOOKUPS == MAX_WEBHOOKS
+    resolver = Resolver(())
+    slow = [
+        asyncio.create_task(resolver.addresses(f"slow{number}", encrypted=True))
+        for number in range(MAX_WEBHOOKS_EACH)
+    ]
+    try:
+        await asyncio.sleep(0)  # each has begun
+        async with asyncio.timeout(10):
+            assert await resolver.addresses("quick", encrypted=True)
+    finally:
+        released.set()
+        await asyncio.gather(*slow)
+
+
+def test_a_lookup_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
+    program = """
+import asyncio, socket, threading
+from jobledger_gateway.webhooks.addresses import Resolver
+
+begun = threading.Event()
+
+def getaddrinfo(*_, **__):
+    begun.set()
+    threading.Event().wait()
+
+async def look_up():
+    lookup = asyncio.create_task(Resolver(()).addresses("slow", encrypted=True))
+    await asyncio.to_thread(begun.wait)
+
+socket.getaddrinfo = getaddrinfo
+asyncio.run(look_up())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
