@@ -111,13 +111,15 @@ class Poster:
         failure: OSError = OSError("no address")
         for address in addresses:
             try:
-                return await asyncio.open_connection(
-                    str(address),
-                    port,
-                    ssl=None if host is None else self._tls,
-                    server_hostname=host,
-                    limit=READ_BYTES,
-                )
+                # A part of the time for each: behind one that is silent another may answer.
+                async with asyncio.timeout(self._timeout / len(addresses)):
+                    return await asyncio.open_connection(
+                        str(address),
+                        port,
+                        ssl=None if host is None else self._tls,
+                        server_hostname=host,
+                        limit=READ_BYTES,
+                    )
             except ssl.SSLError:
                 raise
             except OSError as error:

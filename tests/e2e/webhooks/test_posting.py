@@ -1,6 +1,7 @@
 """One post: verified, bounded, and said of it no more than its status."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobledger_gateway.webhooks import addresses
 from jobledger_gateway.webhooks.addresses import Resolver
 from jobledger_gateway.webhooks.posting import Answer, Poster
 from tests.e2e.webhooks.conftest import LOOPBACK
@@ -118,3 +120,20 @@ async def test_a_receiver_proves_its_name(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://no-such-host.invalid/"])
 async def test_a_receiver_that_is_not_there_is_a_failure(url: str) -> None:
     assert (await poster().post(url, {}, b"{}")).failure == "no connection, or it broke"
+
+
+async def test_behind_an_address_that_is_silent_the_next_one_is_called(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Linux drops what asks to connect to a socket whose queue of connections is full.
+    silent = socket.create_server(("127.0.0.2", receiver.port), backlog=0)
+    queued = socket.create_connection(silent.getsockname())
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", 0)) for n in (2, 1)]
+
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", getaddrinfo)
+    headers = {"webhook-id": "1", "webhook-timestamp": "1"}
+    with silent, queued:
+        url = f"http://two.example:{receiver.port}/"
+        assert await poster(timeout=4.0).post(url, headers, b"{}") == Answer(204)
