@@ -22,13 +22,13 @@ up another's."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
-# Those that `is_global` has as public in some version of Python, and that lead elsewhere: 6to4,
-# NAT64 for local use, IPv4 in IPv6, site-local, and the relays of 6to4.
+# All that IANA has given to hosts of the internet. What is outside leads elsewhere, whatever
+# `is_global` says of it in a version of Python: IPv4 in IPv6, NAT64 for local use, site-local.
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+
+# And of that 6to4, and in IPv4 its relays.
 _REFUSED: Final[Sequence[Network]] = (
     ipaddress.IPv6Network("2002::/16"),
-    ipaddress.IPv6Network("64:ff9b:1::/48"),
-    ipaddress.IPv6Network("::/96"),
-    ipaddress.IPv6Network("fec0::/10"),
     ipaddress.IPv4Network("192.88.99.0/24"),
 )
 
@@ -45,6 +45,8 @@ def is_public(address: Address) -> bool:
             mapped = ipaddress.IPv4Address(address.packed[-4:])
         if mapped is not None:
             return is_public(mapped)
+        if address not in _UNICAST:
+            return False
     refused = any(address in network for network in _REFUSED if network.version == address.version)
     return address.is_global and not address.is_multicast and not refused
 
