@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -21,14 +21,12 @@ from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
 from jobledger_gateway.serving import bind, serve
-from jobledger_gateway.settings import Settings, WebhookSettings
+from jobledger_gateway.settings import Network, Settings, WebhookSettings
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 _DEFAULTS: Final = Settings()
 _WEBHOOKS: Final = WebhookSettings()
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 log = logging.getLogger("jobledger.gateway")
 
@@ -107,9 +105,10 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     "--proxy",
     "proxies",
     metavar="ADDRESS",
+    type=_network,
     multiple=True,
-    help="The address of a proxy in front of the gateway, whose X-Forwarded-For says who calls. "
-    "Repeat it for several.",
+    help="The address of a proxy in front of the gateway, or a network of proxies as 10.1.0.0/16, "
+    "whose X-Forwarded-For says who calls. Repeat it for several.",
 )
 @_option(
     "--token-file",

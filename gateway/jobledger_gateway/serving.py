@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
 from jobledger_gateway.app import make_app
-from jobledger_gateway.settings import Settings
+from jobledger_gateway.settings import Network, Settings
 from jobledger_gateway.webhooks.deliverer import deliver
 
 DRAIN_SECONDS = 10
@@ -86,7 +86,7 @@ async def serve(
         log_config=None,
         access_log=settings.access_log,
         proxy_headers=bool(settings.proxies),
-        forwarded_allow_ips=[*settings.proxies],
+        forwarded_allow_ips=[*_trusted(settings.proxies)],
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -109,6 +109,14 @@ async def serve(
         # A bug of the deliverer ends the process: else nobody would see that it has stopped.
         with contextlib.suppress(asyncio.CancelledError):
             await delivering
+
+
+def _trusted(proxies: Iterable[Network]) -> Iterator[str]:
+    for network in proxies:
+        yield str(network)
+        if network.version == 4:  # noqa: PLR2004
+            # The same over a socket for IPv6, which --listen [::]:8080 opens.
+            yield f"::ffff:{network.network_address}/{96 + network.prefixlen}"
 
 
 async def _deliver(settings: Settings) -> None:

@@ -4,8 +4,11 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body at most."""
@@ -38,7 +41,7 @@ class WebhookSettings:
     """
 
     token: str | Callable[[], str] | None = None
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    networks: tuple[Network, ...] = ()
     first_backoff: float = 5.0
     max_backoff: float = 3600.0
     give_up: float = 3 * 86400.0
@@ -81,6 +84,6 @@ class Settings:
     heartbeat: float = 15.0
     read_timeout: float = 30.0
     access_log: bool = True
-    proxies: tuple[str, ...] = ()
+    proxies: tuple[Network, ...] = ()
     webhooks: WebhookSettings | None = None
     page: Path = PAGE

@@ -13,8 +13,9 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
+from jobledger_gateway.settings import Network
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_LOOKUPS: Final = 1000
 """Lookups at once: one for each webhook that a service may have, so that no owner's slow hosts hold

@@ -16,9 +16,11 @@ SILENCE_MS = 500
 
 
 @asynccontextmanager
-async def running_gateway(target: str, **settings: object) -> AsyncIterator[Http]:
+async def running_gateway(
+    target: str, host: str = "127.0.0.1", **settings: object
+) -> AsyncIterator[Http]:
     """Run a gateway on a free port until the block ends."""
-    listener = bind("127.0.0.1", 0, SILENCE_MS)
+    listener = bind(host, 0, SILENCE_MS)
     port = listener.getsockname()[1]
     stop, started = asyncio.Event(), asyncio.Event()
     configured = Settings(target=target, **{"access_log": False, **settings})

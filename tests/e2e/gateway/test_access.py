@@ -1,5 +1,6 @@
 """Who calls is the service's to judge: the gateway passes on what a request brings."""
 
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +11,7 @@ from jobledger_server.app import App
 from tests.support.access_file import rule
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
 
 RULES = (
     rule("ada", 'roles = ["owner"]\nusers = ["ada"]', "ada-token")
@@ -123,3 +125,23 @@ async def test_a_trace_is_continued(http: Http) -> None:
     new = {"userId": "ada", "jobType": "traced"}
     made = await http.post("/v1/jobs", new, traceparent=trace)
     assert made.json()["job"]["traceparent"] == trace
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+@pytest.mark.parametrize(
+    ("proxies", "believed"), [(["127.0.0.1"], True), (["127.0.0.0/8"], True), (["10.0.0.1"], False)]
+)
+async def test_a_proxy_says_who_calls_also_if_ipv4_comes_over_ipv6(
+    server: ServerProcess,
+    start_gateway,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    proxies: list[str],
+    believed: bool,  # noqa: FBT001
+) -> None:
+    networks = tuple(map(ipaddress.ip_network, proxies))
+    http = await start_gateway(server.target, host=host, access_log=True, proxies=networks)
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    await http.get("/healthz", X_Forwarded_For="192.0.2.7")
+    (line,) = (each.getMessage() for each in caplog.records if each.name == "uvicorn.access")
+    assert ("192.0.2.7" in line) is believed

@@ -65,6 +65,7 @@ def test_both_its_connections_can_be_encrypted(tmp_path: Path) -> None:
         (["--cors-origin", "app.example"], "is not an origin"),
         (["--cors-origin", "https://app.example/"], "is not an origin"),
         (["--cors-origin", "*"], "is not an origin"),
+        (["--proxy", "nginx"], "does not appear to be an IPv4 or IPv6 network"),
         (["--tls-cert", "a.pem"], "give both"),
         (["--tls-cert", "a.pem", "--tls-key", "b.pem"], "No such file"),
         (["--token-file", "nothing"], "nothing"),
