@@ -82,6 +82,7 @@ async def serve(
     # Twice the sockets that streams may take, so that there is room for other requests.
     config = uvicorn.Config(
         app,
+        http="h11",  # bounds the headers of a request; httptools, if it is installed, does not
         lifespan="on",
         log_config=None,
         access_log=settings.access_log,
