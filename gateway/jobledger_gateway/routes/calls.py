@@ -1,5 +1,6 @@
 """The routes that are one unary call each: a table, and what is done for each entry."""
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,10 @@ from jobledger_gateway.problems import HttpProblem
 from jobledger_gateway.requests import credentials, from_body, from_query, read_body
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.upstream import Upstream, request_class
+
+INLINE_BYTES: Final = 4 * 1024
+"""Bytes of a body that is parsed in the event loop at most. One of 1 MiB can take two seconds, and
+would hold up all event streams: larger ones are parsed in a thread, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,23 @@ def call_routes(settings: Settings, upstream: Upstream) -> Iterator[Route]:
     paths: dict[str, dict[str, Call]] = defaultdict(dict)
     for call in CALLS:
         paths[call.path][call.verb] = call
+    parsing = asyncio.Lock()
     for path, calls in paths.items():
-        yield Route(path, _endpoint(calls, settings, upstream), methods=list(calls))
+        yield Route(path, _endpoint(calls, settings, upstream, parsing), methods=list(calls))
 
 
-def _endpoint(calls: Mapping[str, Call], settings: Settings, upstream: Upstream) -> Any:
+def _endpoint(
+    calls: Mapping[str, Call], settings: Settings, upstream: Upstream, parsing: asyncio.Lock
+) -> Any:
     async def endpoint(request: Request) -> Response:
         call = calls["GET" if request.method == "HEAD" else request.method]
         metadata = credentials(request)
         kind = request_class(call.rpc)
         body = await read_body(request, seconds=settings.read_timeout)
-        if call.verb == "POST":
+        if len(body) > INLINE_BYTES and call.verb == "POST":
+            async with parsing:
+                message = await asyncio.to_thread(from_body, kind, request, body)
+        elif call.verb == "POST":
             message = from_body(kind, request, body)
         elif body:
             raise HttpProblem(400, f"{call.verb} has no body")

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
 
+from jobledger_gateway import requests
+from jobledger_gateway.routes.calls import INLINE_BYTES
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
@@ -214,6 +218,25 @@ async def test_a_body_that_never_ends_is_not_kept(http: Http, method: str) -> No
             writer.write(f"{MAX_BODY:x}\r\n".encode() + bytes(MAX_BODY) + b"\r\n")
             await writer.drain()
     writer.close()
+
+
+async def test_a_large_body_that_is_parsed_holds_up_no_other_request(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def parse(*arguments: Any) -> Message:
+        begun.set()
+        assert released.wait(10)
+        return ParseDict(*arguments)
+
+    monkeypatch.setattr(requests, "ParseDict", parse)
+    large = {**NEW, "parameters": {"x": "x" * INLINE_BYTES}}
+    posting = asyncio.create_task(http.post("/v1/jobs", large))
+    await asyncio.to_thread(begun.wait)
+    assert (await http.get("/healthz")).status == 200
+    released.set()
+    assert (await posting).status == 201
 
 
 async def test_a_service_that_is_away_is_said_to_be(start_gateway) -> None:
