@@ -17,11 +17,13 @@ from jobledger.core.channels import AsyncConnection
 from jobledger.core.feed_watch import Feed
 from jobledger.core.job_watch import JobStream
 from jobledger.core.options import Headers, OnError, WatchOptions
+from jobledger.core.requests import fresh_id
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2 import (
+    CreateJobRequest,
     WatchJobRequest,
     WatchJobResponse,
     WatchJobsRequest,
@@ -56,6 +58,8 @@ class Upstream(AsyncCalls):
         def method(connection: AsyncConnection) -> Any:
             return getattr(getattr(connection, _STUBS[service]), name)
 
+        if isinstance(request, CreateJobRequest) and not request.request_id:
+            request.request_id = fresh_id()  # the channel repeats the call
         answer: Message = await self._call(method, request, {"metadata": headers})
         return answer
 

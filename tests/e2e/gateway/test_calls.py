@@ -5,13 +5,16 @@ import json
 import threading
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 
+from jobledger.v1.job_service_pb2 import CreateJobRequest, CreateJobResponse
 from jobledger_gateway import requests
 from jobledger_gateway.routes.calls import INLINE_BYTES
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
+from tests.support.fault_server import FaultServer
 from tests.support.http_client import Http
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
@@ -237,6 +240,28 @@ async def test_a_large_body_that_is_parsed_holds_up_no_other_request(
     assert (await http.get("/healthz")).status == 200
     released.set()
     assert (await posting).status == 201
+
+
+async def test_a_creation_that_the_gateway_repeats_makes_one_job(start_gateway) -> None:
+    received: list[CreateJobRequest] = []
+
+    class Restarting(FaultServer):
+        def CreateJob(  # noqa: N802
+            self, request: CreateJobRequest, context: grpc.ServicerContext
+        ) -> CreateJobResponse:
+            received.append(request)
+            if len(received) == 1:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "after the commit")
+            return CreateJobResponse()
+
+    service = Restarting()
+    try:
+        http = await start_gateway(service.target)
+        assert (await http.post("/v1/jobs", NEW)).status == 201
+    finally:
+        await asyncio.to_thread(service.stop)
+    first, second = received
+    assert first.request_id == second.request_id != ""
 
 
 async def test_a_service_that_is_away_is_said_to_be(start_gateway) -> None:
