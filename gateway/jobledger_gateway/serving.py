@@ -82,6 +82,7 @@ async def serve(
     # Twice the sockets that streams may take, so that there is room for other requests.
     config = uvicorn.Config(
         app,
+        ssl_ciphers=None,  # those of Python: older versions of uvicorn offer those of TLS 1.0
         http="h11",  # bounds the headers of a request; httptools, if it is installed, does not
         lifespan="on",
         log_config=None,
