@@ -20,12 +20,16 @@ DRAIN_SECONDS = 10
 SILENCE_MS = 60_000
 """How long a client may take no byte of what it is sent."""
 
+PROBE_SECONDS = 60
+"""Silence after which a client that is sent nothing is asked whether it is still there."""
+
 
 def bind(host: str, port: int, silence_ms: int = SILENCE_MS) -> socket.socket:
-    """Bind a listening socket, whose connections end when their clients read nothing.
+    """Bind a listening socket, whose connections end when their clients read nothing or vanish.
 
     The kernel ends them (Linux only): if the gateway closed one, what it has sent would have to be
-    read first.
+    read first. And a browser that connects in advance, and vanishes before its first request, is
+    sent nothing.
 
     Args:
         host: a name or an address.
@@ -43,6 +47,8 @@ def bind(host: str, port: int, silence_ms: int = SILENCE_MS) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_SECONDS)
         listener.bind(address)
     except BaseException:
         listener.close()

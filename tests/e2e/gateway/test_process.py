@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
+from jobledger_gateway.serving import PROBE_SECONDS, bind
 from tests.support import forked
 from tests.support.access_file import rule, write_access_file
 from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
@@ -82,3 +84,12 @@ def test_a_mistake_is_one_line_that_names_the_option(arguments: list[str], words
 def test_a_port_that_is_taken_is_said_to_be(server: ServerProcess) -> None:
     ended = run("--listen", server.target)
     assert (ended.returncode, "in use" in ended.stderr) == (1, True)
+
+
+def test_the_kernel_asks_a_silent_client_whether_it_is_still_there() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    assert idle == PROBE_SECONDS
