@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
 from jobledger_gateway.problems import HttpProblem, invalid_field
-from jobledger_gateway.settings import MAX_BODY, MAX_HEADER, MAX_SKIPPED
+from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED, MAX_TOKEN, MAX_TRACE
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -49,8 +49,9 @@ def credentials(request: Request) -> Headers:
         given = [f"Bearer {tokens[0]}"]
     headers += [("authorization", value) for value in given]
     for name, value in headers:
-        if len(value) > MAX_HEADER:
-            raise HttpProblem(431, f"{name}: is longer than {MAX_HEADER} bytes")
+        longest = MAX_TRACE if name in _FORWARDED else MAX_TOKEN
+        if len(value) > longest:
+            raise HttpProblem(431, f"{name}: is longer than {longest} bytes")
         if not _PRINTABLE.fullmatch(value):
             raise HttpProblem(400, f"{name}: printable ASCII only")
     return tuple(headers)

@@ -17,8 +17,10 @@ MAX_SKIPPED = 8 * MAX_BODY
 """Bytes of a longer body that are read and forgotten. Otherwise the connection would be reset, and
 its client might not see the refusal."""
 
-MAX_HEADER = 4 * 1024
-"""Bytes of a header at most that is passed on: gRPC refuses a call with much more than 8 KiB."""
+MAX_TOKEN = 4 * 1024
+MAX_TRACE = 1024
+"""Bytes of the header Authorization, and of each of a trace, that are passed on. gRPC refuses some
+of the calls whose headers together have more than 8 KiB."""
 
 PAGE = Path(__file__).with_name("page")
 """The page that the package brings."""

@@ -190,8 +190,8 @@ async def test_a_request_of_another_form_is_refused(http: Http) -> None:
     assert (await http.send("POST", "/v1/jobs", form, b"{}")).problem["status"] == 415
     assert (await http.post("/v1/jobs?user_id=ada", NEW)).problem["status"] == 400
     assert (await http.send("DELETE", "/v1/jobs/a", None, b"{}")).problem["status"] == 400
-    long = await http.get("/v1/jobs", Authorization=f"Bearer {'x' * 5_000}")
-    assert long.problem["status"] == 431
+    for long in ({"Authorization": f"Bearer {'x' * 5_000}"}, {"tracestate": "x" * 2_000}):
+        assert (await http.get("/v1/jobs", **long)).problem["status"] == 431
     assert (await http.get("/v1/nothing")).problem["status"] == 404
     wrong = await http.send("PUT", "/v1/jobs")
     assert wrong.problem["status"] == 405
