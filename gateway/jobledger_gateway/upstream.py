@@ -16,7 +16,7 @@ from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.channels import AsyncConnection
 from jobledger.core.feed_watch import Feed
 from jobledger.core.job_watch import JobStream
-from jobledger.core.options import Headers, OnError, WatchOptions
+from jobledger.core.options import Headers, WatchOptions
 from jobledger.core.requests import fresh_id
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
@@ -74,14 +74,13 @@ class Upstream(AsyncCalls):
         )
 
     def watch_jobs(
-        self, request: WatchJobsRequest, options: WatchOptions, on_gap: OnError | None = None
+        self, request: WatchJobsRequest, options: WatchOptions
     ) -> AsyncWatch[WatchJobsResponse | Sign]:
         """Watch many jobs, without an end."""
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
             partial(_FeedMessages, request, relist=True),
             options,
-            on_gap=on_gap,
         )
 
     async def close(self) -> None:
