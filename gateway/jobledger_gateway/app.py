@@ -86,7 +86,8 @@ async def _healthz(_: Request) -> Response:
 
 
 async def _openapi(_: Request) -> Response:
-    return FileResponse(OPENAPI, media_type="application/json")
+    headers = {"Cache-Control": "no-cache"}
+    return FileResponse(OPENAPI, headers=headers, media_type="application/json")
 
 
 async def _failed(_: Request, __: Exception) -> Response:
