@@ -164,7 +164,7 @@ class Attempts:
         """Return how long to wait after that many attempts."""
         settings = self._settings
         doubled = settings.first_backoff * 2.0 ** min(attempts - 1, 30)
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311
+        jitter = random.uniform(0.8, 1.0)  # noqa: S311
         pause = min(doubled, settings.max_backoff) * jitter
         return max(pause, min(answer.retry_after or 0.0, settings.max_backoff))
 
