@@ -109,6 +109,24 @@ async def test_what_a_stopped_handler_raises_while_it_cleans_up_is_no_failure(wh
     assert await outcome_of(cleans_up, why) == Release()
 
 
+@pytest.mark.parametrize("later", ["SHUTDOWN", "EXPIRED", "LOST"])
+async def test_a_later_reason_does_not_interrupt_what_a_handler_does_to_clean_up(later):
+    cleaned = []
+
+    async def render(job):
+        asyncio.get_running_loop().call_soon(stop, run, "CANCELLED")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stop(run, later)
+            await asyncio.sleep(0)
+            cleaned.append(job.id)
+
+    run = JobRun(JOB, make_handler(render))
+    await run.run(RecordedUpdates())
+    assert cleaned == [JOB.id]
+
+
 async def test_a_handler_that_returns_no_outcome_after_a_cancellation_has_not_completed_the_job():
     async def obeys(job):
         while not job.cancel_requested:

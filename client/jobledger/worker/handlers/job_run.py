@@ -190,13 +190,14 @@ class JobRun:
         task = self._running
         if why < Stop.SHUTDOWN and task is not None and task.done():
             return  # too late: it has returned in time
-        outweighs = why > self._state.strongest
+        raised_before = self._state.raised
         self._state.reasons.add(why)
         if self._state.returned:
             return
         if why > Stop.CANCELLED and "clean up" not in self._timers:
             self._cancel_again_later()
-        if outweighs and self._state.raised and task is not None:
+        # Once: a later reason would interrupt what the handler does to clean up.
+        if self._state.raised and not raised_before and task is not None:
             task.cancel()
 
     def _cancel_again_later(self) -> None:
