@@ -46,12 +46,15 @@ def health(timeout: float, **options: Any) -> None:
 def _channel(settings: Settings) -> grpc.Channel:
     host, _, port = settings.listen.rpartition(":")
     target = f"{_EVERY_ADDRESS.get(host, host)}:{port}"
+    # A proxy for other machines, which the environment may name, cannot reach this one.
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
     files = tls_files(settings)
     if files is None:
-        return grpc.insecure_channel(target)
+        return grpc.insecure_channel(target, options)
     name = check_certificate(files.cert, files.key)
     certificate = files.cert.read_bytes()
     own = () if files.client_ca is None else (files.key.read_bytes(), certificate)
     credentials = grpc.ssl_channel_credentials(certificate, *own)
     # A client on this machine connects by an address that the certificate need not have.
-    return grpc.secure_channel(target, credentials, [("grpc.ssl_target_name_override", name)])
+    options.append(("grpc.ssl_target_name_override", name))
+    return grpc.secure_channel(target, credentials, options)

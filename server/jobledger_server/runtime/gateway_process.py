@@ -5,6 +5,7 @@ serves, and ends when this process has ended for any reason.
 """
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -56,6 +57,9 @@ async def running_gateway(
                 *("--webhook-allow-network", "127.0.0.0/8", "--webhook-allow-network", "::1/128"),
                 *(word for origin in origins for word in ("--cors-origin", origin)),
                 stdin=theirs.fileno(),
+                # For gRPC. A proxy for other machines, which the environment may name, cannot reach
+                # this one.
+                env={**os.environ, "no_grpc_proxy": target.rpartition(":")[0]},
                 start_new_session=True,
             )
         try:

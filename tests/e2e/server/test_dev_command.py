@@ -65,8 +65,9 @@ def ready(process: "Piped | subprocess.Popen[str]") -> Dev:
 
 @contextmanager
 def developing(where: Path) -> Iterator[Dev]:
-    """Run the command in a folder, with an empty $PATH."""
-    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    """Run the command in a folder, with an empty $PATH and a proxy for other machines."""
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    environment = {**os.environ, **proxy, "PATH": "/usr/bin:/bin"}
     process = Piped("jobledger-server", ["dev", *FREE_PORTS], env=environment, cwd=where)
     try:
         yield ready(process)

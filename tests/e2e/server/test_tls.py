@@ -317,7 +317,14 @@ def test_the_health_command_calls_the_server_of_the_same_settings(
     with ServerProcess(tmp_path, environment=given, credentials=credentials) as server:
         port = server.target.rpartition(":")[2]
         # As in a container: it listens on every address, and the call comes from inside.
-        run = run_server("health", JOBLEDGER_LISTEN=f"0.0.0.0:{port}", **given)
+        # A proxy of the environment is for other machines.
+        run = run_server(
+            "health",
+            JOBLEDGER_LISTEN=f"0.0.0.0:{port}",
+            http_proxy="http://127.0.0.1:9",
+            no_proxy="",
+            **given,
+        )
         assert (run.returncode, run.stdout) == (0, "SERVING\n"), run.stderr
         log = [json.loads(line) for line in server.log.read_text().splitlines()]
         assert [e["tls"] for e in log if e["event"] == "serving"] == [kind != "plain"]
