@@ -11,9 +11,10 @@ log = logging.getLogger("jobledger.server")
 
 
 def file_state(path: Path) -> FileState:
-    """Return what is another one after the file was written or replaced. Raises OSError."""
+    """Return what differs once a file, its owner or mode has changed. Raises OSError."""
     found = path.stat()
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    # Not the time of the content: access to the file may be what has changed.
+    return found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def warn_of_readable_files(files: Iterable[Path | None]) -> None:

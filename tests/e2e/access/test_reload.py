@@ -75,6 +75,20 @@ async def test_a_change_of_the_file_changes_who_may_call(
 
 
 @pytest.mark.promise(number=59)
+async def test_a_change_that_keeps_the_time_and_size_of_the_file_counts(
+    file: Path, channel: grpc.aio.Channel
+) -> None:
+    """As `cp -p` makes it. Likewise the mode of a file that could not be read is corrected."""
+    await listing(channel, "ada", "ada")()
+    before = file.stat()
+    file.write_text(file.read_text().replace('users = ["ada"]', 'users = ["eve"]'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    await until(StatusCode.OK, listing(channel, "ada", "eve"))
+
+
+@pytest.mark.promise(number=59)
 async def test_open_calls_end_when_their_callers_permissions_change_and_others_stay(
     app: Any, file: Path, channel: grpc.aio.Channel
 ) -> None:
