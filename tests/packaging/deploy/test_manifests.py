@@ -221,6 +221,8 @@ def test_the_units_settings_exist() -> None:
     assert env_file(file).keys() <= SETTINGS
     assert set(re.findall(r"JOBLEDGER_\w+", file.read_text("utf-8"))) <= SETTINGS
     unit = UNIT.read_text("utf-8")
+    # It is started again however often it has ended, for instance while the database is down.
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(unit.splitlines())
     assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > Settings().grace
 
 
