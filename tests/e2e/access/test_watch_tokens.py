@@ -13,8 +13,21 @@ from grpc import StatusCode
 
 from jobledger.v1.job_service_pb2 import ListJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.app import App
 from tests.support.access_file import rule, write_access_file
 from tests.support.databases import both_databases, several_servers
+from tests.support.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GET_JOB,
+    HEADERS,
+    Connection,
+    frame,
+    literal,
+    message,
+    request_headers,
+)
 from tests.support.rpc_caller import FULL, Caller, refusal
 
 BLUE = {"team": "blue"}
@@ -96,6 +109,23 @@ async def test_the_holder_of_a_token_sees_no_payloads_whatever_view_it_asks_for(
             (await holder.WatchJob(job_id=job.id, view=FULL).read()).job,
         ]
         assert not any(each.HasField("parameters") for each in seen)
+
+
+async def test_a_token_that_is_not_ascii_is_refused_and_no_error_of_the_server(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Connection(app.address) as connection:
+        for stream, end in ((1, "é".encode()), (3, b"\xff")):
+            token = literal(b"authorization", b"Bearer jlw_e30.c2ln" + end)
+            call = request_headers(GET_JOB, token)
+            connection.send(
+                frame(HEADERS, END_HEADERS, stream, call),
+                frame(DATA, END_STREAM, stream, message(b"")),
+            )
+        async with asyncio.timeout(30):
+            while connection.ended != {1, 3}:
+                await asyncio.sleep(0.02)
+    assert [each.message for each in caplog.records if each.name == "jobledger.rpc"] == []
 
 
 async def test_a_token_that_was_changed_or_made_up_is_refused(

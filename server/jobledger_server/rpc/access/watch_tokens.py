@@ -92,8 +92,8 @@ class WatchTokens:
         """
         await self.renew()
         signed, _, signature = token.removeprefix(PREFIX).partition(".")
-        # Nothing of it is read before it is verified.
-        if not hmac.compare_digest(_encoded(self._signature(signed)), signature):
+        # Nothing of it is read before it is verified. As bytes: texts have to be ASCII here.
+        if not hmac.compare_digest(_encoded(self._signature(signed)).encode(), signature.encode()):
             raise Unauthenticated
         try:
             content = _decode(base64.urlsafe_b64decode(signed))
