@@ -42,7 +42,12 @@ class JobMetrics:
                 self._transition(job)
             elif job.status is JobStatus.QUEUED:  # its only change: see the table's constraints
                 self.created[self._type(job)] += 1
-            elif job.status is JobStatus.PROCESSING and not job.leased:
+            elif (
+                job.status is JobStatus.PROCESSING
+                and not job.leased
+                # Else a report came for a job that waits already.
+                and job.progress_time != job.update_time
+            ):
                 self.requeued[self._type(job)] += 1
 
     def _transition(self, job: Job) -> None:

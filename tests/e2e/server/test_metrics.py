@@ -219,6 +219,10 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(address: str, call: 
     done = await call.job()
     await call.ClaimJobs(**claim)
     await call.ReleaseJob(job_id=done.id, attempt=1)
+    # Its worker goes on, and names no attempt: none is lost by that.
+    await call.UpdateProgress(job_id=done.id, any_attempt=True, progress=50)
+    asset = {"asset_type": "t", "storage_path": "p"}
+    await call.CreateAsset(job_id=done.id, any_attempt=True, **asset)
     await call.ClaimJobs(**claim)
     done = (await call.MarkCompleted(job_id=done.id, attempt=2)).job
     cancelled = await call.job(job_type="print")
