@@ -18,8 +18,11 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
 from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobsRequest
+from jobledger_server.rpc.access import access as access_module
 from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.access.access_file import BadAccessFile
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
+from jobledger_server.rpc.access.policy import Policy
 from jobledger_server.rpc.serving import arrivals
 from tests.support.access_file import rule, write_access_file
 from tests.support.forked import Forked
@@ -241,6 +244,25 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
         write_access_file(file, ADA)
         await until(StatusCode.UNAUTHENTICATED, listing(channel, "bob", "bob"))
         assert "access_file_reloaded" in [record.message for record in caplog.records]
+
+
+@pytest.mark.promise(number=59)
+async def test_a_file_that_is_completed_while_it_is_read_is_read_again(
+    file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = access_module.read_access_file
+
+    def slowly(path: Path) -> Policy:
+        try:
+            return read(path)
+        except BadAccessFile:
+            write_access_file(file, ADA)
+            raise
+
+    monkeypatch.setattr(access_module, "read_access_file", slowly)
+    await listing(channel, "bob", "bob")()
+    file.write_text(ADA)  # without its end
+    await until(StatusCode.UNAUTHENTICATED, listing(channel, "bob", "bob"))
 
 
 def test_sighup_reloads_the_access_file_at_once(tmp_path: Path, file: Path) -> None:

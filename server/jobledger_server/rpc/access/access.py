@@ -94,11 +94,12 @@ class Access:
             seen = state
 
     def _load(self) -> None:
-        state = self._file_state()
+        # Before it is read: if it changes meanwhile, it is read again. If it cannot be used, that
+        # is not tried, and not logged, again until it changes.
+        self._state = self._file_state()
         policy = read_access_file(self._path)
         issuers = {each.issuer: self._issuer(each) for each in policy.issuers}
         # Nothing can fail from here on.
-        self._state = state
         self.policy = policy
         self._issuers = issuers
         self._tokens = {digest: _caller(policy.token(digest)) for digest in policy.tokens}
@@ -127,7 +128,6 @@ class Access:
         try:
             self._load()
         except BadAccessFile as error:
-            self._state = self._file_state()  # not tried, and not logged, again until it changes
             log.error("access_file_unusable", extra={"cause": str(error)})  # noqa: TRY400
             return
         log.info("access_file_reloaded", extra={"file": str(self._path)})
