@@ -45,3 +45,31 @@ async def test_jobs_created_during_a_count_are_counted() -> None:
     with pytest.raises(LimitExceeded):
         await late
     assert quotas.refused == {"caller": 1}
+
+
+async def test_jobs_whose_caller_has_cancelled_the_call_are_counted() -> None:
+    """They are created anyway: else a caller could create as many as it cancels in a second."""
+    store: Any = SlowCount()
+    quotas = CreationQuotas(store, clock=lambda: 0.0)
+    eve = Caller("eve", permissions=Permissions(quotas=Quotas(unfinished_jobs=10)))
+
+    async def create(count: int, answer: asyncio.Future[None]) -> None:
+        async with quotas.creating(eve, {"ada": count}):
+            await answer
+
+    answer = asyncio.get_running_loop().create_future()
+    call = asyncio.ensure_future(create(6, answer))
+    await store.asked.wait()
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call])
+    with pytest.raises(LimitExceeded):
+        await create(5, answer)
+
+    refused = asyncio.get_running_loop().create_future()
+    refused.set_exception(LookupError)
+    with pytest.raises(LookupError):
+        await create(4, refused)
+    answer = asyncio.get_running_loop().create_future()
+    answer.set_result(None)
+    await create(4, answer)

@@ -68,14 +68,19 @@ class CreationQuotas:
         self.rate.take(caller, sum(counts.values()))  # once: what is refused is not counted
         for unfinished, count in users:
             unfinished.creating += count
+        refused = False
         try:
             yield
-            for unfinished, count in users:
-                unfinished.counted += count
-                unfinished.created += count
+        except Exception:
+            refused = True
+            raise
         finally:
+            # What a caller has cancelled is created anyway.
             for unfinished, count in users:
                 unfinished.creating -= count
+                if not refused:
+                    unfinished.counted += count
+                    unfinished.created += count
 
     async def _unfinished(self, user_id: str, most: int) -> _Unfinished:
         known = self._users.setdefault(user_id, _Unfinished())
