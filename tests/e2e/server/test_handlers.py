@@ -180,13 +180,17 @@ async def test_a_malformed_message_to_another_service_is_no_internal_error(
 
 
 @pytest.mark.promise(number=67)
+@in_turn(
+    "path",
+    (b"/jobledger.v1.JobService/CreateJob", *(each.encode() for each in OF_OTHER_SERVICES[:2])),
+)
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
-    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch, path: bytes
 ) -> None:
     monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
     monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
     monkeypatch.setattr(arrivals, "REQUEST_SECONDS", 1)
-    headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
+    headers = request_headers(path)
     with Connection(app.address) as slow:
         slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
         async with asyncio.timeout(10):

@@ -107,23 +107,24 @@ class Handlers(grpc.GenericRpcHandler):
         message: Any = handler.request_deserializer.__self__  # of Message.FromString
         read = partial(parsed, message, max_bytes=MAX_REFLECTION_BYTES)
 
-        async def unary(data: bytes, context: Context) -> Any:
-            return await handler.unary_unary(read(data), context)
+        arrivals = self._calls.arrivals  # gRPC would wait for any number of requests, without end
+
+        async def unary(_data: Any, context: Context) -> Any:
+            return await handler.unary_unary(read(await arrivals.read(context)), context)
 
         async def stream(data: Any, context: Context) -> None:
             with self._other_streams.admit(Caller(context.peer())), self._drain.ending():
                 if handler.unary_stream is not None:
-                    await handler.unary_stream(read(data), context)
+                    await handler.unary_stream(read(await arrivals.read(context)), context)
                     return
                 requests = (read(each) async for each in data)
                 async for answer in handler.stream_stream(requests, context):
                     await context.write(answer)
 
         make: Any
+        behavior: Any
         if not handler.response_streaming:
-            make, behavior = grpc.unary_unary_rpc_method_handler, unary
-        elif not handler.request_streaming:
-            make, behavior = grpc.unary_stream_rpc_method_handler, stream
+            make, behavior = grpc.stream_unary_rpc_method_handler, unary
         else:
             make, behavior = grpc.stream_stream_rpc_method_handler, stream
         return make(self._calls.of_other(path, behavior), None, handler.response_serializer)
