@@ -1,7 +1,7 @@
 """An OpenTelemetry collector that keeps what it is sent."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -21,9 +21,13 @@ PATIENCE = 30.0
 
 
 class Collector:
-    """Serves OTLP at `endpoint` during its `with` block."""
+    """Serves OTLP at `endpoint` during its `with` block.
 
-    def __init__(self) -> None:
+    With `odd` it answers the first metrics with these trailing metadata.
+    """
+
+    def __init__(self, odd: Sequence[tuple[str, bytes]] = ()) -> None:
+        self.odd = odd
         self._changed = threading.Condition()
         self._spans: list[Any] = []
         self._metrics: dict[str, Any] = {}
@@ -79,6 +83,10 @@ class _Metrics(MetricsServiceServicer):
         self._collector = collector
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if odd := self._collector.odd:
+            self._collector.odd = ()
+            context.set_trailing_metadata(odd)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "odd")
         self._collector.take_metrics(request)
         return metrics_pb.ExportMetricsServiceResponse()
 

@@ -5,6 +5,7 @@ sampler, the interval, attributes of the resource. Its libraries are an extra an
 here.
 """
 
+import logging
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 """OpenTelemetry's variable of the milliseconds between two exports."""
 
 MAX_INTERVAL = 2**31 - 1
+
+log = logging.getLogger("jobledger.metrics")
 
 
 @asynccontextmanager
@@ -71,7 +74,11 @@ async def sending_metrics(endpoint: str, readings: Readings) -> AsyncIterator[No
     begun, stop = time.time_ns(), threading.Event()
 
     def send() -> None:
-        exporter.export(_metrics_data(readings, resource, begun))
+        try:
+            exporter.export(_metrics_data(readings, resource, begun))
+        except Exception as error:  # noqa: BLE001
+            # The collector is another program, and may answer anything.
+            log.warning("metrics_not_sent", extra={"cause": repr(error)})
 
     def run() -> None:
         while not stop.wait(interval):

@@ -183,3 +183,15 @@ async def test_an_unavailable_collector_fails_no_call(tmp_path: Path) -> None:
         async with calling(server.target) as call:
             await call.ended()
         assert await asyncio.to_thread(server.terminate) == 0
+
+
+async def test_metrics_are_sent_again_after_an_answer_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    with Collector(odd=[("google.rpc.retryinfo-bin", b"\xff")]) as collector:
+        await start(otlp=collector.endpoint)
+        await asyncio.to_thread(collector.wait_for, lambda: bool(collector.metrics))
+    assert [each.message for each in caplog.records if each.name == "jobledger.metrics"] == [
+        "metrics_not_sent"
+    ]
