@@ -214,7 +214,9 @@ class Checker:
     def duration(self, field: str, value: Duration, shortest: float, longest: float) -> Micros:
         """Check a duration, given its bounds in seconds."""
         micros = value.seconds * MICROS_PER_SECOND + value.nanos // 1000
-        bounded = shortest * MICROS_PER_SECOND <= micros <= longest * MICROS_PER_SECOND
+        # Rounded: a bound that is another duration is not exact in seconds.
+        least, most = round(shortest * MICROS_PER_SECOND), round(longest * MICROS_PER_SECOND)
+        bounded = least <= micros <= most
         if not bounded or not 0 <= value.nanos < 10**9:
             self.add(field, f"must be from {shortest:g} to {longest:.12g} seconds")
         return Micros(micros)

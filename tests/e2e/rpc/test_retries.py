@@ -70,6 +70,12 @@ async def test_a_retry_policy_is_kept_to_its_bounds(call: Caller) -> None:
             max_backoff=Duration(seconds=1, nanos=1000),
             backoff_multiplier=1.1,
         ),
+        job_pb2.RetryPolicy(  # a number of seconds that a float does not hold exactly
+            max_attempts=3,
+            initial_backoff=Duration(seconds=2, nanos=7_000_000),
+            max_backoff=Duration(seconds=2, nanos=7_000_000),
+            backoff_multiplier=1,
+        ),
     ):
         job = await call.job(retry_policy=bound)
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job.retry_policy == bound
