@@ -346,16 +346,19 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
     progress, message = _progress_after(job, command.progress, command.progress_message)
     said = (progress, message) != (job.progress, job.progress_message)
     late_retry = 0 < command.number <= job.report_number
+    number = max(job.report_number, command.number)
     checkpoint = command.checkpoint
     if late_retry or not (said or checkpoint is not None):
-        renewed = replace(job, lease_expire_time=expire_time)
-        return Decision(job=renewed, changed=False, renewed=lease is not None)
+        # With its number: a retry of an earlier report may arrive after it.
+        renewed = replace(job, lease_expire_time=expire_time, report_number=number)
+        to_write = lease is not None or number > job.report_number
+        return Decision(job=renewed, changed=False, renewed=to_write)
     after = replace(
         job,
         lease_expire_time=expire_time,
         progress=progress,
         progress_message=message,
-        report_number=max(job.report_number, command.number),
+        report_number=number,
         checkpoint_bytes=job.checkpoint_bytes if checkpoint is None else len(checkpoint),
     )
     payloads = NO_PAYLOADS if checkpoint is None else Payloads(checkpoint=checkpoint)

@@ -181,7 +181,13 @@ report_rows = JobRows(REPORT_COLUMNS)
 RENEWAL_COLUMNS = ("lease_expire_time",)
 """The column that a renewal of the lease changes."""
 
-DEADLINE_COLUMNS = ("lease_duration", "stall_expire_time", "lease_expire_time", "deadline")
+DEADLINE_COLUMNS = (
+    "lease_duration",
+    "stall_expire_time",
+    "lease_expire_time",
+    "report_number",
+    "deadline",
+)
 """The columns that such a renewal changes where the deadline in the row is to be corrected too."""
 
 _NOT_REPORTED = attrgetter(
@@ -200,7 +206,8 @@ def only_reported(before: Job, after: Job) -> bool:
 def only_renewed(before: Job, after: Job, now: Instant) -> bool:
     """Return whether only the lease was renewed, and the deadline in the row may stay as it is.
 
-    It may not if it has passed: the reaper would find the job again and again.
+    It may not if it has passed: the reaper would find the job again and again. A report with a
+    number and without news renews the lease, too.
     """
     due = deadline(before)
     return (
@@ -230,6 +237,7 @@ def deadline_row(job: Job) -> Row:
         job.lease_duration,
         job.stall_expire_time,
         job.lease_expire_time,
+        job.report_number,
         deadline(job),
     )
 

@@ -387,10 +387,9 @@ class _Batch:
                 rows[statements.delete_jobs].append(deleted_row(job_id, history))
             elif job.phase is not before.job.phase:
                 rows[statements.set_phases].append(phase_row(job))
-            elif only_renewed(before.job, job, self._now):
-                rows[statements.renew_jobs].append(renewal_row(job))
             else:
-                rows[statements.set_deadlines].append(deadline_row(job))
+                statement, row = _renewal(statements, before, job, self._now)
+                rows[statement].append(row)
         for seq, decision in enumerate(self._changed, start=after + 1):
             job = decision.job
             if decision.deleted:
@@ -409,6 +408,17 @@ class _Batch:
         rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
         written = [(statement, values) for statement, values in rows.items() if values]
         return [*written, *statements.counting.rows(self._tally, self._settled)]
+
+
+def _renewal(
+    statements: Statements, before: Change, job: Job, now: Instant
+) -> tuple[WriteStatement, Row]:
+    """Return the statement that renews a job's lease, with its row."""
+    if not only_renewed(before.job, job, now):
+        return statements.set_deadlines, deadline_row(job)
+    if job.report_number != before.job.report_number:
+        return statements.report_jobs, (job.id, *report_rows.row(job, before.seq))
+    return statements.renew_jobs, renewal_row(job)
 
 
 def _tally(decisions: Sequence[Decision], loaded: Mapping[JobId, Change], tally: Tally) -> Tally:

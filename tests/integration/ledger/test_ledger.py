@@ -116,6 +116,23 @@ async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
     ]
 
 
+@both_databases
+@pytest.mark.parametrize("released", [False, True])
+async def test_a_report_without_news_makes_a_retry_of_an_earlier_one_late(
+    ledger: Ledger, other: Ledger, store: SqlStore, *, released: bool
+) -> None:
+    job = await running(ledger)
+    report = Report(job_id=job.id, progress_message="loading", number=1)
+    await apply(ledger, report)
+    if released:
+        await apply(ledger, Release(job_id=job.id, attempt=1))
+    await apply(ledger, replace(report, number=3))
+    # The second report arrives last, at a server that knows the job from the database only.
+    late = await apply(other, replace(report, progress_message="done", number=2))
+    assert not late.changed
+    assert (await read_jobs(store, [job.id]))[job.id].progress_message == "loading"
+
+
 LARGE = Payload(bytes(2000))
 LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1, f"{i}.png") for i in range(10))
 

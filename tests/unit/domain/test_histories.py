@@ -184,11 +184,11 @@ class Model:
             model = replace(self, times={**self.times, "LEASE_EXPIRED": now + self.lease})
         progress = max(progress or 0, self.progress)
         late = 0 < number <= self.number
+        model = replace(model, number=max(number, self.number))
         if late or (progress == self.progress and checkpoint is None):
             return model
-        checkpoint, number = checkpoint or self.checkpoint, max(number, self.number)
-        model = replace(model, progress=progress, checkpoint=checkpoint, number=number)
-        return model.with_news(now)
+        checkpoint = checkpoint or self.checkpoint
+        return replace(model, progress=progress, checkpoint=checkpoint).with_news(now)
 
     def with_news(self, now: int) -> "Model":
         times = dict(self.times)
@@ -361,6 +361,7 @@ class Histories(RuleBasedStateMachine):
                 lease_duration=after.lease_duration,
                 lease_expire_time=after.lease_expire_time,
                 stall_expire_time=after.stall_expire_time,
+                report_number=max(before.report_number, after.report_number),
             )
             assert after == (renewed if decision.renewed else before)
             record.job = after
