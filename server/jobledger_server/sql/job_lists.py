@@ -35,7 +35,16 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
 from jobledger_server.sql.store_connections import StoreConnections
-from jobledger_server.sql.tables import ID, KEPT, NOT_DELETED, STATE, assets, attempts, jobs
+from jobledger_server.sql.tables import (
+    ID,
+    KEPT,
+    NOT_DELETED,
+    REPEATS,
+    STATE,
+    assets,
+    attempts,
+    jobs,
+)
 from jobledger_server.store import JobPage, JobQuery
 from jobledger_server.tuning import Tuning
 
@@ -99,7 +108,8 @@ async def _job_page(
     filters = _filters(query)
     newest_first = _newest_first(query)
     rest = None
-    if filters:
+    # The only job that repeats another one is found by an index.
+    if filters and query.origin_job_id is None:
         last = select(jobs.c.id).where(*_span(query, first, end)).order_by(*newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
     listed: list[Job] = []
@@ -174,6 +184,7 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
         # A text that cannot be an id names no job, and PostgreSQL would not take it.
         known = is_id(query.origin_job_id)
         filters.append(jobs.c.origin_job_id == query.origin_job_id if known else false())
+        filters.append(literal_column(REPEATS))
     if query.held is not None:
         held = jobs.c.lease_expire_time.is_not(None)
         filters.append(held if query.held else ~held)

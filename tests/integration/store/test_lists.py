@@ -15,7 +15,8 @@ from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_S
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
-from tests.support.databases import execute, several_servers
+from tests.support.counted import counting
+from tests.support.databases import both_databases, execute, several_servers
 from tests.support.query_plans import plan
 from tests.support.seeding import FAR, seed, seeded_id
 from tests.support.store_writer import append, creation, finished, saved
@@ -66,6 +67,27 @@ async def test_another_owners_jobs_are_not_scanned(store: SqlStore, database: Da
     assert await store.list_jobs(query, before=None, limit=4) == await store.list_jobs(
         JobQuery(user_id="bob"), before=None, limit=4
     )
+
+
+@both_databases
+@pytest.mark.parametrize("user_id", ["ada", None])
+async def test_the_job_that_repeats_another_one_is_found_without_a_scan(
+    store: SqlStore,
+    database: Database,
+    user_id: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = await finished(store)
+    repeating = await saved(store, origin_job_id=job.id)
+    await seed(database, MAX_SCANNED_JOBS + 100)
+    query = JobQuery(user_id=user_id, origin_job_id=job.id)
+    with counting(database, monkeypatch) as counted:
+        page = await store.list_jobs(query, before=None, limit=50)
+        assert page == JobPage([repeating], None)
+        ran = list(zip(counted.statements, counted.values, strict=True))
+    found = [await plan(database, *each) for each in ran if "FROM jobs" in each[0]]
+    assert found
+    assert all("uq_jobs_origin_job_id" in each for each in found)
 
 
 @several_servers

@@ -66,7 +66,7 @@ def page(
     ids = sorted(each for each in tables.members(group) if each >= first)
     scanned = [each for each in reversed(ids) if end is None or each < end]
     rest = None
-    if _is_filtered(query) and len(scanned) >= MAX_SCANNED_JOBS:
+    if _is_scanned(query) and len(scanned) >= MAX_SCANNED_JOBS:
         scanned = scanned[:MAX_SCANNED_JOBS]
         rest = scanned[-1]
     jobs = (tables.rows[job_id].job for job_id in scanned)
@@ -81,9 +81,9 @@ def page(
     return JobPage(listed, rest)
 
 
-def _is_filtered(query: JobQuery) -> bool:
-    """Return whether jobs are left out that have the owner."""
-    return query.key()[1:] != JobQuery(user_id=None).key()[1:]
+def _is_scanned(query: JobQuery) -> bool:
+    """Return whether jobs are left out that have the owner, and not found by an index."""
+    return query.origin_job_id is None and query.key()[1:] != JobQuery(user_id=None).key()[1:]
 
 
 def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
