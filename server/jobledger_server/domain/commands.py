@@ -133,11 +133,16 @@ class Release(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
-    """Cancel a job of this owner: at once if no worker leases it, else ask its worker to."""
+    """Cancel a job of this owner: at once if no worker leases it, else ask its worker to.
+
+    Only in one of `statuses`, if there are any, and leased or not as `held` says, if it is set.
+    """
 
     job_id: JobId
     user_id: str
     reason: str = ""
+    statuses: frozenset[JobStatus] = frozenset()
+    held: bool | None = None
 
 
 class Expire(Struct, frozen=True, kw_only=True):

@@ -146,7 +146,9 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
     """Fail a job that no worker leases, or ask its worker to cancel it. Idempotent."""
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
-    if job.status in TERMINAL or job.cancel_request_time is not None:
+    done = job.status in TERMINAL or job.cancel_request_time is not None
+    meant = not command.statuses or job.status in command.statuses
+    if done or not meant or command.held not in (None, job.leased):
         return Decision(job=job, changed=False)
     requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
     if is_waiting(job):

@@ -373,6 +373,29 @@ async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> Non
         assert {job.origin_job_id for job in answer.sample} == {jobs[0].id, jobs[2].id}
 
 
+@both_databases
+@in_turn("waits", [{"statuses": [QUEUED]}, {"held": False}])
+async def test_a_job_that_starts_during_a_step_goes_on_if_only_those_that_wait_are_cancelled(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch, waits: dict[str, Any]
+) -> None:
+    started, queued = await call.job(), await call.job()
+    list_jobs = app.store.list_jobs
+
+    async def started_since(*args: Any, **options: Any) -> Any:
+        page = await list_jobs(*args, **options)
+        await call.TransitionJob(job_id=started.id, target_status=PROCESSING)
+        return page
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.store, "list_jobs", started_since)
+        answer = await call.CancelJobs(user_id="ada", filter=waits)
+    assert (answer.matched, answer.changed) == (2, 1)
+    assert [job.id for job in answer.sample] == [queued.id]
+    job = (await call.GetJob(job_id=started.id, user_id="ada")).job
+    assert (job.held, job.HasField("cancel_request_time")) == (True, False)
+    await call.MarkCompleted(job_id=job.id, attempt=1)
+
+
 # --- the pace ------------------------------------------------------------------------------------
 
 

@@ -100,7 +100,14 @@ class Bulk:
 
     async def cancel_jobs(self, step: Step, caller: Caller) -> Stepped:
         def cancel(job: Job) -> Cancel:
-            return Cancel(job_id=job.id, user_id=job.user_id, reason=step.reason)
+            # A worker may have started it since.
+            return Cancel(
+                job_id=job.id,
+                user_id=job.user_id,
+                reason=step.reason,
+                statuses=step.query.statuses,
+                held=step.query.held,
+            )
 
         return await self._change(step, cancel, caller)
 
