@@ -1172,7 +1172,7 @@ class CancelJobsResponse(_message.Message):
     """The number of jobs that this step matched."""
     changed: _builtins.int
     """The number of jobs that it cancelled, or whose workers it asked to; 0 with
-    `validate_only`. Others were finished meanwhile.
+    `validate_only`. Others were finished meanwhile, or do not match any more.
     """
     done: _builtins.bool
     """True if no job follows that could match."""

@@ -106,7 +106,8 @@ class QueueServiceServicer(object):
     def PauseJobType(self, request, context):
         """Lets no job of a type start until it is resumed. Jobs that are held go on.
         A type that is paused already stays so, with its first time, actor and
-        reason. Safe to retry. Errors: INVALID_FIELD.
+        reason. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types
+        are paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +133,8 @@ class QueueServiceServicer(object):
 
     def PauseConcurrencyKey(self, request, context):
         """Lets no job with this key start, nor with any key that has it before its first
-        `:`, until it is resumed. Otherwise as PauseJobType.
+        `:`, until it is resumed. Otherwise as PauseJobType, with the limit of
+        SetConcurrencyLimit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

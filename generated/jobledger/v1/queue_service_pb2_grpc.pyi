@@ -49,7 +49,8 @@ class QueueServiceStub:
     PauseJobType: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PauseJobTypeRequest, _queue_service_pb2.PauseJobTypeResponse]
     """Lets no job of a type start until it is resumed. Jobs that are held go on.
     A type that is paused already stays so, with its first time, actor and
-    reason. Safe to retry. Errors: INVALID_FIELD.
+    reason. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types
+    are paused.
     """
     ResumeJobType: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeJobTypeRequest, _queue_service_pb2.ResumeJobTypeResponse]
     """Ends the pause of a type, if it is paused. Safe to retry. Errors:
@@ -63,7 +64,8 @@ class QueueServiceStub:
     """
     PauseConcurrencyKey: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PauseConcurrencyKeyRequest, _queue_service_pb2.PauseConcurrencyKeyResponse]
     """Lets no job with this key start, nor with any key that has it before its first
-    `:`, until it is resumed. Otherwise as PauseJobType.
+    `:`, until it is resumed. Otherwise as PauseJobType, with the limit of
+    SetConcurrencyLimit.
     """
     ResumeConcurrencyKey: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeConcurrencyKeyRequest, _queue_service_pb2.ResumeConcurrencyKeyResponse]
     """Ends the pause of a key, if it is paused. Safe to retry. Errors:
@@ -95,7 +97,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     PauseJobType: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseJobTypeRequest, _queue_service_pb2.PauseJobTypeResponse]  # type: ignore[assignment]
     """Lets no job of a type start until it is resumed. Jobs that are held go on.
     A type that is paused already stays so, with its first time, actor and
-    reason. Safe to retry. Errors: INVALID_FIELD.
+    reason. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types
+    are paused.
     """
     ResumeJobType: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeJobTypeRequest, _queue_service_pb2.ResumeJobTypeResponse]  # type: ignore[assignment]
     """Ends the pause of a type, if it is paused. Safe to retry. Errors:
@@ -109,7 +112,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     PauseConcurrencyKey: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseConcurrencyKeyRequest, _queue_service_pb2.PauseConcurrencyKeyResponse]  # type: ignore[assignment]
     """Lets no job with this key start, nor with any key that has it before its first
-    `:`, until it is resumed. Otherwise as PauseJobType.
+    `:`, until it is resumed. Otherwise as PauseJobType, with the limit of
+    SetConcurrencyLimit.
     """
     ResumeConcurrencyKey: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeConcurrencyKeyRequest, _queue_service_pb2.ResumeConcurrencyKeyResponse]  # type: ignore[assignment]
     """Ends the pause of a key, if it is paused. Safe to retry. Errors:
@@ -156,7 +160,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_queue_service_pb2.PauseJobTypeResponse, _abc.Awaitable[_queue_service_pb2.PauseJobTypeResponse]]:
         """Lets no job of a type start until it is resumed. Jobs that are held go on.
         A type that is paused already stays so, with its first time, actor and
-        reason. Safe to retry. Errors: INVALID_FIELD.
+        reason. Safe to retry. Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types
+        are paused.
         """
 
     @_abc_1.abstractmethod
@@ -188,7 +193,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.PauseConcurrencyKeyResponse, _abc.Awaitable[_queue_service_pb2.PauseConcurrencyKeyResponse]]:
         """Lets no job with this key start, nor with any key that has it before its first
-        `:`, until it is resumed. Otherwise as PauseJobType.
+        `:`, until it is resumed. Otherwise as PauseJobType, with the limit of
+        SetConcurrencyLimit.
         """
 
     @_abc_1.abstractmethod

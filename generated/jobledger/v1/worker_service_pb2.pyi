@@ -85,8 +85,8 @@ class ClaimJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs that this worker holds now, oldest first; empty if there was none
-        in time.
+        """The jobs that this worker holds now, in the order in which they were claimed;
+        empty if there was none in time.
         """
 
     def __init__(
@@ -740,8 +740,8 @@ class WorkResponse(_message.Message):
     """
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """Jobs that the worker holds now, oldest first: at most 3 MiB of them, one at
-        least.
+        """Jobs that the worker holds now, in the order in which they were claimed: at
+        most 3 MiB of them, one at least.
         """
 
     @_builtins.property
