@@ -32,6 +32,8 @@ def test_a_valid_traceparent_of_any_version_is_kept(value: str) -> None:
         (f"00-{TRACE}-{'0' * 16}-01",),
         (f"cc-{TRACE}-{PARENT}-01-{'x' * 9}",),
         (f"cc-{TRACE}-{PARENT}-01later",),
+        (f"cc-{TRACE}-{PARENT}-01-\0",),
+        (f"cc-{TRACE}-{PARENT}-01-\xe9",),
         (VALID, VALID),
     ],
 )

@@ -7,9 +7,10 @@ from jobledger_server.domain.limits import MAX_TRACEPARENT_CHARACTERS
 
 HEADER = "traceparent"
 
-# Version, trace id, parent id, flags. Only a version after 00 may go on, after another dash.
+# Version, trace id, parent id, flags. Only a version after 00 may go on, after another dash. gRPC
+# does not check the characters of what it receives, and does not send others than ASCII.
 _TRACEPARENT = re.compile(
-    "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+    "(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?"
 )
 
 
