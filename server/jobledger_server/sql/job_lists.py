@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Executable,
     Select,
@@ -70,7 +71,8 @@ class JobLists:
         return await self._connections.read_list(read)
 
     async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
-        statement = _of_job(attempts, job_id).where(attempts.c.number > after)
+        # A token can be made up, with a number that the column cannot have.
+        statement = _of_job(attempts, job_id).where(attempts.c.number > literal(after, BigInteger))
         rows = await self._rows(statement.order_by(attempts.c.number).limit(limit))
         return [attempt_from_row(row) for row in rows]
 

@@ -187,6 +187,14 @@ async def test_an_invented_page_token_is_invalid_argument(call: Caller, cursor: 
     assert nul.reason == "INVALID_TOKEN"
 
 
+@both_databases
+async def test_nothing_follows_a_page_token_with_a_number_that_no_attempt_has(call: Caller) -> None:
+    job = await call.running()
+    made_up = token(("attempts", job.id), str(2**31))
+    answer = await call.ListAttempts(job_id=job.id, user_id="ada", page_token=made_up)
+    assert (list(answer.attempts), answer.next_page_token) == ([], "")
+
+
 @in_turn("cursor", ["x", " ", "00", "ff", "61" * 201])
 async def test_an_invented_page_token_of_limits_is_invalid_argument(
     call: Caller, cursor: str
