@@ -351,15 +351,17 @@ async def test_a_stream_that_was_silent_while_it_owed_nothing_is_not_replaced(
     service, fake_client, running
 ):
     async def answer_late(request, context):
-        await asyncio.sleep(lease * ANSWER_TIMEOUT / 2)
+        await asyncio.sleep(answer_timeout * 0.3)  # the worker looks each quarter of it
 
-    lease = 2.5
+    # So long that the rest of the timeout is more than this process may stand still.
+    lease = 12.0
+    answer_timeout = lease * ANSWER_TIMEOUT
     service.rules["UpdateProgress"] = answer_late
     worker = Worker(fake_client, lease=lease)
 
     @worker.handler("render")
     async def render(job):
-        await asyncio.sleep(lease * ANSWER_TIMEOUT * 1.2)  # less than until a renewal
+        await asyncio.sleep(answer_timeout * 1.2)  # less than until a renewal
         await job.progress(50, wait=True)
 
     service.offer()
