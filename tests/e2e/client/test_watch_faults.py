@@ -132,7 +132,7 @@ async def test_the_last_error_is_raised_when_the_reconnect_timeout_is_over(fault
     for _ in range(200):
         fault_server.says(then=aborts)
     with pytest.raises(Unavailable, match="still away"):
-        await collect(fault_server.target, "j", reconnect_timeout=0.5)
+        await collect(fault_server.target, "j", reconnect_timeout=3)
     assert 2 < len(fault_server.requests) < 200
 
 
