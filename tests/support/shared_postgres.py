@@ -209,7 +209,8 @@ def _keep(folder: Path) -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())  # who started this waits for its end
     with (folder / "postgres.users").open("r") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
-        (folder / "postgres.port").unlink()
+        # The run may have ended and removed its folder by now.
+        (folder / "postgres.port").unlink(missing_ok=True)
         server.close()
 
 
