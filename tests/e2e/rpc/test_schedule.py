@@ -12,9 +12,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger_server.app import App
 from tests.support.databases import several_servers
 from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, calling, refusal
+from tests.support.standstill import standstill
 from tests.support.work_stream import working
 
 HOUR = timedelta(hours=1)
+SOON = timedelta(seconds=2)
+"""Longer than this process may stand still on a busy machine before the job is created."""
 
 
 def after(delay: timedelta) -> Timestamp:
@@ -28,21 +31,28 @@ def micros(time: Timestamp) -> int:
     return time.ToMicroseconds()
 
 
+def lateness(job: Any, due: Timestamp) -> float:
+    """Return how many seconds after its time a job was started."""
+    return (micros(job.start_time) - micros(due)) / 10**6
+
+
 async def claim(call: Caller, **fields: Any) -> list[Any]:
     return list((await call.ClaimJobs(worker_id="w", job_types=["render"], **fields)).jobs)
 
 
 @pytest.mark.promise(number=80)
 async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Caller) -> None:
-    due = after(timedelta(seconds=1))
-    job = await call.job(schedule_time=due)
-    assert (job.status, job.schedule_time) == (QUEUED, due)
-    assert micros(job.queue_expire_time) == micros(due) + 7 * 86_400 * 10**6
-    later = await call.job(schedule_time=after(HOUR))
-    assert await claim(call) == []
-    (claimed,) = await claim(call, max_jobs=5, wait=Duration(seconds=20))
+    async with standstill() as stood:
+        due = after(SOON)
+        job = await call.job(schedule_time=due)
+        assert (job.status, job.schedule_time) == (QUEUED, due)
+        assert micros(job.queue_expire_time) == micros(due) + 7 * 86_400 * 10**6
+        later = await call.job(schedule_time=after(HOUR))
+        # There is none yet, unless this process has stood still until then.
+        claimed_now = await claim(call, max_jobs=5)
+        (claimed,) = claimed_now or await claim(call, max_jobs=5, wait=Duration(seconds=20))
     assert claimed.id == job.id
-    assert micros(due) <= micros(claimed.start_time) <= micros(due) + 2 * 10**6
+    assert 0 <= lateness(claimed, due) <= 2 + stood.seconds
     assert claimed.schedule_time == due  # its creator's, as it was sent
     assert (await call.GetJob(job_id=later.id, user_id="ada")).job == later
 
@@ -58,17 +68,18 @@ async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
         async with asyncio.timeout(20):
             while not other.claim_waiters.count("render"):
                 await asyncio.sleep(0.005)
-        due = after(timedelta(seconds=1))
-        job = await call.job(schedule_time=due)
-        (claimed,) = await waits
+        async with standstill() as stood:
+            due = after(SOON)
+            job = await call.job(schedule_time=due)
+            (claimed,) = await waits
     assert claimed.id == job.id
-    assert micros(due) <= micros(claimed.start_time) <= micros(due) + 2 * 10**6
+    assert 0 <= lateness(claimed, due) <= 2 + stood.seconds
 
 
 @pytest.mark.promise(number=80)
 async def test_a_scheduled_job_is_pushed_when_it_is_due(call: Caller, app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:
-        due = after(timedelta(seconds=1))
+        due = after(SOON)
         job = await call.job(schedule_time=due)
         (pushed,) = await work.jobs()
     assert (pushed.id, pushed.schedule_time) == (job.id, due)
