@@ -1,6 +1,7 @@
 """Quotas of an identity: each of them, its scope, and that other callers are not affected."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -67,11 +68,13 @@ async def test_calls_a_second_are_limited_on_all_connections_of_an_identity(call
     served = await callers(caller("eve", calls_per_second=5))
     eves = [await served.calls("eve") for _ in range(5)]
     free = await served.calls("free")
+    begun = time.monotonic()
     answers = await asyncio.gather(
         *(eve.ListJobs(user_id="ada") for eve in eves for _ in range(10)), return_exceptions=True
     )
     refused = [decoded(each) for each in answers if isinstance(each, grpc.aio.AioRpcError)]
-    assert 40 <= len(refused) <= 45
+    seconds = time.monotonic() - begun
+    assert 5 <= len(answers) - len(refused) <= 5 + 5 * max(1.0, seconds)
     assert all(is_own(each, "calls_per_second", "5") for each in refused)
     for _ in range(10):
         await free.ListJobs(user_id="ada")
