@@ -28,8 +28,10 @@ class ArchiveDamaged(Exception):
 def find_files(root: Path, sources: Iterable[str]) -> tuple[list[Path], list[str]]:
     """Find the files in the sources, and what of them is missing.
 
-    A source is a file or a folder in `root`; what is around `root` counts as missing.
+    A source is a file or a folder in `root`; what is around `root` counts as missing, also where
+    a link leads there, and so does what is no file, such as a pipe.
     """
+    root = root.resolve()
     files: list[Path] = []
     missing: list[str] = []
     for source in sources:
@@ -41,7 +43,8 @@ def find_files(root: Path, sources: Iterable[str]) -> tuple[list[Path], list[str
         for path in found:
             if path.is_dir() or "__pycache__" in path.parts:
                 continue
-            if os.access(path, os.R_OK):
+            inside = path.resolve().is_relative_to(root)
+            if inside and path.is_file() and os.access(path, os.R_OK):
                 files.append(path)
             else:
                 missing.append(path.relative_to(root).as_posix())
@@ -49,11 +52,15 @@ def find_files(root: Path, sources: Iterable[str]) -> tuple[list[Path], list[str
 
 
 def pack(root: Path, files: Iterable[Path], archive: Path, manifest: Path) -> Iterator[Step]:
-    """Pack files, and write a manifest that `sha256sum --check` takes where they are unpacked."""
+    """Pack files, and write a manifest that `sha256sum --check` takes where they are unpacked.
+
+    A link is packed as the file that it leads to.
+    """
+    root = root.resolve()
     sizes = {file: file.stat().st_size for file in files}
     total = sum(sizes.values()) or 1
     done = 0
-    with tarfile.open(archive, "w:gz") as tar, manifest.open("w") as lines:
+    with tarfile.open(archive, "w:gz", dereference=True) as tar, manifest.open("w") as lines:
         for file, size in sizes.items():
             name = file.relative_to(root).as_posix()
             # Read once: what is hashed is what is packed, even if the file changes between the two.
@@ -73,7 +80,7 @@ def verify(archive: Path, manifest: Path) -> Iterator[Step]:
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:
-                content = tar.extractfile(entry)
+                content = tar.extractfile(entry) if entry.isreg() else None
                 if content is None or left.pop(entry.name, None) != sha256(content.read()):
                     raise ArchiveDamaged(f"{entry.name} is not what was packed")
                 yield Step(entry.name, 1 - len(left) / len(hashes))

@@ -15,7 +15,7 @@ class Pictures(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Create a job. The same `Idempotency-Key` with the same content is the same job."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         try:
             job = client.create_job(
                 "picture",
@@ -37,7 +37,7 @@ class Pictures(BaseHTTPRequestHandler):
         job_id, _, rest = self.path.removeprefix("/pictures/").partition("/")
         try:
             job = client.get_job(job_id)
-        except JobNotFound:
+        except (JobNotFound, InvalidField):
             self.answer(404, {"error": "no such picture"})
             return
         if rest != "events":

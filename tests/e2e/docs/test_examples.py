@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -200,3 +201,23 @@ def test_the_first_worker_and_the_first_client_meet_at_a_server(own_server):
     assert "PROCESSING 40 step 2 of 5" in seen
     assert last == "COMPLETED 100 step 5 of 5"
     assert result == "{'greeting': 'Hello Ada'}"
+
+
+def test_packing_takes_links_for_the_files_they_lead_to_and_nothing_from_around_its_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing = runpy.run_path(str(EXAMPLES / "packing.py"))
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.write_text("secret")
+    root.mkdir()
+    (root / "a").write_text("a")
+    os.link(root / "a", root / "b")
+    (root / "c").symlink_to("a")
+    (root / "d").symlink_to(outside)
+    os.mkfifo(root / "e")
+    monkeypatch.chdir(tmp_path)
+    files, missing = packing["find_files"](Path("root"), ["."])
+    assert ([file.name for file in files], missing) == (["a", "b", "c"], ["d", "e"])
+    archive, manifest = tmp_path / "all.tar.gz", tmp_path / "all.sha256"
+    list(packing["pack"](Path("root"), files, archive, manifest))
+    assert [step.file for step in packing["verify"](archive, manifest)] == ["a", "b", "c"]
