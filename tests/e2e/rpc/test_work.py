@@ -640,7 +640,8 @@ async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt
 async def test_a_work_stream_at_its_maximum_age_ends_after_answering_all_updates(
     start: Start,
 ) -> None:
-    app = await start(max_watch_age=1)
+    # Longer than this process may stand still before the updates have been read.
+    app = await start(max_watch_age=3)
     async with grpc.aio.insecure_channel(app.address) as channel:
         job = await Caller(channel).running()
         async with working(channel, slots=1) as worker:
