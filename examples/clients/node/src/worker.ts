@@ -67,8 +67,9 @@ function finish(job: Job, { message, outcome, result, assetSize }: Options): Req
     // With attempts left the job waits for the next one, instead of being FAILED.
     retried: job.attempt === 1 ? { ...failed, retryable: true } : completed,
   }[outcome];
-  // What is ready goes in one message.
+  // What is ready goes in one message. No slots: no more jobs.
   return {
+    slots: 0,
     updates: [
       { ...held, update: { case: "progress", value: progress } },
       { ...held, update: { case: "asset", value: made } },

@@ -83,8 +83,8 @@ final class Worker {
                 .setFileSize(options.integer64("asset-size").orElse(0L));
         var made = AssetUpdate.newBuilder()
                 .setAsset(asset).setRequestId("attempt-" + job.getAttempt());
-        // What is ready goes in one message.
-        return WorkRequest.newBuilder()
+        // What is ready goes in one message. No slots: no more jobs.
+        return WorkRequest.newBuilder().setSlots(0)
                 .addUpdates(update.setProgress(progress))
                 .addUpdates(update.setAsset(made))
                 .addUpdates(update.setFinish(finish(job, options, outcome)));
