@@ -33,7 +33,7 @@ export function setClass(element, name) {
 export function redraw(element, make) {
   if (element.matches(":active")) return false;
   // "Pause" becomes "Resume": the same button for who uses it.
-  const nameOf = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label").replace(/^\w+/, "");
+  const nameOf = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label")?.replace(/^\w+/, "");
   const focused = element.contains(document.activeElement) && nameOf(document.activeElement);
   element.replaceChildren(...make());
   if (focused) [...element.querySelectorAll("a, button")].find((one) => nameOf(one) === focused)?.focus();
