@@ -15,7 +15,9 @@ class WakeUp:
         self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        # uvloop makes a timer that is due within half a millisecond a plain handle, without a time.
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
 
     def set(self) -> None:
         """Wake the waiter, or let the next wait return at once."""
@@ -33,7 +35,7 @@ class WakeUp:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             self._deadline = loop.time() + max_wait
-            if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is None or self._timer_due > self._deadline:
                 self._set_timer(loop)
             try:
                 await self._waiter
@@ -51,6 +53,7 @@ class WakeUp:
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         self.close()
         self._timer = loop.call_at(self._deadline, self._check_deadline, loop)
+        self._timer_due = self._deadline
 
     def _check_deadline(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the wait if its deadline has passed; the timer may be from an earlier wait."""

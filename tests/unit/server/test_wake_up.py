@@ -2,6 +2,8 @@
 
 import asyncio
 
+import uvloop
+
 from jobledger_server.watch.wake_up import WakeUp
 
 LONG = 30.0
@@ -67,6 +69,20 @@ async def test_a_shorter_wait_does_not_wait_for_the_timer_of_a_longer_one() -> N
     await waiting
     async with asyncio.timeout(LONG / 2):
         assert await wake_up.wait(0.001) is False
+
+
+def test_a_wait_can_begin_in_the_last_half_millisecond_of_one_before() -> None:
+    """Servers run on uvloop, whose timers know whole milliseconds."""
+
+    async def wait_in_turn() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(20):
+            wake_up = WakeUp()
+            loop.call_later(0.002, wake_up.set)
+            assert await wake_up.wait(0.0024) is True  # its timer is due with the one above
+            assert await wake_up.wait(0.001) is False
+
+    uvloop.run(wait_in_turn())
 
 
 async def test_a_closed_event_keeps_no_timer(timers: Timers) -> None:
