@@ -49,7 +49,8 @@ async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url
     of_libraries = [line for line in lines if line["event"] == "library_message"]
     assert sum(line["count"] for line in of_libraries) >= len(METHODS)
     kinds = {(line["logger"], line["text"]) for line in of_libraries}
-    assert len(of_libraries) <= len(kinds) * (time.monotonic() - begun + 1)
+    # The first line of a kind, then one a second, and the rest when the server stops.
+    assert len(of_libraries) <= len(kinds) * (1 + (time.monotonic() - begun) + 1)
 
 
 @contextmanager
