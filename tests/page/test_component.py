@@ -83,6 +83,31 @@ def test_the_example_starts_a_job_for_its_user_and_shows_it_to_its_end(
         expect(page.locator("jobledger-progress[lost]")).to_have_count(0)
 
 
+def test_the_component_does_not_say_that_it_is_connected_while_the_service_is_away(
+    visit: Visit, server: ServerProcess, application: tuple[str, list[str]]
+) -> None:
+    origin, arguments = application
+    with GatewayProcess(server.target, arguments) as gateway:
+        page = visit("/", base=origin)
+        page.get_by_role("button", name="Greet me").click()
+        expect(page.get_by_text("queued")).to_be_visible()
+        said = page.get_by_role("status")
+        said.evaluate(
+            """(said) => {
+                window.heard = [];
+                new MutationObserver(() => window.heard.push(said.textContent))
+                    .observe(said, { childList: true, characterData: true, subtree: true });
+            }"""
+        )
+        gateway.kill()
+        with GatewayProcess(f"127.0.0.1:{free_port()}", arguments):
+            page.wait_for_event("response", lambda answer: "/events" in answer.url)
+        with GatewayProcess(server.target, arguments):
+            expect(said).to_have_text("connected again")
+            heard = page.evaluate("window.heard")
+    assert heard == ["connection lost, trying again", "connected again"]
+
+
 def test_the_example_shows_nobody_the_job_of_another_user(
     visit: Visit, client: Client, application: tuple[str, list[str]]
 ) -> None:

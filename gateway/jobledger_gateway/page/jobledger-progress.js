@@ -81,19 +81,18 @@ class JobledgerProgress extends HTMLElement {
     const attempt = new AbortController();
     const headers = { Accept: "text/event-stream" };
     if (this.getAttribute("token")) headers.Authorization = `Bearer ${this.getAttribute("token")}`;
-    if (this.#version) headers["Last-Event-ID"] = this.#version;
+    const url = new URL(this.#src, this.baseURI); // a header would get 200 while the service is away, as for an EventSource
+    if (this.#version) url.searchParams.set("last_event_id", this.#version);
     let timer = setTimeout(() => attempt.abort(), SILENCE);
     try {
-      const answer = await fetch(this.#src, { headers, cache: "no-store", signal: AbortSignal.any([stopped, attempt.signal]) });
+      const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.any([stopped, attempt.signal]) });
       if (!answer.ok || !answer.body) return { ...(await answer.json().catch(() => ({}))), status: answer.status };
       this.#connected(true);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (let rest = "", event = {}; ; ) {
-        const { done, value } = await reader.read();
-        if (done) return undefined;
+      for (let rest = "", event = {}, part; !(part = await reader.read()).done; ) {
         clearTimeout(timer);
         timer = setTimeout(() => attempt.abort(), SILENCE);
-        const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+        const lines = (rest + part.value).split(/\r\n|\n|\r(?!$)/);
         rest = lines.pop();
         for (const line of lines) {
           const [, field, text] = /^([^:]*):? ?(.*)$/.exec(line);
