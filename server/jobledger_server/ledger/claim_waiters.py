@@ -40,11 +40,12 @@ class ClaimWaiter:
         self._woken.clear()
         return oldest
 
-    async def wait(self, max_wait: float) -> None:
-        """Return when woken, or after `max_wait` seconds."""
+    async def wait(self, max_wait: float) -> bool:
+        """Wait until it is woken, for at most `max_wait` seconds. Return whether it was."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max_wait):
                 await self._woken.wait()
+        return self._woken.is_set()
 
 
 class ClaimWaiters:

@@ -72,14 +72,15 @@ class LongPoll:
             self.pollers.asking(command.job_types),
             self._waiters.waiting(command.job_types) as waiter,
         ):
+            last = False
             while True:
                 oldest = waiter.reset()
                 querying()
                 started = await self._claim_or_release(command, oldest, caller)
                 remaining = deadline - loop.time()
-                if started or remaining <= 0 or self._waiters.draining:
+                if started or last or remaining <= 0 or self._waiters.draining:
                     return started
-                await waiter.wait(remaining)
+                last = not await waiter.wait(remaining)
 
     async def __aenter__(self) -> Self:
         return self
