@@ -80,6 +80,7 @@ class LongPoll:
                 remaining = deadline - loop.time()
                 if started or last or remaining <= 0 or self._waiters.draining:
                     return started
+                # What remains after a wait in full can still be a trillionth of a second.
                 last = not await waiter.wait(remaining)
 
     async def __aenter__(self) -> Self:
