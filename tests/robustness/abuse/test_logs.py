@@ -37,10 +37,11 @@ async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url
     )
     arguments = ["--access", str(access), "--reflection", "--heartbeat", "0.05"]
     server = ServerProcess(tmp_path, database=database_url, arguments=arguments)
-    begun = time.monotonic()
-    async with server, attack(odd_calls, server.target, methods=METHODS) as attacker:
-        assert await attacker.report() == {"methods": len(METHODS)}
-        await asyncio.to_thread(server.terminate)
+    async with server:
+        begun = time.monotonic()
+        async with attack(odd_calls, server.target, methods=METHODS) as attacker:
+            assert await attacker.report() == {"methods": len(METHODS)}
+            await asyncio.to_thread(server.terminate)
     text = server.log.read_text()
     assert TOKEN not in text
     assert SENT not in text
