@@ -133,6 +133,24 @@ async def test_one_job_wakes_one_of_many_waiting_claims(
     assert len(claims_made) <= 50 + 1 + 49
 
 
+@pytest.mark.promise(number=13)
+async def test_a_claim_that_was_woken_for_no_job_waits_on(
+    app: App, call: Caller, claims_made: list[Claim]
+) -> None:
+    claim = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
+    )
+    await waiting(app, "render", 1)
+    while len(claims_made) < 1:
+        await asyncio.sleep(0.001)
+    app.claim_waiters.wake("render", 1)  # as for a job that a claim elsewhere was quicker to get
+    while len(claims_made) < 2:
+        await asyncio.sleep(0.001)
+    job = await call.job()
+    (claimed,) = (await claim).jobs
+    assert claimed.id == job.id
+
+
 @pytest.mark.promise(number=14)
 @pytest.mark.parametrize("how", ["release", "expiry"])
 async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
