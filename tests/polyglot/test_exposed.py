@@ -51,6 +51,7 @@ def closed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
 
 
 @pytest.mark.promise(number=66)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack_with", "options", "closes"),
     [
