@@ -44,6 +44,10 @@ SMALL_WINDOW = [
 ]
 """Options of the channel of a client that stalls."""
 
+TOO_SLOW = "the database did not answer in time"
+"""What UNAVAILABLE says where the database has more to do than it can in time: a list, in two
+seconds. Its caller sends it again."""
+
 _MODULES = (job_service_pb2, worker_service_pb2, queue_service_pb2, webhook_service_pb2)
 
 

@@ -158,6 +158,8 @@ def _known(error: Exception) -> Refusal | None:
             return _unavailable(_WHY_ENDED[type(error)], facts, error.retry_after)
         case StoreUnavailable(kind="disk_full" | "read_only"):
             return _unavailable("the database does not accept writes at the moment")
+        case StoreUnavailable(kind="timeout"):
+            return _unavailable("the database did not answer in time")
         case StoreUnavailable():
             return _unavailable("the database does not answer")
         case FeedCompacted():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import SERVICE
@@ -30,6 +31,7 @@ from tests.support.rpc_caller import (
     PARTIAL,
     PROCESSING,
     QUEUED,
+    TOO_SLOW,
     Caller,
     calling,
     policy,
@@ -246,7 +248,12 @@ async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
         while not answers or not answers[-1].done:
             again = answers[-1].next_page_token if answers and tokens else ""
             fields |= {"user_id": "ada", "max_jobs": most, "page_token": again}
-            answers.append(await getattr(call, method)(**fields))
+            try:
+                answers.append(await getattr(call, method)(**fields))
+            except AioRpcError as error:
+                if error.details() != TOO_SLOW:
+                    raise
+                continue  # its list, which changed nothing
             assert max(answers[-1].matched, answers[-1].changed) <= most
             assert len(answers) <= 2 * 15
         return total(answers)

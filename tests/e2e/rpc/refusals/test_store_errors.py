@@ -27,7 +27,7 @@ from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.rpc_caller import BASIC, COMPLETED, Refusal, calling, refusal
+from tests.support.rpc_caller import BASIC, COMPLETED, TOO_SLOW, Refusal, calling, refusal
 from tests.support.server_process import ServerProcess
 
 Start = Callable[..., Awaitable[App]]
@@ -170,7 +170,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
     [
         (disk_full, "disk_full", TAKES_NO_WRITES),
         (read_only, "read_only", TAKES_NO_WRITES),
-        (lock_held, "timeout", DOES_NOT_ANSWER),
+        (lock_held, "timeout", TOO_SLOW),
     ],
 )
 async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
@@ -347,7 +347,7 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
             assert (await errors_counted(metrics))["connection"] >= 1
             await asyncio.to_thread(postgres.freeze)
             refused = await refusal(call.job())
-            assert refused.message == DOES_NOT_ANSWER
+            assert refused.message == TOO_SLOW
             assert (await errors_counted(metrics))["timeout"] >= 1
             await asyncio.to_thread(postgres.thaw)
             await call.MarkCompleted(job_id=job.id, attempt=1)
