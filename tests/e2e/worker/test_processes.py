@@ -232,19 +232,19 @@ async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_
 async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, lease=LEASE, grace=0)
-        ended = asyncio.Event()
+        started, ended = asyncio.Event(), asyncio.Event()
 
         @worker.handler("long")
         async def long(job):
+            started.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.set()
 
-        job = await client.create_job("long")
+        await client.create_job("long")
         run = running(worker)
-        while (await client.get_job(job.id)).attempt == 0:
-            await asyncio.sleep(0.01)
+        await started.wait()
         await asyncio.to_thread(own_server.kill)
         await ended.wait()
         worker.stop()
