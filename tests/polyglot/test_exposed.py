@@ -192,3 +192,20 @@ async def test_concurrent_calls_of_an_address_are_limited(
     assert 200 <= len(answers) - len(refused) < len(calls)
     served = [a for a in answers if isinstance(a, job_service_pb2.ListJobsResponse)]
     assert len(served) + len(refused) == len(answers)
+
+
+async def test_more_calls_than_a_connection_takes_fail_none(
+    exposed: tuple[ServerProcess, str],
+) -> None:
+    """Envoy learns how many a new connection takes only when the server has answered on it."""
+    server, envoy = exposed
+    server.signal(signal.SIGSTOP)
+    async with AsyncExitStack() as channels:
+        calls = []
+        for _ in range(6):
+            channel = grpc.aio.insecure_channel(envoy, OWN_CONNECTION)
+            call = Caller(await channels.enter_async_context(channel))
+            calls += [asyncio.ensure_future(call.ListJobs(user_id="ada")) for _ in range(50)]
+            await asyncio.sleep(0.5)  # an address has fifty more calls then
+        server.signal(signal.SIGCONT)
+        await asyncio.gather(*calls)
