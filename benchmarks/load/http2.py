@@ -130,7 +130,12 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def begin(self, call: Call, path: str) -> None:
-        """Begin a call of a method, `/package.Service/Method`; `send` sends its messages."""
+        """Begin a call of a method, `/package.Service/Method`; `send` sends its messages.
+
+        Raises CallFailed if the connection was closed.
+        """
+        if self.closed:
+            raise CallFailed("the connection was closed")
         call.id, call.window = self._next_id, self._call_window
         self._next_id += 2
         self._calls[call.id] = call
