@@ -29,6 +29,9 @@ from tests.support.http2 import (
 from tests.support.rpc_caller import OWN_CONNECTION, Caller
 from tests.support.server_process import MIB, ServerProcess
 
+FASTER_THAN_ENVOY = 3_000_000
+"""Frames a second: a slower sender can read the answers as fast as they come, and is let be."""
+
 
 @pytest.fixture
 def exposed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
@@ -60,8 +63,8 @@ def closed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
         (attacks.open_calls, {}, False),
         (attacks.hpack_bomb, {}, True),
         (attacks.large_headers, {}, True),
-        (attacks.settings_flood, {}, True),
-        (attacks.ping_flood, {}, True),
+        (attacks.settings_flood, {"rate": FASTER_THAN_ENVOY}, True),
+        (attacks.ping_flood, {"rate": FASTER_THAN_ENVOY}, True),
         (attacks.continuation_flood, {}, True),
     ],
 )
@@ -79,7 +82,7 @@ async def test_floods_fail_no_call_of_others(
             await asyncio.sleep(2)
         report = await attacker.report()
     assert good.failed == []
-    assert good.p50 < 2 * LONGEST_P99, good
+    assert good.p50 < LONGEST_P99, good
     assert report["closed"] > 0 or not closes, report
     assert server.peak_memory < 200 * MIB
 
@@ -91,7 +94,7 @@ async def test_floods_fail_no_call_of_others(
     [
         (attacks.hpack_bomb, {"connections": 10}),
         (attacks.hpack_bomb, {"connections": 10, "repeats": 16_000}),
-        (attacks.settings_flood, {"connections": 10, "rate": 3_000_000}),
+        (attacks.settings_flood, {"connections": 10, "rate": FASTER_THAN_ENVOY}),
         (attacks.cut_calls, {}),
         (batches, {"count": 200}),
     ],
