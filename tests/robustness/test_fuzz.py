@@ -42,6 +42,7 @@ REFUSED = "RST_STREAM with error code 7"
 not begun, and may be sent again (RFC 9113, 8.7)."""
 
 AGAIN = (REFUSED, TOO_SLOW)
+"""What says of a call that it may be sent again."""
 
 SERVICES = (
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -113,7 +114,10 @@ async def test_no_request_is_an_internal_error(
         assert (await Caller(channel).job()).id
     assert codes.total() == count
     assert not codes.keys() & {"INTERNAL", "UNKNOWN", "UNAVAILABLE"}, codes
-    assert b'"internal_error"' not in server.log.read_bytes()[logged:]
+    log = server.log.read_bytes()[logged:]
+    assert b'"internal_error"' not in log
+    # A list may be too slow. A write may be neither that nor deadlocked.
+    assert b'"write_failed"' not in log
 
 
 async def some_jobs(channel: grpc.aio.Channel) -> list[str]:

@@ -45,8 +45,8 @@ SMALL_WINDOW = [
 """Options of the channel of a client that stalls."""
 
 TOO_SLOW = "the database did not answer in time"
-"""What UNAVAILABLE says where the database has more to do than it can in time: a list, in two
-seconds. Its caller sends it again."""
+"""What UNAVAILABLE says if the database takes too long: for a list, longer than two seconds. On a
+busy machine that is no defect, and the call may be sent again."""
 
 _MODULES = (job_service_pb2, worker_service_pb2, queue_service_pb2, webhook_service_pb2)
 
