@@ -1,5 +1,8 @@
 """The fingerprint that distinguishes a repeated terminal report from another report."""
 
+import resource
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +116,30 @@ def test_digests_are_equal_exactly_if_the_contents_are(
 def test_a_digest_is_sixteen_bytes_and_depends_on_nothing_else(end: ChangeStatus) -> None:
     assert outcome_digest(end) == outcome_digest(replace(end))
     assert len(outcome_digest(end)) == 16
+
+
+def test_the_digest_of_a_large_report_waits_for_no_other_thread() -> None:
+    """Whenever it lets another one run, that may keep the interpreter for five milliseconds."""
+    large = replace(FULL, result=Payload(bytes(2**18)), assets=(LINK,) * 700)
+    ended = False
+
+    def compute() -> None:
+        while not ended:
+            pass
+
+    other = threading.Thread(target=compute)
+    other.start()
+    try:
+        before = _switches()
+        outcome_digest(large)
+        switches = _switches() - before
+    finally:
+        ended = True
+        other.join()
+    # A handful: it would be thousands if each of the 5,000 parts were digested by itself.
+    assert switches < 100
+
+
+def _switches() -> int:
+    """Return how often this thread has let others run."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
