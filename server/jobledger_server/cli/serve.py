@@ -1,7 +1,6 @@
 """`jobledger-server serve`."""
 
 import asyncio
-import gc
 import signal
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ from jobledger_server.cli.options import database_options, settings_options
 from jobledger_server.cli.running import expected_errors, run
 from jobledger_server.runtime import parent
 from jobledger_server.runtime.descriptors import open_standard_files, raise_descriptor_limit
+from jobledger_server.runtime.garbage import keep_collections_short
 from jobledger_server.runtime.processes import serve_with_processes
 from jobledger_server.runtime.signals import end_signals
 from jobledger_server.runtime.supervision import ServerFailed
@@ -71,11 +71,7 @@ async def _serve(settings: Settings) -> None:
     async with open_app(settings) as app:
         if signal.SIGHUP not in ends:
             loop.add_signal_handler(signal.SIGHUP, app.reload)
-        # gRPC leaves a few objects in a cycle at every call. Some thousand are collected in 2 ms,
-        # some hundred thousand in 400 ms, in which nobody is served. What exists now lives as long
-        # as the process, so that no collection has to visit it (docs/decisions/0045).
-        gc.freeze()
-        gc.set_threshold(2_000, 20, 1_000)
+        keep_collections_short()
         if settings.shares_port:
             parent.report_serving()
         either = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
@@ -32,6 +32,7 @@ from jobledger_server.domain.limits import MAX_UPDATES
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.serving import calls
 from jobledger_server.rpc.workers import work_requests
+from jobledger_server.runtime.garbage import keep_collections_short
 from tests.robustness.abuse.work_attacks import HELLO, MESSAGES
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller
@@ -334,10 +335,13 @@ OF_ONE_JOB = [method for method in METHODS if method not in {*OF_MANY_JOBS, *CHA
 
 
 @pytest.fixture
-def frozen_heap() -> None:
-    """Let no collection walk what the tests have made: a server freezes what it is made of too."""
+def frozen_heap() -> Iterator[None]:
+    """Collect garbage as a server does: not what the tests have made, and little at a time."""
+    thresholds = gc.get_threshold()
     gc.collect()
-    gc.freeze()
+    keep_collections_short()
+    yield
+    gc.set_threshold(*thresholds)
 
 
 @pytest.mark.promise(number=61)
