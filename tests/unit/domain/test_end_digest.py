@@ -1,8 +1,5 @@
 """The fingerprint that distinguishes a repeated terminal report from another report."""
 
-import resource
-import threading
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +8,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.decisions import outcome_digest
 from jobledger_server.domain.job import AssetLink, JobError, JobStatus, Payload
+from tests.support.busy_thread import busy_thread
 from tests.unit.domain.jobs import ERROR, JOB_ID, LINK, OTHER_LINK
 
 FULL = ChangeStatus(
@@ -119,27 +117,8 @@ def test_a_digest_is_sixteen_bytes_and_depends_on_nothing_else(end: ChangeStatus
 
 
 def test_the_digest_of_a_large_report_waits_for_no_other_thread() -> None:
-    """Whenever it lets another one run, that may keep the interpreter for five milliseconds."""
     large = replace(FULL, result=Payload(bytes(2**18)), assets=(LINK,) * 700)
-    ended = False
-
-    def compute() -> None:
-        while not ended:
-            pass
-
-    other = threading.Thread(target=compute)
-    other.start()
-    try:
-        before = _switches()
+    with busy_thread() as switches:
         outcome_digest(large)
-        switches = _switches() - before
-    finally:
-        ended = True
-        other.join()
     # A handful: it would be thousands if each of the 5,000 parts were digested by itself.
-    assert switches < 100
-
-
-def _switches() -> int:
-    """Return how often this thread has let others run."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert switches.count < 100

@@ -4,6 +4,7 @@ import uuid
 
 from jobledger_server.domain.job import ID_AHEAD, Instant, first_id
 from jobledger_server.ledger.ids import IdSource
+from tests.support.busy_thread import busy_thread
 
 NOW = 1_795_531_789_039_164
 
@@ -41,3 +42,12 @@ def test_two_sources_do_not_make_the_same_id() -> None:
     one, other = IdSource(), IdSource()
     ids = {source.new_id(NOW) for source in (one, other) for _ in range(1000)}
     assert len(ids) == 2000
+
+
+def test_many_ids_seldom_wait_for_another_thread() -> None:
+    ids = IdSource()
+    with busy_thread() as switches:
+        for _ in range(10_000):
+            ids.new_id(NOW)
+    # It would be hundreds if each id asked the system for its random bits.
+    assert switches.count < 100
