@@ -37,7 +37,7 @@ OFTEN_RETRIED = replace(SMALL, patience=3.0, retried=0.5, released=0.05)
 IMPATIENT = replace(SMALL, patience=3.0)
 """For servers that never send some changes."""
 
-WAITING = replace(IMPATIENT, rate=100, waits=0.3, brief=0, workers=0)
+WAITING = replace(IMPATIENT, rate=100, cancelled=0.2, waits=0.3, brief=0, workers=0)
 """For workers that would hear of a cancellation: all jobs may be cancelled, all go to streams, and
 few wait: a job that waits is cancelled at once."""
 
@@ -192,7 +192,7 @@ async def test_a_correct_server_counts_and_limits_right(app: App, database_url: 
         (queue_mutants.ignores_pauses_of_types, {"operators.CHANGES": ["type"]}, "limited"),
         (queue_mutants.forgets_blocked_jobs, {"operators.CHANGES": ["limit"]}, "unblocked"),
         (queue_mutants.counts_turns_twice_over, {}, "fair"),
-        (queue_mutants.ignores_unique_keys, {"writers.UNIQUE_KEYS": 1}, "single"),
+        (queue_mutants.ignores_unique_keys, {"writers.UNIQUE": 1.0}, "single"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
