@@ -1,8 +1,11 @@
 """Each validator detects the server that breaks its promise, and accepts a correct one."""
 
 import asyncio
+import itertools
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +47,22 @@ few wait: a job that waits is cancelled at once."""
 STRIKE_SECONDS = 60.0
 
 sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+NextServer = Callable[[], Awaitable[App]]
+
+
+@pytest.fixture
+def next_server(
+    start: Callable[..., Awaitable[App]], sqlite_template: Path, tmp_path: Path
+) -> NextServer:
+    """Starts a server with a database of its own: all that a load finds there is judged by it."""
+    numbers = itertools.count()
+
+    async def next_server() -> App:
+        file = shutil.copy(sqlite_template, tmp_path / f"{next(numbers)}.db")
+        return await start(database=f"sqlite:///{file}")
+
+    return next_server
 
 
 async def judged(
@@ -125,11 +144,11 @@ async def test_a_correct_server_breaks_no_promise(app: App) -> None:
     ],
 )
 async def test_a_server_that_breaks_a_promise_is_detected(
-    app: App, mutation: Callable[[], Mutation], promise: Promise
+    next_server: NextServer, mutation: Callable[[], Mutation], promise: Promise
 ) -> None:
     # A strike can fall where it does no harm, such as on a job that is deleted just then.
     for seed in range(4):
-        found = await judged(app, mutation(), seed=seed)
+        found = await judged(await next_server(), mutation(), seed=seed)
         if found[promise]:
             return
     raise AssertionError(f"not caught: {found}")
@@ -149,10 +168,10 @@ async def test_a_server_that_breaks_a_promise_is_detected(
     ],
 )
 async def test_a_server_that_is_wrong_about_retries_is_detected(
-    app: App, mutation: Callable[[], Mutation], promise: Promise
+    next_server: NextServer, mutation: Callable[[], Mutation], promise: Promise
 ) -> None:
     for seed in range(4):
-        found = await judged(app, mutation(), OFTEN_RETRIED, seed=seed)
+        found = await judged(await next_server(), mutation(), OFTEN_RETRIED, seed=seed)
         if found[promise]:
             return
     raise AssertionError(f"not caught: {found}")
@@ -160,9 +179,13 @@ async def test_a_server_that_is_wrong_about_retries_is_detected(
 
 @pytest.mark.promise(number=42)
 @sqlite
-async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(app: App) -> None:
+async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(
+    next_server: NextServer,
+) -> None:
     for seed in range(4):
-        found = await judged(app, mutations.HidesCancellations(), WAITING, seed=seed)
+        found = await judged(
+            await next_server(), mutations.HidesCancellations(), WAITING, seed=seed
+        )
         if found["cancelled"]:
             return
     raise AssertionError(f"not caught: {found}")
