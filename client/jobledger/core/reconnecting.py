@@ -24,7 +24,7 @@ EventT = TypeVar("EventT")
 FIRST_CAP: Final = 0.1
 LAST_CAP: Final = 5.0
 # Three heartbeats missed.
-SILENCE: Final = 45.0
+MAX_SILENCE: Final = 45.0
 # The least time of an attempt, even if the time to reconnect is nearly over.
 ATTEMPT: Final = 5.0
 # A stream that the server ended sooner had not reached its maximum age. That counts as a failure:
@@ -161,15 +161,15 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
             raise failure
         return Pause(pause)
 
-    def patience(self) -> float:
+    def max_silence(self) -> float:
         """Return how many seconds the current stream may be silent from now on."""
         now = self._clock()
-        patience = SILENCE
+        most = MAX_SILENCE
         if self._broken_since is not None and self._limit is not None:
-            patience = min(patience, max(self._broken_since + self._limit - now, ATTEMPT))
+            most = min(most, max(self._broken_since + self._limit - now, ATTEMPT))
         if self._timeout is not None:
-            patience = min(patience, max(self._started + self._timeout - now, 0.0))
-        return patience
+            most = min(most, max(self._started + self._timeout - now, 0.0))
+        return most
 
     def _why(self, failure: JobledgerError) -> Why:
         if self.is_gap(failure):

@@ -186,7 +186,7 @@ async def follow_async(
         watch.opens()
         with channels.for_watch(stop.interrupt) as connection:
             try:
-                call = open_call(connection, watch.request(), await headers(watch.patience()))
+                call = open_call(connection, watch.request(), await headers(watch.max_silence()))
             except grpc.aio.UsageError as error:
                 raise channel_closed() from error
             except (Unavailable, DeadlineExceeded) as no_token:
@@ -229,7 +229,7 @@ async def _read_async(
     target: str,
 ) -> ResponseT | JobledgerError:
     try:
-        async with asyncio.timeout(watch.patience()):
+        async with asyncio.timeout(watch.max_silence()):
             read = await call.read()
     except TimeoutError:
         return timed_out(target)
@@ -263,7 +263,7 @@ def follow(
             watch.opens()
             with channels.for_watch(stop.interrupt) as connection:
                 try:
-                    call = open_call(connection, watch.request(), headers(watch.patience()))
+                    call = open_call(connection, watch.request(), headers(watch.max_silence()))
                 except ValueError as error:
                     channels.check()
                     raise closed_channel_of(error) from error
@@ -302,7 +302,7 @@ def _read(
     watchdog: "_Watchdog",
     target: str,
 ) -> ResponseT | JobledgerError:
-    watchdog.arm(call, watch.patience())
+    watchdog.arm(call, watch.max_silence())
     try:
         return next(call)
     except StopIteration:

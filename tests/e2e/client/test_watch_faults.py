@@ -70,7 +70,7 @@ async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server
 
 @pytest.mark.promise(number=33)
 async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, monkeypatch):
-    monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
+    monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     fault_server.says(fault_server.message(2, "PARTIAL"))
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
@@ -78,7 +78,7 @@ async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, 
 
 
 def test_a_slow_caller_does_not_make_its_stream_time_out(fault_server, monkeypatch):
-    monkeypatch.setattr(reconnecting, "SILENCE", 0.2)
+    monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.2)
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     with Client(fault_server.target, user_id="ada") as client:
         for _ in client.watch("j"):

@@ -75,7 +75,7 @@ async def test_a_stream_at_its_maximum_age_is_replaced_without_notice(
 async def test_a_silent_feed_stream_is_cancelled_and_resumed(
     fault_server, collect_jobs, monkeypatch
 ):
-    monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
+    monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.3)
     fault_server.says(fault_server.news("1", "a"), then=fault_server.falls_silent)
     fault_server.says(fault_server.news("2", "a", 2))
     assert told(await collect_jobs(fault_server.target, 2)) == ["a1", "a2"]

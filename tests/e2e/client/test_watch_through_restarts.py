@@ -134,7 +134,7 @@ async def test_a_kill_loses_no_acknowledged_change(own_server):
 
 
 async def test_a_watch_survives_a_server_that_freezes_and_continues(own_server, monkeypatch):
-    monkeypatch.setattr("jobledger.core.reconnecting.SILENCE", 1.0)
+    monkeypatch.setattr("jobledger.core.reconnecting.MAX_SILENCE", 1.0)
     async with AsyncClient(own_server.target, user_id="ada") as client:
         job = await client.create_job("render")
         news = client.watch(job.id)

@@ -14,7 +14,15 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core.job_watch import JobWatch
-from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, may_reconnect, timed_out
+from jobledger.core.reconnecting import (
+    ATTEMPT,
+    MAX_SILENCE,
+    OLD,
+    Pause,
+    Why,
+    may_reconnect,
+    timed_out,
+)
 from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, JOB_VIEW_FULL, Job, JobStatus
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
@@ -176,7 +184,7 @@ def test_the_time_to_reconnect_counts_from_the_move(make, clock):
     watch.accept(message(1))
     clock.now += 3600
     watch.broken(MOVED)
-    assert watch.patience() == 10
+    assert watch.max_silence() == 10
     clock.now += 9
     assert watch.broken(LOST).why is Why.LOST
     clock.now += 1
@@ -201,13 +209,13 @@ def test_a_stream_without_a_message_counts_as_failed_and_not_as_moved(make):
 
 def test_a_watch_that_never_connected_is_limited_by_the_connect_timeout(make, clock):
     watch = make(connect_timeout=10)
-    assert watch.patience() == 10
+    assert watch.max_silence() == 10
     watch.broken(LOST)
     clock.now += 9
     watch.accept(message(1))
     clock.now += 3600
     watch.broken(LOST)
-    assert watch.patience() == SILENCE
+    assert watch.max_silence() == MAX_SILENCE
     given_up = make(connect_timeout=10)
     clock.now += 10
     with pytest.raises(Unavailable):
@@ -275,23 +283,23 @@ def test_a_stream_may_be_silent_for_three_heartbeats(make, clock):
     watch = make(reconnect_timeout=10)
     watch.accept(message(1))
     clock.now += 3600
-    assert watch.patience() == SILENCE == 45.0
+    assert watch.max_silence() == MAX_SILENCE == 45.0
 
 
 def test_a_reconnect_is_tried_even_shortly_before_the_timeout(make, clock):
     watch = make(connect_timeout=20)
-    assert watch.patience() == 20
+    assert watch.max_silence() == 20
     clock.now += 19
-    assert watch.patience() == ATTEMPT
+    assert watch.max_silence() == ATTEMPT
 
 
 def test_waiting_for_a_job_times_out_with_the_last_error_as_cause(make, clock):
     watch = make(timeout=8)
     watch.accept(message(1))
-    assert watch.patience() == 8
+    assert watch.max_silence() == 8
     assert watch.broken(LOST).seconds == 0.1
     clock.now += 9
-    assert watch.patience() == 0
+    assert watch.max_silence() == 0
     with pytest.raises(DeadlineExceeded, match="did not finish within 8 s: ") as raised:
         watch.broken(LOST)
     assert raised.value.__cause__ is LOST
