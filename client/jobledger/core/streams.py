@@ -165,7 +165,9 @@ class Watch(Generic[EventT]):
     def close(self) -> None:
         """End the stream, and the iteration of another thread. May be repeated."""
         self._stop.request()
-        with contextlib.suppress(ValueError):  # Another thread iterates, up to here.
+        # Where it runs, it now comes to its end. Closing it meanwhile can crash Python before 3.13,
+        # which reads a running generator as if it were suspended (`_PyGen_yf` in genobject.c).
+        if inspect.getgeneratorstate(self._events) != inspect.GEN_RUNNING:
             self._events.close()
 
 
