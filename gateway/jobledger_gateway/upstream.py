@@ -98,10 +98,10 @@ class _JobMessages(JobStream["WatchJobResponse | Sign"]):
 
     def accept(self, response: WatchJobResponse) -> Sequence[WatchJobResponse | Sign]:
         if response.heartbeat:
-            self.heard(progress=True)
+            self.received(progress=True)
             return (Sign.ALIVE,)
         is_new = response.job.version > self._seen
-        self.heard(progress=is_new)
+        self.received(progress=is_new)
         # Delivered whatever its version, as to the Python client: nothing comes after it.
         self.ended = response.job.status in TERMINAL
         if not is_new and not self.ended:

@@ -60,26 +60,26 @@ class Board:
         # When scheduled jobs are due, the soonest first.
         self._due: list[tuple[datetime, str]] = []
         self._changes: Counter[int] = Counter()  # by the second
-        self._heard: float | None = None
+        self._received_at: float | None = None
         self._synced_at: float | None = None
 
     def take(self, event: FeedEvent) -> None:
         """Take in an event of `watch_jobs`."""
-        self._heard = self._clock() - event.silence
+        self._received_at = self._clock() - event.silence
         if event.synced and self._synced_at is None:
-            self._synced_at = self._heard
+            self._synced_at = self._received_at
         job = event.job
         if job is None:
             return
         if self._synced_at is not None:
-            self._count(int(self._heard))
+            self._count(int(self._received_at))
         self._leaving.pop(job.id, None)
         self._drop(job.id)
         if event.deleted:
             return
         self._put(job)
         if job.is_terminal:
-            self._leaving[job.id] = self._heard + LINGER
+            self._leaving[job.id] = self._received_at + LINGER
 
     def clear(self) -> None:
         """Drop everything: the jobs are listed again."""
@@ -118,7 +118,7 @@ class Board:
     @property
     def connected(self) -> bool:
         """Whether the service has sent anything yet."""
-        return self._heard is not None
+        return self._received_at is not None
 
     @property
     def synced(self) -> bool:
@@ -127,7 +127,7 @@ class Board:
 
     def silence(self) -> float:
         """Return the seconds since the service has sent anything."""
-        return 0.0 if self._heard is None else self._clock() - self._heard
+        return 0.0 if self._received_at is None else self._clock() - self._received_at
 
     def rate(self) -> float:
         """Return the changes in a second, over the last ten."""

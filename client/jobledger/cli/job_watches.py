@@ -65,7 +65,7 @@ async def _watch(client: AsyncClient, job_id: str, view: View, outages: Outages)
         on_reconnect=outages.reconnected,
     ) as changes:
         async for change in changes:
-            outages.heard()
+            outages.received()
             view.show(change)
             status = change.job.status
     return status

@@ -144,6 +144,6 @@ async def _print_changes(connection: Connection, options: dict[str, Any]) -> Non
             ) as events,
         ):
             async for event in events:
-                outages.heard()
+                outages.received()
                 write(to_json(event))
                 flush()

@@ -54,7 +54,7 @@ class Feed(Reconnecting[WatchJobsRequest, WatchJobsResponse, EventT]):
         self._listing = True
 
     def _record(self, response: WatchJobsResponse) -> None:
-        self.heard(progress=bool(response.changes) or response.heartbeat)
+        self.received(progress=bool(response.changes) or response.heartbeat)
         self._token = response.resume_token or self._token
 
 

@@ -60,8 +60,8 @@ async def _add_async(
 ) -> AsyncGenerator[BeatingT, None]:
     clock = asyncio.get_running_loop().time
     last: BeatingT | None = None
-    heard = clock()
-    due = heard + seconds
+    received_at = clock()
+    due = received_at + seconds
     reading: asyncio.Future[BeatingT] | None = None
     try:
         while True:
@@ -75,13 +75,13 @@ async def _add_async(
                     return
                 finally:
                     reading = None
-                heard = clock()
+                received_at = clock()
                 if not last.heartbeat:
                     yield last
                     due = clock() + seconds
             else:
                 if last is not None:
-                    yield quiet(last, clock() - heard)
+                    yield quiet(last, clock() - received_at)
                 due = clock() + seconds
     finally:
         if reading is not None:
@@ -111,22 +111,22 @@ def _add(
     run = contextvars.copy_context().run
     threading.Thread(target=run, args=(read,), name="jobledger-watch", daemon=True).start()
     last: BeatingT | None = None
-    heard = time.monotonic()
-    due = heard + seconds
+    received_at = time.monotonic()
+    due = received_at + seconds
     try:
         while True:
             try:
                 event = arrived.get(timeout=max(due - time.monotonic(), 0.0))
             except queue.Empty:
                 if last is not None:
-                    yield quiet(last, time.monotonic() - heard)
+                    yield quiet(last, time.monotonic() - received_at)
                 due = time.monotonic() + seconds
                 continue
             if isinstance(event, StopIteration):
                 return
             if isinstance(event, BaseException):
                 raise event
-            last, heard = event, time.monotonic()
+            last, received_at = event, time.monotonic()
             if not last.heartbeat:
                 yield last
                 due = time.monotonic() + seconds

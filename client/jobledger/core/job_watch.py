@@ -48,11 +48,11 @@ class JobWatch(JobStream[JobChange]):
 
     def accept(self, response: WatchJobResponse) -> Sequence[JobChange]:
         if response.heartbeat:
-            self.heard(progress=True)
+            self.received(progress=True)
             return self._quiet()
         job = Job.from_proto(response.job, self._view)
         is_new = job.version > self._seen
-        self.heard(progress=is_new)
+        self.received(progress=is_new)
         self._parameters = job.parameters or self._parameters
         # A terminal state is delivered whatever its version: a server restored from a backup may
         # be behind what was seen, and nothing comes after this.

@@ -116,7 +116,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         """Record that a stream is being opened."""
         self._opened = self._clock()
 
-    def heard(self, *, progress: bool) -> None:
+    def received(self, *, progress: bool) -> None:
         """Record a message.
 
         Args:
@@ -152,7 +152,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
             ) from failure
         if why is not Why.LOST:
             # The service answered. From now on it may be unavailable.
-            self.heard(progress=False)
+            self.received(progress=False)
             self._broken_since = now
             return Pause(pause, why)
         if self._broken_since is None:

@@ -72,7 +72,7 @@ class Callbacks:
             return self._on_disconnect(error) if self._on_disconnect is not None else None
         return None
 
-    def heard(self) -> object:
+    def received(self) -> object:
         """Call `on_reconnect` with the first message after a break; return what it returned."""
         if self._connected:
             return None
@@ -200,7 +200,7 @@ async def follow_async(
                         read := await _read_async(call, watch, target), JobledgerError
                     ):
                         events = watch.accept(read)
-                        await _finish(callbacks.heard())
+                        await _finish(callbacks.received())
                         for event in events:
                             yield event
                         if watch.ended:
@@ -278,7 +278,7 @@ def follow(
                             read := _read(call, watch, watchdog, target), JobledgerError
                         ):
                             events = watch.accept(read)
-                            callbacks.heard()
+                            callbacks.received()
                             yield from events
                             if watch.ended:
                                 return

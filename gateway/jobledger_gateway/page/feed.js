@@ -3,7 +3,7 @@
 import { openEvents, Problem } from "./api.js";
 import { readEvents } from "./event_stream.js";
 
-const SILENCE = 40_000; // ms: two heartbeats missed, and some more
+const MAX_SILENCE = 40_000; // ms: two heartbeats missed, and some more
 const FIRST_PAUSE = 250; // ms
 const LAST_PAUSE = 5000; // ms
 
@@ -58,13 +58,13 @@ export class Feed {
     }
   }
 
-  async #stream(signal, heard) {
+  async #stream(signal, received) {
     const one = new AbortController();
     const whole = AbortSignal.any([signal, one.signal]);
     addEventListener("offline", () => one.abort(), { signal: whole });
     // Browsers open six connections to a gateway at most: a page that nobody sees holds none.
     document.addEventListener("visibilitychange", () => document.hidden && one.abort(), { signal: whole });
-    let silence = setTimeout(() => one.abort(), SILENCE);
+    let silence = setTimeout(() => one.abort(), MAX_SILENCE);
     try {
       const options = { query: this.#query, lastEventId: this.#lastEventId, signal: whole };
       const response = await openEvents("/v1/events", options);
@@ -72,8 +72,8 @@ export class Feed {
       for await (const event of readEvents(response.body)) {
         if (signal.aborted) return;
         clearTimeout(silence);
-        silence = setTimeout(() => one.abort(), SILENCE);
-        if (this.#take(event)) heard();
+        silence = setTimeout(() => one.abort(), MAX_SILENCE);
+        if (this.#take(event)) received();
       }
     } finally {
       clearTimeout(silence);

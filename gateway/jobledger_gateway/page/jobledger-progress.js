@@ -9,7 +9,7 @@
  * Style: the parts `bar`, `fill`, `status` and `message`; the element's attributes `state` and
  * `lost`; --jobledger-color, --jobledger-failed, --jobledger-track, --jobledger-height.
  */
-const SILENCE = 40_000; // ms without anything, not even a heartbeat, which come every 15 s
+const MAX_SILENCE = 40_000; // ms without anything, not even a heartbeat, which come every 15 s
 const LONGEST_PAUSE = 10_000; // ms between two attempts to connect
 const ENDS = { JOB_STATUS_COMPLETED: "completed", JOB_STATUS_PARTIAL: "partial", JOB_STATUS_FAILED: "failed" };
 const words = {
@@ -83,7 +83,7 @@ class JobledgerProgress extends HTMLElement {
     if (this.getAttribute("token")) headers.Authorization = `Bearer ${this.getAttribute("token")}`;
     const url = new URL(this.#src, this.baseURI); // a header would get 200 while the service is away, as for an EventSource
     if (this.#version) url.searchParams.set("last_event_id", this.#version);
-    let timer = setTimeout(() => attempt.abort(), SILENCE);
+    let timer = setTimeout(() => attempt.abort(), MAX_SILENCE);
     try {
       const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.any([stopped, attempt.signal]) });
       if (!answer.ok || !answer.body) return { ...(await answer.json().catch(() => ({}))), status: answer.status };
@@ -91,7 +91,7 @@ class JobledgerProgress extends HTMLElement {
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let rest = "", event = {}, part; !(part = await reader.read()).done; ) {
         clearTimeout(timer);
-        timer = setTimeout(() => attempt.abort(), SILENCE);
+        timer = setTimeout(() => attempt.abort(), MAX_SILENCE);
         const lines = (rest + part.value).split(/\r\n|\n|\r(?!$)/);
         rest = lines.pop();
         for (const line of lines) {

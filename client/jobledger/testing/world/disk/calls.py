@@ -55,7 +55,7 @@ class Calls:
         count: Called with "busy" when a call does not get the lock in time, and "interrupted".
 
     Attributes:
-        patience: Seconds that a call waits for the lock.
+        busy_timeout: Seconds that a call waits for the lock.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Calls:
         has_begun: Callable[[], bool],
         count: Callable[[str], None],
     ) -> None:
-        self.patience = 0.0
+        self.busy_timeout = 0.0
         self._loop = loop
         self._node = node
         self._lock = lock
@@ -95,7 +95,7 @@ class Calls:
 
     def _begin(self, call: _Call) -> None:
         before, after = self._times()
-        until = self._loop.time() + before + self.patience
+        until = self._loop.time() + before + self.busy_timeout
         if before:
             self._later(before, self._attempt, call, after, until)
         else:

@@ -187,7 +187,7 @@ class Connection:
 
     def _pragma(self, statement: str) -> str:
         if statement.startswith(BUSY_TIMEOUT):
-            self._calls.patience = int(statement.removeprefix(BUSY_TIMEOUT)) / 1000
+            self._calls.busy_timeout = int(statement.removeprefix(BUSY_TIMEOUT)) / 1000
             return f"{BUSY_TIMEOUT}0"
         # No machine of a world loses power.
         return f"{SYNCHRONOUS}OFF" if statement.startswith(SYNCHRONOUS) else statement
