@@ -70,12 +70,13 @@ async def test_a_lost_prepared_statement_is_explained_by_transaction_pooling(
         store = SqlStore(database)
         async with Ledger(store, lambda _: None, max_waiting=100) as ledger:
             ledger.outages = NoOutages()
-            for _ in range(20):
+            for _ in range(2):
                 create = Create(user_id="ada", job_type="t")
                 await asyncio.gather(store.feed_head(), apply(ledger, create), store.feed_head())
 
+    once = {"server_lifetime": "0"}  # each transaction has a connection to PostgreSQL of its own
     with (
-        pooled(url, pool_mode="transaction", ignore_startup_parameters=IGNORED) as through,
+        pooled(url, pool_mode="transaction", ignore_startup_parameters=IGNORED, **once) as through,
         pytest.raises(StoreError, match="let it pool sessions"),
     ):
         await work(through)
