@@ -178,8 +178,9 @@ last_rows = JobRows(
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes."""
 
-RENEWAL_COLUMNS = ("lease_expire_time",)
-"""The column that a renewal of the lease changes."""
+RENEWAL_COLUMNS = ("lease_expire_time", "report_number")
+"""The columns that a renewal of the lease changes, also by a report with a number and without
+news."""
 
 DEADLINE_COLUMNS = (
     "lease_duration",
@@ -227,7 +228,7 @@ def _is_sooner(after: Job, before: Job) -> bool:
 
 def renewal_row(job: Job) -> Row:
     """Make a row of the job's id and RENEWAL_COLUMNS."""
-    return job.id, job.lease_expire_time
+    return job.id, job.lease_expire_time, job.report_number
 
 
 def deadline_row(job: Job) -> Row:

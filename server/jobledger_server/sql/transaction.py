@@ -416,8 +416,6 @@ def _renewal(
     """Return the statement that renews a job's lease, with its row."""
     if not only_renewed(before.job, job, now):
         return statements.set_deadlines, deadline_row(job)
-    if job.report_number != before.job.report_number:
-        return statements.report_jobs, (job.id, *report_rows.row(job, before.seq))
     return statements.renew_jobs, renewal_row(job)
 
 

@@ -35,6 +35,7 @@ from jobledger_server.domain.errors import (
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger, decisions_of
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
@@ -131,6 +132,27 @@ async def test_a_report_without_news_makes_a_retry_of_an_earlier_one_late(
     late = await apply(other, replace(report, progress_message="done", number=2))
     assert not late.changed
     assert (await read_jobs(store, [job.id]))[job.id].progress_message == "loading"
+
+
+@both_databases
+async def test_a_report_without_news_beside_others_leaves_its_job_in_the_feed(
+    ledger: Ledger, database: Database
+) -> None:
+    silent, busy = [await running(ledger) for _ in range(2)]
+    said = Report(job_id=silent.id, progress=5, number=1)
+    await apply(ledger, said)
+    await together(ledger, replace(said, number=2), Report(job_id=busy.id, progress=5))
+    # A server that knows the job from the database only.
+    async with Ledger(SqlStore(database), lambda _: None, max_waiting=100) as other:
+        for job in (silent, busy):
+            await apply(other, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+    feed = (await SqlStore(database).changes_after(0, limit=10)).changes
+    assert [(change.job.id, change.job.version, change.seq) for change in feed] == [
+        (silent.id, 2, 2),
+        (busy.id, 2, 4),
+        (silent.id, 4, 7),
+        (busy.id, 4, 8),
+    ]
 
 
 LARGE = Payload(bytes(2000))

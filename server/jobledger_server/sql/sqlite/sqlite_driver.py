@@ -18,8 +18,8 @@ from jobledger_server.store import ConfigChanged
 ROWS_PER_STATEMENT = 64
 """Rows that one statement writes at most; a power of two."""
 
-NARROW, NARROW_ROWS_PER_STATEMENT = 2, 1024
-"""The same for rows of up to two values, such as those of renewed leases."""
+NARROW, NARROW_ROWS_PER_STATEMENT = 3, 1024
+"""The same for rows of up to three values, such as those of renewed leases."""
 
 # A transaction that reads first and then writes fails at once if another process wrote in
 # between. So it takes the lock when it begins.
