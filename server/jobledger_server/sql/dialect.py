@@ -112,7 +112,8 @@ class Dialect(Hashable, Protocol):
     ) -> WriteStatement:
         """Return the statement that updates rows: each is given as its key and the new values.
 
-        A column of `kept` keeps its value where the new one is NULL.
+        A column of `kept` keeps its value where the new one is NULL. It is an error, and nothing
+        is written, if a row is not there.
         """
 
     def deletion(self, table: Table, condition: str) -> WriteStatement:

@@ -26,8 +26,32 @@ on."""
 Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
 """Statements of the dialect's `insertion`, `change` and `deletion`, each with at least one row."""
 
-NEW_SEQS = ("seq", "change_seq", "start_seq", "delete_seq")
-"""The columns whose values may be counted from the newest sequence number; see `append`."""
+
+class Batch(Protocol):
+    """What is written at once.
+
+    Attributes:
+        count: How many sequence numbers it takes: how many changes it adds to the feed.
+        new: How many new jobs it has.
+        locks_feed: Whether it adds changes to the feed, or changes counters. Otherwise the feed is
+            not locked.
+        updates_first: Whether updates come before insertions, as they do in `writes`: they free a
+            request id or a unique key that a creation may use.
+        config_version: The version of pauses and limits by which the rows were decided, if they
+            depend on it.
+    """
+
+    count: int
+    new: int
+    locks_feed: bool
+    updates_first: bool
+    config_version: int | None
+
+    def writes(self, *, after: int) -> Writes:
+        """Return what to write, with each NewSeq counted from `after`.
+
+        That is the newest sequence number, or 0 if the database adds that number to each NewSeq.
+        """
 
 
 class Driver(Protocol):
@@ -66,40 +90,24 @@ class Driver(Protocol):
         Return those that no transaction has written after the one with the given write id.
         """
 
-    async def append(
-        self,
-        count: int,
-        writes: Callable[[int], Writes],
-        *,
-        counted: bool,
-        updates_first: bool,
-        new: int,
-        config_version: int | None,
-        last: bool,
-    ) -> tuple[int, WriteId]:
-        """Lock the feed, then write rows.
+    async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
+        """Lock the feed, then write the rows of a batch. After a statement fails, none is run.
 
         The order matters: the holder of the feed must not wait for a transaction that waits for
         the feed.
 
         Args:
-            count: How many changes are added to the feed.
-            counted: Whether counters change. If neither is the case, the feed is not locked.
-            writes: Returns what to write, given the newest sequence number; or given 0, if the
-                database adds it itself. After a statement fails, none is run.
-            updates_first: Whether updates come before insertions, as they do in the list: they
-                free a request id or a unique key that a creation may use.
-            new: How many new jobs are in `writes`.
-            config_version: The version of pauses and limits by which the rows were decided, if they
-                depend on it.
+            batch: What to write.
             last: The transaction may commit here.
 
         Returns:
             The newest sequence number after that, and the write id of the rows written. The
-            number means nothing if `count` is 0.
+            number means nothing if the batch takes none.
 
         Raises:
             ConfigChanged: The version is another one. The transaction is to be rolled back.
+            Exception: An error of the driver with which the database is damaged: a row that is to
+                be updated is not there.
         """
 
     async def commit(self) -> None:

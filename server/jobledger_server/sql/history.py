@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.decisions import queue_expire_time
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase, Transition
 from jobledger_server.domain.state_machine import TERMINAL, VERSION_OF_START, stall_expire_time
-from jobledger_server.sql.tables import jobs
+from jobledger_server.sql.tables import NewSeq, jobs
 
 START_COLUMNS = (
     "start_seq",
@@ -38,7 +38,7 @@ _END_SEQ = tuple(jobs.c.keys()).index("change_seq")
 
 
 def with_transition(
-    history: Sequence[Any], transition: Transition, job: Job, seq: int
+    history: Sequence[Any], transition: Transition, job: Job, seq: NewSeq
 ) -> Sequence[Any]:
     """Return the values of HISTORY_COLUMNS with a transition added, which led to the job."""
     *start, _, delete_seq, delete_time = history
@@ -55,14 +55,9 @@ def with_transition(
     )
 
 
-def with_deletion(history: Sequence[Any], deleted: Job, seq: int) -> Sequence[Any]:
+def with_deletion(history: Sequence[Any], deleted: Job, seq: NewSeq) -> Sequence[Any]:
     """Return the values of HISTORY_COLUMNS with the deletion added."""
     return (*history[:-2], seq, deleted.update_time)
-
-
-def deletion_of(history: Sequence[Any]) -> Sequence[Any]:
-    """Return the values of DELETION_COLUMNS among those of HISTORY_COLUMNS."""
-    return history[-len(DELETION_COLUMNS) :]
 
 
 def deletion_from_row(row: Sequence[Any]) -> tuple[int | None, Instant | None]:

@@ -22,7 +22,6 @@ from jobledger_server.domain.job import (
     Instant,
     Job,
     JobError,
-    JobId,
     JobStatus,
     Payloads,
     Phase,
@@ -33,11 +32,17 @@ from jobledger_server.sql.history import (
     DELETION_COLUMNS,
     HISTORY_COLUMNS,
     deletion_from_row,
-    deletion_of,
     job_after_start,
     transitions_from_row,
 )
-from jobledger_server.sql.tables import OUTCOME_COLUMNS, STATE, assets, attempts, payloads
+from jobledger_server.sql.tables import (
+    OUTCOME_COLUMNS,
+    STATE,
+    NewSeq,
+    assets,
+    attempts,
+    payloads,
+)
 from jobledger_server.store import Change, Claimable, StoredJob
 
 Row = tuple[Any, ...]
@@ -141,11 +146,14 @@ class JobRows:
     def row(
         self,
         job: Job,
-        change_seq: int,
+        change_seq: NewSeq | None,
         history: Sequence[Any] = (),
         outcome: Payloads = NO_PAYLOADS,
     ) -> Row:
-        """Make a row, with HISTORY_COLUMNS and OUTCOME_COLUMNS if they are among the columns."""
+        """Make a row, with HISTORY_COLUMNS and OUTCOME_COLUMNS if they are among the columns.
+
+        `change_seq` is that of a change that the row is written with; None if there is none.
+        """
         computed = [value(job) for value in self._computed]
         ended = (outcome.result, outcome.error_details) if self._outcome else ()
         return (*self._fields(job), *computed, *history[: self._history], *ended, change_seq)
@@ -160,7 +168,7 @@ _STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN = map(
 job_rows = JobRows(_JOB_COLUMNS)
 """Makes rows of new jobs."""
 
-mutable_rows = JobRows(
+state_rows = JobRows(
     name
     for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
     if name not in (*FIXED_COLUMNS, *DELETION_COLUMNS)
@@ -168,97 +176,36 @@ mutable_rows = JobRows(
 """Makes rows of the columns that can change before the deletion. SQLite writes an index again whose
 condition reads a column that is set, even to the value that it has."""
 
-last_rows = JobRows(
+deletion_rows = JobRows(
     name
     for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
     if name == "request_id" or name not in FIXED_COLUMNS
 )
-"""Makes rows of all that can change, for jobs that change and are deleted in one transaction."""
+"""Makes rows of all that can change, for jobs that are deleted. They may have changed, too."""
 
 report_rows = JobRows(REPORT_COLUMNS)
-"""Makes rows of the columns that a report changes."""
+"""Makes rows of the columns that a report changes, also one that only renews the lease."""
 
-RENEWAL_COLUMNS = ("lease_expire_time", "report_number")
-"""The columns that a renewal of the lease changes, also by a report with a number and without
-news."""
-
-DEADLINE_COLUMNS = (
-    "lease_duration",
-    "stall_expire_time",
-    "lease_expire_time",
-    "report_number",
-    "deadline",
-)
-"""The columns that such a renewal changes where the deadline in the row is to be corrected too."""
+KEPT_COLUMNS = (*HISTORY_COLUMNS, "change_seq")
+"""The columns that keep their values where a row has NULL."""
 
 _NOT_REPORTED = attrgetter(
     *(name for name in Job.__struct_fields__ if name not in (*FIXED_COLUMNS, *REPORT_COLUMNS))
 )
 
 
-def only_reported(before: Job, after: Job) -> bool:
-    """Return whether the jobs differ only in fields of REPORT_COLUMNS.
+def is_report(before: Job, after: Job, now: Instant) -> bool:
+    """Return whether the jobs differ in fields of REPORT_COLUMNS only.
 
-    The deadline in the row may stay as it is: it is not later than that of the job.
+    The deadline in the row may stay as it is: it is not later than that of the job. It is to be
+    corrected where it has passed, or else the reaper would find the job again and again.
     """
-    return bool(_NOT_REPORTED(before) == _NOT_REPORTED(after)) and not _is_sooner(after, before)
-
-
-def only_renewed(before: Job, after: Job, now: Instant) -> bool:
-    """Return whether only the lease was renewed, and the deadline in the row may stay as it is.
-
-    It may not if it has passed: the reaper would find the job again and again. A report with a
-    number and without news renews the lease, too.
-    """
-    due = deadline(before)
-    return (
-        (due is None or due > now)
-        and after.lease_expire_time != before.lease_expire_time
-        and after.lease_duration == before.lease_duration
-        and after.stall_expire_time == before.stall_expire_time
-        and not _is_sooner(after, before)
-    )
-
-
-def _is_sooner(after: Job, before: Job) -> bool:
-    """Return whether the deadline is sooner than it was: the clock of the database may go back."""
     soon, late = deadline(after), deadline(before)
-    return soon is not None and late is not None and soon < late
-
-
-def renewal_row(job: Job) -> Row:
-    """Make a row of the job's id and RENEWAL_COLUMNS."""
-    return job.id, job.lease_expire_time, job.report_number
-
-
-def deadline_row(job: Job) -> Row:
-    """Make a row of the job's id and DEADLINE_COLUMNS."""
     return (
-        job.id,
-        job.lease_duration,
-        job.stall_expire_time,
-        job.lease_expire_time,
-        job.report_number,
-        deadline(job),
+        before != after
+        and bool(_NOT_REPORTED(before) == _NOT_REPORTED(after))
+        and (soon is None or late is None or now < late <= soon)
     )
-
-
-PHASE_COLUMNS = ("phase",)
-"""The column that changes where a waiting job is in another phase."""
-
-
-def phase_row(job: Job) -> Row:
-    """Make a row of the job's id and PHASE_COLUMNS."""
-    return job.id, job.phase
-
-
-DELETED_COLUMNS = (*DELETION_COLUMNS, "request_id", *OUTCOME_COLUMNS)
-"""The columns that a deletion changes."""
-
-
-def deleted_row(job_id: JobId, history: Sequence[Any]) -> Row:
-    """Make a row of the job's id and DELETED_COLUMNS, from the values of HISTORY_COLUMNS."""
-    return job_id, *deletion_of(history), "", None, None
 
 
 def job_from_row(row: Sequence[Any]) -> Job:

@@ -24,21 +24,17 @@ from jobledger_server.sql.counters import Counting
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
-from jobledger_server.sql.history import HISTORY_COLUMNS
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     ATTEMPT_COLUMNS,
     CHECKPOINT,
-    DEADLINE_COLUMNS,
-    DELETED_COLUMNS,
+    KEPT_COLUMNS,
     PARAMETERS,
     PAYLOAD_COLUMNS,
-    PHASE_COLUMNS,
-    RENEWAL_COLUMNS,
+    deletion_rows,
     job_rows,
-    last_rows,
-    mutable_rows,
     report_rows,
+    state_rows,
 )
 from jobledger_server.sql.tables import (
     ACTIVE,
@@ -149,17 +145,9 @@ class Statements:
             )
         )
         self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
-        self.update_jobs = dialect.change(
-            jobs, jobs.c.id, mutable_rows.columns, kept=HISTORY_COLUMNS
-        )
-        self.change_and_delete_jobs = dialect.change(
-            jobs, jobs.c.id, last_rows.columns, kept=HISTORY_COLUMNS
-        )
-        self.delete_jobs = dialect.change(jobs, jobs.c.id, DELETED_COLUMNS)
-        self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns)
-        self.renew_jobs = dialect.change(jobs, jobs.c.id, RENEWAL_COLUMNS)
-        self.set_deadlines = dialect.change(jobs, jobs.c.id, DEADLINE_COLUMNS)
-        self.set_phases = dialect.change(jobs, jobs.c.id, PHASE_COLUMNS)
+        self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns, kept=KEPT_COLUMNS)
+        self.update_jobs = dialect.change(jobs, jobs.c.id, state_rows.columns, kept=KEPT_COLUMNS)
+        self.delete_jobs = dialect.change(jobs, jobs.c.id, deletion_rows.columns, kept=KEPT_COLUMNS)
         self.counting = Counting(dialect)
         self.insert_changes = dialect.insertion(changes, changes.c.keys())
         self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))

@@ -4,6 +4,8 @@ Times are microseconds since the Unix epoch and payloads are serialized Structs,
 domain, so nothing is converted. See docs/decisions/0002-rows-hold-what-the-domain-holds.md.
 """
 
+from typing import NewType
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -57,6 +59,13 @@ ID = String(MAX_ID_CHARACTERS).with_variant(UUID(as_uuid=False), "postgresql")
 
 # Only a column of this type is SQLite's own row number.
 _SEQ = BigInteger().with_variant(Integer, "sqlite")
+
+NewSeq = NewType("NewSeq", int)
+"""A sequence number that a batch takes. A batch counts from the number after which it writes; see
+`driver.Batch.writes`. One that is stored is an int: nothing may be added to it."""
+
+NEW_SEQS = ("seq", "change_seq", "start_seq", "delete_seq")
+"""The columns that are set to a NewSeq."""
 
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"

@@ -4,46 +4,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from jobledger_server.domain.decisions import Created
-from jobledger_server.domain.job import (
-    NO_PAYLOADS,
-    Asset,
-    AssetId,
-    Instant,
-    Job,
-    JobId,
-    JobStatus,
-    Payload,
-    Payloads,
-    is_id,
-)
+from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, Payloads, is_id
 from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
-from jobledger_server.domain.state_machine import Decision, was_just_started
-from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
-from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
+from jobledger_server.domain.state_machine import Decision
+from jobledger_server.sql.batch import DecisionBatch
+from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
-    CHECKPOINT,
-    PARAMETERS,
-    Row,
     asset_from_row,
-    asset_row,
-    attempt_row,
     change_from_row,
-    deadline_row,
-    deleted_row,
     job_from_row,
-    job_rows,
-    last_rows,
-    mutable_rows,
-    only_renewed,
-    only_reported,
-    phase_row,
     ready_in_order,
-    renewal_row,
-    report_rows,
 )
 from jobledger_server.sql.statements import Statements, bind_ids
 from jobledger_server.store import BlockedType, Change, Claimable, StoredJob
@@ -190,28 +162,19 @@ class SqlTransaction:
         last: bool = False,
     ) -> list[Change]:
         tally = _tally(decisions, self._loaded, Tally(self._vtimes, self._reasons))
-        batch = _Batch(decisions, self._loaded, tally, settled, await self.now())
-
-        def writes(after: int) -> Writes:
-            return batch.writes(self._statements, after=after)
-
-        seq, write_id = await self._driver.append(
-            batch.count,
-            writes,
-            counted=batch.counted,
-            updates_first=batch.frees_keys,
-            new=batch.new,
+        batch = DecisionBatch(
+            self._statements,
+            decisions,
+            self._loaded,
+            tally=tally,
+            settled=settled,
             config_version=config_version,
-            last=last,
+            now=await self.now(),
         )
-        self._write_id = write_id
+        seq, self._write_id = await self._driver.append(batch, last=last)
         before = seq - batch.count
-        changes = batch.changes(after=before)
-        made = {change.job.id: change for change in changes}
-        for job, seq in batch.latest(after=before).values():
-            change = made.get(job.id)
-            self._written.append(change if change and change.job is job else Change(job, seq))
-        return changes
+        self._written = batch.written(after=before)
+        return batch.changes(after=before)
 
     def committed(self) -> None:
         """Cache the running jobs that were written, as their rows hold them now."""
@@ -227,196 +190,6 @@ class SqlTransaction:
         self, statement: Prepared, parameters: Mapping[str, Any]
     ) -> Sequence[Sequence[Any]]:
         return await self._driver.fetch(statement.text, statement.values(parameters))
-
-
-class _Batch:
-    """The rows that a number of decisions write.
-
-    A job that several decisions changed is written once, as the last one left it, with each
-    transition.
-
-    Args:
-        decisions: Each changes or renews its job.
-        loaded: The latest changes of those jobs that existed before.
-        tally: What they do to the counters.
-        settled: The keys whose free slots they give to blocked jobs.
-        now: The database server's time.
-    """
-
-    def __init__(
-        self,
-        decisions: Sequence[Decision],
-        loaded: Mapping[JobId, Change],
-        tally: Tally,
-        settled: Collection[str],
-        now: Instant,
-    ) -> None:
-        self._decisions = decisions
-        self._changed = [decision for decision in decisions if decision.changed]
-        self._loaded = loaded
-        self._now = now
-        self.count = len(self._changed)
-        """How many sequence numbers the decisions take."""
-        self.deleted = {decision.job.id for decision in decisions if decision.deleted}
-        self.new = sum(decision.job.version == 1 for decision in self._changed)
-        """How many jobs are created."""
-        self._tally, self._settled = tally, settled
-        self.counted = bool(self._tally.queues)
-        """Whether counters change."""
-        # A creation may use the request id of a deleted job, or the unique key of a finished one.
-        self.frees_keys = bool(self.deleted) or any(
-            each.job.unique_key and each.job.phase is None for each in decisions
-        )
-        """Whether a creation may use what another decision frees."""
-
-    def changes(self, *, after: int) -> list[Change]:
-        """Return the changes, at the sequence numbers after this one."""
-        return [
-            Change(
-                decision.job,
-                seq,
-                (decision.transition,) if decision.transition else (),
-                decision.deleted,
-            )
-            for seq, decision in enumerate(self._changed, start=after + 1)
-        ]
-
-    def latest(self, *, after: int) -> dict[JobId, tuple[Job, int]]:
-        """Return each job as the last of its decisions left it, and where its latest change is.
-
-        A deleted job is as it was before, without its request id, which is how it is stored.
-        """
-        latest: dict[JobId, tuple[Job, int]] = {}
-        seq = after
-        for decision in self._decisions:
-            job = decision.job
-            seq += decision.changed
-            if decision.changed and not decision.deleted:
-                latest[job.id] = job, seq
-                continue
-            if job.id in latest:
-                previous, at = latest[job.id]
-            else:
-                previous, at = self._loaded[job.id].job, self._loaded[job.id].seq
-            latest[job.id] = replace(previous, request_id="") if decision.deleted else job, at
-        return latest
-
-    def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
-        """Return the HISTORY_COLUMNS of the jobs that make transitions or are deleted."""
-        histories: dict[JobId, Sequence[Any]] = {}
-        for seq, decision in enumerate(self._changed, start=after + 1):
-            job = decision.job
-            history = histories.get(job.id, NO_HISTORY)
-            if decision.deleted:
-                histories[job.id] = with_deletion(history, job, seq)
-            elif decision.transition is not None:
-                histories[job.id] = with_transition(history, decision.transition, job, seq)
-        return histories
-
-    def _payload_rows(self, kind: int, name: str) -> list[Row]:
-        """Return a row for the latest payload of this name of each job that is not deleted."""
-        latest: dict[JobId, Payload] = {}
-        for decision in self._changed:
-            payload = getattr(decision.payloads, name)
-            if payload is not None and decision.job.id not in self.deleted:
-                latest[decision.job.id] = payload
-        return [(job_id, kind, payload) for job_id, payload in latest.items()]
-
-    def _assets(self) -> tuple[Collection[Asset], Collection[Asset]]:
-        """Return the new assets, and the stored ones that change, as they are in the end."""
-        new: dict[AssetId, Asset] = {}
-        updated: dict[AssetId, Asset] = {}
-        for decision in self._changed:
-            for asset in decision.updated:
-                (new if asset.id in new else updated)[asset.id] = asset
-            new.update((asset.id, asset) for asset in decision.assets)
-        return new.values(), updated.values()
-
-    def writes(self, statements: Statements, *, after: int) -> Writes:
-        """Return the statements with their rows, at the sequence numbers after this one."""
-        rows: dict[WriteStatement, list[Row]] = {
-            statement: []
-            for statement in (
-                statements.delete_jobs,
-                statements.change_and_delete_jobs,
-                statements.delete_payloads,
-                statements.update_jobs,
-                statements.report_jobs,
-                statements.renew_jobs,
-                statements.set_deadlines,
-                statements.set_phases,
-                statements.move_changes,
-                statements.insert_jobs,
-                statements.insert_changes,
-                statements.insert_payloads,
-                statements.replace_payloads,
-                statements.insert_attempts,
-                statements.replace_assets,
-                statements.insert_assets,
-            )
-        }
-        latest = self.latest(after=after)
-        histories = self._histories(after)
-        outcomes = {
-            each.job.id: each.payloads for each in self._changed if each.payloads.outcome_bytes
-        }
-        for job_id, (job, seq) in latest.items():
-            before = self._loaded.get(job_id)
-            history = histories.get(job_id, NO_HISTORY)
-            if before is None:
-                rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
-                rows[statements.insert_changes].append((seq, job_id, job.user_id))
-                continue
-            if job.version != before.job.version:
-                if job_id in self.deleted:
-                    rows[statements.change_and_delete_jobs].append(
-                        (job_id, *last_rows.row(job, seq, history))
-                    )
-                elif only_reported(before.job, job):
-                    rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
-                else:
-                    outcome = outcomes.get(job_id, NO_PAYLOADS)
-                    rows[statements.update_jobs].append(
-                        (job_id, *mutable_rows.row(job, seq, history, outcome))
-                    )
-                if was_just_started(before.job):  # the row in the feed of a start stays there
-                    rows[statements.insert_changes].append((seq, job_id, job.user_id))
-                else:
-                    rows[statements.move_changes].append((before.seq, seq))
-            elif job_id in self.deleted:
-                rows[statements.delete_jobs].append(deleted_row(job_id, history))
-            elif job.phase is not before.job.phase:
-                rows[statements.set_phases].append(phase_row(job))
-            else:
-                statement, row = _renewal(statements, before, job, self._now)
-                rows[statement].append(row)
-        for seq, decision in enumerate(self._changed, start=after + 1):
-            job = decision.job
-            if decision.deleted:
-                rows[statements.insert_changes].append((seq, job.id, job.user_id))
-                rows[statements.delete_payloads].append((job.id,))
-                continue
-            if was_just_started(job) and seq != latest[job.id][1]:
-                rows[statements.insert_changes].append((seq, job.id, job.user_id))
-            ended = () if decision.ended is None else (decision.ended,)
-            rows[statements.insert_attempts] += map(attempt_row, ended)
-        new_assets, updated_assets = self._assets()
-        # One statement, as the parts of one have no order, with the names that become free first.
-        write = statements.replace_assets if updated_assets else statements.insert_assets
-        rows[write] += map(asset_row, (*updated_assets, *new_assets))
-        rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
-        rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
-        written = [(statement, values) for statement, values in rows.items() if values]
-        return [*written, *statements.counting.rows(self._tally, self._settled)]
-
-
-def _renewal(
-    statements: Statements, before: Change, job: Job, now: Instant
-) -> tuple[WriteStatement, Row]:
-    """Return the statement that renews a job's lease, with its row."""
-    if not only_renewed(before.job, job, now):
-        return statements.set_deadlines, deadline_row(job)
-    return statements.renew_jobs, renewal_row(job)
 
 
 def _tally(decisions: Sequence[Decision], loaded: Mapping[JobId, Change], tally: Tally) -> Tally:

@@ -7,7 +7,7 @@ from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.domain.job import JobId, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
+from jobledger_server.sql.postgresql.batch_statement import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
 from jobledger_server.sql.statements import Statements, bind_ids, statements_for
 from tests.support.ledger_calls import create_all
@@ -104,5 +104,5 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
     return (
         "pk_jobs",
         batch_statement(FEED_LOCKED, written, single=single),
-        [JOBS["postgresql"], *columns],
+        [JOBS["postgresql"], len(rows), *columns],
     )

@@ -29,6 +29,8 @@ from jobledger_server.store import (
     ActivePosition,
     Change,
     FeedCompacted,
+    JobQuery,
+    StoreFault,
     StoreUnavailable,
 )
 from jobledger_server.tuning import Tuning
@@ -255,6 +257,23 @@ async def test_a_deleted_job_is_in_the_feed_at_its_start_its_end_and_its_deletio
                 each for each in expected if each[0] > after
             ]
     assert (deletion.job.version, deletion.job.status) == (5, COMPLETED)
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM changes", "UPDATE changes SET seq = seq + 100"])
+async def test_a_change_of_a_job_that_the_feed_has_lost_is_refused_and_writes_nothing(
+    store: SqlStore, database: Database, lost: str
+) -> None:
+    job = await reported(store, await moved(store, await saved(store), PROCESSING), 5)
+    other = await saved(store)
+    await execute(database, f"{lost} WHERE job_id = '{job.id}'")
+    last = step(job, ChangeStatus(job_id=job.id, target=COMPLETED))
+    with pytest.raises(StoreFault, match="rows were to be updated"):
+        await append(store, last, creation())
+    assert await read_jobs(store, [job.id, other.id]) == {job.id: job, other.id: other}
+    assert (await store.list_jobs(JobQuery(user_id=None), before=None, limit=9)).jobs == [
+        other,
+        job,
+    ]
 
 
 @pytest.mark.promise(number=23)

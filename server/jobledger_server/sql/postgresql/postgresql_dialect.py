@@ -34,13 +34,11 @@ from jobledger_server.sql.dialect import (
     replacing,
 )
 from jobledger_server.sql.driver import Driver, WriteStatement
+from jobledger_server.sql.postgresql.batch_statement import Deletion, Insertion, Update
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
     PROTOCOL_ERRORS,
-    Insertion,
     PostgresqlDriver,
-    deletion_statement,
-    update_statement,
 )
 from jobledger_server.sql.tables import ID, jobs
 
@@ -162,10 +160,10 @@ class PostgresqlDialect:
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
     ) -> WriteStatement:
-        return update_statement(table, key, columns, kept)
+        return Update(table, key, tuple(columns), kept)
 
     def deletion(self, table: Table, condition: str) -> WriteStatement:
-        return deletion_statement(table, condition)
+        return Deletion(table, condition)
 
     def drivers(self) -> Callable[[Any], Driver]:
         return PostgresqlDriver

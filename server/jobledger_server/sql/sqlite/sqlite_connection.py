@@ -19,11 +19,19 @@ class Run(NamedTuple):
         statement: Its text.
         values: Its values, or those of each run.
         often: Whether it runs once for each of these.
+        updates: How many rows it is to update, if it is to update that many.
     """
 
     statement: str
     values: Sequence[Any] = ()
     often: bool = False
+    updates: int | None = None
+
+
+class RowsMissing(sqlite3.DatabaseError):
+    """Rows that were to be updated are not there."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class SqliteConnection(sqlite3.Connection):
@@ -34,9 +42,13 @@ class SqliteConnection(sqlite3.Connection):
         if sql is not SEVERAL:
             return super().execute(sql, parameters)
         cursor = self.cursor()
-        for statement, values, often in parameters:
+        for statement, values, often, updates in parameters:
             if often:
                 cursor.executemany(statement, values)
             else:
                 cursor.execute(statement, values)
+            if updates not in (None, cursor.rowcount):
+                raise RowsMissing(
+                    f"{updates} rows were to be updated, and {cursor.rowcount} are there"
+                )
         return cursor

@@ -35,6 +35,7 @@ from jobledger_server.sql.dialect import (
 )
 from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.sqlite.sqlite_driver import (
+    RowStatement,
     SqliteDriver,
     WriteGeneration,
     machine_clock,
@@ -105,7 +106,8 @@ class SqliteDialect:
             f"INSERT INTO {table.name} ({', '.join(columns)}) "  # noqa: S608
             "SELECT * FROM {rows} WHERE column1 IS NOT NULL"
         )
-        return _of_rows(len(columns), insertion + (replacing(table, columns) if replace else ""))
+        text = insertion + (replacing(table, columns) if replace else "")
+        return RowStatement(text, len(columns))
 
     def count(
         self,
@@ -120,13 +122,13 @@ class SqliteDialect:
         values = ", ".join(inserted.get(name, f"new.{name}") for name in columns_of_table)
         changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
         keys = ", ".join(column.name for column in table.primary_key)
-        return _of_rows(
-            len(columns),
+        text = (
             f"WITH new ({', '.join(columns)}) AS {{rows}} "  # noqa: S608
             f"INSERT INTO {table.name} ({', '.join(columns_of_table)}) "
             f"SELECT {values} FROM new {joined} WHERE new.{columns[0]} IS NOT NULL "
-            f"ON CONFLICT ({keys}) DO UPDATE SET {changes}",
+            f"ON CONFLICT ({keys}) DO UPDATE SET {changes}"
         )
+        return RowStatement(text, len(columns))
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
@@ -140,15 +142,16 @@ class SqliteDialect:
             f"{column} = {new_value(column, number)}"
             for number, column in enumerate(columns, start=2)
         )
-        change = (
+        text = (
             f"UPDATE {table.name} SET {values} "  # noqa: S608
             f"FROM {{rows}} WHERE {table.name}.{key.name} = column1"
         )
-        return _of_rows(1 + len(columns), change)
+        return RowStatement(text, 1 + len(columns), updates=True)
 
     def deletion(self, table: Table, condition: str) -> WriteStatement:
         in_ids = condition.format(in_ids="IN (SELECT column1 FROM ids)")
-        return _of_rows(1, f"WITH ids AS {{rows}} DELETE FROM {table.name} WHERE {in_ids}")  # noqa: S608
+        text = f"WITH ids AS {{rows}} DELETE FROM {table.name} WHERE {in_ids}"  # noqa: S608
+        return RowStatement(text, 1)
 
     def drivers(self) -> Callable[[Any], Driver]:
         return partial(SqliteDriver, generation=WriteGeneration())
@@ -192,18 +195,3 @@ def _padded(values: list[Any], nothing: Any) -> list[Any]:
 @cache
 def _union(statement: str, count: int) -> str:
     return " UNION ALL ".join([f"SELECT * FROM ({statement})"] * count)  # noqa: S608
-
-
-def _of_rows(columns: int, statement: str) -> WriteStatement:
-    """Return a statement whose rows have this number of columns, and bound values.
-
-    SQLite names the columns column1, column2 and so on. Rows of NULLs only are padding: they
-    fill a statement that has more rows than are to be written.
-    """
-    row = f"({', '.join('?' * columns)})"
-
-    @cache
-    def of_size(size: int) -> str:
-        return statement.format(rows=f"(VALUES {', '.join([row] * size)})")
-
-    return of_size

@@ -2,24 +2,23 @@
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import chain, starmap
 from typing import Any, NamedTuple
 
 import aiosqlite
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Writes, WriteStatement
+from jobledger_server.sql.driver import Batch, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
 from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run
 from jobledger_server.store import ConfigChanged
 
-ROWS_PER_STATEMENT = 64
-"""Rows that one statement writes at most; a power of two."""
-
-NARROW, NARROW_ROWS_PER_STATEMENT = 3, 1024
-"""The same for rows of up to three values, such as those of renewed leases."""
+VALUES_PER_STATEMENT = 16_384
+"""Values that one statement writes at most. SQLite takes 32,766."""
 
 # A transaction that reads first and then writes fails at once if another process wrote in
 # between. So it takes the lock when it begins.
@@ -107,30 +106,21 @@ class SqliteDriver:
         generation = self._generation.number
         return [job_id for job_id, write_id in write_ids.items() if write_id == generation]
 
-    async def append(
-        self,
-        count: int,
-        writes: Callable[[int], Writes],
-        *,
-        counted: bool,  # noqa: ARG002
-        updates_first: bool,  # noqa: ARG002
-        new: int,  # noqa: ARG002
-        config_version: int | None,
-        last: bool,
-    ) -> tuple[int, WriteId]:
+    async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
         assert self._feed is not None  # noqa: S101
         before, version, config = self._feed
-        if config_version not in (None, config):
+        if batch.config_version not in (None, config):
             raise ConfigChanged
         # Up to the first that fails: after some errors (disk full) SQLite has rolled back by
         # itself, and a further statement would be a transaction of its own. The rows are made in
         # the connection's thread, so that many of them do not block the event loop.
         self.committing = last
         commit = [Run("COMMIT")] if last else []
-        await self._run(chain(starmap(_run, _made(writes, before)), commit))
-        self._feed = None if last else _Feed(before + count, version, config)
+        await self._run(chain(starmap(_run, _made(batch, before)), commit))
+        seq = before + batch.count
+        self._feed = None if last else _Feed(seq, version, config)
         self._generation.expect(self._connection, version, self._connection.total_changes)
-        return before + count, self._generation.number
+        return seq, self._generation.number
 
     async def _run(self, runs: Iterable[Run]) -> Sequence[Sequence[Any]]:
         return list(await self._connection.execute_fetchall(SEVERAL, runs))
@@ -146,27 +136,52 @@ class SqliteDriver:
         await self._connection.rollback()
 
 
-def _made(
-    writes: Callable[[int], Writes], before: int
-) -> Iterator[tuple[WriteStatement, Sequence[Row]]]:
+def _made(batch: Batch, before: int) -> Iterator[tuple[WriteStatement, Sequence[Row]]]:
     """Make the rows when they are asked for."""
-    yield from writes(before)
+    yield from batch.writes(after=before)
 
 
-def _run(statement: WriteStatement, rows: Sequence[Row]) -> Run:
+@dataclass(frozen=True, eq=False)
+class RowStatement:
+    """See `driver.WriteStatement`: the text depends on how many rows it writes.
+
+    SQLite names the columns of `{rows}` column1, column2 and so on. Rows of NULLs only are padding:
+    they fill a statement that has more rows than are to be written.
+
+    Attributes:
+        text: The text, with `{rows}` where its rows belong.
+        columns: How many values each row has.
+        updates: Whether each row is to update one.
+    """
+
+    text: str
+    columns: int
+    updates: bool = False
+
+    def __call__(self, rows: int) -> str:
+        return _text_of(self, rows)
+
+
+@cache
+def _text_of(statement: RowStatement, rows: int) -> str:
+    row = f"({', '.join('?' * statement.columns)})"
+    return statement.text.format(rows=f"(VALUES {', '.join([row] * rows)})")
+
+
+def _run(statement: RowStatement, rows: Sequence[Row]) -> Run:
     """Return how the statement writes these rows.
 
     The driver releases the interpreter lock for each statement, and must wait for the event loop to
     get it back. A statement for each row would do that too often.
     """
-    most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) <= NARROW else ROWS_PER_STATEMENT
-    if len(rows) > most:
-        starts = range(0, len(rows), most)
-        parts = [_values(rows[start : start + most], most) for start in starts]
-        return Run(statement(most), parts, often=True)
+    updates = len(rows) if statement.updates else None
     # Sizes are powers of two, so that there are few texts for the driver to prepare.
+    most = 1 << (VALUES_PER_STATEMENT // statement.columns).bit_length() - 1
+    if len(rows) > most:
+        parts = [_values(rows[start : start + most], most) for start in range(0, len(rows), most)]
+        return Run(statement(most), parts, often=True, updates=updates)
     size = 1 << (len(rows) - 1).bit_length()
-    return Run(statement(size), _values(rows, size))
+    return Run(statement(size), _values(rows, size), updates=updates)
 
 
 def _values(rows: Sequence[Row], size: int) -> list[Any]:

@@ -9,7 +9,7 @@ from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobId, Payloads
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import TERMINAL, Decision
-from jobledger_server.sql.rows import only_renewed, only_reported
+from jobledger_server.sql.rows import is_report
 from jobledger_server.store import Change, StoreConflict
 
 
@@ -73,13 +73,8 @@ class Batch:
 
 def _deadline(before: Row | None, job: Job, now: Instant) -> Instant | None:
     """Return the deadline for a job's row; see `store.Store.overdue` for when it stays."""
-    if before is not None:
-        if job.version != before.job.version:
-            stays = only_reported(before.job, job)
-        else:
-            stays = job.phase is not before.job.phase or only_renewed(before.job, job, now)
-        if stays:
-            return before.deadline
+    if before is not None and is_report(before.job, job, now):
+        return before.deadline
     return deadline(job)
 
 

@@ -394,6 +394,7 @@ def upgrade() -> None:
         _tune_postgresql()
         op.execute(_LOCK_FEED)
         op.execute(_LOCK_KEYS)
+        op.execute(_ALL_UPDATED)
 
 
 def _create_queues() -> None:
@@ -568,6 +569,19 @@ BEGIN
 END $$
 """
 
+# A statement that writes a batch undoes itself by it.
+_ALL_UPDATED = """
+CREATE FUNCTION all_updated(updated bigint, expected bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF updated <> expected THEN
+        RAISE data_corrupted USING MESSAGE =
+            format('%s rows were to be updated, and %s are there',
+                   expected, updated);
+    END IF;
+    RETURN true;
+END $$
+"""
+
 
 def _create_foreign_key_triggers() -> None:
     """SQLite honors foreign keys only on connections that enable them; triggers always run."""
@@ -588,6 +602,7 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION lock_feed()")
         op.execute("DROP FUNCTION lock_keys(text[])")
+        op.execute("DROP FUNCTION all_updated(bigint, bigint)")
     for table in (
         *("webhooks", "feed", "pollers", "paused_types", "limit_rules", "ended", "limit_keys"),
         *("queues", "levels", "changes", "assets", "attempts", "payloads", "jobs"),

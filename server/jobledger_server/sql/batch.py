@@ -1,0 +1,225 @@
+"""The rows that a batch of decisions writes.
+
+A job is written in one of three ways: as a report, which changes no index; as a state, with
+everything that can change; or as deleted.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from jobledger_server.domain.job import (
+    NO_PAYLOADS,
+    Asset,
+    AssetId,
+    Instant,
+    Job,
+    JobId,
+    Payload,
+)
+from jobledger_server.domain.queues import Tally
+from jobledger_server.domain.state_machine import Decision, was_just_started
+from jobledger_server.sql.driver import Writes, WriteStatement
+from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
+from jobledger_server.sql.rows import (
+    CHECKPOINT,
+    PARAMETERS,
+    Row,
+    asset_row,
+    attempt_row,
+    deletion_rows,
+    is_report,
+    job_rows,
+    report_rows,
+    state_rows,
+)
+from jobledger_server.sql.statements import Statements
+from jobledger_server.sql.tables import NewSeq
+from jobledger_server.store import Change
+
+
+class DecisionBatch:
+    """What a number of decisions write; see `driver.Batch`.
+
+    A job that several decisions changed is written once, as the last one left it, with each
+    transition.
+
+    Args:
+        statements: Those of the database.
+        decisions: Each changes or renews its job.
+        loaded: The latest changes of those jobs that existed before.
+        tally: What the decisions do to the counters.
+        settled: The keys whose free slots they give to blocked jobs.
+        config_version: The version of pauses and limits by which they were decided, if they start
+            jobs.
+        now: The database server's time.
+    """
+
+    def __init__(
+        self,
+        statements: Statements,
+        decisions: Sequence[Decision],
+        loaded: Mapping[JobId, Change],
+        *,
+        tally: Tally,
+        settled: Collection[str],
+        config_version: int | None,
+        now: Instant,
+    ) -> None:
+        self._statements = statements
+        self._decisions = decisions
+        self._changed = [decision for decision in decisions if decision.changed]
+        self._loaded = loaded
+        self._tally, self._settled = tally, settled
+        self._now = now
+        self._deleted = {decision.job.id for decision in decisions if decision.deleted}
+        self.count = len(self._changed)
+        self.new = sum(decision.job.version == 1 for decision in self._changed)
+        self.locks_feed = bool(self.count or tally.queues)
+        # A creation may use the request id of a deleted job, or the unique key of a finished one.
+        self.updates_first = bool(self._deleted) or any(
+            each.job.unique_key and each.job.phase is None for each in decisions
+        )
+        self.config_version = config_version
+
+    def changes(self, *, after: int) -> list[Change]:
+        """Return the changes, at the sequence numbers after this one."""
+        return [
+            Change(
+                decision.job,
+                seq,
+                (decision.transition,) if decision.transition else (),
+                decision.deleted,
+            )
+            for seq, decision in self._numbered(after)
+        ]
+
+    def written(self, *, after: int) -> list[Change]:
+        """Return each job as its row holds it then, at its latest change but its deletion."""
+        return [
+            Change(job, self._loaded[job.id].seq if seq is None else seq)
+            for job, seq in self._latest(after).values()
+        ]
+
+    def _numbered(self, after: int) -> Iterator[tuple[NewSeq, Decision]]:
+        """Yield the decisions that change their jobs, each with its sequence number."""
+        for seq, decision in enumerate(self._changed, start=after + 1):
+            yield NewSeq(seq), decision
+
+    def _latest(self, after: int) -> dict[JobId, tuple[Job, NewSeq | None]]:
+        """Return each job as the last of its decisions left it, and where its latest change is.
+
+        That is None if it is where it was before. A deleted job is as it was before, without its
+        request id, which is how it is stored.
+        """
+        latest: dict[JobId, tuple[Job, NewSeq | None]] = {}
+        seqs = self._numbered(after)
+        for decision in self._decisions:
+            job = decision.job
+            seq = next(seqs)[0] if decision.changed else None
+            if seq is not None and not decision.deleted:
+                latest[job.id] = job, seq
+                continue
+            if job.id in latest:
+                previous, at = latest[job.id]
+            else:
+                previous, at = self._loaded[job.id].job, None
+            latest[job.id] = replace(previous, request_id="") if decision.deleted else job, at
+        return latest
+
+    def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
+        """Return the HISTORY_COLUMNS of the jobs that make transitions or are deleted."""
+        histories: dict[JobId, Sequence[Any]] = {}
+        for seq, decision in self._numbered(after):
+            job = decision.job
+            history = histories.get(job.id, NO_HISTORY)
+            if decision.deleted:
+                histories[job.id] = with_deletion(history, job, seq)
+            elif decision.transition is not None:
+                histories[job.id] = with_transition(history, decision.transition, job, seq)
+        return histories
+
+    def _payload_rows(self, kind: int, name: str) -> list[Row]:
+        """Return a row for the latest payload of this name of each job that is not deleted."""
+        latest: dict[JobId, Payload] = {}
+        for decision in self._changed:
+            payload = getattr(decision.payloads, name)
+            if payload is not None and decision.job.id not in self._deleted:
+                latest[decision.job.id] = payload
+        return [(job_id, kind, payload) for job_id, payload in latest.items()]
+
+    def _assets(self) -> tuple[Collection[Asset], Collection[Asset]]:
+        """Return the new assets, and the stored ones that change, as they are in the end."""
+        new: dict[AssetId, Asset] = {}
+        updated: dict[AssetId, Asset] = {}
+        for decision in self._changed:
+            for asset in decision.updated:
+                (new if asset.id in new else updated)[asset.id] = asset
+            new.update((asset.id, asset) for asset in decision.assets)
+        return new.values(), updated.values()
+
+    def writes(self, *, after: int) -> Writes:
+        """Return the statements with their rows, at the sequence numbers after this one."""
+        statements = self._statements
+        # In the order in which they run where the order matters.
+        rows: dict[WriteStatement, list[Row]] = {
+            statement: []
+            for statement in (
+                statements.delete_jobs,
+                statements.delete_payloads,
+                statements.update_jobs,
+                statements.report_jobs,
+                statements.move_changes,
+                statements.insert_jobs,
+                statements.insert_changes,
+                statements.insert_payloads,
+                statements.replace_payloads,
+                statements.insert_attempts,
+                statements.replace_assets,
+                statements.insert_assets,
+            )
+        }
+        latest = self._latest(after)
+        histories = self._histories(after)
+        outcomes = {
+            each.job.id: each.payloads for each in self._changed if each.payloads.outcome_bytes
+        }
+        for job_id, (job, seq) in latest.items():
+            before = self._loaded.get(job_id)
+            history = histories.get(job_id, NO_HISTORY)
+            if before is None:
+                rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
+            elif job_id in self._deleted:
+                rows[statements.delete_jobs].append((job_id, *deletion_rows.row(job, seq, history)))
+            elif is_report(before.job, job, self._now):
+                rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
+            else:
+                outcome = outcomes.get(job_id, NO_PAYLOADS)
+                rows[statements.update_jobs].append(
+                    (job_id, *state_rows.row(job, seq, history, outcome))
+                )
+            if seq is None:
+                continue
+            if before is None or was_just_started(before.job):  # a start keeps its row in the feed
+                rows[statements.insert_changes].append((seq, job_id, job.user_id))
+            else:
+                rows[statements.move_changes].append((before.seq, seq))
+        for seq, decision in self._numbered(after):
+            job = decision.job
+            if decision.deleted:
+                rows[statements.insert_changes].append((seq, job.id, job.user_id))
+                rows[statements.delete_payloads].append((job.id,))
+                continue
+            if was_just_started(job) and seq != latest[job.id][1]:
+                rows[statements.insert_changes].append((seq, job.id, job.user_id))
+            ended = () if decision.ended is None else (decision.ended,)
+            rows[statements.insert_attempts] += map(attempt_row, ended)
+        new_assets, updated_assets = self._assets()
+        # One statement, as the parts of one have no order, with the names that become free first.
+        write = statements.replace_assets if updated_assets else statements.insert_assets
+        rows[write] += map(asset_row, (*updated_assets, *new_assets))
+        rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
+        rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
+        written = [(statement, values) for statement, values in rows.items() if values]
+        return [*written, *statements.counting.rows(self._tally, self._settled)]

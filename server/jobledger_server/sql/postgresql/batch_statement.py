@@ -1,0 +1,152 @@
+"""The one statement that writes a batch on PostgreSQL, and its parts."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from sqlalchemy import JSON, BigInteger, Column, Double, Integer, LargeBinary, Table
+
+from jobledger_server.sql.driver import WriteStatement
+from jobledger_server.sql.tables import ID, NEW_SEQS
+
+LOCK_FEED = (
+    "SELECT before + $1::bigint AS seq, before, config, txid_current() AS writer FROM lock_feed()"
+)
+FEED_LOCKED = (
+    "SELECT $1::bigint AS seq, 0::bigint AS before, NULL::bigint AS config,"
+    " txid_current() AS writer"
+)
+"""The two forms of the part `counter` of a batch's statement: `before` is added to each NewSeq,
+which counts from the newest one or is final."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the rows of a statement are passed, as its parameters.
+
+    Attributes:
+        first: The number of the first parameter.
+        single: Whether there is one row, whose values are the parameters. Else there is an array
+            for each column, so that the database plans and runs one statement, not one a row. An
+            array of one value costs the driver and PostgreSQL more than the value.
+    """
+
+    first: int
+    single: bool
+
+    def of(self, table: Table, columns: Sequence[str]) -> str:
+        """Return what is selected from, with these columns of a table."""
+        array = "" if self.single else "[]"
+        parameters = ", ".join(
+            f"${number}::{_element_type(table.c[column])}{array}"
+            for number, column in enumerate(columns, start=self.first)
+        )
+        return f"(VALUES ({parameters}))" if self.single else f"unnest({parameters})"
+
+
+@dataclass(frozen=True, eq=False)
+class Insertion:
+    """See `driver.WriteStatement`: the text depends on how its rows are passed."""
+
+    table: Table
+    columns: tuple[str, ...]
+    on_conflict: str = ""
+    inserted: Mapping[str, str] = field(default_factory=dict)
+    joined: str = ""
+
+    def __call__(self, rows: Rows) -> str:
+        names = [*self.columns, *(name for name in self.inserted if name not in self.columns)]
+        values = (self.inserted.get(name) or _value(self.table.c[name]) for name in names)
+        return (
+            f"INSERT INTO {self.table.name} ({', '.join(names)}) SELECT {', '.join(values)} "  # noqa: S608
+            f"FROM counter, {rows.of(self.table, self.columns)}"
+            f" AS new ({', '.join(self.columns)}) {self.joined}{self.on_conflict}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """See `dialect.Dialect.change`: the text depends on how its rows are passed."""
+
+    table: Table
+    key: Column[object]
+    columns: tuple[str, ...]
+    kept: Collection[str] = ()
+
+    def __call__(self, rows: Rows) -> str:
+        table, key = self.table.name, self.key.name
+        values = ", ".join(f"{name} = {self._new_value(name)}" for name in self.columns)
+        return (
+            f"UPDATE {table} SET {values} "  # noqa: S608
+            f"FROM counter, {rows.of(self.table, (key, *self.columns))}"
+            f" AS new ({', '.join(('key', *self.columns))}) "
+            f"WHERE {table}.{key} = new.key RETURNING 1"
+        )
+
+    def _new_value(self, name: str) -> str:
+        value = _value(self.table.c[name])
+        return f"coalesce({value}, {self.table.name}.{name})" if name in self.kept else value
+
+
+@dataclass(frozen=True, eq=False)
+class Deletion:
+    """See `dialect.Dialect.deletion`: the text depends on how its rows are passed."""
+
+    table: Table
+    condition: str
+
+    def __call__(self, rows: Rows) -> str:
+        id_ = f"${rows.first}::uuid"
+        in_ids = self.condition.format(in_ids=f"= {id_}" if rows.single else f"= ANY({id_}[])")
+        return f"DELETE FROM {self.table.name} USING counter WHERE {in_ids}"  # noqa: S608
+
+
+@cache
+def batch_statement(
+    counter: str, writes: tuple[tuple[WriteStatement, int], ...], *, single: bool = False
+) -> str:
+    """Return one statement that locks the feed and writes every row.
+
+    Its other parts read `counter`, so the feed is locked before any row is written. In the
+    opposite order two servers could deadlock. It fails if a row that is to be updated is not there;
+    its second parameter is how many there are to be.
+
+    Args:
+        counter: LOCK_FEED or FEED_LOCKED.
+        writes: Statements, and how many parameters each has.
+        single: Whether each writes one row.
+    """
+    parts = [f"counter AS ({counter})"]
+    updated = []
+    first = 3
+    for number, (statement, parameters) in enumerate(writes):
+        parts.append(f"part_{number} AS ({statement(Rows(first, single))})")
+        first += parameters
+        if isinstance(statement, Update):
+            updated.append(f"(SELECT count(*) FROM part_{number})")  # noqa: S608
+    return (
+        f"WITH {', '.join(parts)} SELECT seq, writer, config FROM counter "  # noqa: S608
+        f"WHERE all_updated({' + '.join(updated) or '0'}, $2)"
+    )
+
+
+def _element_type(column: Column[object]) -> str:
+    if column.type is ID:
+        return "uuid"
+    match column.type:
+        case BigInteger():
+            return "bigint"
+        case Double():
+            return "double precision"
+        case Integer():
+            return "integer"
+        case LargeBinary():
+            return "bytea"
+        case _:
+            return "text"
+
+
+def _value(column: Column[object]) -> str:
+    if column.name in NEW_SEQS:
+        return f"counter.before + new.{column.name}"
+    return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"
