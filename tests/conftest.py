@@ -16,7 +16,9 @@ import hypothesis
 import pytest
 import uvloop
 
+from jobledger.testing.world.memory.store import MemoryStore
 from jobledger_server.app import App, open_app
+from jobledger_server.check.invariants import violations
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
@@ -24,6 +26,7 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, Store
 from jobledger_server.tuning import Tuning
+from tests.support import memory_invariants
 from tests.support.databases import MEMORY, SIMULATED, NoOutages, empty_database, migrated
 from tests.support.memory_store import memory_store
 from tests.support.rpc_caller import Caller
@@ -166,17 +169,33 @@ def published() -> list[Change]:
 
 
 @pytest.fixture
-async def ledger(store: Store, published: list[Change], tuning: Tuning) -> AsyncIterator[Ledger]:
+async def ledger(
+    store: Store, published: list[Change], tuning: Tuning, request: pytest.FixtureRequest
+) -> AsyncIterator[Ledger]:
+    """A ledger on the store, which is sound at the end."""
     async with Ledger(store, published.extend, max_waiting=10_000, tuning=tuning) as ledger:
         ledger.outages = NoOutages()
         yield ledger
+    if "damaged" in request.fixturenames:
+        return
+    if isinstance(store, MemoryStore):
+        assert memory_invariants.violations(store.tables) == []
+    else:
+        assert await violations(request.getfixturevalue("database")) == []
 
 
 @pytest.fixture
-async def start(database_url: str, tuning: Tuning) -> AsyncIterator[Callable[..., object]]:
+def damaged() -> None:
+    """For a test that changes its database by hand: it need not be sound at the end."""
+
+
+@pytest.fixture
+async def start(
+    database_url: str, tuning: Tuning, request: pytest.FixtureRequest
+) -> AsyncIterator[Callable[..., object]]:
     """Start the whole server in this process, with the settings given; stopped at the end.
 
-    Nobody calls it then, so it hardly waits for calls.
+    Nobody calls it then, so it hardly waits for calls. Its database is sound afterwards.
     """
     tuning = replace(tuning, quiet_seconds=0.01)
     async with AsyncExitStack() as stack:
@@ -188,6 +207,10 @@ async def start(database_url: str, tuning: Tuning) -> AsyncIterator[Callable[...
             return await stack.enter_async_context(open_app(settings, tuning=tuning))
 
         yield start
+    if "damaged" not in request.fixturenames:
+        database = open_database(parse_url(database_url))
+        assert await violations(database) == []
+        await database.close()
 
 
 @pytest.fixture

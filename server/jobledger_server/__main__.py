@@ -20,6 +20,7 @@ _COMMANDS = {
     "health": "health",
     "check-access": "check_access",
     "migrate": "database_commands",
+    "check": "database_commands",
     "void-tokens": "database_commands",
 }
 """Each command, and its module in `cli`."""

@@ -18,9 +18,9 @@ from sqlalchemy import text
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobledger_server.check.invariants import violations
 from jobledger_server.sql.database import Database
 from tests.support.databases import several_servers
-from tests.support.recount import recount
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
@@ -91,7 +91,7 @@ async def test_one_slot_never_holds_two_jobs(
     assert [row.attempt for row in rows] == [1] * JOBS
     # In the order of the commits: the clock is read before the lock.
     assert all(one.change_seq < other.start_seq for one, other in pairwise(rows))
-    assert await recount(database) == []
+    assert await violations(database) == []
     busy = sum(row.complete_time - row.start_time for row in rows)
     idle = 1 - busy / (rows[-1].complete_time - rows[0].start_time)
     print(f"the slot was idle for {idle:.1%} of the time")  # noqa: T201

@@ -12,7 +12,7 @@ from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import due_time
 from tests.robustness.checker.history import History, Recount, Share, Start
 from tests.robustness.checker.inspector import looking_often
-from tests.support.memory_recount import recount
+from tests.support.memory_invariants import violations
 
 
 class MemoryInspector:
@@ -24,7 +24,7 @@ class MemoryInspector:
     async def look(self) -> None:
         """Recount once."""
         tables = self._tables
-        wrong = recount(tables)
+        wrong = violations(tables)
         active = Counter(
             (job.user_id, job.job_type, job.unique_key)
             for job in (row.job for row in tables.in_group(ACTIVE))

@@ -66,7 +66,8 @@ _MAX_CAUSE = 200
 """Characters of a cause at most."""
 
 _HELP: dict[ErrorKind, str] = {
-    "corrupt": "the database is damaged: stop the server and restore a backup",
+    "corrupt": "the database is damaged: stop the server and restore a backup, unless"
+    " `jobledger-server check` says that it can be repaired",
     "programming": "the database lacks what a statement needs, or the statement is wrong",
 }
 """The kinds that last until somebody repairs the database."""

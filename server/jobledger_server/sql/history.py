@@ -30,6 +30,10 @@ DELETION_COLUMNS = ("delete_seq", "delete_time")
 HISTORY_COLUMNS = (*START_COLUMNS, "end_actor", *DELETION_COLUMNS)
 """The columns of a job's transitions and of its deletion. Once written, none changes."""
 
+SEQ_COLUMNS = ("start_seq", "change_seq", "delete_seq")
+"""The columns that name the rows of a job in the feed: its first transition, its latest change but
+its deletion, and its deletion."""
+
 NO_HISTORY: Sequence[Any] = (None,) * len(HISTORY_COLUMNS)
 """The values of HISTORY_COLUMNS where nothing is to be written."""
 

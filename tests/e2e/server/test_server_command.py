@@ -1,5 +1,6 @@
 """The arguments of `jobledger-server`, beyond what a running server shows."""
 
+import asyncio
 import json
 import os
 import re
@@ -17,8 +18,9 @@ import pytest
 from jobledger_server.app import open_app
 from jobledger_server.cli.durations import LONGEST_SECONDS, duration
 from jobledger_server.settings import Settings
+from jobledger_server.sql.database import Database
 from tests.support.access_file import write_access_file
-from tests.support.databases import both_databases
+from tests.support.databases import both_databases, execute
 from tests.support.rpc_caller import Caller, calling, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 
@@ -80,6 +82,49 @@ async def test_void_tokens_voids_every_token_and_changes_no_job(database_url: st
 
 def test_void_tokens_creates_no_database(tmp_path: Path) -> None:
     done = run_server("void-tokens", cwd=tmp_path)
+    error = "Error: cannot use the database sqlite:///jobledger.db: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (1, error)
+    assert not list(tmp_path.iterdir())
+
+
+@both_databases
+async def test_check_names_what_is_wrong_beside_a_server_and_repair_mends_the_feed(
+    database_url: str, database: Database
+) -> None:
+    check = ["check", "--database", database_url]
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=1.0)
+    async with open_app(settings) as app, calling(app.address) as call:
+        job = await call.running()
+        async with watching(call.WatchJobs()) as stream:
+            while not (message := await stream.read()).synced:
+                pass
+        sound = await asyncio.to_thread(run_server, *check)
+        assert (sound.returncode, sound.stdout) == (0, "the database is sound\n"), sound.stderr
+    await execute(database, "DELETE FROM changes", "UPDATE levels SET ready = 7")
+    damaged = run_server(*check)
+    lines = damaged.stdout.splitlines()
+    assert f"start_seq of a job has its row in the feed: id {job.id}, start_seq 2" in lines[0]
+    assert "level ('render', 5)" in lines[-1]
+    assert damaged.returncode == 1
+    assert damaged.stderr == "Error: the database is damaged, as the lines above say\n"
+    repaired = run_server(*check, "--repair")
+    assert repaired.stdout.splitlines() == [
+        "jobs whose rows in the feed were made again: 1",
+        lines[-1],  # what is not the feed is not mended
+    ]
+    async with open_app(settings) as app, calling(app.address) as call:
+        refused = await refusal(call.WatchJobs(resume_token=message.resume_token).read())
+        assert refused.reason == "INVALID_TOKEN"
+        async with watching(call.WatchJobs()) as stream:
+            while not (message := await stream.read()).synced:
+                pass
+            ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
+            assert [change.job for change in (await stream.read()).changes] == [ended]
+
+
+@pytest.mark.parametrize("options", [[], ["--repair"]])
+def test_check_creates_no_database(tmp_path: Path, options: list[str]) -> None:
+    done = run_server("check", *options, cwd=tmp_path)
     error = "Error: cannot use the database sqlite:///jobledger.db: No such file or directory\n"
     assert (done.returncode, done.stderr) == (1, error)
     assert not list(tmp_path.iterdir())

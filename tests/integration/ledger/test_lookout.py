@@ -80,6 +80,7 @@ async def test_each_query_names_a_bounded_number_of_types(
     assert asked == [TYPES, TYPES, 1]
 
 
+@pytest.mark.usefixtures("damaged")
 async def test_it_says_what_there_is_to_do(
     store: SqlStore, ledger: Ledger, database: Database
 ) -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
@@ -16,7 +17,6 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, sqlite_only
 from tests.support.ledger_calls import apply
-from tests.support.recount import recount
 from tests.support.seeding import seed
 from tests.support.tasks import running
 
@@ -49,7 +49,7 @@ async def test_many_due_jobs_are_promoted_in_steps(
             promoter.wanted.set()
             await done.wait()
     assert promoted == [BATCH, BATCH, BATCH, 1]
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
@@ -65,7 +65,7 @@ async def test_a_promotion_wakes_as_many_claims_as_there_are_jobs(
         assert [waiter.woken_for for waiter in waiting] == ["render"] * 3 + [None] * 2
         assert len({oldest.id for waiter in waiting if (oldest := waiter.reset())}) == 3
         assert await promoter.promote() == 0
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_due_job_whose_key_is_full_is_blocked_and_looked_at_again(
@@ -79,11 +79,11 @@ async def test_a_due_job_whose_key_is_full_is_blocked_and_looked_at_again(
     with waiters.waiting(["render"]) as waiter:
         assert await promoter.promote() == 3
         assert waiter.woken_for is None
-        assert await recount(database) == []
+        assert await violations(database) == []
         assert ledger.recheck.is_set()
         await Unblocker(store, ledger, waiters).unblock()  # the key is not full
         assert waiter.woken_for == "render"
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 @sqlite_only

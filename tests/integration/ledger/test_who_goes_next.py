@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.admission.caller import SERVICE
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, Release
 from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, UniqueKeyTaken
 from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
@@ -22,7 +23,6 @@ from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, create_all
 from tests.support.lookouts import lookout
-from tests.support.recount import recount
 from tests.support.seeding import seed
 from tests.support.store_writer import read_jobs
 
@@ -31,7 +31,7 @@ from tests.support.store_writer import read_jobs
 async def _counted(database: Database) -> AsyncIterator[None]:
     """After each test the counters are those of the jobs."""
     yield
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def created(ledger: Ledger, count: int = 1, **fields: Any) -> Sequence[Job]:

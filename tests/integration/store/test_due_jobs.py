@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Cancel, ChangeStatus, LinkAsset, Release
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
@@ -26,7 +27,6 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import statements_for
 from tests.support.databases import several_servers
 from tests.support.query_plans import plan
-from tests.support.recount import recount
 from tests.support.seeding import FAR, seed
 from tests.support.store_writer import append, moved, new_id, read_job, read_jobs, saved, step
 
@@ -71,7 +71,7 @@ async def test_a_job_is_claimable_once_its_time_has_come_and_not_before(
     assert await claimable(store) == {due[0].id, due[1].id, at_once.id, passed.id}
     assert await promoted(store) == []
     assert later.id not in await claimable(store)
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_job_that_falls_due_does_not_change(store: SqlStore) -> None:
@@ -116,7 +116,7 @@ async def test_a_job_that_goes_on_after_a_pause_waits_for_its_time_too(
         await append(store, linked)
     assert await phases(database) == {job.id: Phase.READY, other.id: Phase.SCHEDULED}
     assert await promoted(store) == []
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_job_that_ended_before_its_time_waits_no_more(
@@ -128,7 +128,7 @@ async def test_a_job_that_ended_before_its_time_waits_no_more(
     await append(store, cancelled.via, cancelled)
     assert await phases(database) == {job.id: None}
     assert await promoted(store) == []
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 @several_servers
@@ -146,7 +146,7 @@ async def test_servers_that_promote_at_once_count_each_job_once(
     # The last ones of each may have skipped jobs that another one had locked.
     await promote()
     assert (len(counted), set(counted.values())) == (1000, {1})
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_job_that_waited_for_a_retry_is_changed_as_it_is_now(store: SqlStore) -> None:

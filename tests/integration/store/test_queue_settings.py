@@ -92,6 +92,7 @@ async def test_a_name_has_a_row_while_it_has_a_limit_or_a_pause(store: SqlStore)
 
 
 @pytest.mark.parametrize("tuning", [Tuning(marked_keys=2)])  # so that they take several steps
+@pytest.mark.usefixtures("damaged")
 async def test_a_change_marks_the_blocked_keys_that_it_concerns_and_no_others(
     store: SqlStore, ledger: Ledger
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
@@ -17,7 +18,6 @@ from jobledger_server.store import CountedLevel
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
-from tests.support.recount import recount
 
 LEASE = Micros(60_000_000)
 
@@ -74,12 +74,12 @@ async def test_counters_of_what_is_idle_go_and_all_others_stay(
     await execute(database, "UPDATE limit_keys SET recheck = 0")
     await swept(store, SMALL)
     assert await counters(database) == {"levels": 0, "queues": 0, "limit_keys": 0}
-    assert await recount(database) == []
+    assert await violations(database) == []
     assert [job.user_id for job in await claimed(ledger)] == []
     await created(ledger)
     await swept(store, SMALL)
     assert [job.user_id for job in await claimed(ledger)] == ["ada"]
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_pass_looks_at_the_levels_that_follow_those_of_the_pass_before(
@@ -135,7 +135,7 @@ async def test_what_becomes_busy_between_the_look_and_the_deletion_stays(
     assert await store.sweeps.delete_levels([level]) == 0
     monkeypatch.undo()
     assert await store.sweeps._write(sweeps.DELETE_KEYS, ["stripe"]) == 0  # noqa: SLF001
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_a_level_stays_that_was_written_to_since_even_if_it_is_idle_again(
@@ -170,7 +170,7 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
     await creating
     assert await rows(database, "SELECT vtime FROM queues") == [(4,)]
     assert await rows(database, "SELECT vtime FROM levels") == [(4,)]
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 async def test_counts_of_ended_jobs_and_records_of_pollers_expire(
@@ -207,6 +207,7 @@ async def test_a_sweep_that_finds_nothing_idle_locks_nothing(
     await swept(store)
 
 
+@pytest.mark.usefixtures("damaged")
 async def test_blocked_jobs_that_wait_for_nothing_are_found(
     store: SqlStore, database: Database, ledger: Ledger
 ) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import text
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.sql.database import Database
 from tests.robustness.checker.history import History, Recount, Share, Start
-from tests.support.recount import recount
 
 LOOK_SECONDS = 1.0
 
@@ -118,7 +118,7 @@ class Inspector:
     async def look(self) -> None:
         """Recount once, if the database answers."""
         with suppress(*self._database.unavailable_errors):
-            wrong = await recount(self._database)
+            wrong = await violations(self._database)
             shares = await self._fetch(_SHARES)
             doubles = await self._fetch(_DOUBLES)
             ((due,),) = await self._fetch(_FIRST_DUE)

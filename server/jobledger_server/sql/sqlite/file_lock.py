@@ -71,9 +71,9 @@ def exclusive(url: URL, *, create: bool = True) -> Iterator[Lock | None]:
         return
     # The resolved path: a symbolic link names the same database.
     path = Path(str(url.database)).resolve()
+    if not create:
+        require_file(url)
     with _translating(url):
-        if not create:
-            path.stat()
         file = _open(Path(f"{path}.lock"))
     try:
         try:
@@ -90,6 +90,13 @@ def exclusive(url: URL, *, create: bool = True) -> Iterator[Lock | None]:
         yield lock
     finally:
         os.close(file)
+
+
+def require_file(url: URL) -> None:
+    """Raise StoreUnavailable if the database is an SQLite file that does not exist."""
+    if url.get_backend_name() == "sqlite":
+        with _translating(url):
+            Path(str(url.database)).stat()
 
 
 @contextmanager

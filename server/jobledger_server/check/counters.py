@@ -1,4 +1,4 @@
-"""Counts the jobs of a database, and tells where its counters or marks say otherwise."""
+"""Counts the jobs of a database, and says where its counters or marks are something else."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import ENDED_STEP, KeyState, hashed_queue_id, rule_name
 from jobledger_server.sql.counters import PHASES
-from jobledger_server.sql.database import Database
 
 Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""
@@ -21,19 +20,17 @@ _COUNTED = ", ".join(
 _TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
 
 
-async def recount(database: Database) -> list[str]:
-    """Return what is wrong with the counters, in one snapshot; empty if nothing is.
+async def wrong_counters(connection: AsyncConnection) -> list[str]:
+    """Return what is wrong with the counters, in a snapshot; empty if nothing is.
 
     What they count is in domain/queues.py.
     """
-    engine = database.reader.execution_options(**database.dialect.snapshot)
-    async with engine.connect() as connection, connection.begin():
-        return [
-            *await _levels(connection),
-            *await _queues(connection),
-            *await _keys(connection),
-            *await _ended(connection),
-        ]
+    return [
+        *await _levels(connection),
+        *await _queues(connection),
+        *await _keys(connection),
+        *await _ended(connection),
+    ]
 
 
 async def _fetch(connection: AsyncConnection, statement: str) -> Sequence[Sequence[Any]]:

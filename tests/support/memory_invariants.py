@@ -1,21 +1,22 @@
-"""Counts the jobs of the store in memory, and tells where its counters or marks say otherwise.
+"""What is true of the store in memory between any two commits.
 
-As `recount` does it for a real database.
+As `check.invariants` says it of a real database. Its feed is made from its rows.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from jobledger.testing.world.memory.rows import ACTIVE, KEPT
+from jobledger.testing.world.memory.rows import ACTIVE, KEPT, Row
 from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.waiting import key_state
+from jobledger_server.check.counters import Counts, differences
 from jobledger_server.domain.job import Phase
+from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.queues import ENDED_STEP, queue_id
-from tests.support.recount import Counts, differences
 
 
-def recount(tables: Tables) -> list[str]:
-    """Return what is wrong with the counters; empty if nothing is."""
+def violations(tables: Tables) -> list[str]:
+    """Return what is wrong, each in a line; empty if nothing is."""
     jobs = [(row.job, row.job.phase) for row in tables.in_group(ACTIVE)]
     levels = Counter(((job.job_type, job.priority), phase) for job, phase in jobs)
     queues = Counter(((queue_id(job),), phase) for job, phase in jobs)
@@ -32,6 +33,12 @@ def recount(tables: Tables) -> list[str]:
     )
     return [
         *(
+            f"job {row.job.id}: {rule}"
+            for row in tables.rows.values()
+            for rule, holds in _rules(row).items()
+            if not holds
+        ),
+        *(
             difference
             for what, stored, counted, phases in counters
             for difference in differences(what, _some(stored), _by_name(counted, phases))
@@ -39,6 +46,25 @@ def recount(tables: Tables) -> list[str]:
         *_forgotten(tables),
         *_ended(tables),
     ]
+
+
+def _rules(row: Row) -> dict[str, bool]:
+    """Return what is to be true of a row, and whether it is."""
+    job, soonest = row.job, deadline(row.job)
+    payloads = row.payloads if row.deletion is None else None
+    return {
+        "its start comes before its later changes, and its deletion after them": (
+            (row.start is None or row.start.seq <= row.seq)
+            and (row.deletion is None or row.deletion.seq > row.seq)
+        ),
+        "its deadline is not later than what it stands for": soonest is None
+        or (row.deadline is not None and row.deadline <= soonest),
+        "it knows the bytes of its payloads": payloads is None
+        or (job.parameters_bytes, job.checkpoint_bytes)
+        == (len(payloads.parameters or b""), len(payloads.checkpoint or b"")),
+        "every attempt but the last has ended": len(row.attempts) >= job.attempt - 1,
+        "it counts its assets": job.asset_count == len(row.assets),
+    }
 
 
 def _by_name(

@@ -1,0 +1,121 @@
+"""What is true of the database between any two commits.
+
+One function that tests, the checker of real servers, simulated runs and operators call. It reads
+one snapshot, and may run beside serving.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.check.counters import wrong_counters
+from jobledger_server.domain.leases import CANCEL_GRACE
+from jobledger_server.domain.state_machine import VERSION_OF_START
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.history import SEQ_COLUMNS
+from jobledger_server.sql.rows import CHECKPOINT, PARAMETERS
+from jobledger_server.sql.tables import ACTIVE, KEPT
+
+SHOWN = 10
+"""Rows at most that are named of those that break the same rule."""
+
+
+async def violations(database: Database) -> list[str]:
+    """Return what is wrong in the database, each in a line; empty if nothing is.
+
+    Every sequence number of a job has its row in the feed, and every row of the feed is a change of
+    its job. Payloads, attempts and assets have their job, which counts them. No deadline is too
+    late. The counters of queues, levels and keys are what a recount says.
+
+    Args:
+        database: One without time limits if it is large.
+    """
+    engine = database.reader.execution_options(**database.dialect.snapshot)
+    async with engine.connect() as connection, connection.begin():
+        found = [
+            line
+            for rule, statement in _RULES.items()
+            for line in await _broken(connection, rule, statement)
+        ]
+        if database.dialect.name == "sqlite":
+            # Each row is in its indexes, among other things.
+            rows = await connection.execute(text(f"PRAGMA integrity_check({SHOWN})"))
+            found += [f"SQLite: {line}" for (line,) in rows if line != "ok"]
+        return [*found, *await wrong_counters(connection)]
+
+
+async def _broken(connection: AsyncConnection, rule: str, statement: str) -> Iterator[str]:
+    """Return a line for each row of the statement, which finds what breaks the rule."""
+    rows = (await connection.execute(text(f"{statement} LIMIT {SHOWN}"))).mappings().all()
+    return (
+        f"{rule}: {', '.join(f'{name} {value}' for name, value in row.items())}" for row in rows
+    )
+
+
+def _orphans(table: str, condition: str = "") -> str:
+    return (
+        f"SELECT {table}.job_id FROM {table}"
+        f" LEFT JOIN jobs ON jobs.id = {table}.job_id {condition} WHERE jobs.id IS NULL"
+    )
+
+
+def _payload(kind: int, counted: str) -> str:
+    return (
+        f"SELECT id, {counted}, length(content) AS stored FROM jobs LEFT JOIN payloads"
+        f" ON job_id = id AND kind = {kind}"
+        f" WHERE {KEPT} AND {counted} <> coalesce(length(content), 0)"
+    )
+
+
+FEED_RULES: Mapping[str, str] = {
+    **{
+        f"{column} of a job has its row in the feed": (
+            f"SELECT jobs.id, {column}, version FROM jobs LEFT JOIN changes"
+            f" ON seq = {column} AND job_id = jobs.id AND changes.user_id = jobs.user_id"
+            f" WHERE {column} IS NOT NULL AND seq IS NULL"
+        )
+        for column in SEQ_COLUMNS
+    },
+    "a job's start comes before its later changes, and its deletion after them": (
+        "SELECT id, start_seq, change_seq, delete_seq, version FROM jobs"
+        " WHERE start_seq > change_seq OR delete_seq <= change_seq"
+        f" OR (start_seq = change_seq) <> (version = {VERSION_OF_START})"
+    ),
+}
+"""What is true of each job in the feed, with the statement for those of which it is not."""
+
+UNKNOWN_CHANGES = (
+    "SELECT seq, job_id FROM changes LEFT JOIN jobs"
+    f" ON jobs.id = job_id AND seq IN ({', '.join(SEQ_COLUMNS)}) WHERE jobs.id IS NULL"
+)
+"""The statement for the rows of the feed that are no change of their job."""
+
+_RULES: Mapping[str, str] = {
+    **FEED_RULES,
+    "a row of the feed is a change of its job": UNKNOWN_CHANGES,
+    "the feed knows each deletion that follows those it has forgotten": (
+        "SELECT jobs.id, delete_seq, compacted_seq FROM jobs JOIN feed"
+        " ON delete_seq <= compacted_seq"
+    ),
+    "a deadline is not later than what it stands for": (
+        f"SELECT id, deadline FROM jobs WHERE {ACTIVE} AND (deadline > queue_expire_time"
+        " OR deadline > lease_expire_time OR deadline > stall_expire_time"
+        f" OR deadline > run_expire_time OR deadline > cancel_request_time + {CANCEL_GRACE})"
+    ),
+    "a payload has its job": _orphans("payloads", f"AND {KEPT}"),
+    "a job knows the bytes of its parameters": _payload(PARAMETERS, "parameters_bytes"),
+    "a job knows the bytes of its checkpoint": _payload(CHECKPOINT, "checkpoint_bytes"),
+    "an attempt has its job": _orphans("attempts", "AND number <= attempt"),
+    "every attempt but the last has ended": (
+        "SELECT id, attempt, (SELECT count(*) FROM attempts WHERE job_id = id) AS ended FROM jobs"
+        " WHERE attempt - 1 > (SELECT count(*) FROM attempts WHERE job_id = id)"
+    ),
+    "an asset has its job": _orphans("assets"),
+    "a job counts its assets": (
+        "SELECT id, asset_count, (SELECT count(*) FROM assets WHERE job_id = jobs.id) AS assets"
+        " FROM jobs"
+        " WHERE asset_count <> (SELECT count(*) FROM assets WHERE job_id = jobs.id)"
+    ),
+}
+"""Each rule, with the statement for the rows that break it."""
