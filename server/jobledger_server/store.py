@@ -444,8 +444,8 @@ class Sweeps(Protocol):
     async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
         """Look at `limit` queues, and delete those without jobs.
 
-        A queue stays whose virtual time is ahead of its level's, while the level counts a job: its
-        tenant must not gain by it.
+        A queue stays that is more than FORGOTTEN_STARTS ahead of its level, while the level counts
+        a job: its tenant would gain by it. See domain/queues.py.
         """
 
     async def delete_levels(self, levels: Sequence[CountedLevel]) -> int:

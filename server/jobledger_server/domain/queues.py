@@ -81,6 +81,17 @@ def next_queues(queues: Sequence[Queue], limits: Mapping[str, int], *, limit: in
             heapq.heappop(heaps[job_type])
 
 
+FORGOTTEN_STARTS = 1
+"""A queue without jobs is deleted if it is at most this many starts ahead of its level.
+
+The only start of a tenant that comes once leaves its queue one start ahead. If all tenants of a
+level come once, the level never advances, and none of these queues would ever be deleted.
+
+A tenant whose queue was deleted begins at the virtual time of its level again. So with each
+deletion it gains this many starts at most, which is what a new tenant has. Its queue must be empty
+for that, and each server sweeps once a minute.
+"""
+
 MAX_RUNNING = 1_000_000
 """The greatest limit of a concurrency key."""
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from jobledger_server.domain.job import Micros
+from jobledger_server.domain.queues import FORGOTTEN_STARTS
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
@@ -41,13 +42,13 @@ def _empty(table: Table) -> ColumnElement[bool]:
     return and_(*(table.c[name] == 0 for name in PHASES))
 
 
-_BUSY_LEVEL_BEHIND = exists().where(
+_BUSY_LEVEL_FAR_BEHIND = exists().where(
     levels.c.job_type == queues.c.job_type,
     levels.c.priority == queues.c.priority,
-    levels.c.vtime < queues.c.vtime,
+    levels.c.vtime + text(str(FORGOTTEN_STARTS)) < queues.c.vtime,
     ~_empty(levels),
 )
-_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_BEHIND)
+_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_FAR_BEHIND)
 _IDLE_KEY = and_(*(limit_keys.c[name] == 0 for name in ("running", "blocked", "recheck")))
 _LEVEL = tuple_(levels.c.job_type, levels.c.priority)
 _ENDED = tuple_(*ended.primary_key.columns)

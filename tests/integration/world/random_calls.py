@@ -228,7 +228,7 @@ def _sets(random: chance.Random, _: Sequence[Job]) -> Call:
 
 def _sweeps(_: chance.Random, __: Sequence[Job]) -> Call:
     async def call(store: Store, _: Ledger) -> object:
-        return [deleted async for deleted in Sweeper(store).sweep()]
+        return [deleted for each in Sweeper(store).passes async for deleted in each()]
 
     return call
 

@@ -10,6 +10,7 @@ from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.rows import with_key
 from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Micros, Phase
+from jobledger_server.domain.queues import FORGOTTEN_STARTS
 from jobledger_server.store import CountedLevel, Swept
 
 Key = TypeVar("Key")
@@ -100,9 +101,11 @@ class MemorySweeps:
         queue = self._tables.queues.get(id_)
         if queue is None or any(queue.phases):
             return False
-        # Its tenant must not gain by the deletion.
+        # Its tenant must not gain more by the deletion.
         level = self._tables.levels.get((queue.job_type, queue.priority))
-        return level is None or level.vtime >= queue.vtime or not any(level.phases)
+        if level is None or not any(level.phases):
+            return True
+        return queue.vtime <= level.vtime + FORGOTTEN_STARTS
 
     def _is_idle_key(self, key: str) -> bool:
         counts = self._tables.keys.get(key)
