@@ -27,6 +27,7 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.queues import KeyState
+from jobledger_server.domain.retention import Purgeable
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.queue_store import QueueReports, QueueSettings
 from jobledger_server.webhook_store import Webhooks
@@ -234,17 +235,6 @@ class Overdue(Struct, frozen=True):
 
     now: Instant
     jobs: Sequence[JobId]
-
-
-class Purgeable(Struct, frozen=True):
-    """Jobs to purge.
-
-    No other is left up to the sequence number `through`. Only if there is `more` may others follow.
-    """
-
-    jobs: Sequence[JobId]
-    through: int
-    more: bool
 
 
 class Claimable(Struct, frozen=True):
@@ -569,7 +559,8 @@ class Store(Protocol):
         They are in the order of their latest changes, which is the order in which they finished.
         A call reads a bounded part of the feed after the sequence number `after`. A job that
         changes later gets a greater number, so a caller that continues at `through` never reads
-        an unfinished job twice.
+        an unfinished job twice. Jobs that are passed over are returned once, as `later`: see
+        domain/retention.py.
         """
 
     async def feed_head(self) -> FeedHead:

@@ -186,6 +186,10 @@ class Tuning:
     purge_least: int = 20
     """The size of the smallest batch. While there are no calls, each batch is larger by this."""
 
+    later_purges: int = 10_000
+    """Jobs that a search passed over and that are kept to be purged later: a clock was fast when
+    they finished."""
+
     compacted_deletions: int = 200
     """Deleted jobs forgotten together: few, because they are held by one transaction."""
 

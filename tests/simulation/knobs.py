@@ -51,6 +51,7 @@ TUNING: Knobs = {
     "purge_search": (1, 5),
     "purge_batch": (1, 5),
     "purge_least": (1,),
+    "later_purges": (1,),
     "compacted_deletions": (1, 3),
     "sweep_seconds": (0.3,),
     "sweep_step_seconds": (0.05,),

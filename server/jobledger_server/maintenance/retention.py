@@ -7,11 +7,13 @@ the database's clock.
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Purge
 from jobledger_server.domain.errors import DomainError
 from jobledger_server.domain.job import Micros
+from jobledger_server.domain.retention import Finished
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
 from jobledger_server.tuning import Tuning
@@ -49,7 +51,12 @@ class Retention:
         self._tuning = tuning
         self._batch = tuning.purge_least
         self._epoch = ""
+        self._start_over()
+
+    def _start_over(self) -> None:
         self._through = 0  # no job to purge is left up to this sequence number of the epoch
+        self._later: list[Finished] = []  # but for these, the first to be purged first
+        self._forgotten = False  # and others, of which there were too many
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -80,12 +87,15 @@ class Retention:
         loop = asyncio.get_running_loop()
         epoch = (await self._store.feed_head()).epoch
         if epoch != self._epoch:
-            self._epoch, self._through = epoch, 0
+            self._epoch = epoch
+            self._start_over()
         least, most = self._tuning.purge_least, self._tuning.purge_batch
         old = await self._store.find_purgeable(
             age, after=self._through, limit=self._tuning.purge_search
         )
-        purges = [Purge(job_id=job_id, age=age) for job_id in old.jobs]
+        due = [job_id for time, job_id in self._later if time < old.before]
+        due = due[: self._tuning.purge_search]
+        purges = [Purge(job_id=job_id, age=age) for job_id in (*old.jobs, *due)]
         processed = self._ledger.processed
         while purges:
             began = loop.time()
@@ -103,4 +113,13 @@ class Retention:
             # Some of the time is left to callers.
             await asyncio.sleep((loop.time() - began) * PAUSE)
         self._through = old.through
-        return len(old.jobs), old.more
+        self._remember(sorted([*self._later[len(due) :], *old.later]))
+        return len(old.jobs) + len(due), old.more or len(due) == self._tuning.purge_search
+
+    def _remember(self, later: Sequence[Finished]) -> None:
+        """Keep the jobs that were passed over, as many as may be. The rest is found again."""
+        most = self._tuning.later_purges
+        self._later = list(later[:most])
+        self._forgotten |= len(later) > most
+        if self._forgotten and not self._later:
+            self._start_over()

@@ -10,6 +10,7 @@ from sqlalchemy import Executable
 
 from jobledger_server.domain.job import Asset, AssetId, Attempt, JobId, Micros
 from jobledger_server.domain.queues import EndedReasons, Queue, next_queues
+from jobledger_server.domain.retention import Purgeable, purgeable
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
@@ -41,7 +42,6 @@ from jobledger_server.store import (
     News,
     Overdue,
     Pauses,
-    Purgeable,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -178,24 +178,12 @@ class SqlStore:
 
     async def _find_purgeable(self, age: Micros, after: int, limit: int) -> Purgeable:
         async with self._connections.snapshot() as connection:
-            before = await self._dialect.now(connection) - age
+            now = await self._dialect.now(connection)
             count = self._tuning.scanned_ends
             page = {"seq": after, "count": count}
             rows = (await connection.execute(self._statements.feed.ends, page)).all()
-        old: list[JobId] = []
-        through = after
-        passed_over = False  # a terminal job that is not old enough
-        for seq, job_id, complete_time in rows:
-            if complete_time is not None and complete_time >= before:
-                passed_over = True
-                continue
-            if complete_time is not None:
-                if len(old) == limit:
-                    return Purgeable(old, through, more=True)
-                old.append(job_id)
-            if not passed_over:
-                through = seq
-        return Purgeable(old, through, more=not passed_over and len(rows) == count)
+        changes = [tuple(row) for row in rows]
+        return purgeable(changes, after=after, now=now, age=age, limit=limit, scanned=count)
 
     def _doubt(self) -> None:
         self._cache.clear()

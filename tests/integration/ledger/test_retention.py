@@ -107,6 +107,55 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
     assert await ids(store) == set()
 
 
+YEAR = 365 * 24 * HOUR
+
+
+@pytest.mark.promise(number=43)
+@pytest.mark.parametrize("tuning", [Tuning(purge_search=2, scanned_ends=9)])
+async def test_jobs_whose_end_is_in_the_future_do_not_keep_the_others(
+    store: SqlStore, ledger: Ledger, aged: Aged, monkeypatch: pytest.MonkeyPatch, tuning: Tuning
+) -> None:
+    """A clock was fast. Also after a restart; and each part of the feed is read once."""
+    dated_late: list[JobId] = []
+    read: list[int] = []
+    find = store.find_purgeable
+
+    async def recorded(age: Micros, *, after: int, limit: int) -> Purgeable:
+        read.append(after)
+        return await find(age, after=after, limit=limit)
+
+    monkeypatch.setattr(store, "find_purgeable", recorded)
+    for _ in ("a server", "the same after a restart"):
+        fast, *jobs = [await ended(ledger) for _ in range(8)]
+        dated_late.append(fast.id)
+        await aged(fast, by=-YEAR)
+        await aged(*jobs, by=2 * HOUR)
+        read.clear()
+        retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR, tuning=tuning)
+        while await retention.purge_some():
+            pass
+        assert await ids(store) == set(dated_late)
+        assert read == sorted(set(read))
+        for _ in range(2):
+            assert not await retention.purge_some()
+        assert read[-1] == (await store.feed_head()).seq
+
+
+async def test_a_job_that_was_passed_over_is_purged_when_its_time_has_come(
+    store: SqlStore, ledger: Ledger, aged: Aged
+) -> None:
+    tuning = Tuning(later_purges=1)
+    jobs = [await ended(ledger) for _ in range(4)]
+    await aged(*jobs, by=2 * HOUR)
+    await aged(*jobs[:3], by=-2 * HOUR - 1_000_000)  # more than are kept
+    retention = Retention(store, ledger, jobs=NOW, deletions=HOUR, tuning=tuning)
+    await retention.purge_some()
+    assert jobs[3].id not in await ids(store)
+    async with asyncio.timeout(20):
+        while await ids(store):
+            await retention.purge_some()
+
+
 async def purged_beside(store: SqlStore, *, callers: int) -> list[tuple[int, int]]:
     """Purge 26 jobs while callers create; return what each commit created and purged."""
     tuning = Tuning(purge_least=2, purge_batch=6)

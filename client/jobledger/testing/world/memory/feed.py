@@ -1,17 +1,17 @@
 """The feed: its changes, the jobs that a watch begins with, and what retention takes from it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from jobledger.testing.world.memory.rows import ACTIVE, DELETED, active_of
 from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.domain.retention import End
 from jobledger_server.store import (
     ActivePage,
     ActivePosition,
     Change,
     FeedCompacted,
     FeedPage,
-    Purgeable,
 )
 
 
@@ -49,35 +49,14 @@ def active(
     return ActivePage([change for change in some if change.seq <= until], last)
 
 
-def purgeable(
-    tables: Tables, before: Instant, after: int, *, limit: int, scanned: int
-) -> Purgeable:
-    """See `store.Store.find_purgeable`.
-
-    Args:
-        tables: The tables.
-        before: When the jobs must have ended.
-        after: Where it begins.
-        limit: Jobs at most.
-        scanned: Changes that it reads.
-    """
-    changes = tables.changes(after, tables.head.seq, limit=scanned)
-    old: list[JobId] = []
-    through, passed_over = after, False
-    for change in changes:
+def ends(tables: Tables, after: int, *, scanned: int) -> Sequence[End]:
+    """Return the changes that a search for old jobs reads."""
+    found: list[End] = []
+    for change in tables.changes(after, tables.head.seq, limit=scanned):
         row = tables.rows[change.job.id]
         is_end = change.seq == row.seq and row.deletion is None
-        time = row.job.complete_time if is_end else None
-        if time is not None and time >= before:
-            passed_over = True  # a terminal job that is not old enough
-            continue
-        if time is not None:
-            if len(old) == limit:
-                return Purgeable(old, through, more=True)
-            old.append(change.job.id)
-        if not passed_over:
-            through = change.seq
-    return Purgeable(old, through, more=not passed_over and len(changes) == scanned)
+        found.append((change.seq, row.job.id, row.job.complete_time if is_end else None))
+    return found
 
 
 def compact(tables: Tables, before: Instant, *, limit: int) -> int:

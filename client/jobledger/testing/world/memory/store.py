@@ -14,6 +14,7 @@ from jobledger.testing.world.memory.waiting import due_jobs, go_next
 from jobledger.testing.world.memory.webhooks import MemoryWebhooks
 from jobledger_server.domain.job import Asset, AssetId, Attempt, Instant, JobId, Micros, Phase
 from jobledger_server.domain.queues import EndedReasons
+from jobledger_server.domain.retention import Purgeable, purgeable
 from jobledger_server.store import (
     ActivePage,
     ActivePosition,
@@ -25,7 +26,6 @@ from jobledger_server.store import (
     News,
     Overdue,
     Pauses,
-    Purgeable,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -137,8 +137,15 @@ class MemoryStore:
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         def read() -> Purgeable:
-            before, scanned = Instant(self._database.clock() - age), self._tuning.scanned_ends
-            return feed.purgeable(self.tables, before, after, limit=limit, scanned=scanned)
+            scanned = self._tuning.scanned_ends
+            return purgeable(
+                feed.ends(self.tables, after, scanned=scanned),
+                after=after,
+                now=self._database.clock(),
+                age=age,
+                limit=limit,
+                scanned=scanned,
+            )
 
         return await self._database.read(read)
 
