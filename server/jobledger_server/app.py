@@ -402,7 +402,7 @@ def _maintenance(core: _Core, queues: QueueMetrics) -> Mapping[str, Coroutine[An
     """Return the tasks that do what happens without a call, by name."""
     settings, tuning, waiters = core.settings, core.tuning, core.waiters
     store, ledger = core.opened.store, core.ledger
-    reaper = Reaper(store, ledger, tuning)
+    reaper = Reaper(ledger, tuning)
     promoter = Promoter(store, ledger, waiters, tuning)
     lookout = Lookout(
         store,

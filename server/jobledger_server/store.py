@@ -230,13 +230,6 @@ class JobPage(Struct, frozen=True):
     next_before: JobId | None
 
 
-class Overdue(Struct, frozen=True):
-    """Jobs whose deadline had passed at the database server's time `now`, longest overdue first."""
-
-    now: Instant
-    jobs: Sequence[JobId]
-
-
 class Claimable(Struct, frozen=True):
     """A job that may be claimed. `size` is about the bytes of its content in an answer."""
 
@@ -351,6 +344,15 @@ class Transaction(Protocol):
         """Return scheduled jobs that are due, the longest due first, but for locked ones.
 
         They are locked until the end of the transaction.
+        """
+
+    async def find_overdue(self, *, limit: int) -> dict[JobId, Job]:
+        """Return jobs whose deadline has passed, the longest overdue, but for locked ones.
+
+        They are locked until the end of the transaction.
+
+        A report can postpone a deadline without the store taking note. Such a job is returned
+        when its earlier deadline has passed, until a decision about it is appended.
         """
 
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
@@ -545,13 +547,6 @@ class Store(Protocol):
 
     async def count_active(self, user_id: str, *, limit: int) -> int:
         """Return how many jobs of an owner are not terminal; it counts no further than `limit`."""
-
-    async def overdue(self, *, limit: int) -> Overdue:
-        """Return jobs whose deadline has passed by the database server's clock, and its time.
-
-        A report can postpone a deadline without the store taking note. Such a job is returned
-        when its earlier deadline has passed, until a decision about it is appended.
-        """
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         """Return jobs that have been terminal for longer than `age`, by the database's clock.

@@ -3,16 +3,23 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, get_args
 
-from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.endings import ShuttingDown
-from jobledger_server.domain.commands import ChangeStatus, Command, Create, CreateAll, Report
-from jobledger_server.domain.errors import LimitExceeded, Paused
+from jobledger_server.domain.commands import (
+    ChangeStatus,
+    Command,
+    Create,
+    CreateAll,
+    Expire,
+    Report,
+)
+from jobledger_server.domain.errors import JobNotFound, LimitExceeded, Paused
 from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
@@ -23,7 +30,7 @@ from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.unblocking import unblock_freed
-from jobledger_server.ledger.working_set import is_start, load_working_set
+from jobledger_server.ledger.working_set import WorkingSet, is_start, load_working_set
 from jobledger_server.store import (
     Change,
     ConfigChanged,
@@ -32,6 +39,7 @@ from jobledger_server.store import (
     StoreConflict,
     StoreError,
     StoreUnavailable,
+    Transaction,
 )
 from jobledger_server.tuning import Tuning
 
@@ -174,6 +182,31 @@ class Ledger:
             refused.set_result([refusal] * len(commands))
             return refused
 
+    async def expire(self, *, limit: int) -> int:
+        """Expire jobs whose deadline has passed; return how many were found.
+
+        In a transaction of their own, which skips jobs that others have locked: in a batch of
+        commands, the reapers of several servers would wait for each other and do the work twice.
+        """
+        expiries: list[Command] = []
+
+        async def load(transaction: Transaction) -> WorkingSet:
+            jobs = await transaction.find_overdue(limit=limit)
+            expiries[:] = (Expire(job_id=job_id) for job_id in jobs)
+            return WorkingSet(jobs, self.known_limits)
+
+        try:
+            await retry_if_stale(partial(self._commit, expiries, load))
+        except StoreConflict:
+            # A batch of commands is halved until the rejected one is alone.
+            for outcome in await self.submit(expiries, SERVICE):
+                if isinstance(outcome, Exception) and not isinstance(outcome, JobNotFound):
+                    raise outcome from None
+        except StoreError as error:
+            self._record_error(error, max(1, len(expiries)))
+            raise
+        return len(expiries)
+
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
         for change in changes:
@@ -247,18 +280,34 @@ class Ledger:
             await retry_if_stale(self.known_limits.refresh)
         while True:
             try:
-                return await retry_if_stale(partial(self._commit, commands))
+                return await retry_if_stale(partial(self._commit_batch, commands))
             except ConfigChanged:
                 await self.known_limits.refresh()
 
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        look_up, known = self._look_up_request_ids, self.known_limits
+    async def _commit_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        look_up = self._look_up_request_ids
+        found = False
+
+        async def load(transaction: Transaction) -> WorkingSet:
+            nonlocal found
+            known = self.known_limits
+            loaded = await load_working_set(transaction, commands, known, find_created=look_up)
+            found = bool(loaded.created or loaded.repeats)
+            return loaded
+
+        outcomes = await self._commit(commands, load)
+        if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
+            self._look_up_request_ids = found
+        return outcomes
+
+    async def _commit(
+        self, commands: Sequence[Command], load: Callable[[Transaction], Awaitable[WorkingSet]]
+    ) -> Sequence[Outcome]:
+        """Commit commands together. `load` loads what they need; it may also find them."""
+        known = self.known_limits
         try:
             async with self._store.transaction() as transaction:
-                working_set = await load_working_set(
-                    transaction, commands, known, find_created=look_up
-                )
-                found = bool(working_set.created or working_set.repeats)
+                working_set = await load(transaction)
                 now = await transaction.now()
                 self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
@@ -291,8 +340,6 @@ class Ledger:
         except StoreUnavailable:
             self.outages.failed()
             raise
-        if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
-            self._look_up_request_ids = found
         self._committed(changes)
         for decision in unblocked.decisions:
             self._hand_on(decision.job)

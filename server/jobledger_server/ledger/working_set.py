@@ -30,25 +30,25 @@ class WorkingSet:
     """The jobs and assets of a batch. Each command sees the changes of the earlier ones."""
 
     jobs: dict[JobId, Job]
-    created: dict[tuple[str, str], Created]
+    known: KnownLimits
+
+    created: dict[tuple[str, str], Created] = field(default_factory=dict)
     """By user id and request id."""
 
-    repeats: dict[JobId, Job]
+    repeats: dict[JobId, Job] = field(default_factory=dict)
     """By the id of the job that each repeats."""
 
-    linked: dict[tuple[JobId, str], Asset]
+    linked: dict[tuple[JobId, str], Asset] = field(default_factory=dict)
     """By job id and request id."""
 
-    named: dict[tuple[JobId, str], Asset]
+    named: dict[tuple[JobId, str], Asset] = field(default_factory=dict)
     """By job id and name."""
 
-    active: dict[tuple[str, str, str], Job]
+    active: dict[tuple[str, str, str], Job] = field(default_factory=dict)
     """Jobs that are not terminal, by user id, job type and unique key."""
 
-    keys: dict[str, KeyState]
+    keys: dict[str, KeyState] = field(default_factory=dict)
     """The states of the concurrency keys of jobs that are started, by the key."""
-
-    known: KnownLimits
 
     held: Counter[str] = field(default_factory=Counter)
     """By concurrency key, how many more jobs are held after the commands."""
@@ -229,13 +229,12 @@ async def load_working_set(
     find_created |= bool(unique)
     found = WorkingSet(
         jobs=jobs,
+        known=known,
         created=await transaction.find_created(created) if created and find_created else {},
         repeats=await transaction.find_repeats(origins) if origins and find_created else {},
         linked=await transaction.find_linked(linked) if linked else {},
         named=await transaction.find_named(named) if named else {},
         active=active,
-        keys={},
-        known=known,
     )
     if keys:  # last, for it locks the feed
         found.keys.update(await transaction.lock_keys(keys))

@@ -40,7 +40,6 @@ from jobledger_server.store import (
     JobPage,
     JobQuery,
     News,
-    Overdue,
     Pauses,
     StoredJob,
 )
@@ -168,10 +167,6 @@ class SqlStore:
         values = {"user_id": user_id, "count": limit}
         ((count,),) = await self._connections.read(self._statements.count_active, values)
         return int(count)
-
-    async def overdue(self, *, limit: int) -> Overdue:
-        rows = await self._connections.poll(self._statements.overdue, {"count": limit})
-        return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         return await to_completion(self._find_purgeable(age, after, limit))

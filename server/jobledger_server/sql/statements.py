@@ -12,7 +12,6 @@ from sqlalchemy import (
     func,
     select,
     text,
-    true,
     union_all,
     update,
 )
@@ -157,19 +156,14 @@ class Statements:
         self.replace_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS, replace=True)
         self.delete_payloads = dialect.deletion(payloads, "job_id {in_ids}")
         self.insert_attempts = dialect.insertion(attempts, ATTEMPT_COLUMNS)
-        overdue = (
-            select(jobs.c.id, jobs.c.deadline)
-            .where(jobs.c.deadline <= dialect.clock)
-            .order_by(jobs.c.deadline)
-            .limit(bindparam("count"))
-            .subquery()
-        )
-        # At least one row: the time is needed even if no job is overdue.
-        clock = select(dialect.clock.label("now")).subquery()
         self.overdue = prepared(
-            select(clock.c.now, overdue.c.id)
-            .select_from(clock.outerjoin(overdue, true()))
-            .order_by(overdue.c.deadline)
+            dialect.locked(
+                select(*STATE, dialect.clock)
+                .where(jobs.c.deadline <= dialect.clock)
+                .order_by(jobs.c.deadline)
+                .limit(bindparam("count")),
+                skip=True,
+            )
         )
         self.blocking = BlockingStatements(dialect)
         active = (

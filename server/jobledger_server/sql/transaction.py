@@ -141,7 +141,15 @@ class SqlTransaction:
         return [change.job for change in changes]
 
     async def find_due(self, *, limit: int) -> list[Job]:
-        rows = await self._fetch(self._statements.blocking.due, {"count": limit})
+        return await self._find_first(self._statements.blocking.due, limit)
+
+    async def find_overdue(self, *, limit: int) -> dict[JobId, Job]:
+        found = await self._find_first(self._statements.overdue, limit)
+        return {job.id: job for job in found}
+
+    async def _find_first(self, statement: Prepared, limit: int) -> list[Job]:
+        """Lock jobs whose time has come, and note the time, which follows each."""
+        rows = await self._fetch(statement, {"count": limit})
         if rows and self._driver.time is None:
             self._driver.time = Instant(rows[0][-1])
         changes = [change_from_row(row) for *row, _ in rows]

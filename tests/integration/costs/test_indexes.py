@@ -26,6 +26,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.promoter import Promoter
+from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.unblocker import Unblocker
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database
@@ -89,7 +90,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     await store.read_assets([jobs[1].id])
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
     await store.list_attempts(jobs[1].id, after=0, limit=5)
-    await store.overdue(limit=5)
+    await Reaper(ledger).reap()
     await store.news(["t"])
     waiters = ClaimWaiters()
     await Promoter(store, ledger, waiters).promote()

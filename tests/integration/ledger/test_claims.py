@@ -4,12 +4,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -28,16 +28,18 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.sql import transaction
-from jobledger_server.sql.database import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import statements_for
 from jobledger_server.sql.tables import jobs
-from jobledger_server.store import Change, Claimable
+from jobledger_server.store import Change, Claimable, StoreConflict
 from jobledger_server.tuning import Tuning
-from tests.support.databases import both_databases, execute, sqlite_only
+from tests.support.databases import both_databases, execute, several_servers, sqlite_only
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
+from tests.support.recount import recount
 from tests.support.seeding import seed
 from tests.support.store_writer import read_job, read_jobs
 
@@ -363,16 +365,22 @@ async def test_overdue_jobs_do_not_block_claimable_ones(
 
 
 @sqlite_only
-async def test_a_reaper_that_is_refused_raises_the_error(
-    ledger: Ledger, store: SqlStore, pass_time: PassTime
+async def test_a_job_that_cannot_expire_does_not_keep_the_others(
+    ledger: Ledger, store: SqlStore, pass_time: PassTime, database: Database
 ) -> None:
-    job = await created(ledger)
-    await pass_time(job, 8 * 24 * 3600)
-    async with Ledger(store, lambda _: None, max_waiting=1) as closed:
-        pass
-    with pytest.raises(ShuttingDown):
-        await Reaper(store, closed).reap()
-    assert await Reaper(store, ledger).reap() == 1
+    made = [await created(ledger) for _ in range(5)]
+    for job in made:
+        await pass_time(job, 8 * 24 * 3600)
+    trigger = f"BEFORE UPDATE ON jobs WHEN old.id = '{made[1].id}' BEGIN SELECT"
+    await execute(database, f"CREATE TRIGGER refused {trigger} RAISE(ABORT, 'refused'); END")
+    with pytest.raises(StoreConflict, match="refused"):
+        await Reaper(ledger).reap()
+    waiting = {
+        job.id
+        for job in (await read_jobs(store, [job.id for job in made])).values()
+        if job.phase is not None
+    }
+    assert waiting == {made[1].id}
 
 
 async def test_50_claimers_claim_each_of_1000_jobs_exactly_once(
@@ -411,11 +419,11 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
             await apply(ledger, report)
             await pass_time(job, seconds)
             await apply(ledger, heartbeat)
-            await Reaper(store, ledger).reap()
+            await Reaper(ledger).reap()
             held = (await read_jobs(store, [job.id]))[job.id]
             assert (held.leased, held.attempt, held.progress) == (True, attempt, 5)
         await pass_time(job, 2)
-        await Reaper(store, ledger).reap()
+        await Reaper(ledger).reap()
         lost = (await read_jobs(store, [job.id]))[job.id]
         assert not lost.leased
         await pass_time(lost, 2)
@@ -442,9 +450,9 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
     assert await deadline_in_row() < (job.lease_expire_time or 0)
     await execute(database, "UPDATE jobs SET deadline = 1")
     published.clear()
-    assert await Reaper(store, ledger).reap() == 1
+    assert await Reaper(ledger).reap() == 1
     assert await deadline_in_row() == job.lease_expire_time
-    assert await Reaper(store, ledger).reap() == 0
+    assert await Reaper(ledger).reap() == 0
     assert await read_jobs(store, [job.id]) == {job.id: job}
     assert published == []
 
@@ -473,7 +481,7 @@ async def test_the_reaper_fails_every_expired_job(
     if start:
         (job,) = await claim_jobs(ledger, claim())
     await pass_time(job, seconds)
-    assert await Reaper(store, ledger).reap() == 1
+    assert await Reaper(ledger).reap() == 1
     stored = await read_job(store, job.id)
     ended, steps = stored.job, stored.transitions
     assert (ended.status, ended.error and ended.error.reason) == (JobStatus.FAILED, reason)
@@ -484,7 +492,7 @@ async def test_the_reaper_fails_every_expired_job(
     ]
     assert [step for change in published for step in change.transitions] == list(steps)
     assert [change.seq for change in published] == list(range(1, len(published) + 1))
-    assert await Reaper(store, ledger).reap() == 0
+    assert await Reaper(ledger).reap() == 0
 
 
 @pytest.mark.promise(number=18)
@@ -557,11 +565,37 @@ async def test_two_reapers_expire_each_job_once(
     await asyncio.gather(*(created(ledger, queue_timeout=Micros(SECOND)) for _ in range(150)))
     async with database.writer.begin() as connection:
         await connection.execute(jobs.update().values(deadline=1, queue_expire_time=1))
-    reapers = [Reaper(store, through) for through in (ledger, other)]
+    reapers = [Reaper(through) for through in (ledger, other)]
     while any(await asyncio.gather(*(reaper.reap() for reaper in reapers))):
         pass
     # One creation and two transitions for each, no matter which reaper came first.
     assert (await store.feed_head()).seq == 150 * 3
+
+
+@pytest.mark.promise(number=18)
+@several_servers
+async def test_the_reapers_of_several_servers_share_the_work(
+    ledger: Ledger, database: Database, database_url: str
+) -> None:
+    """Each skips what another one has locked, instead of waiting for it and doing it again."""
+    await asyncio.gather(*(created(ledger, queue_timeout=Micros(SECOND)) for _ in range(600)))
+    await execute(database, "UPDATE jobs SET deadline = 1, queue_expire_time = 1")
+    steps: list[int] = []
+
+    async def reap(through: Ledger) -> None:
+        while found := await Reaper(through).reap():
+            steps.append(found)
+
+    async with AsyncExitStack() as stack:
+        ledgers = []
+        for _ in range(4):
+            each = open_database(parse_url(database_url))
+            stack.push_async_callback(each.close)
+            of_server = Ledger(SqlStore(each), lambda _: None, max_waiting=1000)
+            ledgers.append(await stack.enter_async_context(of_server))
+        await asyncio.gather(*map(reap, ledgers))
+    assert sorted(steps) == [Tuning().reap_batch] * 6
+    assert await recount(database) == []
 
 
 @pytest.mark.promise(number=18)
@@ -591,7 +625,8 @@ async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
         await created(ledger, queue_timeout=Micros(1800 * SECOND))
         skewed = (sqlite_driver.machine_clock() + 3600 * SECOND) * 1000
         monkeypatch.setattr(sqlite_driver.time, "time_ns", lambda: skewed)
-        assert len((await store.overdue(limit=10)).jobs) == 1
+        async with store.transaction() as transaction:
+            assert len(await transaction.find_overdue(limit=10)) == 1
         return
     await created(ledger)
     (job,) = await claim_jobs(ledger, claim())
@@ -600,7 +635,7 @@ async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
         with monkeypatch.context() as patch:
             patch.setattr(time, "time_ns", lambda skew=skew: real() + skew * 10**9)
             patch.setattr(time, "time", lambda skew=skew: real() / 1e9 + skew)
-            assert await Reaper(store, ledger).reap() == 0
+            assert await Reaper(ledger).reap() == 0
             report = Report(job_id=job.id, attempt=1, progress=job.progress + 1)
             job = (await apply(ledger, report)).job
             made = await created(ledger)

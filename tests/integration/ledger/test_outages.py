@@ -105,7 +105,7 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
 ) -> None:
     (job,) = await claimed(ledger)
     await let_leases_expire(3 * 60)
-    reaper = Reaper(store, restarted)
+    reaper = Reaper(restarted)
     assert await reaper.reap() == 1
     extended = (await read_jobs(store, [job.id]))[job.id]
     assert restarted.outages.resumed_at is not None
@@ -151,7 +151,7 @@ async def test_without_an_outage_a_lease_that_expired_is_lost(
     (job,) = await claimed(restarted)
     restarted.outages.resumed_at = Instant(1)
     await let_leases_expire()
-    assert await Reaper(store, restarted).reap() == 1
+    assert await Reaper(restarted).reap() == 1
     assert (await read_jobs(store, [job.id]))[job.id].status is JobStatus.FAILED
 
 
@@ -163,7 +163,7 @@ async def test_extended_leases_do_not_delay_later_expiries(
     jobs = await claimed(ledger, 3 * BATCH + 1)
     await let_leases_expire()
     await apply(ledger, Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
-    reaper = Reaper(store, restarted, Tuning(reap_batch=BATCH))
+    reaper = Reaper(restarted, Tuning(reap_batch=BATCH))
     while await reaper.reap():
         pass
     found = await read_jobs(store, [job.id for job in jobs])

@@ -13,7 +13,6 @@ from jobledger_server.domain.commands import (
     Command,
     Create,
     Delete,
-    Expire,
     LinkAsset,
     Purge,
     Release,
@@ -168,7 +167,7 @@ def _claims(random: chance.Random, _: Sequence[Job]) -> Call:
 
     async def call(store: Store, ledger: Ledger) -> object:
         # SQL may give a claim fewer jobs while others are overdue.
-        expired = await _expired(100, store, ledger)
+        expired = await ledger.expire(limit=100)
         found = await store.find_claimable(dict.fromkeys(claim.job_types, 9), limit=9)
         claimed = await _submitted([Allocation(claim, lambda: True, None)], store, ledger)
         return expired, found, claimed
@@ -177,13 +176,12 @@ def _claims(random: chance.Random, _: Sequence[Job]) -> Call:
 
 
 def _expires(random: chance.Random, _: Sequence[Job]) -> Call:
-    return partial(_expired, random.choice((1, 100)))
+    limit = random.choice((1, 100))
 
+    async def call(_: Store, ledger: Ledger) -> object:
+        return await ledger.expire(limit=limit)
 
-async def _expired(limit: int, store: Store, ledger: Ledger) -> object:
-    overdue = await store.overdue(limit=limit)
-    commands = [Expire(job_id=job_id) for job_id in sorted(overdue.jobs)]
-    return overdue.now, commands and await _submitted(commands, store, ledger)
+    return call
 
 
 def _makes_ready(random: chance.Random, _: Sequence[Job]) -> Call:

@@ -72,7 +72,7 @@ class Batch:
 
 
 def _deadline(before: Row | None, job: Job, now: Instant) -> Instant | None:
-    """Return the deadline for a job's row; see `store.Store.overdue` for when it stays."""
+    """Return the deadline for a job's row; `store.Transaction.find_overdue` says when it stays."""
     if before is not None and is_report(before.job, job, now):
         return before.deadline
     return deadline(job)

@@ -7,10 +7,10 @@ from jobledger.testing.world.memory import feed, lists
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.queue_reports import MemoryQueueReports
 from jobledger.testing.world.memory.queue_settings import MemoryQueueSettings
-from jobledger.testing.world.memory.rows import ACTIVE, active_of
+from jobledger.testing.world.memory.rows import active_of
 from jobledger.testing.world.memory.sweeps import MemorySweeps
 from jobledger.testing.world.memory.transaction import MemoryTransaction
-from jobledger.testing.world.memory.waiting import due_jobs, go_next
+from jobledger.testing.world.memory.waiting import due_jobs, go_next, overdue_jobs
 from jobledger.testing.world.memory.webhooks import MemoryWebhooks
 from jobledger_server.domain.job import Asset, AssetId, Attempt, Instant, JobId, Micros, Phase
 from jobledger_server.domain.queues import EndedReasons
@@ -24,7 +24,6 @@ from jobledger_server.store import (
     JobPage,
     JobQuery,
     News,
-    Overdue,
     Pauses,
     StoredJob,
 )
@@ -91,12 +90,11 @@ class MemoryStore:
                 if job_type in ready:
                     ready[job_type] += level.phases[Phase.READY]
             now = self._database.clock()
-            deadlines = (row.deadline for row in self.tables.in_group(ACTIVE))
             return News(
                 now,
                 self.tables.head,
                 self.tables.config_version,
-                overdue=any(at is not None and at <= now for at in deadlines),
+                overdue=bool(overdue_jobs(self.tables, now)),
                 due=bool(due_jobs(self.tables, now)),
                 recheck=any(key.recheck for key in self.tables.keys.values()),
                 ready={job_type: count for job_type, count in ready.items() if count},
@@ -124,16 +122,6 @@ class MemoryStore:
         return await self._database.read(
             lambda: min(limit, len(self.tables.members(active_of(user_id))))
         )
-
-    async def overdue(self, *, limit: int) -> Overdue:
-        def read() -> Overdue:
-            now = self._database.clock()
-            rows = self.tables.in_group(ACTIVE)
-            deadlines = ((row.deadline, row.job.id) for row in rows)
-            late = sorted((at, job_id) for at, job_id in deadlines if at is not None and at <= now)
-            return Overdue(now, [job_id for _, job_id in late[:limit]])
-
-        return await self._database.read(read)
 
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         def read() -> Purgeable:

@@ -17,7 +17,14 @@ from jobledger.testing.world.memory.rows import (
     unique,
     with_key,
 )
-from jobledger.testing.world.memory.waiting import claimable, due_jobs, key_state, oldest_ready
+from jobledger.testing.world.memory.tables import Tables
+from jobledger.testing.world.memory.waiting import (
+    claimable,
+    due_jobs,
+    key_state,
+    oldest_ready,
+    overdue_jobs,
+)
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, Payloads, Phase
 from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
@@ -172,9 +179,18 @@ class MemoryTransaction:
         return found
 
     async def find_due(self, *, limit: int) -> list[Job]:
+        return await self._find_first(due_jobs, limit)
+
+    async def find_overdue(self, *, limit: int) -> dict[JobId, Job]:
+        return {job.id: job for job in await self._find_first(overdue_jobs, limit)}
+
+    async def _find_first(
+        self, find: Callable[[Tables, Instant], Sequence[JobId]], limit: int
+    ) -> list[Job]:
+        """Lock jobs whose time has come."""
         async with self._database.statement(self._session):
             now = self._database.clock()
-            free = filter(self._take, due_jobs(self._tables, now))
+            free = filter(self._take, find(self._tables, now))
             found = [row.job for id_ in islice(free, limit) if (row := self._load(id_)) is not None]
             if found and self._time is None:
                 self._time = now

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from jobledger.testing.world.memory.rows import SCHEDULED, Row, in_queue
+from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, Row, in_queue
 from jobledger.testing.world.memory.tables import Key, Rule, Tables
 from jobledger_server.domain.job import Instant, JobId, Phase
 from jobledger_server.domain.queues import KeyState, Queue, next_queues, queue_id, rule_name
@@ -33,6 +33,12 @@ def due_jobs(tables: Tables, now: Instant) -> Sequence[JobId]:
     jobs = (row.job for row in tables.in_group(SCHEDULED))
     times = ((due_time(job), job.id) for job in jobs)
     return [job_id for _, job_id in sorted((at, id_) for at, id_ in times if at and at <= now)]
+
+
+def overdue_jobs(tables: Tables, now: Instant) -> Sequence[JobId]:
+    """Return the jobs whose deadline has passed, the longest overdue first."""
+    deadlines = ((row.deadline, row.job.id) for row in tables.in_group(ACTIVE))
+    return [id_ for _, id_ in sorted((at, id_) for at, id_ in deadlines if at and at <= now)]
 
 
 def go_next(
