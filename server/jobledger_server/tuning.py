@@ -87,6 +87,10 @@ class Tuning:
     planned_jobs: int = 256
     """Jobs that one read for claims finds at most."""
 
+    passed_at_once: int = 64
+    """The same for a claim that passed over jobs already. Few: claims of other types wait for such
+    a step, and so does whoever writes while it blocks these jobs."""
+
     passed_jobs: int = 4096
     """After so many jobs that others claim or that are blocked, claims are answered with no jobs.
     The blocked ones have left their queues, so the next claims come further."""

@@ -29,6 +29,7 @@ TUNING: Knobs = {
     "claim_batch": (1, 5),
     "claim_batch_bytes": (1, 1000),
     "planned_jobs": (1, 3),
+    "passed_at_once": (1, 3),
     "passed_jobs": (1, 10),
     "read_batch": (1, 3),
     "full_read_batch": (1, 3),

@@ -22,12 +22,18 @@ class Allocation:
         wanted: Returns False once its caller has left.
         oldest: The oldest claimable job of its types, if it is known without a query.
         decisions: The starts of those that it got.
+        tried: The last step that searched for its jobs; 0 if none did.
+        passed: How many jobs of its types were passed over in these steps.
+        lost_races: How many of them in a row did nothing, because of other servers.
     """
 
     command: Claim
     wanted: Callable[[], bool] = lambda: True
     oldest: Claimable | None = None
     decisions: list[Decision] = field(default_factory=list)
+    tried: int = 0
+    passed: int = 0
+    lost_races: int = 0
 
 
 def allocate(

@@ -31,9 +31,10 @@ TICK_SECONDS = 0.001
 QUIET_TICKS = 2
 """Lingering ends after this many ticks in a row without a new item."""
 
-Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
-"""Processes a batch and returns one result for each item, in the same order. An error that
-it raises is the result of every item of the batch."""
+Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception | None]]]
+"""Processes a batch and returns one result for each item, in the same order. None means that the
+item is not done: it queues again, with all that was put together with it. An error that it raises
+is the result of every item of the batch."""
 
 Observe = Callable[[Caller, Item, Result | Exception], None]
 """Called with each result, before the one who put the item gets it."""
@@ -169,11 +170,14 @@ class Batcher(Generic[Item, Result]):
         except LimitExceeded:
             self._items.release(caller, weight)
             raise
-        self._queue.put(caller, pending, weight)
-        self._queued += len(items)
+        self._enqueue(pending)
         if self._queued >= self._wake_at:  # not for each item: waking costs as much as deciding
             self._wake_up.set()
         return pending.future
+
+    def _enqueue(self, pending: _Pending[Item, Result]) -> None:
+        self._queue.put(pending.caller, pending, pending.weight)
+        self._queued += len(pending.items)
 
     async def _run(self) -> None:
         try:
@@ -242,8 +246,8 @@ class Batcher(Generic[Item, Result]):
             tick.cancel()
 
     async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> int:
-        """Process a batch; return how many items it had."""
-        results: Sequence[Result | Exception]
+        """Process a batch; return how many items were answered."""
+        results: Sequence[Result | Exception | None]
         items = [item for pending in batch for item in pending.items]
         begun = perf_counter()
         try:
@@ -257,19 +261,23 @@ class Batcher(Generic[Item, Result]):
             batch = [*batch, *(self._queue.pop() for _ in range(len(self._queue)))]
             results = [*results, *[results[0]] * self._queued]
             self._queued = 0
-        begin = 0
+        begin = answered = 0
         for pending in batch:
+            end = begin + len(pending.items)
+            settled = [result for result in results[begin:end] if result is not None]
+            begin = end
+            if len(settled) < len(pending.items):
+                self._enqueue(pending)
+                continue
+            answered += len(settled)
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)
-            end = begin + len(pending.items)
-            settled = results[begin:end]
-            begin = end
             if self._observe is not None:
                 for item, result in zip(pending.items, settled, strict=True):
                     self._observe(pending.caller, item, result)
             if not pending.future.done():  # else its caller was cancelled
                 pending.future.set_result(settled)
-        return len(items)
+        return answered
 
 
 def _admission(

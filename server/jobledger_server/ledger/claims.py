@@ -6,12 +6,15 @@ locks finds the jobs that go next for all of them; if there are none, which is t
 to a poll, no transaction begins. The jobs are allocated to the claims by type and size, and
 one transaction loads and starts exactly these jobs, or takes those out of their queues whose
 concurrency key is at its limit.
+
+That is one step. A claim that got no job, although there were some, queues again for a further
+step. So claims that pass over thousands of blocked jobs do not hold up the others.
 """
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -36,7 +39,7 @@ PAUSE_SECONDS = 0.005
 poll and find nothing, one poll after the other, would take all of the event loop."""
 
 MAX_LOST_RACES = 3
-"""After this many lost races in a row against other servers, claims are answered with no jobs."""
+"""After this many lost races in a row against other servers, a claim is answered with no jobs."""
 
 
 class Claims:
@@ -73,6 +76,7 @@ class Claims:
         # Whether other servers claim the same jobs at the moment. If they do, planned jobs are
         # often gone when they are loaded, so the transaction searches again for unlocked ones.
         self._contended = False
+        self._steps = 0
         self.batcher: Batcher[Allocation, Sequence[Decision]] = Batcher(
             "claims",
             self._serve,
@@ -103,48 +107,65 @@ class Claims:
 
     async def _serve(
         self, allocations: Sequence[Allocation]
-    ) -> Sequence[Sequence[Decision] | Exception]:
+    ) -> Sequence[Sequence[Decision] | Exception | None]:
         try:
-            await self._fill(allocations)
+            again = await self._step(allocations)
         except Exception as error:  # noqa: BLE001
             if isinstance(error, StoreError):
                 self._failed(error, sum(not each.decisions for each in allocations))
             # Jobs that were started before the error belong to their workers.
             return [each.decisions or error for each in allocations]
         crowded = self.batcher.held >= sum(map(_weigh, allocations)) + self._tuning.claim_batch
-        if crowded and not any(each.decisions for each in allocations):
+        if crowded and not again and not any(each.decisions for each in allocations):
             await asyncio.sleep(PAUSE_SECONDS)
-        return [each.decisions for each in allocations]
+        return [None if each in again else each.decisions for each in allocations]
 
-    async def _fill(self, allocations: Sequence[Allocation]) -> None:
+    async def _step(self, allocations: Sequence[Allocation]) -> Collection[Allocation]:
+        """Search and start jobs once; return the claims that have to be served again.
+
+        A claim is served once it has any job, even if it requested more.
+        """
         if self._known.version < 0:
             await retry_if_stale(self._known.refresh)
-        most, lost_races, passed = self._tuning.passed_jobs, 0, 0
-        while lost_races < MAX_LOST_RACES and passed < most:
-            # A claim is served once it has any job, even if it requested more.
-            unserved = [each for each in allocations if not each.decisions and each.wanted()]
-            # That of the plan: others may learn of a pause before the jobs are started.
-            version = self._known.version
-            planned = await self._plan(unserved, more=passed)
-            unserved = [each for each in unserved if each.wanted()]  # some left during the read
-            if not planned or not unserved:
-                return
-            try:
-                start = partial(self._start, unserved, planned, version)
-                started, blocked, passed_now = await retry_if_stale(start)
-            except ConfigChanged:
-                await self._known.refresh()
-                continue
-            passed += passed_now
-            lost_races = 0 if started or blocked else lost_races + 1
+        # That of the plan: others may learn of a pause before the jobs are started.
+        version = self._known.version
+        groups, later = _groups([each for each in allocations if each.wanted()])
+        planned: dict[JobId, Claimable] = {}
+        found: list[Allocation] = []
+        for group in groups:
+            jobs = await self._plan(group)
+            planned.update((job.id, job) for job in jobs)
+            found += group if jobs else ()
+        unserved = [each for each in found if each.wanted()]  # some left during the read
+        if not unserved:
+            return later
+        try:
+            start = partial(self._start, unserved, list(planned.values()), version)
+            decided, passed = await retry_if_stale(start)
+        except ConfigChanged:
+            await self._known.refresh()
+            return {*later, *unserved}
+        self._steps += 1
+        for each in unserved:
+            each.tried = self._steps
+            each.lost_races = 0 if decided else each.lost_races + 1
+            types = each.command.job_types
+            each.passed += sum(count for name, count in passed.items() if name in types)
+        most = self._tuning.passed_jobs
+        return {
+            *later,
+            *(
+                each
+                for each in unserved
+                if not each.decisions and each.lost_races < MAX_LOST_RACES and each.passed < most
+            ),
+        }
 
-    async def _plan(self, allocations: Sequence[Allocation], *, more: int) -> Sequence[Claimable]:
+    async def _plan(self, allocations: Sequence[Allocation]) -> Sequence[Claimable]:
         """Return the jobs to start, as the claims know them or a read without locks sees them.
 
-        Args:
-            allocations: The claims.
-            more: How many jobs were passed over so far. As many more are found, so that many
-                blocked jobs, or those of queues that others claim from, take few steps.
+        As many more are found as were passed over so far, so that many blocked jobs, or those of
+        queues that others claim from, take few steps.
         """
         oldest = [each.oldest for each in allocations if each.oldest is not None]
         known = {job.id: job for job in oldest if not self._known.is_paused(job.job_type)}
@@ -154,7 +175,8 @@ class Claims:
             each.oldest = None  # if it is gone, the next plan is a read
         if known:
             return list(known.values())
-        most, max_bytes = self._tuning.planned_jobs, self._tuning.claim_batch_bytes
+        more = max((each.passed for each in allocations), default=0)
+        most = self._tuning.passed_at_once if more else self._tuning.planned_jobs
         limits: Counter[str] = Counter()
         requested = 0
         for each in allocations:
@@ -169,6 +191,7 @@ class Claims:
         # Otherwise a worker that claims jobs one by one would be given those of one type only.
         mixed = dict(random.sample(list(limits.items()), len(limits)))
         found = await retry_if_stale(partial(self._store.find_claimable, mixed, limit=limit))
+        max_bytes = self._tuning.claim_batch_bytes
         if not more:
             return [job for job, _ in allocate(found, allocations, max_bytes=max_bytes)]
         size = 0
@@ -180,7 +203,7 @@ class Claims:
 
     async def _start(
         self, allocations: Sequence[Allocation], planned: Sequence[Claimable], version: int
-    ) -> tuple[int, int, int]:
+    ) -> tuple[bool, Counter[str]]:
         """Start the planned jobs that others have neither locked nor started.
 
         Args:
@@ -189,10 +212,11 @@ class Claims:
             version: The version of the pauses by which they were planned.
 
         Returns:
-            How many jobs were started, how many were blocked, and how many were passed over:
-            these, and those that others have locked or started.
+            Whether any job was started or blocked, and how many of each type were passed over:
+            those that were blocked, and those that others have locked or started.
         """
         keys: dict[str, KeyState] = {}
+        passed: Counter[str] = Counter()
         async with self._store.transaction() as transaction:
             found = planned
             if self._contended:
@@ -207,19 +231,39 @@ class Claims:
                 keys = await transaction.lock_keys(wanted)
             max_bytes = self._tuning.claim_batch_bytes
             decided = _decide(found, jobs, allocations, keys, now, max_bytes=max_bytes)
+            passed.update(job.job_type for job in planned if job.id not in jobs)
             if not decided:
-                return 0, 0, len(planned) - len(jobs)
+                return False, passed
             decisions = [decision for decision, _ in decided]
             changes = await transaction.append(decisions, config_version=version, last=True)
         for decision, allocation in decided:
-            if allocation is not None:
+            if allocation is None:
+                passed[decision.job.job_type] += 1
+            else:
                 payloads = jobs[decision.job.id].payloads
                 allocation.decisions.append(replace(decision, payloads=payloads))
         for key, state in keys.items():
             self._known.saw(key, full=not state.free)
         self._committed(changes)
-        blocked = len(decisions) - len(changes)
-        return len(changes), blocked, len(planned) - len(jobs) + blocked
+        return True, passed
+
+
+def _groups(
+    allocations: Sequence[Allocation],
+) -> tuple[Sequence[Sequence[Allocation]], Sequence[Allocation]]:
+    """Return the claims to serve now, in groups that are planned apart, and those to serve later.
+
+    The claims that were not tried yet are one group. Those that were may have to pass over many
+    more jobs. So those of one set of types are served in one step, which waits longest, and the
+    others wait for few jobs.
+    """
+    first = [each for each in allocations if not each.tried]
+    tried = [each for each in allocations if each.tried]
+    if not tried:
+        return [first], ()
+    types = min(tried, key=lambda each: each.tried).command.job_types
+    now = [each for each in tried if each.command.job_types == types]
+    return [now, first], [each for each in tried if each.command.job_types != types]
 
 
 def _decide(

@@ -21,6 +21,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
 from tests.support.databases import several_servers
+from tests.support.gated_store import GatedStore
 from tests.support.ledger_calls import apply, claim, claim_jobs, create_all
 from tests.support.lookouts import lookout
 from tests.support.seeding import seed
@@ -386,3 +387,70 @@ async def test_a_mark_of_a_key_is_gone_when_none_of_its_jobs_is_blocked(
     async with database.reader.connect() as connection:
         rows = await connection.execute(text("SELECT key, running, blocked FROM limit_keys"))
         assert [tuple(row) for row in rows] == [("k", 0, 0)]
+
+
+@pytest.mark.promise(number=87)
+async def test_blocked_jobs_delay_a_claim_of_another_type_by_few_commits(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """A burst on a full key is taken out of its queue in steps, with other claims in between."""
+    await store.queue_settings.set_limit("k", 1)
+    await created(ledger, 1000, concurrency_key="k")
+    (other,) = await created(ledger, job_type="other")
+    gated = GatedStore(store)
+    commits = 0
+    waiting: asyncio.Task[tuple[Sequence[Job], int]] | None = None
+
+    async with Ledger(gated, lambda _: None, max_waiting=100) as claiming:
+        await claim_jobs(claiming, claim())
+
+        async def waited() -> tuple[Sequence[Job], int]:
+            got = await claim_jobs(claiming, claim("other"))
+            return got, commits
+
+        async def counted() -> None:
+            nonlocal commits, waiting
+            commits += 1
+            if waiting is None:
+                waiting = asyncio.create_task(waited())
+
+        gated.before_commit = counted
+        assert await claim_jobs(claiming, claim()) == []
+    assert waiting is not None
+    got, behind = await waiting
+    assert ids(got) == [other.id]
+    # The step that is under way when it comes, and its own, which starts its job.
+    assert behind <= 2
+    assert commits >= 999 / Tuning().passed_at_once
+
+
+@pytest.mark.promise(number=87)
+async def test_claims_that_pass_over_blocked_jobs_of_different_types_take_turns(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """Also if the jobs of one type have a higher priority."""
+    await store.queue_settings.set_limit("k", 0)
+    await created(ledger, 1000, concurrency_key="k", priority=9)
+    await created(ledger, 2, job_type="other", concurrency_key="k", priority=0)
+    (free,) = await created(ledger, job_type="other", priority=0)
+    gated = GatedStore(store)
+    commits = behind = 0
+
+    async def counted() -> None:
+        nonlocal commits
+        commits += 1
+
+    async with Ledger(gated, lambda _: None, max_waiting=100) as claiming:
+        gated.before_commit = counted
+
+        async def waited() -> Sequence[Job]:
+            nonlocal behind
+            got = await claim_jobs(claiming, claim("other"))
+            behind = commits
+            return got
+
+        nothing, got = await asyncio.gather(claim_jobs(claiming, claim()), waited())
+    assert (nothing, ids(got)) == ([], [free.id])
+    # One for both, and then two of its own among those of the other claim.
+    assert behind <= 5
+    assert commits > behind

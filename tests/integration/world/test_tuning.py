@@ -35,6 +35,8 @@ def a_worker(client: AsyncClient) -> Worker:
 async def use_everything(world: World) -> None:
     client = world.client("ada")
     await client.create_job("render")  # no claim waits for it yet
+    await client.pause_concurrency_key("paused")
+    await client.create_job("render", concurrency_key="paused")  # a claim passes over it
     world.worker(a_worker)
     soon = datetime.fromtimestamp(world.machine.time() + 1, UTC)
     job = await client.create_job("render", schedule_time=soon, concurrency_key="k")

@@ -297,3 +297,25 @@ async def test_nobody_waits_for_a_batcher_that_failed() -> None:
             batcher.put([2], SERVICE)
     assert batcher.task is not None
     assert isinstance(batcher.task.exception(), OSError)
+
+
+async def test_an_item_that_is_not_done_lets_others_in_and_is_in_a_later_batch_again() -> None:
+    gate = Gate()
+    batches: list[list[int]] = []
+
+    async def work(batch: Sequence[int]) -> Sequence[int | None]:
+        batches.append(list(batch))
+        await gate()
+        return [None if n == 1 and len(batches) < 3 else 2 * n for n in batch]
+
+    ada, bob = Caller("1.1.1.1:1", "ada"), Caller("2.2.2.2:1", "bob")
+    async with Batcher("numbers", work, max_batch=1, max_waiting=2) as batcher:
+        (first,) = await submitted(batcher, 1, caller=ada)
+        await gate.reached.wait()
+        (other,) = await submitted(batcher, 2, caller=bob)
+        with pytest.raises(LimitExceeded):  # it still counts as waiting
+            await batcher.submit(3, bob)
+        gate.open()
+        assert await asyncio.gather(first, other) == [2, 4]
+        assert batcher.held == 0
+    assert batches == [[1], [2], [1]]
