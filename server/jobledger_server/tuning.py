@@ -178,6 +178,10 @@ class Tuning:
     awaited_types: int = 100
     """Job types that one query looks for."""
 
+    wake_seconds: float = 0.02
+    """Pause for each such query after other servers said that jobs are ready: they may say so
+    hundreds of times a second. `look_seconds` at most."""
+
     purge_seconds: float = 60.0
     """Between polls for old jobs and deletions while there is nothing to do."""
 

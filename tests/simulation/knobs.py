@@ -48,6 +48,7 @@ TUNING: Knobs = {
     "promote_batch": (1, 3),
     "rechecked_keys": (1,),
     "awaited_types": (1,),
+    "wake_seconds": (0.3,),
     "purge_seconds": (0.3,),
     "purge_search": (1, 5),
     "purge_batch": (1, 5),

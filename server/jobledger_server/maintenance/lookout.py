@@ -87,11 +87,18 @@ class Lookout:
             await self._wake(part)
 
     async def follow(self) -> None:
-        """Wake claims whenever another server says that jobs are ready, until cancelled."""
+        """Wake claims whenever another server says that jobs are ready, until cancelled.
+
+        After each look it pauses, for longer the more queries that took, but no longer than until
+        the next regular look. What is said meanwhile leads to one more look.
+        """
 
         async def wake() -> bool:
-            for part in self._awaited():
+            parts = self._awaited()
+            for part in parts:
                 await self._wake(part)
+            pause = len(parts) * self._tuning.wake_seconds
+            await asyncio.sleep(min(pause, self._tuning.look_seconds))
             return False
 
         await whenever(self._waiters.ready_elsewhere, wake, log, "look_failed")

@@ -1,7 +1,7 @@
 """The lookout: what there is to do is found at every server, and claims are woken for it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +12,7 @@ from jobledger_server.app import App
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import Outages
+from jobledger_server.maintenance.lookout import Lookout
 from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -78,6 +79,69 @@ async def test_each_query_names_a_bounded_number_of_types(
     with waiters.waiting([f"t{number}" for number in range(2 * TYPES + 1)]):
         await lookout(store, ledger, waiters).look()
     assert asked == [TYPES, TYPES, 1]
+
+
+@pytest.fixture
+async def following() -> AsyncIterator[Callable[[Lookout], None]]:
+    """Have lookouts follow what other servers say, until the end of the test."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def follow(looking: Lookout) -> None:
+        tasks.append(asyncio.create_task(looking.follow()))
+
+    yield follow
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+@sqlite_only
+async def test_other_servers_that_always_say_that_jobs_are_ready_cause_few_queries(
+    store: SqlStore,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    following: Callable[[Lookout], None],
+) -> None:
+    """One for each part of the types, and then none for as long as the pause is."""
+    queries, looked = 0, asyncio.Event()
+    waiters = ClaimWaiters()
+    news = SqlStore.news
+
+    async def counted(self: SqlStore, job_types: list[str]) -> object:
+        nonlocal queries
+        queries += 1
+        waiters.ready_elsewhere.set()
+        found = await news(self, job_types)
+        if queries == 10:
+            looked.set()
+        return found
+
+    monkeypatch.setattr(SqlStore, "news", counted)
+    with waiters.waiting([f"t{number}" for number in range(10 * TYPES)]):
+        tuning = Tuning(wake_seconds=3600, look_seconds=3600)
+        following(lookout(store, ledger, waiters, tuning=tuning))
+        waiters.ready_elsewhere.set()
+        await looked.wait()
+        for _ in range(20):  # in which the lookout could look as often
+            await store.feed_head()
+    assert queries == 10
+
+
+async def test_what_another_server_says_during_the_pause_is_heard(
+    store: SqlStore,
+    ledger: Ledger,
+    database: Database,
+    following: Callable[[Lookout], None],
+) -> None:
+    waiters = ClaimWaiters()
+    following(lookout(store, ledger, waiters, tuning=Tuning(wake_seconds=0.2)))
+    with waiters.waiting(["render"]) as waiter:
+        waiters.ready_elsewhere.set()
+        while waiters.ready_elsewhere.is_set():
+            await asyncio.sleep(0)
+        await seed(database, 1, job_type="render")  # the look found none, or it is over soon
+        waiters.ready_elsewhere.set()
+        assert await waiter.wait(SECONDS)
 
 
 @pytest.mark.usefixtures("damaged")
