@@ -1,6 +1,7 @@
 """RetryJobs, CancelJobs and DeleteJobs: many jobs by a filter, in bounded steps."""
 
 import asyncio
+import time
 from collections import Counter
 from functools import partial
 from itertools import pairwise
@@ -22,7 +23,7 @@ from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.tuning import Tuning
-from tests.support.databases import both_databases
+from tests.support.databases import both_databases, several_servers
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -426,14 +427,32 @@ async def test_a_pace_holds_across_steps(call: Caller) -> None:
     assert answer.sample[0].schedule_time.ToMicroseconds() < times[-1]
 
 
+@pytest.mark.promise(number=19)
+@several_servers
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_pace_begins_by_the_clock_of_the_database(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The server's own clock may be wrong."""
+    for _ in range(2):
+        await failed(call)
+    real = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: real() + hours * 3600 * 10**9)
+        answer = await call.RetryJobs(user_id="ada", jobs_per_second=0.02)
+    first, second = (job.schedule_time.ToMicroseconds() for job in answer.sample)
+    assert abs(first - answer.sample[0].create_time.ToMicroseconds()) < 50_000_000
+    assert second - first == 50_000_000
+
+
 async def test_a_pace_that_leads_too_far_ahead_is_refused(call: Caller) -> None:
     for _ in range(2):
         await failed(call)
     request = pb.RetryJobsRequest(user_id="ada", jobs_per_second=0.001)
     key = bulk_requests.retry_jobs(request).key
     newest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
-    for time in ("9" * 19, "9" * 17):
-        far = token(key, f"{newest} {time}")
+    for next_time in ("9" * 19, "9" * 17):
+        far = token(key, f"{newest} {next_time}")
         fields = {"user_id": "ada", "jobs_per_second": 0.001, "page_token": far}
         refused = await refusal(call.RetryJobs(**fields))
         (violation,) = refused.details["BadRequest"].field_violations

@@ -8,7 +8,6 @@ jobs that it has changed do not match any more.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,11 @@ class Bulk:
         page = await self._page(step, caller, full=not step.validate_only)
         if step.validate_only:
             return _matched(step, page)
-        schedule, next_time = _schedule(step, len(page.jobs))
+        schedule: Sequence[Instant | None] = [None] * len(page.jobs)
+        next_time = 0
+        if step.jobs_per_second:
+            now = (await self.store.news(())).now  # other servers pace by the same clock
+            schedule, next_time = _schedule(step, len(page.jobs), now)
         made: list[Job] = []
         async with self.creations.creating(caller, Counter(job.user_id for job in page.jobs)):
             for begin, jobs in _parts(page.jobs, self.tuning):
@@ -172,14 +175,11 @@ def _parts(jobs: Sequence[Job], tuning: Tuning) -> Iterator[tuple[int, Sequence[
         yield begin, jobs[begin:]
 
 
-def _schedule(step: Step, count: int) -> tuple[Sequence[Instant | None], int]:
-    """Return when each new job of a step is to start, and the time for the next step.
+def _schedule(step: Step, count: int, now: Instant) -> tuple[Sequence[Instant], int]:
+    """Return when each new job of a paced step is to start, and the time for the next step.
 
     Raises InvalidRequest if the pace is so slow that some would start too late.
     """
-    if not step.jobs_per_second:
-        return [None] * count, 0
-    now = time.time_ns() // 1000
     begin, interval = max(step.next_time, now), MICROS_PER_SECOND / step.jobs_per_second
     end = begin + int(count * interval)
     if end - now > MAX_DELAY_SECONDS * MICROS_PER_SECOND:
