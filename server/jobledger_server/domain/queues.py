@@ -58,6 +58,8 @@ def next_queues(queues: Sequence[Queue], limits: Mapping[str, int], *, limit: in
 
     Args:
         queues: Of each type the first ones, by priority, virtual time and id: as many as its limit.
+            Those that come after `limit` others, as `Dialect.find_queues` orders them, may be left
+            out.
         limits: By job type, how many jobs at most.
         limit: How many jobs at most of all types.
     """
@@ -66,19 +68,28 @@ def next_queues(queues: Sequence[Queue], limits: Mapping[str, int], *, limit: in
         heaps[queue.job_type].append((-queue.priority, queue.vtime, queue.id, queue.ready))
     for heap in heaps.values():
         heapq.heapify(heap)
-    taken: Counter[str] = Counter()
+    # By the priority that a type has next, what was taken from it, and its place in `limits`.
+    turns = [
+        (heaps[name][0][0], 0, place, name)
+        for place, (name, most) in enumerate(limits.items())
+        if name in heaps and most > 0
+    ]
+    heapq.heapify(turns)
     for _ in range(limit):
-        left = [name for name in limits if heaps.get(name) and taken[name] < limits[name]]
-        if not left:
+        if not turns:
             return
-        job_type = min(left, key=lambda name: (heaps[name][0][0], taken[name]))
-        taken[job_type] += 1
-        priority, vtime, id_, ready = heaps[job_type][0]
+        _, taken, place, job_type = turns[0]
+        heap = heaps[job_type]
+        priority, vtime, id_, ready = heap[0]
         yield id_
         if ready > 1:
-            heapq.heapreplace(heaps[job_type], (priority, vtime + 1, id_, ready - 1))
+            heapq.heapreplace(heap, (priority, vtime + 1, id_, ready - 1))
         else:
-            heapq.heappop(heaps[job_type])
+            heapq.heappop(heap)
+        if heap and taken + 1 < limits[job_type]:
+            heapq.heapreplace(turns, (heap[0][0], taken + 1, place, job_type))
+        else:
+            heapq.heappop(turns)
 
 
 FORGOTTEN_STARTS = 1

@@ -58,11 +58,11 @@ class Dialect(Hashable, Protocol):
         They are the rows of jobs. With `skip` it skips those that another transaction has locked.
         """
 
-    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
+    def find_queues(self, limits: Mapping[str, int], *, limit: int) -> tuple[str, Sequence[Any]]:
         """Return the statement, with its values, for queues that have ready jobs.
 
         Of each type the first ones, by priority, virtual time and id; at most as many as its limit.
-        Its rows are those of `queues.Queue`.
+        Of all these the first `limit` in FIRST_OF_ALL. Its rows are those of `queues.Queue`.
         """
 
     def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
@@ -167,5 +167,14 @@ OLDEST_FIRST = "ORDER BY create_time, id"
 QUEUE_COLUMNS = "id, job_type, priority, vtime, ready"
 """The columns read of queues."""
 
-FIRST_QUEUES = "claimable = 1 ORDER BY priority DESC, vtime, id"
-"""The condition and the order of those that go next."""
+_NEXT = "ORDER BY priority DESC, vtime, id"
+
+FIRST_QUEUES = f"claimable = 1 {_NEXT}"
+"""The condition and the order of those of one type that go next."""
+
+PLACE = f"row_number() OVER ({_NEXT}) AS place"
+"""The place of each of them."""
+
+FIRST_OF_ALL = "ORDER BY priority DESC, place, turn"
+"""The order of those of several types, which have `turn`s. `queues.next_queues` takes a job from a
+queue only after one job for each queue before it."""

@@ -111,7 +111,7 @@ class SqlStore:
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         fetch = self._connections.fetch
-        rows = await fetch(*self._dialect.find_queues(limits))
+        rows = await fetch(*self._dialect.find_queues(limits, limit=limit))
         order = list(next_queues([Queue(*row) for row in rows], limits, limit=limit))
         if not order:
             return []

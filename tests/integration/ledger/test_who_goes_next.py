@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,9 +14,11 @@ from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, Release
 from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, UniqueKeyTaken
 from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
+from jobledger_server.domain.queues import Queue, next_queues
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.unblocker import Unblocker
+from jobledger_server.sql import sql_store
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
@@ -387,6 +389,32 @@ async def test_a_mark_of_a_key_is_gone_when_none_of_its_jobs_is_blocked(
     async with database.reader.connect() as connection:
         rows = await connection.execute(text("SELECT key, running, blocked FROM limit_keys"))
         assert [tuple(row) for row in rows] == [("k", 0, 0)]
+
+
+@pytest.mark.promise(number=61)
+async def test_a_claim_reads_no_more_queues_than_it_requests_jobs(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many types and tenants have some: the event loop handles each queue that is read."""
+    types = [f"t{number}" for number in range(10)]
+    for job_type in types:
+        creations = tuple(
+            Create(user_id=f"u{number}", job_type=job_type, priority=number % 2)
+            for number in range(30)
+        )
+        await create_all(ledger, CreateAll(creations))
+    read: list[int] = []
+
+    def counted(queues: Sequence[Queue], *args: Any, **options: Any) -> Iterator[int]:
+        read.append(len(queues))
+        return next_queues(queues, *args, **options)
+
+    monkeypatch.setattr(sql_store, "next_queues", counted)
+    claimed = await claim_jobs(ledger, claim(*types, max_jobs=20))
+    assert read == [20]
+    # Two of each type, all of the higher priority.
+    assert Counter(job.job_type for job in claimed) == dict.fromkeys(types, 2)
+    assert {job.priority for job in claimed} == {1}
 
 
 @pytest.mark.promise(number=87)

@@ -1,6 +1,8 @@
 """Which queues go next, and what each change of a job counts."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Create
@@ -46,6 +48,28 @@ def test_types_of_one_priority_take_turns_and_keep_their_limits() -> None:
     assert turns({"a": 1, "b": 2}, 5, a, b) == [1, 2, 2]
     urgent = queue(3, job_type="b", priority=6, ready=2)
     assert turns({"a": 9, "b": 9}, 5, a, b, urgent) == [3, 3, 1, 1, 1]
+
+
+@given(st.data())
+def test_queues_after_the_first_ones_of_all_types_give_no_job(data: st.DataObject) -> None:
+    """So a database need not return them, in the order of `sql.dialect.FIRST_OF_ALL`."""
+    limits = data.draw(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6), min_size=1))
+    one = st.tuples(
+        st.sampled_from("abcd"), st.integers(0, 2), st.integers(0, 3), st.integers(1, 4)
+    )
+    queues = [
+        queue(id_, vtime, ready, job_type=job_type, priority=priority)
+        for id_, (job_type, priority, vtime, ready) in enumerate(data.draw(st.lists(one)))
+    ]
+    first: list[tuple[tuple[int, int, int], Queue]] = []
+    for turn, (job_type, most) in enumerate(limits.items()):
+        own = [each for each in queues if each.job_type == job_type]
+        own.sort(key=lambda each: (-each.priority, each.vtime, each.id))
+        placed = enumerate(own[:most])
+        first += [((-each.priority, place, turn), each) for place, each in placed]
+    ordered = [each for _, each in sorted(first, key=lambda pair: pair[0])]
+    limit = data.draw(st.integers(1, 12))
+    assert turns(limits, limit, *ordered[:limit]) == turns(limits, limit, *ordered)
 
 
 @pytest.mark.parametrize(

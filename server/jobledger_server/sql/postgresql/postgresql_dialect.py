@@ -26,9 +26,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
+    FIRST_OF_ALL,
     FIRST_QUEUES,
     NOTHING,
     OLDEST_FIRST,
+    PLACE,
     QUEUE_COLUMNS,
     READY_AFTER,
     replacing,
@@ -47,9 +49,12 @@ CLOSE_SECONDS = 3
 
 
 _FIND_QUEUES = (
-    "SELECT first.* FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "  # noqa: S608
-    f"CROSS JOIN LATERAL (SELECT {QUEUE_COLUMNS} FROM queues "
-    f"WHERE job_type = request.type AND {FIRST_QUEUES} LIMIT request.count) AS first"
+    f"SELECT {QUEUE_COLUMNS} "  # noqa: S608
+    "FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS request (type, count, turn) "
+    f"CROSS JOIN LATERAL (SELECT *, {PLACE} FROM "
+    f"(SELECT {QUEUE_COLUMNS} FROM queues "
+    f"WHERE job_type = request.type AND {FIRST_QUEUES} LIMIT request.count) AS first) AS placed "
+    f"{FIRST_OF_ALL} LIMIT $3"
 )
 
 
@@ -129,8 +134,8 @@ class PostgresqlDialect:
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
         return statement.with_for_update(of=jobs, skip_locked=skip)
 
-    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
-        return _FIND_QUEUES, [list(limits), list(limits.values())]
+    def find_queues(self, limits: Mapping[str, int], *, limit: int) -> tuple[str, Sequence[Any]]:
+        return _FIND_QUEUES, [list(limits), list(limits.values()), limit]
 
     def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
         return _LOCK_READY if lock else _FIND_READY, [list(counts), list(counts.values())]

@@ -26,9 +26,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
+    FIRST_OF_ALL,
     FIRST_QUEUES,
     NOTHING,
     OLDEST_FIRST,
+    PLACE,
     QUEUE_COLUMNS,
     READY_AFTER,
     replacing,
@@ -81,10 +83,11 @@ class SqliteDialect:
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:  # noqa: ARG002
         return statement  # BEGIN IMMEDIATE has locked the whole file
 
-    def find_queues(self, limits: Mapping[str, int]) -> tuple[str, Sequence[Any]]:
+    def find_queues(self, limits: Mapping[str, int], *, limit: int) -> tuple[str, Sequence[Any]]:
+        turns = enumerate(limits.items())
         # No queue has an empty type.
-        values = _padded(list(limits.items()), ("", 0))
-        return _union(_FIND_QUEUES, len(values)), list(chain.from_iterable(values))
+        values = _padded([(turn, *each) for turn, each in turns], (len(limits), "", 0))
+        return _find_queues(len(values)), [*chain.from_iterable(values), limit]
 
     def find_ready(
         self,
@@ -169,7 +172,10 @@ class SqliteDialect:
 
 SQLITE = SqliteDialect()
 
-_FIND_QUEUES = f"SELECT {QUEUE_COLUMNS} FROM queues WHERE job_type = ? AND {FIRST_QUEUES} LIMIT ?"  # noqa: S608
+_FIND_QUEUES = (
+    f"SELECT *, {PLACE}, ? AS turn FROM "  # noqa: S608
+    f"(SELECT {QUEUE_COLUMNS} FROM queues WHERE job_type = ? AND {FIRST_QUEUES} LIMIT ?)"
+)
 _FIND_READY = (
     f"SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE queue_id = ? "  # noqa: S608
     f"AND {READY_AFTER} ? {OLDEST_FIRST} LIMIT ?"
@@ -195,3 +201,9 @@ def _padded(values: list[Any], nothing: Any) -> list[Any]:
 @cache
 def _union(statement: str, count: int) -> str:
     return " UNION ALL ".join([f"SELECT * FROM ({statement})"] * count)  # noqa: S608
+
+
+@cache
+def _find_queues(types: int) -> str:
+    first = _union(_FIND_QUEUES, types)
+    return f"SELECT {QUEUE_COLUMNS} FROM ({first}) {FIRST_OF_ALL} LIMIT ?"  # noqa: S608
