@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -39,7 +40,6 @@ from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, execute, several_servers, sqlite_only
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
-from tests.support.recount import recount
 from tests.support.seeding import seed
 from tests.support.store_writer import read_job, read_jobs
 
@@ -595,7 +595,7 @@ async def test_the_reapers_of_several_servers_share_the_work(
             ledgers.append(await stack.enter_async_context(of_server))
         await asyncio.gather(*map(reap, ledgers))
     assert sorted(steps) == [Tuning().reap_batch] * 6
-    assert await recount(database) == []
+    assert await violations(database) == []
 
 
 @pytest.mark.promise(number=18)

@@ -110,6 +110,7 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
 YEAR = 365 * 24 * HOUR
 
 
+@pytest.mark.usefixtures("damaged")
 @pytest.mark.promise(number=43)
 @pytest.mark.parametrize("tuning", [Tuning(purge_search=2, scanned_ends=9)])
 async def test_jobs_whose_end_is_in_the_future_do_not_keep_the_others(
