@@ -142,6 +142,7 @@ async def test_jobs_whose_end_is_in_the_future_do_not_keep_the_others(
         assert read[-1] == (await store.feed_head()).seq
 
 
+@pytest.mark.usefixtures("damaged")
 async def test_a_job_that_was_passed_over_is_purged_when_its_time_has_come(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:
