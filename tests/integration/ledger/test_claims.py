@@ -594,7 +594,8 @@ async def test_the_reapers_of_several_servers_share_the_work(
             of_server = Ledger(SqlStore(each), lambda _: None, max_waiting=1000)
             ledgers.append(await stack.enter_async_context(of_server))
         await asyncio.gather(*map(reap, ledgers))
-    assert sorted(steps) == [Tuning().reap_batch] * 6
+    assert sum(steps) == 600, "each job was found by one reaper"
+    assert len(steps) <= 8, "and few were left by those that found them locked"
     assert await violations(database) == []
 
 
