@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -13,6 +13,8 @@ import pytest
 from jobledger import AsyncClient, JobStatus
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
+from jobledger_server.sql.postgresql import postgresql_engines
+from jobledger_server.store import StoreUnavailable
 from tests.support.databases import migrated
 from tests.support.postgres_server import PostgresServer
 from tests.support.proxy import Proxy
@@ -167,6 +169,99 @@ async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
                 await asyncio.wait([watching])
                 for job_id in written.jobs:
                     assert (await client.get_job(job_id)).status is JobStatus.COMPLETED
+    finally:
+        standby.close()
+
+
+ATTEMPTS = 3
+
+
+async def answered(call: Callable[[], Awaitable[object]]) -> bool:
+    """Repeat a call until it is answered; return False if each of some attempts is refused."""
+    for _ in range(ATTEMPTS):
+        try:
+            await call()
+        except StoreUnavailable:
+            continue
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        else:
+            return True
+    return False
+
+
+@pytest.mark.promise(number=3)
+@pytest.mark.parametrize("primary_then", ["stays", "crashes and starts again"])
+async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_watchers(
+    primary: PostgresServer, primary_then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers repeat what is refused. Then a standby takes over that has nothing of it."""
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.5)
+    url = await asyncio.to_thread(migrated, primary.create_database())
+    standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
+    told: list[JobStatus] = []
+    completed = asyncio.Event()
+
+    async def watch(client: AsyncClient, job_id: str) -> None:
+        async with client.watch(job_id) as changes:
+            async for change in changes:
+                told.append(change.job.status)
+                if change.job.status is JobStatus.COMPLETED:
+                    completed.set()
+
+    try:
+        names = "ALTER SYSTEM SET synchronous_standby_names = '*'"
+        await execute(url, names, "SELECT pg_reload_conf()")
+        async with Proxy(f"127.0.0.1:{primary.port}") as proxy:
+            settings = Settings(listen="127.0.0.1:0", database=through(proxy, url), grace=2.0)
+            async with (
+                open_app(settings) as app,
+                open_app(settings) as other,
+                grpc.aio.insecure_channel(app.address) as channel,
+                grpc.aio.insecure_channel(other.address) as other_channel,
+                AsyncClient(other.address, user_id="ada") as client,
+            ):
+                call, elsewhere = Caller(channel), Caller(other_channel)
+                job = await call.running()
+                watching = asyncio.create_task(watch(client, job.id))
+                for writer in (call, elsewhere):  # so that all have their connections
+                    await writer.UpdateProgress(job_id=job.id, attempt=1, progress=1)
+
+                def complete() -> Awaitable[object]:
+                    return call.MarkCompleted(job_id=job.id, attempt=1)
+
+                def create(caller: Caller) -> Awaitable[object]:
+                    return caller.job(request_id="r")
+
+                await asyncio.to_thread(standby.stop)
+                assert not await answered(complete)
+                assert not await answered(lambda: create(call))
+                if primary_then != "stays":
+                    primary.kill()
+                    await asyncio.to_thread(primary.start)
+                    assert not await answered(complete)
+                    assert not await answered(lambda: create(call))
+                    assert not await answered(lambda: create(elsewhere))
+                    assert not await answered(other.store.feed_head)
+                    assert not await answered(lambda: other.store.changes_after(0, limit=9))
+                    assert not await answered(
+                        lambda: elsewhere.GetJob(job_id=job.id, user_id="ada")
+                    )
+                assert JobStatus.COMPLETED not in told
+                primary.kill()
+                await asyncio.to_thread(standby.start)
+                await asyncio.to_thread(standby.promote)
+                proxy.redirect(standby.port)
+                while not await answered(complete):
+                    pass
+                while not await answered(lambda: create(call)):
+                    pass
+                await completed.wait()
+                watching.cancel()
+                await asyncio.wait([watching])
+                page = await elsewhere.ListJobs(user_id="ada")
+                assert len(page.jobs) == 2
     finally:
         standby.close()
 

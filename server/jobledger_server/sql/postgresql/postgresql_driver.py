@@ -15,6 +15,7 @@ from jobledger_server.sql.postgresql.batch_statement import (
     Update,
     batch_statement,
 )
+from jobledger_server.sql.postgresql.postgresql_connection import PostgresqlConnection
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import ConfigChanged
 
@@ -32,7 +33,7 @@ PROTOCOL_ERRORS: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
 class PostgresqlDriver:
     """See `driver.Driver`."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(self, connection: PostgresqlConnection) -> None:
         self.committing = False
         self._connection = connection
         self._may_begin = False
@@ -103,7 +104,8 @@ class PostgresqlDriver:
         widths = tuple((statement, len(rows[0])) for statement, rows in writes)
         statement = batch_statement(counter, widths, single=single)
         updates = sum(len(rows) for statement, rows in writes if isinstance(statement, Update))
-        ((seq, writer, config),) = await self._connection.fetch(statement, number, updates, *values)
+        run = self._connection.fetch_committed if self.committing else self._connection.fetch
+        ((seq, writer, config),) = await run(statement, number, updates, *values)
         return seq, writer, config
 
     async def _append_in_steps(self, batch: Batch) -> tuple[int, int, int | None]:

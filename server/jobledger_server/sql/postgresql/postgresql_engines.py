@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.rows import labels_from_text
 
 if TYPE_CHECKING:
-    import asyncpg
+    from jobledger_server.sql.postgresql.postgresql_connection import PostgresqlConnection
 
 COMMAND_SECONDS = 5
 """How long PostgreSQL may take for one statement before it counts as unavailable."""
@@ -33,8 +34,10 @@ def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEng
     """
     _check_certificates(url.query)
     seconds = 0 if unlimited else COMMAND_SECONDS  # 0: no limit
-    own = {"statement_timeout": "0"} if unlimited else {}
-    writer, reader = _engine(url, WRITERS, seconds, own), _engine(url, READERS, seconds, own)
+    none = {"statement_timeout": "0"}
+    # The database's own limit would end a write that this server still waits for.
+    writer = _engine(url, WRITERS, seconds, none)
+    reader = _engine(url, READERS, seconds, none if unlimited else {})
     # PostgreSQL ends a list by itself: most lists that take too long have lost their caller.
     lists = _engine(url, LISTS, seconds, {"statement_timeout": f"{LIST_SECONDS}s"})
     return writer, reader, lists
@@ -42,6 +45,11 @@ def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEng
 
 def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
     """Make an engine with a time limit for each statement, and some settings of its own."""
+    # PostgreSQL's driver is an extra, and others import this module for its numbers.
+    from jobledger_server.sql.postgresql.postgresql_connection import (  # noqa: PLC0415
+        PostgresqlConnection,
+    )
+
     engine = create_async_engine(
         url.set(query={}),
         pool_size=connections,
@@ -54,6 +62,7 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
             "dsn": f"postgresql://?{urlencode(url.query)}" if url.query else None,
             "timeout": CONNECT_SECONDS,
             "command_timeout": seconds or None,
+            "connection_class": PostgresqlConnection,
             "server_settings": {
                 "application_name": "jobledger",
                 "synchronous_commit": "on",
@@ -76,12 +85,19 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.run_async(_use_text_for_ids)
+        connection.run_async(partial(_prepare, seconds=seconds or None))
 
     return engine
 
 
-async def _use_text_for_ids(connection: "asyncpg.Connection[Any]") -> None:
+async def _prepare(connection: "PostgresqlConnection", *, seconds: float | None) -> None:
+    """Make a connection ready for its first statement."""
+    connection.commit_seconds = seconds
+    await connection.catch_up(seconds)
+    await _use_text_for_ids(connection)
+
+
+async def _use_text_for_ids(connection: "PostgresqlConnection") -> None:
     """Have the driver take and return ids as the domain has them."""
     await connection.set_type_codec(
         "uuid",
