@@ -619,7 +619,8 @@ class Store(Protocol):
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
         """Forget at most `limit` jobs that were deleted longer than `age` ago, oldest first.
 
-        Until then they are kept for the feed, and found by nothing else.
+        Until then they are kept for the feed, and found by nothing else. Those that another server
+        forgets at the same time are skipped.
 
         Returns:
             How many were forgotten.

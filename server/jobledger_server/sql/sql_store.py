@@ -264,15 +264,17 @@ class SqlStore:
         async with self._connections.writing() as connection:
             before = await self._dialect.now(connection) - age
             bounds = {"before": before, "count": limit}
-            old = await connection.execute(self._statements.last_old_deletion, bounds)
-            last = {"last": old.scalar_one()}
-            if last["last"] is None:
+            old = (await connection.execute(self._statements.lock_old_deletions, bounds)).all()
+            if not old:
                 return 0
-            await connection.execute(self._statements.compact_changes, last)
-            await connection.execute(self._statements.compact_attempts, last)
-            deleted = await connection.execute(self._statements.compact_jobs, last)
+            ids = {"ids": [row[0] for row in old]}
+            seqs = {"seqs": [seq for _, *of_job in old for seq in of_job if seq is not None]}
+            await connection.execute(self._statements.compact_changes, seqs)
+            await connection.execute(self._statements.compact_attempts, ids)
+            await connection.execute(self._statements.compact_jobs, ids)
+            last = {"last": max(row[-1] for row in old)}
             await connection.execute(self._statements.set_compacted_seq, last)
-            return deleted.rowcount
+            return len(old)
 
     async def verify_identity(self) -> FeedHead:
         # Cleared first: a failure brings the doubt back.

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Select,
     and_,
     bindparam,
@@ -12,7 +13,6 @@ from sqlalchemy import (
     func,
     select,
     text,
-    union_all,
     update,
 )
 from sqlalchemy.sql import ClauseElement
@@ -178,26 +178,27 @@ class Statements:
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement
         # reads all of them.
         oldest = (
-            select(jobs.c.delete_seq, jobs.c.delete_time)
+            select(jobs.c.id, jobs.c.delete_time)
             .where(jobs.c.delete_seq.is_not(None))
             .order_by(jobs.c.delete_seq)
             .limit(bindparam("count"))
             .subquery()
         )
-        self.last_old_deletion = select(func.max(oldest.c.delete_seq)).where(
-            oldest.c.delete_time < bindparam("before")
+        old = select(oldest.c.id).where(oldest.c.delete_time < bindparam("before"))
+        # Locked first, but for those that another server forgets. Only who has locked a deleted job
+        # writes its rows of other tables, in any order.
+        self.lock_old_deletions = dialect.locked(
+            select(jobs.c.id, jobs.c.start_seq, jobs.c.change_seq, jobs.c.delete_seq).where(
+                jobs.c.id.in_(old)
+            ),
+            skip=True,
         )
-        old = jobs.c.delete_seq <= bindparam("last")
-        seqs = (
-            select(column).where(old)
-            for column in (jobs.c.start_seq, jobs.c.change_seq, jobs.c.delete_seq)
-        )
-        self.compact_changes = delete(changes).where(changes.c.seq.in_(union_all(*seqs)))
-        self.compact_attempts = delete(attempts).where(
-            attempts.c.job_id.in_(select(jobs.c.id).where(old))
-        )
+        ids: BindParameter[Any] = bindparam("ids", expanding=True)
+        seqs: BindParameter[Any] = bindparam("seqs", expanding=True)
+        self.compact_changes = delete(changes).where(changes.c.seq.in_(seqs))
+        self.compact_attempts = delete(attempts).where(attempts.c.job_id.in_(ids))
         # With their assets.
-        self.compact_jobs = delete(jobs).where(old)
+        self.compact_jobs = delete(jobs).where(jobs.c.id.in_(ids))
         self.set_compacted_seq = (
             update(feed)
             .where(feed.c.compacted_seq < bindparam("last"))
