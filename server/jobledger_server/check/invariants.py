@@ -94,10 +94,6 @@ UNKNOWN_CHANGES = (
 _RULES: Mapping[str, str] = {
     **FEED_RULES,
     "a row of the feed is a change of its job": UNKNOWN_CHANGES,
-    "the feed knows each deletion that follows those it has forgotten": (
-        "SELECT jobs.id, delete_seq, compacted_seq FROM jobs JOIN feed"
-        " ON delete_seq <= compacted_seq"
-    ),
     "a deadline is not later than what it stands for": (
         f"SELECT id, deadline FROM jobs WHERE {ACTIVE} AND (deadline > queue_expire_time"
         " OR deadline > lease_expire_time OR deadline > stall_expire_time"

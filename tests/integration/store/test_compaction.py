@@ -5,13 +5,13 @@ from typing import Any
 
 from sqlalchemy import event
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import Micros
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import execute, several_servers
-from tests.support.recount import recount
 from tests.support.store_writer import append, finished, step
 
 SLOWLY = (
@@ -45,4 +45,4 @@ async def test_two_servers_forget_each_deleted_job_once_and_do_not_deadlock(
     assert sorted(counts) == [0, 20]
     head = await store.feed_head()
     assert head.compacted_seq == head.seq
-    assert await recount(database) == []
+    assert await violations(database) == []

@@ -68,7 +68,6 @@ DAMAGES = {
     "INSERT INTO changes (seq, job_id, user_id) VALUES (99, '{held}', 'ada')": (
         "a row of the feed is a change"
     ),
-    "UPDATE feed SET compacted_seq = 99": "the feed knows each deletion",
     "UPDATE jobs SET deadline = deadline + 1000000000 WHERE id = '{held}'": "a deadline is not",
     "INSERT INTO payloads VALUES ('{deleted}', 2, '1')": "a payload has its job",
     "DELETE FROM payloads WHERE kind = 1 AND job_id = '{ended}'": "bytes of its parameters",
