@@ -27,6 +27,7 @@ SMALL = Size(
     writers=3,
     workers=3,
     stream_workers=3,
+    library_workers=0,
     job_watchers=4,
     abandoned=0.0,
     released=0.1,

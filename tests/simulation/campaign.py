@@ -7,11 +7,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from itertools import islice
 
+from tests.robustness.checker.update_kinds import unused
 from tests.simulation.plan import Plan
 from tests.simulation.simulate import Result, simulate
 
 RUNS_OF_A_PROCESS = 100
 """A process is replaced after so many, since its memory is collected only between two runs."""
+
+SEEDS_FOR_ALL_KINDS = 20
+"""So many seeds send updates of all kinds; one with little load may not."""
 
 
 def results(
@@ -51,6 +55,12 @@ class Summary:
     steps: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    updates: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def unused(self) -> list[str]:
+        """The kinds of updates that no load has sent, if there were enough seeds for all."""
+        return unused(self.updates) if self.seeds.total() >= SEEDS_FOR_ALL_KINDS else []
 
     def add(self, result: Result) -> None:
         """Add what one run came to."""
@@ -61,6 +71,7 @@ class Summary:
         self.steps += result.steps
         self.faults.update(result.faults)
         self.counts.update(result.counts)
+        self.updates.update(result.updates)
 
     def __str__(self) -> str:
         cpu, seeds = self.cpu or 1.0, self.seeds.total()
@@ -71,6 +82,8 @@ class Summary:
             f"in a minute of CPU: {pace}",
             f"{self.faults.total():,} faults: {_listed(self.faults)}",
             f"at the database: {_listed(self.counts)}",
+            f"updates: {_listed(self.updates)}",
+            *([f"no worker has sent: {', '.join(self.unused)}"] if self.unused else ()),
         )
         return "\n".join(lines)
 

@@ -70,6 +70,7 @@ class Result:
         steps: Of the loop.
         faults: How often each kind was injected.
         counts: What has happened at the disk.
+        updates: What workers of the library sent, by its kinds.
     """
 
     plan: Plan
@@ -80,6 +81,7 @@ class Result:
     steps: int
     faults: Mapping[str, int]
     counts: Mapping[str, int]
+    updates: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -175,6 +177,7 @@ def simulate(
         steps=world.loop.steps,
         faults=Counter(fault.kind for fault in run.history.faults),
         counts=dict(world.disk.counts),
+        updates=dict(run.history.updates),
     )
 
 

@@ -78,7 +78,15 @@ def test_a_plan_that_fails_is_made_small() -> None:
         fails = needed in plan.faults and "rate" in plan.load
         broken = {"ordered": ["so"]} if fails else {}
         return Result(
-            plan=plan, broken=broken, hash="", seconds=0, cpu=0, steps=0, faults={}, counts={}
+            plan=plan,
+            broken=broken,
+            hash="",
+            seconds=0,
+            cpu=0,
+            steps=0,
+            faults={},
+            counts={},
+            updates={},
         )
 
     found = Shrinker(run(plan), run).shrink().plan

@@ -37,17 +37,17 @@ def snapshot(job: Any) -> Snapshot:
         worker=job.worker_id,
         held=job.held,
         reason=job.error.reason,
-        parameters=_mark(job, "parameters"),
-        result=_mark(job, "result"),
-        details=_mark(job.error, "details"),
-        checkpoint=_mark(job, "checkpoint"),
+        parameters=mark_of(job, "parameters"),
+        result=mark_of(job, "result"),
+        details=mark_of(job.error, "details"),
+        checkpoint=mark_of(job, "checkpoint"),
         due=job.schedule_time.ToMicroseconds(),
         origin=job.origin_job_id,
         unique=job.unique_key,
     )
 
 
-def _mark(message: Any, payload: str) -> str:
+def mark_of(message: Any, payload: str) -> str:
     """Return the mark in a payload; empty if there is no payload."""
     if not message.HasField(payload):
         return ""

@@ -57,7 +57,7 @@ class Nemesis:
     """Injects all kinds of failures in a random order, again and again.
 
     `longest` is how many seconds a lasting failure may last, `calm` how many there are
-    between two. `look` is called after each of them.
+    between two. `look` is called after each of them. `kinds` are those that are injected.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Nemesis:
         longest: float,
         calm: tuple[float, float],
         look: Callable[[], Awaitable[None]],
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         self._plant = plant
         self._history = history
@@ -76,11 +77,12 @@ class Nemesis:
         self._longest = longest
         self._calm = calm
         self._look = look
+        self._kinds = kinds
 
     async def run(self, until: float) -> None:
         """Break and repair until a time, every kind at least once; at the end everything works."""
         postgres = self._plant.postgres is not None
-        kinds_here = [kind for kind in KINDS if postgres or kind not in OF_POSTGRESQL]
+        kinds_here = [kind for kind in self._kinds if postgres or kind not in OF_POSTGRESQL]
         several = len(self._plant.servers) > 1
         for number in itertools.count():
             deck = self._rng.sample(kinds_here, len(kinds_here))

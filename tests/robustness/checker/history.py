@@ -307,6 +307,8 @@ class History:
     starts: list[Start] = field(default_factory=list)
     settings: int = 0
     """How often an operator has changed a pause or a limit."""
+    updates: Counter[str] = field(default_factory=Counter)
+    """What workers of the library sent on streams of Work, by the kinds of update_kinds.py."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Of all calls, by `RPC CODE REASON`."""
     load_began: float = 0.0

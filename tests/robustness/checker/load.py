@@ -10,10 +10,11 @@ from typing import Any
 
 import grpc
 
-from tests.robustness.checker.asking import SLOW_READER, Connect, Options, Replicas
+from tests.robustness.checker.asking import OPTIONS, SLOW_READER, Connect, Options, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
 from tests.robustness.checker.brief_jobs import run_brief_jobs
 from tests.robustness.checker.history import History, Watcher
+from tests.robustness.checker.library_workers import LibraryWorker
 from tests.robustness.checker.operators import operate
 from tests.robustness.checker.records import any_active, read_all
 from tests.robustness.checker.stream_workers import StreamWorker
@@ -69,6 +70,7 @@ class Size:
     writers: int = 8
     workers: int = 6
     stream_workers: int = 6
+    library_workers: int = 2
     job_watchers: int = 30
     abandoned: float = 0.02
     released: float = 0.03
@@ -110,6 +112,7 @@ class Load:
         self._connect_to = connect
         self._board = Board()
         self._connected: list[Replicas] = []
+        self._channels: list[grpc.aio.Channel] = []
 
     def rng(self, name: str) -> random.Random:
         """Return a source of chance that depends on the seed and the name alone."""
@@ -145,6 +148,8 @@ class Load:
                     task.cancel()
         for replicas in self._connected:
             await replicas.close()
+        for channel in self._channels:
+            await channel.close()
 
     def _connect(self, name: str, options: Options = ()) -> Replicas:
         rng = self.rng(f"{name}'s connections")
@@ -212,6 +217,12 @@ class Load:
                 lease=self._size.lease,
             )
             workers.append(worker.run())
+        for number in range(self._size.library_workers):
+            name = f"library-worker-{number}"
+            target = self._targets[number % len(self._targets)]
+            self._channels.append(channel := self._connect_to(target, OPTIONS))
+            rng, lease = self.rng(name), self._size.lease
+            workers.append(LibraryWorker(name, channel, rng, board, history, lease).run())
         connections, rng = self._connect("deleter"), self.rng("deleter")
         deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
         return [*workers, deleter]

@@ -1,4 +1,4 @@
-"""A whole run: three replicas over one PostgreSQL, or a server with SQLite. Gives a history."""
+"""A whole run: replicas over one PostgreSQL, or a server with SQLite. Gives a history."""
 
 import asyncio
 import subprocess
@@ -12,15 +12,13 @@ from pathlib import Path
 
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
-from tests.robustness.checker.faults import Nemesis, Plant
+from tests.robustness.checker.faults import KINDS, Nemesis, Plant
 from tests.robustness.checker.history import History
 from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
 from tests.support.postgres_server import PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.server_process import ServerProcess
-
-REPLICAS = 3
 
 LONG_RUN_SECONDS = 60.0
 """From here on there is time for longer failures, and for the end of one before the next."""
@@ -30,13 +28,15 @@ LONG_RUN_SECONDS = 60.0
 class Options:
     """How to run. The seed decides what clients do and what fails, but not the exact times.
 
+    `servers` is how many there are over PostgreSQL, `faults` what is broken.
     `logs` is a folder for the logs of the servers, which are deleted otherwise.
     """
 
     seed: int
     duration: float
     size: Size = field(default_factory=Size)
-    faults: bool = True
+    servers: int = 3
+    faults: Sequence[str] = KINDS
     sqlite: bool = False
     server_arguments: Sequence[str] = ()
     logs: Path | None = None
@@ -61,6 +61,7 @@ async def run(options: Options) -> History:
             longest=1.2 if hurry else 4.0,
             calm=(0.5, 1.0) if hurry else (1.5, 3.0),
             look=inspector.look,
+            kinds=options.faults,
         )
         async with load.running():
             end = time.monotonic() + options.duration
@@ -82,7 +83,7 @@ async def _plant(options: Options) -> AsyncIterator[Plant]:
             database = await asyncio.to_thread(postgres.create_database)
         await asyncio.to_thread(_migrate, database)
         servers, proxies = [], []
-        for number in range(1 if options.sqlite else REPLICAS):
+        for number in range(1 if options.sqlite else options.servers):
             home = (options.logs or folder) / f"replica-{number}"
             home.mkdir(parents=True)
             server = ServerProcess(

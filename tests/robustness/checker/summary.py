@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.robustness.checker.history import Fault, History, Outcome, Watcher
 from tests.robustness.checker.timeline import Timeline
+from tests.robustness.checker.update_kinds import unused
 from tests.robustness.checker.violation import Kind, Promise, Violation
 from tests.robustness.checker.writing import ENDS, RETRYABLE
 
@@ -35,7 +36,8 @@ WRITES = ENDS | {
 class Summary:
     """The counts of a run.
 
-    `changes` are acknowledged ones while there was load, `attempts` those that ended, by outcome.
+    `changes` are acknowledged ones while there was load, `attempts` those that ended, by outcome,
+    `unused` the kinds of updates that no worker sent.
     """
 
     seconds: float
@@ -55,6 +57,7 @@ class Summary:
     starts: int
     keyed: int
     settings: int
+    unused: Sequence[str]
     recoveries: Mapping[str, Sequence[float | None]]
 
     @property
@@ -91,6 +94,7 @@ def summarize(history: History) -> Summary:
         starts=len(history.starts),
         keyed=sum(bool(start.key) for start in history.starts),
         settings=history.settings,
+        unused=unused(history.updates),
         recoveries=_recoveries(history),
     )
 
@@ -158,6 +162,8 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
     ]
     for kind, count in sorted(summary.faults.items()):
         lines.append(f"{kind:20} {count:3} times; {_recovered(summary.recoveries.get(kind, ()))}")
+    if summary.unused:
+        lines.append(f"no worker has sent: {', '.join(summary.unused)}")
     refusals = ", ".join(f"{count} x {what}" for what, count in summary.refusals.most_common())
     lines.append(f"not answered, or refused: {refusals}")
     shown: Counter[tuple[Promise, Kind]] = Counter()
