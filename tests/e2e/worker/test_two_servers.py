@@ -8,6 +8,8 @@ import pytest
 
 from jobledger import AsyncClient, JobStatus
 from jobledger.worker import ClaimedJob, Worker
+from jobledger_server.check.invariants import violations
+from jobledger_server.sql.database import Database
 from tests.e2e.worker.conftest import SECONDS, Running
 from tests.support.databases import several_servers
 from tests.support.server_process import ServerProcess
@@ -19,7 +21,7 @@ REPORTS = 3
 @pytest.mark.promise(number=35)
 @several_servers
 async def test_each_end_of_a_job_that_reports_the_same_again_reaches_a_watcher_at_another_server(
-    database_url: str, tmp_path: Path, running: Running
+    database_url: str, database: Database, tmp_path: Path, running: Running
 ) -> None:
     """A numbered report without news is written in one batch with the changes of other jobs."""
     async with AsyncExitStack() as stack:
@@ -79,3 +81,4 @@ async def test_each_end_of_a_job_that_reports_the_same_again_reaches_a_watcher_a
             watching.watch_jobs(resume_token=event.resume_token) as events,
         ):
             assert (await anext(aiter(events))).synced
+    assert await violations(database) == []
