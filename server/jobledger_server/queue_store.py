@@ -23,6 +23,9 @@ class Limit(Struct, frozen=True):
         pause: Set while it is paused.
         running: Jobs with these keys that are held.
         blocked: Jobs with these keys that are blocked.
+
+    Of many keys only the first are counted: an answer counts those of MAX_COUNTED_KEYS, and the
+    names in it have equal shares.
     """
 
     name: str
@@ -37,7 +40,7 @@ class QueueSettings(Protocol):
 
     A change is durable when its call returns, and no job starts against it from then on. It raises
     `config_version`; see `store.Pauses`. Keys with blocked jobs that may have a free slot now are
-    found by `Store.find_rechecks`.
+    found by `Store.find_rechecks`. However many keys it concerns, others wait for a few at most.
     """
 
     async def pause_type(self, job_type: str, *, actor: str, reason: str) -> Pause:

@@ -219,8 +219,9 @@ class Tuning:
     blocked_types: int = 100
     """Types of blocked jobs that are looked at in one transaction."""
 
-    marked_keys: int = 1000
-    """Concurrency keys marked at once when their limit changes: the feed is locked meanwhile."""
+    scanned_keys: int = 1000
+    """Concurrency keys looked at by one statement when their limit changes, and marked at once at
+    most: the feed is locked only to mark them."""
 
     job_cache_bytes: int = 32 * MIB
     """Bytes of jobs cached at most: about 13,000 jobs."""

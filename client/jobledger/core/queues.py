@@ -136,7 +136,7 @@ class ConcurrencyLimit:
     pause: Pause | None
     """Set while it is paused."""
     running: int
-    """Jobs with these keys that a worker holds."""
+    """Jobs with these keys that a worker holds. Of very many keys only the first are counted."""
     blocked: int
     """Jobs with these keys that are blocked; see JobTypeStats."""
 

@@ -649,9 +649,14 @@ class ConcurrencyLimit(_message.Message):
     max_running: _builtins.int
     """How many jobs with one such key may be held at once; unset for no limit."""
     running: _builtins.int
-    """Jobs with these keys that are held."""
+    """Jobs with these keys that are held. Of many keys only the first are counted:
+    one answer counts the jobs of 100,000 keys, an equal share for each of its
+    limits.
+    """
     blocked: _builtins.int
-    """Jobs with these keys that are blocked; see JobTypeStats.blocked."""
+    """Jobs with these keys that are blocked, counted likewise; see
+    JobTypeStats.blocked.
+    """
     @_builtins.property
     def pause(self) -> Global___Pause:
         """Set while it is paused."""

@@ -119,6 +119,9 @@ MAX_JOB_TYPES = 100
 MAX_STATUSES = 100
 """Entries of `statuses`."""
 
+MAX_COUNTED_KEYS = 100_000
+"""Concurrency keys whose jobs one answer with limits counts, shared by its names."""
+
 MAX_CONCURRENCY_LIMITS = 10_000
 """Limits and pauses of concurrency keys."""
 

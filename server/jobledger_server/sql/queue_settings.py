@@ -1,16 +1,20 @@
 """Pauses, limits and the key of watch tokens. See `queue_store.QueueSettings`."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, select, text, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant
-from jobledger_server.domain.limits import MAX_CONCURRENCY_LIMITS, MAX_PAUSED_JOB_TYPES
+from jobledger_server.domain.limits import (
+    MAX_CONCURRENCY_LIMITS,
+    MAX_COUNTED_KEYS,
+    MAX_PAUSED_JOB_TYPES,
+)
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.queue_store import Limit
 from jobledger_server.sql.dialect import Dialect
@@ -18,19 +22,42 @@ from jobledger_server.sql.store_connections import StoreConnections, to_completi
 from jobledger_server.sql.tables import feed, limit_keys, limit_rules, paused_types
 from jobledger_server.tuning import Tuning
 
-# A key without a `:` is its own name. The two sums read disjoint keys, each by an index.
-_KEYS = (
-    "(SELECT coalesce(sum({counter}), 0) FROM limit_keys WHERE limit_keys.name = rules.name)"
+# A key without a `:` is its own name. The two sums read disjoint keys, each by an index: only one
+# has the order of names and keys.
+_COUNT = (
+    "(SELECT coalesce(sum({counter}), 0) FROM (SELECT {counter} FROM limit_keys"
+    " WHERE (limit_keys.name, limit_keys.key) >= (rules.name, '') AND limit_keys.name <= rules.name"
+    " ORDER BY limit_keys.name, limit_keys.key LIMIT :keys) AS counted)"
     " + (SELECT coalesce(sum({counter}), 0) FROM limit_keys"
     " WHERE limit_keys.key = rules.name AND limit_keys.name <> rules.name)"
 )
-_LIMITS = (
+LIMITS = text(
     "SELECT name, max_running, pause_time, pause_actor, pause_reason,"  # noqa: S608
-    f" {_KEYS.format(counter='running')}, {_KEYS.format(counter='blocked')} "
-    "FROM limit_rules AS rules "
+    f" {_COUNT.format(counter='running')}, {_COUNT.format(counter='blocked')} "
+    "FROM limit_rules AS rules WHERE name >= :first AND name <= :last ORDER BY name"
 )
-LIMITS = text(f"{_LIMITS} WHERE name > :after ORDER BY name LIMIT :count")
-_LIMIT = text(f"{_LIMITS} WHERE name = :name")
+_NAMES = (
+    select(limit_rules.c.name)
+    .where(limit_rules.c.name > bindparam("after"))
+    .order_by(limit_rules.c.name)
+    .limit(bindparam("count"))
+)
+
+# Likewise. Blocked or not: so the statement reads no more keys than it returns.
+KEYS = (
+    select(limit_keys.c.key, limit_keys.c.blocked)
+    .where(
+        tuple_(limit_keys.c.name, limit_keys.c.key) > tuple_(bindparam("name"), bindparam("after")),
+        limit_keys.c.name <= bindparam("name"),
+    )
+    .order_by(limit_keys.c.name, limit_keys.c.key)
+    .limit(bindparam("count"))
+)
+_MARK = (
+    update(limit_keys)
+    .where(limit_keys.c.key.in_(bindparam("found", expanding=True)), limit_keys.c.blocked > 0)
+    .values(recheck=1)
+)
 
 # In the order in which every writer locks: the feed first.
 _LOCK_FEED = select(feed.c.id).with_for_update()
@@ -48,9 +75,9 @@ class SqlQueueSettings:
         self,
         connections: StoreConnections,
         dialect: Dialect,
-        marked_keys: int = Tuning().marked_keys,
+        scanned_keys: int = Tuning().scanned_keys,
     ) -> None:
-        self._marked_keys = marked_keys  # at once
+        self._scanned_keys = scanned_keys  # at once
         self._connections = connections
         self._dialect = dialect
 
@@ -81,16 +108,16 @@ class SqlQueueSettings:
             return resumed
 
     async def set_limit(self, name: str, max_running: int | None) -> Limit:
-        await self._mark_rest(name, await to_completion(self._set_limit(name, max_running)))
+        await to_completion(self._set_limit(name, max_running))
+        await self._mark(name)
         return await self._limit(name)
 
-    async def _set_limit(self, name: str, max_running: int | None) -> str | None:
+    async def _set_limit(self, name: str, max_running: int | None) -> None:
         async with self._locked() as connection:
             before = await _rule(connection, name)
             if max_running != before.max_running:
                 await _write_rule(connection, before, max_running=max_running)
                 await connection.execute(_RAISE_VERSION)
-            return await _mark(connection, name, self._marked_keys)
 
     async def pause_key(self, name: str, *, actor: str, reason: str) -> Limit:
         await to_completion(self._pause_key(name, actor, reason))
@@ -105,31 +132,56 @@ class SqlQueueSettings:
                 await connection.execute(_RAISE_VERSION)
 
     async def resume_key(self, name: str) -> bool:
-        resumed, last = await to_completion(self._resume_key(name))
-        await self._mark_rest(name, last)
+        resumed = await to_completion(self._resume_key(name))
+        await self._mark(name)
         return resumed
 
-    async def _resume_key(self, name: str) -> tuple[bool, str | None]:
+    async def _resume_key(self, name: str) -> bool:
         async with self._locked() as connection:
             before = await _rule(connection, name)
             if before.pause is not None:
                 await _write_rule(connection, before, **_NO_PAUSE)
                 await connection.execute(_RAISE_VERSION)
-            return before.pause is not None, await _mark(connection, name, self._marked_keys)
+            return before.pause is not None
 
-    async def _mark_rest(self, name: str, last: str | None) -> None:
-        """Mark the further keys of a name. A call that fails before the end is repeated."""
-        while last is not None:
-            last = await to_completion(self._mark_more(name, last))
+    async def _mark(self, name: str) -> None:
+        """Have somebody look if blocked jobs of a name's keys may start now.
 
-    async def _mark_more(self, name: str, after: str) -> str | None:
+        Keys are looked at without a lock, for a name may have many that have no blocked jobs. A job
+        that is blocked later is so by what was set. The feed is locked to mark a few at a time.
+
+        If nothing has changed too: an earlier call may have failed before its last keys. Where
+        nobody repeats it, the sweeper finds them.
+        """
+        if ":" in name:
+            await to_completion(self._mark_blocked([name]))
+            return
+        after, count = "", self._scanned_keys
+        while True:
+            bound = {"name": name, "after": after, "count": count}
+            keys = await self._connections.read(KEYS, bound)
+            if found := [key for key, blocked in keys if blocked]:
+                await to_completion(self._mark_blocked(found))
+            if len(keys) < count:
+                return
+            after = keys[-1][0]
+
+    async def _mark_blocked(self, found: Sequence[str]) -> None:
         async with self._locked() as connection:
-            return await _mark(connection, name, self._marked_keys, after)
+            await connection.execute(_MARK, {"found": found})
 
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
         async def read(connection: AsyncConnection) -> list[Limit]:
             bound = {"after": after, "count": limit}
-            return [_limit(row) for row in await connection.execute(LIMITS, bound)]
+            names = (await connection.scalars(_NAMES, bound)).all()
+            if not names:
+                return []
+            bounds = {
+                "first": names[0],
+                "last": names[-1],
+                "keys": max(1, MAX_COUNTED_KEYS // len(names)),
+            }
+            return [_limit(row) for row in await connection.execute(LIMITS, bounds)]
 
         return await self._connections.read_list(read)
 
@@ -147,7 +199,8 @@ class SqlQueueSettings:
 
     async def _limit(self, name: str) -> Limit:
         """Return a limit as it is now. The counters of its keys are read without the lock."""
-        rows = await self._connections.read(_LIMIT, {"name": name})
+        bounds = {"first": name, "last": name, "keys": MAX_COUNTED_KEYS}
+        rows = await self._connections.read(LIMITS, bounds)
         return _limit(rows[0]) if rows else Limit(name)
 
     @asynccontextmanager
@@ -185,25 +238,6 @@ async def _write_rule(connection: AsyncConnection, before: Limit, **changes: Any
         await connection.execute(update(limit_rules).where(one).values(**changes))
         empty = limit_rules.c.max_running.is_(None), limit_rules.c.pause_time.is_(None)
         await connection.execute(delete(limit_rules).where(one, *empty))
-
-
-async def _mark(connection: AsyncConnection, name: str, most: int, after: str = "") -> str | None:
-    """Have somebody look if blocked jobs of a name's keys may start now.
-
-    Few keys at a time, so that the feed is not locked for long. If nothing has changed too: an
-    earlier call may have failed before its last keys. Where nobody repeats it, the sweeper finds
-    them.
-
-    Returns:
-        The key after which there may be more, or None.
-    """
-    key = limit_keys.c.key
-    own = key == name if ":" in name else limit_keys.c.name == name
-    some = select(key).where(own, key > after, limit_keys.c.blocked > 0)
-    keys = (await connection.scalars(some.order_by(key).limit(most))).all()
-    if keys:
-        await connection.execute(update(limit_keys).where(key.in_(keys)).values(recheck=1))
-    return keys[-1] if len(keys) == most else None
 
 
 async def _check_room(connection: AsyncConnection, table: Table, limit: str, most: int) -> None:

@@ -1,12 +1,18 @@
 """Pauses and limits in the database: versions, marks, rows, and how they are found."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+from sqlalchemy import event
 
 from jobledger_server.domain.commands import Claim, Create
 from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.queue_store import Limit
+from jobledger_server.sql import queue_settings
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.queue_reports import (
@@ -16,10 +22,11 @@ from jobledger_server.sql.queue_reports import (
     ahead_of,
     holders_of,
 )
-from jobledger_server.sql.queue_settings import LIMITS
+from jobledger_server.sql.queue_settings import KEYS, LIMITS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
-from tests.support.ledger_calls import apply, claim_jobs
+from tests.support.databases import several_servers
+from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 
 LEASE = Micros(3600_000_000)
@@ -91,7 +98,7 @@ async def test_a_name_has_a_row_while_it_has_a_limit_or_a_pause(store: SqlStore)
     assert await limits(store) == [limited]
 
 
-@pytest.mark.parametrize("tuning", [Tuning(marked_keys=2)])  # so that they take several steps
+@pytest.mark.parametrize("tuning", [Tuning(scanned_keys=2)])  # so that they take several steps
 @pytest.mark.usefixtures("damaged")
 async def test_a_change_marks_the_blocked_keys_that_it_concerns_and_no_others(
     store: SqlStore, ledger: Ledger
@@ -120,6 +127,81 @@ async def test_a_change_marks_the_blocked_keys_that_it_concerns_and_no_others(
     assert await marked() == ["k", "k:1", "k:2"]
 
 
+@contextmanager
+def statements_on_keys(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Record what is run on concurrency keys or locks the feed, with its parameters."""
+    found: list[tuple[str, Any]] = []
+
+    def ran(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if "limit_keys" in statement or "FOR UPDATE" in statement:
+            found.append((statement, parameters))
+
+    engines = [each.sync_engine for each in (database.writer, database.reader, database.lists)]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", ran)
+    try:
+        yield found
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", ran)
+
+
+async def keys_read(database: Database, statement: str, parameters: Any) -> int:
+    """Return how many concurrency keys PostgreSQL reads for a statement, also those left out."""
+    async with database.reader.connect() as connection:
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+        found = await connection.exec_driver_sql(explained, parameters)
+        nodes = [found.scalar_one()[0]["Plan"]]
+    count = 0
+    for node in nodes:
+        nodes += node.get("Plans", [])
+        if node.get("Relation Name") == "limit_keys":
+            rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            count += round(rows * node["Actual Loops"])
+    return count
+
+
+@several_servers
+@pytest.mark.parametrize("tuning", [Tuning(scanned_keys=3)])
+async def test_the_feed_is_locked_for_few_keys_however_many_a_name_has(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    """Most have no blocked jobs, so they have nothing to mark."""
+    settings = store.queue_settings
+    await settings.set_limit("k", 1)
+    names = [f"k:{number:02}" for number in range(20)]
+    for name in (*names, *names[:2], *names[-2:]):
+        await created(ledger, concurrency_key=name)
+    assert len(await claim_jobs(ledger, claim(max_jobs=100))) == len(names)
+    with statements_on_keys(database) as ran:
+        assert (await settings.set_limit("k", 5)).blocked == 4
+    marked = await store.find_rechecks(after="", limit=9)
+    assert marked == [*names[:2], *names[-2:]]
+    reads = [each for each in ran if each[0].startswith("SELECT limit_keys")]
+    for statement, parameters in reads:
+        assert await keys_read(database, statement, parameters) <= 3
+    assert len(reads) == len(names) // 3 + 1
+    locks = [statement for statement, _ in ran if "FOR UPDATE" in statement]
+    assert len(locks) == 1 + 2  # what was set, and each step that found blocked jobs
+
+
+@several_servers
+async def test_an_answer_with_limits_counts_the_jobs_of_so_many_keys(
+    store: SqlStore, ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_settings, "MAX_COUNTED_KEYS", 12)
+    for name, keys in (("few", 2), ("many", 9), ("more", 20)):
+        await store.queue_settings.set_limit(name, 1)
+        for number in range(keys):
+            await created(ledger, concurrency_key=f"{name}:{number}")
+    assert len(await claim_jobs(ledger, claim(max_jobs=100))) == 31
+    with statements_on_keys(database) as ran:
+        counts = [each.running for each in await store.queue_settings.limits(after="", limit=9)]
+    assert counts == [2, 4, 4]
+    (counting,) = ran
+    assert await keys_read(database, *counting) <= 2 * 12  # those held, and those blocked
+
+
 async def test_what_operators_read_is_found_by_indexes(
     database: Database, store: SqlStore, ledger: Ledger
 ) -> None:
@@ -134,7 +216,12 @@ async def test_what_operators_read_is_found_by_indexes(
         (statements.counts, types, ["levels"]),
         (statements.oldest, {**types, "heads": 9}, ["ix_queues_claimable", "ix_jobs_ready"]),
         (statements.ended, {**types, "since": 1, "minute": 2}, ["ended"]),
-        (LIMITS, names, ["ix_limit_keys_name_key", "limit_keys"]),
+        (
+            LIMITS,
+            {"first": "a", "last": "b", "keys": 9},
+            ["ix_limit_keys_name_key", "limit_keys"],
+        ),
+        (KEYS, {**names, "name": "a"}, ["ix_limit_keys_name_key"]),
         (holders_of("k"), {}, ["ix_jobs_keyed"]),
         (ahead_of(job), {}, ["ix_jobs_ready"]),
     ):

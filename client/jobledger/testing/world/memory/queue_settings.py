@@ -5,7 +5,11 @@ from collections.abc import Collection
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.tables import Rule
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.limits import MAX_CONCURRENCY_LIMITS, MAX_PAUSED_JOB_TYPES
+from jobledger_server.domain.limits import (
+    MAX_CONCURRENCY_LIMITS,
+    MAX_COUNTED_KEYS,
+    MAX_PAUSED_JOB_TYPES,
+)
 from jobledger_server.domain.queues import rule_name
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.queue_store import Limit
@@ -69,7 +73,8 @@ class MemoryQueueSettings:
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
         def read() -> list[Limit]:
             names = sorted(name for name in self._tables.rules if name > after)
-            return [self._limit(name) for name in names[:limit]]
+            some = names[:limit]
+            return [self._limit(name, MAX_COUNTED_KEYS // len(some)) for name in some]
 
         return await self._database.read(read)
 
@@ -99,14 +104,13 @@ class MemoryQueueSettings:
             if own and counts.blocked:
                 counts.recheck = True
 
-    def _limit(self, name: str) -> Limit:
+    def _limit(self, name: str, keys: int = MAX_COUNTED_KEYS) -> Limit:
         rule = self._tables.rules.get(name, Rule())
         if name not in self._tables.rules:
             return Limit(name)
-        keys = [
-            counts for key, counts in self._tables.keys.items() if name in (key, rule_name(key))
-        ]
-        running, blocked = sum(key.running for key in keys), sum(key.blocked for key in keys)
+        own = sorted(key for key in self._tables.keys if name in (key, rule_name(key)))
+        counted = [self._tables.keys[key] for key in own[: max(1, keys)]]
+        running, blocked = sum(key.running for key in counted), sum(key.blocked for key in counted)
         return Limit(name, rule.max_running, rule.pause, running, blocked)
 
 
