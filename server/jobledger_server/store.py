@@ -349,7 +349,8 @@ class Transaction(Protocol):
     async def find_overdue(self, *, limit: int) -> dict[JobId, Job]:
         """Return jobs whose deadline has passed, the longest overdue, but for locked ones.
 
-        They are locked until the end of the transaction.
+        They are locked until the end of the transaction. Those in a phase of newer servers are
+        left out: these servers expire them.
 
         A report can postpone a deadline without the store taking note. Such a job is returned
         when its earlier deadline has passed, until a decision about it is appended.

@@ -31,6 +31,7 @@ from jobledger_server.domain.errors import (
     JobTerminal,
     LeaseLost,
     Paused,
+    PhaseUnknown,
     RequestIdReused,
     UniqueKeyTaken,
     VersionMismatch,
@@ -47,6 +48,7 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
     Phase,
+    UnknownPhase,
 )
 from jobledger_server.domain.leases import (
     backoff,
@@ -190,6 +192,9 @@ def decide(
 ) -> Decision:
     """Decide a command.
 
+    A job in a phase of newer servers is left alone: this server knows neither what may end it nor
+    how it is counted.
+
     Args:
         job: The job as it is now, or None if it does not exist.
         command: The command.
@@ -206,6 +211,34 @@ def decide(
     """
     if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
+    decision = _decide(
+        job,
+        command,
+        now=now,
+        new_id=new_id,
+        linked=linked,
+        named=named,
+        resumed_at=resumed_at,
+        limits=limits,
+    )
+    if isinstance(job.phase, UnknownPhase) and (decision.changed or decision.renewed):
+        if isinstance(command, Expire):
+            return Decision(job=job, changed=False)
+        raise PhaseUnknown(job.id)
+    return decision
+
+
+def _decide(
+    job: Job,
+    command: JobCommand,
+    *,
+    now: Instant,
+    new_id: NewId,
+    linked: Asset | None,
+    named: Mapping[str, Asset],
+    resumed_at: Instant | None,
+    limits: Limits,
+) -> Decision:
     match command:
         case ChangeStatus():
             return _change_status(job, command, named, limits, now=now, new_id=new_id)

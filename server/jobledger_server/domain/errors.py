@@ -12,6 +12,7 @@ DomainError
 ├── Paused
 ├── ConcurrencyLimitReached
 ├── AssetNameTaken
+├── PhaseUnknown
 └── LimitExceeded
 """
 
@@ -126,6 +127,13 @@ class AssetNameTaken(DomainError):
     job_id: JobId
     name: str
     asset_id: AssetId
+
+
+@dataclass(eq=False)
+class PhaseUnknown(DomainError):
+    """The job is in a phase that only newer servers know: one of them can do it."""
+
+    job_id: JobId
 
 
 @dataclass(eq=False)

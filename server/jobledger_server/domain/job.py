@@ -87,6 +87,16 @@ class Phase(enum.IntEnum):
     __hash__ = int.__hash__
 
 
+class UnknownPhase(enum.Enum):
+    """A phase that only newer servers know: see `decisions.decide`."""
+
+    UNKNOWN = "UNKNOWN"
+
+
+AnyPhase = Phase | UnknownPhase | None
+"""None in a terminal job."""
+
+
 DEFAULT_PRIORITY = 5
 """The priority of a job, unless its creator sets another one."""
 
@@ -175,7 +185,7 @@ class Job(Struct, frozen=True, gc=False):
     asset_count: int = 0
     asset_bytes: int = 0
     status: JobStatus = JobStatus.QUEUED
-    phase: Phase | None = Phase.READY
+    phase: AnyPhase = Phase.READY
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     releases: int = 0

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Claim
-from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobStatus, Phase
+from jobledger_server.domain.job import MICROS_PER_SECOND, AnyPhase, Instant, Job, JobStatus, Phase
 from jobledger_server.domain.leases import SERVICE_REASONS, claim
 from jobledger_server.domain.state_machine import Decision, due_time
 
@@ -303,7 +303,7 @@ class Tally:
         queue = self.queues.setdefault(id_, QueueCount(after, 0, [0] * len(Phase)))
         level = self.levels[after.job_type, after.priority]
         for phase, change in ((old, -1), (new, 1)):
-            if phase is not None:
+            if isinstance(phase, Phase):
                 queue.phases[phase] += change
                 level[1 + phase] += change
         if new is Phase.HELD and id_ in self._vtimes:
@@ -312,7 +312,7 @@ class Tally:
         if after.concurrency_key:
             self._add_key(self.keys[after.concurrency_key], old, new)
 
-    def _add_key(self, key: KeyCount, old: Phase | None, new: Phase | None) -> None:
+    def _add_key(self, key: KeyCount, old: AnyPhase, new: AnyPhase) -> None:
         key.running += (new is Phase.HELD) - (old is Phase.HELD)
         key.blocked += (new is Phase.BLOCKED) - (old is Phase.BLOCKED)
         # A slot became free; or a ready job left that was to use one; or a job was blocked before

@@ -105,7 +105,7 @@ class WaitFacts(Struct, frozen=True):
 def wait_reasons(facts: WaitFacts) -> Iterator[WaitReason]:
     """Yield everything that keeps a job from being started; nothing if it does not wait."""
     job, key = facts.job, facts.key
-    if job.phase in (None, Phase.HELD):
+    if not isinstance(job.phase, Phase) or job.phase is Phase.HELD:
         return
     if not facts.polled:
         yield NoWorker(job.job_type)

@@ -40,6 +40,7 @@ from jobledger_server.domain.errors import (
     LeaseLost,
     LimitExceeded,
     Paused,
+    PhaseUnknown,
     RequestIdReused,
     UniqueKeyTaken,
     VersionMismatch,
@@ -141,6 +142,9 @@ def _known(error: Exception) -> Refusal | None:
     match error:
         case InvalidRequest():
             return _invalid(error)
+        case PhaseUnknown(job_id):
+            message = f"job {job_id} is in a phase that only newer servers know"
+            return _unavailable(message, {"job_id": job_id})
         case DomainError():
             return _domain(error)
         case Unauthenticated():

@@ -18,6 +18,7 @@ from jobledger_server.sql.feed_statements import feed_head
 from jobledger_server.sql.tables import (
     BLOCKED,
     DUE_TIME,
+    KNOWN_PHASE,
     READY,
     SCHEDULED,
     STATE,
@@ -60,7 +61,9 @@ class BlockingStatements:
         )
         first_due = first_due.where(due_time <= dialect.clock)
         recheck = select(limit_keys.c.key).where(text("recheck = 1")).limit(1)
-        deadline = select(jobs.c.deadline).where(jobs.c.deadline <= dialect.clock)
+        deadline = select(jobs.c.deadline).where(
+            jobs.c.deadline <= dialect.clock, text(KNOWN_PHASE)
+        )
         ready = (
             select(levels.c.job_type, func.sum(levels.c.ready).label("ready"))
             .where(dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)

@@ -25,6 +25,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Payloads,
     Phase,
+    UnknownPhase,
 )
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.queues import queue_id
@@ -52,7 +53,7 @@ _LINK_FIELDS = AssetLink.__struct_fields__
 
 _STATUS = {status.value: status for status in JobStatus}
 
-_PHASE = {phase.value: phase for phase in Phase}
+_PHASE: Mapping[int | None, Phase | None] = {None: None, **{phase.value: phase for phase in Phase}}
 
 FIXED_COLUMNS = (
     "id",
@@ -212,7 +213,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job from a row of STATE."""
     *fields, last_reason, last_message, reason, message = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
-    fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN])
+    fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN], UnknownPhase.UNKNOWN)
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
     del fields[_QUEUE_ID : _CHANGE_SEQ + 1]  # those that are not fields of a job
     return Job(*(*fields, _error(last_reason, last_message), _error(reason, message)))

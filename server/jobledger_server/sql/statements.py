@@ -37,6 +37,7 @@ from jobledger_server.sql.rows import (
 )
 from jobledger_server.sql.tables import (
     ACTIVE,
+    KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
     REPEATS,
@@ -159,7 +160,7 @@ class Statements:
         self.overdue = prepared(
             dialect.locked(
                 select(*STATE, dialect.clock)
-                .where(jobs.c.deadline <= dialect.clock)
+                .where(jobs.c.deadline <= dialect.clock, text(KNOWN_PHASE))
                 .order_by(jobs.c.deadline)
                 .limit(bindparam("count")),
                 skip=True,

@@ -77,6 +77,9 @@ READY, BLOCKED, SCHEDULED, HELD = (f"phase = {phase:d}" for phase in Phase)
 """The conditions for jobs that are in these phases. They read no column that a report changes, for
 an index with such a condition would make each report change every index."""
 
+KNOWN_PHASE = f"phase BETWEEN {min(Phase):d} AND {max(Phase):d}"
+"""The condition for a job that is not terminal, nor in a phase of newer servers."""
+
 KEYED = "concurrency_key <> '' AND phase IS NOT NULL"
 """The condition for a job with a concurrency key that is not terminal."""
 

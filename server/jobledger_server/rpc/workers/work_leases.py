@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import RateLimit
 from jobledger_server.domain.commands import ChangeStatus, Release, Report, WorkerCommand
-from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded
+from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded, PhaseUnknown
 from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
@@ -89,7 +89,8 @@ class Leases:
         ]
         outcomes = await self._ledger.submit(renewals, self._caller)
         for (job_id, attempt), outcome in zip(held, outcomes, strict=True):
-            if isinstance(outcome, DomainError) and not isinstance(outcome, LimitExceeded):
+            passing = isinstance(outcome, LimitExceeded | PhaseUnknown)
+            if isinstance(outcome, DomainError) and not passing:
                 self._held.lose(job_id, attempt)
             elif isinstance(outcome, Exception):
                 raise outcome

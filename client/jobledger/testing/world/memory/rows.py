@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
+    AnyPhase,
     Asset,
     AssetId,
     Attempt,
@@ -45,12 +46,12 @@ def of_owner(user_id: str) -> Group:
     return "kept", user_id
 
 
-def in_queue(queue: int, phase: Phase) -> Group:
+def in_queue(queue: int, phase: AnyPhase) -> Group:
     """Return the group of a queue's jobs in this phase."""
     return "queue", queue, phase
 
 
-def with_key(key: str, phase: Phase) -> Group:
+def with_key(key: str, phase: AnyPhase) -> Group:
     """Return the group of the jobs with a concurrency key in this phase."""
     return "key", key, phase
 
