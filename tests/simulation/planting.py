@@ -6,13 +6,18 @@ Nothing here imports the server: a bug is planted before that is imported.
 import argparse
 import importlib
 import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.planted import committing, queueing, watching, working
+from tests.simulation.planted import committing, postgresql, queueing, watching, working
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted_table import HEAD, Finding, Table
 
@@ -23,11 +28,14 @@ PRODUCT: Mapping[str, Bug] = {
     **queueing.BUGS,
 }
 
+HISTORIES = "tests/integration/store/histories/test_equal_stores.py"
+LOAD_SECONDS = 20
+
 
 def names() -> list[str]:
     """Return the names of all bugs."""
     wire = importlib.import_module("tests.simulation.planted.wire")
-    return [*PRODUCT, *wire.BUGS]
+    return [*PRODUCT, *wire.BUGS, *postgresql.BUGS]
 
 
 def findings(
@@ -43,6 +51,8 @@ def findings(
 
 def find(name: str, *, first: int, seeds: int, load: float) -> Finding:
     """Plant a bug in this process, and run seeds until one finds it."""
+    if name in postgresql.BUGS:
+        return _find_on_postgresql(name, postgresql.BUGS[name], first=first, seeds=seeds)
     front, store, gap = None, "memory", ""
     if name in PRODUCT:
         bug = PRODUCT[name]
@@ -60,6 +70,32 @@ def find(name: str, *, first: int, seeds: int, load: float) -> Finding:
         if broken := simulate(plan, front=front).broken:
             return Finding(name, what, store, number + 1, sorted(broken))
     return Finding(name, what, store, seeds, gap=gap)
+
+
+def _find_on_postgresql(name: str, bug: Bug, *, first: int, seeds: int) -> Finding:
+    """Run the histories with the bug, and then the load on two servers, seed by seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        bug.write(Path(folder))
+        paths = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+        run = partial(
+            subprocess.run,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        done = run([sys.executable, "-m", "pytest", "-q", "-x", HISTORIES])
+        if done.returncode == 1:
+            return Finding(name, bug.what, "postgresql", 1, ["histories"])
+        assert done.returncode == 0, done.stdout
+        load = [sys.executable, "-m", "tests.robustness.checker", "--servers", "2"]
+        load += ["--only", "kill -9", "--duration", str(LOAD_SECONDS)]
+        for number in range(seeds):
+            done = run([*load, "--seed", str(first + number)])
+            if broken := {*re.findall(r"^NOT (\w+):", done.stdout, re.MULTILINE)}:
+                return Finding(name, bug.what, "postgresql", number + 1, sorted(broken))
+            assert "changes " in done.stdout, done.stderr
+    return Finding(name, bug.what, "postgresql", seeds, gap=bug.gap)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import pytest
 from tests.robustness.front import Mutation
 from tests.simulation.plan import plan_of
 from tests.simulation.planted.bug import Bug
+from tests.simulation.planted.postgresql import BUGS
 from tests.simulation.planted_table import HEAD, Finding, Table
 from tests.simulation.planting import PRODUCT, findings, names
 from tests.simulation.simulate import simulate
@@ -20,7 +21,7 @@ CHEAP = "ends not counted"
 SHORT = 1.0
 
 
-@pytest.mark.parametrize("bug", PRODUCT.values(), ids=list(PRODUCT))
+@pytest.mark.parametrize("bug", [*PRODUCT.values(), *BUGS.values()], ids=[*PRODUCT, *BUGS])
 def test_a_bug_can_be_planted(bug: Bug) -> None:
     compile(bug.source(), bug.module, "exec")
 

@@ -1,5 +1,6 @@
 """A bug: a small change of one module of the product, made when that is imported."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -46,6 +47,17 @@ class Bug(NamedTuple):
         if source.count(self.before) != 1:
             raise ValueError(f"{self.name} does not have once: {self.before}")
         return source.replace(self.before, self.after)
+
+    def write(self, folder: Path) -> None:
+        """Write the server's packages with the bug into a folder, for $PYTHONPATH."""
+        source = self.source()
+        root = find_spec("jobledger_server")
+        assert root is not None
+        assert root.origin is not None
+        package = Path(root.origin).parent
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("*.pyc"))
+        module = folder.joinpath(*self.name.split(".")).with_suffix(".py")
+        module.write_text(source)
 
     def plant(self) -> None:
         """Have this process import the module with the bug. It must not have been imported."""

@@ -20,12 +20,14 @@ BUGS = {
         "ledger.ledger",
         """            self.outages.failed()
             raise
-        if look_up""",
+        self._committed(changes)
+        for""",
         """            self.outages.failed()
             if "changes" in locals():
                 return outcomes
             raise
-        if look_up""",
+        self._committed(changes)
+        for""",
     ),
     "unknown retried": Bug(
         "a transaction whose outcome is unknown is tried again",
@@ -105,7 +107,9 @@ BUGS = {
         """
             changes = await transaction.append(decisions, config_version=version, last=True)
         for decision, allocation in decided:
-            if allocation is not None:
+            if allocation is None:
+                passed[decision.job.job_type] += 1
+            else:
                 payloads = jobs[decision.job.id].payloads
                 allocation.decisions.append(replace(decision, payloads=payloads))""",
         """

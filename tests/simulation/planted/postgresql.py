@@ -1,0 +1,113 @@
+"""Bugs of what runs on PostgreSQL only, or differs there. No simulation has that database.
+
+Each is looked for by the histories of two servers on each database, and then by the load on real
+servers.
+"""
+
+from tests.simulation.planted.bug import Bug
+
+DRIVER = "sql.postgresql.postgresql_driver"
+STATEMENT = "sql.postgresql.batch_statement"
+DIALECT = "sql.postgresql.postgresql_dialect"
+MIGRATION = "sql.migrations.versions.0001_initial"
+
+BUGS = {
+    "old number added": Bug(
+        "a report without news has the job's old sequence number, to which the newest one is added",
+        "sql.batch",
+        "rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))",
+        "rows[statements.report_jobs].append("
+        "(job_id, *report_rows.row(job, NewSeq(before.seq) if seq is None else seq)))",
+    ),
+    "old row of the feed stays": Bug(
+        "a change gets a row in the feed and does not take away the one before",
+        "sql.batch",
+        "rows[statements.move_changes].append((before.seq, seq))",
+        "rows[statements.insert_changes].append((seq, job_id, job.user_id))",
+    ),
+    "missing row ignored": Bug(
+        "a row of the feed is looked for where it is not, and nothing says so",
+        STATEMENT,
+        'f"WHERE {table}.{key} = new.key RETURNING 1"',
+        'f"WHERE {table}.{key} = new.key RETURNING 1"'
+        '.replace("changes.seq = new.key", "changes.seq = new.key + (new.key % 7 = 0)::int")'
+        '.replace("RETURNING 1", "RETURNING 1" if table == "jobs" else "")',
+    ),
+    "feed locked late": Bug(
+        "the newest sequence number is read without the lock of the feed",
+        STATEMENT,
+        "txid_current() AS writer FROM lock_feed()",
+        "txid_current() AS writer FROM (SELECT greatest(compacted_seq, (SELECT max(seq) FROM"
+        " changes)) AS before, config_version AS config FROM feed) AS head",
+    ),
+    "snapshot older than its lock": Bug(
+        "the newest sequence number is that of before the wait for the lock",
+        MIGRATION,
+        "LANGUAGE plpgsql VOLATILE AS $$\nBEGIN\n    SELECT compacted_seq",
+        "LANGUAGE plpgsql STABLE AS $$\nBEGIN\n    SELECT compacted_seq",
+    ),
+    "limits read before the lock": Bug(
+        "whether a key is full is read without the lock of the feed",
+        MIGRATION,
+        "PERFORM 1 FROM feed FOR UPDATE;",
+        "PERFORM 1 FROM feed;",
+    ),
+    "counters without the lock": Bug(
+        "counters change without the lock of the feed where no change is written",
+        DRIVER,
+        "feed = LOCK_FEED if batch.locks_feed else FEED_LOCKED",
+        "feed = LOCK_FEED if batch.count else FEED_LOCKED",
+        gap="upserts add to a counter under the lock of its row, so no delta is lost",
+    ),
+    "delta lost": Bug(
+        "a queue's counter is set to what is to be added where the row exists",
+        DIALECT,
+        'changes = ", ".join(f"{name} = {value}" for name, value in changed.items())',
+        'changes = ", ".join(f"{name} = {value}" for name, value in changed.items())'
+        '.replace("queues.held + excluded.held", "excluded.held")',
+    ),
+    "array misaligned": Bug(
+        "where several rows are written at once, the keys of an update are in another order",
+        DRIVER,
+        "values = [column for _, rows in writes for column in zip(*rows, strict=True)]",
+        "values = [column if number else column[::-1] for _, rows in writes"
+        " for number, column in enumerate(zip(*rows, strict=True))]",
+    ),
+    "copied rows numbered twice": Bug(
+        "jobs that are copied have sequence numbers after those of the batch",
+        DRIVER,
+        "batch.writes(after=seq - batch.count)",
+        "batch.writes(after=seq)",
+    ),
+    "nothing is kept": Bug(
+        "a column without a new value is emptied",
+        STATEMENT,
+        'return f"coalesce({value}, {self.table.name}.{name})" if name in self.kept else value',
+        "return value",
+    ),
+    "cached job trusted": Bug(
+        "a cached job is used although another server has written its row",
+        DRIVER,
+        "for job_id, write_id, _ in found if write_id == write_ids[job_id]]",
+        "for job_id, _, _ in found]",
+    ),
+    "jobs not locked": Bug(
+        "the jobs of a batch are read without their locks",
+        DIALECT,
+        "return statement.with_for_update(of=jobs, skip_locked=skip)",
+        "return statement.with_for_update(of=jobs, skip_locked=skip) if skip else statement",
+    ),
+    "changed pause ignored": Bug(
+        "jobs start although a pause was set since they were found",
+        DRIVER,
+        "if None not in (batch.config_version, config) and batch.config_version != config:",
+        "if False:",
+    ),
+    "notification lost": Bug(
+        "other servers are not notified of a commit",
+        "sql.postgresql.notifications",
+        "        self._send(COMMITTED)",
+        "        return",
+        gap="it costs half a second; test_notifications.py counts the polls",
+    ),
+}
