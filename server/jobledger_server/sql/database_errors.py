@@ -59,6 +59,9 @@ _POOLED_TRANSACTIONS = (
     " let it pool sessions"
 )
 
+_REFUSED = frozenset({"28", "3D"})
+"""By class of SQLSTATE: invalid_authorization_specification, invalid_catalog_name."""
+
 _LOST_STATEMENT = frozenset({"26000", "42P05"})
 """By SQLSTATE: a prepared statement does not exist, or exists already."""
 
@@ -102,6 +105,20 @@ def failure(error: BaseException, *, stale: bool) -> StoreError:
     if kind in _HELP:
         return StoreFault(f"{_HELP[kind]} ({cause})", kind=kind)
     return StoreUnavailable(cause, kind=kind, stale=stale)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether waiting may help: the database may answer later, by the same URL.
+
+    It does not help if the database refuses the user, or its name is unknown.
+    """
+    error = _driver_error(error)
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        # A ValueError is wrong input: a parameter, or a certificate that cannot be verified.
+        return not isinstance(error, ValueError)
+    refused = state[:2] in _REFUSED or pooler_cause(error) is not None
+    return not refused and kind_of(error) in ("connection", "read_only", "timeout")
 
 
 def pooler_cause(error: BaseException) -> str | None:

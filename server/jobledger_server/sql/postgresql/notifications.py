@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy import URL
 
 from jobledger_server.sql.database_errors import cause_of
+from jobledger_server.sql.postgresql.hosts import connect
 from jobledger_server.sql.postgresql.postgresql_driver import PROTOCOL_ERRORS
 
 CHANNEL = "jobledger"
@@ -55,9 +56,7 @@ class Notifications:
     def __init__(
         self, url: URL, poll_now: Callable[[], None], look_now: Callable[[], None]
     ) -> None:
-        # asyncpg reads URLs as libpq does.
-        dsn = url.set(drivername="postgresql")
-        self._dsn = dsn.render_as_string(hide_password=False)
+        self._url = url
         self._poll_now = poll_now
         self._look_now = look_now
         self._unsent: set[str] = set()
@@ -87,9 +86,9 @@ class Notifications:
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def _exchange(self) -> None:
-        connection = await asyncpg.connect(
-            self._dsn,
-            timeout=PING_SECONDS,
+        connection = await connect(
+            self._url,
+            seconds=PING_SECONDS,
             command_timeout=PING_SECONDS,
             # A notification need not be durable, and must not wait for the disk.
             server_settings={

@@ -4,7 +4,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -46,6 +45,7 @@ def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEng
 def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
     """Make an engine with a time limit for each statement, and some settings of its own."""
     # PostgreSQL's driver is an extra, and others import this module for its numbers.
+    from jobledger_server.sql.postgresql.hosts import connect  # noqa: PLC0415
     from jobledger_server.sql.postgresql.postgresql_connection import (  # noqa: PLC0415
         PostgresqlConnection,
     )
@@ -57,13 +57,13 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
         json_deserializer=labels_from_text,
         hide_parameters=True,  # they are the callers' data, and errors are logged
         pool_timeout=CONNECT_SECONDS,
-        connect_args={
-            # The driver reads parameters as libpq does, but only from a URL.
-            "dsn": f"postgresql://?{urlencode(url.query)}" if url.query else None,
-            "timeout": CONNECT_SECONDS,
-            "command_timeout": seconds or None,
-            "connection_class": PostgresqlConnection,
-            "server_settings": {
+        async_creator=partial(
+            connect,
+            url,
+            seconds=CONNECT_SECONDS,
+            command_timeout=seconds or None,
+            connection_class=PostgresqlConnection,
+            server_settings={
                 "application_name": "jobledger",
                 "synchronous_commit": "on",
                 # A server that freezes between locking the counter and its commit blocks the
@@ -80,7 +80,7 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
                 "random_page_cost": "1.1",
                 **own,
             },
-        },
+        ),
     )
 
     @event.listens_for(engine.sync_engine, "connect")
