@@ -106,11 +106,19 @@ class FeedHead(Struct, frozen=True):
             a copy or restored.
         seq: The sequence number of the newest change; 0 if there is none.
         compacted_seq: Deletions up to this sequence number are no longer known.
+        identity: On PostgreSQL the cluster, its timeline and the table, separated by spaces, as
+            they were verified last. Elsewhere empty.
     """
 
     epoch: str
     seq: int
     compacted_seq: int = 0
+    identity: str = ""
+
+    def has_other_timeline(self, before: "FeedHead") -> bool:
+        """Return whether it is the same cluster and table as before, with another timeline."""
+        parts = zip(self.identity.split(), before.identity.split(), strict=False)
+        return [now == then for now, then in parts] == [True, False, True]
 
 
 class Change(Struct, frozen=True, gc=False):

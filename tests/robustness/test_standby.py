@@ -15,6 +15,7 @@ from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch.tail import FAILOVER
 from tests.support.databases import migrated
 from tests.support.postgres_server import PostgresServer
 from tests.support.proxy import Proxy
@@ -139,6 +140,13 @@ async def execute(url: str, *statements: str) -> None:
     await connection.close()
 
 
+async def replicate_synchronously(url: str) -> None:
+    """Have commits wait for the standby from now on. The standby itself has no such setting."""
+    await execute(
+        url, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+    )
+
+
 @pytest.mark.promise(number=3)
 async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
     primary: PostgresServer,
@@ -146,11 +154,7 @@ async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
     url = await asyncio.to_thread(migrated, primary.create_database())
     standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
     try:
-        await execute(
-            url,
-            "ALTER SYSTEM SET synchronous_standby_names = '*'",
-            "SELECT pg_reload_conf()",
-        )
+        await replicate_synchronously(url)
         async with Proxy(f"127.0.0.1:{primary.port}") as proxy:
             settings = Settings(listen="127.0.0.1:0", database=through(proxy, url), grace=2.0)
             async with open_app(settings) as app, AsyncClient(app.address, user_id="ada") as client:
@@ -211,8 +215,7 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
                     completed.set()
 
     try:
-        names = "ALTER SYSTEM SET synchronous_standby_names = '*'"
-        await execute(url, names, "SELECT pg_reload_conf()")
+        await replicate_synchronously(url)
         async with Proxy(f"127.0.0.1:{primary.port}") as proxy:
             settings = Settings(listen="127.0.0.1:0", database=through(proxy, url), grace=2.0)
             async with (
@@ -263,6 +266,33 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
                 page = await elsewhere.ListJobs(user_id="ada")
                 assert len(page.jobs) == 2
     finally:
+        standby.close()
+
+
+@pytest.mark.promise(number=3)
+async def test_a_server_leaves_a_primary_that_hangs_for_the_standby_that_took_over(
+    primary: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The primary is the first host of the URL, and takes connections without an answer."""
+    url = await asyncio.to_thread(migrated, primary.create_database())
+    standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
+    try:
+        # Without it the feed may go backwards, which may be seen first.
+        await replicate_synchronously(url)
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in (primary, standby))
+        database = f"postgresql://u@{hosts}/{url.rpartition('/')[2]}?target_session_attrs=primary"
+        settings = Settings(listen="127.0.0.1:0", database=database, grace=2.0)
+        async with open_app(settings) as app, writing(app) as written:
+            await written.until(100)
+            primary.freeze()
+            await asyncio.to_thread(standby.promote)
+            await written.until(100)
+            while not (found := [r for r in caplog.records if r.message == "feed_epoch_changed"]):
+                await asyncio.sleep(0.05)
+        (changed,) = found
+        assert (changed.levelname, vars(changed)["cause"]) == ("WARNING", FAILOVER)
+    finally:
+        primary.thaw()
         standby.close()
 
 

@@ -60,7 +60,7 @@ class Lookout:
                 await self.look()
             except StoreError as error:
                 # What there is to do stays so until the next look.
-                log.warning("look_failed", extra={"cause": repr(error)})
+                log.warning("look_failed", extra={"cause": repr(error), "count": 1})
             except Exception:
                 # A bug, but one that must not stop the lookout.
                 log.exception("look_failed")

@@ -28,7 +28,7 @@ async def whenever(
         try:
             more = await work()
         except StoreError as error:
-            log.warning(failed, extra={"cause": repr(error)})
+            log.warning(failed, extra={"cause": repr(error), "count": 1})
         except Exception:
             # A bug, but one that must not stop the work.
             log.exception(failed)

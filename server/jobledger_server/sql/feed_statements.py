@@ -13,7 +13,7 @@ def feed_head() -> Sequence[ColumnElement[Any]]:
     newest = func.coalesce(select(func.max(changes.c.seq)).scalar_subquery(), 0)
     compacted = feed.c.compacted_seq
     head = case((newest > compacted, newest), else_=compacted)
-    return feed.c.epoch, head.label("seq"), compacted
+    return feed.c.epoch, head.label("seq"), compacted, feed.c.database_identity
 
 
 class FeedStatements:

@@ -134,11 +134,11 @@ class SqlStore:
             await self.verify_identity()
         bound = self._dialect.bind_list("types", job_types)
         rows = await self._connections.poll(self._statements.blocking.news, bound)
-        now, epoch, seq, compacted, version, deadline, due, recheck = rows[0][:8]
+        now, epoch, seq, compacted, identity, version, deadline, due, recheck = rows[0][:9]
         ready = {job_type: int(count) for *_, job_type, count in rows if job_type is not None}
         return News(
             now,
-            FeedHead(epoch, seq, compacted),
+            FeedHead(epoch, seq, compacted, identity),
             version,
             overdue=deadline is not None,
             due=due is not None,

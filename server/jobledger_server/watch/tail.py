@@ -18,6 +18,15 @@ from jobledger_server.store import (
 from jobledger_server.tuning import Tuning
 from jobledger_server.watch.hub import WatchHub
 
+FAILOVER = (
+    "PostgreSQL has another timeline: a standby took over (a failover or a switchover), or the "
+    "database was restored to an earlier point in time"
+)
+
+RESTORE = (
+    "the feed's epoch changed or its sequence number went backwards: was the database restored?"
+)
+
 log = logging.getLogger("jobledger.tail")
 
 
@@ -47,7 +56,7 @@ class Tail:
         self._hub = hub
         self._poll_now = poll_now
         self._tuning = tuning
-        self._epoch = head.epoch
+        self._head = head  # of the present epoch; its sequence number may be old
         self._unavailable = False
         self.holes = 0
         self._loop = asyncio.get_running_loop()
@@ -61,11 +70,11 @@ class Tail:
     @property
     def epoch(self) -> str:
         """The feed's epoch: sequence numbers are comparable only within one."""
-        return self._epoch
+        return self._head.epoch
 
     def heard(self, head: FeedHead, asked_at: float) -> None:
         """Receive the feed's head from whoever has read it, at this time of the loop or later."""
-        if (head.epoch, head.seq) == (self._epoch, self._hub.seq):
+        if (head.epoch, head.seq) == (self.epoch, self._hub.seq):
             self._current_at = max(self._current_at, asked_at)
             self._unavailable = False
         else:
@@ -107,7 +116,7 @@ class Tail:
         begun = self._loop.time()
         known = self._hub.newest
         head = await self._store.feed_head()
-        if head.epoch != self._epoch or head.seq < known:
+        if head.epoch != self.epoch or head.seq < known:
             await self._start_over(head)
             return True
         behind = head.seq > self._hub.seq
@@ -142,16 +151,10 @@ class Tail:
 
         Clients start again from what the database holds now.
         """
-        log.error(
-            "feed_epoch_changed",
-            extra={
-                "cause": "the feed's epoch changed or its sequence number went backwards: "
-                "was the database restored?",
-                "seq": head.seq,
-                "known": self._hub.seq,
-            },
-        )
-        if head.epoch == self._epoch:
+        cause = FAILOVER if head.has_other_timeline(self._head) else RESTORE
+        facts = {"cause": cause, "seq": head.seq, "known": self._hub.seq}
+        log.warning("feed_epoch_changed", extra=facts)
+        if head.epoch == self.epoch:
             head = await self._store.renew_epoch(head.epoch)
-        self._epoch = head.epoch
+        self._head = head
         self._hub.restart(head.seq)

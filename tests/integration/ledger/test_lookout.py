@@ -17,11 +17,13 @@ from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedHead, StoreUnavailable
+from jobledger_server.telemetry.rate_limiter import RateLimiter
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, several_servers, sqlite_only
 from tests.support.lookouts import lookout
 from tests.support.rpc_caller import calling
 from tests.support.seeding import seed
+from tests.support.tasks import running
 
 SECONDS = 20
 """For what happens at once, or never."""
@@ -215,6 +217,32 @@ async def test_it_goes_on_after_the_database_was_away(
     assert before is not None
     assert ledger.outages.resumed_at is not None
     assert ledger.outages.resumed_at > before
+
+
+@sqlite_only
+async def test_looks_that_fail_share_a_line_of_the_log(
+    store: SqlStore,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Those that time asks for, and those that another server asks for."""
+    waiters = ClaimWaiters()
+
+    async def away(self: SqlStore, job_types: list[str]) -> object:
+        waiters.ready_elsewhere.set()
+        await asyncio.sleep(0)
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(SqlStore, "news", away)
+    looking = lookout(store, ledger, waiters, tuning=Tuning(look_seconds=0.001))
+    with waiters.waiting(["render"]):
+        async with running(looking.run()), running(looking.follow()), asyncio.timeout(SECONDS):
+            while len(caplog.records) < 100:
+                await asyncio.sleep(0.001)
+    assert {record.message for record in caplog.records} == {"look_failed"}
+    limiter = RateLimiter()
+    assert sum(map(limiter.admits, caplog.records)) == 1
 
 
 @several_servers

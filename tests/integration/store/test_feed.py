@@ -515,7 +515,7 @@ async def test_after_any_failed_read_the_database_identity_is_verified(
     """The tail need not have seen it: other reads replace the connections that broke."""
     head = await store.verify_identity()
     await execute(database, "UPDATE feed SET database_identity = 'another cluster'")
-    assert await store.feed_head() == head
+    assert (await store.feed_head()).epoch == head.epoch
     with pytest.raises(StoreUnavailable), out_of_reach(database):
         await read_jobs(store, [creation().job.id])
     verified = await store.feed_head()

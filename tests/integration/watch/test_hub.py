@@ -21,8 +21,8 @@ from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobWatch
-from jobledger_server.watch.tail import Tail
-from tests.support.databases import both_databases, execute
+from jobledger_server.watch.tail import FAILOVER, RESTORE, Tail
+from tests.support.databases import both_databases, execute, several_servers
 from tests.support.ledger_calls import apply, created
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 from tests.support.tasks import running
@@ -357,6 +357,39 @@ async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) 
 
 
 @pytest.mark.promise(number=33)
+@several_servers
+@pytest.mark.parametrize(
+    ("identity", "cause"),
+    [
+        ("7 00000002 8", FAILOVER),
+        ("6 00000002 8", RESTORE),
+        ("7 00000001 9", RESTORE),
+        ("7 00000001 8", RESTORE),
+    ],
+)
+async def test_a_failover_is_named_where_nothing_but_the_timeline_is_another(
+    hub: WatchHub,
+    store: SqlStore,
+    database: Database,
+    poll_now: asyncio.Event,
+    caplog: pytest.LogCaptureFixture,
+    identity: str,
+    cause: str,
+) -> None:
+    await execute(database, "UPDATE feed SET database_identity = '7 00000001 8'")
+    head = await store.feed_head()
+    update = f"UPDATE feed SET epoch = 'other', database_identity = '{identity}'"
+    await execute(database, update)
+    tail = Tail(store, hub, poll_now, head)
+    poll_now.set()
+    async with running(tail.run()), asyncio.timeout(MAX_WAIT):
+        while tail.epoch != "other":
+            await asyncio.sleep(0.01)
+    (changed,) = caplog.records
+    assert changed.message == "feed_epoch_changed"
+    assert (changed.levelname, vars(changed)["cause"]) == ("WARNING", cause)
+
+
 @pytest.mark.parametrize(
     "restore", ["DELETE FROM changes WHERE seq > 1", "UPDATE feed SET epoch = 'other'"]
 )
