@@ -67,11 +67,13 @@ from jobledger_server.runtime.connections import free_connections
 from jobledger_server.runtime.descriptors import connections_allowed
 from jobledger_server.runtime.files import warn_of_readable_files
 from jobledger_server.runtime.port import Unprotected
+from jobledger_server.runtime.stopping import unless_stopped
 from jobledger_server.runtime.supervision import Supervisor
 from jobledger_server.runtime.tls import server_credentials, tls_files
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.database_wait import wait_for_database
 from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
@@ -155,6 +157,7 @@ async def open_app(
     grpc_server: NewServer | None = None,
     randbits: Callable[[int], int] = secrets.randbits,
     tuning: Tuning = Tuning(),
+    stop: asyncio.Event | None = None,
 ) -> AsyncIterator[App]:
     """Serve during the block, then drain within `settings.grace` seconds.
 
@@ -164,9 +167,11 @@ async def open_app(
         grpc_server: Makes the server in place of gRPC's own.
         randbits: Returns an int of this many random bits, for ids.
         tuning: What no user decides. That of `store` is its owner's business.
+        stop: Ends the wait for a database that is away, with Stopped.
 
     Raises AdminUnavailable, BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse,
-    MetricsUnavailable, PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
+    MetricsUnavailable, PortUnavailable, SchemaError, Stopped, StoreFault, StoreUnavailable and
+    Unprotected.
     """
     if settings.unprotected:
         raise Unprotected(settings.listen)
@@ -181,7 +186,9 @@ async def open_app(
     jobs, ids = JobMetrics(), IdSource(randbits)
     async with (
         nullcontext() if settings.otlp is None else sending_spans(settings.otlp) as traces,
-        _opened_store(settings, tuning) if store is None else nullcontext(store) as opened,
+        _opened_store(settings, tuning, stop or asyncio.Event())
+        if store is None
+        else nullcontext(store) as opened,
         _watched_feed(settings, opened, waiters, supervisor, tuning) as feed,
         Reads(opened.store, max_waiting=waiting, share=share, tuning=tuning) as reads,
         Ledger(
@@ -275,8 +282,10 @@ async def open_app(
 
 
 @asynccontextmanager
-async def _opened_store(settings: Settings, tuning: Tuning) -> AsyncIterator[OpenedStore]:
-    """Lock the database if it is a file, and migrate it or require that it is migrated."""
+async def _opened_store(
+    settings: Settings, tuning: Tuning, stop: asyncio.Event
+) -> AsyncIterator[OpenedStore]:
+    """Lock and migrate a database that is a file; else wait for it, and require its schema."""
     url = parse_url(settings.database)
     with exclusive(url) as lock:
         database = open_database(url)
@@ -284,14 +293,17 @@ async def _opened_store(settings: Settings, tuning: Tuning) -> AsyncIterator[Ope
             notices = None
             if database.dialect.name == "sqlite":
                 await migrate(database)
-            elif settings.feed == "notify":
-                # The driver is an optional extra.
-                from jobledger_server.sql.postgresql.notifications import (  # noqa: PLC0415
-                    Notifications,
-                )
+                await require_supported(database)
+            else:
+                if settings.feed == "notify":
+                    # The driver is an optional extra.
+                    from jobledger_server.sql.postgresql.notifications import (  # noqa: PLC0415
+                        Notifications,
+                    )
 
-                notices = partial(Notifications, url)
-            await require_supported(database)
+                    notices = partial(Notifications, url)
+                ask = partial(require_supported, database)
+                await unless_stopped(wait_for_database(ask, settings.database_wait), stop)
             files = (settings.access, settings.tls_key, settings.database_file)
             warn_of_readable_files((*files, *_files(url)))
             yield OpenedStore(

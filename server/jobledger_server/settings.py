@@ -98,6 +98,12 @@ class Settings:
         "Serve gRPC reflection, for tools such as `buf curl`.",
         none="on if the server listens on loopback only",
     )
+    database_wait: float = _setting(
+        60.0,
+        "duration",
+        "How long a server that starts waits for a PostgreSQL that does not answer, or is still a "
+        "standby. Its port is closed meanwhile. 0: it fails at once.",
+    )
     health_database: bool = _setting(
         False,  # noqa: FBT003
         "switch",

@@ -233,7 +233,10 @@ async def test_the_log_is_json_with_a_line_for_each_transition(serve: Serve) -> 
         (("--database", "mysql://u@h/n"), "cannot use a 'mysql' database"),
         (("--database", "sqlite:///:memory:"), "SQLite needs a file"),
         (("--database", "sqlite:////nowhere/at/all.db"), "No such file or directory"),
-        (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
+        (
+            ("--database", "postgresql://u:secret@127.0.0.1:1/n", "--database-wait", "0"),
+            "u:***@127.0.0.1:1/n",
+        ),
         (("--listen", "nonsense"), "has no port"),
         (("--listen", "127.0.0.1:80000"), "has no port from 0 to 65535"),
         (("--listen", "unix:/nowhere/at/all"), "or it cannot be created"),

@@ -93,7 +93,10 @@ async def _dev(settings: Settings, web_port: int, origins: Sequence[str]) -> Non
         if signal.getsignal(received) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(received, stop.set)
     try:
-        async with open_app(settings) as app, _gateway(app.address, web_port, origins) as gateway:
+        async with (
+            open_app(settings, stop=stop) as app,
+            _gateway(app.address, web_port, origins) as gateway,
+        ):
             click.echo(summary(settings.database, app.address, gateway))
             ends: list[Coroutine[Any, Any, object]] = [stop.wait(), app.failed.wait()]
             if gateway is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -10,6 +10,7 @@ import click
 from jobledger_server.rpc.access.access_file import BadAccessFile
 from jobledger_server.rpc.serving.admin import AdminUnavailable
 from jobledger_server.runtime.port import PortUnavailable, Unprotected
+from jobledger_server.runtime.stopping import Stopped
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.runtime.tls import BadCertificate
 from jobledger_server.sql.database_url import BadDatabaseUrl
@@ -42,7 +43,11 @@ ATTEMPT_SECONDS = 0.1
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end. Raises click.ClickException for an expected error."""
-    with expected_errors(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        expected_errors(),
+        suppress(Stopped),
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
         runner.run(_and_end_tasks(work()))
 
 

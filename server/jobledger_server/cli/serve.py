@@ -68,7 +68,7 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(received, stop.set)
     if settings.shares_port:
         parent.on_exit(stop.set)
-    async with open_app(settings) as app:
+    async with open_app(settings, stop=stop) as app:
         if signal.SIGHUP not in ends:
             loop.add_signal_handler(signal.SIGHUP, app.reload)
         keep_collections_short()

@@ -122,6 +122,10 @@ class TestOverlay:
                 }
                 assert container["resources"]["limits"]["memory"]
 
+    def test_a_server_has_the_time_to_wait_for_its_database(self, name: str) -> None:
+        probe = next(pods(KUBERNETES / name))["spec"]["containers"][0]["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] > Settings().database_wait
+
     def test_a_server_has_the_time_to_drain(self, name: str) -> None:
         spec = next(pods(KUBERNETES / name))["spec"]
         pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
