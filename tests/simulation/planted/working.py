@@ -81,10 +81,10 @@ BUGS = {
         "a caller that left while its command was processed is counted for ever",
         "ledger.batcher",
         "            self._items.release(pending.caller, pending.weight)\n"
-        "            self._bytes.release(pending.caller, pending.bytes)\n            if self._observe",
+        "            self._bytes.release(pending.caller, pending.bytes)\n            if",
         "            if not pending.future.cancelled():\n"
         "                self._items.release(pending.caller, pending.weight)\n"
-        "            self._bytes.release(pending.caller, pending.bytes)\n            if self._observe",
+        "            self._bytes.release(pending.caller, pending.bytes)\n            if",
     ),
     "watch leaked": Bug(
         "a watch of one job that ends leaves an empty entry",
