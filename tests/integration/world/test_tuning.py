@@ -39,6 +39,9 @@ async def use_everything(world: World) -> None:
     await client.create_job("render", concurrency_key="paused")  # a claim passes over it
     world.worker(a_worker)
     soon = datetime.fromtimestamp(world.machine.time() + 1, UTC)
+    await client.create_job(
+        "unclaimed", schedule_time=soon
+    )  # other servers are told when it is due
     job = await client.create_job("render", schedule_time=soon, concurrency_key="k")
     await world.finished(job)
     async with client.watch_jobs() as changes:
