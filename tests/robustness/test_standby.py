@@ -13,7 +13,10 @@ import pytest
 from jobledger import AsyncClient, JobStatus
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.tail import FAILOVER
 from tests.support.databases import migrated
@@ -201,8 +204,8 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
     primary: PostgresServer, primary_then: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers repeat what is refused. Then a standby takes over that has nothing of it."""
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.5)
     url = await asyncio.to_thread(migrated, primary.create_database())
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 1)
     standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
     told: list[JobStatus] = []
     completed = asyncio.Event()
@@ -293,6 +296,24 @@ async def test_a_server_leaves_a_primary_that_hangs_for_the_standby_that_took_ov
         assert (changed.levelname, vars(changed)["cause"]) == ("WARNING", FAILOVER)
     finally:
         primary.thaw()
+        standby.close()
+
+
+@pytest.mark.promise(number=3)
+async def test_a_standby_is_not_read_from(primary: PostgresServer) -> None:
+    """It shows changes that the primary does not show yet."""
+    url = await asyncio.to_thread(migrated, primary.create_database())
+    standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
+    database = open_database(parse_url(url.replace(str(primary.port), str(standby.port))))
+    store = SqlStore(database)
+    try:
+        for read in (store.feed_head(), store.changes_after(0, limit=1)):
+            with pytest.raises(StoreUnavailable, match="the database is a standby"):
+                await read
+        await asyncio.to_thread(standby.promote)
+        assert (await store.feed_head()).seq == 0
+    finally:
+        await store.close()
         standby.close()
 
 

@@ -126,7 +126,7 @@ class Dialect(Hashable, Protocol):
         """Return what wraps the driver's own connections to one database, for its batches."""
 
     def in_transaction(self, connection: Any) -> bool:
-        """Return whether a transaction is open on the driver's own connection, or it is closed."""
+        """Return whether a transaction is open on the driver's own connection."""
 
     close_timeout: float | None
     """Seconds that closing all connections may take; None without a server to wait for."""

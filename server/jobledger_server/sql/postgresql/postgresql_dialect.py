@@ -174,8 +174,7 @@ class PostgresqlDialect:
         return PostgresqlDriver
 
     def in_transaction(self, connection: Any) -> bool:
-        # After a commit that was not answered it is closed.
-        return bool(connection.is_closed() or connection.is_in_transaction())
+        return bool(connection.is_in_transaction())
 
     @property
     def clock(self) -> ColumnElement[int]:
