@@ -11,7 +11,7 @@ ONLY_THE_LIBRARYS = {"rate": 90.0, "workers": 0, "stream_workers": 0, "library_w
 
 
 def test_workers_of_the_library_send_every_kind_of_update() -> None:
-    result = simulate(Plan(seed=1, seconds=8.0, load=ONLY_THE_LIBRARYS))
+    result = simulate(Plan(seed=1, seconds=3.0, load=ONLY_THE_LIBRARYS))
     assert not result.broken, result.broken
     assert not unused(Counter(result.updates))
 

@@ -26,8 +26,11 @@ REPEATED = (0, 0, 1, 3)
 ASKED = 0.1
 """How many of the reports are followed by a question whether to go on."""
 
-RELEASED, RETRIED, LINKED = 0.15, 0.2, 0.4
-"""How many of the jobs are released, fail retryably, and have an asset linked before they end."""
+LINKED = 0.4
+"""How many of the jobs have an asset linked before they end."""
+
+OUTCOMES = ("completed",) * 4 + ("partial", "failed", "retried", "retried", "released", "released")
+"""Of each ten handlers: in a short run some would be left out by chance."""
 
 STAY_SECONDS = (2.0, 15.0)
 """How long a worker works before another one takes its place, as in an upgrade."""
@@ -54,6 +57,7 @@ class LibraryWorker:
         self._board = board
         self._history = history
         self._lease = lease
+        self._outcomes = itertools.cycle(rng.sample(OUTCOMES, len(OUTCOMES)))
         self._marks = (f"{name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
@@ -75,12 +79,12 @@ class LibraryWorker:
 
     async def _handle(self, job: ClaimedJob) -> Outcome:
         await self._report(job)
-        after = self._rng.choice(PAUSES)
-        if self._rng.random() < RELEASED:
+        outcome, after = next(self._outcomes), self._rng.choice(PAUSES)
+        if outcome == "released":
             return Release(after)
         mark = next(self._marks)
         result = {"mark": mark}
-        if self._rng.random() < RETRIED:
+        if outcome == "retried":
             return Failed(mark, "BUSY", result=result, retryable=True, retry_after=after)
         try:
             if self._rng.random() < LINKED:
@@ -89,14 +93,11 @@ class LibraryWorker:
             return Release()
         paths = [f"{mark}/{number}" for number in range(self._rng.randint(0, 3))]
         assets = [Asset("image/png", storage_path=path) for path in paths]
-        return self._rng.choices(
-            (
-                Completed(result, assets),
-                Partial(result, "half of it", "NO_TIME", details=result, assets=assets),
-                Failed(mark, "NO_PAINT", details=result, result=result, assets=assets),
-            ),
-            weights=(6, 2, 2),
-        )[0]
+        if outcome == "failed":
+            return Failed(mark, "NO_PAINT", details=result, result=result, assets=assets)
+        if outcome == "partial":
+            return Partial(result, "half of it", "NO_TIME", details=result, assets=assets)
+        return Completed(result, assets)
 
     async def _report(self, job: ClaimedJob) -> None:
         """Report progress, some of it several times, and with checkpoints."""
