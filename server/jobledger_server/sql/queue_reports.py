@@ -101,13 +101,16 @@ NAMES_OF_TENANT = text(
     f"AND job_type > :after AND ({_ANY}) ORDER BY job_type LIMIT :count"
 )
 
-# The first job of each queue is its oldest. The queues are in the order of their index: without an
-# order the planner would read the table where one type has most of it.
+# The first job of each queue is its oldest. Without `jobs.` PostgreSQL would order by the CASE,
+# which it names create_time: it would find another job, and read the whole queue. The queues are in
+# the order of their index: without an order the planner would read the table where one type has
+# most of it.
 _OLDEST = f"""
     (SELECT min(since) FROM (
         SELECT (
             SELECT CASE WHEN {DUE_TIME} > create_time THEN {DUE_TIME} ELSE create_time END
-            FROM jobs WHERE queue_id = queues.id AND {READY} ORDER BY create_time, id LIMIT 1
+            FROM jobs WHERE queue_id = queues.id AND {READY}
+            ORDER BY jobs.create_time, jobs.id LIMIT 1
         ) AS since
         FROM queues WHERE queues.job_type = levels.job_type AND {FIRST_QUEUES} LIMIT :heads
     ) AS heads)

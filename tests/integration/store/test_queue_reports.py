@@ -102,6 +102,18 @@ async def test_the_oldest_wait_is_that_of_the_oldest_ready_job_since_it_became_d
     assert (await stats_of(store, "render")).oldest is None
 
 
+async def test_the_oldest_wait_of_a_queue_is_that_of_its_first_job_even_if_that_became_due_last(
+    store: SqlStore, ledger: Ledger, database: Database
+) -> None:
+    """The first job goes next. PostgreSQL gives the time of the wait the name of a column."""
+    first, second = [await created(ledger) for _ in range(2)]
+    due = second.create_time + 1
+    await written(
+        database, "UPDATE jobs SET schedule_time = :due WHERE id = :id", due=due, id=first.id
+    )
+    assert (await stats_of(store, "render")).oldest == due
+
+
 async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_together(
     store: SqlStore, database: Database
 ) -> None:
