@@ -1,0 +1,186 @@
+"""Commands that chance decides, about jobs that there are. Few are refused."""
+
+import random as chance
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    ChangeStatus,
+    Command,
+    Create,
+    CreateAll,
+    Delete,
+    Expire,
+    LinkAsset,
+    Purge,
+    Release,
+    Report,
+)
+from jobledger_server.domain.job import (
+    MICROS_PER_SECOND,
+    AssetLink,
+    Instant,
+    Job,
+    JobError,
+    JobStatus,
+    Micros,
+    Payload,
+    Phase,
+)
+from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
+
+OWNERS = ("ada", "bob")
+TYPES = ("a", "b", "c")
+TENANTS = ("ada", "t1", "t2")
+KEYS = ("", "", "k", "k:1", "k:2", "other")
+SECOND = MICROS_PER_SECOND
+LEASE = Micros(200 * SECOND)
+
+BEGIN = Instant(1_800_000_000 * SECOND)
+"""When each history begins."""
+
+FEW = 10
+"""Jobs. While there are fewer, most commands create some."""
+
+
+def some_command(random: chance.Random, jobs: Sequence[Job]) -> Command:
+    """Return a command, most often about a job for which it is meant."""
+    if not jobs or random.random() < (0.6 if len(jobs) < FEW else 0.2):
+        return random.choices((_creation, _creations), (4, 1))[0](random, jobs)
+    command, meant = random.choices(
+        (
+            (_on_held, [job for job in jobs if job.leased]),
+            (_on_ready, [job for job in jobs if job.phase is Phase.READY]),
+            (_on_ended, [job for job in jobs if job.phase is None]),
+            (_on_any, jobs),
+        ),
+        (12, 3, 1, 1),
+    )[0]
+    return command(random, random.choice(meant if meant and random.random() < 0.95 else jobs))
+
+
+def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
+    ended = [job for job in jobs if job.status in TERMINAL]
+    repeated = random.choice(ended) if ended and random.random() < 0.1 else None
+    later = random.choice((None, None, None, 5, 100, 5000))
+    return Create(
+        user_id=repeated.user_id if repeated else random.choice(OWNERS),
+        job_type=repeated.job_type if repeated else random.choice(TYPES),
+        parameters=random.choice((None, Payload(b"p" * 9))),
+        labels=random.choice(({}, {"n": "1"}, {"n": "2", "ü": "🎬"})),
+        request_id=random.choice(("", "", f"r{random.randrange(9)}")),
+        max_attempts=random.randint(1, 3),
+        initial_backoff=Micros(random.choice((1, 10 * SECOND))),
+        schedule_time=later and Instant(BEGIN + later * SECOND),
+        queue_timeout=Micros(random.choice((100, 10_000, 10**6)) * SECOND),
+        stall_timeout=random.choice((None, Micros(15 * SECOND))),
+        run_timeout=random.choice((None, Micros(500 * SECOND))),
+        origin_job_id=repeated and repeated.id,
+        priority=random.choice((1, 5, 5, 9)),
+        fairness_key=random.choice(("", "t1", "t2")),
+        concurrency_key=random.choice(KEYS),
+        unique_key=random.choice(("", "", "", "u1", "u2")),
+        return_existing=random.random() < 0.5,
+    )
+
+
+def _creations(random: chance.Random, jobs: Sequence[Job]) -> Command:
+    # From some number on, PostgreSQL copies new rows.
+    first, *others = (
+        _creation(random, jobs) for _ in range(random.choice((1, 2, 3, COPY_FROM_ROWS)))
+    )
+    # All are refused with one of them.
+    new = {"request_id": "", "unique_key": "", "origin_job_id": None}
+    return CreateAll((first, *(replace(each, **new) for each in others)))
+
+
+def _report(random: chance.Random, job: Job) -> Command:
+    """Report with or without news, with a number that is new, an earlier one, or none."""
+    again = random.random() < 0.5
+    return Report(
+        job_id=job.id,
+        attempt=random.choice((None, job.attempt)),
+        progress=job.progress if again else random.choice((None, random.randint(1, 99))),
+        progress_message=None if again else random.choice((None, "", "half")),
+        checkpoint=None if again else random.choice((None, Payload(random.randbytes(2)))),
+        number=random.choice((0, job.report_number, job.report_number + random.randint(1, 3))),
+    )
+
+
+def _end(random: chance.Random, job: Job) -> Command:
+    error = JobError(random.choice(("X", "Y")), "no")
+    links = tuple(_link(random) for _ in range(random.randint(0, 2)))
+    own = {"job_id": job.id, "attempt": random.choice((None, job.attempt))}
+    return random.choice(
+        (
+            ChangeStatus(
+                **own, target=JobStatus.COMPLETED, result=Payload(b"r"), assets=links, progress=100
+            ),
+            ChangeStatus(**own, target=JobStatus.PARTIAL, error=error, assets=links),
+            ChangeStatus(
+                **own,
+                target=JobStatus.FAILED,
+                error=error,
+                error_details=Payload(b"d"),
+                retryable=random.random() < 0.7,
+                retry_delay=random.choice((None, Micros(0), Micros(30 * SECOND))),
+            ),
+        )
+    )
+
+
+def _link(random: chance.Random) -> AssetLink:
+    number = random.randrange(9)
+    return AssetLink("t", "", f"p{number}", number, random.choice((f"n{number % 5}", "")))
+
+
+def _on_ready(random: chance.Random, job: Job) -> Command:
+    return ChangeStatus(
+        job_id=job.id,
+        target=JobStatus.PROCESSING,
+        worker_id="w",
+        expected_version=random.choice((None, job.version)),
+        lease_duration=random.choice((None, LEASE)),
+    )
+
+
+def _on_held(random: chance.Random, job: Job) -> Command:
+    kinds = {_report: 7, _linked: 2, _released: 1, _end: 1}
+    return random.choices(list(kinds), list(kinds.values()))[0](random, job)
+
+
+def _linked(random: chance.Random, job: Job) -> Command:
+    return LinkAsset(
+        job_id=job.id,
+        link=_link(random),
+        attempt=random.choice((None, job.attempt)),
+        request_id=random.choice(("", f"l{random.randrange(9)}")),
+    )
+
+
+def _released(random: chance.Random, job: Job) -> Command:
+    delay = Micros(random.choice((0, 30 * SECOND)))
+    return Release(job_id=job.id, attempt=job.attempt, delay=delay)
+
+
+def _on_any(random: chance.Random, job: Job) -> Command:
+    held = random.choice((None, None, True, False))
+    return random.choice(
+        (
+            Cancel(job_id=job.id, user_id=job.user_id, reason="enough", held=held),
+            Expire(job_id=job.id),
+        )
+    )
+
+
+def _on_ended(random: chance.Random, job: Job) -> Command:
+    return random.choice(
+        (
+            Delete(job_id=job.id, user_id=job.user_id),
+            Purge(job_id=job.id, age=Micros(100 * SECOND)),
+            _end(random, job),
+        )
+    )
