@@ -219,9 +219,11 @@ class Tuning:
     blocked_types: int = 100
     """Types of blocked jobs that are looked at in one transaction."""
 
-    scanned_keys: int = 1000
-    """Concurrency keys looked at by one statement when their limit changes, and marked at once at
-    most: the feed is locked only to mark them."""
+    scanned_keys: int = 10_000
+    """Concurrency keys looked at by one statement when their limit changes."""
+
+    marked_keys: int = 1000
+    """Those of them that are marked at once: the feed is locked meanwhile."""
 
     job_cache_bytes: int = 32 * MIB
     """Bytes of jobs cached at most: about 13,000 jobs."""

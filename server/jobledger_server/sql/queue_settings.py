@@ -43,8 +43,9 @@ _NAMES = (
     .limit(bindparam("count"))
 )
 
-# Likewise. Blocked or not: so the statement reads no more keys than it returns.
-KEYS = (
+# Likewise. It reads so many keys, and returns those with blocked jobs. Each row begins with the
+# last key that was read, and their number. Without blocked jobs one row is left, without a key.
+_PAGE = (
     select(limit_keys.c.key, limit_keys.c.blocked)
     .where(
         tuple_(limit_keys.c.name, limit_keys.c.key) > tuple_(bindparam("name"), bindparam("after")),
@@ -52,6 +53,11 @@ KEYS = (
     )
     .order_by(limit_keys.c.name, limit_keys.c.key)
     .limit(bindparam("count"))
+    .cte("page")
+)
+_READ = select(func.max(_PAGE.c.key).label("last"), func.count().label("number")).subquery()
+KEYS = select(_READ.c.last, _READ.c.number, _PAGE.c.key).outerjoin_from(
+    _READ, _PAGE, _PAGE.c.blocked > 0
 )
 _MARK = (
     update(limit_keys)
@@ -75,9 +81,9 @@ class SqlQueueSettings:
         self,
         connections: StoreConnections,
         dialect: Dialect,
-        scanned_keys: int = Tuning().scanned_keys,
+        tuning: Tuning = Tuning(),
     ) -> None:
-        self._scanned_keys = scanned_keys  # at once
+        self._scanned_keys, self._marked_keys = tuning.scanned_keys, tuning.marked_keys
         self._connections = connections
         self._dialect = dialect
 
@@ -160,11 +166,13 @@ class SqlQueueSettings:
         while True:
             bound = {"name": name, "after": after, "count": count}
             keys = await self._connections.read(KEYS, bound)
-            if found := [key for key, blocked in keys if blocked]:
-                await to_completion(self._mark_blocked(found))
-            if len(keys) < count:
+            found = [key for _, _, key in keys if key is not None]
+            for first in range(0, len(found), self._marked_keys):
+                some = found[first : first + self._marked_keys]
+                await to_completion(self._mark_blocked(some))
+            after, number, _ = keys[0]
+            if number < count:
                 return
-            after = keys[-1][0]
 
     async def _mark_blocked(self, found: Sequence[str]) -> None:
         async with self._locked() as connection:

@@ -58,9 +58,7 @@ class SqlStore:
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
         self._lists = JobLists(self._connections, tuning.list_step)
-        self.queue_settings = SqlQueueSettings(
-            self._connections, self._dialect, tuning.scanned_keys
-        )
+        self.queue_settings = SqlQueueSettings(self._connections, self._dialect, tuning)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
         self.sweeps = SqlSweeps(self._connections, database.dialect)
