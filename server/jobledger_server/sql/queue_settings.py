@@ -114,16 +114,16 @@ class SqlQueueSettings:
             return resumed
 
     async def set_limit(self, name: str, max_running: int | None) -> Limit:
-        await to_completion(self._set_limit(name, max_running))
-        await self._mark(name)
+        await self._mark_rest(name, await to_completion(self._set_limit(name, max_running)))
         return await self._limit(name)
 
-    async def _set_limit(self, name: str, max_running: int | None) -> None:
+    async def _set_limit(self, name: str, max_running: int | None) -> str | None:
         async with self._locked() as connection:
             before = await _rule(connection, name)
             if max_running != before.max_running:
                 await _write_rule(connection, before, max_running=max_running)
                 await connection.execute(_RAISE_VERSION)
+            return await self._mark_first(connection, name)
 
     async def pause_key(self, name: str, *, actor: str, reason: str) -> Limit:
         await to_completion(self._pause_key(name, actor, reason))
@@ -138,41 +138,55 @@ class SqlQueueSettings:
                 await connection.execute(_RAISE_VERSION)
 
     async def resume_key(self, name: str) -> bool:
-        resumed = await to_completion(self._resume_key(name))
-        await self._mark(name)
+        resumed, last = await to_completion(self._resume_key(name))
+        await self._mark_rest(name, last)
         return resumed
 
-    async def _resume_key(self, name: str) -> bool:
+    async def _resume_key(self, name: str) -> tuple[bool, str | None]:
         async with self._locked() as connection:
             before = await _rule(connection, name)
             if before.pause is not None:
                 await _write_rule(connection, before, **_NO_PAUSE)
                 await connection.execute(_RAISE_VERSION)
-            return before.pause is not None
+            return before.pause is not None, await self._mark_first(connection, name)
 
-    async def _mark(self, name: str) -> None:
-        """Have somebody look if blocked jobs of a name's keys may start now.
+    async def _mark_first(self, connection: AsyncConnection, name: str) -> str | None:
+        """Do what `_mark_rest` does for the first keys, in the transaction of the change.
 
-        Keys are looked at without a lock, for a name may have many that have no blocked jobs. A job
+        So a change is complete whatever happens next, unless its name has very many keys.
+
+        Returns:
+            The key after which there may be more, or None.
+        """
+        if ":" in name:
+            await connection.execute(_MARK, {"found": [name]})
+            return None
+        count = self._marked_keys
+        keys = (await connection.execute(KEYS, {"name": name, "after": "", "count": count})).all()
+        if found := [key for _, _, key in keys if key is not None]:
+            await connection.execute(_MARK, {"found": found})
+        last, number, _ = keys[0]
+        return last if number == count else None
+
+    async def _mark_rest(self, name: str, after: str | None) -> None:
+        """Have somebody look if blocked jobs of a name's keys after this one may start now.
+
+        They are looked at without a lock, for a name may have many that have no blocked jobs. A job
         that is blocked later is so by what was set. The feed is locked to mark a few at a time.
 
         If nothing has changed too: an earlier call may have failed before its last keys. Where
         nobody repeats it, the sweeper finds them.
         """
-        if ":" in name:
-            await to_completion(self._mark_blocked([name]))
-            return
-        after, count = "", self._scanned_keys
-        while True:
+        count = self._scanned_keys
+        while after is not None:
             bound = {"name": name, "after": after, "count": count}
             keys = await self._connections.read(KEYS, bound)
             found = [key for _, _, key in keys if key is not None]
             for first in range(0, len(found), self._marked_keys):
                 some = found[first : first + self._marked_keys]
                 await to_completion(self._mark_blocked(some))
-            after, number, _ = keys[0]
-            if number < count:
-                return
+            last, number, _ = keys[0]
+            after = last if number == count else None
 
     async def _mark_blocked(self, found: Sequence[str]) -> None:
         async with self._locked() as connection:

@@ -1,5 +1,6 @@
 """Pauses and limits in the database: versions, marks, rows, and how they are found."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Claim, Create
 from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
@@ -22,10 +24,10 @@ from jobledger_server.sql.queue_reports import (
     ahead_of,
     holders_of,
 )
-from jobledger_server.sql.queue_settings import KEYS, LIMITS
+from jobledger_server.sql.queue_settings import KEYS, LIMITS, SqlQueueSettings
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 
@@ -182,9 +184,32 @@ async def test_the_feed_is_locked_for_few_keys_however_many_a_name_has(
     reads = [each for each in ran if each[0].startswith("WITH page")]
     for statement, parameters in reads:
         assert await keys_read(database, statement, parameters) <= 3
-    assert len(reads) == len(names) // 3 + 1
+    first, others = 1, (len(names) - 1) // 3 + 1
+    assert len(reads) == first + others
     locks = [statement for statement, _ in ran if "FOR UPDATE" in statement]
-    assert len(locks) == 1 + len(marked)  # what was set, and each mark
+    assert len(locks) == len(marked)  # the first mark is part of the change
+
+
+@both_databases
+@pytest.mark.parametrize("name", ["k", "k:1"])
+async def test_a_server_that_dies_after_a_change_has_marked_the_keys_that_it_concerns(
+    store: SqlStore,
+    ledger: Ledger,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    await store.queue_settings.set_limit(name, 0)
+    await blocked(store, ledger, "k:1")
+
+    async def dies(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(SqlQueueSettings, "_mark_rest", dies)
+    with pytest.raises(asyncio.CancelledError):
+        await store.queue_settings.set_limit(name, 5)
+    assert await violations(database) == []
+    assert await store.find_rechecks(after="", limit=9) == ["k:1"]
 
 
 @several_servers

@@ -81,20 +81,20 @@ async def all_jobs(store: Store) -> list[Job]:
 
 
 async def feed_head(store: Store) -> FeedHead:
-    """Return the feed's head, without its epoch, which differs."""
-    return replace(await store.feed_head(), epoch="")
+    """Return the feed's head, without its epoch and its database's identity, which differ."""
+    return _anywhere(await store.feed_head())
 
 
 async def _news(store: Store) -> News:
     news = await store.news(TYPES)
-    return replace(news, head=replace(news.head, epoch=""))
+    return replace(news, head=_anywhere(news.head))
 
 
 async def changes(store: Store, after: int, **options: Any) -> FeedPage:
     """Return changes, without what differs: epochs, and the request ids of deleted jobs."""
     page = await store.changes_after(after, **options)
     found = [_without_request(change) for change in page.changes]
-    return FeedPage(replace(page.head, epoch=""), found, page.through)
+    return FeedPage(_anywhere(page.head), found, page.through)
 
 
 def _without_request(change: Change) -> Change:
@@ -130,3 +130,7 @@ def _some_query(random: chance.Random, jobs: Sequence[Job]) -> JobQuery:
         "uncancelled": seldom(True, False),  # noqa: FBT003
     }
     return JobQuery(user_id=random.choice((None, *OWNERS)), **filters)
+
+
+def _anywhere(head: FeedHead) -> FeedHead:
+    return replace(head, epoch="", identity="")
