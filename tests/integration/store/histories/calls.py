@@ -10,7 +10,7 @@ from msgspec.structs import fields
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Command, Purge
-from jobledger_server.domain.job import Job, Micros
+from jobledger_server.domain.job import Job, Micros, Phase
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
@@ -121,7 +121,7 @@ async def unblock_all(store: Store, ledger: Ledger) -> object:
     return keys, [await unblock(store, ledger.known_limits, key) for key in keys]
 
 
-def _sets(random: chance.Random, _: Sequence[Job]) -> Call:
+def _sets(random: chance.Random, jobs: Sequence[Job]) -> Call:
     match random.choice(("limit", "pause key", "pause type", "resume", "resume")):
         case "limit":
             limit = random.choice((None, None, 0, 1, 2))
@@ -129,7 +129,8 @@ def _sets(random: chance.Random, _: Sequence[Job]) -> Call:
         case "pause key":
             return partial(pause_key, random.choice(NAMES))
         case "pause type":
-            return partial(pause_type, random.choice(TYPES))
+            ready = [job.job_type for job in jobs if job.phase is Phase.READY]
+            return partial(pause_type, random.choice(ready or TYPES))
         case _:
             return partial(resume_all)
 

@@ -25,7 +25,7 @@ from tests.integration.store.histories.history import Broken, History
 from tests.support.seed import SEED
 from tests.support.shared_postgres import Databases
 
-STEPS, STEPS_AT_NIGHT = 100, 500
+STEPS, STEPS_AT_NIGHT = 75, 500
 
 SHRINKING_SECONDS = 40
 """How long a history that fails is made shorter."""
