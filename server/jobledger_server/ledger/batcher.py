@@ -9,6 +9,7 @@ Memory Database Systems" (1984).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -31,10 +32,19 @@ TICK_SECONDS = 0.001
 QUIET_TICKS = 2
 """Lingering ends after this many ticks in a row without a new item."""
 
-Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception | None]]]
-"""Processes a batch and returns one result for each item, in the same order. None means that the
-item is not done: it queues again, with all that was put together with it. An error that it raises
-is the result of every item of the batch."""
+
+class Unfinished(Enum):
+    """In place of the result of an item that is not done."""
+
+    AGAIN = "AGAIN"
+
+
+AGAIN = Unfinished.AGAIN
+
+Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception | Unfinished]]]
+"""Processes a batch and returns one result for each item, in the same order. With AGAIN the item
+queues again, with all that was put together with it. An error that it raises is the result of every
+item of the batch."""
 
 Observe = Callable[[Caller, Item, Result | Exception], None]
 """Called with each result, before the one who put the item gets it."""
@@ -247,7 +257,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> int:
         """Process a batch; return how many items were answered."""
-        results: Sequence[Result | Exception | None]
+        results: Sequence[Result | Exception | Unfinished]
         items = [item for pending in batch for item in pending.items]
         begun = perf_counter()
         try:
@@ -264,7 +274,7 @@ class Batcher(Generic[Item, Result]):
         begin = answered = 0
         for pending in batch:
             end = begin + len(pending.items)
-            settled = [result for result in results[begin:end] if result is not None]
+            settled = [result for result in results[begin:end] if result is not AGAIN]
             begin = end
             if len(settled) < len(pending.items):
                 self._enqueue(pending)

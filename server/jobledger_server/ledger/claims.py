@@ -25,7 +25,7 @@ from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.domain.queues import KeyState, block, claim_or_block
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import JOB_BYTES, Allocation, allocate
-from jobledger_server.ledger.batcher import Batcher, Observe
+from jobledger_server.ledger.batcher import AGAIN, Batcher, Observe, Unfinished
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, ConfigChanged, Store, StoredJob, StoreError
@@ -107,7 +107,7 @@ class Claims:
 
     async def _serve(
         self, allocations: Sequence[Allocation]
-    ) -> Sequence[Sequence[Decision] | Exception | None]:
+    ) -> Sequence[Sequence[Decision] | Exception | Unfinished]:
         try:
             again = await self._step(allocations)
         except Exception as error:  # noqa: BLE001
@@ -118,7 +118,7 @@ class Claims:
         crowded = self.batcher.held >= sum(map(_weigh, allocations)) + self._tuning.claim_batch
         if crowded and not again and not any(each.decisions for each in allocations):
             await asyncio.sleep(PAUSE_SECONDS)
-        return [None if each in again else each.decisions for each in allocations]
+        return [AGAIN if each in again else each.decisions for each in allocations]
 
     async def _step(self, allocations: Sequence[Allocation]) -> Collection[Allocation]:
         """Search and start jobs once; return the claims that have to be served again.

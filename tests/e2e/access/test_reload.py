@@ -290,6 +290,7 @@ def test_sighup_does_not_end_a_server_that_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "log").open("w+b") as log:
         database = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/n"
         serve = ["serve", "--listen", "127.0.0.1:0", "--database", database]
+        serve += ["--database-wait", "0"]
         with Path(os.devnull).open("rb") as nothing:
             server = Forked("jobledger-server", serve, files=(nothing, log, log), env=os.environ)
         connection, _ = silent.accept()

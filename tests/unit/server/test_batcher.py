@@ -9,7 +9,7 @@ from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger import batcher as batcher_module
-from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.batcher import AGAIN, Batcher
 from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate
 
@@ -306,7 +306,7 @@ async def test_an_item_that_is_not_done_lets_others_in_and_is_in_a_later_batch_a
     async def work(batch: Sequence[int]) -> Sequence[int | None]:
         batches.append(list(batch))
         await gate()
-        return [None if n == 1 and len(batches) < 3 else 2 * n for n in batch]
+        return [AGAIN if n == 1 and len(batches) < 3 else 2 * n for n in batch]
 
     ada, bob = Caller("1.1.1.1:1", "ada"), Caller("2.2.2.2:1", "bob")
     async with Batcher("numbers", work, max_batch=1, max_waiting=2) as batcher:
