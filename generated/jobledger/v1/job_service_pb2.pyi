@@ -750,7 +750,8 @@ class JobChange(_message.Message):
     @_builtins.property
     def deleted_assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
         """The assets of the deleted job, oldest first: what is to be removed where they
-        are stored. With those that later attempts replaced, without their names.
+        are stored. With those that later attempts replaced, without their names. Empty
+        for the holder of a watch token.
         """
 
     def __init__(

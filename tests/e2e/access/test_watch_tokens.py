@@ -111,6 +111,30 @@ async def test_the_holder_of_a_token_sees_no_payloads_whatever_view_it_asks_for(
         assert not any(each.HasField("parameters") for each in seen)
 
 
+async def test_the_holder_of_a_token_sees_no_assets_of_a_deleted_job(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    """Nor does its owner miss them, who watches the same jobs and may be sent the same message."""
+    before = (await anybody.WatchJobs(user_id="ada", labels=BLUE).read()).resume_token
+    job = await anybody.running(labels=BLUE)
+    url = "https://e.example/a.png?signature=secret"
+    await anybody.CreateAsset(job_id=job.id, attempt=1, asset_type="image/png", url=url, name="a")
+    await anybody.MarkCompleted(job_id=job.id, attempt=1)
+    await anybody.DeleteJob(job_id=job.id, user_id="ada")
+    holder = Caller(channel, token=await token_for(anybody, labels=BLUE))
+
+    async def seen(caller: Caller, **fields: Any) -> list[str]:
+        watch = caller.WatchJobs(labels=BLUE, resume_token=before, **fields)
+        changes = []
+        while not any(change.deleted for change in changes):
+            changes += (await watch.read()).changes
+        return [asset.url for change in changes for asset in change.deleted_assets]
+
+    for _ in range(2):  # in either order
+        assert await seen(holder) == []
+        assert await seen(anybody, user_id="ada") == [url]
+
+
 async def test_a_token_that_is_not_ascii_is_refused_and_no_error_of_the_server(
     app: App, caplog: pytest.LogCaptureFixture
 ) -> None:

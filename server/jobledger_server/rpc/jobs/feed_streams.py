@@ -65,6 +65,8 @@ class FeedStreams:
         start = Cursor(self.reader.seq, START_OF_ACTIVE)
         cursor = tokens.read(resume_token) if resume_token else start
         age = StreamAge(self.max_age)
+        # The holder of a watch token may not read assets: their places are the application's.
+        assets = call.caller.permissions.scope is None
         watch = FeedWatch(self.reader, selection, cursor, call.caller)
         with self.hub.subscribe_to_feed(watch):
             await self.reader.check(cursor.seq)
@@ -75,7 +77,7 @@ class FeedStreams:
                     ending.resume_token = tokens.token_at(watch.cursor)
                     raise
                 cursor = watch.cursor
-                unsent = _parts(update, cursor, self.message_bytes, full=full)
+                unsent = _parts(update, cursor, self.message_bytes, full=full, assets=assets)
                 rest = _rest(update, cursor, tokens)
                 # The client may not read for a long time. It then holds only the message, and the
                 # changes of those that follow it.
@@ -88,10 +90,11 @@ class FeedStreams:
     async def _message(self, part: "_Part", tokens: "_Tokens") -> bytes:
         changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
         # Between two cursors there are fewer changes once jobs have changed again. A number of them
-        # says which they are.
+        # says which they are. The carriers tell apart what a watch gets that catches up, and one
+        # that has; the deleted jobs, who may read assets.
+        key = part.after, at, len(changes), len(carriers), len(part.deleted)
         if not carriers and not part.deleted:
-            make = partial(changes_message, changes, at)
-            return self.messages.get((part.after, at, len(changes)), make)
+            return self.messages.get(key, partial(changes_message, changes, at))
 
         async def read() -> bytes:
             # For all watches that are sent it.
@@ -106,8 +109,7 @@ class FeedStreams:
             }
             return changes_message(changes, at, payloads, assets)
 
-        # The carriers tell apart what a watch gets that catches up, and one that has.
-        return await self.messages.read((part.after, at, len(changes), len(carriers)), read)
+        return await self.messages.read(key, read)
 
 
 def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes:
@@ -125,7 +127,7 @@ class _Part:
     """The changes of one message, which lead from one cursor to another.
 
     `carriers` are those that are sent with their jobs' payloads, `deleted` the deleted jobs that
-    have assets.
+    are sent with their assets.
     """
 
     changes: Sequence[Change]
@@ -135,8 +137,13 @@ class _Part:
     through: Cursor
 
 
-def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool) -> list[_Part]:
-    """Cut the changes of an update, which leads to `through`, into messages of `most` bytes."""
+def _parts(
+    update: FeedUpdate | None, through: Cursor, most: int, *, full: bool, assets: bool
+) -> list[_Part]:
+    """Cut the changes of an update, which leads to `through`, into messages of `most` bytes.
+
+    `full` and `assets` say whether they have payloads, and the assets of deleted jobs.
+    """
     if update is None:
         return []
     after, listed = update.after, update.after.listed is not None
@@ -150,7 +157,8 @@ def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool)
         # A job that is reported while others are listed is no longer in the list.
         carries = full and not change.deleted and (update.catching_up or _is_carrier(change))
         size = CHANGE_BYTES + change.content_bytes + (job.payload_bytes if carries else 0)
-        size += assets_bytes(job) if change.deleted else 0
+        removed = assets and change.deleted and job.asset_count > 0
+        size += assets_bytes(job) if removed else 0
         room -= size
         if changes and room < 0:
             last = changes[-1]
@@ -162,7 +170,7 @@ def _parts(update: FeedUpdate | None, through: Cursor, most: int, *, full: bool)
         changes.append(change)
         if carries and job.payload_bytes:
             carriers.append(change)
-        if change.deleted and job.asset_count:
+        if removed:
             deleted.append(job)
     if changes:
         parts.append(_Part(changes, carriers, deleted, after, through))
