@@ -117,6 +117,10 @@ test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one 
 test-mutants: $(INSTALLED) ## have the checker find what broken servers do wrong, three at a time
 	@$(PYTHON) -m pytest -m slow -n 3 --dist worksteal $(MUTANTS) $(ARGS)
 
+.PHONY: test-night
+test-night: $(INSTALLED) ## compare the databases under long random histories, for a quarter of an hour
+	@$(PYTHON) -m pytest -m night -n 2 --dist worksteal -o faulthandler_timeout=900 tests/integration/store/histories $(ARGS)
+
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks
 	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse tests/robustness/test_fuzz.py $(ARGS)

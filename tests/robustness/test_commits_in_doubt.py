@@ -46,7 +46,7 @@ class Primary:
 
     async def ask(self, statement: str) -> tuple[object, ...]:
         """Run a statement in a session that begins now, and return its first row."""
-        connection = await asyncpg.connect(self.url)
+        connection = await asyncpg.connect(self.url, server_settings={"statement_timeout": "0"})
         row = await connection.fetchrow(statement)
         await connection.close()
         return tuple(row or ())
@@ -62,6 +62,8 @@ class Primary:
         await self.ask("SELECT pg_reload_conf()")
         while await self.ask("SHOW synchronous_standby_names") != (name,):
             pass
+        # PostgreSQL's checkpointer tells all sessions, and reads what is set before a checkpoint.
+        await self.ask("CHECKPOINT")
 
     async def visible(self) -> tuple[object, ...]:
         """Return what others see of the store."""

@@ -95,7 +95,7 @@ async def test_databases_that_are_asked_the_same_answer_the_same(run: Run) -> No
     await check(run, STEPS)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [f"{SEED} {number}" for number in range(8)])
 async def test_databases_that_are_asked_the_same_for_long_answer_the_same(run: Run) -> None:
