@@ -208,9 +208,11 @@ async def start(
 
         yield start
     if "damaged" not in request.fixturenames:
-        database = open_database(parse_url(database_url))
-        assert await violations(database) == []
-        await database.close()
+        database = open_database(parse_url(database_url), unlimited=True)
+        try:
+            assert await violations(database) == []
+        finally:
+            await database.close()
 
 
 @pytest.fixture

@@ -205,6 +205,7 @@ async def test_a_correct_server_counts_and_limits_right(app: App, database_url: 
     assert not any(found.values()), found
 
 
+@pytest.mark.usefixtures("damaged")
 @pytest.mark.promise(number=42)
 @sqlite
 @pytest.mark.parametrize(
