@@ -81,8 +81,8 @@ BUGS = {
     "message of another cursor": Bug(
         "watches that end at the same cursor are sent the same message",
         "rpc.jobs.feed_streams",
-        "self.messages.get((part.after, at, len(changes)), make)",
-        "self.messages.get((at, len(changes)), make)",
+        "key = part.after, at, len(changes), len(carriers), len(part.deleted)",
+        "key = at, len(changes), len(carriers), len(part.deleted)",
     ),
     "read before subscribing": Bug(
         "a watch of one job misses what is committed while it reads the job",
