@@ -19,10 +19,10 @@ import uvloop
 from jobledger.testing.world.memory.store import MemoryStore
 from jobledger_server.app import App, open_app
 from jobledger_server.check.invariants import violations
+from jobledger_server.database.url import parse_url
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, Store
 from jobledger_server.tuning import Tuning

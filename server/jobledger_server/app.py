@@ -13,6 +13,9 @@ from typing import Any, Protocol
 import grpc
 from sqlalchemy import URL
 
+from jobledger_server.database.file_lock import exclusive
+from jobledger_server.database.url import parse_url
+from jobledger_server.database.wait import wait_for_database
 from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.held import Holdings
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
@@ -72,11 +75,8 @@ from jobledger_server.runtime.supervision import Supervisor
 from jobledger_server.runtime.tls import server_credentials, tls_files
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.database_wait import wait_for_database
 from jobledger_server.sql.schema import migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.store import Change, FeedHead, Store
 from jobledger_server.telemetry.instruments import readings
 from jobledger_server.telemetry.job_metrics import JobMetrics

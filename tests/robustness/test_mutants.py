@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from jobledger_server.app import App
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from tests.robustness import checker, mutations, queue_mutants
 from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size

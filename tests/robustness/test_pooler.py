@@ -9,11 +9,11 @@ import grpc
 import pytest
 
 from jobledger_server.app import open_app
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreError, StoreUnavailable

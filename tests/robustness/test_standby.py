@@ -12,9 +12,9 @@ import pytest
 
 from jobledger import AsyncClient, JobStatus
 from jobledger_server.app import App, open_app
+from jobledger_server.database.url import parse_url
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate
 
 several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -282,8 +282,8 @@ if __name__ == "__main__":
         health,
         serve,
     )
+    from jobledger_server.database.url import parse_url
     from jobledger_server.sql.database import open_database
-    from jobledger_server.sql.database_url import parse_url
     from jobledger_server.sql.sql_store import SqlStore
 
     for name in IMPORTED_LATER:

@@ -4,11 +4,11 @@ import asyncio
 
 from sqlalchemy import text
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import hashed_queue_id, rule_name
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""

@@ -9,12 +9,12 @@ from jobledger_server.check.invariants import violations
 from jobledger_server.check.repair import repair_feed
 from jobledger_server.cli.options import database_options
 from jobledger_server.cli.running import run
+from jobledger_server.database.file_lock import exclusive, require_file
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import HEAD, require_supported
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite.file_lock import exclusive, require_file
 from jobledger_server.telemetry.logs import logging_to_stderr
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
+from jobledger_server.database.file_lock import DatabaseInUse
+from jobledger_server.database.url import BadDatabaseUrl
 from jobledger_server.rpc.access.access_file import BadAccessFile
 from jobledger_server.rpc.serving.admin import AdminUnavailable
 from jobledger_server.runtime.port import PortUnavailable, Unprotected
 from jobledger_server.runtime.stopping import Stopped
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.runtime.tls import BadCertificate
-from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.schema import SchemaError
-from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
 from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.prometheus import MetricsUnavailable
 

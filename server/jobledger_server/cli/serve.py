@@ -10,6 +10,7 @@ import click
 from jobledger_server.app import open_app
 from jobledger_server.cli.options import database_options, settings_options
 from jobledger_server.cli.running import expected_errors, run
+from jobledger_server.database.url import parse_url
 from jobledger_server.runtime import parent
 from jobledger_server.runtime.descriptors import open_standard_files, raise_descriptor_limit
 from jobledger_server.runtime.garbage import keep_collections_short
@@ -17,7 +18,6 @@ from jobledger_server.runtime.processes import serve_with_processes
 from jobledger_server.runtime.signals import end_signals
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.settings import Settings
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.telemetry.logs import logging_to_stderr
 
 

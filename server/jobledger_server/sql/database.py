@@ -9,7 +9,7 @@ from sqlalchemy import URL, AdaptedConnection, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 
-from jobledger_server.sql.database_url import BadDatabaseUrl
+from jobledger_server.database.url import BadDatabaseUrl
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.sqlite.sqlite_dialect import SQLITE
 from jobledger_server.sql.sqlite.sqlite_engines import Connect, open_sqlite
@@ -27,7 +27,7 @@ class Database:
 
     @property
     def unavailable_errors(self) -> tuple[type[Exception], ...]:
-        """What is raised if the database fails otherwise; see database_errors.py."""
+        """What is raised if the database fails otherwise; see database/errors.py."""
         # The third is what the pool raises if PostgreSQL refuses a connection, as it does while it
         # starts. Only SQLAlchemy's own connections put a DBAPIError around it.
         return (

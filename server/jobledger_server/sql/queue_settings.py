@@ -18,7 +18,7 @@ from jobledger_server.domain.limits import (
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.queue_store import Limit
 from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import feed, limit_keys, limit_rules, paused_types
 from jobledger_server.tuning import Tuning
 
@@ -87,10 +87,8 @@ class SqlQueueSettings:
         self._connections = connections
         self._dialect = dialect
 
+    @runs_to_completion
     async def pause_type(self, job_type: str, *, actor: str, reason: str) -> Pause:
-        return await to_completion(self._pause_type(job_type, actor, reason))
-
-    async def _pause_type(self, job_type: str, actor: str, reason: str) -> Pause:
         async with self._locked() as connection:
             one = select(paused_types).where(paused_types.c.job_type == job_type)
             found = (await connection.execute(one)).first()
@@ -102,10 +100,8 @@ class SqlQueueSettings:
             await connection.execute(_RAISE_VERSION)
             return Pause(*values.values())
 
+    @runs_to_completion
     async def resume_type(self, job_type: str) -> bool:
-        return await to_completion(self._resume_type(job_type))
-
-    async def _resume_type(self, job_type: str) -> bool:
         async with self._locked() as connection:
             one = delete(paused_types).where(paused_types.c.job_type == job_type)
             resumed = (await connection.execute(one)).rowcount > 0
@@ -114,9 +110,10 @@ class SqlQueueSettings:
             return resumed
 
     async def set_limit(self, name: str, max_running: int | None) -> Limit:
-        await self._mark_rest(name, await to_completion(self._set_limit(name, max_running)))
+        await self._mark_rest(name, await self._set_limit(name, max_running))
         return await self._limit(name)
 
+    @runs_to_completion
     async def _set_limit(self, name: str, max_running: int | None) -> str | None:
         async with self._locked() as connection:
             before = await _rule(connection, name)
@@ -126,9 +123,10 @@ class SqlQueueSettings:
             return await self._mark_first(connection, name)
 
     async def pause_key(self, name: str, *, actor: str, reason: str) -> Limit:
-        await to_completion(self._pause_key(name, actor, reason))
+        await self._pause_key(name, actor, reason)
         return await self._limit(name)
 
+    @runs_to_completion
     async def _pause_key(self, name: str, actor: str, reason: str) -> None:
         async with self._locked() as connection:
             before = await _rule(connection, name)
@@ -138,10 +136,11 @@ class SqlQueueSettings:
                 await connection.execute(_RAISE_VERSION)
 
     async def resume_key(self, name: str) -> bool:
-        resumed, last = await to_completion(self._resume_key(name))
+        resumed, last = await self._resume_key(name)
         await self._mark_rest(name, last)
         return resumed
 
+    @runs_to_completion
     async def _resume_key(self, name: str) -> tuple[bool, str | None]:
         async with self._locked() as connection:
             before = await _rule(connection, name)
@@ -183,11 +182,11 @@ class SqlQueueSettings:
             keys = await self._connections.read(KEYS, bound)
             found = [key for _, _, key in keys if key is not None]
             for first in range(0, len(found), self._marked_keys):
-                some = found[first : first + self._marked_keys]
-                await to_completion(self._mark_blocked(some))
+                await self._mark_blocked(found[first : first + self._marked_keys])
             last, number, _ = keys[0]
             after = last if number == count else None
 
+    @runs_to_completion
     async def _mark_blocked(self, found: Sequence[str]) -> None:
         async with self._locked() as connection:
             await connection.execute(_MARK, {"found": found})
@@ -211,10 +210,8 @@ class SqlQueueSettings:
         ((key,),) = await self._connections.read(_WATCH_KEY, {})
         return bytes.fromhex(key)
 
+    @runs_to_completion
     async def renew_watch_key(self) -> None:
-        await to_completion(self._renew_watch_key())
-
-    async def _renew_watch_key(self) -> None:
         async with self._locked() as connection:
             await connection.execute(update(feed).values(watch_key=os.urandom(32).hex()))
             await connection.execute(_RAISE_VERSION)

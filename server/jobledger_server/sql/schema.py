@@ -16,8 +16,8 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from jobledger_server.database.errors import DROPPED_SETTINGS, cause_of, pooler_cause
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.database_errors import DROPPED_SETTINGS, cause_of, pooler_cause
 from jobledger_server.store import StoreUnavailable
 
 HEAD = "0001"

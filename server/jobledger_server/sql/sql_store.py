@@ -25,7 +25,7 @@ from jobledger_server.sql.rows import (
     stored_job_from_row,
 )
 from jobledger_server.sql.statements import RECORD_POLLER, bind_ids, statements_for
-from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.sweeps import SqlSweeps
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.sql.webhooks import SqlWebhooks
@@ -149,12 +149,10 @@ class SqlStore:
         rows = await self._connections.read(self._statements.blocking.rechecks, bound)
         return [key for (key,) in rows]
 
+    @runs_to_completion
     async def record_pollers(
         self, server: str, job_types: Collection[str], *, lasts: Micros
     ) -> None:
-        await to_completion(self._record_pollers(server, job_types, lasts))
-
-    async def _record_pollers(self, server: str, job_types: Collection[str], lasts: Micros) -> None:
         async with self._connections.writing() as connection:
             until = await self._dialect.now(connection) + lasts
             rows = [
@@ -168,10 +166,8 @@ class SqlStore:
         ((count,),) = await self._connections.read(self._statements.count_active, values)
         return int(count)
 
+    @runs_to_completion
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
-        return await to_completion(self._find_purgeable(age, after, limit))
-
-    async def _find_purgeable(self, age: Micros, after: int, limit: int) -> Purgeable:
         async with self._connections.snapshot() as connection:
             now = await self._dialect.now(connection)
             count = self._tuning.scanned_ends
@@ -190,13 +186,9 @@ class SqlStore:
         (row,) = await self._connections.poll(self._statements.feed_head)
         return FeedHead(*row)
 
+    @runs_to_completion
     async def changes_after(
         self, seq: int, *, limit: int, user_id: str | None = None, until: int | None = None
-    ) -> FeedPage:
-        return await to_completion(self._changes_after(seq, limit, user_id, until))
-
-    async def _changes_after(
-        self, seq: int, limit: int, user_id: str | None, until: int | None
     ) -> FeedPage:
         async with self._connections.snapshot() as connection:
             head = FeedHead(*(await connection.execute(self._statements.feed.head)).one())
@@ -227,7 +219,7 @@ class SqlStore:
         ids: Collection[JobId] = (),
     ) -> ActivePage:
         if ids:
-            found = await to_completion(self._find_active(after, limit, user_id, ids))
+            found = await self._find_active(after, limit, user_id, ids)
         else:
             bounds: dict[str, Any] = {"after_id": after.job_id, "count": limit}
             if user_id is None:
@@ -242,6 +234,7 @@ class SqlStore:
         # A job that changed since is left out: the feed has it after `until`.
         return ActivePage([change for change in found if change.seq <= until], last)
 
+    @runs_to_completion
     async def _find_active(
         self, after: ActivePosition, limit: int, user_id: str | None, ids: Collection[JobId]
     ) -> list[Change]:
@@ -257,10 +250,8 @@ class SqlStore:
             and _position(change) > first
         ][:limit]
 
+    @runs_to_completion
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
-        return await to_completion(self._compact_deletions(age, limit))
-
-    async def _compact_deletions(self, age: Micros, limit: int) -> int:
         async with self._connections.writing() as connection:
             before = await self._dialect.now(connection) - age
             bounds = {"before": before, "count": limit}
@@ -279,11 +270,12 @@ class SqlStore:
     async def verify_identity(self) -> FeedHead:
         # Cleared first: a failure brings the doubt back.
         self._in_doubt = False
-        return await to_completion(self._set_epoch(self._statements.verify_identity, {}))
+        return await self._set_epoch(self._statements.verify_identity, {})
 
     async def renew_epoch(self, epoch: str) -> FeedHead:
-        return await to_completion(self._set_epoch(self._statements.renew_epoch, {"old": epoch}))
+        return await self._set_epoch(self._statements.renew_epoch, {"old": epoch})
 
+    @runs_to_completion
     async def _set_epoch(self, statement: Executable, parameters: Mapping[str, Any]) -> FeedHead:
         self._cache.clear()
         async with self._connections.writing() as connection:

@@ -17,19 +17,21 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Executable, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from jobledger_server.database.errors import cause_of, failure
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.database_errors import cause_of, failure
 from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.store import StoreConflict
 
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 
 INTERRUPT_SECONDS = 0.05
 """Between attempts to interrupt a statement whose caller was cancelled."""
@@ -87,6 +89,47 @@ class _Pool:
         await greenlet_spawn(connection.invalidate)
 
 
+async def _no_interrupt() -> None: ...
+
+
+async def to_completion(
+    work: Coroutine[Any, Any, Result], interrupt: Interrupt = _no_interrupt
+) -> Result:
+    """Await the work, and let it end before a cancellation, or several, ends its caller.
+
+    Work of SQLAlchemy on SQLite must end by itself. If it is cancelled, aiosqlite still runs
+    its statement, on a connection that is never closed and keeps the file locked until it is
+    collected as garbage.
+
+    Args:
+        work: A short transaction, or one that `interrupt` ends.
+        interrupt: Called every INTERRUPT_SECONDS once the caller is cancelled: a single call
+            may come between two statements.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await interrupt()
+                await asyncio.wait([task], timeout=INTERRUPT_SECONDS)
+        task.exception()  # retrieved, so that asyncio does not log it
+        raise
+
+
+def runs_to_completion(
+    method: Callable[Parameters, Coroutine[Any, Any, Result]],
+) -> Callable[Parameters, Coroutine[Any, Any, Result]]:
+    """Have a method that makes a short transaction run `to_completion`."""
+
+    @wraps(method)
+    async def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return await to_completion(method(*args, **kwargs))
+
+    return run
+
+
 class StoreConnections:
     """Runs statements on the connections of a database.
 
@@ -115,11 +158,12 @@ class StoreConnections:
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a reading statement on the driver itself. For the most frequent reads.
 
-        Not for a task that may be cancelled: see `to_completion`.
+        Not for a task that may be cancelled: see `runs_to_completion`.
         """
         async with self._driver(self._readers) as driver:
             return await driver.fetch(statement, values)
 
+    @runs_to_completion
     async def poll(
         self, statement: Prepared, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
@@ -127,17 +171,13 @@ class StoreConnections:
 
         For what an idle server asks all the time: SQLAlchemy's way costs twice as much.
         """
-        return await to_completion(self.fetch(statement.text, statement.values(parameters or {})))
+        return await self.fetch(statement.text, statement.values(parameters or {}))
 
+    @runs_to_completion
     async def read(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
         """Run a reading statement."""
-        return await to_completion(self._read(statement, parameters))
-
-    async def _read(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
-    ) -> Sequence[Any]:
         with self._translating():
             async with self._single.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()
@@ -146,7 +186,7 @@ class StoreConnections:
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Begin a transaction whose statements all read the same snapshot.
 
-        Run it by `to_completion`.
+        In a method that `runs_to_completion`.
         """
         with self._translating():
             async with self._snapshot.connect() as connection, connection.begin():
@@ -178,7 +218,7 @@ class StoreConnections:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Begin a transaction that writes and that the end of the block commits.
 
-        Run it by `to_completion`.
+        In a method that `runs_to_completion`.
         """
         with self._translating():
             async with self._database.writer.connect() as connection, connection.begin():
@@ -249,32 +289,3 @@ async def _clean_up(
 def _still_running(error: BaseException) -> bool:
     """Return whether the statement that raised this may still run: it was abandoned."""
     return not isinstance(error, Exception) or isinstance(error, TimeoutError)
-
-
-async def _no_interrupt() -> None: ...
-
-
-async def to_completion(
-    work: Coroutine[Any, Any, Result], interrupt: Interrupt = _no_interrupt
-) -> Result:
-    """Await the work, and let it end before a cancellation, or several, ends its caller.
-
-    Work of SQLAlchemy on SQLite must end by itself. If it is cancelled, aiosqlite still runs
-    its statement, on a connection that is never closed and keeps the file locked until it is
-    collected as garbage.
-
-    Args:
-        work: A short transaction, or one that `interrupt` ends.
-        interrupt: Called every INTERRUPT_SECONDS once the caller is cancelled: a single call
-            may come between two statements.
-    """
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await interrupt()
-                await asyncio.wait([task], timeout=INTERRUPT_SECONDS)
-        task.exception()  # retrieved, so that asyncio does not log it
-        raise

@@ -22,7 +22,7 @@ from jobledger_server.domain.job import Micros
 from jobledger_server.domain.queues import FORGOTTEN_STARTS
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import (
     READY,
     ended,
@@ -134,28 +134,24 @@ class SqlSweeps:
         found = [(level.job_type, level.priority, level.writes) for level in levels]
         return await self._write(DELETE_LEVELS, found)
 
+    @runs_to_completion
     async def ended(self, age: Micros, *, limit: int) -> int:
-        return await to_completion(self._delete_ended(age, limit))
-
-    async def _delete_ended(self, age: Micros, limit: int) -> int:
         async with self._connections.snapshot() as connection:
             before = await self._dialect.now(connection) - age
             rows = (await connection.execute(OLD, {"before": before, "count": limit})).all()
         return await self._write(DELETE_OLD, [tuple(row) for row in rows])
 
+    @runs_to_completion
     async def pollers(self) -> None:
-        await to_completion(self._delete_pollers())
-
-    async def _delete_pollers(self) -> None:
         async with self._connections.writing() as connection:
             before = await self._dialect.now(connection)
             await connection.execute(DELETE_POLLERS, {"before": before})
 
+    @runs_to_completion
     async def _write(self, statement: Executable, found: Sequence[Any]) -> int:
         """Delete or mark rows by their keys while the feed is locked, if they are still so."""
-        return await to_completion(self._write_locked(statement, found)) if found else 0
-
-    async def _write_locked(self, statement: Executable, found: Sequence[Any]) -> int:
+        if not found:
+            return 0
         async with self._connections.writing() as connection:
             # A statement of its own: the next one sees what was committed before the lock.
             await connection.execute(LOCK_FEED)

@@ -1,7 +1,7 @@
 """A transaction that writes: what a batch loads, and what it writes."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from jobledger_server.domain.decisions import Created
@@ -59,15 +59,12 @@ class SqlTransaction:
                 del missing[job_id]
         if missing:
             bound = bind_ids(self._dialect, "ids", missing)
-            rows = await self._fetch(self._statements.lock_jobs, bound)
-            self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))
+            self._load(await self._fetch(self._statements.lock_jobs, bound))
         return {job_id: change.job for job_id, change in self._loaded.items()}
 
     async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
         bound = bind_ids(self._dialect, "ids", ids)
-        rows = await self._fetch(self._statements.lock_claimed, bound)
-        if rows and self._driver.time is None:
-            self._driver.time = Instant(rows[0][-1])
+        rows = self._timed(await self._fetch(self._statements.lock_claimed, bound))
         claimed: dict[JobId, StoredJob] = {}
         for *row, parameters, checkpoint, vtime, _ in rows:
             change = change_from_row(row)
@@ -93,9 +90,7 @@ class SqlTransaction:
         return {(job.user_id, job.job_type, job.unique_key): job for job in found}
 
     async def lock_keys(self, keys: Collection[str]) -> dict[str, KeyState]:
-        rows = await self._driver.fetch(*self._dialect.lock_keys(keys))
-        if rows and self._driver.time is None:
-            self._driver.time = Instant(rows[0][-1])
+        rows = self._timed(await self._driver.fetch(*self._dialect.lock_keys(keys)))
         return {
             key: KeyState(running, most, bool(paused)) for key, running, most, paused, _ in rows
         }
@@ -135,10 +130,7 @@ class SqlTransaction:
 
     async def find_blocked(self, key: str, job_type: str, *, limit: int) -> list[Job]:
         bound = {"key": key, "job_type": job_type, "count": limit}
-        rows = await self._fetch(self._statements.blocking.blocked, bound)
-        changes = [change_from_row(row) for row in rows]
-        self._loaded.update((change.job.id, change) for change in changes)
-        return [change.job for change in changes]
+        return self._load(await self._fetch(self._statements.blocking.blocked, bound))
 
     async def find_due(self, *, limit: int) -> list[Job]:
         return await self._find_first(self._statements.blocking.due, limit)
@@ -148,13 +140,21 @@ class SqlTransaction:
         return {job.id: job for job in found}
 
     async def _find_first(self, statement: Prepared, limit: int) -> list[Job]:
-        """Lock jobs whose time has come, and note the time, which follows each."""
-        rows = await self._fetch(statement, {"count": limit})
-        if rows and self._driver.time is None:
-            self._driver.time = Instant(rows[0][-1])
-        changes = [change_from_row(row) for *row, _ in rows]
+        """Lock jobs whose time has come. The time follows each."""
+        rows = self._timed(await self._fetch(statement, {"count": limit}))
+        return self._load(row[:-1] for row in rows)
+
+    def _load(self, rows: Iterable[Sequence[Any]]) -> list[Job]:
+        """Return the jobs of these rows, which are locked, and keep their changes."""
+        changes = [change_from_row(row) for row in rows]
         self._loaded.update((change.job.id, change) for change in changes)
         return [change.job for change in changes]
+
+    def _timed(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return the rows, and note the time with which each of them ends."""
+        if rows and self._driver.time is None:
+            self._driver.time = Instant(rows[0][-1])
+        return rows
 
     async def clear_recheck(self, key: str, *, unblocked: bool) -> None:
         statements = self._statements.blocking

@@ -10,7 +10,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant, is_id
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.store_connections import StoreConnections, to_completion
+from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import webhooks
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
@@ -28,10 +28,8 @@ class SqlWebhooks:
         self._connections = connections
         self._dialect = dialect
 
+    @runs_to_completion
     async def add(self, webhook: Webhook) -> Webhook:
-        return await to_completion(self._add(webhook))
-
-    async def _add(self, webhook: Webhook) -> Webhook:
         async with self._connections.writing() as connection:
             count = await connection.scalar(select(func.count()).select_from(webhooks))
             if (count or 0) >= MAX_WEBHOOKS:
@@ -58,20 +56,18 @@ class SqlWebhooks:
 
         return await self._connections.read_list(read)
 
+    @runs_to_completion
     async def remove(self, webhook_id: str, *, user_id: str) -> bool:
-        return is_id(webhook_id) and await to_completion(self._remove(webhook_id, user_id))
-
-    async def _remove(self, webhook_id: str, user_id: str) -> bool:
+        if not is_id(webhook_id):
+            return False
         async with self._connections.writing() as connection:
             one = delete(webhooks).where(webhooks.c.id == webhook_id, _owned(user_id))
             return (await connection.execute(one)).rowcount > 0
 
+    @runs_to_completion
     async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
         if not is_id(webhook_id):
             return None
-        return await to_completion(self._enable(webhook_id, user_id))
-
-    async def _enable(self, webhook_id: str, user_id: str) -> Webhook | None:
         one = and_(webhooks.c.id == webhook_id, _owned(user_id))
         async with self._connections.writing() as connection:
             enabled = update(webhooks).where(one).values(disable_time=None, disable_reason="")
@@ -79,13 +75,9 @@ class SqlWebhooks:
             row = (await connection.execute(select(*_COLUMNS).where(one))).first()
             return None if row is None else _webhook(row)
 
+    @runs_to_completion
     async def claim(
         self, deliverer_id: str, known: Collection[str], *, lease: int, limit: int
-    ) -> Claimed:
-        return await to_completion(self._claim(deliverer_id, known, lease, limit))
-
-    async def _claim(
-        self, deliverer_id: str, known: Collection[str], lease: int, limit: int
     ) -> Claimed:
         table, held = webhooks.c, webhooks.c.holder == deliverer_id
         is_known = table.id.in_([each for each in known if is_id(each)])
@@ -112,12 +104,10 @@ class SqlWebhooks:
             kept_ids = (await connection.scalars(select(table.id).where(kept))).all()
             return Claimed([_webhook(row) for row in rows], sorted({*kept_ids, *ids}))
 
+    @runs_to_completion
     async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
         if not is_id(webhook_id):
             return False
-        return await to_completion(self._save(webhook_id, generation, deliveries))
-
-    async def _save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
         table = webhooks.c
         values: dict[str, Any] = {
             "cursor": deliveries.cursor,

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.app import open_app
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import Micros
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import both_databases, execute, several_servers
 from tests.support.gated_store import Gate, GatedStore

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, Delete, Report
 from jobledger_server.domain.job import JobId, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS as COPIED
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting

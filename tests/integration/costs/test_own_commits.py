@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import ChangeStatus, Create, Report
 from jobledger_server.domain.job import JobStatus
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.hub import WatchHub

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Create, CreateAll, Report
 from jobledger_server.domain.job import Job, Payload
 from jobledger_server.domain.limits import MAX_CLAIMED_JOBS, MAX_SLOTS
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import counting
 from tests.support.ledger_calls import apply_all, claim, claim_jobs, create_all

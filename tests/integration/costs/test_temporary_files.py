@@ -13,7 +13,7 @@ import sys
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.ledger_calls import create_all
 

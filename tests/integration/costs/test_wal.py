@@ -13,11 +13,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import ChangeStatus, Command, Create, Report
 from jobledger_server.domain.job import Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import NoOutages, migrated
 from tests.support.ledger_calls import apply, claim, claim_jobs

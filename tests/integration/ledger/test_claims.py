@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.check.invariants import violations
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -30,7 +31,6 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.sql import transaction
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import statements_for

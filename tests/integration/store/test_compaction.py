@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import event
 
 from jobledger_server.check.invariants import violations
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import Micros
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import execute, several_servers
 from tests.support.store_writer import append, finished, step

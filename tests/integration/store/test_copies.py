@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import JobStatus
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore

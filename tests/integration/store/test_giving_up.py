@@ -9,10 +9,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction

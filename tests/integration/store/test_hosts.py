@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
+from jobledger_server.database import hosts
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
-from jobledger_server.sql.postgresql import hosts, notifications, postgresql_engines
+from jobledger_server.sql.postgresql import notifications, postgresql_engines
 from jobledger_server.sql.schema import require_supported
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import several_servers

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, LinkAsset, Report
 from jobledger_server.domain.job import (
     AssetLink,
@@ -19,7 +20,6 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore

@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.job import JobId
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql import postgresql_dialect, postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable

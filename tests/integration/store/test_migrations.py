@@ -15,6 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
+from jobledger_server.database.file_lock import exclusive
+from jobledger_server.database.url import BadDatabaseUrl, parse_url
 from jobledger_server.domain.job import (
     AttemptOutcome,
     JobId,
@@ -23,11 +25,9 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.sql import schema
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.sql.tables import metadata
 from jobledger_server.store import StoreUnavailable
 from tests.support.shared_postgres import Databases

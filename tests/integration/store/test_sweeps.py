@@ -240,10 +240,7 @@ async def test_a_sweep_that_finds_nothing_idle_locks_nothing(
 ) -> None:
     await created(ledger)
 
-    async def locked(*_: Any) -> int:
-        raise AssertionError
-
-    monkeypatch.setattr(sweeps.SqlSweeps, "_write_locked", locked)
+    monkeypatch.setattr(sweeps, "LOCK_FEED", text("this is no statement"))
     await swept(store)
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from jobledger_server.app import App
-from jobledger_server.sql.database_url import parse_url
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.postgresql import notifications
 from jobledger_server.tuning import Tuning
 from tests.support.rpc_caller import COMPLETED, Caller, calling

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jobledger_server.database.file_lock import DatabaseInUse
 from jobledger_server.domain.job import JobId
-from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
 from jobledger_server.sql.sqlite.sqlite_engines import BUSY_SECONDS
 from jobledger_server.store import FeedHead, JobQuery, StoreUnavailable
 from tests.integration.world.disk_run import DiskRun, Server

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.database_url import parse_url
 from tests.robustness.checker.faults import KINDS, Nemesis, Plant
 from tests.robustness.checker.history import History
 from tests.robustness.checker.inspector import inspecting

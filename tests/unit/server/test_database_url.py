@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobledger_server.sql.database_url import hosts_of, parse_url
+from jobledger_server.database.url import hosts_of, parse_url
 
 
 @pytest.mark.parametrize(

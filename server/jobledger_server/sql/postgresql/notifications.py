@@ -15,8 +15,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
-from jobledger_server.sql.database_errors import cause_of
-from jobledger_server.sql.postgresql.hosts import connect
+from jobledger_server.database.errors import cause_of
+from jobledger_server.database.hosts import connect
 from jobledger_server.sql.postgresql.postgresql_driver import PROTOCOL_ERRORS
 
 CHANNEL = "jobledger"

@@ -5,6 +5,7 @@ from typing import Any
 
 import asyncpg
 
+from jobledger_server.database.postgresql_connection import PostgresqlConnection
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Batch, Writes
 from jobledger_server.sql.job_cache import WriteId
@@ -15,7 +16,6 @@ from jobledger_server.sql.postgresql.batch_statement import (
     Update,
     batch_statement,
 )
-from jobledger_server.sql.postgresql.postgresql_connection import PostgresqlConnection
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import ConfigChanged
 

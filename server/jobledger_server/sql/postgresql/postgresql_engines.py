@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from jobledger_server.database.url import BadDatabaseUrl
 from jobledger_server.domain.limits import LIST_SECONDS
-from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.rows import labels_from_text
 
 if TYPE_CHECKING:
-    from jobledger_server.sql.postgresql.postgresql_connection import PostgresqlConnection
+    from jobledger_server.database.postgresql_connection import PostgresqlConnection
 
 COMMAND_SECONDS = 5
 """How long PostgreSQL may take for one statement before it counts as unavailable."""
@@ -45,8 +45,8 @@ def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEng
 def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
     """Make an engine with a time limit for each statement, and some settings of its own."""
     # PostgreSQL's driver is an extra, and others import this module for its numbers.
-    from jobledger_server.sql.postgresql.hosts import connect  # noqa: PLC0415
-    from jobledger_server.sql.postgresql.postgresql_connection import (  # noqa: PLC0415
+    from jobledger_server.database.hosts import connect  # noqa: PLC0415
+    from jobledger_server.database.postgresql_connection import (  # noqa: PLC0415
         PostgresqlConnection,
     )
 

@@ -1,1 +1,1 @@
-"""SQLite: dialect, driver, engines and lock file."""
+"""SQLite: dialect, driver and engines."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import aiosqlite
 
+from jobledger_server.database.sqlite_connection import SEVERAL, Run
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Batch, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
-from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run
 from jobledger_server.store import ConfigChanged
 
 VALUES_PER_STATEMENT = 16_384

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from jobledger_server.sql.database_url import BadDatabaseUrl
+from jobledger_server.database.sqlite_connection import SqliteConnection
+from jobledger_server.database.url import BadDatabaseUrl
 from jobledger_server.sql.rows import labels_from_text
-from jobledger_server.sql.sqlite.sqlite_connection import SqliteConnection
 from jobledger_server.sql.sqlite.sqlite_driver import BEGIN
 
 BUSY_SECONDS = 4

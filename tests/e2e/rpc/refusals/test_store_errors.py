@@ -16,10 +16,10 @@ from sqlalchemy import URL
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.database.url import BadDatabaseUrl, parse_url
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.logs import logging_to_stderr

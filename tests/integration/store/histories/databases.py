@@ -19,9 +19,9 @@ from jobledger.testing.world.memory.store import MemoryStore
 from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.transaction import MemoryTransaction
 from jobledger_server.check.invariants import violations
+from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql.postgresql_driver import PostgresqlDriver
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.sqlite_driver import SqliteDriver

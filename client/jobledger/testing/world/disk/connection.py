@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 from jobledger.testing.world.disk.calls import Calls, WriteLock
 from jobledger.testing.world.nodes import Node
-from jobledger_server.sql.sqlite.sqlite_connection import SEVERAL, Run, SqliteConnection
+from jobledger_server.database.sqlite_connection import SEVERAL, Run, SqliteConnection
 
 BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
 

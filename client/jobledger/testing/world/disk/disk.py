@@ -25,8 +25,8 @@ from jobledger.testing.world.disk.template import new_file, set_epoch
 from jobledger.testing.world.loop import WorldLoop
 from jobledger.testing.world.nodes import Node
 from jobledger_server.app import OpenedStore
+from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobledger.testing.world.nodes import Node
-from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
+from jobledger_server.database.file_lock import DatabaseInUse
 from jobledger_server.store import FeedHead
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from jobledger_server.sql.database_errors import is_outage
+from jobledger_server.database.errors import is_outage
 from jobledger_server.store import StoreUnavailable
 
 PAUSE_SECONDS = 0.5

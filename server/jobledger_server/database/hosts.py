@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import asyncpg
 from sqlalchemy import URL
 
-from jobledger_server.sql.database_errors import cause_of, is_outage
-from jobledger_server.sql.database_url import hosts_of
+from jobledger_server.database.errors import cause_of, is_outage
+from jobledger_server.database.url import hosts_of
 
 STAGGER_SECONDS = 0.25
 """After so long without an answer of one host the next one is tried as well, as RFC 8305

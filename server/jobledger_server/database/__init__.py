@@ -1,0 +1,1 @@
+"""What lies beneath SQL: a database's URL, its connections, its locks and its errors."""
