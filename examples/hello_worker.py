@@ -15,4 +15,5 @@ def greet(job: BlockingJob) -> dict[str, str]:
     return {"greeting": f"Hello {job.parameters['name']}"}
 
 
-worker.run_sync()  # until Ctrl-C
+if __name__ == "__main__":
+    worker.run_sync()  # until Ctrl-C

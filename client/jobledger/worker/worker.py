@@ -8,7 +8,8 @@
         await job.add_asset("image/png", url=..., file_size=...)
         return Completed({"count": 1})
 
-    asyncio.run(worker.run())
+    if __name__ == "__main__":
+        asyncio.run(worker.run())
 
 Handlers need to know nothing of leases, retries and shutdowns; docs/guides/workers.md says what
 is done for them.
@@ -36,6 +37,7 @@ from jobledger.worker.handlers.handler import (
     make_handler,
 )
 from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.handlers.processes import refuse_in_handler_process
 from jobledger.worker.handlers.signatures import is_async, name_of
 from jobledger.worker.session.session import Session
 from jobledger.worker.session.slots import MAX_SLOTS, Slots
@@ -237,9 +239,10 @@ class Worker:
             JobledgerError: the service refuses the worker and always will, as InvalidField or
                 AccessDenied say, or no Work stream gets through to it. An unavailable service is
                 waited for.
-            RuntimeError: the worker has run.
+            RuntimeError: the worker has run, or the processes of a handler cannot start.
             ValueError: it has no handlers, or was made with a client and is given another one.
         """
+        refuse_in_handler_process()
         if self._started:
             raise RuntimeError("run: this worker has run; make another one")
         if not self._handlers:
@@ -306,6 +309,7 @@ class Worker:
                 for handler in self._handlers.values():
                     if handler.processes is not None:
                         stack.push_async_callback(asyncio.to_thread, handler.processes.close)
+                        await asyncio.to_thread(handler.processes.start)
                 worker_id = self._worker_id or client.worker_id
                 job_types = ", ".join(self._handlers)
                 _logger.info("worker %s started; job types: %s", worker_id, job_types)

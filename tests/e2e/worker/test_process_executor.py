@@ -14,7 +14,8 @@ import pytest
 from google.protobuf import json_format
 
 from jobledger import Completed, Job, JobStatus, Release
-from jobledger.worker import ProcessDied, Worker
+from jobledger.worker import Worker
+from jobledger.worker.handlers import processes
 from jobledger.worker.handlers.handler import make_handler
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.job import Stop
@@ -179,12 +180,58 @@ async def test_an_exception_that_cannot_be_pickled_reaches_middleware_and_retry_
     assert caught == ["castle: frame 7"]
 
 
-async def test_a_process_that_dies_is_retried_where_the_handler_says_so(
-    service, fake_client, running
-):
-    options = {"retry_on": ProcessDied}
-    end = await end_of(service, fake_client, running, process_handlers.killed, **options)
+async def test_a_process_that_dies_is_a_lost_attempt(service, fake_client, running):
+    end = await end_of(service, fake_client, running, process_handlers.killed)
     assert (end.error.reason, end.retryable) == ("PROCESS_DIED", True)
+
+
+UNGUARDED = """
+import sys
+
+from jobledger import Worker
+
+worker = Worker(sys.argv[1])
+
+
+@worker.handler("render", executor="process")
+def render(job):
+    return {}
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("worker.run_sync()", "this process was started for a handler"),
+        ("import os; os._exit(3) if __name__ != '__main__' else worker.run_sync()", "with 3"),
+    ],
+)
+async def test_a_program_that_runs_its_worker_when_imported_says_what_to_write(
+    service, tmp_path, end, words
+):
+    program = tmp_path / "program.py"
+    program.write_text(UNGUARDED + end)
+    service.offer()
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, program, f"127.0.0.1:{service.port}", stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        _, errors = await ran.communicate()
+    assert ran.returncode == 1
+    assert words in errors.decode()
+    assert 'below if __name__ == "__main__":' in errors.decode().splitlines()[-1]
+    # Nothing was claimed, so no job has failed.
+    assert service.requests("Work") == []
+
+
+async def test_a_process_that_is_never_ready_ends_the_worker(fake_client, monkeypatch):
+    monkeypatch.setattr(processes, "START", 0.0)
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process")(process_handlers.pid)
+    with pytest.raises(RuntimeError, match="not ready within 0 s before its first job"):
+        await worker.run(signals=False)
 
 
 async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_client, running):

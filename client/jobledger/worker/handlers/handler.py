@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 from jobledger.core.conversion import Seconds
 from jobledger.core.options import seconds_of
 from jobledger.worker.failures import RetryOn
-from jobledger.worker.handlers.processes import Processes
+from jobledger.worker.handlers.processes import ProcessDied, Processes
 from jobledger.worker.handlers.signatures import is_async, with_parameters
 from jobledger.worker.handlers.threads import BlockingJob, in_thread
 from jobledger.worker.job import ClaimedJob
@@ -99,7 +99,11 @@ def make_handler(
     for each in reversed(middleware):
         run = _around(each, run)
     seconds = seconds_of(timeout, "timeout")
-    return Handler(run, on_cancel == "raise", seconds, _exceptions(retry_on), processes)
+    kinds = _exceptions(retry_on)
+    if processes is not None:
+        # As for a worker that dies: this attempt is lost, and another one may succeed.
+        kinds = (*kinds, ProcessDied)
+    return Handler(run, on_cancel == "raise", seconds, kinds, processes)
 
 
 def _exceptions(retry_on: type[Exception] | Iterable[type[Exception]]) -> RetryOn:

@@ -133,6 +133,7 @@ def serve(connection: Any, level: int) -> None:
     root.setLevel(level)
     root.addHandler(_ToWorker(worker))
     with contextlib.suppress(EOFError, OSError):
+        worker.send("ready", None)
         while True:
             function, job = worker.receive()
             worker.send("started", None)

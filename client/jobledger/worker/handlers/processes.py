@@ -7,11 +7,12 @@ its processes is killed, and fails the jobs of all others.
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from jobledger.core.models import Job
@@ -19,15 +20,34 @@ from jobledger.worker.handlers.process_main import ENDS, serve
 from jobledger.worker.handlers.threads import BlockingJob
 from jobledger.worker.job import JobFacts, run_state
 
+START: Final = 60.0
+"""Seconds that a process has to import the program and be ready for its first job."""
+
 STOP: Final = 5.0
 """Seconds that an idle process has to exit."""
+
+NAME: Final = "jobledger-handler"
+
+GUARD: Final = (
+    "the program runs the worker while it is imported: call run_sync() or asyncio.run() below "
+    'if __name__ == "__main__":'
+)
 
 # Never a fork: gRPC's threads would not exist in it.
 _context = multiprocessing.get_context("spawn")
 
 
 class ProcessDied(Exception):
-    """The process of a handler ended before the handler returned."""
+    """The process of a handler ended before the handler returned, as it does out of memory."""
+
+
+def refuse_in_handler_process() -> None:
+    """Raise RuntimeError in a process that was started for a handler.
+
+    Such a process imports the main module of the program, and would become a second worker.
+    """
+    if multiprocessing.current_process().name == NAME:
+        raise RuntimeError(f"run: this process was started for a handler, and {GUARD}")
 
 
 class Processes:
@@ -53,6 +73,19 @@ class Processes:
                 f"define it at the top of a module ({error})"
             ) from None
 
+    def start(self) -> None:
+        """Start the first process. Blocks while it imports the program.
+
+        Raises:
+            RuntimeError: it was not ready in time, or ended; the message says what to write.
+        """
+        child = _Child()
+        try:
+            child.wait_until_ready()
+        except ProcessDied as error:
+            raise RuntimeError(f"executor: {error} before its first job. Perhaps {GUARD}") from None
+        self._idle.append(child)
+
     def run(self, job: BlockingJob) -> object:
         """Run a job in a process and return what the handler returned.
 
@@ -65,8 +98,6 @@ class Processes:
         kind, value = "", None
         try:
             kind, value = child.run(job)
-        except (EOFError, OSError):
-            raise ProcessDied(f"the handler's process {child.last_words()}") from None
         finally:
             del self._busy[job.id, job.attempt]
             if kind:
@@ -82,19 +113,21 @@ class Processes:
                 raise asyncio.CancelledError
 
     def _begin(self, job: BlockingJob) -> "_Child":
-        """Pass the job to an idle process, or to a new one if that has died."""
-        while True:
-            fresh = not self._idle
-            child = _Child() if fresh else self._idle.pop()
-            self._busy[job.id, job.attempt] = child
-            try:
-                child.begin(pickle.dumps(self._function), job.snapshot)
-            except (EOFError, OSError):
-                if fresh:
-                    del self._busy[job.id, job.attempt]
-                    raise ProcessDied(f"the handler's process {child.last_words()}") from None
-            else:
+        """Pass the job to an idle process, or to a new one."""
+        key, function = (job.id, job.attempt), pickle.dumps(self._function)
+        while self._idle:
+            child = self._busy[key] = self._idle.pop()
+            with contextlib.suppress(ProcessDied):  # while it was idle
+                child.begin(function, job.snapshot)
                 return child
+        child = self._busy[key] = _Child()
+        try:
+            child.wait_until_ready()
+            child.begin(function, job.snapshot)
+        except ProcessDied:
+            del self._busy[key]
+            raise
+        return child
 
     def kill(self, job: JobFacts) -> None:
         """Kill the process of a job whose handler does not stop."""
@@ -115,25 +148,57 @@ class _Child:
     def __init__(self) -> None:
         self._connection, theirs = _context.Pipe()
         level = logging.getLogger().getEffectiveLevel()
-        self._process = _context.Process(
-            target=serve, args=(theirs, level), name="jobledger-handler"
-        )
+        self._process = _context.Process(target=serve, args=(theirs, level), name=NAME)
         self._process.start()
         theirs.close()
 
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported the program.
+
+        If it takes too long it is killed: a main module without a guard may wait for anything.
+
+        Raises:
+            ProcessDied: it has ended, or was killed.
+        """
+        with self._open():
+            if self._connection.poll(START):
+                self._receive()
+                return
+        self._process.kill()
+        raise ProcessDied(f"the handler's process was not ready within {START:g} s")
+
     def begin(self, function: bytes, job: Job) -> None:
-        """Pass a job to the process; the handler has not started unless this returns."""
-        self._connection.send((function, job))
-        self._receive()  # that it has
+        """Pass a job to the process; the handler has not started unless this returns.
+
+        Raises:
+            ProcessDied: it has ended.
+        """
+        with self._open():
+            self._connection.send((function, job))
+            self._receive()  # that it has
 
     def run(self, job: BlockingJob) -> tuple[str, Any]:
-        """Make the handler's calls until it has ended; return how."""
-        while True:
-            kind, value = self._receive()
-            if kind in ENDS:
-                return kind, value
-            answer = _call(job, kind, value)
-            self._connection.send((*answer, run_state(job).cancel_reason))
+        """Make the handler's calls until it has ended; return how. Raises ProcessDied."""
+        with self._open():
+            while True:
+                kind, value = self._receive()
+                if kind in ENDS:
+                    return kind, value
+                answer = _call(job, kind, value)
+                self._connection.send((*answer, run_state(job).cancel_reason))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Raise ProcessDied if the connection is closed: the process has ended, or soon will."""
+        try:
+            yield
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            end = (
+                f"exited with {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+            )
+            raise ProcessDied(f"the handler's process {end}") from None
 
     def _receive(self) -> tuple[str, Any]:
         while True:
@@ -141,14 +206,6 @@ class _Child:
             if kind != "log":
                 return kind, value
             logging.getLogger(value.name).handle(value)
-
-    def last_words(self) -> str:
-        """Say how it ended."""
-        self._process.join()
-        code = self._process.exitcode or 0
-        if code >= 0:
-            return f"exited with {code}"
-        return f"was ended by {signal.Signals(-code).name}"
 
     def kill(self) -> None:
         self._process.kill()
