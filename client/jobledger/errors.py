@@ -346,7 +346,7 @@ def from_rpc_error(
     *,
     target: str = "",
     timeout: float | None = None,
-    connected: bool = True,
+    connected: bool | None = None,
 ) -> JobledgerError:
     """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
 
@@ -354,7 +354,8 @@ def from_rpc_error(
         error: what the call raised.
         target: the server's address, for the message if no server answered.
         timeout: seconds that the call could take, for the same.
-        connected: whether there is a connection to the server, for the same.
+        connected: whether there is a connection to the server, for the same; None if that is not
+            known.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -369,9 +370,13 @@ def from_rpc_error(
     )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and target:
         within = "" if timeout is None else f" within {timeout:g} s"
-        # What gRPC says of a deadline of its own names no cause.
-        cause = message if message != "Deadline Exceeded" else "it is connected"
-        message = f"no answer from {target}{within}: {cause if connected else _NO_CONNECTION}"
+        if connected is False:
+            cause = _NO_CONNECTION
+        elif message != "Deadline Exceeded":  # which gRPC says of a deadline of its own
+            cause = message
+        else:
+            cause = "it is connected" if connected else f"it is slow, or there is {_NO_CONNECTION}"
+        message = f"no answer from {target}{within}: {cause}"
     elif code is grpc.StatusCode.UNAVAILABLE and (cause := _CONNECTING.sub("", message)) != message:
         advice = f" (check {_TLS_OR_NEITHER})" if _MISUNDERSTOOD.search(cause) else ""
         message = f"cannot connect to {target or 'the server'}: {cause}{advice}"

@@ -88,9 +88,7 @@ def call(
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.CANCELLED:
             channels.check()
-        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        connected = not late or channels.state() is grpc.ChannelConnectivity.READY
-        raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
+        raise from_rpc_error(error, target=target, timeout=timeout) from error
     except ValueError as error:
         channels.check()
         raise closed_channel_of(error) from error

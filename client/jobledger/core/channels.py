@@ -4,7 +4,6 @@ A connection has 100 streams by default, and a call beyond them would wait until
 """
 
 import asyncio
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,19 +130,11 @@ class _Pool(Generic[ConnectionT]):
 
 
 class Channels(_Pool[Connection]):
-    """For blocking code. Safe to share between threads."""
+    """For blocking code. Safe to share between threads.
 
-    def state(self) -> grpc.ChannelConnectivity | None:
-        """Return the state of the first connection; None if it is not known at once."""
-        states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
-        channel = self.connection().channel
-        channel.subscribe(states.put)
-        try:
-            return states.get(timeout=0.1)
-        except queue.Empty:
-            return None
-        finally:
-            channel.unsubscribe(states.put)
+    It never asks a channel for its state: the thread that gRPC starts for that keeps an interpreter
+    from its exit, if the channel is not closed.
+    """
 
     def close(self) -> None:
         """Close every connection. May be repeated."""

@@ -6,6 +6,8 @@ import math
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -132,12 +134,14 @@ async def test_interceptors_see_each_call(flaky):
 
 
 async def test_the_message_of_a_deadline_names_the_address_the_time_and_the_cause(silent):
-    expected = rf"no answer from {silent.target} within 0\.3 s: no connection \(check the address"
+    expected = rf"no answer from {silent.target} within 0\.3 s: "
+    unknown = r"it is slow, or there is no connection \(check the address"
     with (
         Client(silent.target, user_id="ada") as client,
-        pytest.raises(DeadlineExceeded, match=expected),
+        pytest.raises(DeadlineExceeded, match=expected + unknown),
     ):
         client.get_job("j", timeout=0.3)
+    expected += r"no connection \(check the address"
     async with AsyncClient(silent.target, user_id="ada", timeout=0.3) as client:
         with pytest.raises(TimeoutError, match=expected):
             await client.get_job("j")
@@ -145,15 +149,40 @@ async def test_the_message_of_a_deadline_names_the_address_the_time_and_the_caus
 
 async def test_a_server_that_is_connected_but_slow_is_named_so(flaky):
     flaky.delay = 5
-    expected = rf"no answer from {flaky.target} within 0\.5 s: it is connected"
+    expected = rf"no answer from {flaky.target} within 0\.5 s: "
     with (
         Client(flaky.target, user_id="ada") as client,
-        pytest.raises(DeadlineExceeded, match=expected),
+        pytest.raises(DeadlineExceeded, match=expected + "it is slow"),
     ):
         client.get_job("j", timeout=0.5)
+    expected += "it is connected"
     async with AsyncClient(flaky.target, user_id="ada", timeout=0.5) as client:
         with pytest.raises(DeadlineExceeded, match=expected):
             await client.get_job("j")
+    flaky.stopped.set()
+
+
+EXIT = """
+import sys
+
+from jobledger import Client, DeadlineExceeded
+
+client = Client(sys.argv[1], user_id="ada")
+try:
+    client.get_job("j", timeout=0.3)
+except DeadlineExceeded:
+    print("late")
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_program_ends_though_its_client_is_open_and_a_call_had_no_answer(silent, flaky, frozen):
+    flaky.delay = 5
+    target = flaky.target if frozen else silent.target
+    ran = subprocess.run(
+        [sys.executable, "-c", EXIT, target], capture_output=True, timeout=20, check=True
+    )
+    assert ran.stdout == b"late\n"
     flaky.stopped.set()
 
 
