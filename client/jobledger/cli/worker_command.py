@@ -107,6 +107,6 @@ def exec_(
             worker = Worker(client, concurrency=concurrency, lease=lease, grace=grace)
             for job_type in dict.fromkeys(job_types):
                 worker.handler(job_type)(handle)
-            await worker.run()
+            await worker.run(signals=True)
 
     asyncio.run(work())

@@ -49,10 +49,10 @@ def run(connection: Connection, *, target: str, reload: bool) -> None:
     async def work() -> None:
         worker = load(target)
         if worker.has_client:
-            await worker.run()
+            await worker.run(signals=True)
         else:
             async with connection.open_async(all_users=True) as client:
-                await worker.run(client=client)
+                await worker.run(client=client, signals=True)
 
     try:
         asyncio.run(work())

@@ -9,7 +9,7 @@
         return Completed({"count": 1})
 
     if __name__ == "__main__":
-        asyncio.run(worker.run())
+        worker.run_sync()  # until SIGTERM
 
 Handlers need to know nothing of leases, retries and shutdowns; docs/guides/workers.md says what
 is done for them.
@@ -225,15 +225,16 @@ class Worker:
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
             self._loop.call_soon_threadsafe(lambda: self._stop(now=now))
 
-    async def run(self, *, client: AsyncClient | None = None, signals: bool = True) -> None:
+    async def run(self, *, client: AsyncClient | None = None, signals: bool = False) -> None:
         """Work until `stop` is called.
 
         Being cancelled is as `stop(now=True)`.
 
         Args:
             client: for a worker that was made without one.
-            signals: SIGTERM and SIGINT call `stop`, and a second one `stop(now=True)`, of each
-                worker that runs. Only in the main thread.
+            signals: whether SIGTERM and SIGINT call `stop`, and a second one `stop(now=True)`, of
+                each worker that runs so. Only in the main thread. Leave it to a program that has
+                other things to end, such as a web server, to call `stop` itself.
 
         Raises:
             JobledgerError: the service refuses the worker and always will, as InvalidField or
@@ -272,7 +273,7 @@ class Worker:
             raise asyncio.CancelledError
 
     def run_sync(self, *, signals: bool = True) -> None:
-        """Work until `stop` is called, in a program without asyncio; see `run`.
+        """Work until `stop` is called, or by a signal, in a program without asyncio; see `run`.
 
         The worker's client is closed at the end: it belongs to the event loop of this call.
 

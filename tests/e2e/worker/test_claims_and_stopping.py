@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 import weakref
 
@@ -176,7 +177,7 @@ async def test_a_program_whose_signal_handlers_are_not_of_python_can_run_a_worke
         worker.stop()
 
     service.offer()
-    await worker.run()
+    await worker.run(signals=True)
     assert len(service.requests("TransitionJob")) == 1
 
 
@@ -225,7 +226,7 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
         await asyncio.Event().wait()
 
     job = service.offer()
-    run = asyncio.create_task(worker.run())
+    run = asyncio.create_task(worker.run(signals=True))
     await started.wait()
     os.kill(os.getpid(), number)
     while "stopping; jobs running" not in caplog.text:
@@ -236,6 +237,51 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
         await run
     assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
     assert signal.getsignal(number) == before
+
+
+WEB = """
+import asyncio
+import contextlib
+import sys
+
+import uvicorn
+from jobledger import Worker
+
+worker = Worker(sys.argv[1])
+
+
+@worker.handler("render")
+async def render(job):
+    return {}
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run())
+        yield
+        worker.stop()
+
+
+async def app(scope, receive, send):
+    async with lifespan(app):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+uvicorn.run(app, port=0, lifespan="on", log_config=None)
+"""
+
+
+async def test_a_web_server_with_a_worker_in_its_lifespan_ends_at_the_first_sigterm(service):
+    target = f"127.0.0.1:{service.port}"
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", WEB, target)
+    await service.called("Work")
+    program.terminate()
+    async with asyncio.timeout(20):
+        await program.wait()
 
 
 async def test_a_signal_stops_all_workers_of_a_program(service, fake_client):
@@ -250,7 +296,7 @@ async def test_a_signal_stops_all_workers_of_a_program(service, fake_client):
     for number, worker in enumerate(workers):
         worker.handler(f"render-{number}")(wait)
         service.offer(f"render-{number}")
-    runs = asyncio.gather(*(worker.run() for worker in workers))
+    runs = asyncio.gather(*(worker.run(signals=True) for worker in workers))
     for _ in workers:
         await started.acquire()
     async with asyncio.timeout(20):

@@ -38,7 +38,7 @@ async def hold(
         return Completed({"pid": os.getpid()})
 
     say("ready")
-    await worker.run()
+    await worker.run(signals=True)
 
 
 async def insist(client: AsyncClient, job_type: str, go: asyncio.Event) -> None:
@@ -67,7 +67,7 @@ async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
         return Completed({"attempt": job.attempt})
 
     say("ready")
-    await worker.run()
+    await worker.run(signals=True)
 
 
 async def steps(client: AsyncClient, job_type: str, file: str, last: str = "") -> None:
@@ -94,7 +94,7 @@ async def steps(client: AsyncClient, job_type: str, file: str, last: str = "") -
         return Completed({"attempt": job.attempt})
 
     say("ready")
-    await worker.run()
+    await worker.run(signals=True)
 
 
 async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) -> None:
