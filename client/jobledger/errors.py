@@ -74,6 +74,8 @@ class JobledgerError(Exception):
         reason: the name of the ErrorReason without its prefix; empty if the answer has none.
         metadata: the facts, by name.
         details: all google.rpc messages of the answer.
+        request_id: the id that the request had, to repeat it with: then it is done once, whether
+            this call was or not. Empty if it had none.
     """
 
     # Every attribute has a default, so that errors can be pickled.
@@ -85,6 +87,7 @@ class JobledgerError(Exception):
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
         details: Iterable[Message] = (),
+        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -92,6 +95,7 @@ class JobledgerError(Exception):
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.details = list(details)
+        self.request_id = request_id
 
     def __str__(self) -> str:
         return self.message or self.reason or self.code.name
@@ -347,6 +351,7 @@ def from_rpc_error(
     target: str = "",
     timeout: float | None = None,
     connected: bool | None = None,
+    request_id: str = "",
 ) -> JobledgerError:
     """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
 
@@ -356,6 +361,7 @@ def from_rpc_error(
         timeout: seconds that the call could take, for the same.
         connected: whether there is a connection to the server, for the same; None if that is not
             known.
+        request_id: that of the request, if it had one.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -384,7 +390,12 @@ def from_rpc_error(
         # gRPC names an address that the target was resolved to, if any.
         message = f"{target}: {message}"
     result = _kind(info.reason, code, message, info.metadata)(
-        message, code=code, reason=info.reason, metadata=dict(info.metadata), details=details
+        message,
+        code=code,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        details=details,
+        request_id=request_id,
     )
     result.__cause__ = error
     return result

@@ -60,7 +60,13 @@ async def call_async(
         return await method(request, timeout=left, metadata=metadata)
     except grpc.RpcError as error:
         connected = channels.state() is grpc.ChannelConnectivity.READY
-        raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
+        raise from_rpc_error(
+            error,
+            target=target,
+            timeout=timeout,
+            connected=connected,
+            request_id=_request_id(request),
+        ) from error
     except (asyncio.CancelledError, grpc.aio.UsageError) as error:
         # A channel that is closed cancels its calls: the same error as of a cancelled task.
         task = asyncio.current_task()
@@ -88,7 +94,13 @@ def call(
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.CANCELLED:
             channels.check()
-        raise from_rpc_error(error, target=target, timeout=timeout) from error
+        raise from_rpc_error(
+            error, target=target, timeout=timeout, request_id=_request_id(request)
+        ) from error
     except ValueError as error:
         channels.check()
         raise closed_channel_of(error) from error
+
+
+def _request_id(request: object) -> str:
+    return str(getattr(request, "request_id", ""))

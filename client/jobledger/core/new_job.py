@@ -43,7 +43,7 @@ class JobOptions(TypedDict, total=False):
     """At most 32 key-value pairs of your own, to find and filter jobs by."""
     request_id: str | None
     """1 to 128 characters. The same id with the same content returns the job that exists.
-    Default: a new one for each call."""
+    Default: a new one for each call of create_job(), whose error has it; for each NewJob."""
     retry_policy: RetryPolicy | None
     """How often it is tried, and how long it waits in between. Default: one attempt."""
     schedule_time: datetime | None
@@ -75,6 +75,9 @@ class JobOptions(TypedDict, total=False):
 
 class NewJob:
     """A job to create, for create_jobs(). It takes what create_job() takes.
+
+    It has its `request_id` from now on: to give it to create_jobs() again, after an error, creates
+    no second job.
 
     Args:
         job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
@@ -110,10 +113,16 @@ class NewJob:
             "run_timeout": to_duration(options.get("run_timeout"), "run_timeout"),
             "stall_timeout": to_duration(options.get("stall_timeout"), "stall_timeout"),
         }
+        fields["request_id"] = options.get("request_id") or fresh_id()
         self._request = build(CreateJobRequest, **fields)
 
+    @property
+    def request_id(self) -> str:
+        """The id that makes its creation safe to repeat."""
+        return self._request.request_id
+
     def to_proto(self, user_id: str = "") -> CreateJobRequest:
-        """Make the message of one call: without a request id of the job's own, it has a new one."""
-        request = build(CreateJobRequest, user_id=user_id, request_id=fresh_id())
+        """Make the message of one call."""
+        request = build(CreateJobRequest, user_id=user_id)
         request.MergeFrom(self._request)
         return request

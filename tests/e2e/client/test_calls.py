@@ -31,6 +31,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 
 class SilentServer:
@@ -160,6 +161,24 @@ async def test_a_server_that_is_connected_but_slow_is_named_so(flaky):
         with pytest.raises(DeadlineExceeded, match=expected):
             await client.get_job("j")
     flaky.stopped.set()
+
+
+@pytest.mark.promise(number=45)
+async def test_the_error_of_a_creation_has_the_request_id_to_repeat_it_with(flaky):
+    flaky.delay = 5
+    errors = []
+    with Client(flaky.target, user_id="ada") as client:
+        with pytest.raises(DeadlineExceeded) as late:
+            client.create_job("render", timeout=0.5)
+        errors.append(late.value)
+    async with AsyncClient(flaky.target, user_id="ada") as client:
+        with pytest.raises(DeadlineExceeded) as late:
+            await client.create_job("render", timeout=0.5)
+        errors.append(late.value)
+    flaky.stopped.set()
+    sent = [CreateJobRequest.FromString(request).request_id for request in flaky.requests]
+    assert [error.request_id for error in errors] == sent
+    assert [pickle.loads(pickle.dumps(error)).request_id for error in errors] == sent
 
 
 EXIT = """
