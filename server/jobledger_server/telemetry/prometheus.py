@@ -14,7 +14,6 @@ from typing import Any
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
-    ProcessCollector,
     generate_latest,
 )
 from prometheus_client.metrics_core import (
@@ -26,6 +25,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from jobledger_server.telemetry.instruments import Histogram, Readings
+from jobledger_server.telemetry.process_metrics import ProcessMetrics
 
 REQUEST_SECONDS = 10.0
 """How long a connection lasts at most: each has a thread and a descriptor."""
@@ -55,7 +55,7 @@ async def serving_metrics(listen: str, readings: Readings) -> AsyncIterator[None
     """
     collectors = CollectorRegistry()
     collectors.register(_Collector(readings))
-    ProcessCollector(registry=collectors)
+    collectors.register(ProcessMetrics())
     try:
         server = _Server(listen, lambda: generate_latest(collectors))
     except (OSError, ValueError, OverflowError) as error:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -83,6 +84,30 @@ async def test_the_metrics_follow_the_service(address: str, call: Caller) -> Non
     assert (before[watches], after[watches]) == (0, 1)
     assert after["jobledger_feed_holes_total"] == 0
     assert after["process_resident_memory_bytes"] > 0
+
+
+opened: list[str] = []
+"""The files of /proc that this process opens or lists."""
+
+
+def _keep(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in {"open", "os.listdir", "os.scandir"} and str(arguments[0]).startswith("/proc"):
+        opened.append(str(arguments[0]))
+
+
+async def test_the_metrics_of_the_process_read_nothing_that_systemd_hides(
+    start: Start, address: str
+) -> None:
+    """`ProcSubset=pid` leaves only the processes of /proc."""
+    sys.addaudithook(_keep)
+    await start(metrics=address)
+    page = await scraped(address)
+    assert [file for file in opened if not file.startswith("/proc/self/")] == []
+    assert "/proc/self/statm" in opened
+    now = time.time()
+    assert now - 3600 < page["process_start_time_seconds"] < now
+    for name in ("cpu_seconds_total", "virtual_memory_bytes", "open_fds", "max_fds"):
+        assert page[f"process_{name}"] > 0, name
 
 
 @pytest.mark.promise(number=71)
