@@ -20,6 +20,7 @@ import click
 from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
+from jobledger_gateway.notify import report_ready
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Network, Settings, WebhookSettings
 
@@ -296,6 +297,8 @@ async def _serve(
             # Standard input is a socket of the parent's. It becomes readable when that ends.
             os.write(0, f"{port}".encode())
             loop.add_reader(0, parent_ended)
+        else:
+            report_ready()
 
     def parent_ended() -> None:
         loop.remove_reader(0)

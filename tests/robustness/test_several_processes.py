@@ -5,12 +5,15 @@ import json
 import os
 import signal
 import socket
+import struct
+import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from socket import AF_UNIX, SOCK_DGRAM
 from typing import Any, Self
 
 import grpc
@@ -28,6 +31,9 @@ from tests.support.shared_postgres import Administrator, Databases
 PATIENCE = 60.0
 """For a line of a log."""
 
+CREDENTIALS = struct.Struct("3i")
+"""What SO_PASSCRED adds: the sender's process, user and group."""
+
 ONE_SERVES = "process_serving"
 OWN_CONNECTION = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 
@@ -35,9 +41,11 @@ OWN_CONNECTION = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 class SeveralProcesses:
     """A server of two processes on a port of its own choice, and its log as it is written."""
 
-    def __init__(self, database: str, *arguments: str) -> None:
+    def __init__(self, database: str, *arguments: str, **environment: str) -> None:
         serve = ("serve", "--processes", "2", "--listen", "127.0.0.1:0", "--database", database)
-        self.process = Piped("jobledger-server", [*serve, *arguments], env=os.environ)
+        self.process = Piped(
+            "jobledger-server", [*serve, *arguments], env={**os.environ, **environment}
+        )
         self.lines: list[dict[str, Any]] = []
 
     def until(self, event: str, **facts: Any) -> dict[str, Any]:
@@ -142,6 +150,22 @@ def test_one_log_line_says_that_all_processes_serve(steady: SeveralProcesses) ->
     assert set(others) == {(ONE_SERVES, 2), ("serving", None)}
     assert {line["address"] for line in start} == {steady.target}
     assert {line.get("processes") for line in start} == {None, 2}
+
+
+def test_systemd_hears_of_all_processes_once_and_from_the_parent(database: str) -> None:
+    """A unit with `Type=notify` believes the process that it has started, and no other."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(AF_UNIX, SOCK_DGRAM) as systemd:
+        systemd.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        systemd.bind(f"{folder}/notify")
+        systemd.settimeout(PATIENCE)
+        with SeveralProcesses(database, NOTIFY_SOCKET=f"{folder}/notify") as server:
+            server.until("serving")
+            heard, credentials, *_ = systemd.recvmsg(4096, 4096)
+            pid, *_ = CREDENTIALS.unpack(credentials[0][2])
+            assert (heard, pid) == (b"READY=1", server.process.pid)
+            systemd.setblocking(False)  # noqa: FBT003
+            with pytest.raises(BlockingIOError):
+                systemd.recv(4096)
 
 
 @pytest.mark.promise(number=74)

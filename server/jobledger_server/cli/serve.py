@@ -14,6 +14,7 @@ from jobledger_server.database.url import parse_url
 from jobledger_server.runtime import parent
 from jobledger_server.runtime.descriptors import open_standard_files, raise_descriptor_limit
 from jobledger_server.runtime.garbage import keep_collections_short
+from jobledger_server.runtime.notify import report_ready
 from jobledger_server.runtime.processes import serve_with_processes
 from jobledger_server.runtime.signals import end_signals
 from jobledger_server.runtime.supervision import ServerFailed
@@ -74,6 +75,8 @@ async def _serve(settings: Settings) -> None:
         keep_collections_short()
         if settings.shares_port:
             parent.report_serving()
+        else:
+            report_ready()
         either = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if app.failed.is_set():

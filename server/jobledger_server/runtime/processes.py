@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from jobledger_server.runtime.notify import report_ready
 from jobledger_server.runtime.port import shared_port
 from jobledger_server.runtime.signals import end_signals
 from jobledger_server.settings import Settings
@@ -85,6 +86,7 @@ class _Processes:
             for numbers in ([1], range(2, count + 1)):
                 await self._start(numbers, supervising)
             if not self._stopping.is_set():
+                report_ready()
                 log.info("serving", extra={"address": address, "processes": count})
         return self._exit_code
 

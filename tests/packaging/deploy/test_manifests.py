@@ -228,6 +228,10 @@ def test_the_units_settings_exist() -> None:
     # It is started again however often it has ended, for instance while the database is down.
     assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(unit.splitlines())
     assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > Settings().grace
+    # It serves when systemd calls it started, and may wait for its database until then.
+    assert "Type=notify" in unit.splitlines()
+    started = int(re.findall(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)[0])
+    assert started > Settings().database_wait
 
 
 def test_systemd_accepts_the_unit_if_installed(tmp_path: Path) -> None:
