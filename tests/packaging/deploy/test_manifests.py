@@ -1,7 +1,9 @@
 """The manifests in deploy/: what they refer to exists, and they keep what hardens a server."""
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from jobledger_gateway.serving import DRAIN_SECONDS
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.rpc.keda.externalscaler_pb2 import ScaledObjectRef
 from jobledger_server.rpc.scaling.scaler_service import Scale, scale
+from jobledger_server.runtime.files import is_open_to_others
 from jobledger_server.settings import Settings, all_settings
 from tests.support.manifests import (
     DEPLOY,
@@ -96,6 +99,21 @@ class TestOverlay:
                     if variable in FILES:
                         assert str(Path(value).parent) in mounts.values()
 
+    def test_a_server_warns_of_none_of_its_files(self, name: str) -> None:
+        """Its user can read them, and nobody else but root."""
+        for template in pods(KUBERNETES / name):
+            context = template["spec"]["securityContext"]
+            for volume in template["spec"]["volumes"]:
+                if "secret" not in volume:
+                    continue
+                mode, root = volume["secret"]["defaultMode"], 0
+                # Kubernetes gives the files of a Secret to root and to this group.
+                ids = (root, context["fsGroup"])
+                found = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, *ids, 0, 0, 0, 0))
+                assert found.st_mode & stat.S_IRGRP
+                assert found.st_gid == context["runAsGroup"]
+                assert not is_open_to_others(found, context["runAsUser"])
+
     def test_every_variable_is_a_setting(self, name: str) -> None:
         folder = KUBERNETES / name
         for template in pods(folder):
@@ -155,7 +173,8 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     admitted = servers["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
     assert admitted.items() <= labels.items()
     (server,) = pods(KUBERNETES / "sqlite")
-    for key in ("securityContext", "automountServiceAccountToken", "serviceAccountName"):
+    assert template["spec"]["securityContext"].items() <= server["spec"]["securityContext"].items()
+    for key in ("automountServiceAccountToken", "serviceAccountName"):
         assert template["spec"][key] == server["spec"][key]
     own = container["securityContext"]
     assert own == server["spec"]["containers"][0]["securityContext"]
@@ -184,9 +203,12 @@ def test_keda_calls_the_servers_with_metadata_that_they_read() -> None:
     assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
 
 
-def test_the_sqlite_manifest_has_one_replica() -> None:
+def test_the_sqlite_manifest_has_one_replica_and_a_volume_for_its_user_alone() -> None:
     (stateful_set,) = of_kind(KUBERNETES / "sqlite", "StatefulSet")
     assert stateful_set["spec"]["replicas"] == 1
+    # By default Kubernetes makes each file readable and writable by the group, at each start.
+    context = stateful_set["spec"]["template"]["spec"]["securityContext"]
+    assert context["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def compose() -> Any:
