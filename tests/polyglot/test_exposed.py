@@ -3,7 +3,9 @@
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 
 import grpc
@@ -158,6 +160,25 @@ async def test_malformed_paths_do_not_reach_the_server(exposed: tuple[ServerProc
                     await asyncio.sleep(0.01)
     server.signal(signal.SIGCONT)
     await served_alone(envoy, 0.2)
+
+
+async def test_names_that_are_not_listed_are_refused(exposed: tuple[ServerProcess, str]) -> None:
+    """A stranger's page may give its own name the address of Envoy (DNS rebinding)."""
+    _, envoy = exposed
+    port = envoy.rpartition(":")[2]
+
+    def status(host: str) -> int:
+        connection = HTTPConnection(envoy, timeout=10)
+        headers = {"Host": host, "Content-Type": "application/grpc-web+proto"}
+        with closing(connection):
+            connection.request("POST", GET_JOB.decode(), bytes(5), headers)
+            return connection.getresponse().status
+
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        assert await asyncio.to_thread(status, host) == HTTPStatus.OK
+        assert await asyncio.to_thread(status, f"{host}:{port}") == HTTPStatus.OK
+    for host in ("page.example", f"page.example:{port}", "localhost.page.example", "x.localhost"):
+        assert await asyncio.to_thread(status, host) == HTTPStatus.NOT_FOUND
 
 
 NO_TABLE = b"\x20"

