@@ -182,6 +182,16 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     assert template["spec"]["terminationGracePeriodSeconds"] > pause + DRAIN_SECONDS
 
 
+@pytest.mark.parametrize("name", ["base", "gateway"])
+def test_names_are_resolved_by_the_cluster_and_by_caches_on_its_nodes(name: str) -> None:
+    (policy,) = of_kind(KUBERNETES / name, "NetworkPolicy")
+    (rule,) = [r for r in policy["spec"]["egress"] if {p["port"] for p in r["ports"]} == {53}]
+    system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    # The address that NodeLocal DNSCache has by default, on the node's own network.
+    assert rule["to"] == [{"namespaceSelector": system}, {"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    assert {p["protocol"] for p in rule["ports"]} == {"UDP", "TCP"}
+
+
 def test_keda_calls_the_servers_with_metadata_that_they_read() -> None:
     folder = KUBERNETES / "autoscaling"
     (scaled,) = of_kind(folder, "ScaledObject")
