@@ -116,7 +116,7 @@ METRICS: tuple[Metric[Sources], ...] = (
         "jobledger.job.queue_wait",
         "histogram",
         "s",
-        "Time from a job's creation to its first start.",
+        "Time from a job's creation, or the time that it is scheduled for, to its first start.",
         ("job_type",),
         lambda s: s.jobs.waits,
     ),
@@ -149,7 +149,8 @@ METRICS: tuple[Metric[Sources], ...] = (
         "jobledger.oldest_wait",
         "gauge",
         "s",
-        "How long the oldest job waits that a worker may claim. Every server shows the same.",
+        "How long the oldest job waits that a worker may claim, since its creation or since it "
+        "became due. Paused types have none. Every server shows the same.",
         ("job_type",),
         lambda s: s.queues.oldest_waits,
     ),

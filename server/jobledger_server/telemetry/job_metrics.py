@@ -25,7 +25,8 @@ class JobMetrics:
         self.requeued: Counter[str] = Counter()
         """By job type."""
         self.waits: dict[str, Histogram] = histograms(JOB_SECONDS)
-        """Seconds from a creation to the first start, by job type."""
+        """Seconds from a creation, or the time that was scheduled, to the first start, by job
+        type."""
         self.runs: dict[tuple[str, ...], Histogram] = histograms(JOB_SECONDS)
         """Seconds from the first start to the terminal state, by job type and status."""
         self.attempts: dict[str, Histogram] = histograms(COUNTS)
@@ -55,7 +56,9 @@ class JobMetrics:
         start, end = job.start_time, job.complete_time
         if end is None:
             if start is not None:
-                self.waits[job_type].record(_seconds(job.create_time, start))
+                # Until its time comes a scheduled job waits for no worker.
+                due = max(job.create_time, job.schedule_time or 0)
+                self.waits[job_type].record(_seconds(due, start))
             return
         status = job.status.value
         reason = "" if job.error is None else job.error.reason

@@ -25,7 +25,7 @@ class QueueMetrics:
         self.jobs: dict[tuple[str, ...], float] = {}
         """By job type and state."""
         self.oldest_waits: dict[str, float] = {}
-        """Seconds, by job type. Types without a job that waits have none."""
+        """Seconds, by job type. Types have none that are paused or without a job that waits."""
 
     async def run(self, store: Store) -> None:
         """Read until cancelled."""
@@ -57,5 +57,5 @@ class QueueMetrics:
         self.oldest_waits = {
             stats.job_type: max(0, page.time - stats.oldest) / MICROS_PER_SECOND
             for stats in page.types
-            if stats.oldest is not None
+            if stats.oldest is not None and stats.pause is None
         }

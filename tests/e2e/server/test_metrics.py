@@ -152,6 +152,24 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
     assert figures[waits[0]] >= 0
 
 
+async def test_a_paused_type_has_no_oldest_wait(
+    start: Start, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker may claim its jobs, so they set off no alert on missing workers."""
+    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
+    app = await start(metrics=address)
+    async with calling(app.address) as call:
+        await call.job(job_type="render")
+        await call.PauseJobType(job_type="render", reason="maintenance")
+        await call.job(job_type="zip")
+    figures: dict[str, float] = {}
+    async with asyncio.timeout(10):
+        while 'jobledger_oldest_wait_seconds{job_type="zip"}' not in figures:
+            figures = await scraped(address)
+    assert figures['jobledger_jobs{job_type="render",state="waiting"}'] == 1
+    assert 'jobledger_oldest_wait_seconds{job_type="render"}' not in figures
+
+
 async def test_the_jobs_of_the_database_are_counted_while_a_server_drains(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +290,20 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(address: str, call: 
     assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == waited / 1e6
     assert figures['jobledger_batch_size_count{batch="commands"}'] >= 6
     assert figures['jobledger_batch_duration_seconds_count{batch="claims"}'] == 2
+
+
+async def test_a_scheduled_job_waits_for_a_worker_from_its_time_on(
+    address: str, call: Caller
+) -> None:
+    """Not from its creation, else each scheduled job would set off the alert on jobs that wait."""
+    due = Timestamp()
+    due.FromMicroseconds(time.time_ns() // 1000 + 200_000)
+    await call.job(schedule_time=due)
+    claim = {"worker_id": "w", "job_types": ["render"], "max_jobs": 1, "wait": {"seconds": 20}}
+    (job,) = (await call.ClaimJobs(**claim, lease_duration={"seconds": 30})).jobs
+    waited = job.start_time.ToMicroseconds() - due.ToMicroseconds()
+    figures = await scraped(address)
+    assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == waited / 1e6
 
 
 async def test_no_time_is_negative_if_the_clock_is_set_back(
