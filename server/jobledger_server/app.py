@@ -72,7 +72,7 @@ from jobledger_server.runtime.files import warn_of_readable_files
 from jobledger_server.runtime.port import Unprotected
 from jobledger_server.runtime.stopping import unless_stopped
 from jobledger_server.runtime.supervision import Supervisor
-from jobledger_server.runtime.tls import server_credentials, tls_files
+from jobledger_server.runtime.tls import ServedCertificate, tls_files
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.schema import migrate, require_supported
@@ -176,7 +176,7 @@ async def open_app(
     if settings.unprotected:
         raise Unprotected(settings.listen)
     files = tls_files(settings)
-    credentials = None if files is None else server_credentials(files)
+    certificate = None if files is None else ServedCertificate(files)
     supervisor, waiters = Supervisor(), ClaimWaiters()
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
@@ -241,6 +241,8 @@ async def open_app(
             ),
             rates=(served.rate, creations.rate, creations),
             connections=opened.connections,
+            certificate=certificate,
+            access=access,
         )
         read = partial(readings, METRICS, sources)
         for task in (*reads.tasks, *ledger.tasks, control.task):
@@ -257,7 +259,7 @@ async def open_app(
                 served,
                 limits,
                 drain,
-                credentials=credentials,
+                credentials=None if certificate is None else certificate.credentials(),
                 max_connections=max_connections,
                 new_server=grpc_server or grpc.aio.server,
             ) as server,

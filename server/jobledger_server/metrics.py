@@ -12,8 +12,10 @@ from jobledger_server.admission.rates import RateLimit
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.serving.measured import CallMetrics
+from jobledger_server.runtime.tls import ServedCertificate
 from jobledger_server.telemetry.instruments import Metric, Value
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.logs import lines_lost
@@ -40,6 +42,8 @@ class Sources:
     admissions: Sequence[Admission]
     rates: Sequence[RateLimit | CreationQuotas]
     connections: Callable[[], Connections]
+    certificate: ServedCertificate | None
+    access: Access | None
 
 
 def _refused(sources: Sources) -> Mapping[tuple[str, ...], Value]:
@@ -49,6 +53,15 @@ def _refused(sources: Sources) -> Mapping[tuple[str, ...], Value]:
     )
     return {
         (limit.limit, scope): count for limit in limits for scope, count in limit.refused.items()
+    }
+
+
+def _failing_reloads(sources: Sources) -> Mapping[str, int]:
+    certificate, access = sources.certificate, sources.access
+    return {
+        "certificate": 0 if certificate is None else certificate.reload_fails,
+        "access_file": 0 if access is None else access.reload_fails,
+        "issuer_keys": 0 if access is None else access.failing_issuers,
     }
 
 
@@ -270,6 +283,25 @@ METRICS: tuple[Metric[Sources], ...] = (
         "Refusals because one `caller`, or all callers of the `server`, had reached a limit.",
         ("limit", "scope"),
         _refused,
+    ),
+    Metric(
+        "jobledger.reloads.failing",
+        "gauge",
+        "",
+        "How many of them have changed and cannot be used: the `certificate` or the CAs besides "
+        "it, the `access_file`, or the key sets of issuers (`issuer_keys`). What they were before "
+        "stays in use.",
+        ("of",),
+        _failing_reloads,
+    ),
+    Metric(
+        "jobledger.certificate.expiration_timestamp",
+        "gauge",
+        "s",
+        "When a certificate in use expires, in seconds since 1970: of the `server` the first of "
+        "its chain, of `client_ca` the last of the CAs.",
+        ("certificate",),
+        lambda s: {} if s.certificate is None else s.certificate.expirations,
     ),
     Metric(
         "jobledger.log.lines_lost",

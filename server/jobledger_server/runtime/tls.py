@@ -8,6 +8,7 @@ import logging
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +66,7 @@ class TlsFiles:
         paths = self.cert, self.key, self.client_ca
         return tuple(_state(path) for path in paths if path is not None)
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
+    def read(self) -> "TlsContent":
         """Return the content of the files. Raises BadCertificate if a server cannot use it."""
         for _ in range(ATTEMPTS):
             before = self.state()
@@ -73,9 +74,13 @@ class TlsFiles:
                 check_certificate(self.cert, self.key)
                 if self.client_ca is not None:
                     check_authorities(self.client_ca)
-                content = grpc.ssl_server_certificate_configuration(
-                    [(_bytes(self.key), _bytes(self.cert))],
-                    None if self.client_ca is None else _bytes(self.client_ca),
+                cert = _bytes(self.cert)
+                client_ca = None if self.client_ca is None else _bytes(self.client_ca)
+                content = TlsContent(
+                    grpc.ssl_server_certificate_configuration(
+                        [(_bytes(self.key), cert)], client_ca
+                    ),
+                    _expirations(cert, client_ca),
                 )
             except BadCertificate:
                 if self.state() == before:
@@ -85,6 +90,20 @@ class TlsFiles:
                     return content
             time.sleep(ATTEMPT_SECONDS)
         raise BadCertificate(f"{self.cert} and the files besides it do not stop changing")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsContent:
+    """What the files of a server hold.
+
+    Attributes:
+        configuration: As gRPC takes it.
+        expirations: When the certificates expire, in seconds since 1970: `server` with the first of
+            its chain, `client_ca` with the last of its CAs.
+    """
+
+    configuration: grpc.ServerCertificateConfiguration
+    expirations: Mapping[str, float]
 
 
 def tls_files(settings: Settings) -> TlsFiles | None:
@@ -99,20 +118,17 @@ def tls_files(settings: Settings) -> TlsFiles | None:
     return None
 
 
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that follow the files. Raises BadCertificate.
+class ServedCertificate:
+    """The certificate in use: the files' content, as it was last usable.
 
-    Later, files that cannot be used are logged, and the certificate so far stays in use.
+    Files that cannot be used later are logged, and the certificate so far stays in use.
+
+    Raises:
+        BadCertificate: The files cannot be used at the start.
+
+    Attributes:
+        reload_fails: Whether the files have changed, and cannot be used.
     """
-    certificate = _Certificate(files)
-    renewed: Any = certificate.renewed  # may return None, which its type does not say
-    return grpc.dynamic_ssl_server_credentials(
-        certificate.content, renewed, require_client_authentication=files.client_ca is not None
-    )
-
-
-class _Certificate:
-    """The files' content, as it was last usable."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -120,7 +136,22 @@ class _Certificate:
         self._lock = threading.Lock()
         self._used = self._seen = files.state()
         self._seen_since = self._next_read = time.monotonic()
-        self.content = files.read()
+        self._content = files.read()
+        self.reload_fails = False
+
+    @property
+    def expirations(self) -> Mapping[str, float]:
+        """When the certificates in use expire; see `TlsContent`."""
+        return self._content.expirations
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that follow the files."""
+        renewed: Any = self.renewed  # may return None, which its type does not say
+        return grpc.dynamic_ssl_server_credentials(
+            self._content.configuration,
+            renewed,
+            require_client_authentication=self._files.client_ca is not None,
+        )
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return the files' content if it has changed and can be used, else None."""
@@ -135,18 +166,19 @@ class _Certificate:
             if state == self._used or now < self._next_read:
                 return None
             try:
-                self.content = self._files.read()
+                self._content = self._files.read()
             except BadCertificate as error:
                 if now - self._seen_since >= SETTLE_SECONDS:
+                    self.reload_fails = True
                     if self._next_read == self._seen_since:
                         facts = {"cause": str(error)}
                         log.error("certificate_unusable", extra=facts)  # noqa: TRY400
                     self._next_read = now + RELOAD_RETRY_SECONDS
                 return None
-            self._used = state
+            self._used, self.reload_fails = state, False
             log.info("certificate_renewed", extra={"file": str(self._files.cert)})
             time.sleep(BEGIN_SECONDS)
-            return self.content
+            return self._content.configuration
 
 
 def check_certificate(cert: Path, key: Path) -> str:
@@ -207,6 +239,22 @@ def check_authorities(path: Path) -> None:
     now = time.time()
     if all(ssl.cert_time_to_seconds(str(each["notAfter"])) < now for each in authorities):
         raise BadCertificate(f"the certificates in {path} have expired")
+
+
+def _expirations(cert: bytes, client_ca: bytes | None) -> Mapping[str, float]:
+    from cryptography import x509  # noqa: PLC0415
+
+    def times(pem: bytes) -> list[float]:
+        found = x509.load_pem_x509_certificates(pem)
+        return [each.not_valid_after_utc.timestamp() for each in found]
+
+    try:
+        # A client refuses the chain once one of it has expired. Of the CAs, an expired one may be
+        # there besides its successor.
+        server = {"server": min(times(cert))}
+        return server if client_ca is None else {**server, "client_ca": max(times(client_ca))}
+    except ValueError as error:
+        raise BadCertificate(f"a certificate cannot be used: {error}") from None
 
 
 def _state(path: Path) -> FileState:

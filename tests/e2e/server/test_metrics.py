@@ -1,17 +1,14 @@
 """The metrics for Prometheus, scraped as Prometheus does."""
 
 import asyncio
-import gzip
 import re
 import socket
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -32,6 +29,7 @@ from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_me
 from tests.support.access_file import rule
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, calling, watching
+from tests.support.scraping import read_page, scraped
 
 Start = Callable[..., Any]
 
@@ -50,25 +48,6 @@ def address() -> str:
 @pytest.fixture
 async def app(start: Start, address: str) -> App:
     return await start(metrics=address)
-
-
-async def read_page(address: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
-    request = urllib.request.Request(f"http://{address}/metrics", headers=dict(headers))
-
-    def read() -> str:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            page: bytes = answer.read()
-            if answer.headers["Content-Encoding"] == "gzip":
-                page = gzip.decompress(page)
-            return page.decode()
-
-    return await asyncio.to_thread(read)
-
-
-async def scraped(address: str) -> dict[str, float]:
-    lines = (await read_page(address)).splitlines()
-    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in pairs}
 
 
 async def test_the_metrics_follow_the_service(address: str, call: Caller) -> None:

@@ -44,6 +44,7 @@ class Access:
 
     Attributes:
         policy: Its rules.
+        reload_fails: Whether the file could not be used when it was last read.
 
     Raises:
         BadAccessFile: The file cannot be used.
@@ -55,7 +56,13 @@ class Access:
         self._check_now = asyncio.Event()
         self._issuers: dict[str, Issuer] = {}
         self._by_token: OrderedDict[bytes, Caller] = OrderedDict()
+        self.reload_fails = False
         self._load()
+
+    @property
+    def failing_issuers(self) -> int:
+        """How many issuers' keys could not be read when that was last tried."""
+        return sum(issuer.reload_fails for issuer in self._issuers.values())
 
     async def caller(self, context: Any, metadata: Metadata, tokens: Sequence[str]) -> Caller:
         """Return who makes a call. Raises Unauthenticated without a valid identity.
@@ -128,8 +135,10 @@ class Access:
         try:
             self._load()
         except BadAccessFile as error:
+            self.reload_fails = True
             log.error("access_file_unusable", extra={"cause": str(error)})  # noqa: TRY400
             return
+        self.reload_fails = False
         log.info("access_file_reloaded", extra={"file": str(self._path)})
         policy = self.policy
         same_trust = (before.issuers, before.proxies) == (policy.issuers, policy.proxies)

@@ -54,11 +54,13 @@ class Issuer:
 
     Attributes:
         identities: What the names of its tokens' identities begin with.
+        reload_fails: Whether the keys could not be read when that was last tried.
     """
 
     def __init__(self, settings: IssuerSettings, on_change: Callable[["Issuer"], None]) -> None:
         self.settings = settings
         self.identities = f"jwt:{settings.name}/"
+        self.reload_fails = False
         self._on_change = on_change
         self._keys = KeySet(())
         self._state: FileState | None = None
@@ -126,11 +128,13 @@ class Issuer:
             self._fetching = None
 
     def _replace(self, keys: KeySet) -> None:
+        self.reload_fails = False
         if keys != self._keys:
             self._keys = keys
             self._on_change(self)
 
     def _log_failure(self, error: Exception) -> None:
+        self.reload_fails = True
         # The old keys stay in use. The log limits the rate of events that have a `count`.
         facts = {"kind": self.settings.name, "cause": str(error), "count": 1}
         log.warning("issuer_keys_unavailable", extra=facts)
