@@ -13,10 +13,12 @@ import yaml
 
 from jobledger_server.metrics import METRICS
 from tests.support.manifests import DEPLOY, documents
-from tests.support.pages import OBSERVABILITY, blocks
+from tests.support.pages import OBSERVABILITY, ROOT, blocks
 
 ALERTS = DEPLOY / "prometheus/alerts.yaml"
 DASHBOARD = DEPLOY / "grafana/jobledger.json"
+RUNBOOK = ROOT / "docs/operate/runbook.md"
+REPOSITORY = "https://github.com/jobledger/jobledger"
 OF_ALL_TARGETS = {"instance", "job", "le"}
 OF_PROMETHEUS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 
@@ -67,6 +69,23 @@ def test_every_metric_and_label_of_a_query_exists() -> None:
         }
         available = OF_ALL_TARGETS.union(*(known[name] for name in named))
         assert labels - available == set(), title
+
+
+def test_each_alert_has_a_section_in_the_runbook_and_links_to_it() -> None:
+    sections = re.findall(r"^## (\w+)$", RUNBOOK.read_text("utf-8"), re.MULTILINE)
+    assert sections == [rule["alert"] for rule in rules()]
+    page = f"{REPOSITORY}/blob/main/{RUNBOOK.relative_to(ROOT)}"
+    for rule in rules():
+        assert rule["annotations"]["runbook_url"] == f"{page}#{rule['alert'].lower()}"
+
+
+def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    """promtool runs them: see below."""
+    (made,) = documents(ALERTS.with_name("alerts.test.yaml"))
+    cases = [case for test in made["tests"] for case in test["alert_rule_test"]]
+    for fires in (True, False):
+        named = {case["alertname"] for case in cases if ("exp_alerts" in case) is fires}
+        assert named == {rule["alert"] for rule in rules()}, fires
 
 
 def test_promtool_accepts_the_rules_if_installed(tmp_path: Path) -> None:
