@@ -78,10 +78,17 @@ class Deliveries(Struct, frozen=True):
 
 
 class Claimed(Struct, frozen=True):
-    """What a deliverer holds: the webhooks that it has just taken, and the ids of all."""
+    """What a deliverer holds.
+
+    Attributes:
+        taken: The webhooks that it has just taken.
+        held: The ids of all that it holds.
+        surplus: Those of `held` that are more than its part. It holds them until it releases them.
+    """
 
     taken: Sequence[Webhook]
     held: Sequence[str]
+    surplus: Sequence[str] = ()
 
 
 class Webhooks(Protocol):
@@ -108,12 +115,18 @@ class Webhooks(Protocol):
     ) -> Claimed:
         """Extend what the deliverer holds, and have it take webhooks that nobody holds.
 
+        It takes up to its part: the enabled webhooks divided by the deliverers, rounded up. A
+        deliverer counts from its first claim until it leaves, or has not claimed for a lease.
+
         Args:
             deliverer_id: The deliverer.
             known: The webhooks that it knows to hold. It takes the others that it holds again.
             lease: Microseconds from now until the leases expire.
             limit: How many it takes at most.
         """
+
+    async def leave(self, deliverer_id: str) -> None:
+        """Count a deliverer no more. What it holds it holds until it is released."""
 
     async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
         """Store how far a webhook has come, and return True; False if this claim has ended.

@@ -1,11 +1,14 @@
-"""Holds webhooks, and delivers those that it holds. Any number of gateways share them."""
+"""Holds webhooks, and delivers those that it holds. Any number of gateways share them.
+
+Each holds its part. What it holds beyond that, because another gateway was started, it releases.
+"""
 
 import asyncio
 import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import grpc
@@ -77,7 +80,7 @@ class Deliverer:
         self._held: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Hold what nobody else holds, until it is cancelled."""
+        """Hold a part of what nobody else holds, until it is cancelled."""
         held_until = time.monotonic()
         while True:
             asked = time.monotonic()
@@ -100,17 +103,18 @@ class Deliverer:
                 await self._drop(lost | again)
                 for claimed in answer.webhooks:
                     self._start(claimed)
+                await self._release(await self._drop(answer.surplus_ids))
                 full = bool(answer.webhooks)
             if not full:
                 await asyncio.sleep(self._settings.poll)
 
     async def close(self) -> None:
         """Stop all deliveries, store their states and end the claims."""
-        deliveries = [delivery for delivery, _ in self._held.values()]
-        await self._drop(list(self._held))
-        async with asyncio.TaskGroup() as tasks:
-            for delivery in deliveries:
-                tasks.create_task(delivery.release())
+        dropped = await self._drop(list(self._held))
+        with contextlib.suppress(JobledgerError):  # the others then wait until its lease expires
+            stop = ClaimWebhooksRequest(deliverer_id=self._name, stops=True)
+            await self._upstream.call("WebhookService.ClaimWebhooks", stop, ())
+        await self._release(dropped)
 
     def _running(self) -> list[str]:
         return [webhook_id for webhook_id, (_, task) in self._held.items() if not task.done()]
@@ -121,9 +125,16 @@ class Deliverer:
         self._held[claimed.webhook.id] = delivery, task
         log.info("webhook_held webhook=%s", claimed.webhook.id)
 
-    async def _drop(self, ids: Iterable[str]) -> None:
-        """Cancel the deliveries of these webhooks, and wait until they have ended."""
-        tasks = [self._held.pop(webhook_id)[1] for webhook_id in ids]
-        for task in tasks:
+    async def _drop(self, ids: Iterable[str]) -> Sequence[Delivery]:
+        """Cancel the deliveries of these webhooks, and return them once they have ended."""
+        dropped = [self._held.pop(webhook_id) for webhook_id in ids if webhook_id in self._held]
+        for _, task in dropped:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in dropped), return_exceptions=True)
+        return [delivery for delivery, _ in dropped]
+
+    async def _release(self, deliveries: Iterable[Delivery]) -> None:
+        """Store the states of dropped deliveries, and end their claims."""
+        async with asyncio.TaskGroup() as tasks:
+            for delivery in deliveries:
+                tasks.create_task(delivery.release())

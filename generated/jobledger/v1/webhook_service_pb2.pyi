@@ -431,9 +431,14 @@ class ClaimWebhooksRequest(_message.Message):
 
     DELIVERER_ID_FIELD_NUMBER: _builtins.int
     HELD_IDS_FIELD_NUMBER: _builtins.int
+    STOPS_FIELD_NUMBER: _builtins.int
     deliverer_id: _builtins.str
     """A name that the deliverer chose at random when it started: at most 128
     characters. Required.
+    """
+    stops: _builtins.bool
+    """The deliverer stops: it is given nothing, and the others divide all webhooks.
+    It releases what it holds with SaveWebhook.
     """
     @_builtins.property
     def held_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -446,10 +451,11 @@ class ClaimWebhooksRequest(_message.Message):
         *,
         deliverer_id: _builtins.str = ...,
         held_ids: _abc.Iterable[_builtins.str] | None = ...,
+        stops: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliverer_id", b"deliverer_id", "held_ids", b"held_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliverer_id", b"deliverer_id", "held_ids", b"held_ids", "stops", b"stops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,6 +470,7 @@ class ClaimWebhooksResponse(_message.Message):
     WEBHOOKS_FIELD_NUMBER: _builtins.int
     HELD_IDS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    SURPLUS_IDS_FIELD_NUMBER: _builtins.int
     lease_seconds: _builtins.int
     """Seconds until the leases expire."""
     @_builtins.property
@@ -476,16 +483,23 @@ class ClaimWebhooksResponse(_message.Message):
         others: they were deleted or disabled, or another deliverer has them.
         """
 
+    @_builtins.property
+    def surplus_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of `held_ids` that are more than its part. It stops delivering them, and
+        releases them with SaveWebhook, so that another deliverer may take them.
+        """
+
     def __init__(
         self,
         *,
         webhooks: _abc.Iterable[Global___ClaimedWebhook] | None = ...,
         held_ids: _abc.Iterable[_builtins.str] | None = ...,
         lease_seconds: _builtins.int = ...,
+        surplus_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_ids", b"held_ids", "lease_seconds", b"lease_seconds", "webhooks", b"webhooks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_ids", b"held_ids", "lease_seconds", b"lease_seconds", "surplus_ids", b"surplus_ids", "webhooks", b"webhooks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

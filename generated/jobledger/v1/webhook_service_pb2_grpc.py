@@ -114,8 +114,10 @@ class WebhookServiceServicer(object):
 
     def ClaimWebhooks(self, request, context):
         """For deliverers: extends the leases of the webhooks that this deliverer holds,
-        and gives it those that nobody holds. Call it three times within a lease, and
-        again at once if it returned 10 webhooks. Safe to retry. Errors: INVALID_FIELD.
+        and gives it those that nobody holds, up to its part: all that are enabled,
+        divided by the deliverers that have called within a lease. Call it three times
+        within a lease, and again at once if it returned webhooks. Safe to retry.
+        Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,10 @@ class WebhookServiceStub:
     """
     ClaimWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]
     """For deliverers: extends the leases of the webhooks that this deliverer holds,
-    and gives it those that nobody holds. Call it three times within a lease, and
-    again at once if it returned 10 webhooks. Safe to retry. Errors: INVALID_FIELD.
+    and gives it those that nobody holds, up to its part: all that are enabled,
+    divided by the deliverers that have called within a lease. Call it three times
+    within a lease, and again at once if it returned webhooks. Safe to retry.
+    Errors: INVALID_FIELD.
     """
     SaveWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]
     """For deliverers: stores how far a webhook has come. It is refused unless the
@@ -98,8 +100,10 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     """
     ClaimWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]  # type: ignore[assignment]
     """For deliverers: extends the leases of the webhooks that this deliverer holds,
-    and gives it those that nobody holds. Call it three times within a lease, and
-    again at once if it returned 10 webhooks. Safe to retry. Errors: INVALID_FIELD.
+    and gives it those that nobody holds, up to its part: all that are enabled,
+    divided by the deliverers that have called within a lease. Call it three times
+    within a lease, and again at once if it returned webhooks. Safe to retry.
+    Errors: INVALID_FIELD.
     """
     SaveWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]  # type: ignore[assignment]
     """For deliverers: stores how far a webhook has come. It is refused unless the
@@ -165,8 +169,10 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.ClaimWebhooksResponse, _abc.Awaitable[_webhook_service_pb2.ClaimWebhooksResponse]]:
         """For deliverers: extends the leases of the webhooks that this deliverer holds,
-        and gives it those that nobody holds. Call it three times within a lease, and
-        again at once if it returned 10 webhooks. Safe to retry. Errors: INVALID_FIELD.
+        and gives it those that nobody holds, up to its part: all that are enabled,
+        divided by the deliverers that have called within a lease. Call it three times
+        within a lease, and again at once if it returned webhooks. Safe to retry.
+        Errors: INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod

@@ -557,6 +557,15 @@ pollers = Table(
     sqlite_with_rowid=False,
 )
 
+webhook_deliverers = Table(
+    "webhook_deliverers",
+    metadata,
+    Column("id", String(MAX_NAME_CHARACTERS), primary_key=True),
+    # When it counts no more, unless it claims again.
+    Column("expire_time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 webhooks = Table(
     "webhooks",
     metadata,

@@ -11,7 +11,7 @@ from jobledger_server.domain.job import Instant, is_id
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
-from jobledger_server.sql.tables import webhooks
+from jobledger_server.sql.tables import webhook_deliverers, webhooks
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
 _COLUMNS = [webhooks.c[name] for name in Webhook.__struct_fields__]
@@ -83,13 +83,16 @@ class SqlWebhooks:
         is_known = table.id.in_([each for each in known if is_id(each)])
         async with self._connections.writing() as connection:
             now = await self._dialect.now(connection)
+            part = await _part(connection, deliverer_id, now, lease)
             kept = held & is_known & _ENABLED & (table.lease_expire_time > now)
+            kept_ids = (await connection.scalars(select(table.id).where(kept))).all()
             await connection.execute(
                 update(webhooks).where(kept).values(lease_expire_time=now + lease)
             )
             free = _ENABLED & ((table.lease_expire_time <= now) | (held & ~is_known))
+            room = max(0, min(limit, part - len(kept_ids)))
             # Those that another deliverer takes at this moment are its own.
-            some = select(table.id).where(free).order_by(table.id).limit(limit)
+            some = select(table.id).where(free).order_by(table.id).limit(room)
             ids = (await connection.scalars(some.with_for_update(skip_locked=True))).all()
             take = update(webhooks).where(table.id.in_(ids))
             await connection.execute(
@@ -101,8 +104,14 @@ class SqlWebhooks:
             )
             taken = select(*_COLUMNS).where(table.id.in_(ids)).order_by(table.id)
             rows = (await connection.execute(taken)).all()
-            kept_ids = (await connection.scalars(select(table.id).where(kept))).all()
-            return Claimed([_webhook(row) for row in rows], sorted({*kept_ids, *ids}))
+            held_ids = sorted({*kept_ids, *ids})
+            return Claimed([_webhook(row) for row in rows], held_ids, held_ids[part:])
+
+    @runs_to_completion
+    async def leave(self, deliverer_id: str) -> None:
+        async with self._connections.writing() as connection:
+            table = webhook_deliverers
+            await connection.execute(delete(table).where(table.c.id == deliverer_id))
 
     @runs_to_completion
     async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
@@ -130,6 +139,23 @@ class SqlWebhooks:
             held = (table.id == webhook_id) & (table.generation == generation) & _ENABLED
             found = await connection.execute(update(webhooks).where(held).values(**values))
             return found.rowcount > 0
+
+
+async def _part(connection: AsyncConnection, deliverer_id: str, now: int, lease: int) -> int:
+    """Count a deliverer among those that have claimed within a lease; return the part of each."""
+    table = webhook_deliverers
+    # Skips what another one deletes at this moment: two that wait for each other would fail.
+    gone = select(table.c.id).where(table.c.expire_time <= now).with_for_update(skip_locked=True)
+    ids = (await connection.scalars(gone)).all()
+    await connection.execute(delete(table).where(table.c.id.in_(ids)))
+    own = update(table).where(table.c.id == deliverer_id).values(expire_time=now + lease)
+    if not (await connection.execute(own)).rowcount:
+        first = insert(table).values(id=deliverer_id, expire_time=now + lease)
+        await connection.execute(first)
+    living = select(func.count()).where(table.c.expire_time > now)
+    count = select(func.count()).select_from(webhooks).where(_ENABLED)
+    deliverers, enabled = await connection.scalar(living), await connection.scalar(count)
+    return -(-(enabled or 0) // (deliverers or 1))
 
 
 def _owned(user_id: str) -> ColumnElement[bool]:

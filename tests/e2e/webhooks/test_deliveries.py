@@ -12,7 +12,7 @@ from jobledger.webhooks import verify
 from jobledger_gateway.webhooks import pending
 from jobledger_gateway.webhooks.attempts import Attempts
 from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
-from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES
+from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES, WEBHOOK_LEASE_SECONDS
 from tests.e2e.webhooks.conftest import delivering
 from tests.support.rpc_caller import calling
 from tests.support.server_process import ServerProcess
@@ -362,6 +362,47 @@ async def test_two_deliverers_do_not_deliver_one_webhook_both(
         wanted = set(await asyncio.gather(*(ended(client) for _ in range(20))))
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
     assert len(receiver.received) == 20
+
+
+async def test_a_deliverer_that_is_started_later_gets_its_part(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    created = [(await client.create_webhook(receiver.url)).webhook.id for _ in range(6)]
+    async with calling(app.address) as call, delivering(app.address):
+        await ended(client)
+        await receiver.until(lambda: len(receiver.succeeded) == 6)
+
+        async def of_another(*held: str) -> Any:
+            return await call.ClaimWebhooks(deliverer_id="d", held_ids=held)
+
+        taken: list[Any] = []
+        while len(taken) < 3:
+            taken += (await of_another(*(each.webhook.id for each in taken))).webhooks
+        held = {each.webhook.id for each in taken}
+        assert held < set(created)
+        assert not (await of_another(*held)).webhooks
+        # What it gave up is not posted by it any more: each webhook is posted to by its holder.
+        job_id = await ended(client)
+        await receiver.until(lambda: len(receiver.succeeded) == 9)
+        assert job_ids(receiver.succeeded[6:]) == {job_id}
+
+
+async def test_a_deliverer_that_ends_leaves_all_to_the_others(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    for _ in range(4):
+        await client.create_webhook(receiver.url)
+    async with calling(app.address) as call:
+        async with delivering(app.address):
+            await ended(client)
+            await receiver.until(lambda: len(receiver.succeeded) == 4)
+            while not (first := (await call.ClaimWebhooks(deliverer_id="d")).webhooks):
+                pass
+        held = [each.webhook.id for each in first]
+        async with asyncio.timeout(WEBHOOK_LEASE_SECONDS / 2):
+            while len(held) < 4:
+                more = await call.ClaimWebhooks(deliverer_id="d", held_ids=held)
+                held += [each.webhook.id for each in more.webhooks]
 
 
 @pytest.mark.promise(number=91)

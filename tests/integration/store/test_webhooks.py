@@ -83,12 +83,48 @@ async def test_a_webhook_has_one_holder_until_its_lease_expires(store: Store) ->
         await store.webhooks.add(webhook())
     claims = await asyncio.gather(*(claim(store, name) for name in "abcd"))
     taken = [each for claimed in claims for each in ids(claimed)]
-    assert len(taken) == len(set(taken)) == 5
+    assert len(taken) == len(set(taken))
     mine = ids(claims[0])
     again = await claim(store, "a", mine)
-    assert (again.taken, again.held) == ([], sorted(mine))
-    assert (await claim(store, "a", mine, lease=0)).held == sorted(mine)
-    assert ids(await claim(store, "e")) == mine
+    assert again.held == sorted({*mine, *ids(again)})
+    assert (await claim(store, "a", again.held, lease=0)).held == again.held
+    for name in "bcd":
+        await store.webhooks.leave(name)
+    assert set(again.held) <= {*ids(await claim(store, "e", limit=10))}
+
+
+async def test_a_deliverer_that_comes_later_gets_its_part(store: Store) -> None:
+    for _ in range(7):
+        await store.webhooks.add(webhook())
+    mine = ids(await claim(store, "a", limit=10))
+    assert len(mine) == 7
+    assert ids(await claim(store, "b")) == []
+    kept = await claim(store, "a", mine)
+    assert (kept.taken, kept.held, kept.surplus) == ([], sorted(mine), sorted(mine)[4:])
+    for webhook_id in kept.surplus:
+        assert await store.webhooks.save(webhook_id, 1, Deliveries("c1", release=True))
+    others = await claim(store, "a", kept.held[:4])
+    assert (others.taken, others.surplus) == ([], [])
+    assert ids(await claim(store, "b")) == kept.surplus
+
+
+async def test_the_others_divide_what_one_that_leaves_has_released(store: Store) -> None:
+    for _ in range(4):
+        await store.webhooks.add(webhook())
+    first, second = await claim(store, "a", limit=2), await claim(store, "b")
+    assert (len(first.taken), len(second.taken)) == (2, 2)
+    await store.webhooks.leave("a")
+    await store.webhooks.leave("a")
+    for each in first.taken:
+        assert await store.webhooks.save(each.id, each.generation, Deliveries("c1", release=True))
+    assert ids(await claim(store, "b", second.held)) == ids(first)
+
+
+async def test_a_deliverer_without_a_claim_counts_until_its_lease_expires(store: Store) -> None:
+    for _ in range(4):
+        await store.webhooks.add(webhook())
+    assert len(ids(await claim(store, "a", lease=0, limit=4))) == 4
+    assert len(ids(await claim(store, "b", limit=4))) == 4
 
 
 async def test_a_deliverer_gets_again_what_a_lost_answer_gave_it(store: Store) -> None:

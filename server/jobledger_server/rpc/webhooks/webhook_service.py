@@ -87,9 +87,14 @@ class WebhookService:
         return pb.EnableWebhookResponse(webhook=webhook_message(enabled)).SerializeToString()
 
     async def ClaimWebhooks(self, request: pb.ClaimWebhooksRequest, call: Call) -> bytes:
+        deliverer_id, known = webhook_requests.claim(request)
+        if request.stops:
+            await self._in_turn(call, partial(self.webhooks.leave, deliverer_id))
+            return pb.ClaimWebhooksResponse().SerializeToString()
         claim = partial(
             self.webhooks.claim,
-            *webhook_requests.claim(request),
+            deliverer_id,
+            known,
             lease=WEBHOOK_LEASE_SECONDS * MICROS_PER_SECOND,
             limit=MAX_CLAIMED_WEBHOOKS,
         )
@@ -98,6 +103,7 @@ class WebhookService:
             webhooks=map(claimed_message, claimed.taken),
             held_ids=claimed.held,
             lease_seconds=WEBHOOK_LEASE_SECONDS,
+            surplus_ids=claimed.surplus,
         )
         return response.SerializeToString()
 

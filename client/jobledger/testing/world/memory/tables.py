@@ -86,6 +86,7 @@ class Tables:
         rules: By name.
         pollers: By job type and server, when the record expires.
         webhooks: By id.
+        webhook_deliverers: When each one counts no more, by id.
         written: Called after a commit's jobs were written, with each as it was and as it is.
     """
 
@@ -99,6 +100,7 @@ class Tables:
     rules: dict[str, Rule] = field(default_factory=dict)
     pollers: dict[tuple[str, str], Instant] = field(default_factory=dict)
     webhooks: dict[str, HeldWebhook] = field(default_factory=dict)
+    webhook_deliverers: dict[str, int] = field(default_factory=dict)
     written: Callable[[Sequence[tuple[Row | None, Row]]], None] | None = None
     config_version: int = 0
     compacted_seq: int = 0

@@ -65,8 +65,10 @@ class MemoryWebhooks:
     ) -> Claimed:
         def write() -> Claimed:
             now = self._database.clock()
+            part = self._part(deliverer_id, now, lease)
             taken: list[Webhook] = []
             held: list[str] = []
+            free: list[HeldWebhook] = []
             for webhook_id, row in sorted(self._rows.items()):
                 if row.webhook.disable_time is not None:
                     continue
@@ -74,15 +76,31 @@ class MemoryWebhooks:
                 if own and webhook_id in known and not expired:
                     row.lease_expire_time = now + lease
                     held.append(webhook_id)
-                elif (expired or own) and len(taken) < limit:
-                    row.holder, row.lease_expire_time = deliverer_id, now + lease
-                    generation = row.webhook.generation + 1
-                    row.webhook = replace(row.webhook, generation=generation)
-                    taken.append(row.webhook)
-                    held.append(webhook_id)
-            return Claimed(taken, held)
+                elif expired or own:
+                    free.append(row)
+            for row in free[: max(0, min(limit, part - len(held)))]:
+                row.holder, row.lease_expire_time = deliverer_id, now + lease
+                generation = row.webhook.generation + 1
+                row.webhook = replace(row.webhook, generation=generation)
+                taken.append(row.webhook)
+            held = sorted([*held, *(each.id for each in taken)])
+            return Claimed(taken, held, held[part:])
 
         return await self._database.write(write, lock=False)
+
+    def _part(self, deliverer_id: str, now: int, lease: int) -> int:
+        living = self._database.tables.webhook_deliverers
+        for gone in [each for each, expire_time in living.items() if expire_time <= now]:
+            del living[gone]
+        living[deliverer_id] = now + lease
+        enabled = sum(row.webhook.disable_time is None for row in self._rows.values())
+        return -(-enabled // len(living))
+
+    async def leave(self, deliverer_id: str) -> None:
+        def write() -> None:
+            self._database.tables.webhook_deliverers.pop(deliverer_id, None)
+
+        await self._database.write(write, lock=False)
 
     async def save(self, webhook_id: str, generation: int, deliveries: Deliveries) -> bool:
         def write() -> bool:

@@ -497,6 +497,13 @@ def _create_limits() -> None:
 
 def _create_webhooks() -> None:
     op.create_table(
+        "webhook_deliverers",
+        sa.Column("id", sa.String(128), nullable=False),
+        sa.Column("expire_time", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_webhook_deliverers"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "webhooks",
         sa.Column("id", _id(), nullable=False),
         sa.Column("user_id", sa.String(128), nullable=False),
@@ -604,7 +611,17 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION lock_keys(text[])")
         op.execute("DROP FUNCTION all_updated(bigint, bigint)")
     for table in (
-        *("webhooks", "feed", "pollers", "paused_types", "limit_rules", "ended", "limit_keys"),
-        *("queues", "levels", "changes", "assets", "attempts", "payloads", "jobs"),
+        *("webhooks", "webhook_deliverers", "feed", "pollers", "paused_types", "limit_rules"),
+        *(
+            "ended",
+            "limit_keys",
+            "queues",
+            "levels",
+            "changes",
+            "assets",
+            "attempts",
+            "payloads",
+            "jobs",
+        ),
     ):
         op.drop_table(table)
