@@ -74,8 +74,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 11
     """PERMISSION_DENIED: the caller may not make this call: not this method, not
-    for this user, or not for jobs of these types. Metadata: `missing` (the key
-    of the caller's rule, such as `users`) and the `value` that it lacks.
+    for this user, not for jobs of these types, or not with this priority or
+    key. Metadata: `missing` (the key of the caller's rule, such as `users`) and
+    the `value` that it lacks.
     """
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE: the server is draining, or its database is unavailable. With
@@ -181,8 +182,9 @@ google.rpc.RetryInfo.
 """
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 11
 """PERMISSION_DENIED: the caller may not make this call: not this method, not
-for this user, or not for jobs of these types. Metadata: `missing` (the key
-of the caller's rule, such as `users`) and the `value` that it lacks.
+for this user, not for jobs of these types, or not with this priority or
+key. Metadata: `missing` (the key of the caller's rule, such as `users`) and
+the `value` that it lacks.
 """
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 12
 """UNAVAILABLE: the server is draining, or its database is unavailable. With

@@ -4,11 +4,14 @@ It is made once for each call and passed on from there. What was handed no calle
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+
+from jobledger_server.domain.job import DEFAULT_PRIORITY
+from jobledger_server.domain.limits import MAX_PRIORITY
 
 MAX_QUOTA = 2**53
 
@@ -40,6 +43,40 @@ class Quotas(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NO_QUOTAS = Quotas()
+
+
+class Choices(Struct, frozen=True):
+    """What a caller may choose for the jobs that it creates, where that takes from others.
+
+    Attributes:
+        any_tenant: Whether a job may have a fairness key other than its owner.
+        max_priority: The greatest priority of a job.
+        concurrency_keys: The concurrency keys of jobs. USER stands for the owner of the job, ANY
+            at the end for the rest of the key.
+        job_types: The types of jobs, or None for all.
+    """
+
+    any_tenant: bool = False
+    max_priority: int = DEFAULT_PRIORITY
+    concurrency_keys: Collection[str] = frozenset()
+    job_types: frozenset[str] | None = None
+
+    def may_use(self, key: str, user_id: str) -> bool:
+        """Whether a job of this owner may have this concurrency key."""
+        return any(
+            key.startswith(each[:-1]) if each.endswith(ANY) else key == each.replace(USER, user_id)
+            for each in self.concurrency_keys
+        )
+
+
+ANY = "*"
+USER = "{user}"
+
+OWN_CHOICES = Choices()
+"""Those that take nothing from others. The job's type takes only turns of workers that ask for
+it."""
+
+ALL_CHOICES = Choices(any_tenant=True, max_priority=MAX_PRIORITY, concurrency_keys={ANY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +130,7 @@ class Permissions:
         any_user: The paths of the methods that it may call for any user.
         job_types: The types of the jobs that it may work on, or None for all.
         fenced: As a worker it must send the attempt with each command.
+        choices: What it may choose for the jobs that it creates.
         quotas: How much it may do.
         scope: The only jobs that it may read, or None for all of its users.
     """
@@ -103,6 +141,7 @@ class Permissions:
     any_user: frozenset[str] = frozenset()
     job_types: frozenset[str] | None = frozenset()
     fenced: bool = False
+    choices: Choices = OWN_CHOICES
     quotas: Quotas = NO_QUOTAS
     scope: WatchScope | None = None
 

@@ -307,7 +307,11 @@ def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
-    assert lines[4:6] == ["  fencing: optional", "  quotas: work_streams 64"]
+    assert lines[4:7] == [
+        "  jobs that it creates: types *, fairness owner, max_priority 5, concurrency_keys none",
+        "  fencing: optional",
+        "  quotas: work_streams 64",
+    ]
     assert lines[-2:] == [
         "  fencing: required",
         "  quotas: calls_per_second 50, watches 3, work_streams 64",

@@ -13,8 +13,17 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import NO_QUOTAS, Permissions, Quotas
-from jobledger_server.domain.limits import MAX_JOB_TYPE_CHARACTERS
+from jobledger_server.admission.caller import (
+    ALL_CHOICES,
+    ANY,
+    NO_QUOTAS,
+    OWN_CHOICES,
+    USER,
+    Choices,
+    Permissions,
+    Quotas,
+)
+from jobledger_server.domain.limits import MAX_JOB_TYPE_CHARACTERS, MAX_PRIORITY
 from jobledger_server.rpc.access.issuers import IssuerSettings
 from jobledger_server.rpc.access.policy import Policy, Rule
 from jobledger_server.rpc.methods import METHODS, Role, methods_of, path_of
@@ -23,9 +32,6 @@ from jobledger_server.rpc.validation import JOB_TYPE
 END = "[end]"
 """The last line. What is left of a file that was written in part may be valid TOML, with fewer
 rules or quotas."""
-
-ANY = "*"
-"""In `users` and `job_types`: all of them."""
 
 DEFAULT_WORK_STREAMS = 64
 """Streams of Work that an identity may have open, unless its quotas say otherwise."""
@@ -83,6 +89,10 @@ class _Caller(_Table, frozen=True):
     users: _Texts = frozenset()
     users_claim: _Text = ""
     job_types: frozenset[_JobType] = frozenset()
+    create_types: frozenset[_JobType] = frozenset({ANY})
+    fairness: Literal["owner", "any"] | None = None
+    max_priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] | None = None
+    concurrency_keys: _Texts | None = None
     fencing: Literal["optional", "required"] = "optional"
     quotas: Quotas = NO_QUOTAS
 
@@ -114,9 +124,36 @@ class _Caller(_Table, frozen=True):
             any_user=any_user,
             job_types=None if ANY in self.job_types else self.job_types,
             fenced=self.fencing == "required",
+            choices=self._choices(),
             quotas=quotas,
         )
         return Rule(self.name, granted, self.users_claim)
+
+    def _choices(self) -> Choices:
+        """Return what these callers may choose for the jobs that they create.
+
+        Operators repeat the jobs of all others, with what those have.
+        """
+        default = ALL_CHOICES if Role.OPERATOR in self.roles else OWN_CHOICES
+        keys, most = self.concurrency_keys, self.max_priority
+        for key in keys or ():
+            start = key.removesuffix(ANY)
+            if ANY in start or (start and start != key and not start.endswith(("/", ":"))):
+                raise ValueError(
+                    f"{self.name!r}: in `concurrency_keys`, {ANY!r} stands alone, or at the end "
+                    "after '/' or ':'"
+                )
+            if USER in start and start != key:
+                # `{user}:*` of the user `a` would have keys of the user `a:b`.
+                raise ValueError(
+                    f"{self.name!r}: in `concurrency_keys`, {ANY!r} does not stand with {USER}"
+                )
+        return Choices(
+            any_tenant=default.any_tenant if self.fairness is None else self.fairness == "any",
+            max_priority=default.max_priority if most is None else most,
+            concurrency_keys=default.concurrency_keys if keys is None else keys,
+            job_types=None if ANY in self.create_types else self.create_types,
+        )
 
     def _path(self, method: str) -> str:
         path = path_of(method)

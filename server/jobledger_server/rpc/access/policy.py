@@ -5,10 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobledger_server.admission.caller import Identity, Permissions, Quotas
+from jobledger_server.admission.caller import Choices, Identity, Permissions, Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
+from jobledger_server.rpc.methods import JOB_SERVICE
 
 MAX_CLAIMED_USERS = 1000
+
+CREATING = frozenset(
+    f"{JOB_SERVICE}{name}" for name in ("CreateJob", "BatchCreateJobs", "RetryJob", "RetryJobs")
+)
+"""The methods that create jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Policy:
             yield f"  methods: {', '.join(calls)}"
             yield f"  users: {', '.join(users) or 'none'}"
             yield f"  job types: {', '.join(types) or 'none'}"
+            if granted.methods & CREATING:
+                yield f"  jobs that it creates: {', '.join(_choices(granted.choices))}"
             yield f"  fencing: {'required' if granted.fenced else 'optional'}"
             yield f"  quotas: {', '.join(_quotas(granted.quotas)) or 'none'}"
 
@@ -94,6 +102,14 @@ class Policy:
             if rule := self.prefixes.get(name[: separator.end()]):
                 return rule
         return None
+
+
+def _choices(choices: Choices) -> Iterator[str]:
+    types, keys = choices.job_types, sorted(choices.concurrency_keys)
+    yield f"types {'*' if types is None else ' '.join(sorted(types)) or 'none'}"
+    yield f"fairness {'any' if choices.any_tenant else 'owner'}"
+    yield f"max_priority {choices.max_priority}"
+    yield f"concurrency_keys {' '.join(keys) or 'none'}"
 
 
 def _quotas(quotas: Quotas) -> Iterator[str]:

@@ -22,6 +22,7 @@ from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
 from jobledger_server.domain.state_machine import TERMINAL, illegal_transition
 from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.access.permissions import check_creations
 from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.rpc.jobs.bulk_requests import Step
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
@@ -71,6 +72,7 @@ class Bulk:
         read = await self.reads.job(job_id, user_id, caller, full=True)
         if read.job.status not in TERMINAL:
             raise illegal_transition(read.job, "RETRIED")
+        check_creations(caller, [read.job])
         command = _repetition(
             read.job, read.payloads.parameters, traceparent=traceparent, request_id=request_id
         )
@@ -83,6 +85,7 @@ class Bulk:
         page = await self._page(step, caller, full=not step.validate_only)
         if step.validate_only:
             return _matched(step, page)
+        check_creations(caller, page.jobs)
         schedule: Sequence[Instant | None] = [None] * len(page.jobs)
         next_time = 0
         if step.jobs_per_second:

@@ -16,6 +16,7 @@ from jobledger_server.domain.settings import RevokeWatchTokens
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.access.permissions import check_creations
 from jobledger_server.rpc.access.watch_tokens import TokenTooLong, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
@@ -59,6 +60,7 @@ class JobService:
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
         command = await request.read(call, read, self.creations.check)
+        check_creations(call.caller, [command])
         async with self.creations.creating(call.caller, {command.user_id: 1}):
             decision = decision_of(await self.ledger.submit([command], call.caller))
         return job_response(pb.CreateJobResponse, decision.job)
@@ -69,6 +71,7 @@ class JobService:
         read = partial(job_requests.create_all, traceparent=traceparent_of(call.metadata))
         command = await request.read(call, read, self.creations.check)
         creations = command.creations
+        check_creations(call.caller, creations)
         counts = {creations[0].user_id: len(creations)}
         async with self.creations.creating(call.caller, counts):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))

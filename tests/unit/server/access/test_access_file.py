@@ -59,6 +59,13 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"{TOKEN}roles = ['worker']\njob_types = ['A b']", r"\.job_types\[0\]`"),
         (f"{TOKEN}roles = ['worker']\njob_types = ['*']\nfencing = 'yes'", r"'yes'.*\.fencing`"),
         (f"{TOKEN}{OPERATOR}fencing = true", r"`str`.*\.fencing`"),
+        (f"{TOKEN}{OPERATOR}fairness = 'mine'", r"'mine'.*\.fairness`"),
+        (f"{TOKEN}{OPERATOR}max_priority = 10", r"<= 9.*\.max_priority`"),
+        (f"{TOKEN}{OPERATOR}create_types = ['A b']", r"\.create_types\[0\]`"),
+        (f"{TOKEN}{OPERATOR}concurrency_keys = ['a*b']", "in `concurrency_keys`.* at the end"),
+        (f"{TOKEN}{OPERATOR}concurrency_keys = ['a*']", "in `concurrency_keys`.* after '/' or ':'"),
+        # The user `a` would have keys of the user `a:b`.
+        (f"{TOKEN}{OPERATOR}concurrency_keys = ['{{user}}:*']", r"does not stand with \{user\}"),
         (f"{TOKEN}{OPERATOR}quotas = 7", r"Expected `object`.*\.quotas`"),
         (f"{TOKEN}{OPERATOR}[caller.quotas]\nlists = 7", "unknown field `lists`"),
         (f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = 0", r">= 1.*\.watches`"),
@@ -242,6 +249,41 @@ def test_an_operator_may_read_everybodys_jobs_and_create_none(tmp_path: Path) ->
     )
     assert f"{JOB_SERVICE}ListJobs" in found.any_user
     assert f"{JOB_SERVICE}CreateJob" in found.methods - found.any_user
+
+
+@pytest.mark.promise(number=62)
+@pytest.mark.parametrize(
+    ("rules", "summary"),
+    [
+        (
+            "roles = ['owner']\nusers = ['ada']",
+            "types *, fairness owner, max_priority 5, concurrency_keys none",
+        ),
+        (
+            """
+            roles = ['owner']
+            users = ['ada']
+            fairness = 'any'
+            max_priority = 0
+            concurrency_keys = ['gpu:*', 'a']
+            create_types = ['render']
+            """,
+            "types render, fairness any, max_priority 0, concurrency_keys a gpu:*",
+        ),
+        (OPERATOR, "types *, fairness any, max_priority 9, concurrency_keys *"),
+        (
+            f"{OPERATOR}fairness = 'owner'",
+            "types *, fairness owner, max_priority 9, concurrency_keys *",
+        ),
+        ("roles = ['worker']\njob_types = ['*']", None),
+    ],
+)
+def test_the_summary_says_what_created_jobs_may_have(
+    tmp_path: Path, rules: str, summary: str | None
+) -> None:
+    lines = [*policy(tmp_path, TOKEN + rules).summary()]
+    created = [line for line in lines if line.startswith("  jobs that it creates")]
+    assert created == ([] if summary is None else [f"  jobs that it creates: {summary}"])
 
 
 def may_call(permissions: Permissions, method: Method, user: str) -> bool:
