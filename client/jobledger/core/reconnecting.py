@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import grpc
 
-from jobledger.errors import DeadlineExceeded, JobledgerError, Unavailable
+from jobledger.errors import DeadlineExceeded, JobledgerError, Unauthenticated, Unavailable
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -30,6 +30,10 @@ ATTEMPT: Final = 5.0
 # A stream that the server ended sooner had not reached its maximum age. That counts as a failure:
 # otherwise a server that ends every stream would be called ten times a second.
 OLD: Final = 1.0
+
+# How long a token may be refused after one was accepted, if a function returns it. Keys and tokens
+# are renewed by several programs, none of them at the same moment.
+TOKEN_REFUSED: Final = 60.0
 
 _RETRIED: Final = frozenset(
     {
@@ -69,6 +73,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         connect_timeout: seconds until the first message; None: no limit.
         reconnect_timeout: seconds to try after a break; None: no limit.
         timeout: seconds for the whole watch; None: no limit.
+        renews_token: whether a function returns the token, perhaps another one for each stream.
         clock: monotonic, in seconds.
         uniform: draws a random number from an interval.
     """
@@ -79,6 +84,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         connect_timeout: float | None = None,
         reconnect_timeout: float | None = None,
         timeout: float | None = None,
+        renews_token: bool = False,
         clock: Callable[[], float],
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -86,6 +92,8 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         # The limit of the present break; the watch begins with one.
         self._limit = connect_timeout
         self._timeout = timeout
+        self._renews_token = renews_token
+        self._accepted = False
         self._clock = clock
         self._uniform = uniform
         self._started = self._opened = clock()
@@ -123,6 +131,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
             progress: whether it is more than what starts each stream. Otherwise a server that
                 fails right after it would be called ten times a second.
         """
+        self._accepted = True
         self._broken_since = None
         self._limit = self._reconnect_timeout
         if progress:
@@ -171,15 +180,30 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
             most = min(most, max(self._started + self._timeout - now, 0.0))
         return most
 
+    def _awaits_token(self, failure: JobledgerError) -> bool:
+        """Whether a later token may be accepted, as an earlier one was."""
+        if failure.code is not grpc.StatusCode.UNAUTHENTICATED or not self._accepted:
+            return False
+        if not self._renews_token:
+            raise refused_later(failure)
+        since = self._broken_since
+        return since is None or self._clock() - since < TOKEN_REFUSED
+
     def _why(self, failure: JobledgerError) -> Why:
         if self.is_gap(failure):
             return Why.GAP
-        if not may_reconnect(failure):
+        if not (may_reconnect(failure) or self._awaits_token(failure)):
             raise failure
         # A server that refuses new streams gives a delay. A stream without any message was neither
         # at its maximum age nor open when the server began to stop.
         moved = failure.code is grpc.StatusCode.UNAVAILABLE and failure.retry_after == 0.0
         return Why.MOVED if moved and self._broken_since is None else Why.LOST
+
+
+def refused_later(failure: JobledgerError) -> JobledgerError:
+    """Return the error where a fixed token was accepted before: it says what to do."""
+    message = f"{failure}; it was accepted before: give the client a function as `token`"
+    return Unauthenticated(message, code=failure.code, reason=failure.reason)
 
 
 def may_reconnect(failure: JobledgerError) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 import grpc
 import pytest
 
-from jobledger import AsyncClient, JobStatus
+from jobledger import AsyncClient, JobStatus, Unauthenticated
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job, RetryPolicy
 from jobledger.worker import Completed, Worker
@@ -511,3 +511,41 @@ async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
     # Nothing but the first message.
     assert sent == [1, "not needed"]
     assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")
+
+
+def refused(service):
+    service.rules["Work"] = refuse(grpc.StatusCode.UNAUTHENTICATED)
+    service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_a_token_that_is_refused_later_is_asked_for_again_and_its_jobs_are_kept(
+    service, start_waiting
+):
+    async with AsyncClient(f"127.0.0.1:{service.port}", token=lambda: "t") as client:
+        waiting = start_waiting(client=client)
+        service.offer()
+        await waiting.started.acquire()
+        refused(service)
+        await service.called("Work", 4)
+        del service.rules["Work"]
+        waiting.go.set()
+        assert (await service.called("TransitionJob")).attempt == 1
+        waiting.worker.stop()
+        await waiting.run
+    assert waiting.stopped == []
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+async def test_a_worker_whose_token_stays_refused_ends_with_the_error(
+    service, start_waiting, fixed
+):
+    token = "t" if fixed else lambda: "t"
+    words = "give the client a function as `token`" if fixed else "scripted"
+    async with AsyncClient(f"127.0.0.1:{service.port}", token=token) as client:
+        waiting = start_waiting(client=client, lease=LEASE)
+        service.offer()
+        await waiting.started.acquire()
+        refused(service)
+        with pytest.raises(Unauthenticated, match=words):
+            await waiting.run
+    assert len(waiting.stopped) == 1

@@ -11,6 +11,7 @@ from jobledger import (
     JobledgerError,
     JobNotFound,
     LimitExceeded,
+    Unauthenticated,
     Unavailable,
 )
 from jobledger.core.job_watch import JobWatch
@@ -18,6 +19,7 @@ from jobledger.core.reconnecting import (
     ATTEMPT,
     MAX_SILENCE,
     OLD,
+    TOKEN_REFUSED,
     Pause,
     Why,
     may_reconnect,
@@ -311,3 +313,29 @@ def test_a_timeout_of_the_wait_itself_names_no_other_cause(make, clock):
     clock.now += 9
     with pytest.raises(DeadlineExceeded, match=r"did not finish within 8 s$"):
         watch.broken(timed_out("host"))
+
+
+EXPIRED = Unauthenticated("needs a valid identity", code=grpc.StatusCode.UNAUTHENTICATED)
+
+
+def test_a_watch_asks_for_another_token_for_a_while_if_one_was_accepted(make, clock):
+    watch = make(renews_token=True)
+    with pytest.raises(Unauthenticated):
+        watch.broken(EXPIRED)  # no token was ever accepted
+    watch.received(progress=True)
+    assert watch.broken(EXPIRED).why is Why.LOST
+    clock.now += TOKEN_REFUSED - 1
+    watch.broken(EXPIRED)
+    watch.received(progress=True)
+    clock.now += TOKEN_REFUSED
+    watch.broken(EXPIRED)
+    clock.now += TOKEN_REFUSED
+    with pytest.raises(Unauthenticated):
+        watch.broken(EXPIRED)
+
+
+def test_a_fixed_token_that_was_accepted_before_is_an_error_that_says_what_to_give(make):
+    watch = make()
+    watch.received(progress=True)
+    with pytest.raises(Unauthenticated, match="give the client a function as `token`"):
+        watch.broken(EXPIRED)

@@ -116,6 +116,7 @@ class AsyncCalls:
             connect_timeout=self._limit(connect_timeout, self._connect_timeout, "connect_timeout"),
             reconnect_timeout=seconds_of(options.get("reconnect_timeout"), "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
+            renews_token=self.renews_token,
         )
         stop = Stop()
         events = follow_async(
@@ -131,6 +132,11 @@ class AsyncCalls:
         if add_heartbeats is not None:
             events = add_heartbeats(events, stop)
         return AsyncWatch(events, stop)
+
+    @property
+    def renews_token(self) -> bool:
+        """Whether a function returns the token, so that a later call may have another one."""
+        return callable(self._token)
 
     async def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
         given = (*self._metadata, *metadata)

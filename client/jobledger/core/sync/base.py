@@ -117,6 +117,7 @@ class Calls:
             connect_timeout=self._limit(connect_timeout, self._connect_timeout, "connect_timeout"),
             reconnect_timeout=seconds_of(options.get("reconnect_timeout"), "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
+            renews_token=self.renews_token,
         )
         stop = Stop()
         events = follow(
@@ -132,6 +133,11 @@ class Calls:
         if add_heartbeats is not None:
             events = add_heartbeats(events, stop)
         return Watch(events, stop)
+
+    @property
+    def renews_token(self) -> bool:
+        """Whether a function returns the token, so that a later call may have another one."""
+        return callable(self._token)
 
     def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
         given = (*self._metadata, *metadata)

@@ -12,6 +12,7 @@ import grpc
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.models import Job
+from jobledger.core.reconnecting import refused_later
 from jobledger.core.retry import Backoff, is_transient, wait_at_most
 from jobledger.errors import ClientClosed, JobledgerError
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
@@ -76,6 +77,8 @@ class Session:
         self._closed = asyncio.Event()
         self._is_open = False
         self._failing = False
+        self._renews_token = client.renews_token
+        self._accepted: float | None = None  # when a stream was last open
         self._renewed = -math.inf
         self._send_slots()
         self._serving = group.create_task(self._serve(), name="jobledger-session")
@@ -123,12 +126,22 @@ class Session:
                     f"let bidirectional streams pass ({error})",
                     code=error.code,
                 ) from error
-            if not is_transient(error):
+            if self._is_open:
+                self._accepted = self._clock()
+            if not (is_transient(error) or self._awaits_token(error)):
                 raise error
             if self._is_open and self._clock() - opened > LASTED:
                 backoff.reset()
             self._log_end(error)
             await wait_at_most(backoff.pause(error), self._closed)
+
+    def _awaits_token(self, error: JobledgerError) -> bool:
+        """Whether a later token may be accepted before the leases are over."""
+        if error.code is not grpc.StatusCode.UNAUTHENTICATED or self._accepted is None:
+            return False
+        if not self._renews_token:
+            raise refused_later(error)
+        return self._clock() - self._accepted < self._lease
 
     def _log_end(self, error: JobledgerError) -> None:
         # A server ends the streams that it has served when it stops, or when they are old.

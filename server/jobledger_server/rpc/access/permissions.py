@@ -68,7 +68,7 @@ def check_creations(caller: Caller, jobs: Iterable[Create | Job]) -> None:
     for each in jobs:
         if choices.job_types is not None and each.job_type not in choices.job_types:
             raise AccessDenied("create_types", each.job_type)
-        if each.fairness_key and not choices.any_tenant:
+        if each.fairness_key not in ("", each.user_id) and not choices.any_tenant:
             raise AccessDenied("fairness", each.fairness_key)
         if each.priority > choices.max_priority:
             raise AccessDenied("max_priority", str(each.priority))
