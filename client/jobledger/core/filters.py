@@ -14,8 +14,8 @@ from jobledger.v1.job_service_pb2 import JobFilter
 class JobFilters(TypedDict, total=False):
     """Keyword arguments that select jobs: those that pass all filters given."""
 
-    statuses: Iterable[JobStatus]
-    """Only jobs with one of these. Default: all that the call is for."""
+    statuses: JobStatus | Iterable[JobStatus]
+    """Only jobs with this one, or one of these. Default: all that the call is for."""
     job_types: Iterable[str]
     """Only jobs of one of these types, at most 100. Default: all."""
     labels: Mapping[str, str] | None
@@ -40,9 +40,12 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
         ValueError: a status does not exist, or a time has no time zone.
     """
     check_names(filters, JobFilters)
+    statuses = filters.get("statuses", ())
+    if isinstance(statuses, str):
+        statuses = (JobStatus(statuses),)
     return {
         **filters,
-        "statuses": [JobStatus(status).to_proto() for status in filters.get("statuses", ())],
+        "statuses": [JobStatus(status).to_proto() for status in statuses],
         "job_types": texts(filters.get("job_types", ()), "job_types"),
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),

@@ -149,8 +149,11 @@ class RetryPolicy:
 
         Raises:
             TypeError: a field has the wrong type; the error names it.
-            ValueError: a message cannot hold a field.
+            ValueError: a message cannot hold a field, or `max_attempts` is 0, which the service
+                would take for the default.
         """
+        if self.max_attempts == 0:
+            raise ValueError("max_attempts: is 0; the first attempt counts")
         return build(
             job_pb2.RetryPolicy,
             max_attempts=self.max_attempts,

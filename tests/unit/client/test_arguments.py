@@ -75,6 +75,7 @@ LONE_SURROGATE = "\udcff"  # what os.fsdecode() makes of a byte that is not UTF-
     ("name", "call"),
     [
         ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=2**40))),
+        ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=0))),
         ("job_type", lambda c: c.create_job(LONE_SURROGATE)),
         ("parameters.file", lambda c: c.create_job("t", {"file": LONE_SURROGATE})),
         ("parameters.a", lambda c: c.create_job("t", {"a": {LONE_SURROGATE: 1}})),

@@ -1,5 +1,6 @@
 """Parameters as a dataclass or a pydantic model."""
 
+import asyncio
 import enum
 import functools
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 
 from jobledger.worker.handlers.parameters import InvalidParameters, converter
 from jobledger.worker.handlers.signatures import with_parameters
+from tests.unit.client import late_annotations
 
 
 class Size(enum.Enum):
@@ -211,6 +213,11 @@ def test_a_second_parameter_of_another_type_is_refused(annotation):
         other.__annotations__["params"] = annotation
     with pytest.raises(TypeError, match=r"'params' is not a dataclass or pydantic model"):
         with_parameters(other)
+
+
+def test_the_type_of_the_job_may_be_imported_for_type_checkers_alone():
+    call = with_parameters(late_annotations.render)
+    assert asyncio.run(call(Job())) == {"name": "a"}
 
 
 def test_a_type_that_cannot_be_found_is_refused():

@@ -211,6 +211,11 @@ CASES = {
         "ListJobs",
         jobs.ListJobsRequest(view=JOB_VIEW_BASIC),
     ),
+    "list_jobs with one status": (
+        lambda c: list(c.list_jobs(statuses=JobStatus.FAILED)),
+        "ListJobs",
+        jobs.ListJobsRequest(user_id="ada", statuses=[JOB_STATUS_FAILED], view=JOB_VIEW_BASIC),
+    ),
     "list_jobs with every filter": (
         lambda c: list(
             c.list_jobs(

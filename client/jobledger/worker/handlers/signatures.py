@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -68,8 +69,10 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
         target = target.func
     if not inspect.isroutine(target):
         target = type(target).__call__
+    # This one alone: the others may be names that only a type checker imports.
+    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
-        return typing.get_type_hints(target).get(parameter.name)
+        return typing.get_type_hints(alone, target.__globals__)[parameter.name]
     except NameError as error:
         raise TypeError(f"{_name(function)}: the type of {parameter.name!r}: {error}") from None
 
