@@ -60,6 +60,7 @@ from jobledger_server.rpc.serving.admin import serving_admin
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
+from jobledger_server.rpc.serving.health_port import serving_health
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.serving.server import NewServer, open_calls, serving
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
@@ -277,7 +278,12 @@ async def open_app(
                 )
             reload = (lambda: None) if access is None else access.reload
             held = Holdings(sources, served, drain, lasting, parser, lists, feed.reader, long_poll)
-            async with supervisor.running(**tasks):
+            async with (
+                nullcontext()
+                if settings.health is None
+                else serving_health(settings.health, server.health),
+                supervisor.running(**tasks),
+            ):
                 yield App(
                     server.address, feed.hub, waiters, opened.store, supervisor.failed, reload, held
                 )

@@ -110,6 +110,13 @@ class Settings:
         "Report NOT_SERVING while the database does not answer, after five seconds. See "
         "docs/operate/deploy.md for why this is off.",
     )
+    health: str | None = _setting(
+        None,
+        "address",
+        "Address to answer health checks at without TLS, and nothing else: for probes that know no "
+        "TLS, as those of Kubernetes. Each further process of `--processes` uses the next port.",
+        none="none",
+    )
     admin: str | None = _setting(
         None,
         "address",

@@ -46,7 +46,11 @@ def _command(settings: Settings, address: str, number: int) -> list[str]:
     # The same arguments and environment, then the child's own: the last value of an option wins.
     # -P: modules in the current folder are not imported.
     own = ["--listen", address, "--child", str(number)]
-    for flag, listen in (("--metrics", settings.metrics), ("--admin", settings.admin)):
+    for flag, listen in (
+        ("--metrics", settings.metrics),
+        ("--health", settings.health),
+        ("--admin", settings.admin),
+    ):
         if listen is not None and number > 1:
             host, _, port = listen.rpartition(":")
             if port != "0":  # with 0 each takes a free port anyway

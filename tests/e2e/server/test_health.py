@@ -2,20 +2,25 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.authority import Authority
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
+
+Start = Callable[..., Any]
 
 SERVICES = (
     "",
@@ -92,3 +97,44 @@ async def test_health_follows_the_database_with_that_setting(
                 watch.cancel()
     up, down = [SERVING] * len(SERVICES), [NOT_SERVING] * len(SERVICES)
     assert (told, away, back) == (up, down, up)
+
+
+async def test_a_health_port_answers_probes_without_tls_and_serves_nothing_else(
+    tmp_path: Path,
+) -> None:
+    authority = Authority()
+    cert, key = authority.server().write(tmp_path, "server")
+    address = f"127.0.0.1:{free_port()}"
+    server = ServerProcess(
+        tmp_path,
+        arguments=("--tls-cert", str(cert), "--tls-key", str(key), "--health", address),
+        credentials=grpc.ssl_channel_credentials(authority.certificate),
+    )
+    async with server, grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in SERVICES:
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert (service, answer.status) == (service, SERVING)
+        for call in (Caller(channel).job(), listed_services(channel)):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_watches_of_a_health_port_end_by_themselves(start: Start) -> None:
+    """Nobody holds a place of those that probe."""
+    address = f"127.0.0.1:{free_port()}"
+    await start(health=address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(30):
+                await watch.read()
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def listed_services(channel: grpc.aio.Channel) -> object:
+    stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    return await stream.read()

@@ -65,8 +65,13 @@ class TestOverlay:
         ports = {each["name"]: each["containerPort"] for each in server["ports"]}
         assert ports == {
             "grpc": port_of(variables["JOBLEDGER_LISTEN"]),
+            "health": port_of(variables["JOBLEDGER_HEALTH"]),
             "metrics": port_of(variables["JOBLEDGER_METRICS"]),
         }
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert server[probe]["grpc"] == {"port": ports["health"]}
+        # For probes of the pod's own node alone: in no Service, and opened by no policy.
+        del ports["health"]
         (service,) = of_kind(folder, "Service")
         assert {each["targetPort"]: each["port"] for each in service["spec"]["ports"]} == ports
         policies = of_kind(folder, "NetworkPolicy")
