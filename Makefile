@@ -13,6 +13,8 @@ CODEGEN_INSTALLED := $(CODEGEN)/.installed
 PAGE_INSTALLED := .venv/.page-installed
 POLYGLOT := .venv/polyglot
 POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
+MANIFESTS := .venv/manifests
+MANIFESTS_INSTALLED := $(MANIFESTS)/.installed
 AUDIT := .venv/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 LOWEST := .venv/lowest
@@ -202,6 +204,10 @@ check-protos: $(INSTALLED)
 check-workflows: ## check .github/workflows with actionlint; needs Go
 	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
+.PHONY: check-manifests
+check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ## check deploy/kubernetes and the Helm chart with Helm, Kustomize and kubeconform; needs Go
+	@$(PYTHON) -m pytest -m manifests tests/packaging/deploy $(ARGS)
+
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
@@ -228,10 +234,11 @@ fmt: $(INSTALLED) ## format code and protos, and fix what can be fixed
 	$(BUF) format -w
 
 .PHONY: generate
-generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one, openapi.json
+generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one, openapi.json, the Helm chart's templates
 	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py
 	$(PYTHON) scripts/generate_sync_client.py
 	$(PYTHON) -m scripts.openapi
+	$(PYTHON) -m scripts.chart
 
 .PHONY: docs
 docs: $(INSTALLED) ## write the pages that are made from the code, and build the site in .site/html
@@ -264,6 +271,7 @@ lock: $(UV) ## renew the lock files
 	$(COMPILE) --group codegen -o requirements-codegen.lock
 	$(COMPILE) --group page -c requirements.lock -o requirements-page.lock
 	$(COMPILE) --group polyglot -o requirements-polyglot.lock
+	$(COMPILE) --group manifests -o requirements-manifests.lock
 	$(COMPILE) --group audit -o requirements-audit.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
 	cd benchmarks/peers && ../../$(UV) pip compile --quiet --upgrade --universal \
@@ -303,6 +311,17 @@ $(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON) $(UV)
 $(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(POLYGLOT)
 	$(SYNC) --python $(POLYGLOT)/bin/python requirements-polyglot.lock
+	@touch $@
+
+# Their releases are not in a package registry: they are compiled, in two minutes of CPU.
+KUBERNETES_TOOLS := helm.sh/helm/v3/cmd/helm@v3.19.5 \
+	sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
+	github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
+
+$(MANIFESTS_INSTALLED): requirements-manifests.lock | $(PYTHON) $(UV)
+	$(PYTHON) -m venv --without-pip $(MANIFESTS)
+	$(SYNC) --python $(MANIFESTS)/bin/python requirements-manifests.lock
+	@for tool in $(KUBERNETES_TOOLS); do GOBIN=$(CURDIR)/$(MANIFESTS)/bin go install "$$tool"; done
 	@touch $@
 
 # Beside what the tests need anyway: they are run by the same pytest.
