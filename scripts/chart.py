@@ -69,7 +69,7 @@ REPLACED: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "gateway/deployment.yaml": {
         r"(?<=\n  replicas: )2": "{{ .Values.gateway.replicas }}",
-        r"( {12})- --proxy=10\.0\.0\.0/8\n": (
+        r"( {12})- --proxy=(?:.*\n {12}- --proxy=)+.*\n": (
             r"\1{{- range .Values.gateway.proxies }}"
             "\n"
             r"\1- --proxy={{ . }}"
