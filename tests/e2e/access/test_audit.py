@@ -260,7 +260,7 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     standard = {"time", "level", "logger", "event", "outcome"}
     for line in audit:
         more = {"change", "jobs"} if line["event"] == "change" else {"method"}
-        more.add("address" if line["outcome"] == "UNAUTHENTICATED" else "caller")
+        more |= {"address", "kind"} if line["outcome"] == "UNAUTHENTICATED" else {"caller"}
         if line["outcome"] == "ACCESS_DENIED":
             more |= {"missing", "value"}
         more |= set() if line["outcome"] == "OK" else {"count"}
@@ -270,4 +270,5 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     ]
     denied = [line for line in audit if line["event"] == "denied"]
     assert sum(line["count"] for line in denied) == 200
+    assert {line.get("kind") for line in denied} == {None, "unknown_token"}
     assert len(denied) < 20

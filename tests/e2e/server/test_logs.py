@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobledger_server.rpc.access.audit import audit_denial
-from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
+from jobledger_server.rpc.access.permissions import AccessDenied, IdentityFault, Unauthenticated
 from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.telemetry import log_writer, rate_limiter
 from jobledger_server.telemetry.log_writer import LogQueue, LogWriter
@@ -150,12 +150,16 @@ def test_denials_of_many_addresses_are_not_those_of_an_identity(
     """Nor those of one address: a line names nobody, or the one whose denials it counts."""
     monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
     for number in range(400):
-        audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
+        audit_denial(
+            "Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated(IdentityFault.EXPIRED)
+        )
     for _ in range(15):
         audit_denial("Service/Method", "token:web", AccessDenied("users", "eve"))
     for number in range(400):
         for _ in range(3):
-            audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
+            audit_denial(
+                "Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated(IdentityFault.EXPIRED)
+            )
     counts: Counter[str | None] = Counter()
     for line in of("jobledger.audit", log.lines()):
         counts[line.get("caller", line.get("address"))] += line["count"]

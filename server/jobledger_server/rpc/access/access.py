@@ -20,7 +20,7 @@ from jobledger_server.rpc.access.certificates import (
 from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
 from jobledger_server.rpc.access.key_set import BadKeySet
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
-from jobledger_server.rpc.access.permissions import Unauthenticated
+from jobledger_server.rpc.access.permissions import IdentityFault, Unauthenticated
 from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
 
@@ -73,11 +73,15 @@ class Access:
             # A token takes precedence over the certificate of the connection.
             return await self._token_holder(*tokens)
         certificate = peer_certificate(context.auth_context())
+        if certificate is None:
+            raise Unauthenticated(IdentityFault.NO_CREDENTIALS)
         if certificate.name in self.policy.proxies:
             certificate = _named_by_proxy(certificate, metadata)
+        if not certificate.name:
+            raise Unauthenticated(IdentityFault.NO_NAME)
         # A session that is resumed, for two days at most, skips TLS's own check of this.
-        if not certificate.name or certificate.until <= time.time():
-            raise Unauthenticated
+        if certificate.until <= time.time():
+            raise Unauthenticated(IdentityFault.EXPIRED)
         return _caller(self.policy.permissions(Identity(*certificate)))
 
     def reload(self) -> None:
@@ -168,8 +172,10 @@ class Access:
             return None
 
     async def _token_holder(self, token: str, *others: str) -> Caller:
-        if others or not token:
-            raise Unauthenticated
+        if others:
+            raise Unauthenticated(IdentityFault.SEVERAL_TOKENS)
+        if not token:
+            raise Unauthenticated(IdentityFault.NO_BEARER_TOKEN)
         # Found by its hash, so the time taken reveals nothing about the token.
         digest = hashlib.sha256(token.encode()).digest()
         if caller := self._tokens.get(digest):
@@ -182,17 +188,17 @@ class Access:
     async def _bearer(self, token: str, digest: bytes) -> Caller:
         issuers = self._issuers
         if not issuers:
-            raise Unauthenticated
+            raise Unauthenticated(IdentityFault.UNKNOWN_TOKEN)
         # Imports an optional extra.
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
-        identity = await verified(token, issuers, self.policy.claims)
+        found = await verified(token, issuers, self.policy.claims)
         if issuers is not self._issuers:
             # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
-        if identity is None:
-            raise Unauthenticated
-        caller = _caller(self.policy.permissions(identity))
+        if isinstance(found, IdentityFault):
+            raise Unauthenticated(found)
+        caller = _caller(self.policy.permissions(found))
         self._by_token[digest] = caller
         if len(self._by_token) > MAX_REMEMBERED:
             self._by_token.popitem(last=False)

@@ -98,7 +98,7 @@ def audit_setting(caller: Caller, setting: Setting, outcome: object) -> None:
 
 
 def audit_denial(method: str, caller: str, error: Exception) -> None:
-    """Log that a caller was denied a call, and what its rule lacks.
+    """Log that a caller was denied a call: what is wrong with its identity, or its rule lacks.
 
     A caller without an identity is its address. There can be any number of them, so after some they
     share a line; no caller with an identity shares one.
@@ -109,7 +109,9 @@ def audit_denial(method: str, caller: str, error: Exception) -> None:
         "outcome": reason_of(error),
         "count": 1,
     }
-    if isinstance(error, AccessDenied):
+    if isinstance(error, Unauthenticated):
+        facts["kind"] = error.fault
+    elif isinstance(error, AccessDenied):
         facts |= {"missing": error.key, "value": printed(error.value)}
     log.warning("denied", extra=facts)
 

@@ -6,7 +6,11 @@ import logging
 from jobledger_server.admission.caller import Caller
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
-from jobledger_server.rpc.access.permissions import EVERYTHING_PERMITTED, Unauthenticated
+from jobledger_server.rpc.access.permissions import (
+    EVERYTHING_PERMITTED,
+    IdentityFault,
+    Unauthenticated,
+)
 from jobledger_server.rpc.access.watch_tokens import PREFIX, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.store import StoreError
@@ -50,7 +54,7 @@ class Callers:
         for token in tokens:
             if token.startswith(PREFIX):
                 if len(tokens) > 1:
-                    raise Unauthenticated
+                    raise Unauthenticated(IdentityFault.SEVERAL_TOKENS)
                 return await self._tokens.holder(token)
         if self._access is None:
             return Caller(peer, permissions=EVERYTHING_PERMITTED)

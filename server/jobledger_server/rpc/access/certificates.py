@@ -35,13 +35,13 @@ class Certificate(NamedTuple):
 NOBODY = Certificate("", 0.0)
 
 
-def peer_certificate(facts: Mapping[str, Iterable[bytes]] | None) -> Certificate:
-    """Return the certificate of a connection's client by gRPC's facts.
+def peer_certificate(facts: Mapping[str, Iterable[bytes]] | None) -> Certificate | None:
+    """Return the certificate of a connection's client by gRPC's facts, or None without one.
 
     Only of the whole certificate: in gRPC's other facts a name ends at its first NUL.
     """
     pem = next(iter((facts or {}).get("x509_pem_cert", ())), None)
-    return NOBODY if pem is None else _parsed(pem)
+    return None if pem is None else _parsed(pem)
 
 
 def forwarded_certificate(metadata: Metadata) -> Certificate | None:

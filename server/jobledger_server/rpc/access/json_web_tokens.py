@@ -4,10 +4,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import jwt
+from jwt.exceptions import InvalidSubjectError
 
 from jobledger_server.admission.caller import Identity
 from jobledger_server.domain.limits import MAX_IDENTITY_CHARACTERS
 from jobledger_server.rpc.access.issuers import Issuer
+from jobledger_server.rpc.access.permissions import IdentityFault
 
 CLOCK_SKEW_SECONDS = 30
 """How far an issuer's clock may differ from the server's."""
@@ -15,10 +17,23 @@ CLOCK_SKEW_SECONDS = 30
 _OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"]}
 
 
+_FAULTS: Mapping[type[Exception], IdentityFault] = {
+    jwt.InvalidSignatureError: IdentityFault.WRONG_SIGNATURE,
+    jwt.InvalidAlgorithmError: IdentityFault.WRONG_SIGNATURE,
+    jwt.InvalidAudienceError: IdentityFault.WRONG_AUDIENCE,
+    jwt.ExpiredSignatureError: IdentityFault.EXPIRED,
+    jwt.ImmatureSignatureError: IdentityFault.NOT_VALID_YET,
+    InvalidSubjectError: IdentityFault.NO_SUBJECT,
+}
+"""Of the library's errors. Others are of a claim that is missing or has a wrong type."""
+
+_MISSING = {"sub": IdentityFault.NO_SUBJECT, "aud": IdentityFault.WRONG_AUDIENCE}
+
+
 async def verified(
     token: str, issuers: Mapping[str, Issuer], kept: Collection[str]
-) -> Identity | None:
-    """Return the identity of a token, or None if the token is not valid.
+) -> Identity | IdentityFault:
+    """Return the identity of a token, or what is wrong with it.
 
     Its `iss` names the issuer and its `kid` the key. The key alone determines the algorithm.
 
@@ -30,10 +45,16 @@ async def verified(
     try:
         kid = jwt.get_unverified_header(token).get("kid")
         claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        issuer = issuers.get(claimed) if isinstance(claimed, str) else None
-        key = None if issuer is None else await issuer.key(kid)
-        if issuer is None or key is None:
-            return None
+    except Exception:  # noqa: BLE001
+        # Any client may send anything here.
+        return IdentityFault.UNKNOWN_TOKEN
+    issuer = issuers.get(claimed) if isinstance(claimed, str) else None
+    if issuer is None:
+        return IdentityFault.WRONG_ISSUER
+    try:
+        key = await issuer.key(kid)
+        if key is None:
+            return IdentityFault.UNKNOWN_KEY
         claims: dict[str, Any] = jwt.decode(
             token,
             key.public,
@@ -45,11 +66,16 @@ async def verified(
         )
         # PyJWT takes a text for `exp` too: here that fails.
         until = claims["exp"] + CLOCK_SKEW_SECONDS
-    except Exception:  # noqa: BLE001
-        # Any client may send anything here, and must not get the reason.
-        return None
+    except Exception as error:  # noqa: BLE001
+        return _fault(error)
     name = f"{issuer.identities}{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
-        return None
+        return IdentityFault.NO_SUBJECT
     kept_claims = {claim: claims[claim] for claim in kept if claim in claims}
     return Identity(name, until, kept_claims, key=key)
+
+
+def _fault(error: Exception) -> IdentityFault:
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return _MISSING.get(error.claim, IdentityFault.WRONG_CLAIM)
+    return _FAULTS.get(type(error), IdentityFault.WRONG_CLAIM)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from jobledger_server.admission.caller import ALL_CHOICES, Caller, Permissions
@@ -18,8 +19,42 @@ EVERYTHING_PERMITTED = Permissions(
 """What every caller may do without an access file."""
 
 
+class IdentityFault(StrEnum):
+    """What is wrong with an identity. Operators find it in the audit log.
+
+    Callers are not told: it would help whoever tries to forge a token.
+    """
+
+    NO_CREDENTIALS = "no_credentials"
+    """There is no token, and no certificate."""
+    SEVERAL_TOKENS = "several_tokens"
+    NO_BEARER_TOKEN = "no_bearer_token"  # noqa: S105
+    """The call has an authorization of another kind, or an empty one."""
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105
+    """It is no token of the access file, and no JSON Web Token that an issuer may have signed."""
+    WRONG_ISSUER = "wrong_issuer"
+    UNKNOWN_KEY = "unknown_key"
+    WRONG_SIGNATURE = "wrong_signature"
+    WRONG_AUDIENCE = "wrong_audience"
+    NO_SUBJECT = "no_subject"
+    """It has none, or one that is no identity."""
+    EXPIRED = "expired"
+    NOT_VALID_YET = "not_valid_yet"
+    WRONG_CLAIM = "wrong_claim"
+    """Another claim that a token needs is missing, or has a wrong type."""
+    NO_NAME = "no_name"
+    """The certificate has no name that is an identity."""
+
+
+@dataclass(eq=False)
 class Unauthenticated(Exception):
-    """The caller has no identity, or none that can be verified."""
+    """The caller has no identity, or none that can be verified.
+
+    Attributes:
+        fault: Why, for the audit log alone.
+    """
+
+    fault: IdentityFault
 
 
 @dataclass(eq=False)

@@ -20,7 +20,7 @@ from jobledger_server.admission.caller import Caller, Identity, Permissions, Wat
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.queue_store import QueueSettings
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
-from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
+from jobledger_server.rpc.access.permissions import AccessDenied, IdentityFault, Unauthenticated
 from jobledger_server.rpc.methods import JOB_SERVICE, METHODS
 
 PREFIX = "jlw_"
@@ -94,13 +94,14 @@ class WatchTokens:
         signed, _, signature = token.removeprefix(PREFIX).partition(".")
         # Nothing of it is read before it is verified. As bytes: texts have to be ASCII here.
         if not hmac.compare_digest(_encoded(self._signature(signed)).encode(), signature.encode()):
-            raise Unauthenticated
+            raise Unauthenticated(IdentityFault.WRONG_SIGNATURE)
         try:
             content = _decode(base64.urlsafe_b64decode(signed))
         except (binascii.Error, msgspec.MsgspecError):  # pragma: no cover
-            raise Unauthenticated from None  # of another release
+            # Of another release.
+            raise Unauthenticated(IdentityFault.UNKNOWN_TOKEN) from None
         if content.until <= time.time():
-            raise Unauthenticated
+            raise Unauthenticated(IdentityFault.EXPIRED)
         scope = WatchScope(content.user_id, content.job_id, content.labels)
         permissions = Permissions(
             Identity(f"watch:{content.user_id}", content.until),
