@@ -17,7 +17,7 @@ from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.runtime.tls import ServedCertificate
 from jobledger_server.telemetry.instruments import Metric, Value
-from jobledger_server.telemetry.job_metrics import JobMetrics
+from jobledger_server.telemetry.job_metrics import MAX_REASONS, JobMetrics
 from jobledger_server.telemetry.logs import lines_lost
 from jobledger_server.telemetry.queue_metrics import QueueMetrics
 from jobledger_server.watch.hub import WatchHub
@@ -112,8 +112,9 @@ METRICS: tuple[Metric[Sources], ...] = (
         "jobledger.jobs.finished",
         "counter",
         "{job}",
-        "Jobs that have reached a terminal state at this server. The reason is empty unless the "
-        "service itself gave it.",
+        "Jobs that have reached a terminal state at this server. The reason is that of the error: "
+        f"the service's own, and the first {MAX_REASONS} that workers gave for a type; others are "
+        "`other`. It is empty without an error.",
         ("job_type", "status", "reason"),
         lambda s: s.jobs.finished,
     ),

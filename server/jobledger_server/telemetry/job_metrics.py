@@ -11,6 +11,9 @@ from jobledger_server.telemetry.instruments import COUNTS, JOB_SECONDS, Histogra
 MAX_JOB_TYPES = 100
 """Types of jobs that are distinguished. All further ones are `other`."""
 
+MAX_REASONS = 10
+"""Reasons of applications that are distinguished for each type. All further ones are `other`."""
+
 OTHER = "other"
 
 
@@ -32,6 +35,7 @@ class JobMetrics:
         self.attempts: dict[str, Histogram] = histograms(COUNTS)
         """Attempts of jobs that have finished, by job type."""
         self._types: set[str] = set()
+        self._reasons: dict[str, set[str]] = {}
 
     def observe(self, changes: Sequence[Change]) -> None:
         """Count the changes of a commit."""
@@ -61,13 +65,20 @@ class JobMetrics:
                 self.waits[job_type].record(_seconds(due, start))
             return
         status = job.status.value
-        reason = "" if job.error is None else job.error.reason
-        # Workers choose any others: each would be a time series of its own.
-        reason = reason if reason in SERVICE_REASONS else ""
+        reason = "" if job.error is None else self._reason(job_type, job.error.reason)
         self.finished[job_type, status, reason] += 1
         if start is not None:
             self.runs[job_type, status].record(_seconds(start, end))
             self.attempts[job_type].record(job.attempt)
+
+    def _reason(self, job_type: str, reason: str) -> str:
+        # Workers choose any but the service's own: each is a time series.
+        known = self._reasons.setdefault(job_type, set())
+        if reason not in known and reason not in SERVICE_REASONS:
+            if len(known) >= MAX_REASONS:
+                return OTHER
+            known.add(reason)
+        return reason
 
     def _type(self, job: Job) -> str:
         job_type = job.job_type

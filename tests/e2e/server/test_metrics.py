@@ -24,7 +24,7 @@ from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus, queue_metrics
-from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
+from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES, MAX_REASONS
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
 from tests.support.access_file import rule
 from tests.support.ports import free_port
@@ -259,7 +259,7 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(address: str, call: 
     finished = 'jobledger_jobs_finished_total{job_type="%s",reason="%s",status="%s"}'
     assert figures[finished % ("render", "", "COMPLETED")] == 1
     assert figures[finished % ("print", "CANCELLED", "FAILED")] == 1
-    assert figures[finished % ("print", "", "FAILED")] == 1
+    assert figures[finished % ("print", "MY_OWN", "FAILED")] == 1
     assert figures['jobledger_jobs_requeued_total{job_type="render"}'] == 1
     assert figures['jobledger_job_attempts_sum{job_type="render"}'] == 2
     of_render = '{job_type="render",status="COMPLETED"}'
@@ -312,6 +312,29 @@ async def test_job_types_beyond_a_limit_share_one_label(address: str, call: Call
     created = {name: n for name, n in figures.items() if "jobs_created_total" in name}
     assert len(created) == MAX_JOB_TYPES + 1
     assert created['jobledger_jobs_created_total{job_type="other"}'] == 5
+
+
+async def test_reasons_of_workers_beyond_a_limit_share_one_label(
+    address: str, call: Caller
+) -> None:
+    """For each type: a worker may give any reason, and each would be a time series."""
+    reasons = [f"REASON_{number}" for number in range(MAX_REASONS + 3)]
+    for job_type in ("render", "print"):
+        for reason in ("REASON_0", *reasons):
+            job = await call.running(job_type=job_type)
+            error = {"reason": reason, "message": "no"}
+            await call.MarkFailed(job_id=job.id, attempt=1, error=error)
+    figures = await scraped(address)
+    counted = 'jobledger_jobs_finished_total{job_type="%s",reason="%s",status="FAILED"}'
+    assert {name: n for name, n in figures.items() if "jobs_finished_total" in name} == {
+        counted % (job_type, reason): count
+        for job_type in ("render", "print")
+        for reason, count in {
+            **dict.fromkeys(reasons[:MAX_REASONS], 1),
+            "REASON_0": 2,
+            "other": 3,
+        }.items()
+    }
 
 
 async def test_limits_and_waiting_claims_are_measured(start: Start, address: str) -> None:
