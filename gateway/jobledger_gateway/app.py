@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from jobledger.errors import JobledgerError
 from jobledger_gateway.guards import SECURITY_HEADERS, Guards
+from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_response
 from jobledger_gateway.routes.calls import call_routes
 from jobledger_gateway.routes.events import event_routes
@@ -39,6 +40,7 @@ def make_app(settings: Settings) -> Starlette:
         timeout=settings.timeout,
         connect_timeout=settings.timeout,
     )
+    FIGURES.max_streams = settings.max_streams
     limits = StreamLimits(settings.max_streams, settings.max_client_streams)
 
     @asynccontextmanager

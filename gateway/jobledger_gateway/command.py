@@ -20,6 +20,8 @@ import click
 from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
+from jobledger.core.status_server import parse_address
+from jobledger_gateway.metrics import serving_metrics
 from jobledger_gateway.notify import report_ready
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Network, Settings, WebhookSettings
@@ -37,6 +39,15 @@ def _listen(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]
     if not (host and colon and port.isdecimal() and int(port) < 2**16):
         raise click.BadParameter(f"{text!r} is not HOST:PORT, with a port from 0 to 65535")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    try:
+        if text is not None:
+            parse_address(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
 
 
 def _origins(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -147,6 +158,12 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     "--access-log/--no-access-log",
     default=True,
     help="Log each request, without the query of its URL.",
+)
+@_option(
+    "--metrics",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Serve metrics for Prometheus at http://HOST:PORT/metrics, without authentication.",
 )
 @_option(
     "--webhooks/--no-webhooks",
@@ -304,7 +321,15 @@ async def _serve(
         loop.remove_reader(0)
         stop.set()
 
-    await serve(settings, listener, stop, started=started, **tls)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(serving_metrics(settings.metrics))
+        except OSError as error:
+            reason = error.strerror or error
+            raise click.ClickException(
+                f"--metrics: cannot serve at {settings.metrics}: {reason}"
+            ) from None
+        await serve(settings, listener, stop, started=started, **tls)
 
 
 def _loop_factory() -> Any:

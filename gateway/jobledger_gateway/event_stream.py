@@ -12,6 +12,8 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from jobledger_gateway.metrics import FIGURES
+
 RETRY_MS: Final = range(1_000, 3_000)
 """After how many milliseconds a browser reconnects: not all at once when a gateway stops."""
 
@@ -67,8 +69,9 @@ class EventStream:
         if scope["method"] != "HEAD":
             self._send = send
             retry = random.choice(RETRY_MS)  # noqa: S311
-            await self.write(f"retry: {retry}\n\n".encode())
-            await self._until_end(chunks, receive)
+            with FIGURES.stream():
+                await self.write(f"retry: {retry}\n\n".encode())
+                await self._until_end(chunks, receive)
         self._send = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

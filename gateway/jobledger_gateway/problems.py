@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from starlette.responses import Response
 
 from jobledger.errors import InvalidField, JobledgerError
+from jobledger_gateway.metrics import FIGURES
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -56,6 +57,7 @@ def invalid_field(field: str, rule: str) -> InvalidField:
 def problem_of(error: JobledgerError | HttpProblem) -> dict[str, Any]:
     """Describe an error as the object of a problem document."""
     if isinstance(error, HttpProblem):
+        FIGURES.refused[str(error.status)] += 1
         return _problem(error.status, error.detail)
     problem = _problem(_STATUS.get(error.code, 500), str(error))
     if error.reason:

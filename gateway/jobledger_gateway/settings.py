@@ -72,6 +72,7 @@ class Settings:
         access_log: whether each request is logged, without the query of its URL.
         proxies: the addresses whose `X-Forwarded-For` is believed.
         webhooks: how webhooks are delivered; None if not at all.
+        metrics: HOST:PORT to serve metrics at; None for nowhere.
         page: the folder with the page's files.
     """
 
@@ -88,4 +89,5 @@ class Settings:
     access_log: bool = True
     proxies: tuple[Network, ...] = ()
     webhooks: WebhookSettings | None = None
+    metrics: str | None = None
     page: Path = PAGE

@@ -4,7 +4,8 @@ The core of the Python client does the rest: its channel, errors and watches tha
 that a browser does not see when the service's server stops, or another one takes over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,7 @@ from jobledger.core.requests import fresh_id
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
+from jobledger.errors import JobledgerError
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
@@ -29,6 +31,7 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsRequest,
     WatchJobsResponse,
 )
+from jobledger_gateway.metrics import FIGURES
 
 _STUBS: Final = {"JobService": "jobs", "QueueService": "queues", "WebhookService": "webhooks"}
 
@@ -60,7 +63,8 @@ class Upstream(AsyncCalls):
 
         if isinstance(request, CreateJobRequest) and not request.request_id:
             request.request_id = fresh_id()  # the channel repeats the call
-        answer: Message = await self._call(method, request, {"metadata": headers})
+        with counted_errors():
+            answer: Message = await self._call(method, request, {"metadata": headers})
         return answer
 
     def watch_job(
@@ -91,6 +95,16 @@ class Upstream(AsyncCalls):
         if any(key == "authorization" for key, _ in metadata):
             return (*metadata, *trace_headers(metadata))
         return await super()._headers(metadata, seconds)
+
+
+@contextmanager
+def counted_errors() -> Iterator[None]:
+    """Count an error of the service that ends the block."""
+    try:
+        yield
+    except JobledgerError as error:
+        FIGURES.upstream_errors[error.code.name] += 1
+        raise
 
 
 class _JobMessages(JobStream["WatchJobResponse | Sign"]):

@@ -20,9 +20,10 @@ def made() -> dict[str, str]:
         "python-api.md": python_api.page(),
         "cli.md": command_line.page(),
     }
-    for name, (head, rows) in tables.TABLES.items():
-        text = (PAGES / name).read_text(encoding="utf-8")
-        pages[name] = tables.with_table(text, head, rows())
+    for name, parts in tables.TABLES.items():
+        pages[name] = (PAGES / name).read_text(encoding="utf-8")
+        for head, rows in parts:
+            pages[name] = tables.with_table(pages[name], head, rows())
     return pages
 
 

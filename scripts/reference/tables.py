@@ -1,7 +1,8 @@
 """Tables within pages: the settings, the limits of requests, the error reasons."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from jobledger_gateway.metrics import METRICS as GATEWAY_METRICS
 from jobledger_server.cli.durations import duration_text
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.domain import limits
@@ -141,6 +142,13 @@ def metrics_rows() -> Iterable[tuple[str, ...]]:
         yield *names, metric.kind, labels or "none", metric.description
 
 
+def gateway_metrics_rows() -> Iterable[tuple[str, ...]]:
+    """Return the rows of the table of the gateway's metrics."""
+    for metric in GATEWAY_METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"`{metric.name}`", metric.kind, labels or "none", metric.description
+
+
 def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
     """Return the page with the rows of the table that has this head."""
     before, _, rest = page.partition(head)
@@ -149,19 +157,26 @@ def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
     return f"{before}{head}{table}\n\n{after}"
 
 
-TABLES: Mapping[str, tuple[str, Callable[[], Iterable[tuple[str, ...]]]]] = {
-    "settings.md": (
-        "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n",
-        settings_rows,
-    ),
-    "limits.md": ("| in a request | at most |\n| --- | --- |\n", limits_rows),
-    "metrics.md": (
+Table = tuple[str, Callable[[], Iterable[tuple[str, ...]]]]
+
+TABLES: Mapping[str, Sequence[Table]] = {
+    "settings.md": [
+        ("| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n", settings_rows)
+    ],
+    "limits.md": [("| in a request | at most |\n| --- | --- |\n", limits_rows)],
+    "metrics.md": [
         (
-            "| in Prometheus | in OpenTelemetry | type | labels | meaning |\n"
-            "| --- | --- | --- | --- | --- |\n"
+            (
+                "| in Prometheus | in OpenTelemetry | type | labels | meaning |\n"
+                "| --- | --- | --- | --- | --- |\n"
+            ),
+            metrics_rows,
         ),
-        metrics_rows,
-    ),
-    "errors.md": ("| reason | code | meaning |\n| --- | --- | --- |\n", reason_rows),
+        (
+            "| of the gateway | type | labels | meaning |\n| --- | --- | --- | --- |\n",
+            gateway_metrics_rows,
+        ),
+    ],
+    "errors.md": [("| reason | code | meaning |\n| --- | --- | --- |\n", reason_rows)],
 }
-"""Of each page, the head of its table and what makes the rows."""
+"""Of each page, the heads of its tables and what makes the rows."""

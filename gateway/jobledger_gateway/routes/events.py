@@ -28,7 +28,7 @@ from jobledger_gateway.requests import credentials, from_query
 from jobledger_gateway.routes.calls import json_of
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
-from jobledger_gateway.upstream import Sign, Upstream
+from jobledger_gateway.upstream import Sign, Upstream, counted_errors
 
 LOST: Final = event('{"connected":false}', name="upstream")
 REGAINED: Final = event('{"connected":true}', name="upstream")
@@ -68,7 +68,8 @@ class Events:
                 with self._limits.stream(request) as stopped:
                     stream = EventStream(stopped, heartbeat=self._settings.heartbeat)
                     try:
-                        await respond(request, stream, receive, send)
+                        with counted_errors():
+                            await respond(request, stream, receive, send)
                     except JobledgerError as error:
                         if not _comes_again(request, error):
                             raise
@@ -174,7 +175,8 @@ async def _chain(first: Any, rest: AsyncWatch[Any]) -> AsyncIterator[Any]:
 
 async def _with_error(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     try:
-        async for chunk in chunks:
-            yield chunk
+        with counted_errors():
+            async for chunk in chunks:
+                yield chunk
     except JobledgerError as error:
         yield event(json.dumps(problem_of(error)), name="error")

@@ -12,6 +12,7 @@ from jobledger.errors import JobledgerError, JobNotFound
 from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, Job, JobTransition
 from jobledger.v1.job_service_pb2 import GetJobRequest, GetJobResponse
 from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, PendingDelivery
+from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.posting import Answer, Poster
@@ -149,6 +150,7 @@ class Attempts:
                 await asyncio.sleep(wait)
             headers = event.headers(self._secret, time.time())
             answer = await self._poster.post(self._webhook.url, headers, event.body)
+        FIGURES.deliveries["failed" if answer.failure else "delivered"] += 1
         if answer.status == GONE:
             raise Disabled("status 410: the receiver is gone")
         if answer.retry_after is not None:

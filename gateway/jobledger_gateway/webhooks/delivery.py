@@ -15,6 +15,7 @@ from jobledger.errors import JobledgerError, WebhookNotHeld
 from jobledger.v1.job_pb2 import Job, JobTransition
 from jobledger.v1.job_service_pb2 import WatchJobsRequest, WatchJobsResponse
 from jobledger.v1.webhook_service_pb2 import ClaimedWebhook
+from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Sign, Upstream
 from jobledger_gateway.webhooks.attempts import Attempts, Disabled
@@ -58,10 +59,11 @@ class Delivery:
         Nobody holds this one then, so the next claim begins it again.
         """
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._attempts.keep_trying())
-                tasks.create_task(self._state.keep_saving())
+            with FIGURES.holding(self._webhook.id, self._state.pending.first_times):
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._follow())
+                    tasks.create_task(self._attempts.keep_trying())
+                    tasks.create_task(self._state.keep_saving())
         except* WebhookNotHeld:
             log.info("webhook_lost webhook=%s", self._webhook.id)
         except* Disabled as disabled:

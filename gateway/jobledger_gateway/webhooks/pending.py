@@ -37,6 +37,10 @@ class Pending:
         """Return the first of each job."""
         return [deliveries[0] for deliveries in self._of_job.values()]
 
+    def first_times(self) -> Sequence[float]:
+        """Return when each was tried first, in seconds since the Unix epoch."""
+        return [each.first_time.ToMicroseconds() / 1_000_000 for each in self]
+
     async def room(self) -> None:
         """Wait until there is room for another one."""
         async with self._removed:

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.core.retry import wait_at_most
 from jobledger.errors import JobledgerError, WebhookNotHeld
 from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, SaveWebhookRequest
+from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.pending import Pending
 
@@ -82,6 +83,7 @@ class State:
 
     def gave_up(self) -> None:
         """Take note of a delivery that is not tried again."""
+        FIGURES.deliveries["given_up"] += 1
         self._request.given_up += 1
 
     def save_soon(self) -> None:
@@ -104,6 +106,7 @@ class State:
 
     async def disable(self, reason: str) -> None:
         """Store that the webhook is disabled. Once enabled, what is pending begins anew."""
+        FIGURES.disabled += 1
         log.warning("webhook_disabled webhook=%s reason=%r", self._request.webhook_id, reason)
         self._request.disable_reason = reason[:MAX_REASON]
         now = timestamp(time.time())

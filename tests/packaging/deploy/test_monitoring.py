@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobledger_gateway.metrics import METRICS as GATEWAY_METRICS
 from jobledger_server.metrics import METRICS
 from tests.support.manifests import DEPLOY, documents
 from tests.support.pages import OBSERVABILITY, ROOT, blocks
@@ -31,12 +32,14 @@ def series() -> dict[str, set[str]]:
         histogram = metric.kind == "histogram"
         for suffix in ("_bucket", "_sum", "_count") if histogram else ("",):
             known[metric.prometheus_name + suffix] = labels
+    for other in GATEWAY_METRICS:
+        known[other.name] = set(other.labels)
     return known
 
 
 def rules() -> list[Any]:
-    ((made,),) = [each["groups"] for each in documents(ALERTS)]
-    return list(made["rules"])
+    ((*groups,),) = [each["groups"] for each in documents(ALERTS)]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def panels() -> Iterator[Any]:
@@ -108,11 +111,10 @@ def test_promtool_accepts_the_rules_if_installed(tmp_path: Path) -> None:
             assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_the_scrape_config_has_the_job_name_of_the_alerts() -> None:
+def test_the_scrape_config_has_the_job_names_of_the_alerts() -> None:
     (shown,) = [block.text for block in blocks(OBSERVABILITY, "yaml")]
     configured = yaml.safe_load(shown)
     assert configured["rule_files"] == [ALERTS.name]
-    (job,) = configured["scrape_configs"]
-    assert {job["job_name"]} == {
-        name for _, query in queries() for name in re.findall(r'\bjob="(\w+)"', query)
+    assert {job["job_name"] for job in configured["scrape_configs"]} == {
+        name for _, query in queries() for name in re.findall(r'\bjob="([\w-]+)"', query)
     }
