@@ -51,7 +51,7 @@ def gateway(target: str, log: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stderr=file)
     try:
         while process.poll() is None:
-            if match := re.search(r"serving (http://\S+)", log.read_text()):
+            if match := re.search(r'"serving", "url": "(\S+)"', log.read_text()):
                 yield match[1]
                 break
             time.sleep(0.05)

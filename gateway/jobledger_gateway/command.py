@@ -21,6 +21,7 @@ from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
 from jobledger.core.status_server import parse_address
+from jobledger_gateway.logs import log_to_stderr
 from jobledger_gateway.metrics import serving_metrics
 from jobledger_gateway.notify import report_ready
 from jobledger_gateway.serving import bind, serve
@@ -230,9 +231,7 @@ def gateway(
         check_target(target)
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
-    level = logging.WARNING if child else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    log_to_stderr(logging.WARNING if child else logging.INFO)
     names = ("token_file", "tls", "ca_file", "cert", "key")
     layer = {name: value for name in names if (value := options.pop(name)) is not None}
     connection = Connection.of([layer])
@@ -309,7 +308,7 @@ async def _serve(
     url = f"http{'s' if tls else ''}://{name}:{port}"
 
     def started() -> None:
-        log.info("serving %s for the service at %s", url, settings.target)
+        log.info("serving url=%s target=%s", url, settings.target)
         if child:
             # Standard input is a socket of the parent's. It becomes readable when that ends.
             os.write(0, f"{port}".encode())

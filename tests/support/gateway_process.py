@@ -24,7 +24,7 @@ class GatewayProcess:
         said = []
         for line in self._process.stderr:
             said.append(line)
-            if match := re.search(r"serving (https?://\S+)", line):
+            if match := re.search(r'"serving", "url": "(\S+)"', line):
                 self.url = match[1]
                 # A pipe that nobody reads would block the gateway.
                 threading.Thread(target=self._process.stderr.read, daemon=True).start()
