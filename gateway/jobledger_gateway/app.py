@@ -14,6 +14,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from jobledger.errors import JobledgerError
+from jobledger_gateway.admission import Admission
+from jobledger_gateway.connections import Connections
 from jobledger_gateway.guards import SECURITY_HEADERS, Guards
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_response
@@ -42,11 +44,12 @@ def make_app(settings: Settings) -> Starlette:
     )
     FIGURES.max_streams = settings.max_streams
     limits = StreamLimits(settings.max_streams, settings.max_client_streams)
+    connections = Connections(settings)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Connections]]:
         try:
-            yield
+            yield {"connections": connections}
         finally:
             limits.drain()
             await upstream.close()
@@ -62,6 +65,7 @@ def make_app(settings: Settings) -> Starlette:
         ],
         middleware=[
             Middleware(Guards, origins=settings.origins, hosts=settings.hosts),
+            Middleware(Admission),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.origins,

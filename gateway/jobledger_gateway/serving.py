@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from jobledger_gateway.app import make_app
+from jobledger_gateway.limits import MAX_HEAD
 from jobledger_gateway.settings import Network, Settings
 from jobledger_gateway.webhooks.deliverer import deliver
 
@@ -85,11 +86,11 @@ async def serve(
         **options: further ones of uvicorn.Config, for TLS.
     """
     app = make_app(settings)
-    # Twice the sockets that streams may take, so that there is room for other requests.
     config = uvicorn.Config(
         app,
         ssl_ciphers=None,  # those of Python: older versions of uvicorn offer those of TLS 1.0
-        http="h11",  # bounds the headers of a request; httptools, if it is installed, does not
+        http="jobledger_gateway.connections:Connection",
+        h11_max_incomplete_event_size=MAX_HEAD,
         lifespan="on",
         log_config=None,
         access_log=settings.access_log,
@@ -98,7 +99,6 @@ async def serve(
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        limit_concurrency=2 * settings.max_streams,
         **options,
     )
     server = _Server(config, started)

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import grpc
 
+from jobledger_gateway.limits import HEAD_SECONDS
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_BODY = 1024 * 1024
@@ -67,7 +69,9 @@ class Settings:
             a port stands for any port.
         max_streams: open event streams at most.
         max_client_streams: of these, those of one client: an address and its credentials.
+        max_address_streams: of these, those of one address.
         heartbeat: silence after which an event stream sends a comment.
+        head_timeout: how long the head of a connection's next request may take.
         read_timeout: how long a request's body may take.
         access_log: whether each request is logged, without the query of its URL.
         proxies: the addresses whose `X-Forwarded-For` is believed.
@@ -84,10 +88,22 @@ class Settings:
     hosts: tuple[str, ...] = ()
     max_streams: int = 10_000
     max_client_streams: int = 100
+    max_address_streams: int = 1_000
     heartbeat: float = 15.0
+    head_timeout: float = HEAD_SECONDS
     read_timeout: float = 30.0
     access_log: bool = True
     proxies: tuple[Network, ...] = ()
     webhooks: WebhookSettings | None = None
     metrics: str | None = None
     page: Path = PAGE
+
+    @property
+    def max_connections(self) -> int:
+        """Connections at most: two for each event stream, so that there is room for others."""
+        return 2 * self.max_streams + 100
+
+    @property
+    def max_address_connections(self) -> int:
+        """Connections of one address at most."""
+        return 2 * min(self.max_address_streams, self.max_streams) + 50

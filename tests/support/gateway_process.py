@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from tests.support.forked import Piped
+from tests.support.server_process import memory_of
 
 STOP_TIMEOUT = 20.0
 
@@ -31,6 +32,16 @@ class GatewayProcess:
                 return self
         self.kill()
         raise AssertionError(f"the gateway does not serve: {''.join(said)}")
+
+    @property
+    def target(self) -> str:
+        """Its HOST:PORT."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes of memory that the process has held since its start."""
+        return memory_of(self._process.pid, "VmHWM:")
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

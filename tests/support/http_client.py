@@ -100,10 +100,12 @@ class Http:
     Args:
         port: on 127.0.0.1.
         token: for the header Authorization of each request.
+        address: the client's own.
     """
 
-    def __init__(self, port: int, token: str | None = None) -> None:
-        self._port = port
+    def __init__(self, port: int, token: str | None = None, *, address: str = "127.0.0.1") -> None:
+        self.port = port
+        self._own = (address, 0)
         self._bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def get(self, path: str, **headers: str) -> Answer:
@@ -134,9 +136,11 @@ class Http:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send a request; its answer is read by the caller."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**24)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, limit=2**24, local_addr=self._own
+        )
         given = {
-            "Host": f"127.0.0.1:{self._port}",
+            "Host": f"127.0.0.1:{self.port}",
             "Connection": "close",
             **self._bearer,
             **{name.replace("_", "-"): value for name, value in (headers or {}).items()},

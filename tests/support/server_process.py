@@ -39,6 +39,13 @@ def run_server(
     return forked.run("jobledger-server", *arguments, cwd=cwd, env={**os.environ, **environment})
 
 
+def memory_of(pid: int, name: str) -> int:
+    """Return how many bytes of memory a process holds (VmRSS:), or has held at most (VmHWM:)."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    lines = (line.split() for line in status.splitlines())
+    return next(int(words[1]) * 1024 for words in lines if words[0] == name)
+
+
 class ServerProcess:
     """`jobledger-server serve` on one port and one database, through all its restarts.
 
@@ -80,17 +87,12 @@ class ServerProcess:
     @property
     def peak_memory(self) -> int:
         """The most bytes of memory that the process has held since its start."""
-        return self._memory("VmHWM:")
+        return memory_of(self.pid, "VmHWM:")
 
     @property
     def memory(self) -> int:
         """The bytes of memory that the process holds."""
-        return self._memory("VmRSS:")
-
-    def _memory(self, name: str) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        lines = (line.split() for line in status.splitlines())
-        return next(int(words[1]) * 1024 for words in lines if words[0] == name)
+        return memory_of(self.pid, "VmRSS:")
 
     def start(self) -> None:
         """Start the process and wait until its health service says SERVING."""

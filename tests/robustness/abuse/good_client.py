@@ -87,7 +87,6 @@ async def good_client(
     The first call is done before the block begins. At the end all calls are awaited.
     No call waits for another, none is repeated, and the connection is the client's own.
     """
-    good = Good()
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(target, options) as channel:
         call = Caller(channel, timeout=DEADLINE, token=token)
@@ -101,33 +100,46 @@ async def good_client(
         async def get() -> None:
             await call.GetJob(job_id=newest, user_id=user_id)
 
-        async def measured(make: Callable[[], Awaitable[None]]) -> None:
-            begin = time.monotonic()
-            try:
-                await make()
-            except grpc.aio.AioRpcError as error:
-                good.failed.append(f"{make.__name__}: {error.code().name}: {error.details()}")
-            good.seconds.append(time.monotonic() - begin)
-            if make is create:
-                good.creations.append(good.seconds[-1])
-
-        async def keep_calling() -> None:
-            loop = asyncio.get_running_loop()
-            due = loop.time()
-            async with asyncio.TaskGroup() as calls:
-                while not ended.is_set():
-                    for make in (create, get):
-                        calls.create_task(measured(make))
-                        due += PERIOD
-                        await asyncio.sleep(due - loop.time())
-
-        ended = asyncio.Event()
-        calling = asyncio.create_task(keep_calling())
-        try:
+        async with calling_in_turn(create, get) as good:
             yield good
-        finally:
-            ended.set()
-            await calling
+
+
+@asynccontextmanager
+async def calling_in_turn(
+    create: Callable[[], Awaitable[None]], get: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Good]:
+    """Make two calls in turn, one each 20 ms, until the block ends; then await all."""
+    good = Good()
+
+    async def measured(make: Callable[[], Awaitable[None]]) -> None:
+        begin = time.monotonic()
+        try:
+            await make()
+        except grpc.aio.AioRpcError as error:
+            good.failed.append(f"{make.__name__}: {error.code().name}: {error.details()}")
+        except (OSError, EOFError, AssertionError) as error:
+            good.failed.append(f"{make.__name__}: {error!r}")
+        good.seconds.append(time.monotonic() - begin)
+        if make is create:
+            good.creations.append(good.seconds[-1])
+
+    async def keep_calling() -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        async with asyncio.TaskGroup() as calls:
+            while not ended.is_set():
+                for make in (create, get):
+                    calls.create_task(measured(make))
+                    due += PERIOD
+                    await asyncio.sleep(due - loop.time())
+
+    ended = asyncio.Event()
+    calling = asyncio.create_task(keep_calling())
+    try:
+        yield good
+    finally:
+        ended.set()
+        await calling
 
 
 async def served_alone(target: str, seconds: float = 1.0, *, token: str | None = None) -> Good:

@@ -1,0 +1,107 @@
+"""How much of something clients hold: in all, and from each address."""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from starlette.types import Scope
+
+from jobledger_gateway.problems import HttpProblem
+
+
+def address_of(scope: Scope) -> str:
+    """Return the address that a request counts for. Behind a trusted proxy it is the client's."""
+    client = scope.get("client")
+    return counted_address(client[0] if client else "")
+
+
+@lru_cache(maxsize=10_000)
+def counted_address(host: str) -> str:
+    """Return an IPv4 address, also if it came over IPv6, or the /64 of an IPv6 address.
+
+    One host can have all addresses of its /64.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+class Budget:
+    """Counts what clients hold, and refuses what is beyond the limits.
+
+    Args:
+        what: names it in the refusals, in the plural.
+        in_all: how much all clients hold at most.
+        of_one: how much one address holds at most.
+        retry_after: seconds after which a refused client may ask again.
+    """
+
+    def __init__(self, what: str, in_all: int, of_one: int, *, retry_after: int = 1) -> None:
+        self._what = what
+        self._in_all = in_all
+        self._of_one = of_one
+        self._retry_after = {"Retry-After": str(retry_after)}
+        self._of: Counter[str] = Counter()
+        self.held = 0
+
+    def take(self, address: str, amount: int = 1) -> None:
+        """Count more for an address.
+
+        Raises:
+            HttpProblem: it would be too much. Nothing is counted.
+        """
+        if self._of[address] + amount > self._of_one:
+            detail = f"this address has too many {self._what}"
+            raise HttpProblem(429, detail, self._retry_after)
+        if self.held + amount > self._in_all:
+            raise HttpProblem(503, f"there are too many {self._what}", self._retry_after)
+        self._of[address] += amount
+        self.held += amount
+
+    def give_back(self, address: str, amount: int = 1) -> None:
+        """Count less for an address."""
+        self.held -= amount
+        self._of[address] -= amount
+        if not self._of[address]:
+            del self._of[address]
+
+    @contextmanager
+    def holding(self, address: str, amount: int = 0) -> Iterator["Holding"]:
+        """Count an amount until the block ends. It may change meanwhile.
+
+        Raises:
+            HttpProblem: it would be too much.
+        """
+        holding = Holding(self, address)
+        try:
+            holding.take(amount)
+            yield holding
+        finally:
+            holding.give_back(holding.amount)
+
+
+class Holding:
+    """What one request holds of a budget."""
+
+    def __init__(self, budget: Budget, address: str) -> None:
+        self._budget = budget
+        self._address = address
+        self.amount = 0
+
+    def take(self, amount: int) -> None:
+        """Hold more. Raises HttpProblem: it would be too much."""
+        self._budget.take(self._address, amount)
+        self.amount += amount
+
+    def give_back(self, amount: int) -> None:
+        """Hold less."""
+        self._budget.give_back(self._address, amount)
+        self.amount -= amount
