@@ -17,6 +17,7 @@ from jobledger.errors import JobledgerError
 from jobledger_gateway.admission import Admission
 from jobledger_gateway.connections import Connections
 from jobledger_gateway.guards import SECURITY_HEADERS, Guards
+from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_response
 from jobledger_gateway.routes.calls import call_routes
@@ -45,6 +46,7 @@ def make_app(settings: Settings) -> Starlette:
     FIGURES.max_streams = settings.max_streams
     limits = StreamLimits(settings.max_streams, settings.max_client_streams)
     connections = Connections(settings)
+    messages = LargeMessages()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Connections]]:
@@ -57,8 +59,8 @@ def make_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             # Before the calls: `/v1/jobs/{job_id}` matches no slash, but its siblings are there.
-            *event_routes(settings, upstream, limits),
-            *call_routes(settings, upstream),
+            *event_routes(settings, upstream, limits, messages),
+            *call_routes(settings, upstream, messages),
             Route("/healthz", _healthz, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),

@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,9 @@ from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Network, Settings, WebhookSettings
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread runs while another one waits. Python's default is ten times as much."""
 
 _DEFAULTS: Final = Settings()
 _WEBHOOKS: Final = WebhookSettings()
@@ -303,6 +307,8 @@ async def _serve(
     # visit it; and a full one would stop all streams for long.
     gc.freeze()
     gc.set_threshold(2_000, 20, 1_000)
+    # While a thread converts a large message, the event loop waits that long at each step.
+    sys.setswitchinterval(SWITCH_SECONDS)
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     url = f"http{'s' if tls else ''}://{name}:{port}"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -12,8 +12,10 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
+from jobledger.errors import JobledgerError
 from jobledger_gateway.problems import HttpProblem, invalid_field
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED, MAX_TOKEN, MAX_TRACE
+from jobledger_gateway.turns import Caller
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -22,6 +24,15 @@ WATCH_TOKEN: Final = "jlw_"  # noqa: S105
 
 NOT_FIELDS: Final = frozenset({"token", "last_event_id"})
 """Parameters of a URL that are no fields of the service's request."""
+
+INLINE_BYTES: Final = 4 * 1024
+"""Bytes of a body at most that is read before its caller is known, and parsed in the event loop."""
+
+MAX_VALUES: Final = 64 * 1024
+"""Values of a body at most, those in lists and objects counted. The service allows no more bytes of
+a job's parameters than these have at least, and parsing them takes 0.2 seconds."""
+
+MAX_ERROR_CHARACTERS: Final = 300
 
 _FORWARDED: Final = ("traceparent", "tracestate")
 _PRINTABLE: Final = re.compile(r"[ -~]*")
@@ -55,6 +66,12 @@ def credentials(request: Request) -> Headers:
         if not _PRINTABLE.fullmatch(value):
             raise HttpProblem(400, f"{name}: printable ASCII only")
     return tuple(headers)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who a request comes from."""
+    token = request.headers.get("authorization") or request.query_params.get("token") or ""
+    return Caller(request.client.host if request.client else "", token)
 
 
 def from_query(kind: type[MessageT], request: Request) -> MessageT:
@@ -97,15 +114,33 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
     return message
 
 
-async def read_body(request: Request, *, seconds: float) -> bytes:
-    """Read a request's body. Raises HttpProblem: it is too large, too slow, or incomplete."""
+async def read_body(
+    request: Request, *, seconds: float, before_large: Callable[[], Awaitable[None]]
+) -> bytes:
+    """Read a request's body.
+
+    Args:
+        request: the request.
+        seconds: how long the body may take.
+        before_large: called before more than INLINE_BYTES are kept. It may refuse that.
+
+    Raises:
+        HttpProblem: the body is too large, too slow, or incomplete.
+        JobledgerError: `before_large` has raised it. What is left of the body was read.
+    """
     body = bytearray()
     size = 0
+    refusal: JobledgerError | None = None
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
+                if size <= INLINE_BYTES < size + len(chunk):
+                    try:
+                        await before_large()
+                    except JobledgerError as error:
+                        refusal = error
                 size += len(chunk)
-                if size <= MAX_BODY:
+                if size <= MAX_BODY and refusal is None:
                     body += chunk
                 elif size > MAX_SKIPPED:
                     break
@@ -113,6 +148,8 @@ async def read_body(request: Request, *, seconds: float) -> bytes:
         raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
     except ClientDisconnect:
         raise HttpProblem(400, "the body is incomplete") from None
+    if refusal is not None:
+        raise refusal
     if size > MAX_BODY:
         raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
     return bytes(body)
@@ -139,6 +176,8 @@ def from_body(kind: type[MessageT], request: Request, body: bytes) -> MessageT:
             raise HttpProblem(400, f"the body is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise HttpProblem(400, "the body is not a JSON object")
+        if len(body) > MAX_VALUES and _has_too_many_values(fields):
+            raise invalid_field("body", f"has more than {MAX_VALUES} values")
     named = set(given)
     for name in fields:
         field = _field(kind, name)
@@ -149,7 +188,7 @@ def from_body(kind: type[MessageT], request: Request, body: bytes) -> MessageT:
     try:
         ParseDict({**fields, **given}, message)
     except (ParseError, RecursionError) as error:
-        raise invalid_field("body", str(error)) from None
+        raise invalid_field("body", str(error)[:MAX_ERROR_CHARACTERS]) from None
     return message
 
 
@@ -175,6 +214,17 @@ def _enum_value(kind: EnumDescriptor, text: str) -> str:
     """Return the full name for a name without its prefix, as `FAILED` for JOB_STATUS_FAILED."""
     prefix = kind.values[0].name.removesuffix("UNSPECIFIED")
     return prefix + text if prefix + text in kind.values_by_name else text
+
+
+def _has_too_many_values(fields: Mapping[str, Any]) -> bool:
+    count = 0
+    containers: list[Any] = [fields]
+    while containers and count <= MAX_VALUES:
+        container = containers.pop()
+        values = container.values() if isinstance(container, dict) else container
+        count += len(values)
+        containers += [each for each in values if isinstance(each, dict | list)]
+    return count > MAX_VALUES
 
 
 def _no_constant(name: str) -> object:

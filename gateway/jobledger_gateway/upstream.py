@@ -4,12 +4,14 @@ The core of the Python client does the rest: its channel, errors and watches tha
 that a browser does not see when the service's server stops, or another one takes over.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -23,7 +25,7 @@ from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
 from jobledger.errors import JobledgerError
-from jobledger.v1 import job_service_pb2
+from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2  # noqa: F401
 from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
     WatchJobRequest,
@@ -33,7 +35,10 @@ from jobledger.v1.job_service_pb2 import (
 )
 from jobledger_gateway.metrics import FIGURES
 
-_STUBS: Final = {"JobService": "jobs", "QueueService": "queues", "WebhookService": "webhooks"}
+Read: TypeAlias = Callable[[type[Message], bytes], Awaitable[Message]]
+"""Reads a message of a class."""
+
+_PACKAGE: Final = "jobledger.v1"
 
 
 class Sign(Enum):
@@ -47,8 +52,20 @@ class Sign(Enum):
 
 def request_class(rpc: str) -> type[Message]:
     """Return the class of the requests of an RPC, as `JobService.GetJob`."""
-    pool = job_service_pb2.DESCRIPTOR.pool
-    return GetMessageClass(pool.FindMethodByName(f"jobledger.v1.{rpc}").input_type)
+    return GetMessageClass(_method(rpc).input_type)
+
+
+def response_class(rpc: str) -> type[Message]:
+    """Return the class of its answers."""
+    return GetMessageClass(_method(rpc).output_type)
+
+
+def _path(rpc: str) -> str:
+    return f"/{_PACKAGE}.{rpc.replace('.', '/')}"
+
+
+def _method(rpc: str) -> MethodDescriptor:
+    return job_service_pb2.DESCRIPTOR.pool.FindMethodByName(f"{_PACKAGE}.{rpc}")
 
 
 class Upstream(AsyncCalls):
@@ -56,36 +73,45 @@ class Upstream(AsyncCalls):
 
     async def call(self, rpc: str, request: Message, headers: Headers) -> Message:
         """Make a unary call. Raises JobledgerError."""
-        service, _, name = rpc.partition(".")
+        return response_class(rpc).FromString(await self.call_unread(rpc, request, headers))
+
+    async def call_unread(self, rpc: str, request: Message, headers: Headers) -> bytes:
+        """Make a unary call; return its answer as it arrives. Raises JobledgerError."""
 
         def method(connection: AsyncConnection) -> Any:
-            return getattr(getattr(connection, _STUBS[service]), name)
+            return connection.channel.unary_unary(
+                _path(rpc), request_serializer=type(request).SerializeToString
+            )
 
         if isinstance(request, CreateJobRequest) and not request.request_id:
             request.request_id = fresh_id()  # the channel repeats the call
         with counted_errors():
-            answer: Message = await self._call(method, request, {"metadata": headers})
+            answer: bytes = await self._call(method, request, {"metadata": headers})
         return answer
 
     def watch_job(
-        self, request: WatchJobRequest, options: WatchOptions
+        self, request: WatchJobRequest, options: WatchOptions, read: Read | None = None
     ) -> AsyncWatch[WatchJobResponse | Sign]:
-        """Watch a job until its terminal state."""
-        return self._watch(
-            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
-            partial(_JobMessages, request),
-            options,
-        )
+        """Watch a job until its terminal state; `read` reads its messages."""
+
+        def opened(connection: AsyncConnection, request: WatchJobRequest, headers: Headers) -> Any:
+            if read is None:
+                return connection.jobs.WatchJob(request, metadata=headers)
+            return _stream(connection, "JobService.WatchJob", request, headers, read)
+
+        return self._watch(opened, partial(_JobMessages, request), options)
 
     def watch_jobs(
-        self, request: WatchJobsRequest, options: WatchOptions
+        self, request: WatchJobsRequest, options: WatchOptions, read: Read | None = None
     ) -> AsyncWatch[WatchJobsResponse | Sign]:
-        """Watch many jobs, without an end."""
-        return self._watch(
-            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
-            partial(_FeedMessages, request, relist=True),
-            options,
-        )
+        """Watch many jobs, without an end; `read` reads their messages."""
+
+        def opened(connection: AsyncConnection, request: WatchJobsRequest, headers: Headers) -> Any:
+            if read is None:
+                return connection.jobs.WatchJobs(request, metadata=headers)
+            return _stream(connection, "JobService.WatchJobs", request, headers, read)
+
+        return self._watch(opened, partial(_FeedMessages, request, relist=True), options)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -105,6 +131,28 @@ def counted_errors() -> Iterator[None]:
     except JobledgerError as error:
         FIGURES.upstream_errors[error.code.name] += 1
         raise
+
+
+def _stream(
+    connection: AsyncConnection, rpc: str, request: Message, headers: Headers, read: Read
+) -> "_Stream":
+    open_call: Any = connection.channel.unary_stream(
+        _path(rpc), request_serializer=type(request).SerializeToString
+    )
+    return _Stream(open_call(request, metadata=headers), partial(read, response_class(rpc)))
+
+
+class _Stream:
+    """A call with a stream of answers, as gRPC's, whose messages are read by a coroutine."""
+
+    def __init__(self, call: Any, read: Callable[[bytes], Awaitable[Message]]) -> None:
+        self._call = call
+        self._read = read
+        self.cancel: Callable[[], object] = call.cancel
+
+    async def read(self) -> Any:
+        data = await self._call.read()
+        return data if data is grpc.aio.EOF else await self._read(data)
 
 
 class _JobMessages(JobStream["WatchJobResponse | Sign"]):

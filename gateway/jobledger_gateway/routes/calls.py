@@ -1,27 +1,23 @@
 """The routes that are one unary call each: a table, and what is done for each entry."""
 
-import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from jobledger.v1.job_service_pb2 import CreateJobResponse
+from jobledger_gateway.known_callers import KnownCallers
+from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.problems import HttpProblem
-from jobledger_gateway.requests import credentials, from_body, from_query, read_body
+from jobledger_gateway.requests import credentials, from_query, read_body
 from jobledger_gateway.settings import Settings
-from jobledger_gateway.upstream import Upstream, request_class
-
-INLINE_BYTES: Final = 4 * 1024
-"""Bytes of a body that is parsed in the event loop at most. One of 1 MiB can take two seconds, and
-would hold up all event streams: larger ones are parsed in a thread, one at a time."""
+from jobledger_gateway.upstream import Upstream, request_class, response_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,42 +56,42 @@ CALLS: Final = (
 )
 
 
-def call_routes(settings: Settings, upstream: Upstream) -> Iterator[Route]:
+def call_routes(settings: Settings, upstream: Upstream, messages: LargeMessages) -> Iterator[Route]:
     """Yield a route for each path of CALLS."""
     paths: dict[str, dict[str, Call]] = defaultdict(dict)
     for call in CALLS:
         paths[call.path][call.verb] = call
-    parsing = asyncio.Lock()
+    known = KnownCallers(upstream)
     for path, calls in paths.items():
-        yield Route(path, _endpoint(calls, settings, upstream, parsing), methods=list(calls))
+        endpoint = _endpoint(calls, settings, upstream, known, messages)
+        yield Route(path, endpoint, methods=list(calls))
 
 
 def _endpoint(
-    calls: Mapping[str, Call], settings: Settings, upstream: Upstream, parsing: asyncio.Lock
+    calls: Mapping[str, Call],
+    settings: Settings,
+    upstream: Upstream,
+    known: KnownCallers,
+    messages: LargeMessages,
 ) -> Any:
     async def endpoint(request: Request) -> Response:
         call = calls["GET" if request.method == "HEAD" else request.method]
         metadata = credentials(request)
         kind = request_class(call.rpc)
-        body = await read_body(request, seconds=settings.read_timeout)
-        if len(body) > INLINE_BYTES and call.verb == "POST":
-            async with parsing:
-                message = await asyncio.to_thread(from_body, kind, request, body)
-        elif call.verb == "POST":
-            message = from_body(kind, request, body)
+        body = await read_body(
+            request, seconds=settings.read_timeout, before_large=partial(known.check, metadata)
+        )
+        if call.verb == "POST":
+            message = await messages.parsed(kind, request, body)
         elif body:
             raise HttpProblem(400, f"{call.verb} has no body")
         else:
             message = from_query(kind, request)
-        answer: Any = await upstream.call(call.rpc, message, metadata)
+        answer = await upstream.call_unread(call.rpc, message, metadata)
         headers = {"Cache-Control": "no-store"}
         if call.status == HTTPStatus.CREATED:
-            headers["Location"] = f"/v1/jobs/{answer.job.id}"
-        return Response(json_of(answer), call.status, headers, "application/json")
+            headers["Location"] = f"/v1/jobs/{CreateJobResponse.FromString(answer).job.id}"
+        content = await messages.translated(request, response_class(call.rpc), answer)
+        return Response(content, call.status, headers, "application/json")
 
     return endpoint
-
-
-def json_of(message: Message) -> str:
-    """Return a message in protobuf's JSON mapping, in one line."""
-    return json.dumps(MessageToDict(message), ensure_ascii=False, separators=(",", ":"))

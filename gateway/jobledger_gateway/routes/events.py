@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from grpc import StatusCode
@@ -23,22 +24,24 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsResponse,
 )
 from jobledger_gateway.event_stream import EventStream, event
+from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.problems import invalid_field, problem_of
 from jobledger_gateway.requests import credentials, from_query
-from jobledger_gateway.routes.calls import json_of
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
 from jobledger_gateway.upstream import Sign, Upstream, counted_errors
 
-LOST: Final = event('{"connected":false}', name="upstream")
-REGAINED: Final = event('{"connected":true}', name="upstream")
+LOST: Final = event(b'{"connected":false}', name="upstream")
+REGAINED: Final = event(b'{"connected":true}', name="upstream")
 
 Respond: TypeAlias = Callable[[Request, EventStream, Receive, Send], Awaitable[None]]
 
 
-def event_routes(settings: Settings, upstream: Upstream, limits: StreamLimits) -> list[Route]:
+def event_routes(
+    settings: Settings, upstream: Upstream, limits: StreamLimits, messages: LargeMessages
+) -> list[Route]:
     """Return the routes of event streams."""
-    events = Events(settings, upstream, limits)
+    events = Events(settings, upstream, limits, messages)
     return [
         Route("/v1/jobs/{job_id}/events", events.endpoint(events.job), methods=["GET"]),
         Route("/v1/events", events.endpoint(events.jobs), methods=["GET"]),
@@ -54,10 +57,17 @@ class Events:
     back, and what was missed follows; `error`, with a problem, before a stream that ends early.
     """
 
-    def __init__(self, settings: Settings, upstream: Upstream, limits: StreamLimits) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        upstream: Upstream,
+        limits: StreamLimits,
+        messages: LargeMessages,
+    ) -> None:
         self._settings = settings
         self._upstream = upstream
         self._limits = limits
+        self._messages = messages
 
     def endpoint(self, respond: Respond) -> Any:
         """Return the ASGI application of one kind of stream, within the limits."""
@@ -87,13 +97,16 @@ class Events:
                 raise invalid_field("last_event_id", "is not the id of an event of this stream")
             message.after_version = int(last)
         message.view = message.view or JobView.JOB_VIEW_BASIC
-        async with self._upstream.watch_job(message, options(request, stream)) as watch:
+        read = partial(self._messages.read, request)
+        async with self._upstream.watch_job(message, options(request, stream), read) as watch:
             first = await anext(watch)
             if _is_over(first, message.after_version):
                 # Stops an EventSource, which would reconnect for ever.
                 await Response(status_code=204)(request.scope, receive, send)
                 return
-            async with aclosing(_with_error(_job_events(first, watch))) as chunks:
+            async with aclosing(
+                _with_error(self._job_events(request, message.view, first, watch))
+            ) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
 
     async def jobs(
@@ -102,10 +115,45 @@ class Events:
         """Send the changes of many jobs, without an end."""
         message = from_query(WatchJobsRequest, request)
         message.resume_token = last_event_id(request) or message.resume_token
-        async with self._upstream.watch_jobs(message, options(request, stream)) as watch:
+        read = partial(self._messages.read, request)
+        async with self._upstream.watch_jobs(message, options(request, stream), read) as watch:
             first = await anext(watch)
-            async with aclosing(_with_error(_feed_events(first, watch))) as chunks:
+            async with aclosing(
+                _with_error(self._feed_events(request, message.view, first, watch))
+            ) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
+
+    async def _job_events(
+        self,
+        request: Request,
+        view: JobView.ValueType,
+        first: WatchJobResponse | Sign,
+        rest: AsyncWatch[WatchJobResponse | Sign],
+    ) -> AsyncGenerator[bytes, None]:
+        async for message in _chain(first, rest):
+            if isinstance(message, WatchJobResponse):
+                data = await self._messages.encoded(request, message, view)
+                yield event(data, event_id=str(message.job.version))
+        yield event(b"{}", name="end")
+
+    async def _feed_events(
+        self,
+        request: Request,
+        view: JobView.ValueType,
+        first: WatchJobsResponse | Sign,
+        rest: AsyncWatch[WatchJobsResponse | Sign],
+    ) -> AsyncGenerator[bytes, None]:
+        async for message in _chain(first, rest):
+            if isinstance(message, Sign):
+                if message is Sign.RESET:
+                    yield event(b"{}", name="reset")
+                continue
+            has_news = message.changes or message.synced
+            token = message.resume_token
+            message.resume_token = ""
+            data = await self._messages.encoded(request, message, view) if has_news else b""
+            # A heartbeat is an id without data: the client resumes from there.
+            yield event(data, event_id=token)
 
 
 def last_event_id(request: Request) -> str | None:
@@ -142,31 +190,6 @@ def _is_over(first: WatchJobResponse | Sign, after_version: int) -> bool:
     )
 
 
-async def _job_events(
-    first: WatchJobResponse | Sign, rest: AsyncWatch[WatchJobResponse | Sign]
-) -> AsyncGenerator[bytes, None]:
-    async for message in _chain(first, rest):
-        if isinstance(message, WatchJobResponse):
-            yield event(json_of(message), event_id=str(message.job.version))
-    yield event("{}", name="end")
-
-
-async def _feed_events(
-    first: WatchJobsResponse | Sign, rest: AsyncWatch[WatchJobsResponse | Sign]
-) -> AsyncGenerator[bytes, None]:
-    async for message in _chain(first, rest):
-        if isinstance(message, Sign):
-            if message is Sign.RESET:
-                yield event("{}", name="reset")
-            continue
-        has_news = message.changes or message.synced
-        token = message.resume_token
-        message.resume_token = ""
-        data = json_of(message) if has_news else ""
-        # A heartbeat is an id without data: the client resumes from there.
-        yield event(data, event_id=token)
-
-
 async def _chain(first: Any, rest: AsyncWatch[Any]) -> AsyncIterator[Any]:
     yield first
     async for message in rest:
@@ -179,4 +202,4 @@ async def _with_error(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, Non
             async for chunk in chunks:
                 yield chunk
     except JobledgerError as error:
-        yield event(json.dumps(problem_of(error)), name="error")
+        yield event(json.dumps(problem_of(error)).encode(), name="error")

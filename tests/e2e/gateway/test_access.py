@@ -42,6 +42,21 @@ async def test_a_requests_own_token_decides(guarded: App, start_gateway) -> None
     assert (await http.get("/v1/stats", **header("boss-token"))).status == 200
 
 
+async def test_a_large_body_is_not_read_before_its_caller_is_known(
+    guarded: App, start_gateway
+) -> None:
+    http = await start_gateway(guarded.address)
+    headers = {"Content-Type": "application/json"}
+    no_json = b"{" * 100_000
+    for unknown in ({}, header("wrong")):
+        answer = await http.send("POST", "/v1/jobs", {**headers, **unknown}, no_json)
+        assert (answer.problem["status"], answer.headers["www-authenticate"]) == (401, "Bearer")
+    # The boss may create no jobs, which its own call says.
+    for known in (header("ada-token"), header("boss-token")):
+        answer = await http.send("POST", "/v1/jobs", {**headers, **known}, no_json)
+        assert answer.problem["status"] == 400
+
+
 async def test_the_gateways_token_is_for_requests_that_bring_none(
     guarded: App, start_gateway
 ) -> None:

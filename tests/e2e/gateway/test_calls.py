@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from jobledger.v1.job_service_pb2 import CreateJobRequest, CreateJobResponse
 from jobledger_gateway import requests
-from jobledger_gateway.routes.calls import INLINE_BYTES
+from jobledger_gateway.requests import INLINE_BYTES
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
 from tests.support.fault_server import FaultServer
 from tests.support.http_client import Http
@@ -164,6 +164,7 @@ async def test_a_parameter_that_cannot_be_read_is_named(http: Http, query: str, 
         (b'{"parameters": {"x": NaN}}', 400),
         (b'{"parameters": {"x": 1e999}}', 400),
         (b'{"nonsense": 1}', 400),
+        (json.dumps({"parameters": {"x": [[{}] * 1_000] * 100}}).encode(), 400),
         (b'{"\\ud800": 1}', 400),
         (DEEP, 400),
         (b'{"parameters": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001, 400),
