@@ -319,6 +319,7 @@ def document() -> str:
 def own_routes() -> Iterator[tuple[str, str, str]]:
     """Yield the routes of the gateway's own: path, name, and what is answered."""
     yield "/healthz", "Health", "The gateway serves. It says nothing of the service."
+    yield "/readyz", "Readiness", "The gateway serves, and so does the service."
     yield "/openapi.json", "OpenAPI", "This document."
 
 

@@ -1,5 +1,6 @@
 """The gateway as an application: its routes, and what it holds while it runs."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobledger_gateway.guards import SECURITY_HEADERS, Guards
 from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_response
+from jobledger_gateway.readiness import Readiness
 from jobledger_gateway.routes.calls import call_routes
 from jobledger_gateway.routes.events import event_routes
 from jobledger_gateway.routes.page import page_routes
@@ -47,12 +49,19 @@ def make_app(settings: Settings) -> Starlette:
     limits = StreamLimits(settings.max_streams, settings.max_client_streams)
     connections = Connections(settings)
     messages = LargeMessages()
+    readiness = Readiness(upstream, settings.target)
+
+    async def readyz(_: Request) -> Response:
+        await readiness.check()
+        return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Connections]]:
+        reporting = asyncio.create_task(readiness.report())
         try:
             yield {"connections": connections}
         finally:
+            reporting.cancel()
             limits.drain()
             await upstream.close()
 
@@ -62,6 +71,7 @@ def make_app(settings: Settings) -> Starlette:
             *event_routes(settings, upstream, limits, messages),
             *call_routes(settings, upstream, messages),
             Route("/healthz", _healthz, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),
         ],

@@ -25,6 +25,7 @@ from jobledger.core.status_server import parse_address
 from jobledger_gateway.logs import log_to_stderr
 from jobledger_gateway.metrics import serving_metrics
 from jobledger_gateway.notify import report_ready
+from jobledger_gateway.own_health import NotReady, check_own_health
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Network, Settings, WebhookSettings
 
@@ -86,7 +87,10 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     return click.option(*names, envvar=variable, show_envvar=True, show_default=shown, **attributes)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @_option(
     "--target",
     metavar="HOST:PORT",
@@ -206,7 +210,10 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
 )
 @click.option("--child", is_flag=True, hidden=True)  # of `jobledger-server dev`
 @click.version_option(package_name="jobledger")
+@click.pass_context
 def gateway(
+    context: click.Context,
+    /,
     *,
     target: str,
     listen: tuple[str, int],
@@ -231,6 +238,8 @@ def gateway(
     The API is described at /openapi.json. A request's header Authorization is passed on to the
     service, which decides what its caller may do.
     """
+    if context.invoked_subcommand is not None:
+        return
     try:
         check_target(target)
     except ValueError as error:
@@ -266,6 +275,33 @@ def gateway(
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, listener, tls, child=child))
+
+
+@gateway.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer.",
+)
+@click.pass_context
+def health(context: click.Context, timeout: float) -> None:
+    """Print whether a gateway on this machine is ready; exit with 0 if it is.
+
+    It is ready if it serves and the service answers. It is found by its own options or their
+    variables: `jobledger-gateway --listen 0.0.0.0:8080 health`. Its own certificate is trusted.
+    """
+    assert context.parent is not None  # noqa: S101
+    options = context.parent.params
+    host, port = options["listen"]
+    cert = None if options["tls_cert"] is None else Path(options["tls_cert"])
+    try:
+        check_own_health(host, port, cert, timeout)
+    except NotReady as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("SERVING")
 
 
 def _tls(cert: str | None, key: str | None) -> dict[str, str]:

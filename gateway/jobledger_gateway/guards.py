@@ -24,7 +24,7 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-PROBES: Final = frozenset({"/healthz"})
+PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Paths that a platform asks for, by whichever name and however busy the gateway is."""
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})

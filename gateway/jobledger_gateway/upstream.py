@@ -14,17 +14,19 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.channels import AsyncConnection
 from jobledger.core.feed_watch import Feed
 from jobledger.core.job_watch import JobStream
-from jobledger.core.options import Headers, WatchOptions
+from jobledger.core.options import CallOptions, Headers, WatchOptions
 from jobledger.core.requests import fresh_id
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
-from jobledger.errors import JobledgerError
+from jobledger.errors import JobledgerError, Unavailable
 from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2  # noqa: F401
 from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
@@ -37,6 +39,9 @@ from jobledger_gateway.metrics import FIGURES
 
 Read: TypeAlias = Callable[[type[Message], bytes], Awaitable[Message]]
 """Reads a message of a class."""
+
+HEALTH_SECONDS: Final = 3.0
+"""How long the service may take to say whether it serves."""
 
 _PACKAGE: Final = "jobledger.v1"
 
@@ -88,6 +93,18 @@ class Upstream(AsyncCalls):
         with counted_errors():
             answer: bytes = await self._call(method, request, {"metadata": headers})
         return answer
+
+    async def check_health(self) -> None:
+        """Return if the service says that it serves. Raises JobledgerError."""
+
+        def method(connection: AsyncConnection) -> Any:
+            return HealthStub(connection.channel).Check
+
+        options: CallOptions = {"timeout": HEALTH_SECONDS}
+        answer: HealthCheckResponse = await self._call(method, HealthCheckRequest(), options)
+        if answer.status != HealthCheckResponse.SERVING:
+            status = HealthCheckResponse.ServingStatus.Name(answer.status)
+            raise Unavailable(f"the service is {status}", code=grpc.StatusCode.UNAVAILABLE)
 
     def watch_job(
         self, request: WatchJobRequest, options: WatchOptions, read: Read | None = None
