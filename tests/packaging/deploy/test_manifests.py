@@ -159,6 +159,8 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     assert given["ca_file"] == "/tls/ca.crt"
     # Else all users behind an Ingress would be one client, with one client's streams.
     assert all(any(ip_address(pod) in network for network in given["proxies"]) for pod in PODS)
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     labels = template["metadata"]["labels"]
     for each in (*of_kind(folder, "Service"), *of_kind(folder, "Deployment")):
         selector = each["spec"]["selector"]
