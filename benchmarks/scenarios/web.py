@@ -35,6 +35,7 @@ def measure(run: Run) -> None:
         *(sys.executable, "-m", "jobledger_gateway", "--no-access-log"),
         *("--target", server.target, "--listen", f"127.0.0.1:{port}"),
         *("--max-streams", str(streams), "--max-client-streams", str(streams)),
+        *("--max-address-streams", str(streams)),
     ]
     gateway = run.enter(running(command, run.folder / "gateway.log", lambda: listens(port)))
     before = resident_bytes(gateway)

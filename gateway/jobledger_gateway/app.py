@@ -46,7 +46,7 @@ def make_app(settings: Settings) -> Starlette:
         connect_timeout=settings.timeout,
     )
     FIGURES.max_streams = settings.max_streams
-    limits = StreamLimits(settings.max_streams, settings.max_client_streams)
+    limits = StreamLimits(settings)
     connections = Connections(settings)
     messages = LargeMessages()
     readiness = Readiness(upstream, settings.target)

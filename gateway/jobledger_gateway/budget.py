@@ -41,11 +41,15 @@ class Budget:
         what: names it in the refusals, in the plural.
         in_all: how much all clients hold at most.
         of_one: how much one address holds at most.
+        of: what an amount is counted for, if that is no address.
         retry_after: seconds after which a refused client may ask again.
     """
 
-    def __init__(self, what: str, in_all: int, of_one: int, *, retry_after: int = 1) -> None:
+    def __init__(
+        self, what: str, in_all: int, of_one: int, *, of: str = "address", retry_after: int = 1
+    ) -> None:
         self._what = what
+        self._one = of
         self._in_all = in_all
         self._of_one = of_one
         self._retry_after = {"Retry-After": str(retry_after)}
@@ -59,7 +63,7 @@ class Budget:
             HttpProblem: it would be too much. Nothing is counted.
         """
         if self._of[address] + amount > self._of_one:
-            detail = f"this address has too many {self._what}"
+            detail = f"this {self._one} has too many {self._what}"
             raise HttpProblem(429, detail, self._retry_after)
         if self.held + amount > self._in_all:
             raise HttpProblem(503, f"there are too many {self._what}", self._retry_after)

@@ -164,6 +164,13 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     help="Open event streams of one client at most: of one address with the same token.",
 )
 @_option(
+    "--max-address-streams",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_address_streams,
+    help="Open event streams of one address at most, with any tokens. It may have twice as many "
+    "connections.",
+)
+@_option(
     "--access-log/--no-access-log",
     default=True,
     help="Log each request, without the query of its URL.",

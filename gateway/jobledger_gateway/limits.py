@@ -24,5 +24,8 @@ does not end in what was read, so a head that came in one piece could have any l
 HEAD_SECONDS: Final = 10.0
 """From the connection, or the end of the answer before, until a request's head has arrived."""
 
+OPENING_STREAMS: Final = 4
+"""Event streams of one address that the service is asked for at once. Further ones wait."""
+
 SPARE_CONNECTIONS: Final = 100
 """Connections beyond the limit. Their requests are refused, except the probes of a platform."""

@@ -1,27 +1,37 @@
-"""How many event streams are open, in all and for each client; and when they have to end."""
+"""How many event streams are open or being opened; and when they have to end."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from grpc import StatusCode
 from starlette.requests import Request
 
+from jobledger.errors import Unavailable
+from jobledger_gateway.budget import Budget, Holding, address_of
+from jobledger_gateway.limits import OPENING_STREAMS
 from jobledger_gateway.problems import HttpProblem
+from jobledger_gateway.settings import Settings
 
 
 class StreamLimits:
-    """Counts open event streams, and ends them all when the gateway stops.
+    """Counts event streams, and ends them all when the gateway stops.
 
-    Args:
-        in_all: streams at most.
-        of_client: those of one client at most: one address with the same credentials.
+    A stream counts for its address from its request on, and for its client, which is an address
+    with the same credentials, from the service's first answer on: before, anybody could say that
+    the credentials are others.
     """
 
-    def __init__(self, in_all: int, of_client: int) -> None:
-        self._in_all = in_all
-        self._of_client = of_client
-        self._of: Counter[int] = Counter()
+    def __init__(self, settings: Settings) -> None:
+        in_all = settings.max_streams
+        self._of_address = Budget(
+            "event streams", in_all, settings.max_address_streams, retry_after=5
+        )
+        self._of_client = Budget(
+            "event streams", in_all, settings.max_client_streams, of="client", retry_after=5
+        )
+        self._opening = Opening(settings.timeout)
         self._open: set[asyncio.Future[None]] = set()
         self._draining = False
 
@@ -33,28 +43,97 @@ class StreamLimits:
                 stopped.set_result(None)
 
     @contextmanager
-    def stream(self, request: Request) -> Iterator["asyncio.Future[None]"]:
-        """Count a stream until the block ends. The future is done when the gateway stops.
+    def stream(self, request: Request) -> Iterator["Place"]:
+        """Count a stream until the block ends.
 
         Raises:
             HttpProblem: there are too many, or the gateway stops.
         """
-        address = request.client.host if request.client else ""
-        token = request.headers.get("authorization") or request.query_params.get("token")
-        client = hash((address, token))
         if self._draining:
             raise HttpProblem(503, "the gateway is stopping", {"Retry-After": "1"})
-        if len(self._open) >= self._in_all:
-            raise HttpProblem(503, "too many event streams are open", {"Retry-After": "5"})
-        if self._of[client] >= self._of_client:
-            raise HttpProblem(429, "this client has too many event streams", {"Retry-After": "5"})
+        address = address_of(request.scope)
+        token = request.headers.get("authorization") or request.query_params.get("token")
+        client = str(hash((address, token)))
         stopped = asyncio.get_running_loop().create_future()
-        self._of[client] += 1
-        self._open.add(stopped)
+        with self._of_address.holding(address, 1), self._of_client.holding(client) as of_client:
+            self._open.add(stopped)
+            try:
+                yield Place(stopped, of_client, self._opening, address)
+            finally:
+                self._open.discard(stopped)
+
+
+class Place:
+    """The place of one event stream.
+
+    Args:
+        stopped: is done when the gateway stops.
+        of_client: what this stream holds of its client's streams.
+        opening: the streams that are being opened.
+        address: where this one's request comes from.
+    """
+
+    def __init__(
+        self,
+        stopped: "asyncio.Future[None]",
+        of_client: Holding,
+        opening: "Opening",
+        address: str,
+    ) -> None:
+        self.stopped = stopped
+        self._of_client = of_client
+        self._opening = opening
+        self._address = address
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Wait until the service may be asked; the block ends with its first answer.
+
+        Raises:
+            HttpProblem: the client has too many streams.
+            Unavailable: the service does not answer earlier ones of the address.
+        """
+        async with self._opening.turn(self._address):
+            yield
+        self._of_client.take(1)
+
+
+class Opening:
+    """Streams that the service is asked for at once. Those of an address wait for each other.
+
+    Args:
+        seconds: how long one waits at most.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(OPENING_STREAMS)
+        )
+        self._asking: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, address: str) -> AsyncIterator[None]:
+        """Wait until less than OPENING_STREAMS of an address are being opened."""
+        self._asking[address] += 1
+        turns = self._turns[address]
         try:
-            yield stopped
+            await self._granted(turns)
+            try:
+                yield
+            finally:
+                turns.release()
         finally:
-            self._open.discard(stopped)
-            self._of[client] -= 1
-            if not self._of[client]:
-                del self._of[client]
+            self._asking[address] -= 1
+            if not self._asking[address]:
+                del self._asking[address], self._turns[address]
+
+    async def _granted(self, turns: asyncio.Semaphore) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await turns.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                f"{OPENING_STREAMS} event streams of this address wait for the service",
+                code=StatusCode.UNAVAILABLE,
+            ) from None

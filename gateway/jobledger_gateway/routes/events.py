@@ -28,13 +28,13 @@ from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.problems import invalid_field, problem_of
 from jobledger_gateway.requests import credentials, from_query
 from jobledger_gateway.settings import Settings
-from jobledger_gateway.stream_limits import StreamLimits
+from jobledger_gateway.stream_limits import Place, StreamLimits
 from jobledger_gateway.upstream import Sign, Upstream, counted_errors
 
 LOST: Final = event(b'{"connected":false}', name="upstream")
 REGAINED: Final = event(b'{"connected":true}', name="upstream")
 
-Respond: TypeAlias = Callable[[Request, EventStream, Receive, Send], Awaitable[None]]
+Respond: TypeAlias = Callable[[Request, Place, EventStream, Receive, Send], Awaitable[None]]
 
 
 def event_routes(
@@ -75,11 +75,11 @@ class Events:
         class Endpoint:
             async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
                 request = Request(scope, receive)
-                with self._limits.stream(request) as stopped:
-                    stream = EventStream(stopped, heartbeat=self._settings.heartbeat)
+                with self._limits.stream(request) as place:
+                    stream = EventStream(place.stopped, heartbeat=self._settings.heartbeat)
                     try:
                         with counted_errors():
-                            await respond(request, stream, receive, send)
+                            await respond(request, place, stream, receive, send)
                     except JobledgerError as error:
                         if not _comes_again(request, error):
                             raise
@@ -88,7 +88,7 @@ class Events:
         return Endpoint()
 
     async def job(
-        self, request: Request, stream: EventStream, receive: Receive, send: Send
+        self, request: Request, place: Place, stream: EventStream, receive: Receive, send: Send
     ) -> None:
         """Send one job's changes until its terminal state."""
         message = from_query(WatchJobRequest, request)
@@ -99,7 +99,8 @@ class Events:
         message.view = message.view or JobView.JOB_VIEW_BASIC
         read = partial(self._messages.read, request)
         async with self._upstream.watch_job(message, options(request, stream), read) as watch:
-            first = await anext(watch)
+            async with place.opening():
+                first = await anext(watch)
             if _is_over(first, message.after_version):
                 # Stops an EventSource, which would reconnect for ever.
                 await Response(status_code=204)(request.scope, receive, send)
@@ -110,14 +111,15 @@ class Events:
                 await stream.run(chunks, request.scope, receive, send)
 
     async def jobs(
-        self, request: Request, stream: EventStream, receive: Receive, send: Send
+        self, request: Request, place: Place, stream: EventStream, receive: Receive, send: Send
     ) -> None:
         """Send the changes of many jobs, without an end."""
         message = from_query(WatchJobsRequest, request)
         message.resume_token = last_event_id(request) or message.resume_token
         read = partial(self._messages.read, request)
         async with self._upstream.watch_jobs(message, options(request, stream), read) as watch:
-            first = await anext(watch)
+            async with place.opening():
+                first = await anext(watch)
             async with aclosing(
                 _with_error(self._feed_events(request, message.view, first, watch))
             ) as chunks:

@@ -1,9 +1,14 @@
 """Event streams: what a browser is sent, and where it resumes."""
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
+import grpc
 import pytest
 
+from jobledger_gateway.limits import OPENING_STREAMS
+from tests.support.fault_server import FaultServer, falls_silent
 from tests.support.http_client import Event, Http
 from tests.support.ports import free_port
 from tests.support.rpc_caller import BIG_LABELS, COMPLETED, PROCESSING, Caller, calling
@@ -123,6 +128,56 @@ async def test_streams_are_limited_in_all_and_for_each_client(
     async with asyncio.timeout(30):
         while (await http.send("HEAD", path)).status != 200:
             pass  # until the gateway has noticed that the stream is closed
+
+
+async def test_streams_of_an_address_are_limited_whatever_their_tokens(
+    server: ServerProcess, start_gateway
+) -> None:
+    http = await start_gateway(server.target, max_client_streams=1, max_address_streams=2)
+    path = "/v1/events?user_id=ada"
+    async with (
+        http.events(path, Authorization="Bearer made-up-1") as one,
+        http.events(path, Authorization="Bearer made-up-2") as two,
+    ):
+        assert await one.event() == await two.event()
+        refused = await http.get(path, Authorization="Bearer made-up-3")
+        assert refused.problem["detail"] == "this address has too many event streams"
+        assert (refused.status, refused.headers["retry-after"]) == (429, "5")
+        async with Http(http.port, address="127.0.0.2").events(path) as other:
+            await other.event()
+
+
+async def test_streams_that_are_being_opened_are_limited_and_take_no_place_of_a_client(
+    start_gateway,
+) -> None:
+    asked: set[str] = set()
+    at_once: set[str] = set()
+    most = 0
+
+    def never_answers(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        nonlocal most
+        asked.add(request.job_id)
+        if request.job_id != "other":
+            at_once.add(request.job_id)
+            most = max(most, len(at_once))
+            context.add_callback(lambda: at_once.discard(request.job_id))
+        return falls_silent(request, context)
+
+    service = FaultServer()
+    service.scripts = [never_answers] * 100
+    try:
+        http = await start_gateway(service.target, max_client_streams=1, timeout=2)
+        other = Http(http.port, address="127.0.0.2")
+        answers = await asyncio.gather(
+            *(http.get(f"/v1/jobs/{number}/events") for number in range(2 * OPENING_STREAMS)),
+            other.get("/v1/jobs/other/events"),
+        )
+    finally:
+        await asyncio.to_thread(service.stop)
+    # Not 429: none of the client's streams was answered.
+    assert {answer.problem["status"] for answer in answers} <= {503, 504}
+    assert most == OPENING_STREAMS
+    assert "other" in asked
 
 
 async def test_a_client_that_reads_nothing_is_dropped_and_holds_up_nobody(

@@ -3,6 +3,7 @@
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
@@ -112,3 +113,29 @@ def _open(sockets: list[socket.socket]) -> int:
         except OSError:
             pass
     return count
+
+
+def event_streams(target: str, *, path: str, streams: int) -> Mapping[str, object]:
+    """Open event streams, each with another made-up token, and read nothing but their status."""
+    sockets = _connected(target, streams)
+    for number, each in enumerate(sockets):
+        with suppress(OSError):
+            each.sendall(_get(path, token=f"made-up-{number}"))
+    begin()
+    wait_for_parent()
+    statuses = Counter(_status(each) for each in sockets)
+    return {str(status): times for status, times in statuses.items()}
+
+
+def _get(path: str, *, token: str = "") -> bytes:
+    credentials = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{credentials}\r\n".encode()
+
+
+def _status(connection: socket.socket) -> int | None:
+    """Return the status of an answer; None if there was none."""
+    connection.settimeout(0)
+    with suppress(OSError):
+        if head := connection.recv(12):
+            return int(head.split()[1])
+    return None
