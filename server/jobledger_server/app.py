@@ -248,7 +248,7 @@ async def open_app(
         read = partial(readings, METRICS, sources)
         for task in (*reads.tasks, *ledger.tasks, control.task):
             supervisor.supervise(task)
-        services = _services(core, lists, creations, tokens, ids)
+        services = _services(core, lists, creations, tokens, ids, access=access)
         async with (
             supervisor.running(**_maintenance(core, sources.queues)),
             nullcontext() if settings.metrics is None else serving_metrics(settings.metrics, read),
@@ -458,7 +458,13 @@ def _maintenance(core: _Core, queues: QueueMetrics) -> Mapping[str, Coroutine[An
 
 
 def _services(
-    core: _Core, lists: Lists, creations: CreationQuotas, tokens: WatchTokens, ids: IdSource
+    core: _Core,
+    lists: Lists,
+    creations: CreationQuotas,
+    tokens: WatchTokens,
+    ids: IdSource,
+    *,
+    access: Access | None,
 ) -> Mapping[str, object]:
     """Return Jobledger's own services, by name."""
     settings, tuning, feed = core.settings, core.tuning, core.feed
@@ -508,7 +514,13 @@ def _services(
         JOB_SERVICE: jobs,
         WORKER_SERVICE: workers,
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
-        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, feed_streams.head, ids),
+        WEBHOOK_SERVICE: WebhookService(
+            store.webhooks,
+            lists,
+            feed_streams.head,
+            ids,
+            None if access is None else access.permissions_of,
+        ),
         OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
         EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age),
     }

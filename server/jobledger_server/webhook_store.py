@@ -33,6 +33,8 @@ class Webhook(Struct, frozen=True):
         pending_count: How many these are.
         given_up: How many were given up.
         generation: How often it was claimed.
+        creator: The identity that created it, or enabled it last; empty without an access file.
+        enable_time: When it was last enabled; None if it never was disabled.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Webhook(Struct, frozen=True):
     pending_count: int = 0
     given_up: int = 0
     generation: int = 0
+    creator: str = ""
+    enable_time: Instant | None = None
 
 
 class Deliveries(Struct, frozen=True):
@@ -107,8 +111,17 @@ class Webhooks(Protocol):
     async def remove(self, webhook_id: str, *, user_id: str) -> bool:
         """Delete a webhook if this user, or any if it is empty, has it; return whether it had."""
 
-    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
-        """Enable a webhook of this user, or of any; return it, or None if there is none."""
+    async def enable(self, webhook_id: str, *, user_id: str, creator: str) -> Webhook | None:
+        """Enable a webhook of this user, or of any; return it, or None if there is none.
+
+        Whoever enables it is its creator from then on. One that is enabled is left as it is.
+        """
+
+    async def creators(self) -> Collection[tuple[str, str]]:
+        """Return the creator and the user of each enabled webhook, each pair once."""
+
+    async def disable(self, creator: str, *, user_id: str, reason: str) -> Sequence[str]:
+        """Disable the webhooks of this creator and user, and end their claims; return their ids."""
 
     async def claim(
         self, deliverer_id: str, known: Collection[str], *, lease: int, limit: int

@@ -41,6 +41,8 @@ class Webhook:
     """How many deliveries wait for their next attempt."""
     given_up: int
     """How many deliveries were given up."""
+    creator: str
+    """The identity that created it, or that enabled it last; empty without an access file."""
 
     @classmethod
     def from_proto(cls, message: webhook_service_pb2.Webhook) -> Self:
@@ -61,6 +63,7 @@ class Webhook:
             last_failure=message.last_failure,
             pending=message.pending,
             given_up=message.given_up,
+            creator=message.creator,
         )
 
 

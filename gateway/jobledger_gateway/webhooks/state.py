@@ -8,13 +8,18 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.core.retry import wait_at_most
 from jobledger.errors import JobledgerError, WebhookNotHeld
-from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, SaveWebhookRequest
+from jobledger.v1.webhook_service_pb2 import (
+    ClaimedWebhook,
+    PendingDelivery,
+    SaveWebhookRequest,
+)
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.pending import Pending
@@ -41,7 +46,7 @@ class State:
     """
 
     def __init__(self, claimed: ClaimedWebhook, upstream: Upstream, save_seconds: float) -> None:
-        self.pending = Pending(claimed.pending)
+        self.pending = Pending(_begun_anew(claimed))
         self.last_success = seconds_of(claimed.webhook.success_time)
         self._upstream = upstream
         self._save_seconds = save_seconds
@@ -105,14 +110,10 @@ class State:
                 await self._try_to_save()
 
     async def disable(self, reason: str) -> None:
-        """Store that the webhook is disabled. Once enabled, what is pending begins anew."""
+        """Store that the webhook is disabled."""
         FIGURES.disabled += 1
         log.warning("webhook_disabled webhook=%s reason=%r", self._request.webhook_id, reason)
         self._request.disable_reason = reason[:MAX_REASON]
-        now = timestamp(time.time())
-        for delivery in self.pending:
-            delivery.attempts = 0
-            delivery.next_time.CopyFrom(now)
         self._changed = True
         with contextlib.suppress(WebhookNotHeld):
             while self._changed:
@@ -146,6 +147,15 @@ class State:
             self._changed = True
             raise
         self._request.given_up -= request.given_up
+
+
+def _begun_anew(claimed: ClaimedWebhook) -> Iterator[PendingDelivery]:
+    """Yield what is pending; what was first tried before the webhook was enabled begins anew."""
+    for delivery in claimed.pending:
+        if seconds_of(delivery.first_time) < seconds_of(claimed.enable_time):
+            delivery.attempts = 0
+            delivery.next_time.CopyFrom(timestamp(time.time()))
+        yield delivery
 
 
 def timestamp(seconds: float) -> Timestamp:

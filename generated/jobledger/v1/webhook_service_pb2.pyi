@@ -60,6 +60,7 @@ class Webhook(_message.Message):
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     GIVEN_UP_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service."""
     user_id: _builtins.str
@@ -76,6 +77,11 @@ class Webhook(_message.Message):
     """How many deliveries wait for their next attempt."""
     given_up: _builtins.int
     """How many deliveries were given up."""
+    creator: _builtins.str
+    """The identity that created it, or that enabled it last. Empty without an access
+    file. A webhook whose creator may have it no more, by the access file, is
+    disabled.
+    """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only jobs of these types. Empty: all."""
@@ -117,10 +123,11 @@ class Webhook(_message.Message):
         last_failure: _builtins.str = ...,
         pending: _builtins.int = ...,
         given_up: _builtins.int = ...,
+        creator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failure_time", b"failure_time", "success_time", b"success_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "create_time", b"create_time", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "success_time", b"success_time", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "create_time", b"create_time", "creator", b"creator", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "success_time", b"success_time", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,6 +523,7 @@ class ClaimedWebhook(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    ENABLE_TIME_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The key to sign with."""
     generation: _builtins.int
@@ -532,6 +540,12 @@ class ClaimedWebhook(_message.Message):
     def pending(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingDelivery]:
         """What is before the cursor and not delivered yet."""
 
+    @_builtins.property
+    def enable_time(self) -> _timestamp_pb2.Timestamp:
+        """When the webhook was last enabled. Unset if it never was disabled. What was
+        first tried before begins anew.
+        """
+
     def __init__(
         self,
         *,
@@ -540,10 +554,11 @@ class ClaimedWebhook(_message.Message):
         generation: _builtins.int = ...,
         cursor: _builtins.str = ...,
         pending: _abc.Iterable[Global___PendingDelivery] | None = ...,
+        enable_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enable_time", b"enable_time", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "generation", b"generation", "pending", b"pending", "secret", b"secret", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "enable_time", b"enable_time", "generation", b"generation", "pending", b"pending", "secret", b"secret", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

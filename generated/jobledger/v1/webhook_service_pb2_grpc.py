@@ -104,9 +104,9 @@ class WebhookServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EnableWebhook(self, request, context):
-        """Lets a disabled webhook deliver again, from where it stopped. It changes
-        nothing if the webhook is not disabled. Safe to retry. Errors: INVALID_FIELD,
-        WEBHOOK_NOT_FOUND.
+        """Lets a disabled webhook deliver again, from where it stopped. Its caller is the
+        webhook's creator from then on. It changes nothing if the webhook is not
+        disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

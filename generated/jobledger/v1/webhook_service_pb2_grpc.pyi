@@ -52,9 +52,9 @@ class WebhookServiceStub:
     INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     EnableWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.EnableWebhookRequest, _webhook_service_pb2.EnableWebhookResponse]
-    """Lets a disabled webhook deliver again, from where it stopped. It changes
-    nothing if the webhook is not disabled. Safe to retry. Errors: INVALID_FIELD,
-    WEBHOOK_NOT_FOUND.
+    """Lets a disabled webhook deliver again, from where it stopped. Its caller is the
+    webhook's creator from then on. It changes nothing if the webhook is not
+    disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     ClaimWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]
     """For deliverers: extends the leases of the webhooks that this deliverer holds,
@@ -94,9 +94,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     EnableWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.EnableWebhookRequest, _webhook_service_pb2.EnableWebhookResponse]  # type: ignore[assignment]
-    """Lets a disabled webhook deliver again, from where it stopped. It changes
-    nothing if the webhook is not disabled. Safe to retry. Errors: INVALID_FIELD,
-    WEBHOOK_NOT_FOUND.
+    """Lets a disabled webhook deliver again, from where it stopped. Its caller is the
+    webhook's creator from then on. It changes nothing if the webhook is not
+    disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     ClaimWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]  # type: ignore[assignment]
     """For deliverers: extends the leases of the webhooks that this deliverer holds,
@@ -157,9 +157,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.EnableWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.EnableWebhookResponse, _abc.Awaitable[_webhook_service_pb2.EnableWebhookResponse]]:
-        """Lets a disabled webhook deliver again, from where it stopped. It changes
-        nothing if the webhook is not disabled. Safe to retry. Errors: INVALID_FIELD,
-        WEBHOOK_NOT_FOUND.
+        """Lets a disabled webhook deliver again, from where it stopped. Its caller is the
+        webhook's creator from then on. It changes nothing if the webhook is not
+        disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

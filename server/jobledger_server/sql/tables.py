@@ -588,6 +588,8 @@ webhooks = Table(
     Column("pending_count", Integer, nullable=False),
     Column("given_up", BigInteger, nullable=False),
     Column("generation", BigInteger, nullable=False),
+    Column("creator", Text, nullable=False),
+    Column("enable_time", BigInteger),
     # Empty: nobody.
     Column("holder", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("lease_expire_time", BigInteger, nullable=False),

@@ -1,6 +1,6 @@
 """Webhooks in a table of their own. See `webhook_store.Webhooks`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
@@ -65,15 +65,39 @@ class SqlWebhooks:
             return (await connection.execute(one)).rowcount > 0
 
     @runs_to_completion
-    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+    async def enable(self, webhook_id: str, *, user_id: str, creator: str) -> Webhook | None:
         if not is_id(webhook_id):
             return None
         one = and_(webhooks.c.id == webhook_id, _owned(user_id))
         async with self._connections.writing() as connection:
-            enabled = update(webhooks).where(one).values(disable_time=None, disable_reason="")
-            await connection.execute(enabled)
+            enabled = update(webhooks).where(one, ~_ENABLED)
+            now = await self._dialect.now(connection)
+            values = {"disable_time": None, "disable_reason": "", "enable_time": now}
+            await connection.execute(enabled.values(**values, creator=creator))
             row = (await connection.execute(select(*_COLUMNS).where(one))).first()
             return None if row is None else _webhook(row)
+
+    async def creators(self) -> Collection[tuple[str, str]]:
+        pairs = select(webhooks.c.creator, webhooks.c.user_id).where(_ENABLED).distinct()
+
+        async def read(connection: AsyncConnection) -> list[tuple[str, str]]:
+            return [(row.creator, row.user_id) for row in await connection.execute(pairs)]
+
+        return await self._connections.read_list(read)
+
+    @runs_to_completion
+    async def disable(self, creator: str, *, user_id: str, reason: str) -> Sequence[str]:
+        table = webhooks.c
+        theirs = (table.creator == creator) & (table.user_id == user_id) & _ENABLED
+        async with self._connections.writing() as connection:
+            locked = select(table.id).where(theirs).order_by(table.id).with_for_update()
+            ids = (await connection.scalars(locked)).all()
+            now = await self._dialect.now(connection)
+            # A later save of a claim is refused.
+            ended = {**_NO_HOLDER, "generation": table.generation + 1}
+            disabled = update(webhooks).where(table.id.in_(ids)).values(**ended)
+            await connection.execute(disabled.values(disable_time=now, disable_reason=reason))
+            return ids
 
     @runs_to_completion
     async def claim(

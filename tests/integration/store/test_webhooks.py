@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -45,7 +46,7 @@ async def test_another_user_neither_deletes_nor_enables_a_webhook(store: Store) 
     mine = await store.webhooks.add(webhook())
     for webhook_id, user_id in ((mine.id, "bob"), (IDS.new_id(1), "ada"), ("no id", "")):
         assert not await store.webhooks.remove(webhook_id, user_id=user_id)
-        assert await store.webhooks.enable(webhook_id, user_id=user_id) is None
+        assert await store.webhooks.enable(webhook_id, user_id=user_id, creator="eve") is None
     assert await store.webhooks.remove(mine.id, user_id="ada")
     assert await store.webhooks.listed(user_id="", after="", limit=10) == []
 
@@ -174,8 +175,33 @@ async def test_a_disabled_webhook_is_held_again_once_it_is_enabled(store: Store)
     (stored,) = await store.webhooks.listed(user_id="", after="", limit=10)
     assert stored.disable_reason == "410 Gone"
     assert stored.disable_time is not None
-    enabled = await store.webhooks.enable(held.id, user_id="")
+    enabled = await store.webhooks.enable(held.id, user_id="", creator="token:eve")
     assert enabled is not None
-    assert enabled.disable_time is None
+    assert (enabled.disable_time, enabled.creator) == (None, "token:eve")
+    assert (enabled.enable_time or 0) >= stored.disable_time
+    assert await store.webhooks.enable(held.id, user_id="", creator="token:bob") == enabled
     (taken,) = (await claim(store, "a")).taken
     assert (taken.cursor, taken.pending) == ("c1", b"p")
+
+
+async def test_the_webhooks_of_a_creator_are_disabled_for_one_user(store: Store) -> None:
+    async def add(user_id: str, creator: str) -> Webhook:
+        return await store.webhooks.add(replace(webhook(user_id), creator=creator))
+
+    for _ in range(2):
+        kept = [await add("ada", "token:bob"), await add("bob", "token:ada")]
+    ended = [await add("ada", "token:ada"), await add("ada", "token:ada")]
+    pairs = [("ada", "token:bob"), ("bob", "token:ada"), ("ada", "token:ada")]
+    assert sorted(await store.webhooks.creators()) == sorted((by, user) for user, by in pairs)
+    held = await claim(store, "a", limit=10)
+    disable = partial(store.webhooks.disable, "token:ada", user_id="ada", reason="gone")
+    assert list(await disable()) == [each.id for each in ended]
+    assert list(await disable()) == []
+    assert ("token:ada", "ada") not in await store.webhooks.creators()
+    again = await claim(store, "a", held.held)
+    assert len(again.held) == 4
+    assert not {each.id for each in ended} & set(again.held)
+    assert not await store.webhooks.save(ended[0].id, 1, Deliveries("late"))
+    listed = await store.webhooks.listed(user_id="ada", after=kept[0].id, limit=10)
+    assert [each.disable_reason for each in listed] == ["gone", "gone"]
+    assert all(each.disable_time for each in listed)

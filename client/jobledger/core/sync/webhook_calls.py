@@ -135,6 +135,9 @@ class WebhookCalls(PagedCalls):
     ) -> Webhook:
         """Let a disabled webhook deliver again, from where it stopped; return it.
 
+        The caller is its creator from then on: with an access file a webhook is disabled when its
+        creator may have it no more.
+
         Args:
             webhook_id: the webhook.
             user_id: its owner. Default: that of the client.

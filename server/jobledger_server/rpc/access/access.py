@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jobledger_server.admission.caller import Caller, Identity, Permissions
+from jobledger_server.admission.caller import NOTHING_PERMITTED, Caller, Identity, Permissions
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
 from jobledger_server.rpc.access.certificates import (
     Certificate,
@@ -84,6 +84,22 @@ class Access:
             raise Unauthenticated(IdentityFault.EXPIRED)
         return _caller(self.policy.permissions(Identity(*certificate)))
 
+    def permissions_of(self, name: str, user_id: str) -> Permissions:
+        """Return what the identity of this name may do now, where it acts for this user.
+
+        Its proof is not at hand. If claims of its tokens name users, this user counts as named: it
+        was when the identity acted for it.
+        """
+        rule = self._by_name.get(name)
+        if rule is None:
+            issued = name.startswith("jwt:")
+            if issued and not any(name.startswith(it.identities) for it in self._issuers.values()):
+                return NOTHING_PERMITTED
+            rule = self.policy.rule_of(name)
+        if rule is None:
+            return NOTHING_PERMITTED
+        return rule.permissions(Identity(name, claims={rule.users_claim: user_id}))
+
     def reload(self) -> None:
         """Check the access file at once."""
         self._check_now.set()
@@ -113,6 +129,7 @@ class Access:
         # Nothing can fail from here on.
         self.policy = policy
         self._issuers = issuers
+        self._by_name = {f"token:{rule.name}": rule for rule in policy.tokens.values()}
         self._tokens = {digest: _caller(policy.token(digest)) for digest in policy.tokens}
         self._by_token.clear()
 

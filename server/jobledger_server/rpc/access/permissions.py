@@ -9,7 +9,7 @@ from jobledger_server.admission.caller import ALL_CHOICES, Caller, Permissions
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.job import Job
 from jobledger_server.rpc.call import Call
-from jobledger_server.rpc.methods import METHODS, OPERATIONS, Method
+from jobledger_server.rpc.methods import METHODS, OPERATIONS, WEBHOOK_SERVICE, Method
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
 
@@ -86,6 +86,15 @@ def check_user(permissions: Permissions, method: Method, request: Any, call: Cal
     user_id = owner_of(Checker(), call.metadata) if named else request.user_id
     if user_id not in permissions.users and (user_id or method.all_users):
         raise AccessDenied("users", user_id or "*")  # other methods refuse an empty user as invalid
+
+
+def may_have_webhooks(permissions: Permissions, user_id: str) -> bool:
+    """Whether an identity may create or enable webhooks of this user, or of all if it is empty."""
+    return any(
+        path in permissions.any_user
+        or (path in permissions.methods and user_id in permissions.users)
+        for path in (f"{WEBHOOK_SERVICE}CreateWebhook", f"{WEBHOOK_SERVICE}EnableWebhook")
+    )
 
 
 def check_job_types(caller: Caller, job_types: Collection[str]) -> None:

@@ -93,8 +93,12 @@ class Policy:
         """Return what an identity may do, by the most specific rule that names it."""
         if identity.token in self.tokens:
             return self.token(identity.token)
-        rule = self.identities.get(identity.name) or self._by_prefix(identity.name)
+        rule = self.rule_of(identity.name)
         return Permissions(identity) if rule is None else rule.permissions(identity)
+
+    def rule_of(self, name: str) -> Rule | None:
+        """Return the most specific rule for the name of an identity that is no token's."""
+        return self.identities.get(name) or self._by_prefix(name)
 
     def _by_prefix(self, name: str) -> Rule | None:
         """Return the rule of the longest prefix of a name. It costs the same for any number."""

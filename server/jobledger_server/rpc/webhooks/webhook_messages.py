@@ -22,6 +22,7 @@ def webhook_message(webhook: Webhook) -> pb.Webhook:
         last_failure=webhook.last_failure,
         pending=webhook.pending_count,
         given_up=webhook.given_up,
+        creator=webhook.creator,
     )
 
 
@@ -29,8 +30,12 @@ def claimed_message(webhook: Webhook) -> pb.ClaimedWebhook:
     """Make the message of a webhook for its deliverer."""
     # What is pending was serialized as this message.
     message = pb.ClaimedWebhook.FromString(webhook.pending)
-    message.webhook.CopyFrom(webhook_message(webhook))
-    message.secret = webhook.secret
-    message.generation = webhook.generation
-    message.cursor = webhook.cursor
+    known = pb.ClaimedWebhook(
+        webhook=webhook_message(webhook),
+        secret=webhook.secret,
+        generation=webhook.generation,
+        cursor=webhook.cursor,
+        enable_time=time_message(webhook.enable_time),
+    )
+    message.MergeFrom(known)
     return message

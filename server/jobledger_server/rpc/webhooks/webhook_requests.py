@@ -19,7 +19,7 @@ from jobledger_server.webhook_store import Deliveries, Webhook
 SCHEMES = frozenset({"http", "https"})
 
 
-def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str) -> Webhook:
+def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creator: str) -> Webhook:
     """Return the webhook, without its cursor."""
     with Checker() as check:
         if "#" in request.url:
@@ -33,6 +33,7 @@ def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str) -> We
             all_transitions=request.all_transitions,
             secret=secret,
             cursor="",
+            creator=creator,
         )
 
 

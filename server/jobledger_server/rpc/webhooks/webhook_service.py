@@ -12,11 +12,13 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from jobledger.v1 import webhook_service_pb2 as pb
+from jobledger_server.admission.caller import Permissions
 from jobledger_server.domain.errors import WebhookNotFound, WebhookNotHeld
 from jobledger_server.domain.job import MICROS_PER_SECOND
 from jobledger_server.domain.limits import MAX_CLAIMED_WEBHOOKS, WEBHOOK_LEASE_SECONDS
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.stale_connections import retry_if_stale
+from jobledger_server.rpc.access.permissions import may_have_webhooks
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.pages import Page, id_from
@@ -34,6 +36,11 @@ log = logging.getLogger("jobledger.audit")
 FeedHead = Callable[[Selection], str]
 """Returns the resume token of a WatchJobs with a selection after the latest change."""
 
+PermissionsOf = Callable[[str, str], Permissions]
+"""Returns what an identity may do now, by its name, where it acts for a user."""
+
+NOT_PERMITTED = "the access file does not permit its creator to have it"
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookService:
@@ -43,11 +50,12 @@ class WebhookService:
     lists: Lists
     head: FeedHead
     ids: IdSource
+    permissions_of: PermissionsOf | None
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
         webhook_id = self.ids.new_id(time.time_ns() // 1000)
         key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
-        given = webhook_requests.create(request, webhook_id, f"whsec_{key}")
+        given = webhook_requests.create(request, webhook_id, f"whsec_{key}", call.caller.identity)
         selection = Selection(
             user_id=given.user_id or None,
             job_types=frozenset(given.job_types),
@@ -79,7 +87,8 @@ class WebhookService:
 
     async def EnableWebhook(self, request: pb.EnableWebhookRequest, call: Call) -> bytes:
         webhook_id, user_id = webhook_requests.owned(request)
-        enable = partial(self.webhooks.enable, webhook_id, user_id=user_id)
+        creator = call.caller.identity
+        enable = partial(self.webhooks.enable, webhook_id, user_id=user_id, creator=creator)
         enabled = await self._in_turn(call, enable)
         if enabled is None:
             raise WebhookNotFound(webhook_id)
@@ -98,6 +107,7 @@ class WebhookService:
             lease=WEBHOOK_LEASE_SECONDS * MICROS_PER_SECOND,
             limit=MAX_CLAIMED_WEBHOOKS,
         )
+        await self._disable_of_others(call)
         claimed = await self._in_turn(call, claim)
         response = pb.ClaimWebhooksResponse(
             webhooks=map(claimed_message, claimed.taken),
@@ -115,6 +125,22 @@ class WebhookService:
         if deliveries.disable_reason:
             _audit(call, "disable_webhook", webhook_id)
         return pb.SaveWebhookResponse().SerializeToString()
+
+    async def _disable_of_others(self, call: Call) -> None:
+        """Disable the webhooks whose creators may have them no more.
+
+        Before each claim: so it holds too for what other servers have created, and for a file that
+        changed while no server ran.
+        """
+        if self.permissions_of is None:
+            return
+        for creator, user_id in await self._in_turn(call, self.webhooks.creators):
+            if not may_have_webhooks(self.permissions_of(creator, user_id), user_id):
+                disable = partial(
+                    self.webhooks.disable, creator, user_id=user_id, reason=NOT_PERMITTED
+                )
+                for webhook_id in await self._in_turn(call, disable):
+                    _audit(call, "disable_webhook", webhook_id)
 
     async def _in_turn(self, call: Call, change: Callable[[], Awaitable[Result]]) -> Result:
         async with self.lists.turn(call.caller):

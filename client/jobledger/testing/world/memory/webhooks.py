@@ -1,6 +1,6 @@
 """Webhooks. See `webhook_store.Webhooks`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -50,13 +50,39 @@ class MemoryWebhooks:
 
         return await self._database.write(write, lock=False)
 
-    async def enable(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+    async def enable(self, webhook_id: str, *, user_id: str, creator: str) -> Webhook | None:
         def write() -> Webhook | None:
             if not self._owns(user_id, webhook_id):
                 return None
             row = self._rows[webhook_id]
-            row.webhook = replace(row.webhook, disable_time=None, disable_reason="")
+            if row.webhook.disable_time is not None:
+                now = self._database.clock()
+                enabled = replace(row.webhook, disable_time=None, disable_reason="")
+                row.webhook = replace(enabled, enable_time=now, creator=creator)
             return row.webhook
+
+        return await self._database.write(write, lock=False)
+
+    def _enabled(self) -> list[HeldWebhook]:
+        return [row for row in self._rows.values() if row.webhook.disable_time is None]
+
+    async def creators(self) -> Collection[tuple[str, str]]:
+        def read() -> Collection[tuple[str, str]]:
+            return {(row.webhook.creator, row.webhook.user_id) for row in self._enabled()}
+
+        return await self._database.read(read)
+
+    async def disable(self, creator: str, *, user_id: str, reason: str) -> Sequence[str]:
+        def write() -> Sequence[str]:
+            disabled = []
+            for row in self._enabled():
+                if (row.webhook.creator, row.webhook.user_id) == (creator, user_id):
+                    generation = row.webhook.generation + 1
+                    ended = replace(row.webhook, generation=generation, disable_reason=reason)
+                    row.webhook = replace(ended, disable_time=self._database.clock())
+                    row.holder, row.lease_expire_time = "", 0
+                    disabled.append(row.webhook.id)
+            return sorted(disabled)
 
         return await self._database.write(write, lock=False)
 
@@ -93,8 +119,7 @@ class MemoryWebhooks:
         for gone in [each for each, expire_time in living.items() if expire_time <= now]:
             del living[gone]
         living[deliverer_id] = now + lease
-        enabled = sum(row.webhook.disable_time is None for row in self._rows.values())
-        return -(-enabled // len(living))
+        return -(-len(self._enabled()) // len(living))
 
     async def leave(self, deliverer_id: str) -> None:
         def write() -> None:

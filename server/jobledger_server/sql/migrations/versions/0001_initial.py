@@ -523,6 +523,8 @@ def _create_webhooks() -> None:
         sa.Column("pending_count", sa.Integer, nullable=False),
         sa.Column("given_up", sa.BigInteger, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
+        sa.Column("creator", sa.Text, nullable=False),
+        sa.Column("enable_time", sa.BigInteger),
         sa.Column("holder", sa.String(128), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
