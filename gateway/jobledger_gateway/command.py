@@ -28,6 +28,7 @@ from jobledger_gateway.notify import report_ready
 from jobledger_gateway.own_health import NotReady, check_own_health
 from jobledger_gateway.serving import bind, serve
 from jobledger_gateway.settings import Network, Settings, WebhookSettings
+from jobledger_gateway.webhooks.addresses import PRIVATE, is_permitted
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
@@ -70,6 +71,14 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _private_network(text: str) -> Network:
+    network = _network(text)
+    ends = (network.network_address, network.broadcast_address)
+    if not any(all(is_permitted(end, [each]) for end in ends) for each in PRIVATE):
+        raise click.BadParameter(f"{text!r} is in none of {', '.join(map(str, PRIVATE))}")
+    return network
 
 
 def _seconds(text: str) -> float:
@@ -195,7 +204,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     "--webhook-allow-network",
     "webhook_networks",
     metavar="CIDR",
-    type=_network,
+    type=_private_network,
     multiple=True,
     help="A private network that webhooks may be delivered in, as 10.1.0.0/16: else only public "
     "addresses are called. http is for these networks only. Repeat it for several.",

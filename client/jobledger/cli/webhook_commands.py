@@ -149,6 +149,8 @@ def test(*, url: str, secret: str | None) -> int:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise click.UsageError(f"{url!r} is no http or https URL")
+    if not parts.hostname.isascii():
+        raise click.UsageError(f"{url!r}: write the host in ASCII, as xn--fa-hia.de")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     for line in (f"> POST {target}", *(f"> {name}: {each}" for name, each in headers.items())):
         write(clean(line))

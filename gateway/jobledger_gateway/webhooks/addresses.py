@@ -17,6 +17,22 @@ from jobledger_gateway.settings import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+PRIVATE: Final[Sequence[Network]] = [
+    ipaddress.ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8"),
+        *("fc00::/7", "::1/128"),
+    )
+]
+"""What an operator may permit. The service refuses webhooks for what is neither in these nor public
+(server/jobledger_server/rpc/webhooks/receivers.py)."""
+
+LOOKUP_SECONDS: Final = 10.0
+"""How long a lookup is waited for: less than for an attempt, so that it says so by itself."""
+
+UNKNOWN: Final = "the host was not found, or has an address that is not permitted"
+"""One text for both: otherwise webhooks would say which private names exist."""
+
 MAX_LOOKUPS: Final = 1000
 """Lookups at once: one for each webhook that a service may have, so that no owner's slow hosts hold
 up another's."""
@@ -35,7 +51,7 @@ _REFUSED: Final[Sequence[Network]] = (
 
 
 class Forbidden(Exception):
-    """The host has an address that deliveries may not go to."""
+    """Deliveries may not go to the host, or it was not found."""
 
 
 def is_public(address: Address) -> bool:
@@ -78,8 +94,8 @@ class Resolver:
             encrypted: whether TLS is used. Otherwise only permitted private networks are called.
 
         Raises:
-            Forbidden: one is not permitted.
-            OSError: there is no such host, or there are too many lookups.
+            Forbidden: one is not permitted, or there is no such host.
+            OSError: there are too many lookups.
         """
         lookup = self._lookups.get(host)
         if lookup is None:
@@ -87,14 +103,16 @@ class Resolver:
                 raise OSError("too many lookups")
             lookup = self._lookups[host] = _lookup(host)
             lookup.add_done_callback(partial(self._forget, host))
-        found = await asyncio.shield(lookup)
-        for address in found:
-            if is_permitted(address, self._networks):
-                continue
-            if not is_public(address):
-                raise Forbidden(f"{host} has an address that is not public")
-            if not encrypted:
-                raise Forbidden("http is permitted in private networks only: use https")
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await asyncio.shield(lookup)
+        except OSError:  # TimeoutError, too
+            raise Forbidden(UNKNOWN) from None
+        others = [address for address in found if not is_permitted(address, self._networks)]
+        if not all(map(is_public, others)):
+            raise Forbidden(UNKNOWN)
+        if others and not encrypted:
+            raise Forbidden("http is permitted in private networks only: use https")
         return found
 
     def _forget(self, host: str, lookup: "asyncio.Future[Sequence[Address]]") -> None:

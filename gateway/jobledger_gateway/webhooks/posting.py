@@ -77,7 +77,10 @@ class Poster:
             return Answer(failure="the URL cannot be used")
 
     async def _post(self, url: SplitResult, headers: Mapping[str, str], body: bytes) -> Answer:
-        host = (url.hostname or "").encode("idna").decode("ascii")
+        host = url.hostname or ""
+        if not host.isascii():
+            # `faß.de` is another host by IDNA 2003, which Python knows, than by IDNA 2008.
+            raise ValueError(host)
         encrypted = url.scheme == "https"
         port = url.port or (443 if encrypted else 80)
         addresses = await self._resolver.addresses(host, encrypted=encrypted)

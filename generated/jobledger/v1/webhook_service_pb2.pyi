@@ -171,8 +171,10 @@ class CreateWebhookRequest(_message.Message):
     """
     url: _builtins.str
     """Where to post: http or https, at most 2048 characters, without user name,
-    password and fragment. Required. Whether its address is permitted is decided
-    by each deliverer, at each delivery.
+    password and fragment; the host in ASCII, as `xn--fa-hia.de`. Required. An
+    address that no deliverer may post to is refused, such as a link-local one, or
+    a public one with http. Whether the address of a name is permitted, or a
+    private one, is decided by each deliverer, at each delivery.
     """
     all_transitions: _builtins.bool
     """Post every transition, and not only those to a terminal state."""

@@ -120,6 +120,20 @@ async def test_a_disabled_webhook_is_delivered_once_its_owner_enables_it(call: C
         ("url", "https://example.com/#part"),
         ("url", "https://example.com/" + "a" * 2048),
         ("url", ""),
+        ("url", "http://169.254.169.254/latest/"),
+        ("url", "https://169.254.169.254/latest/"),
+        ("url", "https://[fe80::1%25eth0]/"),
+        ("url", "https://[::ffff:169.254.169.254]/"),
+        ("url", "https://0.0.0.0/"),
+        ("url", "http://8.8.8.8/"),
+        ("url", "https://2852039166/"),
+        ("url", "https://0xa9fea9fe/"),
+        ("url", "https://127.1/"),
+        ("url", "https://faß.de/"),
+        ("url", "https://a..example/"),
+        ("url", "https://-a.example/"),
+        ("url", "https://example.com:0/"),
+        ("url", f"https://{'a' * 64}.example/"),
         ("job_types", ["no type"]),
         ("labels", {"": "x"}),
     ],
@@ -130,6 +144,30 @@ async def test_a_webhook_that_breaks_a_rule_is_refused(
     invalid = await refusal(call.CreateWebhook(**{"user_id": "ada", "url": URL} | {field: value}))
     assert invalid.reason == "INVALID_FIELD"
     assert field in invalid.message
+
+
+@in_turn(
+    "url",
+    [
+        *(
+            "http://10.0.0.1/",
+            "https://192.168.0.1:8443/",
+            "http://[fd00::1]/",
+            "http://[::1]:3000/",
+        ),
+        *(
+            "http://localhost:3000/",
+            "http://intern/",
+            "https://8.8.8.8/",
+            "https://[2606:4700::1]/",
+        ),
+        *("https://xn--fa-hia.de/", "https://A_b-c.example:443/?q=ü"),
+    ],
+)
+async def test_what_a_gateway_may_be_permitted_to_post_to_is_accepted(
+    call: Caller, url: str
+) -> None:
+    assert (await call.CreateWebhook(user_id="ada", url=url)).webhook.url == url
 
 
 @in_turn("count", [101, 70])

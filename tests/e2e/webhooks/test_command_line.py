@@ -72,9 +72,21 @@ async def test_a_test_shows_the_request_and_the_answer(receiver: Receiver) -> No
     assert request.event["type"] == "dev.jobledger.job.completed"
     for line in ("> POST /hook?a=1", f"> webhook-id: {request.id}", "< 204 Any"):
         assert line in out.splitlines()
+    code, _ = await jobledger("webhook", "test", "http://faß.de/", **secret)
+    assert code == 2
     receiver.answer = always(500)
     assert (await jobledger("webhook", "test", receiver.url, **secret))[0] == 6
     await receiver.kill()
     code, out = await jobledger("webhook", "test", receiver.url, **secret)
     assert code == 6
     assert "no answer" in out
+
+
+async def test_only_private_networks_can_be_permitted() -> None:
+    for network in ("169.254.0.0/16", "0.0.0.0/0", "10.0.0.0/7", "fe80::/10", "8.8.8.0/24"):
+        arguments = ("--webhooks", "--webhook-allow-network", network)
+        run = await asyncio.to_thread(
+            forked.run, "jobledger-gateway", *arguments, env=dict(os.environ)
+        )
+        assert run.returncode == 2
+        assert network in run.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobledger_gateway.webhooks import addresses
-from jobledger_gateway.webhooks.addresses import Resolver
+from jobledger_gateway.webhooks.addresses import UNKNOWN, Resolver
 from jobledger_gateway.webhooks.posting import Answer, Poster
 from tests.e2e.webhooks.conftest import LOOPBACK
 from tests.support.authority import Authority
@@ -117,9 +117,16 @@ async def test_a_receiver_proves_its_name(
     assert len(receiver.succeeded) == (not failure)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://no-such-host.invalid/"])
-async def test_a_receiver_that_is_not_there_is_a_failure(url: str) -> None:
-    assert (await poster().post(url, {}, b"{}")).failure == "no connection, or it broke"
+@pytest.mark.parametrize(
+    ("url", "failure"),
+    [
+        ("http://127.0.0.1:1/", "no connection, or it broke"),
+        ("http://no-such-host.invalid/", UNKNOWN),
+        ("https://faß.de/", "the URL cannot be used"),
+    ],
+)
+async def test_a_receiver_that_is_not_there_is_a_failure(url: str, failure: str) -> None:
+    assert (await poster().post(url, {}, b"{}")).failure == failure
 
 
 async def test_behind_an_address_that_is_silent_the_next_one_is_called(

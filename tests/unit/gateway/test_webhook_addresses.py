@@ -7,17 +7,23 @@ import subprocess
 import sys
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from jobledger_gateway.webhooks import addresses
 from jobledger_gateway.webhooks.addresses import (
     MAX_LOOKUPS,
+    PRIVATE,
+    UNKNOWN,
     Forbidden,
     Resolver,
     is_permitted,
     is_public,
 )
+from jobledger_gateway.webhooks.posting import Answer, Poster
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
+from jobledger_server.rpc.webhooks.receivers import violation
 
 PUBLIC = [
     *("8.8.8.8", "192.0.0.9", "2606:4700::1111", "::ffff:8.8.8.8"),
@@ -55,6 +61,17 @@ def test_a_permitted_network_is_permitted_and_no_more() -> None:
         assert not is_permitted(ipaddress.ip_address(address), networks)
 
 
+@pytest.mark.parametrize("text", [*PUBLIC, *NOT_PUBLIC, "fc00::1%eth0", "10.255.255.255"])
+def test_the_service_refuses_the_addresses_that_no_gateway_posts_to(text: str) -> None:
+    address = ipaddress.ip_address(text)
+    private = is_permitted(address, PRIVATE) and "%" not in text
+    host = f"[{text}]" if ":" in text else text
+    accepted = [
+        scheme for scheme in ("http", "https") if violation(urlsplit(f"{scheme}://{host}/")) is None
+    ]
+    assert accepted == (["http", "https"] if private else ["https"] * is_public(address))
+
+
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What a resolver says of names; it asks the network for no others."""
@@ -74,10 +91,37 @@ async def test_one_private_address_of_a_host_is_enough_to_refuse_it(
     resolver = Resolver(())
     good = await resolver.addresses("good", encrypted=True)
     assert [str(each) for each in good] == ["8.8.8.8", "1.1.1.1"]
-    with pytest.raises(Forbidden, match="not public"):
-        await resolver.addresses("mixed", encrypted=True)
+    for encrypted in (True, False):
+        with pytest.raises(Forbidden, match=UNKNOWN):
+            await resolver.addresses("mixed", encrypted=encrypted)
     with pytest.raises(Forbidden, match="use https"):
         await resolver.addresses("good", encrypted=False)
+
+
+async def test_a_private_name_that_exists_looks_like_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never = threading.Event()
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> list[Any]:
+        if host == "slow":
+            never.wait()
+        if host == "none":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(addresses, "LOOKUP_SECONDS", 0.1)
+    poster = Poster(Resolver(()), 15.0)
+    try:
+        answers = {
+            await poster.post(f"{scheme}://{host}/", {}, b"{}")
+            for host in ("none", "private", "slow", "10.0.0.1")
+            for scheme in ("http", "https")
+        }
+    finally:
+        never.set()
+    assert answers == {Answer(failure=UNKNOWN)}
 
 
 # What a URL may have as its host, and what the operating system makes of it.

@@ -39,7 +39,7 @@ class AsyncWebhookCalls(AsyncPagedCalls):
         secret is not known; delete it.
 
         Args:
-            url: where to post, `http` or `https`, at most 2048 characters.
+            url: where to post, `http` or `https`, at most 2048 characters, the host in ASCII.
             job_types: only jobs of these types, at most 100. Default: all.
             labels: only jobs with all of these labels. Default: all.
             all_transitions: whether to post every transition, and not only ends.

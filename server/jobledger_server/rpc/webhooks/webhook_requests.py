@@ -1,6 +1,8 @@
 """Converts requests of WebhookService. Raises InvalidRequest."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.domain.limits import (
@@ -14,6 +16,7 @@ from jobledger_server.domain.limits import (
 )
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
+from jobledger_server.rpc.webhooks.receivers import violation
 from jobledger_server.webhook_store import Deliveries, Webhook
 
 SCHEMES = frozenset({"http", "https"})
@@ -22,12 +25,10 @@ SCHEMES = frozenset({"http", "https"})
 def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creator: str) -> Webhook:
     """Return the webhook, without its cursor."""
     with Checker() as check:
-        if "#" in request.url:
-            check.add("url", "must not have a fragment")
         return Webhook(
             id=webhook_id,
             user_id=fields.user_id(check, request.user_id, required=False),
-            url=check.url("url", request.url, SCHEMES),
+            url=_url(check, request.url),
             job_types=sorted(fields.job_types(check, request.job_types)),
             labels=check.labels("labels", request.labels),
             all_transitions=request.all_transitions,
@@ -35,6 +36,16 @@ def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creat
             cursor="",
             creator=creator,
         )
+
+
+def _url(check: Checker, url: str) -> str:
+    check.url("url", url, SCHEMES)
+    if "#" in url:
+        check.add("url", "must not have a fragment")
+    with suppress(ValueError):  # it is no URL, and that was said
+        if why := violation(urlsplit(url)):
+            check.add("url", why)
+    return url
 
 
 def listed(request: pb.ListWebhooksRequest) -> str:
