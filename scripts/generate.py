@@ -19,9 +19,10 @@ WELL_KNOWN_TYPES = Path(protoc.__file__).parent / "_proto"
 def generate(output: Path) -> None:
     """Write the messages, stubs and their types for every proto of ours, and KEDA's messages."""
     _generate(PROTOS, output, "--grpc_python_out", "--mypy_grpc_out=quiet")
-    # `client/jobledger/v1` is a link to this folder: type checkers and import-linter do not see all
-    # of a package that is spread over two.
-    (output / "jobledger/v1/__init__.py").write_text("")
+    # `v1` and `internal` of client/jobledger are links to these folders: type checkers and
+    # import-linter do not see all of a package that is spread over two.
+    for package in ("v1", "internal", "internal/v1alpha1"):
+        (output / "jobledger" / package / "__init__.py").write_text("")
     # `server/jobledger_server/rpc/keda` is a link to this one.
     _generate(KEDA, output / "keda")
     (output / "keda/__init__.py").write_text('"""KEDA\'s messages, generated."""\n')

@@ -4,14 +4,14 @@ The core of the Python client does the rest: its channel, errors and watches tha
 that a browser does not see when the service's server stops, or another one takes over.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -27,7 +27,8 @@ from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
 from jobledger.core.webhook_events import TERMINAL
 from jobledger.errors import JobledgerError, Unavailable
-from jobledger.v1 import job_service_pb2, queue_service_pb2, webhook_service_pb2  # noqa: F401
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2
+from jobledger.v1 import job_service_pb2, queue_service_pb2
 from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
     WatchJobRequest,
@@ -43,7 +44,11 @@ Read: TypeAlias = Callable[[type[Message], bytes], Awaitable[Message]]
 HEALTH_SECONDS: Final = 3.0
 """How long the service may take to say whether it serves."""
 
-_PACKAGE: Final = "jobledger.v1"
+_SERVICES: Final[Mapping[str, ServiceDescriptor]] = {
+    name: service
+    for file in (job_service_pb2, queue_service_pb2, webhook_delivery_service_pb2)
+    for name, service in file.DESCRIPTOR.services_by_name.items()
+}
 
 
 class Sign(Enum):
@@ -66,11 +71,13 @@ def response_class(rpc: str) -> type[Message]:
 
 
 def _path(rpc: str) -> str:
-    return f"/{_PACKAGE}.{rpc.replace('.', '/')}"
+    method = _method(rpc)
+    return f"/{method.containing_service.full_name}/{method.name}"
 
 
 def _method(rpc: str) -> MethodDescriptor:
-    return job_service_pb2.DESCRIPTOR.pool.FindMethodByName(f"{_PACKAGE}.{rpc}")
+    service, _, name = rpc.partition(".")
+    return _SERVICES[service].methods_by_name[name]
 
 
 class Upstream(AsyncCalls):

@@ -50,6 +50,7 @@ from jobledger_server.rpc.methods import (
     JOB_SERVICE,
     OPERATIONS,
     QUEUE_SERVICE,
+    WEBHOOK_DELIVERY_SERVICE,
     WEBHOOK_SERVICE,
     WORKER_SERVICE,
 )
@@ -63,6 +64,7 @@ from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.health_port import serving_health
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.serving.server import NewServer, open_calls, serving
+from jobledger_server.rpc.webhooks.delivery_service import WebhookDeliveryService
 from jobledger_server.rpc.webhooks.webhook_service import WebhookService
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
@@ -514,12 +516,9 @@ def _services(
         JOB_SERVICE: jobs,
         WORKER_SERVICE: workers,
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
-        WEBHOOK_SERVICE: WebhookService(
-            store.webhooks,
-            lists,
-            feed_streams.head,
-            ids,
-            None if access is None else access.permissions_of,
+        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, feed_streams.head, ids),
+        WEBHOOK_DELIVERY_SERVICE: WebhookDeliveryService(
+            store.webhooks, lists, None if access is None else access.permissions_of
         ),
         OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
         EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age),

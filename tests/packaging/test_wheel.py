@@ -15,6 +15,7 @@ from tests.support.pages import ROOT
 PROTOS = ROOT / "protos"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 METADATA = f"jobledger-{VERSION}.dist-info"
+LINKS = ("v1", "internal", "rpc/keda")
 PACKAGES = ["client/jobledger", "server/jobledger_server", "gateway/jobledger_gateway"]
 
 pytestmark = pytest.mark.timeout(600)
@@ -44,8 +45,8 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_tests(wheel: Path) -> N
     expected = {
         str(path.relative_to((ROOT / package).parent))
         for package in PACKAGES
-        # These two are links, which rglob follows on some Pythons only.
-        for folder in (ROOT / package, ROOT / package / "v1", ROOT / package / "rpc/keda")
+        # These three are links, which rglob follows on some Pythons only.
+        for folder in (ROOT / package, *(ROOT / package / link for link in LINKS))
         for path in folder.rglob("*")
         if path.is_file() and path.parent.name != "__pycache__"
     }

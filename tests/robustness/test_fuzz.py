@@ -12,6 +12,7 @@ from google.longrunning import operations_pb2
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import INTERNAL
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as webhook_deliveries
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import webhook_service_pb2 as webhooks
@@ -49,6 +50,7 @@ SERVICES = (
     workers.DESCRIPTOR.services_by_name["WorkerService"],
     queues.DESCRIPTOR.services_by_name["QueueService"],
     webhooks.DESCRIPTOR.services_by_name["WebhookService"],
+    webhook_deliveries.DESCRIPTOR.services_by_name["WebhookDeliveryService"],
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"],
     operations_pb2.DESCRIPTOR.services_by_name["Operations"],
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2
 from jobledger.v1 import (
     job_service_pb2,
     queue_service_pb2,
@@ -85,6 +86,7 @@ def methods() -> Iterator[tuple[str, MethodDescriptor]]:
         (worker_service_pb2, ["WorkerService"]),
         (queue_service_pb2, ["QueueService"]),
         (webhook_service_pb2, ["WebhookService"]),
+        (webhook_delivery_service_pb2, ["WebhookDeliveryService"]),
         (operations_pb2, ["Operations"]),
         (externalscaler_pb2, ["ExternalScaler"]),
     ):

@@ -10,6 +10,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2_grpc import (
+    WebhookDeliveryServiceStub,
+)
 from jobledger.v1 import (
     job_pb2,
     job_service_pb2,
@@ -48,7 +52,10 @@ TOO_SLOW = "the database did not answer in time"
 """What UNAVAILABLE says if the database takes too long: for a list, longer than two seconds. On a
 busy machine that is no defect, and the call may be sent again."""
 
-_MODULES = (job_service_pb2, worker_service_pb2, queue_service_pb2, webhook_service_pb2)
+_MODULES = (
+    *(job_service_pb2, worker_service_pb2, queue_service_pb2, webhook_service_pb2),
+    webhook_delivery_service_pb2,
+)
 
 
 def policy(count: int) -> job_pb2.RetryPolicy:
@@ -70,6 +77,7 @@ class Caller:
             WorkerServiceStub(channel),
             QueueServiceStub(channel),
             WebhookServiceStub(channel),
+            WebhookDeliveryServiceStub(channel),
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -35,6 +35,7 @@ _SERVICE_CONFIG: Final = {
                 {"service": "jobledger.v1.WorkerService"},
                 {"service": "jobledger.v1.QueueService"},
                 {"service": "jobledger.v1.WebhookService"},
+                {"service": "jobledger.internal.v1alpha1.WebhookDeliveryService"},  # the gateway's
             ],
             "retryPolicy": _RETRY_POLICY,
         },

@@ -9,9 +9,9 @@ from typing import Final
 from jobledger.core.retry import wait_at_most
 from jobledger.core.webhook_events import Event, event_of
 from jobledger.errors import JobledgerError, JobNotFound
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import ClaimedWebhook, PendingDelivery
 from jobledger.v1.job_pb2 import JOB_VIEW_BASIC, Job, JobTransition
 from jobledger.v1.job_service_pb2 import GetJobRequest, GetJobResponse
-from jobledger.v1.webhook_service_pb2 import ClaimedWebhook, PendingDelivery
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Upstream

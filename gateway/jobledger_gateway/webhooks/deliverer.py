@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 
 from jobledger.errors import JobledgerError
-from jobledger.v1.webhook_service_pb2 import (
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import (
     ClaimedWebhook,
     ClaimWebhooksRequest,
     ClaimWebhooksResponse,
@@ -87,7 +87,7 @@ class Deliverer:
             full = False
             try:
                 answer = await self._upstream.call(
-                    "WebhookService.ClaimWebhooks",
+                    "WebhookDeliveryService.ClaimWebhooks",
                     ClaimWebhooksRequest(deliverer_id=self._name, held_ids=self._running()),
                     (),
                 )
@@ -113,7 +113,7 @@ class Deliverer:
         dropped = await self._drop(list(self._held))
         with contextlib.suppress(JobledgerError):  # the others then wait until its lease expires
             stop = ClaimWebhooksRequest(deliverer_id=self._name, stops=True)
-            await self._upstream.call("WebhookService.ClaimWebhooks", stop, ())
+            await self._upstream.call("WebhookDeliveryService.ClaimWebhooks", stop, ())
         await self._release(dropped)
 
     def _running(self) -> list[str]:

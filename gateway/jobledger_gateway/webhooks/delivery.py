@@ -12,9 +12,9 @@ from typing import Final
 
 from jobledger.core.webhook_events import delivered_transitions
 from jobledger.errors import JobledgerError, WebhookNotHeld
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import ClaimedWebhook
 from jobledger.v1.job_pb2 import Job, JobTransition
 from jobledger.v1.job_service_pb2 import WatchJobsRequest, WatchJobsResponse
-from jobledger.v1.webhook_service_pb2 import ClaimedWebhook
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Sign, Upstream

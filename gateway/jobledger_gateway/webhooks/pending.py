@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from jobledger.v1.webhook_service_pb2 import PendingDelivery
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import PendingDelivery
 
 MAX_DELIVERIES: Final = 100
 MAX_BYTES: Final = 40 * 1024

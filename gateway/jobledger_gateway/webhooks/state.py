@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.core.retry import wait_at_most
 from jobledger.errors import JobledgerError, WebhookNotHeld
-from jobledger.v1.webhook_service_pb2 import (
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import (
     ClaimedWebhook,
     PendingDelivery,
     SaveWebhookRequest,
@@ -142,7 +142,7 @@ class State:
         request.pending.extend(self.pending)
         self._changed = False
         try:
-            await self._upstream.call("WebhookService.SaveWebhook", request, ())
+            await self._upstream.call("WebhookDeliveryService.SaveWebhook", request, ())
         except JobledgerError:
             self._changed = True
             raise

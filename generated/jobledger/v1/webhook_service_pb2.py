@@ -23,10 +23,9 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/webhook_service.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16jobledger/v1/job.proto\"\xea\x03\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\tjob_types\x18\x04 \x03(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.jobledger.v1.Webhook.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x30\n\x0csuccess_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x0c \x01(\t\x12\x0f\n\x07pending\x18\r \x01(\x05\x12\x10\n\x08given_up\x18\x0e \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x01\n\x14\x43reateWebhookRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..jobledger.v1.CreateWebhookRequest.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x05 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x15\x43reateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"M\n\x13ListWebhooksRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x14\x45nableWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"?\n\x15\x45nableWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\"\xd6\x01\n\x0fPendingDelivery\x12/\n\ntransition\x18\x01 \x01(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08job_type\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12.\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnext_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x14\x43laimWebhooksRequest\x12\x14\n\x0c\x64\x65liverer_id\x18\x01 \x01(\t\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\r\n\x05stops\x18\x03 \x01(\x08\"\x85\x01\n\x15\x43laimWebhooksResponse\x12.\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1c.jobledger.v1.ClaimedWebhook\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\x15\n\rlease_seconds\x18\x03 \x01(\x05\x12\x13\n\x0bsurplus_ids\x18\x04 \x03(\t\"\xcd\x01\n\x0e\x43laimedWebhook\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12.\n\x07pending\x18\x05 \x03(\x0b\x32\x1d.jobledger.v1.PendingDelivery\x12/\n\x0b\x65nable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x02\n\x12SaveWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12.\n\x07pending\x18\x04 \x03(\x0b\x32\x1d.jobledger.v1.PendingDelivery\x12\x30\n\x0csuccess_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12\x10\n\x08given_up\x18\x08 \x01(\x05\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x0f\n\x07release\x18\n \x01(\x08\"\x15\n\x13SaveWebhookResponse2\xa3\x04\n\x0eWebhookService\x12X\n\rCreateWebhook\x12\".jobledger.v1.CreateWebhookRequest\x1a#.jobledger.v1.CreateWebhookResponse\x12U\n\x0cListWebhooks\x12!.jobledger.v1.ListWebhooksRequest\x1a\".jobledger.v1.ListWebhooksResponse\x12X\n\rDeleteWebhook\x12\".jobledger.v1.DeleteWebhookRequest\x1a#.jobledger.v1.DeleteWebhookResponse\x12X\n\rEnableWebhook\x12\".jobledger.v1.EnableWebhookRequest\x1a#.jobledger.v1.EnableWebhookResponse\x12X\n\rClaimWebhooks\x12\".jobledger.v1.ClaimWebhooksRequest\x1a#.jobledger.v1.ClaimWebhooksResponse\x12R\n\x0bSaveWebhook\x12 .jobledger.v1.SaveWebhookRequest\x1a!.jobledger.v1.SaveWebhookResponseB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/webhook_service.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\tjob_types\x18\x04 \x03(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.jobledger.v1.Webhook.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x30\n\x0csuccess_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x0c \x01(\t\x12\x0f\n\x07pending\x18\r \x01(\x05\x12\x10\n\x08given_up\x18\x0e \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x01\n\x14\x43reateWebhookRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..jobledger.v1.CreateWebhookRequest.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x05 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x15\x43reateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"M\n\x13ListWebhooksRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x14\x45nableWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"?\n\x15\x45nableWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook2\xf5\x02\n\x0eWebhookService\x12X\n\rCreateWebhook\x12\".jobledger.v1.CreateWebhookRequest\x1a#.jobledger.v1.CreateWebhookResponse\x12U\n\x0cListWebhooks\x12!.jobledger.v1.ListWebhooksRequest\x1a\".jobledger.v1.ListWebhooksResponse\x12X\n\rDeleteWebhook\x12\".jobledger.v1.DeleteWebhookRequest\x1a#.jobledger.v1.DeleteWebhookResponse\x12X\n\rEnableWebhook\x12\".jobledger.v1.EnableWebhookRequest\x1a#.jobledger.v1.EnableWebhookResponseB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOK_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WEBHOOK']._serialized_start=110
-  _globals['_WEBHOOK']._serialized_end=600
-  _globals['_WEBHOOK_LABELSENTRY']._serialized_start=555
-  _globals['_WEBHOOK_LABELSENTRY']._serialized_end=600
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=603
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=810
-  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=555
-  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=600
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=812
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=891
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=893
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=970
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=972
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1060
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1062
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1121
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=1123
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=1146
-  _globals['_ENABLEWEBHOOKREQUEST']._serialized_start=1148
-  _globals['_ENABLEWEBHOOKREQUEST']._serialized_end=1207
-  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_start=1209
-  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_end=1272
-  _globals['_PENDINGDELIVERY']._serialized_start=1275
-  _globals['_PENDINGDELIVERY']._serialized_end=1489
-  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_start=1491
-  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_end=1568
-  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_start=1571
-  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_end=1704
-  _globals['_CLAIMEDWEBHOOK']._serialized_start=1707
-  _globals['_CLAIMEDWEBHOOK']._serialized_end=1912
-  _globals['_SAVEWEBHOOKREQUEST']._serialized_start=1915
-  _globals['_SAVEWEBHOOKREQUEST']._serialized_end=2220
-  _globals['_SAVEWEBHOOKRESPONSE']._serialized_start=2222
-  _globals['_SAVEWEBHOOKRESPONSE']._serialized_end=2243
-  _globals['_WEBHOOKSERVICE']._serialized_start=2246
-  _globals['_WEBHOOKSERVICE']._serialized_end=2793
+  _globals['_WEBHOOK']._serialized_start=86
+  _globals['_WEBHOOK']._serialized_end=576
+  _globals['_WEBHOOK_LABELSENTRY']._serialized_start=531
+  _globals['_WEBHOOK_LABELSENTRY']._serialized_end=576
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=579
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=786
+  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=531
+  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=576
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=788
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=867
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=869
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=946
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=948
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1036
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1038
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1097
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=1099
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=1122
+  _globals['_ENABLEWEBHOOKREQUEST']._serialized_start=1124
+  _globals['_ENABLEWEBHOOKREQUEST']._serialized_end=1183
+  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_start=1185
+  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_end=1248
+  _globals['_WEBHOOKSERVICE']._serialized_start=1251
+  _globals['_WEBHOOKSERVICE']._serialized_end=1624
 # @@protoc_insertion_point(module_scope)

@@ -27,9 +27,8 @@ if _version_not_supported:
 
 class WebhookServiceStub(object):
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     def __init__(self, channel):
@@ -58,23 +57,12 @@ class WebhookServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookResponse.FromString,
                 _registered_method=True)
-        self.ClaimWebhooks = channel.unary_unary(
-                '/jobledger.v1.WebhookService/ClaimWebhooks',
-                request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksResponse.FromString,
-                _registered_method=True)
-        self.SaveWebhook = channel.unary_unary(
-                '/jobledger.v1.WebhookService/SaveWebhook',
-                request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookResponse.FromString,
-                _registered_method=True)
 
 
 class WebhookServiceServicer(object):
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     def CreateWebhook(self, request, context):
@@ -112,27 +100,6 @@ class WebhookServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ClaimWebhooks(self, request, context):
-        """For deliverers: extends the leases of the webhooks that this deliverer holds,
-        and gives it those that nobody holds, up to its part: all that are enabled,
-        divided by the deliverers that have called within a lease. Call it three times
-        within a lease, and again at once if it returned webhooks. Safe to retry.
-        Errors: INVALID_FIELD.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SaveWebhook(self, request, context):
-        """For deliverers: stores how far a webhook has come. It is refused unless the
-        deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry, but `given_up` may then count twice. Errors:
-        INVALID_FIELD, WEBHOOK_NOT_HELD.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_WebhookServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,16 +123,6 @@ def add_WebhookServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookResponse.SerializeToString,
             ),
-            'ClaimWebhooks': grpc.unary_unary_rpc_method_handler(
-                    servicer.ClaimWebhooks,
-                    request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksResponse.SerializeToString,
-            ),
-            'SaveWebhook': grpc.unary_unary_rpc_method_handler(
-                    servicer.SaveWebhook,
-                    request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'jobledger.v1.WebhookService', rpc_method_handlers)
@@ -176,9 +133,8 @@ def add_WebhookServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WebhookService(object):
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     @staticmethod
@@ -279,60 +235,6 @@ class WebhookService(object):
             '/jobledger.v1.WebhookService/EnableWebhook',
             jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookRequest.SerializeToString,
             jobledger_dot_v1_dot_webhook__service__pb2.EnableWebhookResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ClaimWebhooks(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/jobledger.v1.WebhookService/ClaimWebhooks',
-            jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksRequest.SerializeToString,
-            jobledger_dot_v1_dot_webhook__service__pb2.ClaimWebhooksResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SaveWebhook(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/jobledger.v1.WebhookService/SaveWebhook',
-            jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookRequest.SerializeToString,
-            jobledger_dot_v1_dot_webhook__service__pb2.SaveWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,9 +28,8 @@ GRPC_VERSION: str
 
 class WebhookServiceStub:
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     @_typing.overload
@@ -56,26 +55,12 @@ class WebhookServiceStub:
     webhook's creator from then on. It changes nothing if the webhook is not
     disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
-    ClaimWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]
-    """For deliverers: extends the leases of the webhooks that this deliverer holds,
-    and gives it those that nobody holds, up to its part: all that are enabled,
-    divided by the deliverers that have called within a lease. Call it three times
-    within a lease, and again at once if it returned webhooks. Safe to retry.
-    Errors: INVALID_FIELD.
-    """
-    SaveWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]
-    """For deliverers: stores how far a webhook has come. It is refused unless the
-    deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry, but `given_up` may then count twice. Errors:
-    INVALID_FIELD, WEBHOOK_NOT_HELD.
-    """
 
 @_typing.type_check_only
 class WebhookServiceAsyncStub(WebhookServiceStub):
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -98,25 +83,11 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     webhook's creator from then on. It changes nothing if the webhook is not
     disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
-    ClaimWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ClaimWebhooksRequest, _webhook_service_pb2.ClaimWebhooksResponse]  # type: ignore[assignment]
-    """For deliverers: extends the leases of the webhooks that this deliverer holds,
-    and gives it those that nobody holds, up to its part: all that are enabled,
-    divided by the deliverers that have called within a lease. Call it three times
-    within a lease, and again at once if it returned webhooks. Safe to retry.
-    Errors: INVALID_FIELD.
-    """
-    SaveWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SaveWebhookRequest, _webhook_service_pb2.SaveWebhookResponse]  # type: ignore[assignment]
-    """For deliverers: stores how far a webhook has come. It is refused unless the
-    deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry, but `given_up` may then count twice. Errors:
-    INVALID_FIELD, WEBHOOK_NOT_HELD.
-    """
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     """Webhooks: subscriptions to the ends of jobs, which are posted to a URL. The
-    service keeps them, and how far each has come; a deliverer posts: the gateway,
-    or a program of your own with the last two methods. What a receiver gets is in
-    docs/guides/webhooks.md.
+    service keeps them, and how far each has come; gateways post. What a receiver
+    gets is in docs/guides/webhooks.md.
     """
 
     @_abc_1.abstractmethod
@@ -160,31 +131,6 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a disabled webhook deliver again, from where it stopped. Its caller is the
         webhook's creator from then on. It changes nothing if the webhook is not
         disabled. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
-        """
-
-    @_abc_1.abstractmethod
-    def ClaimWebhooks(
-        self,
-        request: _webhook_service_pb2.ClaimWebhooksRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_webhook_service_pb2.ClaimWebhooksResponse, _abc.Awaitable[_webhook_service_pb2.ClaimWebhooksResponse]]:
-        """For deliverers: extends the leases of the webhooks that this deliverer holds,
-        and gives it those that nobody holds, up to its part: all that are enabled,
-        divided by the deliverers that have called within a lease. Call it three times
-        within a lease, and again at once if it returned webhooks. Safe to retry.
-        Errors: INVALID_FIELD.
-        """
-
-    @_abc_1.abstractmethod
-    def SaveWebhook(
-        self,
-        request: _webhook_service_pb2.SaveWebhookRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_webhook_service_pb2.SaveWebhookResponse, _abc.Awaitable[_webhook_service_pb2.SaveWebhookResponse]]:
-        """For deliverers: stores how far a webhook has come. It is refused unless the
-        deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry, but `given_up` may then count twice. Errors:
-        INVALID_FIELD, WEBHOOK_NOT_HELD.
         """
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,6 +29,8 @@ JOB_SERVICE = "/jobledger.v1.JobService/"
 WORKER_SERVICE = "/jobledger.v1.WorkerService/"
 QUEUE_SERVICE = "/jobledger.v1.QueueService/"
 WEBHOOK_SERVICE = "/jobledger.v1.WebhookService/"
+WEBHOOK_DELIVERY_SERVICE = "/jobledger.internal.v1alpha1.WebhookDeliveryService/"
+"""The gateway's own."""
 OPERATIONS = "/google.longrunning.Operations/"
 """google.longrunning's service. The owner is in its metadata."""
 EXTERNAL_SCALER = "/externalscaler.ExternalScaler/"
@@ -123,8 +125,8 @@ METHODS: Mapping[str, Method] = {
         Method(f"{WEBHOOK_SERVICE}DeleteWebhook", _READER, all_users=True),
         Method(f"{WEBHOOK_SERVICE}EnableWebhook", _READER, all_users=True),
         # Deliverers read the jobs of all users, as operators do.
-        Method(f"{WEBHOOK_SERVICE}ClaimWebhooks", _OPERATOR),
-        Method(f"{WEBHOOK_SERVICE}SaveWebhook", _OPERATOR),
+        Method(f"{WEBHOOK_DELIVERY_SERVICE}ClaimWebhooks", _OPERATOR),
+        Method(f"{WEBHOOK_DELIVERY_SERVICE}SaveWebhook", _OPERATOR),
         Method(f"{EXTERNAL_SCALER}IsActive", _OPERATOR, reads=True),
         Method(f"{EXTERNAL_SCALER}StreamIsActive", _OPERATOR, lasts=True),
         Method(f"{EXTERNAL_SCALER}GetMetricSpec", _OPERATOR, reads=True),

@@ -1,12 +1,12 @@
-"""WebhookService: subscriptions of owners, and what deliverers need."""
+"""WebhookService for owners, and WebhookDeliveryService for gateways."""
 
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as internal
 from jobledger.v1 import job_pb2
-from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.ledger.ids import IdSource
 from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
@@ -16,9 +16,9 @@ URL = "https://example.com/hook"
 NOW = Timestamp(seconds=1_700_000_000)
 
 
-def pending(version: int = 3) -> pb.PendingDelivery:
+def pending(version: int = 3) -> internal.PendingDelivery:
     transition = job_pb2.JobTransition(job_id=IdSource().new_id(1), version=version)
-    return pb.PendingDelivery(
+    return internal.PendingDelivery(
         transition=transition,
         user_id="ada",
         job_type="render",

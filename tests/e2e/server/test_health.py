@@ -28,6 +28,7 @@ SERVICES = (
     "jobledger.v1.WorkerService",
     "jobledger.v1.QueueService",
     "jobledger.v1.WebhookService",
+    "jobledger.internal.v1alpha1.WebhookDeliveryService",
     "google.longrunning.Operations",
     "externalscaler.ExternalScaler",
 )

@@ -21,6 +21,7 @@ from google.longrunning import operations_pb2 as operations
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as webhook_deliveries
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
@@ -213,9 +214,11 @@ def requests() -> Mapping[str, list[bytes]]:
         "WebhookService/ListWebhooks": [webhooks.ListWebhooksRequest(page_size=1000)],
         "WebhookService/DeleteWebhook": [webhooks.DeleteWebhookRequest(webhook_id=JOB_ID)],
         "WebhookService/EnableWebhook": [webhooks.EnableWebhookRequest(webhook_id=JOB_ID)],
-        "WebhookService/ClaimWebhooks": [webhooks.ClaimWebhooksRequest(deliverer_id="ü" * 128)],
-        "WebhookService/SaveWebhook": [
-            webhooks.SaveWebhookRequest(webhook_id=JOB_ID, last_failure="ü" * 512)
+        "WebhookDeliveryService/ClaimWebhooks": [
+            webhook_deliveries.ClaimWebhooksRequest(deliverer_id="ü" * 128)
+        ],
+        "WebhookDeliveryService/SaveWebhook": [
+            webhook_deliveries.SaveWebhookRequest(webhook_id=JOB_ID, last_failure="ü" * 512)
         ],
         "QueueService/ListConcurrencyLimits": [queues.ListConcurrencyLimitsRequest(page_size=1000)],
     }

@@ -1,5 +1,6 @@
 """Converts webhooks to messages."""
 
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as internal
 from jobledger.v1 import webhook_service_pb2 as pb
 from jobledger_server.rpc.messages import time_message
 from jobledger_server.webhook_store import Webhook
@@ -26,11 +27,11 @@ def webhook_message(webhook: Webhook) -> pb.Webhook:
     )
 
 
-def claimed_message(webhook: Webhook) -> pb.ClaimedWebhook:
+def claimed_message(webhook: Webhook) -> internal.ClaimedWebhook:
     """Make the message of a webhook for its deliverer."""
     # What is pending was serialized as this message.
-    message = pb.ClaimedWebhook.FromString(webhook.pending)
-    known = pb.ClaimedWebhook(
+    message = internal.ClaimedWebhook.FromString(webhook.pending)
+    known = internal.ClaimedWebhook(
         webhook=webhook_message(webhook),
         secret=webhook.secret,
         generation=webhook.generation,
