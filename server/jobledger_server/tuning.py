@@ -124,11 +124,12 @@ class Tuning:
     # --- streams of work -------------------------------------------------------------------------
 
     updates_per_turn: int = 250
-    """Updates that a stream submits before another one, and the rest of the server, has its
-    turn."""
+    """Updates, and assets in them, that a stream submits before another one, and the rest of the
+    server, has its turn."""
 
     unsent_results: int = 1000
-    """Updates of one stream without a result that was sent; at this number no more are read."""
+    """Updates of one stream without a result that was sent, and assets in them; at this number no
+    more are submitted."""
 
     unsent_result_bytes: int = 64 * KIB
     """Bytes of results that were not sent; at this number no more updates are read."""

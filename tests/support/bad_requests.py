@@ -60,6 +60,7 @@ JOBS: list[tuple[dict[str, Any], str]] = [
             {"initial_backoff": Duration()},
             {"initial_backoff": Duration(nanos=99_999_999)},
             {"initial_backoff": seconds(86_401)},
+            {"initial_backoff": Duration(seconds=86_400, nanos=1)},
             {"initial_backoff": seconds(-1)},
             {"initial_backoff": Duration(seconds=1, nanos=-1)},  # malformed
             {"initial_backoff": Duration(seconds=1, nanos=10**9)},  # malformed
@@ -265,6 +266,11 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(61)}, "wait"),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(-1)}, "wait"),
+    (
+        "CreateWatchToken",
+        {"user_id": "ada", "job_id": "j", "ttl": Duration(seconds=86_400, nanos=1)},
+        "ttl",
+    ),
     ("ReleaseJob", {"attempt": 1}, "job_id"),
     ("CancelJob", {"job_id": "j"}, "user_id"),
     ("CancelJob", {"job_id": "j", "user_id": "u", "reason": "x" * 513}, "reason"),

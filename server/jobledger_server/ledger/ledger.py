@@ -63,6 +63,11 @@ HandOn = Callable[[Job], None]
 """Called with each blocked job that a commit made ready."""
 
 
+ASSET_BYTES = 2048
+"""What an asset counts besides its texts: so many that a batch of finishes with many small assets,
+each of which is decided and written, is no longer than others."""
+
+
 class Ledger:
     """Applies commands to the store. The end of its `async with` block drains it.
 
@@ -371,8 +376,8 @@ def _content_bytes(command: Command) -> int:
     if isinstance(command, Report):
         return len(command.checkpoint or b"")
     if isinstance(command, ChangeStatus):
-        texts = sum(link.text_bytes for link in command.assets)
-        return len(command.result or b"") + len(command.error_details or b"") + texts
+        assets = sum(ASSET_BYTES + link.text_bytes for link in command.assets)
+        return len(command.result or b"") + len(command.error_details or b"") + assets
     return 0
 
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.struct_pb2 import Struct
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -24,15 +23,18 @@ from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.access.permissions import check_user
 from jobledger_server.rpc.access.watch_tokens import narrow
 from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.field_counts import (
+    MAX_FIELDS,
+    MAX_KEYS,
+    has_too_many_fields,
+    has_too_many_keys,
+)
 from jobledger_server.rpc.methods import OPERATIONS, Method
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
-
-MAX_FIELDS = 4096
-"""Fields of a request at most, counting each list entry. The largest list allowed has 1,000."""
 
 INLINE_BYTES = 4 * 1024
 """Bytes of a request that is parsed in the event loop at most: it takes about a millisecond."""
@@ -53,8 +55,11 @@ def parsed(message: type[Request], data: bytes, *, max_bytes: int) -> Request:
     if len(data) > max_bytes:
         raise LimitExceeded("message_bytes", max_bytes, scope="request")
     size = len(data)
-    if size > INLINE_BYTES and _has_too_many_fields(data, 0, size, message.DESCRIPTOR):
-        raise InvalidRequest([("request", f"has more than {MAX_FIELDS} fields")])
+    if size > INLINE_BYTES:
+        if has_too_many_fields(data, 0, size, message.DESCRIPTOR):
+            raise InvalidRequest([("request", f"has more than {MAX_FIELDS} fields")])
+        if has_too_many_keys(data, message.DESCRIPTOR):
+            raise InvalidRequest([("request", f"has more than {MAX_KEYS} keys of maps")])
     try:
         return message.FromString(data)
     except DecodeError:
@@ -151,51 +156,3 @@ class UnparsedRequest(Generic[Request]):
 
         call.caller, result = await self.parser.run(caller, len(data), read, partial(admit, caller))
         return result
-
-
-def _has_too_many_fields(data: bytes, position: int, end: int, message: Any) -> bool:
-    """Count the fields of a message by its descriptor, and of each large one in it.
-
-    A million empty assets are 2 MB, and 100 MB once parsed. A malformed message is left to the
-    parser. So is a Struct, which has a limit of its own.
-    """
-    for _ in range(MAX_FIELDS):
-        if position >= end:
-            return False
-        tag, position = _varint(data, position)
-        match tag & 7:
-            case 0:
-                _, position = _varint(data, position)
-            case 1:
-                position += 8
-            case 2:
-                length, position = _varint(data, position)
-                if length > 2 * MAX_FIELDS:  # a field has two bytes at least
-                    field = message.fields_by_number.get(tag >> 3)
-                    inner = None if field is None else field.message_type
-                    if (
-                        inner is not None
-                        and inner is not Struct.DESCRIPTOR
-                        and _has_too_many_fields(data, position, min(position + length, end), inner)
-                    ):
-                        return True
-                position += length
-            case 3 | 4:
-                pass  # the begin or the end of a group, whose fields count too
-            case 5:
-                position += 4
-            case _:
-                return False
-    return position < end
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the number that starts at `position`, and the position after it."""
-    number = shift = 0
-    for byte in data[position : position + 10]:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        position += 1
-        if byte < 0x80:  # noqa: PLR2004
-            break
-    return number, position

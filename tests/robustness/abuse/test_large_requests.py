@@ -393,6 +393,36 @@ async def test_no_message_of_work_blocks_the_event_loop(
     assert holds.pause <= LONGEST_PAUSE, f"{holds.pause:.3f} s"
 
 
+@pytest.mark.promise(number=61)
+@sqlite_only
+@pytest.mark.slow  # it is judged by time
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.parametrize(("finishes", "assets"), [(1000, 60), (100, 800)])
+async def test_no_list_of_finishes_with_assets_blocks_the_event_loop(
+    start: Callable[..., Awaitable[App]], finishes: int, assets: int
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        creations = [jobs.CreateJobRequest(job_type="small")] * finishes
+        await call.BatchCreateJobs(user_id="ada", requests=creations)
+        held: list[Any] = []
+        while len(held) < finishes:
+            claim = call.ClaimJobs(worker_id="w", job_types=["small"], max_jobs=100)
+            held += (await claim).jobs
+    made = [asset_pb2.NewAsset(asset_type="a", storage_path=chr(200 + i)) for i in range(assets)]
+    finish = workers.FinishUpdate(status=COMPLETED, assets=made)
+    message = workers.WorkRequest(
+        updates=[workers.JobUpdate(job_id=job.id, attempt=1, finish=finish) for job in held]
+    )
+    with Holds() as holds:
+        refused = await asyncio.to_thread(refused_updates, app.address, message)
+    assert refused == 0
+    # 0.35 and 0.67 s where each finish counts as one, however many assets it has.
+    assert holds.cpu <= LONGEST_HOLD, f"{holds.cpu:.3f} s of CPU"
+    assert holds.pause <= LONGEST_PAUSE, f"{holds.pause:.3f} s"
+
+
 def refused_updates(target: str, message: workers.WorkRequest) -> int:
     """Send a message on a stream of Work, and return how many of its updates are refused."""
     with grpc.insecure_channel(target) as channel:

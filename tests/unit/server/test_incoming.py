@@ -2,11 +2,13 @@
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 from jobledger.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
 from jobledger.v1.worker_service_pb2 import WorkRequest
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.incoming import MAX_FIELDS, parsed
+from jobledger_server.rpc.field_counts import MAX_FIELDS, MAX_KEYS
+from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.validation import InvalidRequest
 
 LABELS = b"\x22\x00" * 2 * MAX_FIELDS
@@ -56,3 +58,50 @@ def test_a_large_request_with_a_group_is_parsed() -> None:
     data = GROUP + CreateJobRequest(user_id="x" * 10_000).SerializeToString()
     request = parsed(CreateJobRequest, data, max_bytes=MAX_MESSAGE_BYTES)
     assert len(request.user_id) == 10_000
+
+
+PARAMETERS = CreateJobRequest.DESCRIPTOR.fields_by_name["parameters"].number
+
+
+def keys(count: int) -> Struct:
+    return Struct(fields={f"{key:05x}": Value(null_value=NULL_VALUE) for key in range(count)})
+
+
+def hidden(count: int) -> bytes:
+    """Return a Struct whose keys have tags of two bytes."""
+    entries = (b"\x8a\x00\x05%05x\x12\x02\x08\x00" % key for key in range(count))
+    return b"".join(b"\x0a%c" % len(each) + each for each in entries)
+
+
+def text(lines: int) -> Struct:
+    return Struct(fields={"log": Value(string_value="\n" * lines)})
+
+
+def batch(*structs: Struct) -> bytes:
+    creations = [CreateJobRequest(parameters=each) for each in structs]
+    return BatchCreateJobsRequest(requests=creations).SerializeToString()
+
+
+def test_the_hidden_keys_are_some() -> None:
+    assert len(Struct.FromString(hidden(10)).fields) == 10
+
+
+@pytest.mark.promise(number=61)
+@pytest.mark.parametrize(
+    "data",
+    [
+        batch(keys(MAX_KEYS + 1)),
+        batch(*[keys(1 + MAX_KEYS // 50)] * 50),
+        batch(Struct(fields={"a": Value(struct_value=keys(MAX_KEYS))})),
+        GROUP + field(2, field(PARAMETERS, hidden(MAX_KEYS + 1))),
+    ],
+    ids=["in one Struct", "of many jobs", "in a Struct in one", "hidden"],
+)
+def test_a_request_with_too_many_keys_of_maps_is_not_parsed(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="more than 65536 keys"):
+        parsed(BatchCreateJobsRequest, data, max_bytes=2 * MAX_MESSAGE_BYTES)
+
+
+@pytest.mark.parametrize("data", [batch(*[keys(MAX_KEYS // 8)] * 8), batch(text(600_000))])
+def test_one_with_fewer_is_parsed(data: bytes) -> None:
+    assert parsed(BatchCreateJobsRequest, data, max_bytes=2 * MAX_MESSAGE_BYTES).requests

@@ -17,6 +17,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "CancelJobs": bulk_requests.cancel_jobs,
     "ClaimJobs": REQUESTS.claim,
     "CreateAsset": REQUESTS.link_asset,
+    "CreateWatchToken": job_requests.watch_token,
     "CreateJob": job_requests.create,
     "DeleteJob": job_requests.delete,
     "DeleteJobs": bulk_requests.delete_jobs,

@@ -13,10 +13,11 @@ from jobledger_server.tuning import Tuning
 class Pending:
     """The result of one update: pending until `message` is set, and then only that is kept."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, weight: int) -> None:
         self.message: bytes | None = None
+        self.weight = weight
 
 
 class Results:
@@ -42,6 +43,7 @@ class Results:
         self._most = tuning.unsent_results
         self._most_bytes = tuning.unsent_result_bytes
         self._pending: deque[Pending] = deque()
+        self._weight = 0
         self._bytes = 0
         self._closed = False
         self._has_room = asyncio.Event()
@@ -49,10 +51,11 @@ class Results:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def expect(self) -> Pending:
-        """Expect the result of the next update."""
-        pending = Pending()
+    def expect(self, weight: int = 1) -> Pending:
+        """Expect the result of the next update, of one more for each of its assets."""
+        pending = Pending(weight)
         self._pending.append(pending)
+        self._weight += weight
         return pending
 
     def settle(self, pending: Pending, result: pb.UpdateResult) -> None:
@@ -68,14 +71,14 @@ class Results:
     def take(self) -> Iterator[bytes]:
         """Yield the serialized results that can be sent, and forget each."""
         while self._pending and (message := self._pending[0].message) is not None:
-            self._pending.popleft()
+            self._weight -= self._pending.popleft().weight
             self._release(len(message))
             self._has_room.set()
             yield message
 
     async def room(self) -> None:
         """Return when few enough results wait for another update."""
-        while len(self._pending) >= self._most or self._bytes >= self._most_bytes:
+        while self._weight >= self._most or self._bytes >= self._most_bytes:
             self._has_room.clear()
             await self._has_room.wait()
 

@@ -25,6 +25,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, Outcome
 from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.ledger.working_set import links_of
 from jobledger_server.rpc.access.permissions import check_job_types
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.encoding import encoded_field
@@ -200,18 +201,17 @@ class _Stream:
     async def _submit(self, updates: Sequence[Update]) -> None:
         """Submit updates in order, a few at a time, in turn with other callers."""
         streams, caller = self._streams, self._call.caller
-        most = streams.tuning.updates_per_turn
-        for begin in range(0, len(updates), most):
+        for part in _parts(updates, streams.tuning.updates_per_turn):
             async with streams.turns.turn(caller):
-                self._put(updates[begin : begin + most])
-                if len(updates) > most:
+                self._put(part)
+                if len(part) < len(updates):
                     await asyncio.sleep(0)
             await self._results.room()
 
     def _put(self, updates: Sequence[Update]) -> None:
         pending: list[tuple[Pending, WorkerCommand]] = []
         for job_id, command in updates:
-            result = self._results.expect()
+            result = self._results.expect(_weight(command))
             if isinstance(command, InvalidRequest):
                 self._refuse(result, job_id, command)
                 continue
@@ -316,3 +316,20 @@ class _Stream:
             yield encoded_field(
                 pb.WorkResponse, "signals", signal_message(signal).SerializeToString()
             )
+
+
+def _parts(updates: Sequence[Update], most: int) -> Iterator[Sequence[Update]]:
+    """Cut updates into parts of at most so many updates and assets, or one larger update."""
+    begin = weight = 0
+    for position, (_, command) in enumerate(updates):
+        more = _weight(command)
+        if position > begin and weight + more > most:
+            yield updates[begin:position]
+            begin, weight = position, 0
+        weight += more
+    if updates:
+        yield updates[begin:]
+
+
+def _weight(command: WorkerCommand | InvalidRequest) -> int:
+    return 1 if isinstance(command, InvalidRequest) else 1 + len(links_of(command))
