@@ -54,9 +54,9 @@ class Readiness:
                 await self.check()
             except JobledgerError as error:
                 if is_first:
-                    log.warning("the service at %s does not answer: %s", self._target, error)
+                    log.warning("service_unavailable target=%s failure=%s", self._target, error)
                 is_first = False
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                log.info("the service at %s answers", self._target)
+                log.info("service_answers target=%s", self._target)
                 return

@@ -75,7 +75,7 @@ async def test_requests_under_way_have_no_time_limit_of_a_head(
     server: ServerProcess, start_gateway
 ) -> None:
     http = await start_gateway(server.target, head_timeout=0.1, heartbeat=0.05)
-    async with http.events("/v1/events?user_id=ada") as events:
+    async with http.events("/v1/events?user_id=no-head") as events:
         assert (await events.news()).data == {"synced": True}
         for _ in range(10):
             assert await events.event() in (Event("comment"), Event("message", None, None))

@@ -108,7 +108,7 @@ async def test_a_bug_is_a_problem_without_its_cause(
         raise KeyError("the cause")
 
     http = await start_gateway(server.target)
-    monkeypatch.setattr("jobledger_gateway.upstream.Upstream.call", fail)
+    monkeypatch.setattr("jobledger_gateway.upstream.Upstream.call_unread", fail)
     answer = await http.get("/v1/jobs")
     assert answer.problem["status"] == 500
     assert b"the cause" not in answer.body

@@ -44,9 +44,10 @@ BUGS = {
         "the results of a stream come in the order in which they are ready",
         "rpc.workers.work_results",
         """        while self._pending and (message := self._pending[0].message) is not None:
-            self._pending.popleft()""",
+            self._weight -= self._pending.popleft().weight""",
         """        while ready := [each for each in self._pending if each.message is not None]:
             self._pending.remove(ready[0])
+            self._weight -= ready[0].weight
             message = ready[0].message""",
     ),
     "unsent jobs kept": Bug(
