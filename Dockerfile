@@ -59,7 +59,8 @@ VOLUME /data
 WORKDIR /data
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# It reads the same variables as the server: where it listens, and its certificate.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["jobledger-server", "health"]
+# Of the server, or of a gateway in its place. It reads the same variables as what it asks: where
+# that listens, and its certificate.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["sh", "-c", "if grep -q jobledger-gateway /proc/1/cmdline; then exec jobledger-gateway health; fi; exec jobledger-server health"]
 ENTRYPOINT ["jobledger-server"]
 CMD ["serve"]

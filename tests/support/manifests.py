@@ -4,8 +4,10 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
+from jobledger_gateway.command import gateway
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.settings import all_settings
 from tests.support.pages import ROOT
@@ -15,6 +17,8 @@ KUBERNETES = DEPLOY / "kubernetes"
 OVERLAYS = ("postgresql", "sqlite")
 SETTINGS = {setting.variable for setting in (*DATABASE_SETTINGS, *all_settings())}
 """The variables that the server reads."""
+OF_GATEWAY = {str(each.envvar) for each in gateway.params if isinstance(each, click.Option)}
+"""The variables that the gateway reads."""
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -7,6 +7,7 @@ from typing import Any
 from jobledger_server.settings import Settings
 from tests.support.manifests import (
     DEPLOY,
+    OF_GATEWAY,
     SETTINGS,
     documents,
     port_of,
@@ -28,7 +29,8 @@ def test_compose_defines_everything_that_its_services_refer_to() -> None:
             source = volume.partition(":")[0]
             assert source in made["volumes"] or (DEPLOY / source).exists(), name
         variables = service.get("environment", {})
-        assert {v for v in variables if v.startswith("JOBLEDGER_")} <= SETTINGS
+        ours = {v for v in variables if v.startswith("JOBLEDGER_")}
+        assert ours <= (OF_GATEWAY if name == "gateway" else SETTINGS)
         for variable, value in variables.items():
             if value.startswith("/run/secrets/"):
                 assert Path(value).name in service["secrets"], variable

@@ -4,6 +4,7 @@ import os
 import stat
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,19 @@ PODS = ("10.244.1.7", "172.20.0.7", "192.168.3.7", "fd00::7")
 """Addresses that pods may have."""
 
 FILES = {s.variable for s in (*DATABASE_SETTINGS, *all_settings()) if s.kind == "file"}
+
+
+def monitored(service: Any) -> set[str]:
+    """Return the ports of a service that Prometheus scrapes."""
+    labels = service["metadata"]["labels"].items()
+    monitors = [
+        each["spec"]
+        for each in objects(KUBERNETES / "monitoring")
+        if each["spec"]["selector"]["matchLabels"].items() <= labels
+    ]
+    found = {each["port"] for monitor in monitors for each in monitor["endpoints"]}
+    assert found <= {each["name"] for each in service["spec"]["ports"]}
+    return found
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -75,10 +89,7 @@ class TestOverlay:
             for port in rule["ports"]
         }
         assert opened == ports.keys()
-        (monitor,) = objects(KUBERNETES / "monitoring")
-        assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports.keys()
-        selected = monitor["spec"]["selector"]["matchLabels"]
-        assert selected.items() <= service["metadata"]["labels"].items()
+        assert monitored(service) == {"metrics"}
 
     def test_mounts_have_their_volumes_and_files_are_mounted(self, name: str) -> None:
         folder = KUBERNETES / name
@@ -154,13 +165,17 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     (container,) = template["spec"]["containers"]
     # Raises for an option that there is not, or with another kind of value.
     given = gateway.make_context("jobledger-gateway", [*container["args"]]).params
-    (port,) = container["ports"]
-    assert given["listen"] == ("0.0.0.0", port["containerPort"])
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert given["listen"] == ("0.0.0.0", ports["http"])
+    assert given["metrics"] == f"0.0.0.0:{ports['metrics']}"
+    (service,) = of_kind(folder, "Service")
+    assert {each["targetPort"] for each in service["spec"]["ports"]} == ports.keys()
+    assert monitored(service) == {"metrics"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert given["ca_file"] == "/tls/ca.crt"
     # Else all users behind an Ingress would be one client, with one client's streams.
     assert all(any(ip_address(pod) in network for network in given["proxies"]) for pod in PODS)
-    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     labels = template["metadata"]["labels"]
     for each in (*of_kind(folder, "Service"), *of_kind(folder, "Deployment")):
         selector = each["spec"]["selector"]
@@ -170,6 +185,8 @@ def test_the_gateway_reaches_the_servers_and_does_as_little_as_possible() -> Non
     assert given["target"] == f"{service['metadata']['name']}:{served}"
     (policy,) = of_kind(folder, "NetworkPolicy")
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    admitted = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+    assert admitted == ["http", "metrics"]
     assert policy["spec"]["egress"][0]["ports"] == [{"port": served}]
     (servers,) = of_kind(KUBERNETES / "base", "NetworkPolicy")
     admitted = servers["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
@@ -197,7 +214,7 @@ def test_names_are_resolved_by_the_cluster_and_by_caches_on_its_nodes(name: str)
 def test_an_ingress_and_a_route_lead_to_the_gateway() -> None:
     (service,) = of_kind(KUBERNETES / "gateway", "Service")
     name = service["metadata"]["name"]
-    (port,) = service["spec"]["ports"]
+    port = service["spec"]["ports"][0]
     (budget,) = of_kind(KUBERNETES / "gateway", "PodDisruptionBudget")
     assert budget["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
     (ingress,) = of_kind(KUBERNETES / "ingress", "Ingress")

@@ -5,15 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 
-from jobledger_gateway.command import gateway
 from jobledger_gateway.serving import DRAIN_SECONDS
 from jobledger_gateway.settings import Settings as GatewaySettings
 from jobledger_server.settings import Settings
 from tests.support.manifests import (
     DEPLOY,
+    OF_GATEWAY,
     SETTINGS,
     env_file,
 )
@@ -48,8 +47,7 @@ def test_the_units_settings_exist_and_give_it_time() -> None:
 
 def test_the_gateways_units_settings_exist_and_give_it_time() -> None:
     text = (SYSTEMD / "jobledger-gateway.env").read_text("utf-8")
-    options = {str(option.envvar) for option in gateway.params if isinstance(option, click.Option)}
-    assert set(re.findall(r"JOBLEDGER_\w+", text)) <= options
+    assert set(re.findall(r"JOBLEDGER_\w+", text)) <= OF_GATEWAY
     assert int(value_of(UNITS[1], "TimeoutStopSec")) > DRAIN_SECONDS
     assert int(value_of(UNITS[1], "LimitNOFILE")) > 2 * GatewaySettings().max_streams
 
