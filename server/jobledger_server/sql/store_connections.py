@@ -15,14 +15,20 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Executable, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from jobledger_server.database.errors import cause_of, failure
@@ -51,6 +57,17 @@ class _Attempt:
 
     broken: bool = False
     committing: bool = False
+
+
+def writer_turns(database: Database) -> AbstractAsyncContextManager[Any]:
+    """Return in what transactions that write wait for the only connection that may, if it is one.
+
+    The pool gives it to whoever asks when it is free. So batches of commands, of which one follows
+    the other, left claims and maintenance behind. A lock is taken in the order of arrival.
+    """
+    pool = database.writer.pool
+    only_one = isinstance(pool, QueuePool) and pool.size() == 1
+    return asyncio.Lock() if only_one else nullcontext()
 
 
 class _Pool:
@@ -147,11 +164,12 @@ class StoreConnections:
         self._single = database.reader.execution_options(**database.dialect.single_statement)
         self._snapshot = database.reader.execution_options(**database.dialect.snapshot)
         self._lists = database.lists.execution_options(**database.dialect.snapshot)
+        self._writer_turns = writer_turns(database)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Driver]:
         """Begin a transaction on the driver itself. The block commits it; an error undoes it."""
-        async with self._driver(self._writers) as driver:
+        async with self._writer_turns, self._driver(self._writers) as driver:
             await driver.begin()
             yield driver
 
@@ -221,7 +239,11 @@ class StoreConnections:
         In a method that `runs_to_completion`.
         """
         with self._translating():
-            async with self._database.writer.connect() as connection, connection.begin():
+            async with (
+                self._writer_turns,
+                self._database.writer.connect() as connection,
+                connection.begin(),
+            ):
                 yield connection
 
     async def close(self) -> None:

@@ -32,6 +32,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict, StoredJob
 from jobledger_server.tuning import Tuning
+from tests.support.databases import sqlite_only
 from tests.support.store_writer import (
     append,
     creation,
@@ -566,3 +567,33 @@ async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore
     await saved(store, user_id="bob")
     assert [await store.count_active("ada", limit=limit) for limit in (1, 3, 9)] == [1, 3, 3]
     assert await store.count_active("eve", limit=9) == 0
+
+
+@pytest.mark.promise(number=65)
+@sqlite_only
+async def test_transactions_that_follow_each_other_leave_no_other_one_behind(
+    store: SqlStore,
+) -> None:
+    """SQLite has one connection that writes."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        async with store.transaction() as transaction:
+            await transaction.now()
+            order.append(name)
+            begun.set()
+            await go_on.wait()
+
+    async def many() -> None:
+        for _ in range(3):
+            await one("many")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(many())
+        await begun.wait()
+        tasks.create_task(one("other"))
+        for _ in range(10):  # until it waits for the connection
+            await asyncio.sleep(0)
+        go_on.set()
+    assert order.index("other") <= 1
