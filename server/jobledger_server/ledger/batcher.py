@@ -7,7 +7,7 @@ Memory Database Systems" (1984).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from time import perf_counter
@@ -31,6 +31,9 @@ TICK_SECONDS = 0.001
 
 QUIET_TICKS = 2
 """Lingering ends after this many ticks in a row without a new item."""
+
+
+NOTHING: Mapping[Hashable, int] = {}
 
 
 class Unfinished(Enum):
@@ -59,6 +62,7 @@ class _Pending(Generic[Item, Result]):
     caller: Caller
     weight: int
     bytes: int
+    touched: Mapping[Hashable, int]
 
 
 class Batcher(Generic[Item, Result]):
@@ -83,6 +87,8 @@ class Batcher(Generic[Item, Result]):
         share: The fraction of these two limits that one caller may use, up to 1.
         weigh: Returns the weight of an item. By default it is 1.
         measure: Returns the bytes that an item holds in memory. By default none.
+        touch: Returns what several items of a batch may have in common, and the weight that it adds
+            to a batch once. By default nothing.
         observe: Called with each result. By default nothing is.
     """
 
@@ -99,6 +105,7 @@ class Batcher(Generic[Item, Result]):
         share: float = 1.0,
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
+        touch: Callable[[Item], Mapping[Hashable, int]] = lambda _: NOTHING,
         observe: Observe[Item, Result] | None = None,
     ) -> None:
         self.name = name
@@ -108,6 +115,7 @@ class Batcher(Generic[Item, Result]):
         self._linger_ticks = linger_ticks
         self._weigh = weigh
         self._measure = measure
+        self._touch = touch
         self._observe = observe
         self._items = _admission(f"waiting_{name}", max_waiting, share)
         self._bytes = _admission(
@@ -172,8 +180,11 @@ class Batcher(Generic[Item, Result]):
             nothing.set_result([])
             return nothing
         weight, size = sum(map(self._weigh, items)), sum(map(self._measure, items))
+        touched = self._touch(items[0])
+        if len(items) > 1:
+            touched = dict(each for item in items for each in self._touch(item).items())
         pending: _Pending[Item, Result]
-        pending = _Pending(items, self._new_future(), caller, weight, size)
+        pending = _Pending(items, self._new_future(), caller, weight, size, touched)
         self._items.acquire(caller, weight)
         try:
             self._bytes.acquire(caller, size)
@@ -186,7 +197,9 @@ class Batcher(Generic[Item, Result]):
         return pending.future
 
     def _enqueue(self, pending: _Pending[Item, Result]) -> None:
-        self._queue.put(pending.caller, pending, pending.weight)
+        # What all touch, or a single item does, is in no caller's favour.
+        more = sum(pending.touched.values()) if len(pending.touched) > len(pending.items) else 0
+        self._queue.put(pending.caller, pending, pending.weight + more)
         self._queued += len(pending.items)
 
     async def _run(self) -> None:
@@ -217,12 +230,16 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Pending[Item, Result]]:
         batch = []
         weight = size = 0
+        touched: set[Hashable] = set()
         while len(self._queue) and weight < self.max_batch and size < self._max_batch_bytes:
             pending = self._queue.pop()
             batch.append(pending)
             self._queued -= len(pending.items)
             weight += pending.weight
             size += pending.bytes
+            for each in pending.touched.keys() - touched:
+                weight += pending.touched[each]
+            touched.update(pending.touched)
         return batch
 
     async def _linger(self, callers: int) -> None:

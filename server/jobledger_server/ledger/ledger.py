@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -23,7 +23,7 @@ from jobledger_server.domain.errors import JobNotFound, LimitExceeded, Paused
 from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
-from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.batcher import NOTHING, Batcher
 from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.known_limits import KnownLimits
@@ -66,6 +66,11 @@ HandOn = Callable[[Job], None]
 ASSET_BYTES = 2048
 """What an asset counts besides its texts: so many that a batch of finishes with many small assets,
 each of which is decided and written, is no longer than others."""
+
+
+QUEUE_WEIGHT, KEY_WEIGHT = 2, 1
+"""What a queue, or a concurrency key, adds to the weight of a batch that creates jobs with it. Each
+queue is on pages of its own, so as many queues as jobs would make a batch several times as long."""
 
 
 class Ledger:
@@ -120,6 +125,7 @@ class Ledger:
             share=share,
             weigh=_weigh,
             measure=_content_bytes,
+            touch=_counters,
             observe=observe,
         )
         self._claims = Claims(
@@ -365,6 +371,27 @@ class Ledger:
 
 def _weigh(command: Command) -> int:
     return len(command.creations) if isinstance(command, CreateAll) else 1
+
+
+def _counters(command: Command) -> Mapping[Hashable, int]:
+    """Return the counters that creations change, and how much each of them adds to a batch.
+
+    Jobs of one queue share its row, and lie together in its index. Those of other queues are on
+    other pages of the disk: four each, where a job alone is a part of one.
+    """
+    if isinstance(command, Create):
+        return _counters_of(command)
+    if isinstance(command, CreateAll):
+        return dict(each for one in command.creations for each in _counters_of(one).items())
+    return NOTHING
+
+
+def _counters_of(creation: Create) -> Mapping[Hashable, int]:
+    tenant = creation.fairness_key or creation.user_id
+    queue = creation.job_type, creation.priority, tenant
+    if not creation.concurrency_key:
+        return {queue: QUEUE_WEIGHT}
+    return {queue: QUEUE_WEIGHT, creation.concurrency_key: KEY_WEIGHT}
 
 
 def _content_bytes(command: Command) -> int:

@@ -34,12 +34,13 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.ledger import Ledger, decisions_of
+from jobledger_server.ledger.ledger import QUEUE_WEIGHT, Ledger, decisions_of
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
+from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply, created
@@ -585,3 +586,21 @@ async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore)
     assert [type(outcome) for outcome in outcomes] == [Decision, Decision, RuntimeError, Decision]
     stored = [outcome.job.id for outcome in outcomes if isinstance(outcome, Decision)]
     assert (await read_jobs(store, stored)).keys() == set(stored)
+
+
+@pytest.mark.promise(number=65)
+@pytest.mark.parametrize(
+    ("differ", "least"),
+    [("fairness_key", 3), ("job_type", 3), ("concurrency_key", 2), ("request_id", 1)],
+)
+async def test_creations_in_many_queues_make_short_batches(
+    ledger: Ledger, tuning: Tuning, differ: str, least: int
+) -> None:
+    """Each queue is on pages of its own: as many take the database several times as long."""
+    before = sum(ledger.batchers[0].sizes.buckets)
+    eve = Caller("eve")
+    size = tuning.command_batch - QUEUE_WEIGHT
+    plain = Create(user_id="eve", job_type="render")
+    creations = [replace(plain, **{differ: f"k{number}"}) for number in range(size)]
+    await asyncio.gather(*(ledger.submit([each], eve) for each in creations))
+    assert sum(ledger.batchers[0].sizes.buckets) - before == least

@@ -319,3 +319,38 @@ async def test_an_item_that_is_not_done_lets_others_in_and_is_in_a_later_batch_a
         assert await asyncio.gather(first, other) == [2, 4]
         assert batcher.held == 0
     assert batches == [[1], [2], [1]]
+
+
+async def test_what_items_have_in_common_counts_once_in_a_batch() -> None:
+    """Numbers with the same last digit have that in common; it counts as two more."""
+
+    def touch(number: int) -> dict[int, int]:
+        return {number % 10: 2}
+
+    for numbers, sizes in ((range(0, 90, 10), [4, 4, 1]), (range(9), [2, 2, 2, 2, 1])):
+        work = Work()
+        batcher = Batcher("numbers", work, max_batch=6, max_waiting=10, touch=touch)
+        async with batcher:
+            await asyncio.gather(*await submitted(batcher, *numbers))
+        assert [len(batch) for batch in work.batches] == sizes
+
+
+async def test_items_that_touch_more_are_served_less_often() -> None:
+    work, gate = Work(), Gate()
+    work = Work(gate)
+    ada, eve = Caller("ada"), Caller("eve")
+    touch = {1: {}, 2: {"a": 3, "b": 3, "c": 3}}
+    batcher = Batcher("numbers", work, max_batch=1, max_waiting=99, touch=touch.__getitem__)
+    async with batcher:
+        first = await submitted(batcher, 1)
+        await gate.reached.wait()
+        asked = [
+            await submitted(batcher, 2, 2, caller=eve),
+            await submitted(batcher, *[1] * 9, caller=ada),
+        ]
+        gate.open()
+        await asyncio.gather(*first, *asked[0], *asked[1])
+    order = [batch[0] for batch in work.batches]
+    assert order.count(1) == 10
+    second = len(order) - 1 - order[::-1].index(2)
+    assert second > 8
