@@ -516,7 +516,9 @@ def _services(
         JOB_SERVICE: jobs,
         WORKER_SERVICE: workers,
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
-        WEBHOOK_SERVICE: WebhookService(store.webhooks, lists, feed_streams.head, ids),
+        WEBHOOK_SERVICE: WebhookService(
+            store.webhooks, lists, feed_streams.head, feed_streams.moved, ids
+        ),
         WEBHOOK_DELIVERY_SERVICE: WebhookDeliveryService(
             store.webhooks, lists, None if access is None else access.permissions_of
         ),

@@ -3,7 +3,7 @@
 Every method raises as those of `store.Store`. A change is durable when its call returns.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -33,8 +33,13 @@ class Webhook(Struct, frozen=True):
         pending_count: How many these are.
         given_up: How many were given up.
         generation: How often it was claimed.
-        creator: The identity that created it, or enabled it last; empty without an access file.
+        creator: The identity that created, updated or enabled it last; empty without an access
+            file.
         enable_time: When it was last enabled; None if it never was disabled.
+        request_id: That of its creation, or nothing.
+        previous_secret: The key before the last rotation, or nothing.
+        previous_secret_expire_time: Until when deliveries are signed with that, too.
+        rotation_id: The request id of the last rotation, or nothing.
     """
 
     id: str
@@ -57,6 +62,10 @@ class Webhook(Struct, frozen=True):
     generation: int = 0
     creator: str = ""
     enable_time: Instant | None = None
+    request_id: str = ""
+    previous_secret: str = ""
+    previous_secret_expire_time: Instant | None = None
+    rotation_id: str = ""
 
 
 class Deliveries(Struct, frozen=True):
@@ -101,9 +110,14 @@ class Webhooks(Protocol):
     async def add(self, webhook: Webhook) -> Webhook:
         """Store a new webhook; return it with its time of creation.
 
+        If its owner has one with the same request id, that one is returned instead.
+
         Raises:
             LimitExceeded: There are as many as may be, in all or of this owner.
         """
+
+    async def get(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        """Return a webhook of this user, or of any if it is empty; None if there is none."""
 
     async def listed(self, *, user_id: str, after: str, limit: int) -> list[Webhook]:
         """Return the webhooks of an owner, or all, with ids after `after`, in their order."""
@@ -115,6 +129,16 @@ class Webhooks(Protocol):
         """Enable a webhook of this user, or of any; return it, or None if there is none.
 
         Whoever enables it is its creator from then on. One that is enabled is left as it is.
+        """
+
+    async def update(
+        self, webhook_id: str, *, user_id: str, change: Callable[[Webhook, Instant], Webhook]
+    ) -> Webhook | None:
+        """Replace a webhook of this user, or of any, by what `change` makes of it; return that.
+
+        `change` is called with the webhook and the time. It leaves what deliverers store but the
+        cursor. The claim ends, so that a deliverer is given the webhook anew. None if there is
+        none.
         """
 
     async def creators(self) -> Collection[tuple[str, str]]:

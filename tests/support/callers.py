@@ -23,7 +23,10 @@ READS = {
 }
 WATCHES = {"WatchJob", "WatchJobs"}
 OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
-WEBHOOKS = {f"{verb}Webhook" for verb in ("Create", "Delete", "Enable")} | {"ListWebhooks"}
+WEBHOOKS = {f"{verb}Webhook" for verb in ("Create", "Get", "Update", "Delete", "Enable")} | {
+    "ListWebhooks",
+    "RotateSecret",
+}
 CREATES = {"CreateJob", "BatchCreateJobs", "CreateWatchToken"}
 OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations", *WEBHOOKS}
 OPERATORS = OWNERS - CREATES

@@ -5,6 +5,7 @@ import http.client
 import secrets
 import time
 import uuid
+from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from jobledger.cli.options import (
     pass_connection,
 )
 from jobledger.cli.render import clean, header, row, table, time_text, to_json
+from jobledger.cli.times import duration
 from jobledger.core.webhook_events import Event, event_of
 from jobledger.v1.job_pb2 import (
     JOB_STATUS_COMPLETED,
@@ -102,6 +104,97 @@ def list_webhooks(connection: Connection, /, *, all_users: bool, as_json: bool) 
 @webhook.command()
 @click.argument("webhook_id", metavar="ID")
 @_all_users_option
+@as_json_option
+@pass_connection
+def get(connection: Connection, /, *, webhook_id: str, all_users: bool, as_json: bool) -> None:
+    """Show a webhook, without its secret."""
+    with connection.open(all_users=all_users) as client:
+        found = client.get_webhook(webhook_id, all_users=all_users)
+    _show(found, as_json=as_json)
+
+
+@webhook.command()
+@click.argument("webhook_id", metavar="ID")
+@click.option("--url", metavar="URL", help="Where to post.")
+@filter_options
+@click.option("--all-types", is_flag=True, help="Jobs of all types.")
+@click.option("--all-labels", is_flag=True, help="Jobs with any labels.")
+@click.option(
+    "--all-transitions/--only-ends",
+    default=None,
+    help="Whether to post starts, too, or only how jobs ended.",
+)
+@_all_users_option
+@as_json_option
+@pass_connection
+def update(
+    connection: Connection,
+    /,
+    *,
+    webhook_id: str,
+    url: str | None,
+    job_types: tuple[str, ...],
+    labels: dict[str, str],
+    all_types: bool,
+    all_labels: bool,
+    all_transitions: bool | None,
+    all_users: bool,
+    as_json: bool,
+) -> None:
+    """Change where a webhook posts to, or which transitions. It loses none.
+
+    What no option names stays as it is.
+    """
+    for every, some, name in ((all_types, job_types, "type"), (all_labels, labels, "label")):
+        if every and some:
+            raise click.UsageError(f"--all-{name}s and --{name} exclude each other")
+    with connection.open(all_users=all_users) as client:
+        found = client.update_webhook(
+            webhook_id,
+            url=url,
+            job_types=job_types if job_types or all_types else None,
+            labels=labels if labels or all_labels else None,
+            all_transitions=all_transitions,
+            all_users=all_users,
+        )
+    _show(found, as_json=as_json)
+
+
+@webhook.command()
+@click.argument("webhook_id", metavar="ID")
+@click.option(
+    "--keep-previous",
+    metavar="DURATION",
+    type=duration,
+    help="How long deliveries are signed with the secret until now, too, as 2h, at most 7d. 0s if"
+    " others know it.  [default: 1d]",
+)
+@_all_users_option
+@as_json_option
+@pass_connection
+def rotate(
+    connection: Connection,
+    /,
+    *,
+    webhook_id: str,
+    keep_previous: timedelta | None,
+    all_users: bool,
+    as_json: bool,
+) -> None:
+    """Give a webhook a new secret; print its id and the secret.
+
+    For a while deliveries are signed with both: give the receiver the new one meanwhile.
+    """
+    with connection.open(all_users=all_users) as client:
+        made = client.rotate_webhook_secret(
+            webhook_id, keep_previous=keep_previous, all_users=all_users
+        )
+    write(to_json(made) if as_json else f"{made.webhook.id}  {made.secret}")
+
+
+@webhook.command()
+@click.argument("webhook_id", metavar="ID")
+@_all_users_option
 @pass_connection
 def delete(connection: Connection, /, *, webhook_id: str, all_users: bool) -> None:
     """Delete a webhook."""
@@ -119,7 +212,7 @@ def enable(connection: Connection, /, *, webhook_id: str, all_users: bool, as_js
     """Let a disabled webhook deliver again, from where it stopped."""
     with connection.open(all_users=all_users) as client:
         found = client.enable_webhook(webhook_id, all_users=all_users)
-    write(to_json(found) if as_json else f"{found.id}  {_state(found)}")
+    _show(found, as_json=as_json)
 
 
 @webhook.command()
@@ -143,7 +236,7 @@ def test(*, url: str, secret: str | None) -> int:
         write(f"secret: {secret}")
     event = _sample()
     try:
-        headers = event.headers(secret, time.time())
+        headers = event.headers([secret], time.time())
     except ValueError as error:
         raise click.UsageError(f"--secret: {error}") from None
     parts = urlsplit(url)
@@ -201,6 +294,10 @@ def _sample() -> Event:
 def _webhook_row(found: Webhook) -> str:
     cells = (found.id, found.user_id or "*", str(found.pending), str(found.given_up))
     return row(COLUMNS, (*cells, _state(found)), _note(found))
+
+
+def _show(found: Webhook, *, as_json: bool) -> None:
+    write(to_json(found) if as_json else f"{found.id}  {_state(found)}  {clean(_note(found))}")
 
 
 def _state(found: Webhook) -> str:

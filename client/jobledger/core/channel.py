@@ -14,7 +14,7 @@ Interceptor: TypeAlias = (
 )
 AsyncInterceptor: TypeAlias = grpc.aio.ClientInterceptor
 
-# Every unary RPC but ClaimJobs and CreateWebhook is safe to repeat, because the client
+# Every unary RPC but ClaimJobs is safe to repeat, because the client
 # always sends a request_id with what creates and a worker_id with what starts; delete_job and
 # transition_job say what a repetition after a lost answer returns. The
 # pauses add up to about four seconds, the time that a restart takes, within the
@@ -50,8 +50,6 @@ _SERVICE_CONFIG: Final = {
         # A claim whose answer was lost may have claimed jobs; repeated, it would
         # claim more than its caller has free slots.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},
-        # A repetition would create a second webhook.
-        {"name": [{"service": "jobledger.v1.WebhookService", "method": "CreateWebhook"}]},
         # Only work_stream.py knows which updates of a broken stream to send again.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "Work"}]},
     ],

@@ -1,7 +1,7 @@
 """The events of webhooks: CloudEvents as JSON, signed as Standard Webhooks says."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,8 +37,8 @@ class Event:
     id: str
     body: bytes
 
-    def headers(self, secret: str, now: float) -> dict[str, str]:
-        """Return the headers of an attempt at this time."""
+    def headers(self, secrets: Sequence[str], now: float) -> dict[str, str]:
+        """Return the headers of an attempt at this time, signed with each of these secrets."""
         from jobledger.version import __version__  # noqa: PLC0415  # its metadata is slow to find
 
         timestamp = int(now)
@@ -47,7 +47,9 @@ class Event:
             "user-agent": f"jobledger/{__version__}",
             "webhook-id": self.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(secret, self.id, timestamp, self.body),
+            "webhook-signature": " ".join(
+                sign(secret, self.id, timestamp, self.body) for secret in secrets
+            ),
         }
 
 

@@ -42,7 +42,9 @@ class Webhook:
     given_up: int
     """How many deliveries were given up."""
     creator: str
-    """The identity that created it, or that enabled it last; empty without an access file."""
+    """The identity that created, updated or enabled it last; empty without an access file."""
+    previous_secret_expire_time: datetime | None
+    """Until when deliveries are signed with the secret before the last rotation, too."""
 
     @classmethod
     def from_proto(cls, message: webhook_service_pb2.Webhook) -> Self:
@@ -64,12 +66,15 @@ class Webhook:
             pending=message.pending,
             given_up=message.given_up,
             creator=message.creator,
+            previous_secret_expire_time=from_timestamp(message.previous_secret_expire_time)
+            if has("previous_secret_expire_time")
+            else None,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWebhook:
-    """A webhook that was just created."""
+    """A webhook with a new secret: it was just created, or its secret was rotated."""
 
     webhook: Webhook
     """The webhook."""

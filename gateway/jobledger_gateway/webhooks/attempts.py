@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from jobledger.core.retry import wait_at_most
@@ -54,6 +55,7 @@ class Attempts:
     ) -> None:
         self._webhook = claimed.webhook
         self._secret = claimed.secret
+        self._previous = claimed.previous_secret
         self._state = state
         self._upstream = upstream
         self._poster = poster
@@ -148,7 +150,7 @@ class Attempts:
         async with self._turns:
             while (wait := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
-            headers = event.headers(self._secret, time.time())
+            headers = event.headers(self._secrets(), time.time())
             answer = await self._poster.post(self._webhook.url, headers, event.body)
         FIGURES.deliveries["failed" if answer.failure else "delivered"] += 1
         if answer.status == GONE:
@@ -161,6 +163,11 @@ class Attempts:
         else:
             self._state.succeeded()
         return answer
+
+    def _secrets(self) -> Sequence[str]:
+        """Return what to sign with: for a while also the secret that was rotated away."""
+        until = seconds_of(self._webhook.previous_secret_expire_time)
+        return [self._secret, self._previous] if time.time() < until else [self._secret]
 
     def _backoff(self, attempts: int, answer: Answer) -> float:
         """Return how long to wait after that many attempts."""

@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -60,6 +62,7 @@ class Webhook(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     GIVEN_UP_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service."""
     user_id: _builtins.str
@@ -77,9 +80,9 @@ class Webhook(_message.Message):
     given_up: _builtins.int
     """How many deliveries were given up."""
     creator: _builtins.str
-    """The identity that created it, or that enabled it last. Empty without an access
-    file. A webhook whose creator may have it no more, by the access file, is
-    disabled.
+    """The identity that created it, or that updated or enabled it last. Empty without
+    an access file. A webhook whose creator may have it no more, by the access
+    file, is disabled.
     """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -105,6 +108,12 @@ class Webhook(_message.Message):
     def failure_time(self) -> _timestamp_pb2.Timestamp:
         """When the last delivery failed, likewise. Unset if none has."""
 
+    @_builtins.property
+    def previous_secret_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when deliveries are signed with the secret before the last RotateSecret,
+        too. Unset, or in the past, if they are not.
+        """
+
     def __init__(
         self,
         *,
@@ -123,10 +132,11 @@ class Webhook(_message.Message):
         pending: _builtins.int = ...,
         given_up: _builtins.int = ...,
         creator: _builtins.str = ...,
+        previous_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failure_time", b"failure_time", "success_time", b"success_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failure_time", b"failure_time", "previous_secret_expire_time", b"previous_secret_expire_time", "success_time", b"success_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "create_time", b"create_time", "creator", b"creator", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "success_time", b"success_time", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "create_time", b"create_time", "creator", b"creator", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "previous_secret_expire_time", b"previous_secret_expire_time", "success_time", b"success_time", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,6 +173,7 @@ class CreateWebhookRequest(_message.Message):
     JOB_TYPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ALL_TRANSITIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner of the jobs. Default: the jobs of all owners, for operators. If the
     server has an access file, only callers that may act for all users may omit
@@ -177,6 +188,11 @@ class CreateWebhookRequest(_message.Message):
     """
     all_transitions: _builtins.bool
     """Post every transition, and not only those to a terminal state."""
+    request_id: _builtins.str
+    """Makes the call safe to retry: the webhook of an earlier call of this owner with
+    the same id is returned, with its secret, as long as it exists; it must have
+    the same content. At most 128 characters. Default: each call creates one.
+    """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only jobs of these types, at most 100. Default: all."""
@@ -193,10 +209,11 @@ class CreateWebhookRequest(_message.Message):
         job_types: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         all_transitions: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "job_types", b"job_types", "labels", b"labels", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "job_types", b"job_types", "labels", b"labels", "request_id", b"request_id", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,7 +229,7 @@ class CreateWebhookResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The key that deliveries are signed with: `whsec_` and 32 bytes in base64. It
-    is not returned to its creator again.
+    is returned again only to a repetition with the same `request_id`.
     """
     @_builtins.property
     def webhook(self) -> Global___Webhook:
@@ -231,6 +248,225 @@ class CreateWebhookResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateWebhookResponse: _TypeAlias = CreateWebhookResponse  # noqa: Y015
+
+@_typing.final
+class GetWebhookRequest(_message.Message):
+    """A request for one webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """The webhook. Required."""
+    user_id: _builtins.str
+    """Its owner. Default: whoever owns it, as in CreateWebhookRequest."""
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookRequest: _TypeAlias = GetWebhookRequest  # noqa: Y015
+
+@_typing.final
+class GetWebhookResponse(_message.Message):
+    """The webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def webhook(self) -> Global___Webhook:
+        """The webhook."""
+
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookResponse: _TypeAlias = GetWebhookResponse  # noqa: Y015
+
+@_typing.final
+class UpdateWebhookRequest(_message.Message):
+    """A request to change a webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ALL_TRANSITIONS_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """The webhook. Required."""
+    user_id: _builtins.str
+    """Its owner. Default: whoever owns it, as in CreateWebhookRequest."""
+    url: _builtins.str
+    """As in CreateWebhookRequest."""
+    all_transitions: _builtins.bool
+    """As in CreateWebhookRequest."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of the following fields to change: `url`, `job_types`, `labels`,
+        `all_transitions`. Required.
+        """
+
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateWebhookRequest."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in CreateWebhookRequest."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        url: _builtins.str = ...,
+        job_types: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        all_transitions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "job_types", b"job_types", "labels", b"labels", "update_mask", b"update_mask", "url", b"url", "user_id", b"user_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWebhookRequest: _TypeAlias = UpdateWebhookRequest  # noqa: Y015
+
+@_typing.final
+class UpdateWebhookResponse(_message.Message):
+    """The webhook is changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def webhook(self) -> Global___Webhook:
+        """The webhook."""
+
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWebhookResponse: _TypeAlias = UpdateWebhookResponse  # noqa: Y015
+
+@_typing.final
+class RotateSecretRequest(_message.Message):
+    """A request for a new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    KEEP_PREVIOUS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """The webhook. Required."""
+    user_id: _builtins.str
+    """Its owner. Default: whoever owns it, as in CreateWebhookRequest."""
+    request_id: _builtins.str
+    """Makes the call safe to retry: a repetition of the last call, with the same id,
+    returns its secret. At most 128 characters. Default: each call makes a secret.
+    """
+    @_builtins.property
+    def keep_previous(self) -> _duration_pb2.Duration:
+        """How long deliveries are signed with the secret until now, too: at most 7 days.
+        0 ends it at once, if others know it. Default: 1 day. The one before that is
+        not used any more.
+        """
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        keep_previous: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_previous", b"keep_previous"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_previous", b"keep_previous", "request_id", b"request_id", "user_id", b"user_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSecretRequest: _TypeAlias = RotateSecretRequest  # noqa: Y015
+
+@_typing.final
+class RotateSecretResponse(_message.Message):
+    """The new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The key that deliveries are signed with from now on, as in
+    CreateWebhookResponse.
+    """
+    @_builtins.property
+    def webhook(self) -> Global___Webhook:
+        """The webhook."""
+
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSecretResponse: _TypeAlias = RotateSecretResponse  # noqa: Y015
 
 @_typing.final
 class ListWebhooksRequest(_message.Message):

@@ -42,10 +42,25 @@ class WebhookServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.CreateWebhookRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.CreateWebhookResponse.FromString,
                 _registered_method=True)
+        self.GetWebhook = channel.unary_unary(
+                '/jobledger.v1.WebhookService/GetWebhook',
+                request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookResponse.FromString,
+                _registered_method=True)
         self.ListWebhooks = channel.unary_unary(
                 '/jobledger.v1.WebhookService/ListWebhooks',
                 request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.UpdateWebhook = channel.unary_unary(
+                '/jobledger.v1.WebhookService/UpdateWebhook',
+                request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookResponse.FromString,
+                _registered_method=True)
+        self.RotateSecret = channel.unary_unary(
+                '/jobledger.v1.WebhookService/RotateSecret',
+                request_serializer=jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.FromString,
                 _registered_method=True)
         self.DeleteWebhook = channel.unary_unary(
                 '/jobledger.v1.WebhookService/DeleteWebhook',
@@ -67,9 +82,17 @@ class WebhookServiceServicer(object):
 
     def CreateWebhook(self, request, context):
         """Creates a webhook. It gets the transitions that are committed from then on.
-        Not safe to retry: if the answer is lost, list the webhooks and delete the one
-        whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-        1,000 webhooks, or 100 of this owner.
+        Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
+        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
+        owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhook(self, request, context):
+        """Returns a webhook, without its secret. Errors: INVALID_FIELD,
+        WEBHOOK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +101,25 @@ class WebhookServiceServicer(object):
     def ListWebhooks(self, request, context):
         """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
         INVALID_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWebhook(self, request, context):
+        """Changes where a webhook posts to, or which transitions. It goes on where it
+        is: what is pending is posted to the new URL. Deliveries that are under way may
+        still arrive as before, for seconds. Its caller is the webhook's creator from
+        then on. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSecret(self, request, context):
+        """Gives a webhook a new secret. For a while deliveries are signed with both, so
+        that a receiver may verify by either. Safe to retry with the same `request_id`.
+        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,10 +150,25 @@ def add_WebhookServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.CreateWebhookRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.CreateWebhookResponse.SerializeToString,
             ),
+            'GetWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhook,
+                    request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookResponse.SerializeToString,
+            ),
             'ListWebhooks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWebhooks,
                     request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWebhook,
+                    request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookResponse.SerializeToString,
+            ),
+            'RotateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSecret,
+                    request_deserializer=jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.SerializeToString,
             ),
             'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWebhook,
@@ -165,6 +222,33 @@ class WebhookService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WebhookService/GetWebhook',
+            jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookRequest.SerializeToString,
+            jobledger_dot_v1_dot_webhook__service__pb2.GetWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListWebhooks(request,
             target,
             options=(),
@@ -181,6 +265,60 @@ class WebhookService(object):
             '/jobledger.v1.WebhookService/ListWebhooks',
             jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksRequest.SerializeToString,
             jobledger_dot_v1_dot_webhook__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WebhookService/UpdateWebhook',
+            jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookRequest.SerializeToString,
+            jobledger_dot_v1_dot_webhook__service__pb2.UpdateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WebhookService/RotateSecret',
+            jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.SerializeToString,
+            jobledger_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,13 +38,28 @@ class WebhookServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_service_pb2.CreateWebhookResponse]
     """Creates a webhook. It gets the transitions that are committed from then on.
-    Not safe to retry: if the answer is lost, list the webhooks and delete the one
-    whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-    1,000 webhooks, or 100 of this owner.
+    Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
+    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
+    owner.
+    """
+    GetWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_service_pb2.GetWebhookResponse]
+    """Returns a webhook, without its secret. Errors: INVALID_FIELD,
+    WEBHOOK_NOT_FOUND.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]
     """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
     INVALID_TOKEN.
+    """
+    UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_service_pb2.UpdateWebhookResponse]
+    """Changes where a webhook posts to, or which transitions. It goes on where it
+    is: what is pending is posted to the new URL. Deliveries that are under way may
+    still arrive as before, for seconds. Its caller is the webhook's creator from
+    then on. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+    """
+    RotateSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]
+    """Gives a webhook a new secret. For a while deliveries are signed with both, so
+    that a receiver may verify by either. Safe to retry with the same `request_id`.
+    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _webhook_service_pb2.DeleteWebhookResponse]
     """Deletes a webhook. A delivery that is under way may still arrive. Errors:
@@ -66,13 +81,28 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Creates a webhook. It gets the transitions that are committed from then on.
-    Not safe to retry: if the answer is lost, list the webhooks and delete the one
-    whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-    1,000 webhooks, or 100 of this owner.
+    Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
+    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
+    owner.
+    """
+    GetWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_service_pb2.GetWebhookResponse]  # type: ignore[assignment]
+    """Returns a webhook, without its secret. Errors: INVALID_FIELD,
+    WEBHOOK_NOT_FOUND.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListWebhooksRequest, _webhook_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
     INVALID_TOKEN.
+    """
+    UpdateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateWebhookRequest, _webhook_service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
+    """Changes where a webhook posts to, or which transitions. It goes on where it
+    is: what is pending is posted to the new URL. Deliveries that are under way may
+    still arrive as before, for seconds. Its caller is the webhook's creator from
+    then on. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+    """
+    RotateSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]  # type: ignore[assignment]
+    """Gives a webhook a new secret. For a while deliveries are signed with both, so
+    that a receiver may verify by either. Safe to retry with the same `request_id`.
+    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _webhook_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
     """Deletes a webhook. A delivery that is under way may still arrive. Errors:
@@ -97,9 +127,19 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.CreateWebhookResponse, _abc.Awaitable[_webhook_service_pb2.CreateWebhookResponse]]:
         """Creates a webhook. It gets the transitions that are committed from then on.
-        Not safe to retry: if the answer is lost, list the webhooks and delete the one
-        whose secret is not known. Errors: INVALID_FIELD, LIMIT_EXCEEDED if there are
-        1,000 webhooks, or 100 of this owner.
+        Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
+        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
+        owner.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWebhook(
+        self,
+        request: _webhook_service_pb2.GetWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_service_pb2.GetWebhookResponse, _abc.Awaitable[_webhook_service_pb2.GetWebhookResponse]]:
+        """Returns a webhook, without its secret. Errors: INVALID_FIELD,
+        WEBHOOK_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -110,6 +150,29 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhook_service_pb2.ListWebhooksResponse, _abc.Awaitable[_webhook_service_pb2.ListWebhooksResponse]]:
         """Lists webhooks, oldest first, without their secrets. Errors: INVALID_FIELD,
         INVALID_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateWebhook(
+        self,
+        request: _webhook_service_pb2.UpdateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_webhook_service_pb2.UpdateWebhookResponse]]:
+        """Changes where a webhook posts to, or which transitions. It goes on where it
+        is: what is pending is posted to the new URL. Deliveries that are under way may
+        still arrive as before, for seconds. Its caller is the webhook's creator from
+        then on. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateSecret(
+        self,
+        request: _webhook_service_pb2.RotateSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_service_pb2.RotateSecretResponse, _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]]:
+        """Gives a webhook a new secret. For a while deliveries are signed with both, so
+        that a receiver may verify by either. Safe to retry with the same `request_id`.
+        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -82,13 +82,13 @@ class VersionMismatch(DomainError):
 
 @dataclass(eq=False)
 class RequestIdReused(DomainError):
-    """The request id was used before with other content, for the named job or asset.
+    """The request id was used before with other content, for the named resource.
 
     `index` is the index of the creation in a batch, or None for a single one.
     """
 
     request_id: str
-    resource: Literal["Job", "Asset"]
+    resource: Literal["Job", "Asset", "Webhook"]
     resource_id: str
     index: int | None = None
 

@@ -143,6 +143,9 @@ MAX_PENDING_DELIVERIES = 100
 MAX_PENDING_BYTES = 48 * 1024
 """The same, serialized."""
 
+DEFAULT_KEEP_SECRET_SECONDS, MAX_KEEP_SECRET_SECONDS = 24 * 3600, 7 * 24 * 3600
+"""How long a webhook's secret before the last one is signed with, too."""
+
 MAX_RESUME_TOKEN_CHARACTERS = 1024
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 50

@@ -590,9 +590,21 @@ webhooks = Table(
     Column("generation", BigInteger, nullable=False),
     Column("creator", Text, nullable=False),
     Column("enable_time", BigInteger),
+    Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("previous_secret", Text, nullable=False),
+    Column("previous_secret_expire_time", BigInteger),
+    Column("rotation_id", String(MAX_NAME_CHARACTERS), nullable=False),
     # Empty: nobody.
     Column("holder", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("lease_expire_time", BigInteger, nullable=False),
+    Index(
+        "uq_webhooks_user_id_request_id",
+        "user_id",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id <> ''"),
+        postgresql_where=text("request_id <> ''"),
+    ),
     sqlite_with_rowid=False,
 )
 

@@ -1,9 +1,20 @@
 """Webhooks in a table of their own. See `webhook_store.Webhooks`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
+from msgspec.structs import replace
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.errors import LimitExceeded
@@ -18,6 +29,9 @@ _COLUMNS = [webhooks.c[name] for name in Webhook.__struct_fields__]
 
 _ENABLED = webhooks.c.disable_time.is_(None)
 
+# As in the condition of the index.
+_NONE: ColumnElement[str] = literal_column("''")
+
 _NO_HOLDER = {"holder": "", "lease_expire_time": 0}
 
 
@@ -31,6 +45,15 @@ class SqlWebhooks:
     @runs_to_completion
     async def add(self, webhook: Webhook) -> Webhook:
         async with self._connections.writing() as connection:
+            if webhook.request_id:
+                same = and_(
+                    webhooks.c.user_id == webhook.user_id,
+                    webhooks.c.request_id == webhook.request_id,
+                    webhooks.c.request_id != _NONE,
+                )
+                row = (await connection.execute(select(*_COLUMNS).where(same))).first()
+                if row is not None:
+                    return _webhook(row)
             count = await connection.scalar(select(func.count()).select_from(webhooks))
             if (count or 0) >= MAX_WEBHOOKS:
                 raise LimitExceeded("webhooks", MAX_WEBHOOKS)
@@ -55,6 +78,36 @@ class SqlWebhooks:
             return [_webhook(row) for row in await connection.execute(some)]
 
         return await self._connections.read_list(read)
+
+    async def get(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        if not is_id(webhook_id):
+            return None
+        one = select(*_COLUMNS).where(webhooks.c.id == webhook_id, _owned(user_id))
+
+        async def read(connection: AsyncConnection) -> list[Webhook]:
+            return [_webhook(row) for row in await connection.execute(one)]
+
+        return next(iter(await self._connections.read_list(read)), None)
+
+    @runs_to_completion
+    async def update(
+        self, webhook_id: str, *, user_id: str, change: Callable[[Webhook, Instant], Webhook]
+    ) -> Webhook | None:
+        if not is_id(webhook_id):
+            return None
+        one = and_(webhooks.c.id == webhook_id, _owned(user_id))
+        async with self._connections.writing() as connection:
+            locked = select(*_COLUMNS).where(one).with_for_update()
+            row = (await connection.execute(locked)).first()
+            if row is None:
+                return None
+            before = _webhook(row)
+            # A later save of a claim is refused.
+            now = await self._dialect.now(connection)
+            changed = replace(change(before, now), generation=before.generation + 1)
+            values = {name: getattr(changed, name) for name in Webhook.__struct_fields__}
+            await connection.execute(update(webhooks).where(one).values(**values, **_NO_HOLDER))
+            return changed
 
     @runs_to_completion
     async def remove(self, webhook_id: str, *, user_id: str) -> bool:

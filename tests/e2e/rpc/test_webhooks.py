@@ -1,7 +1,10 @@
 """WebhookService for owners, and WebhookDeliveryService for gateways."""
 
+from functools import partial
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
@@ -110,6 +113,72 @@ async def test_a_disabled_webhook_is_delivered_once_its_owner_enables_it(call: C
     enabled = await call.EnableWebhook(webhook_id=one.webhook.id, user_id="ada")
     assert not enabled.webhook.HasField("disable_time")
     assert (await claimed(call, "e")).webhook == enabled.webhook
+
+
+async def test_a_repeated_creation_returns_the_webhook_and_its_secret(call: Caller) -> None:
+    fields = {"user_id": "ada", "url": URL, "job_types": ["b", "a"], "request_id": "r"}
+    created = await call.CreateWebhook(**fields)
+    assert await call.CreateWebhook(**fields) == created
+    reused = await refusal(call.CreateWebhook(**fields | {"url": "https://example.org/"}))
+    assert (reused.code, reused.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert len((await call.ListWebhooks()).webhooks) == 1
+
+
+async def test_one_webhook_is_read_by_its_owner(call: Caller) -> None:
+    created = (await call.CreateWebhook(user_id="ada", url=URL)).webhook
+    for user_id in ("ada", ""):
+        assert (await call.GetWebhook(webhook_id=created.id, user_id=user_id)).webhook == created
+    for method in (call.GetWebhook, call.RotateSecret):
+        gone = await refusal(method(webhook_id=created.id, user_id="bob"))
+        assert (gone.code, gone.reason) == (StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND")
+
+
+async def test_an_update_changes_what_its_mask_names(call: Caller) -> None:
+    created = await call.CreateWebhook(user_id="ada", url=URL, job_types=["a"], labels={"k": "v"})
+    webhook_id = created.webhook.id
+
+    async def update(*paths: str, **fields: Any) -> Any:
+        mask = FieldMask(paths=paths)
+        request = {"webhook_id": webhook_id, "user_id": "ada", "update_mask": mask, **fields}
+        return (await call.UpdateWebhook(**request)).webhook
+
+    updated = await update("job_types", "all_transitions", all_transitions=True, url="ignored")
+    assert (updated.url, list(updated.job_types), dict(updated.labels)) == (URL, [], {"k": "v"})
+    assert updated.all_transitions
+    for paths, field in (((), "update_mask"), (("id",), "update_mask"), (("url",), "url")):
+        assert field in (await refusal(update(*paths, url="http://169.254.169.254/"))).message
+    assert (await call.GetWebhook(webhook_id=webhook_id)).webhook == updated
+
+
+async def test_an_update_goes_on_where_the_webhook_was(call: Caller) -> None:
+    created = (await call.CreateWebhook(user_id="ada", url=URL, job_types=["mail"])).webhook
+    job = await call.running()
+    await call.MarkCompleted(job_id=job.id, attempt=1)
+    mask = FieldMask(paths=["job_types"])
+    await call.UpdateWebhook(webhook_id=created.id, update_mask=mask, job_types=["render"])
+    one = await claimed(call)
+    messages = call.WatchJobs(user_id="ada", job_types=["render"], resume_token=one.cursor)
+    changes = (await messages.read()).changes
+    messages.cancel()
+    assert {change.job.id for change in changes} == {job.id}
+
+
+async def test_a_rotated_secret_is_the_previous_one_for_a_while(call: Caller) -> None:
+    created = await call.CreateWebhook(user_id="ada", url=URL)
+    rotate = partial(call.RotateSecret, webhook_id=created.webhook.id)
+    rotated = await rotate(request_id="r")
+    assert rotated.secret != created.secret
+    assert await rotate(request_id="r") == rotated
+    one = await claimed(call)
+    assert (one.secret, one.previous_secret) == (rotated.secret, created.secret)
+    lasts = one.webhook.previous_secret_expire_time.seconds - created.webhook.create_time.seconds
+    assert abs(lasts - 24 * 3600) < 60
+    last = await rotate(keep_previous=Duration())
+    one = await claimed(call)
+    assert (one.secret, one.previous_secret) == (last.secret, "")
+    assert not one.webhook.HasField("previous_secret_expire_time")
+    invalid = await refusal(rotate(keep_previous=Duration(seconds=7 * 24 * 3600 + 1)))
+    assert "keep_previous" in invalid.message
 
 
 @in_turn(

@@ -50,6 +50,12 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
                 )
                 receiver.answer = always(410)
         assert receiver.received[0].is_signed(created["secret"])
+        rotated = await webhook("rotate", webhook_id, "--keep-previous", "0s", "--json")
+        assert json.loads(rotated)["secret"] not in created["secret"]
+        await webhook("update", webhook_id, "--all-types", "--label", "team=blue")
+        found = json.loads(await webhook("get", webhook_id, "--json"))
+        assert (found["job_types"], found["labels"]) == ([], {"team": "blue"})
+        assert found["url"] == receiver.url
         while "disabled" not in (listed := await webhook("list")):
             pass
         assert webhook_id in listed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobledger import AsyncClient, Webhook
-from jobledger.webhooks import verify
+from jobledger.webhooks import InvalidSignature, verify
 from jobledger_gateway.webhooks import pending
 from jobledger_gateway.webhooks.addresses import UNKNOWN
 from jobledger_gateway.webhooks.attempts import Attempts
@@ -404,6 +404,32 @@ async def test_a_deliverer_that_ends_leaves_all_to_the_others(
             while len(held) < 4:
                 more = await call.ClaimWebhooks(deliverer_id="d", held_ids=held)
                 held += [each.webhook.id for each in more.webhooks]
+
+
+async def test_an_update_and_a_new_secret_reach_a_webhook_that_is_delivered(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async with Receiver() as other, delivering(app.address):
+        created = await client.create_webhook(receiver.url)
+        webhook_id = created.webhook.id
+        first = await ended(client)
+        await receiver.until(lambda: job_ids(receiver.succeeded) == {first})
+        rotated = await client.rotate_webhook_secret(webhook_id)
+        updated = await client.update_webhook(webhook_id, url=other.url, job_types=["mail"])
+        assert updated == await client.get_webhook(webhook_id)
+        while not other.received:  # an earlier end may still be posted as before
+            wanted = await ended(client, "mail")
+            await asyncio.sleep(0.05)
+        await other.until(lambda: wanted in job_ids(other.succeeded))
+        request = other.received[-1]
+        for secret in (created.secret, rotated.secret):
+            assert verify(secret, request.headers, request.body) == request.event
+        last = await client.rotate_webhook_secret(webhook_id, keep_previous=0)
+        while not other.received[-1].is_signed(last.secret):
+            await ended(client, "mail")
+            await asyncio.sleep(0.05)
+        with pytest.raises(InvalidSignature):
+            verify(rotated.secret, other.received[-1].headers, other.received[-1].body)
 
 
 @pytest.mark.promise(number=91)

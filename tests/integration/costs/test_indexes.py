@@ -33,6 +33,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.tables import queues
 from jobledger_server.store import START_OF_ACTIVE, JobQuery
+from jobledger_server.webhook_store import Webhook
 from tests.support.counted import Counted, counting
 from tests.support.ledger_calls import apply, claim, claim_jobs
 from tests.support.query_plans import plan
@@ -122,6 +123,20 @@ async def operate(store: SqlStore, job_id: JobId) -> None:
     await sweeps.keys(after="", limit=5)
     await sweeps.ended(Micros(0), limit=5)
     await sweeps.pollers()
+    await store.webhooks.leave("d")
+    await store.webhooks.add(
+        Webhook(
+            id=job_id,
+            user_id="ada",
+            url="https://example.com/",
+            job_types=[],
+            labels={},
+            all_transitions=False,
+            secret="whsec_",
+            cursor="",
+            request_id="r",
+        )
+    )
     await store.webhooks.remove(job_id, user_id="")
 
 

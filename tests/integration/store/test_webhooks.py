@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from sqlalchemy import insert, select
 
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Instant
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.database import Database
@@ -67,6 +68,46 @@ async def test_there_are_as_many_webhooks_as_may_be(store: Store, database: Data
     await store.webhooks.add(webhook(""))
     with pytest.raises(LimitExceeded, match="'webhooks'"):
         await store.webhooks.add(webhook(""))
+
+
+async def test_a_request_id_names_one_webhook_of_its_owner(store: Store) -> None:
+    async def add(user_id: str, request_id: str) -> Webhook:
+        return await store.webhooks.add(replace(webhook(user_id), request_id=request_id))
+
+    first = await add("ada", "r")
+    assert await add("ada", "r") == first
+    others = [await add("ada", "s"), await add("bob", "r"), await add("ada", "")]
+    assert len({first.id, *(each.id for each in others)}) == 4
+    assert await store.webhooks.remove(first.id, user_id="ada")
+    assert (await add("ada", "r")).id != first.id
+
+
+async def test_an_update_is_given_to_a_deliverer_anew_and_keeps_what_was_stored(
+    store: Store,
+) -> None:
+    created = await store.webhooks.add(webhook())
+    held = (await claim(store, "a")).taken[0]
+    await store.webhooks.save(held.id, held.generation, Deliveries("c1", b"p", 1, given_up=2))
+    times: list[Instant] = []
+
+    def change(found: Webhook, now: Instant) -> Webhook:
+        times.append(now)
+        return replace(found, url="https://example.org/", previous_secret="whsec_b2xk")
+
+    update = partial(store.webhooks.update, change=change)
+    for webhook_id, user_id in ((held.id, "bob"), (IDS.new_id(1), "ada"), ("no id", "")):
+        assert await update(webhook_id, user_id=user_id) is None
+        assert await store.webhooks.get(webhook_id, user_id=user_id) is None
+    assert not times
+    updated = await update(held.id, user_id="ada")
+    assert updated == await store.webhooks.get(held.id, user_id="")
+    assert updated is not None
+    assert (updated.url, updated.cursor, updated.pending) == ("https://example.org/", "c1", b"p")
+    assert (updated.given_up, updated.previous_secret) == (2, "whsec_b2xk")
+    assert times[0] >= created.create_time
+    assert not await store.webhooks.save(held.id, held.generation, Deliveries("late"))
+    again = await claim(store, "a", [held.id])
+    assert [each.url for each in again.taken] == ["https://example.org/"]
 
 
 async def claim(

@@ -19,6 +19,7 @@ import grpc
 import pytest
 from google.longrunning import operations_pb2 as operations
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as webhook_deliveries
@@ -210,6 +211,15 @@ def requests() -> Mapping[str, list[bytes]]:
             webhooks.CreateWebhookRequest(
                 url=f"https://example.com/{'a' * 2000}", job_types=TYPES, labels={"a": "ü" * 255}
             )
+        ],
+        "WebhookService/GetWebhook": [webhooks.GetWebhookRequest(webhook_id=JOB_ID)],
+        "WebhookService/UpdateWebhook": [
+            webhooks.UpdateWebhookRequest(
+                webhook_id=JOB_ID, update_mask=FieldMask(paths=["job_types"]), job_types=TYPES
+            )
+        ],
+        "WebhookService/RotateSecret": [
+            webhooks.RotateSecretRequest(webhook_id=JOB_ID, request_id="ü" * 128)
         ],
         "WebhookService/ListWebhooks": [webhooks.ListWebhooksRequest(page_size=1000)],
         "WebhookService/DeleteWebhook": [webhooks.DeleteWebhookRequest(webhook_id=JOB_ID)],

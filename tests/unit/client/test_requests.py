@@ -12,6 +12,7 @@ import grpc_testing
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from jobledger import (
@@ -561,7 +562,11 @@ CASES = {
     ),
     "create_webhook": (
         lambda c: c.create_webhook(
-            "https://a/b", job_types=["render"], labels={"k": "v"}, all_transitions=True
+            "https://a/b",
+            job_types=["render"],
+            labels={"k": "v"},
+            all_transitions=True,
+            request_id="r",
         ),
         "CreateWebhook",
         webhooks.CreateWebhookRequest(
@@ -570,12 +575,35 @@ CASES = {
             job_types=["render"],
             labels={"k": "v"},
             all_transitions=True,
+            request_id="r",
         ),
     ),
     "create_webhook for all": (
-        lambda c: c.create_webhook("https://a/b", all_users=True),
+        lambda c: c.create_webhook("https://a/b", all_users=True, request_id="r"),
         "CreateWebhook",
-        webhooks.CreateWebhookRequest(url="https://a/b"),
+        webhooks.CreateWebhookRequest(url="https://a/b", request_id="r"),
+    ),
+    "get_webhook": (
+        lambda c: c.get_webhook("w"),
+        "GetWebhook",
+        webhooks.GetWebhookRequest(webhook_id="w", user_id="ada"),
+    ),
+    "update_webhook": (
+        lambda c: c.update_webhook("w", url="https://a/b", labels={}, all_transitions=False),
+        "UpdateWebhook",
+        webhooks.UpdateWebhookRequest(
+            webhook_id="w",
+            user_id="ada",
+            update_mask=FieldMask(paths=["url", "labels", "all_transitions"]),
+            url="https://a/b",
+        ),
+    ),
+    "rotate_webhook_secret": (
+        lambda c: c.rotate_webhook_secret("w", keep_previous=60, request_id="r"),
+        "RotateSecret",
+        webhooks.RotateSecretRequest(
+            webhook_id="w", user_id="ada", keep_previous=Duration(seconds=60), request_id="r"
+        ),
     ),
     "list_webhooks": (
         lambda c: list(c.list_webhooks(page_size=7, page_token="p")),

@@ -2,18 +2,23 @@
 """The calls about webhooks."""
 
 from collections.abc import Iterable, Mapping
-from typing import Unpack
+from typing import Any, Unpack
 
-from jobledger.core.conversion import build
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from jobledger.core.conversion import Seconds, build, to_duration
 from jobledger.core.options import CallOptions
-from jobledger.core.requests import texts
+from jobledger.core.requests import fresh_id, texts
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.core.webhooks import NewWebhook, Webhook
 from jobledger.v1.webhook_service_pb2 import (
     CreateWebhookRequest,
     DeleteWebhookRequest,
     EnableWebhookRequest,
+    GetWebhookRequest,
     ListWebhooksRequest,
+    RotateSecretRequest,
+    UpdateWebhookRequest,
 )
 
 
@@ -32,12 +37,10 @@ class WebhookCalls(PagedCalls):
         all_transitions: bool = False,
         user_id: str | None = None,
         all_users: bool = False,
+        request_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> NewWebhook:
         """Have the ends of jobs posted to a URL, from now on; return the webhook and its secret.
-
-        It is not repeated by itself: if the answer is lost, `list_webhooks` has a webhook whose
-        secret is not known; delete it.
 
         Args:
             url: where to post, `http` or `https`, at most 2048 characters, the host in ASCII.
@@ -46,10 +49,13 @@ class WebhookCalls(PagedCalls):
             all_transitions: whether to post every transition, and not only ends.
             user_id: the owner of the jobs. Default: that of the client.
             all_users: the jobs of all owners, without `user_id`; for operators.
+            request_id: makes the call safe to repeat by yourself, as long as the webhook exists.
+                Default: a new id for each call.
             **options: see CallOptions.
 
         Raises:
             InvalidField: a field breaks its rule.
+            RequestIdReused: the owner has used `request_id` with other content.
             LimitExceeded: there are too many webhooks.
             AccessDenied: the caller may not act for this owner.
         """
@@ -60,8 +66,123 @@ class WebhookCalls(PagedCalls):
             job_types=texts(job_types, "job_types"),
             labels=dict(labels or {}),
             all_transitions=all_transitions,
+            request_id=request_id or fresh_id(),
         )
         answer = self._call(lambda service: service.webhooks.CreateWebhook, request, options)
+        return NewWebhook(webhook=Webhook.from_proto(answer.webhook), secret=answer.secret)
+
+    def get_webhook(
+        self,
+        webhook_id: str,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Webhook:
+        """Return a webhook, without its secret.
+
+        Args:
+            webhook_id: the webhook.
+            user_id: its owner. Default: that of the client.
+            all_users: whoever owns it, without `user_id`; for operators.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            WebhookNotFound: this user has no such webhook.
+            AccessDenied: the caller may not act for this owner.
+        """
+        owner = self._identity.owner_or_all(user_id, all_users=all_users)
+        request = build(GetWebhookRequest, webhook_id=webhook_id, user_id=owner)
+        answer = self._call(lambda service: service.webhooks.GetWebhook, request, options)
+        return Webhook.from_proto(answer.webhook)
+
+    def update_webhook(
+        self,
+        webhook_id: str,
+        *,
+        url: str | None = None,
+        job_types: Iterable[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        all_transitions: bool | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Webhook:
+        """Change where a webhook posts to, or which transitions; return it. It loses none.
+
+        What is None stays as it is. The caller is its creator from then on.
+
+        Args:
+            webhook_id: the webhook.
+            url: where to post, as in `create_webhook`.
+            job_types: only jobs of these types, at most 100; empty for all.
+            labels: only jobs with all of these labels; empty for all.
+            all_transitions: whether to post every transition, and not only ends.
+            user_id: its owner. Default: that of the client.
+            all_users: whoever owns it, without `user_id`; for operators.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule, or nothing is to be changed.
+            WebhookNotFound: this user has no such webhook.
+            AccessDenied: the caller may not act for this owner.
+        """
+        changes: dict[str, Any] = {
+            "url": url,
+            "job_types": None if job_types is None else texts(job_types, "job_types"),
+            "labels": None if labels is None else dict(labels),
+            "all_transitions": all_transitions,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        request = build(
+            UpdateWebhookRequest,
+            webhook_id=webhook_id,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            update_mask=FieldMask(paths=given),
+            **given,
+        )
+        answer = self._call(lambda service: service.webhooks.UpdateWebhook, request, options)
+        return Webhook.from_proto(answer.webhook)
+
+    def rotate_webhook_secret(
+        self,
+        webhook_id: str,
+        *,
+        keep_previous: Seconds | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        request_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> NewWebhook:
+        """Give a webhook a new secret; return both.
+
+        For a while its deliveries are signed with the secret until now, too, so that the receiver
+        may verify by either.
+
+        Args:
+            webhook_id: the webhook.
+            keep_previous: how long, in seconds or as a timedelta, at most 7 days. 0 if others know
+                the secret. Default: a day.
+            user_id: its owner. Default: that of the client.
+            all_users: whoever owns it, without `user_id`; for operators.
+            request_id: makes the call safe to repeat by yourself, until the next rotation.
+                Default: a new id for each call.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            WebhookNotFound: this user has no such webhook.
+            AccessDenied: the caller may not act for this owner.
+        """
+        request = build(
+            RotateSecretRequest,
+            webhook_id=webhook_id,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            keep_previous=to_duration(keep_previous, "keep_previous"),
+            request_id=request_id or fresh_id(),
+        )
+        answer = self._call(lambda service: service.webhooks.RotateSecret, request, options)
         return NewWebhook(webhook=Webhook.from_proto(answer.webhook), secret=answer.secret)
 
     def list_webhooks(

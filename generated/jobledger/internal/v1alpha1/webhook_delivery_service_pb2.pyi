@@ -163,6 +163,7 @@ class ClaimedWebhook(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     ENABLE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The key to sign with."""
     generation: _builtins.int
@@ -170,6 +171,10 @@ class ClaimedWebhook(_message.Message):
     cursor: _builtins.str
     """Where WatchJobs goes on: its `resume_token`, for a request with the webhook's
     `user_id`, `job_types` and `labels` and nothing else. Empty: start without.
+    """
+    previous_secret: _builtins.str
+    """The key before that one, to sign with too until its time. Empty if there is
+    none.
     """
     @_builtins.property
     def webhook(self) -> _webhook_service_pb2.Webhook:
@@ -194,10 +199,11 @@ class ClaimedWebhook(_message.Message):
         cursor: _builtins.str = ...,
         pending: _abc.Iterable[Global___PendingDelivery] | None = ...,
         enable_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["enable_time", b"enable_time", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "enable_time", b"enable_time", "generation", b"generation", "pending", b"pending", "secret", b"secret", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "enable_time", b"enable_time", "generation", b"generation", "pending", b"pending", "previous_secret", b"previous_secret", "secret", b"secret", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,11 +89,14 @@ def check_user(permissions: Permissions, method: Method, request: Any, call: Cal
 
 
 def may_have_webhooks(permissions: Permissions, user_id: str) -> bool:
-    """Whether an identity may create or enable webhooks of this user, or of all if it is empty."""
+    """Whether an identity may create or change webhooks of this user, or of all if it is empty."""
     return any(
         path in permissions.any_user
         or (path in permissions.methods and user_id in permissions.users)
-        for path in (f"{WEBHOOK_SERVICE}CreateWebhook", f"{WEBHOOK_SERVICE}EnableWebhook")
+        for path in (
+            f"{WEBHOOK_SERVICE}{name}"
+            for name in ("CreateWebhook", "UpdateWebhook", "EnableWebhook")
+        )
     )
 
 

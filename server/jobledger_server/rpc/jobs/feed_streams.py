@@ -19,6 +19,7 @@ from jobledger_server.rpc.messages import changes_message
 from jobledger_server.rpc.payloads import payloads_of
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
+from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import START_OF_ACTIVE, ActivePosition, Change, FeedCompacted
 from jobledger_server.watch.feed_reader import CHANGE_BYTES, FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
@@ -46,6 +47,17 @@ class FeedStreams:
     def head(self, selection: Selection) -> str:
         """Return the token of a stream that starts after the latest change."""
         return _Tokens(self.epoch(), selection).token_at(Cursor(self.reader.seq))
+
+    def moved(self, resume_token: str, before: Selection, after: Selection) -> str:
+        """Return a token of one selection as that of another, at the same place in the feed.
+
+        A token that is not of this feed stays as it is: a stream refuses it.
+        """
+        try:
+            cursor = _Tokens(self.epoch(), before).read(resume_token)
+        except (InvalidRequest, ForeignCursor):
+            return resume_token
+        return _Tokens(self.epoch(), after).token_at(cursor)
 
     async def serve(
         self, selection: Selection, resume_token: str, call: Call, *, full: bool

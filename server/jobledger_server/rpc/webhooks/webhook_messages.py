@@ -24,6 +24,7 @@ def webhook_message(webhook: Webhook) -> pb.Webhook:
         pending=webhook.pending_count,
         given_up=webhook.given_up,
         creator=webhook.creator,
+        previous_secret_expire_time=time_message(webhook.previous_secret_expire_time),
     )
 
 
@@ -37,6 +38,7 @@ def claimed_message(webhook: Webhook) -> internal.ClaimedWebhook:
         generation=webhook.generation,
         cursor=webhook.cursor,
         enable_time=time_message(webhook.enable_time),
+        previous_secret=webhook.previous_secret,
     )
     message.MergeFrom(known)
     return message

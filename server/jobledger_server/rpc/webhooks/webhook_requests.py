@@ -1,11 +1,15 @@
 """Converts requests of WebhookService. Raises InvalidRequest."""
 
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from jobledger.v1 import webhook_service_pb2 as pb
+from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
 from jobledger_server.domain.limits import (
+    DEFAULT_KEEP_SECRET_SECONDS,
     MAX_ID_CHARACTERS,
+    MAX_KEEP_SECRET_SECONDS,
 )
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
@@ -13,6 +17,14 @@ from jobledger_server.rpc.webhooks.receivers import violation
 from jobledger_server.webhook_store import Webhook
 
 SCHEMES = frozenset({"http", "https"})
+
+Owned = (
+    pb.DeleteWebhookRequest
+    | pb.EnableWebhookRequest
+    | pb.GetWebhookRequest
+    | pb.RotateSecretRequest
+    | pb.UpdateWebhookRequest
+)
 
 
 def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creator: str) -> Webhook:
@@ -28,6 +40,7 @@ def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creat
             secret=secret,
             cursor="",
             creator=creator,
+            request_id=fields.request_id(check, request.request_id),
         )
 
 
@@ -48,7 +61,39 @@ def listed(request: pb.ListWebhooksRequest) -> str:
         return fields.user_id(check, request.user_id, required=False)
 
 
-def owned(request: pb.DeleteWebhookRequest | pb.EnableWebhookRequest) -> tuple[str, str]:
+def update(request: pb.UpdateWebhookRequest) -> dict[str, Any]:
+    """Return what is changed, by the name of the field."""
+    paths = request.update_mask.paths
+    with Checker() as check:
+        if not paths:
+            check.add("update_mask", "is required")
+        changes: dict[str, Any] = {}
+        for path in paths:
+            match path:
+                case "url":
+                    changes[path] = _url(check, request.url)
+                case "job_types":
+                    changes[path] = sorted(fields.job_types(check, request.job_types))
+                case "labels":
+                    changes[path] = check.labels("labels", request.labels)
+                case "all_transitions":
+                    changes[path] = request.all_transitions
+                case _:
+                    check.add("update_mask", f"has {path!r}, which cannot be changed")
+    return changes
+
+
+def rotation(request: pb.RotateSecretRequest) -> tuple[str, Micros]:
+    """Return the request id, and how long the secret until now is signed with."""
+    with Checker() as check:
+        request_id = fields.request_id(check, request.request_id)
+        if not request.HasField("keep_previous"):
+            return request_id, Micros(DEFAULT_KEEP_SECRET_SECONDS * MICROS_PER_SECOND)
+        keep = check.duration("keep_previous", request.keep_previous, 0, MAX_KEEP_SECRET_SECONDS)
+        return request_id, keep
+
+
+def owned(request: Owned) -> tuple[str, str]:
     """Return the webhook's id, and the owner that it must have; empty for any."""
     with Checker() as check:
         webhook_id = check.name("webhook_id", request.webhook_id, MAX_ID_CHARACTERS)

@@ -10,7 +10,8 @@ from functools import partial
 from msgspec.structs import replace
 
 from jobledger.v1 import webhook_service_pb2 as pb
-from jobledger_server.domain.errors import WebhookNotFound
+from jobledger_server.domain.errors import RequestIdReused, WebhookNotFound
+from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
@@ -19,12 +20,18 @@ from jobledger_server.rpc.webhooks import webhook_requests
 from jobledger_server.rpc.webhooks.changes import audit, in_turn
 from jobledger_server.rpc.webhooks.webhook_messages import webhook_message
 from jobledger_server.watch.feed_watch import Selection
-from jobledger_server.webhook_store import Webhooks
+from jobledger_server.webhook_store import Webhook, Webhooks
 
 SECRET_BYTES = 32
 
 FeedHead = Callable[[Selection], str]
 """Returns the resume token of a WatchJobs with a selection after the latest change."""
+
+MovedToken = Callable[[str, Selection, Selection], str]
+"""Returns a resume token of one selection as that of another."""
+
+CONTENT = ("url", "job_types", "labels", "all_transitions")
+"""What its owner decides of a webhook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +41,62 @@ class WebhookService:
     webhooks: Webhooks
     lists: Lists
     head: FeedHead
+    moved: MovedToken
     ids: IdSource
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
         webhook_id = self.ids.new_id(time.time_ns() // 1000)
-        key = base64.b64encode(os.urandom(SECRET_BYTES)).decode()
-        given = webhook_requests.create(request, webhook_id, f"whsec_{key}", call.caller.identity)
-        selection = Selection(
-            user_id=given.user_id or None,
-            job_types=frozenset(given.job_types),
-            labels=given.labels,
-        )
+        given = webhook_requests.create(request, webhook_id, _new_secret(), call.caller.identity)
         # The cursor is of now: what ends before the first claim is delivered too.
-        webhook = replace(given, cursor=self.head(selection))
+        webhook = replace(given, cursor=self.head(_selection(given)))
         created = await in_turn(self.lists, call, partial(self.webhooks.add, webhook))
-        audit(call, "create_webhook", created.id)
+        if created.id == webhook_id:
+            audit(call, "create_webhook", created.id)
+        elif any(getattr(created, name) != getattr(webhook, name) for name in CONTENT):
+            raise RequestIdReused(webhook.request_id, "Webhook", created.id)
         response = pb.CreateWebhookResponse(webhook=webhook_message(created), secret=created.secret)
+        return response.SerializeToString()
+
+    async def GetWebhook(self, request: pb.GetWebhookRequest, call: Call) -> bytes:
+        webhook_id, user_id = webhook_requests.owned(request)
+        get = partial(self.webhooks.get, webhook_id, user_id=user_id)
+        webhook = _found(webhook_id, await in_turn(self.lists, call, get))
+        return pb.GetWebhookResponse(webhook=webhook_message(webhook)).SerializeToString()
+
+    async def UpdateWebhook(self, request: pb.UpdateWebhookRequest, call: Call) -> bytes:
+        webhook_id, user_id = webhook_requests.owned(request)
+        values = webhook_requests.update(request)
+
+        def change(webhook: Webhook, _: Instant) -> Webhook:
+            changed = replace(webhook, **values, creator=call.caller.identity)
+            before, after = _selection(webhook), _selection(changed)
+            return replace(changed, cursor=self.moved(webhook.cursor, before, after))
+
+        update = partial(self.webhooks.update, webhook_id, user_id=user_id, change=change)
+        updated = _found(webhook_id, await in_turn(self.lists, call, update))
+        audit(call, "update_webhook", webhook_id)
+        return pb.UpdateWebhookResponse(webhook=webhook_message(updated)).SerializeToString()
+
+    async def RotateSecret(self, request: pb.RotateSecretRequest, call: Call) -> bytes:
+        webhook_id, user_id = webhook_requests.owned(request)
+        request_id, keep = webhook_requests.rotation(request)
+        secret = _new_secret()
+
+        def change(webhook: Webhook, now: Instant) -> Webhook:
+            if request_id and webhook.rotation_id == request_id:
+                return webhook
+            return replace(
+                webhook,
+                secret=secret,
+                previous_secret=webhook.secret if keep else "",
+                previous_secret_expire_time=Instant(now + keep) if keep else None,
+                rotation_id=request_id,
+            )
+
+        rotate = partial(self.webhooks.update, webhook_id, user_id=user_id, change=change)
+        rotated = _found(webhook_id, await in_turn(self.lists, call, rotate))
+        audit(call, "rotate_webhook_secret", webhook_id)
+        response = pb.RotateSecretResponse(webhook=webhook_message(rotated), secret=rotated.secret)
         return response.SerializeToString()
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, call: Call) -> bytes:
@@ -73,8 +120,25 @@ class WebhookService:
         webhook_id, user_id = webhook_requests.owned(request)
         creator = call.caller.identity
         enable = partial(self.webhooks.enable, webhook_id, user_id=user_id, creator=creator)
-        enabled = await in_turn(self.lists, call, enable)
-        if enabled is None:
-            raise WebhookNotFound(webhook_id)
+        enabled = _found(webhook_id, await in_turn(self.lists, call, enable))
         audit(call, "enable_webhook", webhook_id)
         return pb.EnableWebhookResponse(webhook=webhook_message(enabled)).SerializeToString()
+
+
+def _found(webhook_id: str, webhook: Webhook | None) -> Webhook:
+    if webhook is None:
+        raise WebhookNotFound(webhook_id)
+    return webhook
+
+
+def _new_secret() -> str:
+    return f"whsec_{base64.b64encode(os.urandom(SECRET_BYTES)).decode()}"
+
+
+def _selection(webhook: Webhook) -> Selection:
+    """Return the selection of the WatchJobs that the webhook's cursor is of."""
+    return Selection(
+        user_id=webhook.user_id or None,
+        job_types=frozenset(webhook.job_types),
+        labels=webhook.labels,
+    )

@@ -1,12 +1,13 @@
 """Webhooks. See `webhook_store.Webhooks`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec.structs import replace
 
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.tables import HeldWebhook
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Instant
 from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
@@ -19,6 +20,10 @@ class MemoryWebhooks:
 
     async def add(self, webhook: Webhook) -> Webhook:
         def write() -> Webhook:
+            for row in self._rows.values():
+                known = (row.webhook.user_id, row.webhook.request_id)
+                if webhook.request_id and known == (webhook.user_id, webhook.request_id):
+                    return row.webhook
             if len(self._rows) >= MAX_WEBHOOKS:
                 raise LimitExceeded("webhooks", MAX_WEBHOOKS)
             own = sum(row.webhook.user_id == webhook.user_id for row in self._rows.values())
@@ -40,6 +45,27 @@ class MemoryWebhooks:
     def _owns(self, user_id: str, webhook_id: str) -> bool:
         row = self._rows.get(webhook_id)
         return row is not None and user_id in ("", row.webhook.user_id)
+
+    async def get(self, webhook_id: str, *, user_id: str) -> Webhook | None:
+        def read() -> Webhook | None:
+            return self._rows[webhook_id].webhook if self._owns(user_id, webhook_id) else None
+
+        return await self._database.read(read)
+
+    async def update(
+        self, webhook_id: str, *, user_id: str, change: Callable[[Webhook, Instant], Webhook]
+    ) -> Webhook | None:
+        def write() -> Webhook | None:
+            if not self._owns(user_id, webhook_id):
+                return None
+            row = self._rows[webhook_id]
+            generation = row.webhook.generation + 1
+            changed = change(row.webhook, self._database.clock())
+            row.webhook = replace(changed, generation=generation)
+            row.holder, row.lease_expire_time = "", 0
+            return row.webhook
+
+        return await self._database.write(write, lock=False)
 
     async def remove(self, webhook_id: str, *, user_id: str) -> bool:
         def write() -> bool:

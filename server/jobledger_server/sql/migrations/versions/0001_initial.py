@@ -525,10 +525,22 @@ def _create_webhooks() -> None:
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("creator", sa.Text, nullable=False),
         sa.Column("enable_time", sa.BigInteger),
+        sa.Column("request_id", sa.String(128), nullable=False),
+        sa.Column("previous_secret", sa.Text, nullable=False),
+        sa.Column("previous_secret_expire_time", sa.BigInteger),
+        sa.Column("rotation_id", sa.String(128), nullable=False),
         sa.Column("holder", sa.String(128), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
         sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "uq_webhooks_user_id_request_id",
+        "webhooks",
+        ["user_id", "request_id"],
+        unique=True,
+        sqlite_where=sa.text("request_id <> ''"),
+        postgresql_where=sa.text("request_id <> ''"),
     )
 
 
