@@ -1,8 +1,8 @@
 """Which requests are admitted, before anything of them is parsed."""
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobledger_gateway.guards import PROBES
+from jobledger_gateway.guards import PROBES, SECURITY_HEADERS
 from jobledger_gateway.limits import MAX_HEAD, MAX_PARAMETERS, MAX_QUERY
 from jobledger_gateway.problems import HttpProblem, problem_response
 
@@ -27,9 +27,13 @@ class Admission:
             try:
                 _check(scope, is_refused=connection.is_refused)
             except HttpProblem as problem:
-                await problem_response(problem)(scope, receive, send)
-            else:
-                await self._app(scope, receive, send)
+                response = problem_response(problem)
+                response.headers.update(SECURITY_HEADERS)
+                await response(scope, receive, send)
+                return
+            if _has_body(scope):
+                receive, send = _closing(receive, send)
+            await self._app(scope, receive, send)
 
 
 def _check(scope: Scope, *, is_refused: bool) -> None:
@@ -46,3 +50,33 @@ def _check(scope: Scope, *, is_refused: bool) -> None:
     size += sum(len(name) + len(value) + len(b": \r\n") for name, value in scope["headers"])
     if size > MAX_HEAD:
         raise HttpProblem(431, f"the headers have more than {MAX_HEAD} bytes", _CLOSE)
+    if scope["method"] in {"GET", "HEAD"} and _has_body(scope):
+        raise HttpProblem(400, f"{scope['method']} has no body", _CLOSE)
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+def _closing(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Close the connection after an answer that does not wait for the end of the body.
+
+    uvicorn would read what is left of it, however long that is.
+    """
+    is_read = False
+
+    async def noted(message: Message) -> None:
+        if message["type"] == "http.response.start" and not is_read:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    async def received() -> Message:
+        nonlocal is_read
+        message = await receive()
+        is_read = is_read or not message.get("more_body", False)
+        return message
+
+    return received, noted

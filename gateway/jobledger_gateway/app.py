@@ -16,9 +16,11 @@ from starlette.routing import Route
 
 from jobledger.errors import JobledgerError
 from jobledger_gateway.admission import Admission
+from jobledger_gateway.budget import Budget
 from jobledger_gateway.connections import Connections
 from jobledger_gateway.guards import SECURITY_HEADERS, Guards
 from jobledger_gateway.large_messages import LargeMessages
+from jobledger_gateway.limits import ADDRESS_ANSWER_BYTES, ANSWER_BYTES
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_response
 from jobledger_gateway.readiness import Readiness
@@ -55,6 +57,8 @@ def make_app(settings: Settings) -> Starlette:
         await readiness.check()
         return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
+    answers = Budget("bytes in unread answers", ANSWER_BYTES, ADDRESS_ANSWER_BYTES)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Connections]]:
         reporting = asyncio.create_task(readiness.report())
@@ -68,16 +72,16 @@ def make_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             # Before the calls: `/v1/jobs/{job_id}` matches no slash, but its siblings are there.
-            *event_routes(settings, upstream, limits, messages),
-            *call_routes(settings, upstream, messages),
+            *event_routes(settings, upstream, limits, messages, answers),
+            *call_routes(settings, upstream, messages, answers),
             Route("/healthz", _healthz, methods=["GET"]),
             Route("/readyz", readyz, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),
         ],
         middleware=[
-            Middleware(Guards, origins=settings.origins, hosts=settings.hosts),
             Middleware(Admission),
+            Middleware(Guards, origins=settings.origins, hosts=settings.hosts),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.origins,

@@ -93,7 +93,11 @@ class Budget:
 
 
 class Holding:
-    """What one request holds of a budget."""
+    """What one request holds of a budget.
+
+    Attributes:
+        amount: how much that is.
+    """
 
     def __init__(self, budget: Budget, address: str) -> None:
         self._budget = budget
@@ -104,6 +108,13 @@ class Holding:
         """Hold more. Raises HttpProblem: it would be too much."""
         self._budget.take(self._address, amount)
         self.amount += amount
+
+    def become(self, amount: int) -> None:
+        """Hold as much as this. Raises HttpProblem: it would be too much."""
+        if amount > self.amount:
+            self.take(amount - self.amount)
+        else:
+            self.give_back(self.amount - amount)
 
     def give_back(self, amount: int) -> None:
         """Hold less."""

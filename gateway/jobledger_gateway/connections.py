@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from jobledger_gateway.budget import Budget, counted_address
-from jobledger_gateway.limits import READ_BYTES, SPARE_CONNECTIONS
+from jobledger_gateway.limits import PART_BYTES, READ_BYTES, SPARE_CONNECTIONS
 from jobledger_gateway.problems import HttpProblem
 from jobledger_gateway.settings import Network, Settings
 
@@ -104,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         except HttpProblem:
             transport.abort()
             return
+        transport.set_write_buffer_limits(high=PART_BYTES)
         self._http.connection_made(transport)
         self._await_head()
 

@@ -5,13 +5,17 @@ taken by the connection. A client that is slow therefore holds back its own watc
 """
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from jobledger_gateway.answers import parts
+from jobledger_gateway.budget import Holding
 from jobledger_gateway.metrics import FIGURES
+from jobledger_gateway.problems import HttpProblem, problem_of
 
 RETRY_MS: Final = range(1_000, 3_000)
 """After how many milliseconds a browser reconnects: not all at once when a gateway stops."""
@@ -34,23 +38,42 @@ class EventStream:
 
     Args:
         stopped: is done when the gateway stops; of this stream alone.
+        held: what counts for events that are not sent yet.
         heartbeat: seconds of silence after which a comment is sent.
     """
 
-    def __init__(self, stopped: "asyncio.Future[None]", *, heartbeat: float) -> None:
+    def __init__(self, stopped: "asyncio.Future[None]", held: Holding, *, heartbeat: float) -> None:
         self._stopped = stopped
+        self._held = held
         self._heartbeat = heartbeat
         self._send: Send | None = None
         self._sent = 0.0
+        self._writing = asyncio.Lock()
+        """No comment between the parts of an event."""
 
     async def write(self, chunk: bytes) -> None:
         """Send events, when the client has read enough of the earlier ones.
 
         Does nothing before `run`.
+
+        Raises:
+            HttpProblem: they are large, and too much is unsent already.
         """
-        if self._send is not None:
-            self._sent = asyncio.get_running_loop().time()
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        send = self._send
+        if send is None:
+            return
+        self._sent = asyncio.get_running_loop().time()
+        rest = parts(chunk)
+        large = len(chunk) if len(rest) > 1 else 0
+        del chunk
+        self._held.take(large)
+        try:
+            async with self._writing:
+                while rest:
+                    part = rest.pop()
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        finally:
+            self._held.give_back(large)
 
     async def run(
         self, chunks: AsyncIterator[bytes], scope: Scope, receive: Receive, send: Send
@@ -90,8 +113,11 @@ class EventStream:
             pump.result()
 
     async def _pump(self, chunks: AsyncIterator[bytes]) -> None:
-        async for chunk in chunks:
-            await self.write(chunk)
+        try:
+            async for chunk in chunks:
+                await self.write(chunk)
+        except HttpProblem as problem:
+            await self.write(event(json.dumps(problem_of(problem)).encode(), name="error"))
 
 
 async def _disconnected(receive: Receive) -> None:

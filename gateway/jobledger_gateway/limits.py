@@ -17,7 +17,7 @@ MAX_QUERY: Final = 8 * 1024
 MAX_PARAMETERS: Final = 200
 """Parameters in a query at most."""
 
-READ_BYTES: Final = 4 * 1024
+READ_BYTES: Final = 16 * 1024
 """Bytes that are read of a connection at once. h11 compares a head with MAX_HEAD only where it
 does not end in what was read, so a head that came in one piece could have any length."""
 
@@ -29,3 +29,34 @@ OPENING_STREAMS: Final = 4
 
 SPARE_CONNECTIONS: Final = 100
 """Connections beyond the limit. Their requests are refused, except the probes of a platform."""
+
+BODY_BYTES, ADDRESS_BODY_BYTES = 64 * MIB, 16 * MIB
+"""Bytes of requests' bodies, in all and of one address, until their calls have ended."""
+
+BUFFERED_BYTES: Final = 64 * 1024
+"""Bytes of a body that uvicorn reads before they are asked for. They count from the start."""
+
+ANSWER_BYTES, ADDRESS_ANSWER_BYTES = 128 * MIB, 32 * MIB
+"""Bytes of answers and events that are awaited or not sent yet, in all and of one address."""
+
+PART_BYTES: Final = 16 * 1024
+"""Bytes of an answer that are sent at once, and that a connection holds at most before it waits for
+its client. Smaller answers and events do not count."""
+
+PAGE_BYTES: Final = 3 * MIB
+"""Bytes of a page of the service's."""
+
+FULL_JOB_BYTES: Final = MIB
+"""Bytes of a job in the view FULL, nearly at most."""
+
+ROW_BYTES: Final = 4 * 1024
+"""Bytes of any other job, asset, attempt or transition, nearly always at most."""
+
+USUAL_ROWS: Final = 50
+"""Rows of a page, if the request does not say."""
+
+FULL_PAGE_ROWS: Final = 4
+"""Jobs of a page in the view FULL at most."""
+
+FULL_STREAMS, ADDRESS_FULL_STREAMS = 100, 10
+"""Event streams of the view FULL, in all and of one address."""

@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
 from jobledger.errors import JobledgerError
+from jobledger_gateway.budget import Holding
+from jobledger_gateway.limits import BUFFERED_BYTES
 from jobledger_gateway.problems import HttpProblem, invalid_field
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED, MAX_TOKEN, MAX_TRACE
 from jobledger_gateway.turns import Caller
@@ -115,21 +117,27 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
 
 
 async def read_body(
-    request: Request, *, seconds: float, before_large: Callable[[], Awaitable[None]]
+    request: Request,
+    held: Holding,
+    *,
+    seconds: float,
+    before_large: Callable[[], Awaitable[None]],
 ) -> bytes:
     """Read a request's body.
 
     Args:
         request: the request.
+        held: what counts for the body.
         seconds: how long the body may take.
         before_large: called before more than INLINE_BYTES are kept. It may refuse that.
 
     Raises:
-        HttpProblem: the body is too large, too slow, or incomplete.
+        HttpProblem: the body is too large, too slow, or incomplete; or bodies of others are.
         JobledgerError: `before_large` has raised it. What is left of the body was read.
     """
     body = bytearray()
     size = 0
+    held.become(min(_declared_length(request), BUFFERED_BYTES))
     refusal: JobledgerError | None = None
     try:
         async with asyncio.timeout(seconds):
@@ -141,6 +149,7 @@ async def read_body(
                         refusal = error
                 size += len(chunk)
                 if size <= MAX_BODY and refusal is None:
+                    held.become(max(held.amount, size))
                     body += chunk
                 elif size > MAX_SKIPPED:
                     break
@@ -153,6 +162,13 @@ async def read_body(
     if size > MAX_BODY:
         raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
     return bytes(body)
+
+
+def _declared_length(request: Request) -> int:
+    """Return a body's length; of one that comes in chunks, as much as any could have."""
+    if "transfer-encoding" in request.headers:
+        return MAX_BODY
+    return int(request.headers.get("content-length", 0))
 
 
 def from_body(kind: type[MessageT], request: Request, body: bytes) -> MessageT:

@@ -9,8 +9,9 @@ from grpc import StatusCode
 from starlette.requests import Request
 
 from jobledger.errors import Unavailable
+from jobledger.v1.job_pb2 import JOB_VIEW_FULL, JobView
 from jobledger_gateway.budget import Budget, Holding, address_of
-from jobledger_gateway.limits import OPENING_STREAMS
+from jobledger_gateway.limits import ADDRESS_FULL_STREAMS, FULL_STREAMS, OPENING_STREAMS
 from jobledger_gateway.problems import HttpProblem
 from jobledger_gateway.settings import Settings
 
@@ -30,6 +31,9 @@ class StreamLimits:
         )
         self._of_client = Budget(
             "event streams", in_all, settings.max_client_streams, of="client", retry_after=5
+        )
+        self._full = Budget(
+            "event streams in the view FULL", FULL_STREAMS, ADDRESS_FULL_STREAMS, retry_after=5
         )
         self._opening = Opening(settings.timeout)
         self._open: set[asyncio.Future[None]] = set()
@@ -55,10 +59,14 @@ class StreamLimits:
         token = request.headers.get("authorization") or request.query_params.get("token")
         client = str(hash((address, token)))
         stopped = asyncio.get_running_loop().create_future()
-        with self._of_address.holding(address, 1), self._of_client.holding(client) as of_client:
+        with (
+            self._of_address.holding(address, 1),
+            self._of_client.holding(client) as of_client,
+            self._full.holding(address) as full,
+        ):
             self._open.add(stopped)
             try:
-                yield Place(stopped, of_client, self._opening, address)
+                yield Place(stopped, of_client, full, self._opening, address)
             finally:
                 self._open.discard(stopped)
 
@@ -69,6 +77,7 @@ class Place:
     Args:
         stopped: is done when the gateway stops.
         of_client: what this stream holds of its client's streams.
+        full: what it holds of those in the view FULL.
         opening: the streams that are being opened.
         address: where this one's request comes from.
     """
@@ -77,22 +86,26 @@ class Place:
         self,
         stopped: "asyncio.Future[None]",
         of_client: Holding,
+        full: Holding,
         opening: "Opening",
         address: str,
     ) -> None:
         self.stopped = stopped
         self._of_client = of_client
+        self._full = full
         self._opening = opening
         self._address = address
 
     @asynccontextmanager
-    async def opening(self) -> AsyncIterator[None]:
+    async def opening(self, view: JobView.ValueType) -> AsyncIterator[None]:
         """Wait until the service may be asked; the block ends with its first answer.
 
         Raises:
-            HttpProblem: the client has too many streams.
+            HttpProblem: the client has too many streams, or too many in this view.
             Unavailable: the service does not answer earlier ones of the address.
         """
+        if view == JOB_VIEW_FULL:
+            self._full.take(1)
         async with self._opening.turn(self._address):
             yield
         self._of_client.take(1)

@@ -1,19 +1,23 @@
 """The routes that are one unary call each: a table, and what is done for each entry."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobledger.v1.job_service_pb2 import CreateJobResponse
+from jobledger.v1.job_pb2 import JOB_VIEW_FULL
+from jobledger.v1.job_service_pb2 import CreateJobResponse, ListJobsRequest
+from jobledger_gateway.answers import Answer, expected_bytes
+from jobledger_gateway.budget import Budget, Holding, address_of
 from jobledger_gateway.known_callers import KnownCallers
 from jobledger_gateway.large_messages import LargeMessages
+from jobledger_gateway.limits import ADDRESS_BODY_BYTES, BODY_BYTES, FULL_PAGE_ROWS
 from jobledger_gateway.problems import HttpProblem
 from jobledger_gateway.requests import credentials, from_query, read_body
 from jobledger_gateway.settings import Settings
@@ -56,30 +60,52 @@ CALLS: Final = (
 )
 
 
-def call_routes(settings: Settings, upstream: Upstream, messages: LargeMessages) -> Iterator[Route]:
+def call_routes(
+    settings: Settings, upstream: Upstream, messages: LargeMessages, answers: Budget
+) -> Iterator[Route]:
     """Yield a route for each path of CALLS."""
     paths: dict[str, dict[str, Call]] = defaultdict(dict)
     for call in CALLS:
         paths[call.path][call.verb] = call
     known = KnownCallers(upstream)
+    bodies = Budget("bytes in bodies of requests", BODY_BYTES, ADDRESS_BODY_BYTES)
     for path, calls in paths.items():
-        endpoint = _endpoint(calls, settings, upstream, known, messages)
-        yield Route(path, endpoint, methods=list(calls))
+        answered = _answered(calls, settings, upstream, known, messages, bodies=bodies)
+        yield Route(path, _endpoint(answered, answers), methods=list(calls))
 
 
-def _endpoint(
+def _endpoint(answered: Callable[[Request, Holding], Awaitable[ASGIApp]], answers: Budget) -> Any:
+    class Endpoint:
+        async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
+            with answers.holding(address_of(scope)) as held:
+                answer = await answered(Request(scope, receive), held)
+                await answer(scope, receive, send)
+
+    return Endpoint()
+
+
+def _answered(
     calls: Mapping[str, Call],
     settings: Settings,
     upstream: Upstream,
     known: KnownCallers,
     messages: LargeMessages,
-) -> Any:
-    async def endpoint(request: Request) -> Response:
+    *,
+    bodies: Budget,
+) -> Callable[[Request, Holding], Awaitable[ASGIApp]]:
+    async def answered(request: Request, held: Holding) -> ASGIApp:
+        with bodies.holding(address_of(request.scope)) as body:
+            return await call_service(request, body, held)
+
+    async def call_service(request: Request, body_held: Holding, held: Holding) -> ASGIApp:
         call = calls["GET" if request.method == "HEAD" else request.method]
         metadata = credentials(request)
         kind = request_class(call.rpc)
         body = await read_body(
-            request, seconds=settings.read_timeout, before_large=partial(known.check, metadata)
+            request,
+            body_held,
+            seconds=settings.read_timeout,
+            before_large=partial(known.check, metadata),
         )
         if call.verb == "POST":
             message = await messages.parsed(kind, request, body)
@@ -87,11 +113,14 @@ def _endpoint(
             raise HttpProblem(400, f"{call.verb} has no body")
         else:
             message = from_query(kind, request)
+        if isinstance(message, ListJobsRequest) and message.view == JOB_VIEW_FULL:
+            message.page_size = min(message.page_size or FULL_PAGE_ROWS, FULL_PAGE_ROWS)
+        held.take(expected_bytes(message))
         answer = await upstream.call_unread(call.rpc, message, metadata)
         headers = {"Cache-Control": "no-store"}
         if call.status == HTTPStatus.CREATED:
             headers["Location"] = f"/v1/jobs/{CreateJobResponse.FromString(answer).job.id}"
         content = await messages.translated(request, response_class(call.rpc), answer)
-        return Response(content, call.status, headers, "application/json")
+        return Answer(content, call.status, headers, held)
 
-    return endpoint
+    return answered

@@ -23,6 +23,7 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsRequest,
     WatchJobsResponse,
 )
+from jobledger_gateway.budget import Budget, address_of
 from jobledger_gateway.event_stream import EventStream, event
 from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.problems import invalid_field, problem_of
@@ -38,10 +39,14 @@ Respond: TypeAlias = Callable[[Request, Place, EventStream, Receive, Send], Awai
 
 
 def event_routes(
-    settings: Settings, upstream: Upstream, limits: StreamLimits, messages: LargeMessages
+    settings: Settings,
+    upstream: Upstream,
+    limits: StreamLimits,
+    messages: LargeMessages,
+    answers: Budget,
 ) -> list[Route]:
     """Return the routes of event streams."""
-    events = Events(settings, upstream, limits, messages)
+    events = Events(settings, upstream, limits, messages, answers)
     return [
         Route("/v1/jobs/{job_id}/events", events.endpoint(events.job), methods=["GET"]),
         Route("/v1/events", events.endpoint(events.jobs), methods=["GET"]),
@@ -63,11 +68,13 @@ class Events:
         upstream: Upstream,
         limits: StreamLimits,
         messages: LargeMessages,
+        answers: Budget,
     ) -> None:
         self._settings = settings
         self._upstream = upstream
         self._limits = limits
         self._messages = messages
+        self._answers = answers
 
     def endpoint(self, respond: Respond) -> Any:
         """Return the ASGI application of one kind of stream, within the limits."""
@@ -75,8 +82,11 @@ class Events:
         class Endpoint:
             async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
                 request = Request(scope, receive)
-                with self._limits.stream(request) as place:
-                    stream = EventStream(place.stopped, heartbeat=self._settings.heartbeat)
+                with (
+                    self._limits.stream(request) as place,
+                    self._answers.holding(address_of(scope)) as held,
+                ):
+                    stream = EventStream(place.stopped, held, heartbeat=self._settings.heartbeat)
                     try:
                         with counted_errors():
                             await respond(request, place, stream, receive, send)
@@ -99,7 +109,7 @@ class Events:
         message.view = message.view or JobView.JOB_VIEW_BASIC
         read = partial(self._messages.read, request)
         async with self._upstream.watch_job(message, options(request, stream), read) as watch:
-            async with place.opening():
+            async with place.opening(message.view):
                 first = await anext(watch)
             if _is_over(first, message.after_version):
                 # Stops an EventSource, which would reconnect for ever.
@@ -118,7 +128,7 @@ class Events:
         message.resume_token = last_event_id(request) or message.resume_token
         read = partial(self._messages.read, request)
         async with self._upstream.watch_jobs(message, options(request, stream), read) as watch:
-            async with place.opening():
+            async with place.opening(message.view):
                 first = await anext(watch)
             async with aclosing(
                 _with_error(self._feed_events(request, message.view, first, watch))

@@ -1,6 +1,7 @@
 """The gateway in this process, over real HTTP, for a real server."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -17,10 +18,15 @@ SILENCE_MS = 500
 
 @asynccontextmanager
 async def running_gateway(
-    target: str, host: str = "127.0.0.1", **settings: object
+    target: str, host: str = "127.0.0.1", *, send_buffer: int | None = None, **settings: object
 ) -> AsyncIterator[Http]:
-    """Run a gateway on a free port until the block ends."""
+    """Run a gateway on a free port until the block ends.
+
+    The kernel holds `send_buffer` bytes that a client has not read.
+    """
     listener = bind(host, 0, SILENCE_MS)
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     port = listener.getsockname()[1]
     stop, started = asyncio.Event(), asyncio.Event()
     configured = Settings(target=target, **{"access_log": False, **settings})

@@ -2,18 +2,30 @@
 
 import asyncio
 import ipaddress
+import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from google.protobuf.struct_pb2 import Struct, Value
 
 from jobledger_gateway.budget import counted_address
-from jobledger_gateway.limits import MAX_HEAD, MAX_PARAMETERS, MAX_QUERY
+from jobledger_gateway.limits import (
+    ADDRESS_FULL_STREAMS,
+    FULL_PAGE_ROWS,
+    MAX_HEAD,
+    MAX_PARAMETERS,
+    MAX_QUERY,
+    PAGE_BYTES,
+    ROW_BYTES,
+)
 from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Event, Http
+from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
 JOBS = "/v1/jobs?user_id=ada"
@@ -74,10 +86,10 @@ async def test_a_head_that_comes_in_pieces_has_its_time(
 async def test_requests_under_way_have_no_time_limit_of_a_head(
     server: ServerProcess, start_gateway
 ) -> None:
-    http = await start_gateway(server.target, head_timeout=0.1, heartbeat=0.05)
-    async with http.events("/v1/events?user_id=no-head") as events:
+    http = await start_gateway(server.target, head_timeout=0.5, heartbeat=0.05)
+    async with http.events("/v1/events?user_id=bounds") as events:
         assert (await events.news()).data == {"synced": True}
-        for _ in range(10):
+        for _ in range(20):
             assert await events.event() in (Event("comment"), Event("message", None, None))
     headers = {"Content-Type": "application/json", "Content-Length": "36"}
     reader, writer = await http.open("POST", "/v1/jobs", headers)
@@ -167,3 +179,97 @@ async def test_the_bounds_hold_over_tls(server: ServerProcess, tmp_path: Path) -
             writer.write(head.encode())
             assert status in await reader.read()
             writer.close()
+
+
+@pytest.mark.promise(number=64)
+async def test_bodies_of_an_address_are_limited_in_bytes_until_their_calls_have_ended(
+    server: ServerProcess, start_gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobledger_gateway.routes.calls.ADDRESS_BODY_BYTES", 20_000)
+    http = await start_gateway(server.target)
+    other = Http(http.port, address="127.0.0.2")
+    large = {"userId": "bounds", "jobType": "a", "parameters": {"x": "x" * 9_000}}
+    headers = {"Content-Type": "application/json", "Content-Length": "15000"}
+    _, waiting = await http.open("POST", "/v1/jobs", headers, b"{")
+    async with asyncio.timeout(10):
+        while (refused := await http.post("/v1/jobs", large)).status == 201:
+            pass  # until the gateway has read the head of the other one
+    assert refused.problem["detail"] == "this address has too many bytes in bodies of requests"
+    assert (refused.status, refused.headers["connection"]) == (429, "close")
+    assert (await other.post("/v1/jobs", large)).status == 201
+    waiting.close()
+    async with asyncio.timeout(10):
+        while (await http.post("/v1/jobs", large)).status != 201:
+            pass
+
+
+@pytest.mark.promise(number=64)
+async def test_unread_answers_of_an_address_are_limited_in_bytes_and_dropped_as_they_are_read(
+    server: ServerProcess, start_gateway, rpc: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobledger_gateway.app.ADDRESS_ANSWER_BYTES", PAGE_BYTES + ROW_BYTES)
+    http = await start_gateway(server.target, send_buffer=16 * 1024)
+    blob = Struct(fields={"blob": Value(string_value="x" * 255_000)})
+    for _ in range(8):
+        await rpc.CreateJob(user_id="unread", job_type="a", parameters=blob)
+    path = "/v1/jobs?user_id=unread&view=FULL&page_size=8"
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel holds little
+    connection.connect(("127.0.0.1", http.port))
+    reader, writer = await asyncio.open_connection(sock=connection)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.pause_reading()
+    refused = await http.get(path)
+    assert refused.problem["detail"] == "this address has too many bytes in unread answers"
+    assert (await Http(http.port, address="127.0.0.2").get(path)).status == 200
+    writer.transport.resume_reading()
+    page = json.loads(await reader.read())
+    assert len(page["jobs"]) == FULL_PAGE_ROWS
+    assert (await http.get(path)).status == 200
+    writer.close()
+
+
+@pytest.mark.promise(number=64)
+async def test_large_events_that_are_not_read_end_a_stream_that_resumes(
+    server: ServerProcess, start_gateway, rpc: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobledger_gateway.app.ADDRESS_ANSWER_BYTES", 100_000)
+    http = await start_gateway(server.target)
+    path = "/v1/events?user_id=large&view=FULL"
+    async with http.events(path) as events:
+        assert (await events.news()).data == {"synced": True}
+        blob = Struct(fields={"blob": Value(string_value="x" * 200_000)})
+        await rpc.CreateJob(user_id="large", job_type="a", parameters=blob)
+        event = await events.news()
+        assert (event.name, event.data["status"]) == ("error", 429)
+        assert await events.event() is None
+
+
+async def test_event_streams_in_the_view_full_have_a_limit_of_their_own(http: Http) -> None:
+    path = "/v1/events?user_id=full&view=FULL"
+    async with AsyncExitStack() as stack:
+        for _ in range(ADDRESS_FULL_STREAMS):
+            await stack.enter_async_context(http.events(path))
+        refused = await http.get(path)
+        assert (
+            refused.problem["detail"] == "this address has too many event streams in the view FULL"
+        )
+        await stack.enter_async_context(http.events("/v1/events?user_id=full"))
+
+
+async def test_a_large_event_comes_in_parts_with_no_heartbeat_between_them(
+    server: ServerProcess, start_gateway, rpc: Caller
+) -> None:
+    http = await start_gateway(server.target, heartbeat=0.02)
+    async with http.events("/v1/events?user_id=parts&view=FULL") as events:
+        blob = Struct(fields={"blob": Value(string_value="x" * 250_000)})
+        for _ in range(5):
+            await rpc.CreateJob(user_id="parts", job_type="a", parameters=blob)
+        seen = 0
+        while seen < 5:
+            await asyncio.sleep(0.1)  # a slow client: heartbeats are due meanwhile
+            event = await events.event()
+            if event.data and (changes := event.data.get("changes")):
+                seen += len(changes)
+                assert {len(each["job"]["parameters"]["blob"]) for each in changes} == {250_000}

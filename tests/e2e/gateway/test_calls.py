@@ -209,9 +209,10 @@ async def test_a_body_that_does_not_come_is_waited_for_no_longer(
 ) -> None:
     http = await start_gateway(server.target, read_timeout=0.1)
     headers = {"Content-Type": "application/json", "Content-Length": "100"}
-    for method in ("POST", "GET"):
-        answer = await http.send(method, "/v1/jobs", headers, b"{")
-        assert answer.problem["status"] == 408
+    for method, status in (("POST", 408), ("DELETE", 408), ("GET", 400)):
+        path = "/v1/jobs" if method != "DELETE" else "/v1/jobs/a"
+        answer = await http.send(method, path, headers, b"{")
+        assert answer.problem["status"] == status
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

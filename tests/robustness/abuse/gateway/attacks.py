@@ -139,3 +139,15 @@ def _status(connection: socket.socket) -> int | None:
         if head := connection.recv(12):
             return int(head.split()[1])
     return None
+
+
+def unread(target: str, *, path: str, connections: int) -> Mapping[str, object]:
+    """Ask for the same over many connections at once, and read no answer."""
+    sockets = _connected(target, connections)
+    for each in sockets:
+        with suppress(OSError):
+            each.sendall(_get(path))
+    begin()
+    wait_for_parent()
+    statuses = Counter(_status(each) for each in sockets)
+    return {str(status): times for status, times in statuses.items()}
