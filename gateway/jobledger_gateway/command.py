@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from jobledger.cli.connection import Connection, TokenFile
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
 from jobledger.core.status_server import parse_address
+from jobledger_gateway.followed_files import FollowedFiles, RenewedCredentials, server_context
 from jobledger_gateway.logs import log_to_stderr
 from jobledger_gateway.metrics import serving_metrics
 from jobledger_gateway.notify import report_ready
@@ -249,7 +249,8 @@ def gateway(
 
     It is a client of the Jobledger service at --target, which has to run already: start one with
     `jobledger-server serve`. It keeps no state, so any number of gateways may serve one service.
-    It ends at SIGTERM or SIGINT: browsers connect again, to another one or to the next.
+    It ends at SIGTERM or SIGINT: browsers connect again, to another one or to the next. At SIGHUP
+    it reads its certificates again; it also does when their files have changed.
 
     The API is described at /openapi.json. A request's header Authorization is passed on to the
     service, which decides what its caller may do.
@@ -264,6 +265,8 @@ def gateway(
     names = ("token_file", "tls", "ca_file", "cert", "key")
     layer = {name: value for name in names if (value := options.pop(name)) is not None}
     connection = Connection.of([layer])
+    paths = [Path(layer[name]) for name in ("ca_file", "cert", "key") if name in layer]
+    credentials = RenewedCredentials(paths, lambda: Connection.of([layer]).credentials)
     tls = _tls(tls_cert, tls_key)
     _raise_descriptor_limit()
     listener = _bound(*listen)
@@ -284,13 +287,13 @@ def gateway(
     settings = Settings(
         webhooks=delivery if webhooks else None,
         target=target,
-        credentials=connection.credentials,
+        credentials=credentials,
         token=connection.token,
         hosts=(*hosts, *LOOPBACK_NAMES) if is_loopback else hosts,
         **options,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, tls, child=child))
+        runner.run(_serve(settings, listener, tls, credentials.files, child=child))
 
 
 @gateway.command()
@@ -327,9 +330,8 @@ def _tls(cert: str | None, key: str | None) -> dict[str, str]:
     if cert is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key go together: give both")
     try:
-        # Without a password for the key OpenSSL would ask the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-    except (OSError, ssl.SSLError) as error:
+        server_context(cert, key)
+    except OSError as error:
         raise click.UsageError(f"--tls-cert {cert}, --tls-key {key}: {error}") from None
     return {"ssl_certfile": cert, "ssl_keyfile": key}
 
@@ -350,11 +352,18 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, tls: dict[str, str], *, child: bool
+    settings: Settings,
+    listener: socket.socket,
+    tls: dict[str, str],
+    files: FollowedFiles,
+    *,
+    child: bool,
 ) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    loop, stop, reload = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # A terminal sends it when it is closed. Elsewhere it asks that files are read again.
+    loop.add_signal_handler(signal.SIGHUP, (stop if _on_terminal() else reload).set)
     # As in the server: what exists now lives as long as the process, so that no collection has to
     # visit it; and a full one would stop all streams for long.
     gc.freeze()
@@ -386,7 +395,16 @@ async def _serve(
             raise click.ClickException(
                 f"--metrics: cannot serve at {settings.metrics}: {reason}"
             ) from None
-        await serve(settings, listener, stop, started=started, **tls)
+        await serve(settings, listener, stop, started=started, files=[files], reload=reload, **tls)
+
+
+def _on_terminal() -> bool:
+    """Whether standard input or error is the terminal that controls this process."""
+    for number in (0, 2):
+        with contextlib.suppress(OSError):
+            os.tcgetpgrp(number)
+            return True
+    return False
 
 
 def _loop_factory() -> Any:

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
 from jobledger_gateway.app import make_app
+from jobledger_gateway.followed_files import FollowedFiles, ServerCertificate, follow
 from jobledger_gateway.limits import MAX_HEAD
 from jobledger_gateway.settings import Network, Settings
 from jobledger_gateway.webhooks.deliverer import deliver
@@ -74,6 +75,8 @@ async def serve(
     stop: asyncio.Event,
     *,
     started: Callable[[], object] = lambda: None,
+    files: Sequence[FollowedFiles] = (),
+    reload: asyncio.Event | None = None,
     **options: Any,
 ) -> None:
     """Serve on a bound socket until `stop` is set; then end the streams and the other requests.
@@ -83,6 +86,8 @@ async def serve(
         listener: the socket, which is closed at the end.
         stop: ends it.
         started: called when it serves.
+        files: read again when they change. So is the certificate of `options`.
+        reload: has them read again at once.
         **options: further ones of uvicorn.Config, for TLS.
     """
     app = make_app(settings)
@@ -101,22 +106,30 @@ async def serve(
         timeout_graceful_shutdown=DRAIN_SECONDS,
         **options,
     )
+    config.load()
+    if config.ssl is not None:
+        pair = options["ssl_certfile"], options["ssl_keyfile"]
+        files = (*files, ServerCertificate(config.ssl, *pair).files)
     server = _Server(config, started)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     delivering = asyncio.create_task(_deliver(settings))
+    following = asyncio.create_task(follow(files, reload or asyncio.Event()))
     try:
-        tasks = {serving, stopping, delivering}
+        tasks = {serving, stopping, delivering, following}
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        following.cancel()
         delivering.cancel()
         app.state.limits.drain()
         server.should_exit = True
         await serving
-        # A bug of the deliverer ends the process: else nobody would see that it has stopped.
+        # A bug of one of these ends the process: else nobody would see that it has stopped.
         with contextlib.suppress(asyncio.CancelledError):
             await delivering
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
 
 
 def _trusted(proxies: Iterable[Network]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import grpc
 
+from jobledger.core.channel import CurrentCredentials
 from jobledger_gateway.limits import HEAD_SECONDS
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -60,7 +61,7 @@ class Settings:
 
     Attributes:
         target: HOST:PORT of the service.
-        credentials: for TLS to the service.
+        credentials: for TLS to the service; or a function that returns the current ones.
         token: the gateway's own bearer token, for requests that bring none; or a function that
             returns the current one.
         timeout: how long one call to the service may take, and how long a watch may take to begin.
@@ -81,7 +82,7 @@ class Settings:
     """
 
     target: str = "127.0.0.1:50051"
-    credentials: grpc.ChannelCredentials | None = None
+    credentials: CurrentCredentials | grpc.ChannelCredentials | None = None
     token: str | Callable[[], str] | None = None
     timeout: float = 10.0
     origins: tuple[str, ...] = ()

@@ -1,12 +1,14 @@
 """The options of a channel to the service: retries, keepalive, reconnects, sizes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import grpc
 
 Option: TypeAlias = tuple[str, str | int]
+CurrentCredentials: TypeAlias = Callable[[], grpc.ChannelCredentials | None]
+"""Returns the present credentials, which may change."""
 Interceptor: TypeAlias = (
     grpc.UnaryUnaryClientInterceptor
     | grpc.UnaryStreamClientInterceptor

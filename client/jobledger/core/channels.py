@@ -64,11 +64,19 @@ class _Pool(Generic[ConnectionT]):
         first: opens the first one.
         another: opens one more; None if the first one is the caller's own: then all watches
             share it, and it is not closed here.
+        credentials: returns what connections are opened with. When it returns other credentials,
+            connections are opened anew. Those so far stay open for their calls and watches.
     """
 
     def __init__(
-        self, first: Callable[[], ConnectionT], another: Callable[[], ConnectionT] | None
+        self,
+        first: Callable[[], ConnectionT],
+        another: Callable[[], ConnectionT] | None,
+        credentials: Callable[[], object] = lambda: None,
     ) -> None:
+        self._credentials: Callable[[], object] = credentials
+        self._used: object = None
+        self._former: list[ConnectionT] = []
         self._first: Callable[[], ConnectionT] = first
         self._another: Callable[[], ConnectionT] | None = another
         # Reentrant: a signal handler, or a watch that is collected as garbage, may come in between
@@ -113,7 +121,12 @@ class _Pool(Generic[ConnectionT]):
     def _connect(self) -> ConnectionT:
         # Under the lock, or a client that another thread closes would open a connection.
         self.check()
+        credentials = self._credentials()
+        if self._opened and credentials is not self._used:
+            self._former += self._opened
+            self._opened.clear()
         if not self._opened:
+            self._used = credentials
             first = self._first()
             self.check()
             self._opened.append(first)
@@ -122,7 +135,8 @@ class _Pool(Generic[ConnectionT]):
     def _take_all(self) -> list[ConnectionT]:
         with self._lock:
             self._closed = True
-            opened, self._opened = self._opened, []
+            opened = self._former + self._opened
+            self._former, self._opened = [], []
             watching = list(self._watching)
         for interrupt in watching:
             interrupt()

@@ -13,6 +13,7 @@ from typing import Final
 
 import grpc
 
+from jobledger.core.channel import CurrentCredentials
 from jobledger.errors import JobledgerError
 from jobledger.internal.v1alpha1.webhook_delivery_service_pb2 import (
     ClaimedWebhook,
@@ -37,7 +38,7 @@ log = logging.getLogger("jobledger.gateway.webhooks")
 async def deliver(
     settings: WebhookSettings,
     target: str,
-    credentials: grpc.ChannelCredentials | None,
+    credentials: CurrentCredentials | grpc.ChannelCredentials | None,
     timeout: float,  # noqa: ASYNC109
 ) -> None:
     """Deliver the webhooks of a service until it is cancelled; then let others go on.
@@ -45,7 +46,7 @@ async def deliver(
     Args:
         settings: how.
         target: HOST:PORT of the service.
-        credentials: for TLS to it.
+        credentials: for TLS to it; or a function that returns the current ones.
         timeout: seconds of one call to it.
     """
     upstream = Upstream(target, credentials=credentials, token=settings.token, timeout=timeout)

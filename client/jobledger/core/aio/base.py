@@ -11,6 +11,7 @@ from jobledger.core.calls import AsyncMethod, call_async
 from jobledger.core.channel import (
     OWN_CONNECTION,
     AsyncInterceptor,
+    CurrentCredentials,
     Option,
     check_target,
     open_async_channel,
@@ -49,7 +50,7 @@ class AsyncCalls:
         target: str = "127.0.0.1:50051",
         *,
         user_id: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: CurrentCredentials | grpc.ChannelCredentials | None = None,
         token: AsyncToken | None = None,
         timeout: Seconds | None = 10.0,
         connect_timeout: Seconds | None = 10.0,
@@ -69,12 +70,15 @@ class AsyncCalls:
         self._metadata = headers_of(metadata)
         self._closed = asyncio.Event()
 
+        def current() -> grpc.ChannelCredentials | None:
+            return credentials() if callable(credentials) else credentials
+
         def connect(*options: Option) -> AsyncConnection:
-            opened = open_async_channel(target, credentials, interceptors, *options)
+            opened = open_async_channel(target, current(), interceptors, *options)
             return AsyncConnection(opened)
 
         if channel is None:
-            self._channels = AsyncChannels(connect, partial(connect, OWN_CONNECTION))
+            self._channels = AsyncChannels(connect, partial(connect, OWN_CONNECTION), current)
         else:
             # Its stubs are made at once: making them of a closed channel would crash Python.
             connection = AsyncConnection(channel)

@@ -11,6 +11,7 @@ import grpc
 from jobledger.core.calls import Method, call
 from jobledger.core.channel import (
     OWN_CONNECTION,
+    CurrentCredentials,
     Interceptor,
     Option,
     check_target,
@@ -50,7 +51,7 @@ class Calls:
         target: str = "127.0.0.1:50051",
         *,
         user_id: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: CurrentCredentials | grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout: Seconds | None = 10.0,
         connect_timeout: Seconds | None = 10.0,
@@ -70,12 +71,15 @@ class Calls:
         self._metadata = headers_of(metadata)
         self._closed = threading.Event()
 
+        def current() -> grpc.ChannelCredentials | None:
+            return credentials() if callable(credentials) else credentials
+
         def connect(*options: Option) -> Connection:
-            opened = open_channel(target, credentials, interceptors, *options)
+            opened = open_channel(target, current(), interceptors, *options)
             return Connection(opened)
 
         if channel is None:
-            self._channels = Channels(connect, partial(connect, OWN_CONNECTION))
+            self._channels = Channels(connect, partial(connect, OWN_CONNECTION), current)
         else:
             # Its stubs are made at once: making them of a closed channel would crash Python.
             connection = Connection(channel)

@@ -32,7 +32,9 @@ class Client(
     Args:
         target: `host:port`, or any other gRPC name.
         user_id: the owner for calls that name none.
-        credentials: for TLS, for instance `grpc.ssl_channel_credentials()`. Default: plain text.
+        credentials: for TLS, for instance `grpc.ssl_channel_credentials()`; or a function that
+            returns them, which is called often: when it returns others, connections are opened
+            anew. Default: plain text.
         token: sent with each call as `authorization: Bearer ...`: a text, or a function, called
             for each call, that returns one. It is sent in plain text unless there are credentials.
             If the function raises OSError, the call raises Unavailable, and a watch or a worker
