@@ -43,6 +43,7 @@ def make_app(settings: Settings) -> Starlette:
     upstream = Upstream(
         settings.target,
         credentials=settings.credentials,
+        tls_server_name=settings.tls_server_name,
         token=settings.token,
         timeout=settings.timeout,
         connect_timeout=settings.timeout,

@@ -154,6 +154,12 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
 )
 @_option("--cert", metavar="FILE", help="The gateway's certificate chain for the service; PEM.")
 @_option("--key", metavar="FILE", help="The key of --cert; PEM.")
+@_option(
+    "--tls-server-name",
+    metavar="NAME",
+    help="The name in the certificates of the service's servers, if --target is not it: for a "
+    "list of servers, as ipv4:10.1.0.1:50051,10.1.0.2:50051.",
+)
 @_option("--tls-cert", metavar="FILE", help="The certificate chain to serve HTTPS with; PEM.")
 @_option("--tls-key", metavar="FILE", help="The key of --tls-cert, without a password; PEM.")
 @_option(
@@ -262,7 +268,7 @@ def gateway(
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
     log_to_stderr(logging.WARNING if child else logging.INFO)
-    names = ("token_file", "tls", "ca_file", "cert", "key")
+    names = ("token_file", "tls", "ca_file", "cert", "key", "tls_server_name")
     layer = {name: value for name in names if (value := options.pop(name)) is not None}
     connection = Connection.of([layer])
     paths = [Path(layer[name]) for name in ("ca_file", "cert", "key") if name in layer]
@@ -288,6 +294,7 @@ def gateway(
         webhooks=delivery if webhooks else None,
         target=target,
         credentials=credentials,
+        tls_server_name=connection.tls_server_name,
         token=connection.token,
         hosts=(*hosts, *LOOPBACK_NAMES) if is_loopback else hosts,
         **options,

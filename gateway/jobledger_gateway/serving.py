@@ -144,7 +144,13 @@ async def _deliver(settings: Settings) -> None:
     if settings.webhooks is None:
         await asyncio.Event().wait()
     else:
-        await deliver(settings.webhooks, settings.target, settings.credentials, settings.timeout)
+        await deliver(
+            settings.webhooks,
+            settings.target,
+            settings.credentials,
+            settings.timeout,
+            tls_server_name=settings.tls_server_name,
+        )
 
 
 class _Server(uvicorn.Server):

@@ -62,6 +62,7 @@ class Settings:
     Attributes:
         target: HOST:PORT of the service.
         credentials: for TLS to the service; or a function that returns the current ones.
+        tls_server_name: the name in its servers' certificates, if `target` is not it.
         token: the gateway's own bearer token, for requests that bring none; or a function that
             returns the current one.
         timeout: how long one call to the service may take, and how long a watch may take to begin.
@@ -83,6 +84,7 @@ class Settings:
 
     target: str = "127.0.0.1:50051"
     credentials: CurrentCredentials | grpc.ChannelCredentials | None = None
+    tls_server_name: str | None = None
     token: str | Callable[[], str] | None = None
     timeout: float = 10.0
     origins: tuple[str, ...] = ()

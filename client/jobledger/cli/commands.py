@@ -44,7 +44,7 @@ from jobledger.cli.token_commands import token
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.webhook_commands import webhook
 from jobledger.cli.worker_command import worker
-from jobledger.core.channel import open_channel
+from jobledger.core.channel import open_channel, server_name_options
 from jobledger.errors import from_rpc_error
 
 
@@ -292,7 +292,8 @@ def health(connection: Connection, *, as_json: bool) -> int:
     # No other command pays for these imports.
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
-    with open_channel(connection.server, connection.credentials) as channel:
+    name = server_name_options(connection.tls_server_name)
+    with open_channel(connection.server, connection.credentials, (), *name) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=connection.timeout

@@ -15,6 +15,7 @@ from jobledger import AsyncClient, Client
 DEFAULTS: Final = {"server": "127.0.0.1:50051", "timeout": 10.0}
 
 _TLS_FILES: Final = ("ca_file", "cert", "key")
+_TLS_OPTIONS: Final = (*_TLS_FILES, "tls_server_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Connection:
     user: str | None
     token: str | Callable[[], str] | None
     credentials: grpc.ChannelCredentials | None
+    tls_server_name: str | None
     timeout: float
 
     @classmethod
@@ -39,15 +41,17 @@ class Connection:
             if "token" in layer and "token_file" in layer:
                 raise click.UsageError("give a token or a token file, not both")
             if layer.get("tls") is False:
-                if any(name in layer for name in _TLS_FILES):
-                    raise click.UsageError("a CA file, a certificate or a key needs TLS")
-                for name in _TLS_FILES:
+                if any(name in layer for name in _TLS_OPTIONS):
+                    raise click.UsageError(
+                        "a CA file, a certificate, a key or a server name needs TLS"
+                    )
+                for name in _TLS_OPTIONS:
                     merged.pop(name, None)
             # A token replaces a token file of a later layer, and a token file a token.
             if "token" in layer or "token_file" in layer:
                 merged.pop("token", None)
                 merged.pop("token_file", None)
-            if any(name in layer for name in _TLS_FILES):
+            if any(name in layer for name in _TLS_OPTIONS):
                 merged["tls"] = True
             merged |= layer
         token_file = merged.get("token_file")
@@ -56,6 +60,7 @@ class Connection:
             user=merged.get("user"),
             token=merged.get("token") if token_file is None else TokenFile(Path(token_file)),
             credentials=_credentials(*map(merged.get, _TLS_FILES)) if merged.get("tls") else None,
+            tls_server_name=merged.get("tls_server_name"),
             timeout=merged["timeout"],
         )
 
@@ -74,6 +79,7 @@ class Connection:
             "user_id": None if all_users else self.user,
             "token": self.token,
             "credentials": self.credentials,
+            "tls_server_name": self.tls_server_name,
             "timeout": self.timeout,
             "connect_timeout": self.timeout,
         }

@@ -87,7 +87,7 @@ def _connection_options() -> list[click.Parameter]:
         option(
             "--tls/--no-tls",
             default=None,
-            help="Encrypt the connection. The files below imply it.",
+            help="Encrypt the connection. The options below imply it.",
         ),
         text(
             "--ca-file",
@@ -96,6 +96,12 @@ def _connection_options() -> list[click.Parameter]:
         ),
         text("--cert", metavar="FILE", help="The client's certificate chain; PEM."),
         text("--key", metavar="FILE", help="The certificate's key; PEM."),
+        text(
+            "--tls-server-name",
+            metavar="NAME",
+            help="The name in the servers' certificates, if the address is not it: for a list of "
+            "servers, as ipv4:10.1.0.1:50051,10.1.0.2:50051.",
+        ),
         option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),

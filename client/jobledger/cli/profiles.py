@@ -17,7 +17,7 @@ DEFAULT_PROFILE: Final = "default"
 """The profile that is used if none was chosen and it exists."""
 
 _FILES: Final = frozenset({"token_file", "ca_file", "cert", "key"})
-_KEYS: Final = sorted({*_FILES, "server", "user", "tls", "timeout"})
+_KEYS: Final = sorted({*_FILES, "server", "user", "tls", "tls_server_name", "timeout"})
 
 
 def read_profile(name: str | None) -> dict[str, Any]:

@@ -84,6 +84,11 @@ CHANNEL_OPTIONS: Final[Sequence[Option]] = (
 OWN_CONNECTION: Final[Option] = ("grpc.use_local_subchannel_pool", 1)
 
 
+def server_name_options(name: str | None) -> Sequence[Option]:
+    """Return the options of a channel whose servers' certificates have this name."""
+    return () if name is None else (("grpc.ssl_target_name_override", name),)
+
+
 def check_target(target: str) -> None:
     """Raise ValueError for an address that gRPC would look up for ever."""
     if not target:

@@ -40,6 +40,8 @@ async def deliver(
     target: str,
     credentials: CurrentCredentials | grpc.ChannelCredentials | None,
     timeout: float,  # noqa: ASYNC109
+    *,
+    tls_server_name: str | None = None,
 ) -> None:
     """Deliver the webhooks of a service until it is cancelled; then let others go on.
 
@@ -48,8 +50,15 @@ async def deliver(
         target: HOST:PORT of the service.
         credentials: for TLS to it; or a function that returns the current ones.
         timeout: seconds of one call to it.
+        tls_server_name: the name in its servers' certificates, if `target` is not it.
     """
-    upstream = Upstream(target, credentials=credentials, token=settings.token, timeout=timeout)
+    upstream = Upstream(
+        target,
+        credentials=credentials,
+        tls_server_name=tls_server_name,
+        token=settings.token,
+        timeout=timeout,
+    )
     poster = Poster(Resolver(settings.networks), settings.timeout)
     deliverer = Deliverer(upstream, poster, settings)
     try:

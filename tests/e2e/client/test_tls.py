@@ -1,5 +1,6 @@
 """TLS and tokens, against a server with a certificate of its own."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from jobledger import AsyncClient, Client, Unavailable
+from jobledger import AsyncClient, Client, DeadlineExceeded, Unavailable
+from tests.support import forked
 from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
 from tests.support.ports import free_port
 
@@ -41,6 +43,43 @@ def test_the_client_speaks_tls_and_shows_its_token(doorman):
     with Client(doorman.target, user_id="ada", credentials=credentials, token="t") as client:
         client.get_job("j")
     assert doorman.shown == ["Bearer t"]
+
+
+def servers_of(target):
+    """Return a list of two servers, of which the first one does not listen."""
+    return f"ipv4:127.0.0.1:{free_port()},127.0.0.1:{target.rpartition(':')[2]}"
+
+
+def test_a_list_of_servers_is_verified_by_the_name_that_is_given(doorman):
+    servers = servers_of(doorman.target)
+    credentials = grpc.ssl_channel_credentials(LOCALHOST_CERTIFICATE)
+    options = {"user_id": "ada", "credentials": credentials, "timeout": 2}
+    for name in (None, "elsewhere"):
+        with (
+            Client(servers, tls_server_name=name, **options) as client,
+            pytest.raises((Unavailable, DeadlineExceeded)),
+        ):
+            client.get_job("j")
+    with Client(servers, tls_server_name="localhost", **options) as client:
+        client.get_job("j")
+
+
+def test_a_server_name_without_tls_is_refused():
+    with pytest.raises(ValueError, match="tls_server_name: needs credentials"):
+        Client("localhost:1", user_id="ada", tls_server_name="localhost")
+
+
+def test_the_command_line_takes_the_name_of_a_list_of_servers(doorman, tmp_path):
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(LOCALHOST_CERTIFICATE)
+    given = ("--server", servers_of(doorman.target), "--user", "ada", "--ca-file", str(roots))
+    name = ("--tls-server-name", "localhost")
+    answered = forked.run("jobledger", *given, *name, "get", "j", env=os.environ)
+    assert answered.returncode == 0, answered.stderr
+    healthy = forked.run("jobledger", *given, *name, "health", env=os.environ)
+    assert healthy.stdout == "UNKNOWN\n"  # what the empty answer says
+    plain = forked.run("jobledger", *name, "--no-tls", "get", "j", env=os.environ)
+    assert "needs TLS" in plain.stderr
 
 
 async def test_the_async_client_speaks_tls_and_shows_its_token(doorman):

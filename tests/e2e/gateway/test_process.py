@@ -54,6 +54,13 @@ def test_both_its_connections_can_be_encrypted(tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=cert)
         with urlopen(f"{gateway.url}/v1/jobs?user_id=ada", context=context) as answer:
             assert json.load(answer) == {}
+        targets = f"ipv4:127.0.0.1:1,{server.target}"
+        name = ("--tls-server-name", "localhost")
+        with (
+            GatewayProcess(targets, [*own, *name]) as named,
+            urlopen(f"{named.url}/v1/jobs?user_id=ada") as answer,
+        ):
+            assert json.load(answer) == {}
 
 
 @pytest.mark.parametrize(

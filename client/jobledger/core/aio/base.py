@@ -15,6 +15,7 @@ from jobledger.core.channel import (
     Option,
     check_target,
     open_async_channel,
+    server_name_options,
 )
 from jobledger.core.channels import AsyncChannels, AsyncConnection
 from jobledger.core.conversion import Seconds
@@ -57,11 +58,14 @@ class AsyncCalls:
         metadata: Metadata = (),
         interceptors: Sequence[AsyncInterceptor] = (),
         channel: grpc.aio.Channel | None = None,
+        tls_server_name: str | None = None,
     ) -> None:
         self._target = target
         check_target(target)
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
+        if tls_server_name is not None and (channel is not None or credentials is None):
+            raise ValueError("tls_server_name: needs credentials")
         check_token(token)
         self._identity = Identity(user_id)
         self._token = token
@@ -70,11 +74,13 @@ class AsyncCalls:
         self._metadata = headers_of(metadata)
         self._closed = asyncio.Event()
 
+        name = server_name_options(tls_server_name)
+
         def current() -> grpc.ChannelCredentials | None:
             return credentials() if callable(credentials) else credentials
 
         def connect(*options: Option) -> AsyncConnection:
-            opened = open_async_channel(target, current(), interceptors, *options)
+            opened = open_async_channel(target, current(), interceptors, *options, *name)
             return AsyncConnection(opened)
 
         if channel is None:

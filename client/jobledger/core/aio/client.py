@@ -49,6 +49,8 @@ class AsyncClient(
         channel: your own channel, in place of target, credentials and interceptors. It is not
             closed with the client, and has retries and keepalive only if it was made with
             CHANNEL_OPTIONS.
+        tls_server_name: the name in the servers' certificates, if the address is not it: for a
+            list of servers, as `ipv4:10.1.0.1:50051,10.1.0.2:50051`.
     """
 
     async def __aenter__(self) -> Self:

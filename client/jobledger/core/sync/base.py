@@ -16,6 +16,7 @@ from jobledger.core.channel import (
     Option,
     check_target,
     open_channel,
+    server_name_options,
 )
 from jobledger.core.channels import Channels, Connection
 from jobledger.core.conversion import Seconds
@@ -58,11 +59,14 @@ class Calls:
         metadata: Metadata = (),
         interceptors: Sequence[Interceptor] = (),
         channel: grpc.Channel | None = None,
+        tls_server_name: str | None = None,
     ) -> None:
         self._target = target
         check_target(target)
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
+        if tls_server_name is not None and (channel is not None or credentials is None):
+            raise ValueError("tls_server_name: needs credentials")
         check_token(token)
         self._identity = Identity(user_id)
         self._token = token
@@ -71,11 +75,13 @@ class Calls:
         self._metadata = headers_of(metadata)
         self._closed = threading.Event()
 
+        name = server_name_options(tls_server_name)
+
         def current() -> grpc.ChannelCredentials | None:
             return credentials() if callable(credentials) else credentials
 
         def connect(*options: Option) -> Connection:
-            opened = open_channel(target, current(), interceptors, *options)
+            opened = open_channel(target, current(), interceptors, *options, *name)
             return Connection(opened)
 
         if channel is None:

@@ -48,6 +48,8 @@ class Client(
         channel: your own channel, in place of target, credentials and interceptors. It is not
             closed with the client, and has retries and keepalive only if it was made with
             CHANNEL_OPTIONS.
+        tls_server_name: the name in the servers' certificates, if the address is not it: for a
+            list of servers, as `ipv4:10.1.0.1:50051,10.1.0.2:50051`.
     """
 
     def __enter__(self) -> Self:
