@@ -43,6 +43,8 @@ class WebhookSettings:
         timeout: of one attempt.
         poll: between two claims.
         save: between two times that the state of a webhook is stored.
+        end: how long attempts that are under way at the end may take. With the time to release the
+            webhooks it is no longer than that for requests.
     """
 
     token: str | Callable[[], str] | None = None
@@ -53,6 +55,7 @@ class WebhookSettings:
     timeout: float = 15.0
     poll: float = 5.0
     save: float = 1.0
+    end: float = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

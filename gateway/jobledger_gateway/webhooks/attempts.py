@@ -1,6 +1,7 @@
 """The attempts to deliver: posts, waits as long as the receiver asks, and tries again."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -18,6 +19,7 @@ from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.posting import Answer, Poster
 from jobledger_gateway.webhooks.state import State, seconds_of, timestamp
+from jobledger_gateway.webhooks.under_way import UnderWay
 
 CONCURRENT: Final = 16
 """Attempts of one webhook at once."""
@@ -32,6 +34,10 @@ log = logging.getLogger("jobledger.gateway.webhooks")
 
 class Disabled(Exception):
     """The webhook is not to be delivered any more. Its text says why."""
+
+
+class Stopping(Exception):
+    """No attempt is begun any more."""
 
 
 class Attempts:
@@ -63,29 +69,42 @@ class Attempts:
         self._retried: set[str] = set()  # the jobs whose first pending delivery is being tried
         self._turns = asyncio.Semaphore(CONCURRENT)
         self._not_before = 0.0  # the receiver asked to wait, by time.monotonic
+        self._stopping = asyncio.Event()
+        self._under_way = UnderWay()
 
     async def deliver(self, job: Job, transition: JobTransition) -> None:
         """Deliver a transition, or leave it pending: after its first try, or behind earlier ones.
 
         Raises Disabled.
         """
+        with self._under_way.one():
+            await self._deliver(job, transition)
+
+    async def end(self) -> None:
+        """Begin no attempt any more, and return once those under way have ended."""
+        self._stopping.set()
+        await self._under_way.none()
+
+    async def _deliver(self, job: Job, transition: JobTransition) -> None:
         pending = self._state.pending
         earlier = pending.of_job(job.id)
         if earlier and transition.version <= earlier[-1].transition.version:
             return  # read again after a restart: it was delivered, or is pending
         first = next_time = time.time()
+        attempts = 0
         if not earlier:
-            answer = await self._attempt(event_of(job, transition))
-            if not answer.failure:
-                return
-            next_time = time.time() + self._backoff(1, answer)
+            with contextlib.suppress(Stopping):
+                answer = await self._attempt(event_of(job, transition))
+                if not answer.failure:
+                    return
+                attempts, next_time = 1, time.time() + self._backoff(1, answer)
         await pending.room()
         pending.add(
             PendingDelivery(
                 transition=transition,
                 user_id=job.user_id,
                 job_type=job.job_type,
-                attempts=0 if earlier else 1,
+                attempts=attempts,
                 first_time=timestamp(first),
                 next_time=timestamp(next_time),
             )
@@ -98,7 +117,7 @@ class Attempts:
         """
         pending = self._state.pending
         async with asyncio.TaskGroup() as tasks:
-            while True:
+            while not self._stopping.is_set():
                 pending.added.clear()
                 now = time.time()
                 soonest = None
@@ -109,10 +128,15 @@ class Attempts:
                     wait = seconds_of(delivery.next_time) - now
                     if wait <= 0:
                         self._retried.add(job_id)
-                        tasks.create_task(self._try_again(delivery))
+                        tasks.create_task(self._tried_again(delivery))
                     else:
                         soonest = wait if soonest is None else min(soonest, wait)
                 await wait_at_most(soonest, pending.added)
+            await asyncio.Event().wait()
+
+    async def _tried_again(self, delivery: PendingDelivery) -> None:
+        with self._under_way.one(), contextlib.suppress(Stopping):
+            await self._try_again(delivery)
 
     async def _try_again(self, delivery: PendingDelivery) -> None:
         pending = self._state.pending
@@ -146,10 +170,15 @@ class Attempts:
             self._state.save_soon()
 
     async def _attempt(self, event: Event) -> Answer:
-        """Post an event once. Raises Disabled if the receiver is gone for good."""
+        """Post an event once. Raises Stopping, and Disabled if the receiver is gone for good."""
         async with self._turns:
-            while (wait := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(wait)
+            while not self._stopping.is_set():
+                wait = self._not_before - time.monotonic()
+                if wait <= 0:
+                    break
+                await wait_at_most(wait, self._stopping)
+            else:
+                raise Stopping
             headers = event.headers(self._secrets(), time.time())
             answer = await self._poster.post(self._webhook.url, headers, event.body)
         FIGURES.deliveries["failed" if answer.failure else "delivered"] += 1

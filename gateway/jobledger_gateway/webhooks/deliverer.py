@@ -27,7 +27,7 @@ from jobledger_gateway.webhooks.delivery import Delivery
 from jobledger_gateway.webhooks.posting import Poster
 
 RELEASE_SECONDS: Final = 3.0
-"""How long the end may take."""
+"""How long it may take to store the states and end the claims."""
 
 LEASE_MARGIN: Final = 0.8
 """The part of a lease after which a deliverer without news of it stops."""
@@ -44,6 +44,8 @@ async def deliver(
     tls_server_name: str | None = None,
 ) -> None:
     """Deliver the webhooks of a service until it is cancelled; then let others go on.
+
+    What is under way then has a time to end.
 
     Args:
         settings: how.
@@ -66,6 +68,9 @@ async def deliver(
     finally:
         try:
             # Before Python 3.11.3 a timeout in a cancelled task raises CancelledError.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.end):
+                    await deliverer.end()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await deliverer.close()
@@ -117,6 +122,10 @@ class Deliverer:
                 full = bool(answer.webhooks)
             if not full:
                 await asyncio.sleep(self._settings.poll)
+
+    async def end(self) -> None:
+        """Begin no attempt any more, and return once those under way have ended."""
+        await asyncio.gather(*(delivery.end() for delivery, _ in self._held.values()))
 
     async def close(self) -> None:
         """Stop all deliveries, store their states and end the claims."""

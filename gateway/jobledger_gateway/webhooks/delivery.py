@@ -21,6 +21,7 @@ from jobledger_gateway.upstream import Sign, Upstream
 from jobledger_gateway.webhooks.attempts import Attempts, Disabled
 from jobledger_gateway.webhooks.posting import Poster
 from jobledger_gateway.webhooks.state import State
+from jobledger_gateway.webhooks.under_way import UnderWay
 
 PAUSE_SECONDS: Final = 5.0
 """Before another try if the service refuses to be watched."""
@@ -51,6 +52,8 @@ class Delivery:
         self._upstream = upstream
         self._state = State(claimed, upstream, settings.save)
         self._attempts = Attempts(claimed, self._state, upstream, poster, settings)
+        self._ending = False
+        self._messages = UnderWay()
 
     async def run(self) -> None:
         """Deliver until it is cancelled, or somebody else holds the webhook, or it is disabled.
@@ -70,6 +73,12 @@ class Delivery:
             await self._state.disable(_first_of(disabled))
         except* Exception:
             log.exception("webhook_crashed webhook=%s", self._webhook.id)
+
+    async def end(self) -> None:
+        """Begin nothing any more, and return once all that is under way has ended."""
+        self._ending = True
+        await self._attempts.end()
+        await self._messages.none()
 
     async def release(self) -> None:
         """Store the state and let another deliverer go on. Call it after `run` was cancelled."""
@@ -96,7 +105,10 @@ class Delivery:
                 if message is Sign.RESET:
                     self._state.failed(LOST)
                 elif isinstance(message, WatchJobsResponse):
-                    await self._deliver(message)
+                    with self._messages.one():
+                        await self._deliver(message)
+                if self._ending:
+                    await asyncio.Event().wait()
 
     async def _deliver(self, message: WatchJobsResponse) -> None:
         """Deliver a message; return once each of its events was delivered or is pending."""

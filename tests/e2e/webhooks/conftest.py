@@ -17,7 +17,7 @@ LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"),)
 
 def quick(**settings: Any) -> WebhookSettings:
     """Return settings with short waits."""
-    waits = {"first_backoff": 0.02, "max_backoff": 0.2, "poll": 0.05, "save": 0.01}
+    waits = {"first_backoff": 0.02, "max_backoff": 0.2, "poll": 0.05, "save": 0.01, "end": 0.1}
     return WebhookSettings(**{"networks": LOOPBACK, **waits, **settings})
 
 

@@ -1,6 +1,7 @@
 """What receivers of webhooks get: every end, at least once, in order for each job, signed."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from jobledger import AsyncClient, Webhook
 from jobledger.webhooks import InvalidSignature, verify
 from jobledger_gateway.webhooks import pending
 from jobledger_gateway.webhooks.addresses import UNKNOWN
-from jobledger_gateway.webhooks.attempts import Attempts
+from jobledger_gateway.webhooks.attempts import CONCURRENT, Attempts
 from jobledger_gateway.webhooks.state import QUIET_SAVE_SECONDS
 from jobledger_server.domain.limits import MAX_PENDING_DELIVERIES, WEBHOOK_LEASE_SECONDS
 from tests.e2e.webhooks.conftest import delivering
@@ -282,6 +283,36 @@ async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
     async with delivering(app.address):
         await receiver.until(lambda: {lost, later} <= job_ids(receiver.succeeded))
     assert [request.job_id for request in receiver.succeeded].count(first) == 1
+
+
+async def test_deliveries_that_are_under_way_at_the_end_are_finished_and_not_repeated(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    released = asyncio.Event()
+
+    async def answer_late(_: Received) -> int:
+        await released.wait()
+        return 200
+
+    receiver.answer = answer_late
+    await client.create_webhook(receiver.url)
+    wanted = {await ended(client) for _ in range(CONCURRENT + 3)}  # in one message
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(delivering(app.address, end=20.0))
+        await receiver.until(lambda: len(receiver.received) >= CONCURRENT)
+        ending = asyncio.create_task(stack.aclose())
+        await asyncio.sleep(0)
+        under_way = list(receiver.received)
+        assert not ending.done()
+        released.set()
+        await ending
+    assert job_ids(receiver.succeeded) == job_ids(under_way)
+    async with delivering(app.address):
+        await receiver.until(lambda: job_ids(receiver.succeeded) == wanted)
+        later = await ended(client)
+        await receiver.until(lambda: later in job_ids(receiver.succeeded))
+    delivered = [each.id for each in receiver.succeeded]
+    assert len(delivered) == len(set(delivered))
 
 
 async def test_a_deleted_job_is_still_delivered(
