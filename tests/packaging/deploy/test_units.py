@@ -36,6 +36,11 @@ def test_a_unit_starts_when_it_serves_and_is_always_started_again(unit: str) -> 
     assert {"Type=notify", "Restart=always", "StartLimitIntervalSec=0"} <= {*lines_of(unit)}
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_reload_reads_files_again(unit: str) -> None:
+    assert value_of(unit, "ExecReload") == "/bin/kill -HUP $MAINPID"
+
+
 def test_the_units_settings_exist_and_give_it_time() -> None:
     file = SYSTEMD / "jobledger.env"
     assert env_file(file).keys() <= SETTINGS
