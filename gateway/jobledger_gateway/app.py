@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from jobledger.errors import JobledgerError
 from jobledger_gateway.admission import Admission
@@ -70,16 +70,20 @@ def make_app(settings: Settings) -> Starlette:
             limits.drain()
             await upstream.close()
 
-    app = Starlette(
-        routes=[
+    routes: list[BaseRoute] = [
+        Route("/healthz", _healthz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+    ]
+    if not settings.webhooks_only:
+        routes += [
             # Before the calls: `/v1/jobs/{job_id}` matches no slash, but its siblings are there.
             *event_routes(settings, upstream, limits, messages, answers),
             *call_routes(settings, upstream, messages, answers),
-            Route("/healthz", _healthz, methods=["GET"]),
-            Route("/readyz", readyz, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),
-        ],
+        ]
+    app = Starlette(
+        routes=routes,
         middleware=[
             Middleware(Admission),
             Middleware(Guards, origins=settings.origins, hosts=settings.hosts),

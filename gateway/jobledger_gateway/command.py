@@ -201,6 +201,11 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     help="Deliver webhooks. Any number of gateways may: they share them.",
 )
 @_option(
+    "--webhooks-only/--no-webhooks-only",
+    help="Deliver webhooks, and serve nothing but /healthz, so that deliveries take no time from "
+    "browsers: they have other gateways.",
+)
+@_option(
     "--webhook-token-file",
     metavar="FILE",
     help="A file with the bearer token of an operator, to deliver webhooks with; read for each "
@@ -291,7 +296,7 @@ def gateway(
         give_up=webhook_give_up,
     )
     settings = Settings(
-        webhooks=delivery if webhooks else None,
+        webhooks=delivery if webhooks or options["webhooks_only"] else None,
         target=target,
         credentials=credentials,
         tls_server_name=connection.tls_server_name,

@@ -45,6 +45,8 @@ class WebhookSettings:
         save: between two times that the state of a webhook is stored.
         end: how long attempts that are under way at the end may take. With the time to release the
             webhooks it is no longer than that for requests.
+        at_once: attempts at once. One whose receiver is silent takes a place for `timeout`.
+        at_once_each: of these, those of one owner; the webhooks of all users are one owner's.
     """
 
     token: str | Callable[[], str] | None = None
@@ -56,6 +58,8 @@ class WebhookSettings:
     poll: float = 5.0
     save: float = 1.0
     end: float = 7.0
+    at_once: int = 512
+    at_once_each: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,7 @@ class Settings:
         proxies: the addresses whose `X-Forwarded-For` is believed.
         webhooks: how webhooks are delivered; None if not at all.
         metrics: HOST:PORT to serve metrics at; None for nowhere.
+        webhooks_only: whether nothing else is served but health.
         page: the folder with the page's files.
     """
 
@@ -102,6 +107,7 @@ class Settings:
     proxies: tuple[Network, ...] = ()
     webhooks: WebhookSettings | None = None
     metrics: str | None = None
+    webhooks_only: bool = False
     page: Path = PAGE
 
     @property

@@ -517,7 +517,12 @@ def _services(
         WORKER_SERVICE: workers,
         QUEUE_SERVICE: QueueService(store, control, lists, long_poll.pollers),
         WEBHOOK_SERVICE: WebhookService(
-            store.webhooks, lists, feed_streams.head, feed_streams.moved, ids
+            store.webhooks,
+            lists,
+            feed_streams.head,
+            feed_streams.moved,
+            ids,
+            settings.max_user_webhooks,
         ),
         WEBHOOK_DELIVERY_SERVICE: WebhookDeliveryService(
             store.webhooks, lists, None if access is None else access.permissions_of

@@ -10,6 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH
+
 Kind = Literal[
     "address",  # HOST:PORT
     "listen",  # HOST:PORT or unix:FILE
@@ -171,6 +173,12 @@ class Settings:
         "count",
         "Maximum number of calls that wait for the database, for writes and for reads each. "
         "Further ones are refused with RESOURCE_EXHAUSTED.",
+    )
+    max_user_webhooks: int = _setting(
+        DEFAULT_WEBHOOKS_EACH,
+        "count",
+        "Maximum number of webhooks of one owner; each end of a job is posted to all that match. "
+        "Of all owners together there are at most 1000.",
     )
     caller_share: float = _setting(
         0.25,

@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from jobledger_server.domain.job import Instant
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH
 
 
 class Webhook(Struct, frozen=True):
@@ -107,8 +108,10 @@ class Claimed(Struct, frozen=True):
 class Webhooks(Protocol):
     """Keeps webhooks. A deliverer holds one until its lease expires, by the database's clock."""
 
-    async def add(self, webhook: Webhook) -> Webhook:
+    async def add(self, webhook: Webhook, *, each: int = DEFAULT_WEBHOOKS_EACH) -> Webhook:
         """Store a new webhook; return it with its time of creation.
+
+        An owner has `each` at most; those of all owners' jobs count in all only.
 
         If its owner has one with the same request id, that one is returned instead.
 

@@ -19,6 +19,7 @@ from jobledger_gateway.settings import WebhookSettings
 from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.posting import Answer, Poster
 from jobledger_gateway.webhooks.state import State, seconds_of, timestamp
+from jobledger_gateway.webhooks.turns import Turns
 from jobledger_gateway.webhooks.under_way import UnderWay
 
 CONCURRENT: Final = 16
@@ -49,6 +50,7 @@ class Attempts:
         upstream: calls the service.
         poster: posts.
         settings: how long it waits.
+        owners: the turns of all owners' attempts.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Attempts:
         upstream: Upstream,
         poster: Poster,
         settings: WebhookSettings,
+        *,
+        owners: Turns,
     ) -> None:
         self._webhook = claimed.webhook
         self._secret = claimed.secret
@@ -67,7 +71,8 @@ class Attempts:
         self._poster = poster
         self._settings = settings
         self._retried: set[str] = set()  # the jobs whose first pending delivery is being tried
-        self._turns = asyncio.Semaphore(CONCURRENT)
+        self._own = asyncio.Semaphore(CONCURRENT)
+        self._owners = owners
         self._not_before = 0.0  # the receiver asked to wait, by time.monotonic
         self._stopping = asyncio.Event()
         self._under_way = UnderWay()
@@ -171,7 +176,7 @@ class Attempts:
 
     async def _attempt(self, event: Event) -> Answer:
         """Post an event once. Raises Stopping, and Disabled if the receiver is gone for good."""
-        async with self._turns:
+        async with self._own:
             while not self._stopping.is_set():
                 wait = self._not_before - time.monotonic()
                 if wait <= 0:
@@ -179,8 +184,9 @@ class Attempts:
                 await wait_at_most(wait, self._stopping)
             else:
                 raise Stopping
-            headers = event.headers(self._secrets(), time.time())
-            answer = await self._poster.post(self._webhook.url, headers, event.body)
+            async with self._owners.turn(self._webhook.user_id):
+                headers = event.headers(self._secrets(), time.time())
+                answer = await self._poster.post(self._webhook.url, headers, event.body)
         FIGURES.deliveries["failed" if answer.failure else "delivered"] += 1
         if answer.status == GONE:
             raise Disabled("status 410: the receiver is gone")

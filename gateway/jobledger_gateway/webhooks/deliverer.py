@@ -25,6 +25,7 @@ from jobledger_gateway.upstream import Upstream
 from jobledger_gateway.webhooks.addresses import Resolver
 from jobledger_gateway.webhooks.delivery import Delivery
 from jobledger_gateway.webhooks.posting import Poster
+from jobledger_gateway.webhooks.turns import Turns
 
 RELEASE_SECONDS: Final = 3.0
 """How long it may take to store the states and end the claims."""
@@ -91,6 +92,7 @@ class Deliverer:
         self._upstream = upstream
         self._poster = poster
         self._settings = settings
+        self._owners = Turns(settings.at_once, settings.at_once_each)
         self._name = secrets.token_hex(16)
         self._held: dict[str, tuple[Delivery, asyncio.Task[None]]] = {}
 
@@ -139,7 +141,9 @@ class Deliverer:
         return [webhook_id for webhook_id, (_, task) in self._held.items() if not task.done()]
 
     def _start(self, claimed: ClaimedWebhook) -> None:
-        delivery = Delivery(claimed, self._upstream, self._poster, self._settings)
+        delivery = Delivery(
+            claimed, self._upstream, self._poster, self._settings, owners=self._owners
+        )
         task = asyncio.create_task(delivery.run(), name=f"webhook {claimed.webhook.id}")
         self._held[claimed.webhook.id] = delivery, task
         log.info("webhook_held webhook=%s", claimed.webhook.id)

@@ -21,6 +21,7 @@ from jobledger_gateway.upstream import Sign, Upstream
 from jobledger_gateway.webhooks.attempts import Attempts, Disabled
 from jobledger_gateway.webhooks.posting import Poster
 from jobledger_gateway.webhooks.state import State
+from jobledger_gateway.webhooks.turns import Turns
 from jobledger_gateway.webhooks.under_way import UnderWay
 
 PAUSE_SECONDS: Final = 5.0
@@ -39,6 +40,7 @@ class Delivery:
         upstream: calls the service.
         poster: posts.
         settings: how long it waits.
+        owners: the turns of all owners' attempts.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Delivery:
         upstream: Upstream,
         poster: Poster,
         settings: WebhookSettings,
+        *,
+        owners: Turns,
     ) -> None:
         self._webhook = claimed.webhook
         self._upstream = upstream
         self._state = State(claimed, upstream, settings.save)
-        self._attempts = Attempts(claimed, self._state, upstream, poster, settings)
+        self._attempts = Attempts(claimed, self._state, upstream, poster, settings, owners=owners)
         self._ending = False
         self._messages = UnderWay()
 

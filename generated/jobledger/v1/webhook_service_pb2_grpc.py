@@ -83,8 +83,8 @@ class WebhookServiceServicer(object):
     def CreateWebhook(self, request, context):
         """Creates a webhook. It gets the transitions that are committed from then on.
         Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
-        owner.
+        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or as many of
+        this owner as the server allows: 10 by default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

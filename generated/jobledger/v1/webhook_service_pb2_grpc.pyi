@@ -39,8 +39,8 @@ class WebhookServiceStub:
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_service_pb2.CreateWebhookResponse]
     """Creates a webhook. It gets the transitions that are committed from then on.
     Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
-    owner.
+    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or as many of
+    this owner as the server allows: 10 by default.
     """
     GetWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_service_pb2.GetWebhookResponse]
     """Returns a webhook, without its secret. Errors: INVALID_FIELD,
@@ -82,8 +82,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateWebhookRequest, _webhook_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Creates a webhook. It gets the transitions that are committed from then on.
     Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
-    owner.
+    REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or as many of
+    this owner as the server allows: 10 by default.
     """
     GetWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetWebhookRequest, _webhook_service_pb2.GetWebhookResponse]  # type: ignore[assignment]
     """Returns a webhook, without its secret. Errors: INVALID_FIELD,
@@ -128,8 +128,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhook_service_pb2.CreateWebhookResponse, _abc.Awaitable[_webhook_service_pb2.CreateWebhookResponse]]:
         """Creates a webhook. It gets the transitions that are committed from then on.
         Safe to retry with the same `request_id`. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or 100 of this
-        owner.
+        REQUEST_ID_REUSED, LIMIT_EXCEEDED if there are 1,000 webhooks, or as many of
+        this owner as the server allows: 10 by default.
         """
 
     @_abc_1.abstractmethod

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant, is_id
-from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_WEBHOOKS
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import webhook_deliverers, webhooks
@@ -43,7 +43,7 @@ class SqlWebhooks:
         self._dialect = dialect
 
     @runs_to_completion
-    async def add(self, webhook: Webhook) -> Webhook:
+    async def add(self, webhook: Webhook, *, each: int = DEFAULT_WEBHOOKS_EACH) -> Webhook:
         async with self._connections.writing() as connection:
             if webhook.request_id:
                 same = and_(
@@ -61,8 +61,8 @@ class SqlWebhooks:
                 count = await connection.scalar(
                     select(func.count()).where(webhooks.c.user_id == webhook.user_id)
                 )
-                if (count or 0) >= MAX_WEBHOOKS_EACH:
-                    raise LimitExceeded("webhooks_per_user", MAX_WEBHOOKS_EACH)
+                if (count or 0) >= each:
+                    raise LimitExceeded("webhooks_per_user", each)
             values = {name: getattr(webhook, name) for name in Webhook.__struct_fields__}
             values["create_time"] = await self._dialect.now(connection)
             await connection.execute(insert(webhooks).values(**values, **_NO_HOLDER))

@@ -1,6 +1,8 @@
 """Webhooks as users make them: `jobledger webhook`, and a gateway that delivers."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -8,8 +10,11 @@ from typing import Any
 
 from jobledger import AsyncClient, JobStatus
 from tests.support import forked
+from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 from tests.support.webhook_receiver import Receiver, always
+
+PATHS = ("/healthz", "/", "/openapi.json", "/v1/jobs")
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -18,6 +23,13 @@ async def jobledger(*arguments: str, **environment: str) -> tuple[int, str]:
     environment = {**os.environ, "XDG_CONFIG_HOME": "/does/not/exist", **environment}
     run = await asyncio.to_thread(forked.run, "jobledger", *arguments, env=environment)
     return run.returncode, run.stdout
+
+
+def status_of(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    with contextlib.closing(connection):
+        return connection.getresponse().status
 
 
 async def test_a_webhook_is_made_and_delivered_by_commands(
@@ -63,6 +75,30 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
         assert "enabled" in await webhook("enable", webhook_id)
         assert await webhook("delete", webhook_id) == f"deleted {webhook_id}\n"
         assert webhook_id not in await webhook("list")
+    finally:
+        gateway.send_signal(signal.SIGTERM)
+        _, said = await asyncio.to_thread(gateway.communicate)
+        assert gateway.returncode == 0, said
+
+
+async def test_a_gateway_for_webhooks_only_delivers_them_and_serves_no_browsers(
+    own_server: ServerProcess, receiver: Receiver
+) -> None:
+    port = free_port()
+    arguments = (
+        *("--target", own_server.target, "--listen", f"127.0.0.1:{port}"),
+        *("--webhooks-only", "--webhook-allow-network", "127.0.0.0/8"),
+    )
+    gateway = forked.Piped("jobledger-gateway", arguments, env=os.environ)
+    try:
+        async with AsyncClient(own_server.target, user_id="ada") as client:
+            await client.create_webhook(receiver.url)
+            job = await client.create_job("render")
+            await client.transition_job(job.id, JobStatus.PROCESSING)
+            await client.mark_completed(job.id, attempt=1)
+            await receiver.until(lambda: bool(receiver.succeeded))
+        found = {path: await asyncio.to_thread(status_of, port, path) for path in PATHS}
+        assert found == {"/healthz": 200, "/": 404, "/openapi.json": 404, "/v1/jobs": 404}
     finally:
         gateway.send_signal(signal.SIGTERM)
         _, said = await asyncio.to_thread(gateway.communicate)

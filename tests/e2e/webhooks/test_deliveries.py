@@ -236,6 +236,30 @@ async def test_a_receiver_that_hangs_holds_up_no_other_webhook(
         assert not hanging.succeeded
 
 
+async def test_an_owner_whose_receivers_hang_has_a_part_of_the_attempts_at_most(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async with Receiver() as hanging:
+        hung = asyncio.Event()
+
+        async def hang(_: Received) -> int:
+            if len(hanging.received) == 4:
+                hung.set()
+            await asyncio.sleep(3600)
+            return 200
+
+        hanging.answer = hang
+        for _ in range(3):
+            await client.create_webhook(hanging.url)
+        await client.create_webhook(receiver.url, user_id="bob")
+        await asyncio.gather(*(ended(client) for _ in range(10)))
+        async with delivering(app.address, at_once=5, at_once_each=4):
+            await hung.wait()
+            wanted = {await ended(client, user_id="bob") for _ in range(5)}
+            await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
+            assert len(hanging.received) == 4
+
+
 @pytest.mark.parametrize("answer", [302, 404])
 async def test_what_is_not_a_success_is_tried_again_and_no_redirect_is_followed(
     app: Any, client: AsyncClient, receiver: Receiver, answer: int

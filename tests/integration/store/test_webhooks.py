@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant
-from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_WEBHOOKS
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.tables import webhooks
@@ -60,11 +60,12 @@ async def test_there_are_as_many_webhooks_as_may_be(store: Store, database: Data
             copies = [{**row, "id": IDS.new_id(1)} for _ in range(count)]
             await connection.execute(insert(webhooks), copies)
 
-    await copy(await store.webhooks.add(webhook()), MAX_WEBHOOKS_EACH - 2)
+    await copy(await store.webhooks.add(webhook()), DEFAULT_WEBHOOKS_EACH - 2)
     await store.webhooks.add(webhook())
     with pytest.raises(LimitExceeded, match="webhooks_per_user"):
         await store.webhooks.add(webhook())
-    await copy(await store.webhooks.add(webhook("")), MAX_WEBHOOKS - MAX_WEBHOOKS_EACH - 2)
+    await store.webhooks.add(webhook(), each=DEFAULT_WEBHOOKS_EACH + 1)
+    await copy(await store.webhooks.add(webhook("")), MAX_WEBHOOKS - DEFAULT_WEBHOOKS_EACH - 3)
     await store.webhooks.add(webhook(""))
     with pytest.raises(LimitExceeded, match="'webhooks'"):
         await store.webhooks.add(webhook(""))

@@ -43,13 +43,17 @@ class WebhookService:
     head: FeedHead
     moved: MovedToken
     ids: IdSource
+    each: int
+    """Webhooks that one owner may have."""
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, call: Call) -> bytes:
         webhook_id = self.ids.new_id(time.time_ns() // 1000)
         given = webhook_requests.create(request, webhook_id, _new_secret(), call.caller.identity)
         # The cursor is of now: what ends before the first claim is delivered too.
         webhook = replace(given, cursor=self.head(_selection(given)))
-        created = await in_turn(self.lists, call, partial(self.webhooks.add, webhook))
+        created = await in_turn(
+            self.lists, call, partial(self.webhooks.add, webhook, each=self.each)
+        )
         if created.id == webhook_id:
             audit(call, "create_webhook", created.id)
         elif any(getattr(created, name) != getattr(webhook, name) for name in CONTENT):

@@ -8,7 +8,7 @@ from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.tables import HeldWebhook
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant
-from jobledger_server.domain.limits import MAX_WEBHOOKS, MAX_WEBHOOKS_EACH
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_WEBHOOKS
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
 
@@ -18,7 +18,7 @@ class MemoryWebhooks:
     def __init__(self, database: Database) -> None:
         self._database, self._rows = database, database.tables.webhooks
 
-    async def add(self, webhook: Webhook) -> Webhook:
+    async def add(self, webhook: Webhook, *, each: int = DEFAULT_WEBHOOKS_EACH) -> Webhook:
         def write() -> Webhook:
             for row in self._rows.values():
                 known = (row.webhook.user_id, row.webhook.request_id)
@@ -27,8 +27,8 @@ class MemoryWebhooks:
             if len(self._rows) >= MAX_WEBHOOKS:
                 raise LimitExceeded("webhooks", MAX_WEBHOOKS)
             own = sum(row.webhook.user_id == webhook.user_id for row in self._rows.values())
-            if webhook.user_id and own >= MAX_WEBHOOKS_EACH:
-                raise LimitExceeded("webhooks_per_user", MAX_WEBHOOKS_EACH)
+            if webhook.user_id and own >= each:
+                raise LimitExceeded("webhooks_per_user", each)
             created = replace(webhook, create_time=self._database.clock())
             self._rows[webhook.id] = HeldWebhook(created)
             return created
