@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from jobledger.worker.failures import RetryLater
     from jobledger.worker.handlers.threads import BlockingJob
     from jobledger.worker.job import ClaimedJob
+    from jobledger.worker.metrics import JobEnd, WorkerHealth
     from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
     from jobledger.worker.worker import Worker
 
@@ -126,6 +127,7 @@ __all__ = [
     "InvalidToken",
     "Job",
     "JobChange",
+    "JobEnd",
     "JobError",
     "JobFilters",
     "JobNotDue",
@@ -175,6 +177,7 @@ __all__ = [
     "WebhookNotFound",
     "WebhookNotHeld",
     "Worker",
+    "WorkerHealth",
     "__version__",
 ]
 
@@ -253,6 +256,7 @@ _MODULES = {
     ],
     "version": ["__version__"],
     "worker.job": ["ClaimedJob"],
+    "worker.metrics": ["JobEnd", "WorkerHealth"],
     "worker.outcomes": ["Completed", "Failed", "Outcome", "Partial", "Release"],
     "worker.failures": ["RetryLater"],
     "worker.handlers.threads": ["BlockingJob"],

@@ -1,7 +1,11 @@
 """Tables within pages: the settings, the limits of requests, the error reasons."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
+from jobledger.core.metrics import Metric
+from jobledger.worker.metrics import METRICS as WORKER_METRICS
 from jobledger_gateway.metrics import METRICS as GATEWAY_METRICS
 from jobledger_server.cli.durations import duration_text
 from jobledger_server.cli.options import DATABASE_SETTINGS
@@ -142,9 +146,9 @@ def metrics_rows() -> Iterable[tuple[str, ...]]:
         yield *names, metric.kind, labels or "none", metric.description
 
 
-def gateway_metrics_rows() -> Iterable[tuple[str, ...]]:
-    """Return the rows of the table of the gateway's metrics."""
-    for metric in GATEWAY_METRICS:
+def other_metrics_rows(metrics: Iterable[Metric[Any]]) -> Iterable[tuple[str, ...]]:
+    """Return the rows of a table of metrics that exist in Prometheus alone."""
+    for metric in metrics:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         yield f"`{metric.name}`", metric.kind, labels or "none", metric.description
 
@@ -174,7 +178,11 @@ TABLES: Mapping[str, Sequence[Table]] = {
         ),
         (
             "| of the gateway | type | labels | meaning |\n| --- | --- | --- | --- |\n",
-            gateway_metrics_rows,
+            partial(other_metrics_rows, GATEWAY_METRICS),
+        ),
+        (
+            "| of a worker | type | labels | meaning |\n| --- | --- | --- | --- |\n",
+            partial(other_metrics_rows, WORKER_METRICS),
         ),
     ],
     "errors.md": [("| reason | code | meaning |\n| --- | --- | --- |\n", reason_rows)],

@@ -6,6 +6,7 @@ from jobledger.worker.handlers.parameters import InvalidParameters
 from jobledger.worker.handlers.processes import ProcessDied
 from jobledger.worker.handlers.threads import BlockingJob
 from jobledger.worker.job import ClaimedJob
+from jobledger.worker.metrics import JobEnd, WorkerHealth
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
 from jobledger.worker.worker import Worker
 
@@ -15,6 +16,7 @@ __all__ = [
     "Completed",
     "Failed",
     "InvalidParameters",
+    "JobEnd",
     "Middleware",
     "Next",
     "Outcome",
@@ -23,4 +25,5 @@ __all__ = [
     "Release",
     "RetryLater",
     "Worker",
+    "WorkerHealth",
 ]

@@ -27,7 +27,9 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_seconds
+from jobledger.core.metrics import MetricsCollector
 from jobledger.core.requests import count, text
+from jobledger.core.status_server import parse_address, serving_pages
 from jobledger.worker.handlers.handler import (
     Executor,
     Function,
@@ -39,6 +41,7 @@ from jobledger.worker.handlers.handler import (
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.handlers.processes import refuse_in_handler_process
 from jobledger.worker.handlers.signatures import is_async, name_of
+from jobledger.worker.metrics import METRICS, JobEnd, WorkerFigures, WorkerHealth
 from jobledger.worker.session.session import Session
 from jobledger.worker.session.slots import MAX_SLOTS, Slots
 
@@ -73,6 +76,10 @@ class Worker:
             one outermost. `await call_next(job)` is the handler's outcome, or None.
         lifespan: returns a context manager, async or plain, that is entered before the first
             claim and left after the last job. What it yields is `job.state`.
+        health: HOST:PORT to serve `/healthz` at while the worker runs, without authentication;
+            and `/metrics` if prometheus_client is installed.
+        on_end: called with each job that the worker is done with, for metrics of your own. It
+            must return soon; what it raises is logged.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -89,6 +96,8 @@ class Worker:
         worker_id: str | None = None,
         middleware: Iterable[Middleware] = (),
         lifespan: Lifespan | None = None,
+        health: str | None = None,
+        on_end: Callable[[JobEnd], object] | None = None,
     ) -> None:
         if not isinstance(client, AsyncClient | str | None):
             raise TypeError(
@@ -106,6 +115,10 @@ class Worker:
         if lifespan is not None and not callable(lifespan):
             raise TypeError("lifespan: give the function that returns the context manager")
         self._lifespan = lifespan
+        if health is not None:
+            parse_address(text(health, "health"))
+        self._health = health
+        self._figures = WorkerFigures(on_end)
         self._handlers: dict[str, Handler] = {}
         self._run_ended = asyncio.Event()
         self._shared = self._new_slots(_slot_count(concurrency))
@@ -207,6 +220,16 @@ class Worker:
         return register
 
     @property
+    def health(self) -> WorkerHealth:
+        """How the worker is now, as `/healthz` says it."""
+        return self._figures.health()
+
+    @property
+    def metrics(self) -> MetricsCollector[WorkerFigures]:
+        """What shows its metrics to prometheus_client: `REGISTRY.register(worker.metrics)`."""
+        return MetricsCollector(METRICS, self._figures)
+
+    @property
     def has_client(self) -> bool:
         """Whether it was made with a client or an address, or runs already."""
         return self._client is not None
@@ -240,6 +263,7 @@ class Worker:
             JobledgerError: the service refuses the worker and always will, as InvalidField or
                 AccessDenied say, or no Work stream gets through to it. An unavailable service is
                 waited for.
+            OSError: nothing can be served at `health`.
             RuntimeError: the worker has run, or the processes of a handler cannot start.
             ValueError: it has no handlers, or was made with a client and is given another one.
         """
@@ -314,6 +338,11 @@ class Worker:
                 worker_id = self._worker_id or client.worker_id
                 job_types = ", ".join(self._handlers)
                 _logger.info("worker %s started; job types: %s", worker_id, job_types)
+                served = [slots for slots in self._slots if slots.job_types]
+                if self._health is not None:
+                    await stack.enter_async_context(
+                        serving_pages(self._health, self._figures.pages())
+                    )
                 async with asyncio.TaskGroup() as group:
                     sessions = [
                         Session(
@@ -324,10 +353,11 @@ class Worker:
                             lease=self._lease,
                             worker_id=worker_id,
                             state=state,
+                            figures=self._figures,
                         )
-                        for slots in self._slots
-                        if slots.job_types
+                        for slots in served
                     ]
+                    self._figures.run(served)
                     await self._stopping.wait()
                     for session in sessions:
                         session.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobledger.worker.metrics import METRICS as WORKER_METRICS
 from jobledger_gateway.metrics import METRICS as GATEWAY_METRICS
 from jobledger_server.metrics import METRICS
 from tests.support.manifests import DEPLOY, documents
@@ -32,7 +33,7 @@ def series() -> dict[str, set[str]]:
         histogram = metric.kind == "histogram"
         for suffix in ("_bucket", "_sum", "_count") if histogram else ("",):
             known[metric.prometheus_name + suffix] = labels
-    for other in GATEWAY_METRICS:
+    for other in (*GATEWAY_METRICS, *WORKER_METRICS):
         known[other.name] = set(other.labels)
     return known
 

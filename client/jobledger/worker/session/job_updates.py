@@ -61,6 +61,8 @@ class JobUpdates:
         self, job: Job, lease: Lease, stream: WorkStream, on_lost: Callable[[Stop, str], None]
     ) -> None:
         self.lease = lease
+        self.accepted: Outcome | None = None
+        """The outcome, once the service has accepted it."""
         self._job = job
         self._stream = stream
         self._on_lost = on_lost
@@ -211,9 +213,10 @@ class JobUpdates:
         try:
             if isinstance(outcome, Release):
                 await self._send(*self._last_report(), release_update(self._job, outcome))
+                self.accepted = outcome
                 _logger.info("%s: released", name)
             else:
-                finished = await self._finish(outcome)
+                self.accepted = finished = await self._finish(outcome)
                 _logger.info("%s: %s", name, summary(finished))
         except GONE as error:
             _logger.warning("%s: its outcome came too late: %s", name, error)

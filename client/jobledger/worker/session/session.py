@@ -19,6 +19,7 @@ from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
 from jobledger.worker.handlers.handler import Handler
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.job import Stop, log_name
+from jobledger.worker.metrics import WorkerFigures
 from jobledger.worker.outcomes import Release
 from jobledger.worker.session.job_updates import JobUpdates
 from jobledger.worker.session.lease import Lease
@@ -52,6 +53,7 @@ class Session:
         lease: seconds.
         worker_id: the worker's.
         state: what the worker's lifespan yielded.
+        figures: count what becomes of the jobs.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Session:
         lease: float,
         worker_id: str,
         state: Any,
+        figures: WorkerFigures,
     ) -> None:
         self._slots = slots
         self._handlers = handlers
@@ -71,7 +74,9 @@ class Session:
         self._lease = lease
         self._worker_id = worker_id
         self._state = state
+        self._figures = figures
         self._clock = asyncio.get_running_loop().time
+        slots.last_message = self._clock()
         self._stream = WorkStream(client.open_work, lease)
         self._stopping = False
         self._closed = asyncio.Event()
@@ -159,6 +164,7 @@ class Session:
 
     def _receive(self, response: WorkResponse, read: float | None) -> None:
         self._is_open = True
+        self._slots.last_message = self._clock()
         if self._failing:
             self._failing = False
             _logger.warning("the service answers again")
@@ -196,6 +202,7 @@ class Session:
         self._group.create_task(running, name=f"jobledger-{job.id}")
 
     async def _run(self, run: JobRun, updates: JobUpdates) -> None:
+        begun = self._clock()
         try:
             await run.run(updates)
         except Exception:
@@ -203,6 +210,7 @@ class Session:
         finally:
             self._slots.release(run)
             self._send_slots()
+            self._figures.end(run.job.job_type, updates.accepted, self._clock() - begun)
 
     def _lose(self, run: JobRun, reason: Stop, why: str) -> None:
         run.lose(reason, why)

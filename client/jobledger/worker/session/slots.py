@@ -27,7 +27,10 @@ class Slots:
         self.runs: dict[tuple[str, int], JobRun] = {}
         """By the job's id and the attempt."""
         self._leases: dict[tuple[str, int], Lease] = {}
-        self._size = size
+        self.size = size
+        """How many jobs at once."""
+        self.last_message = 0.0
+        """When the stream brought its last message, or began, by the event loop's clock."""
         self._on_free = on_free
 
     @property
@@ -36,12 +39,17 @@ class Slots:
 
         A handler whose job is lost, and which has not returned, takes up a slot of its own.
         """
-        return self._size - sum(run.lost and run.is_handled for run in self.runs.values())
+        return self.size - sum(run.lost and run.is_handled for run in self.runs.values())
+
+    @property
+    def busy(self) -> int:
+        """How many slots have a handler that has not returned."""
+        return sum(run.is_handled for run in self.runs.values())
 
     @property
     def is_full(self) -> bool:
-        """Whether each slot has a handler that has not returned."""
-        return sum(run.is_handled for run in self.runs.values()) >= self._size
+        """Whether each slot has one."""
+        return self.busy >= self.size
 
     def held(self) -> list[Job]:
         """Return the jobs that are this worker's."""
