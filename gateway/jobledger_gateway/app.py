@@ -29,6 +29,7 @@ from jobledger_gateway.routes.events import event_routes
 from jobledger_gateway.routes.page import page_routes
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
+from jobledger_gateway.tracing import Spans, Tracing
 from jobledger_gateway.upstream import Upstream
 
 OPENAPI: Final = Path(__file__).with_name("openapi.json")
@@ -49,6 +50,7 @@ def make_app(settings: Settings) -> Starlette:
         connect_timeout=settings.timeout,
     )
     FIGURES.max_streams = settings.max_streams
+    spans = None if settings.otlp is None else Spans(settings.otlp)
     limits = StreamLimits(settings)
     connections = Connections(settings)
     messages = LargeMessages()
@@ -69,6 +71,8 @@ def make_app(settings: Settings) -> Starlette:
             reporting.cancel()
             limits.drain()
             await upstream.close()
+            if spans is not None:
+                await asyncio.to_thread(spans.close)
 
     routes: list[BaseRoute] = [
         Route("/healthz", _healthz, methods=["GET"]),
@@ -85,6 +89,7 @@ def make_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=routes,
         middleware=[
+            *(() if spans is None else (Middleware(Tracing, spans=spans, routes=routes),)),
             Middleware(Admission),
             Middleware(Guards, origins=settings.origins, hosts=settings.hosts),
             Middleware(

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -55,6 +56,14 @@ def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | N
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return text
+
+
+def _collector(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    if url is not None and urlsplit(url).scheme not in {"http", "https"}:
+        raise click.BadParameter(f"{url!r} is not a URL, as http://127.0.0.1:4317")
+    if url is not None and find_spec("opentelemetry") is None:
+        raise click.BadParameter("OpenTelemetry needs its libraries: pip install 'jobledger[otel]'")
+    return url
 
 
 def _origins(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,6 +204,13 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
     metavar="HOST:PORT",
     callback=_address,
     help="Serve metrics for Prometheus at http://HOST:PORT/metrics, without authentication.",
+)
+@_option(
+    "--otlp",
+    metavar="URL",
+    callback=_collector,
+    help="Send spans to this OpenTelemetry collector over gRPC, for example http://127.0.0.1:4317. "
+    "Needs the extra `otel`.",
 )
 @_option(
     "--webhooks/--no-webhooks",

@@ -87,6 +87,7 @@ class Settings:
         webhooks: how webhooks are delivered; None if not at all.
         metrics: HOST:PORT to serve metrics at; None for nowhere.
         webhooks_only: whether nothing else is served but health.
+        otlp: the URL of the collector that spans are sent to; None for none.
         page: the folder with the page's files.
     """
 
@@ -108,6 +109,7 @@ class Settings:
     webhooks: WebhookSettings | None = None
     metrics: str | None = None
     webhooks_only: bool = False
+    otlp: str | None = None
     page: Path = PAGE
 
     @property
