@@ -15,6 +15,8 @@ MAX_TEXT: Final = 1000
 
 MAX_EXCEPTION: Final = 3000
 
+OWN: Final = "jobledger.gateway"
+
 ACCESS: Final = "uvicorn.access"
 REQUEST_FIELDS: Final = ("client", "method", "path", "http_version", "status")
 
@@ -41,11 +43,12 @@ def _event(record: logging.LogRecord) -> dict[str, Any]:
     values = record.args if isinstance(record.args, tuple) else ()
     if record.name == ACCESS:
         return {"event": "request", **dict(zip(REQUEST_FIELDS, values, strict=True))}
-    if not f"{record.name}.".startswith("jobledger."):
+    names = _FIELD.findall(str(record.msg))
+    # The client's core has sentences, as libraries do.
+    if not record.name.startswith(OWN) or len(names) != len(values):
         return {"event": "library_message", "text": record.getMessage()[:MAX_TEXT]}
-    name = record.msg.partition(" ")[0]
-    fields = dict(zip(_FIELD.findall(record.msg), values, strict=True))
-    return {"event": name, **{key: _value(value) for key, value in fields.items()}}
+    fields = dict(zip(names, map(_value, values), strict=True))
+    return {"event": record.msg.partition(" ")[0], **fields}
 
 
 def _value(value: object) -> object:

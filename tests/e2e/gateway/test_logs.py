@@ -20,7 +20,10 @@ from tests.support.server_process import ServerProcess
 async def test_each_line_of_the_gateway_is_json(server: ServerProcess) -> None:
     arguments = ["--target", server.target, "--listen", "127.0.0.1:0"]
     process = forked.Piped("jobledger-gateway", arguments, env=os.environ)
-    serving = json.loads(process.stderr.readline())
+    lines = [json.loads(process.stderr.readline())]
+    while lines[-1]["event"] != "serving":
+        lines.append(json.loads(process.stderr.readline()))
+    serving = lines[-1]
     assert serving.pop("time").endswith("+00:00")
     url = serving.pop("url")
     assert serving == {
@@ -32,8 +35,9 @@ async def test_each_line_of_the_gateway_is_json(server: ServerProcess) -> None:
     await Http(int(url.rpartition(":")[2])).get("/v1/jobs?user_id=secret")
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate()
-    (request, *others) = map(json.loads, rest.splitlines())
+    lines += [json.loads(line) for line in rest.splitlines()]
     assert process.returncode == 0
+    (request,) = [line for line in lines if line["logger"] == "uvicorn.access"]
     assert request.pop("client").startswith("127.0.0.1:")
     del request["time"]
     assert request == {
@@ -45,7 +49,7 @@ async def test_each_line_of_the_gateway_is_json(server: ServerProcess) -> None:
         "http_version": "1.1",
         "status": 200,
     }
-    assert others == []
+    assert {line["event"] for line in lines} == {"serving", "service_answers", "request"}
 
 
 def formatted(message: str, *values: object, logger: str = "jobledger.gateway") -> Any:
@@ -67,8 +71,10 @@ def test_a_long_field_and_a_long_traceback_are_cut() -> None:
 
 
 def test_a_message_of_a_library_is_a_text() -> None:
-    line = formatted("a=%s", 1, logger="uvicorn.error")
-    assert (line["event"], line["text"]) == ("library_message", "a=1")
+    """The client's core has sentences too."""
+    for logger in ("uvicorn.error", "jobledger"):
+        line = formatted("%s of %s failed", 1, 2, logger=logger)
+        assert (line["event"], line["text"]) == ("library_message", "1 of 2 failed")
 
 
 def messages() -> Iterator[str]:
