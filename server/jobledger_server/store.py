@@ -500,11 +500,11 @@ class Store(Protocol):
     ) -> JobPage:
         """Return jobs with ids less than `before`, greatest id (newest) first.
 
-        A page has at most `limit` jobs. It has no more of them than fit MAX_ANSWER_BYTES, with
-        their payloads if `full`, or one larger job; the payloads themselves are not read. It
-        scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be short, or empty, before
-        the end of the list. Jobs whose ids are at least ID_AHEAD after `created_before` are
-        not scanned. If the call is cancelled, its statement is interrupted.
+        A page has at most `limit` jobs. It has no more of them than fit MAX_ANSWER_BYTES, or
+        with their payloads if `full` MAX_FULL_PAGE_BYTES, or one larger job; the payloads
+        themselves are not read. It scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be
+        short, or empty, before the end of the list. Jobs whose ids are at least ID_AHEAD after
+        `created_before` are not scanned. If the call is cancelled, its statement is interrupted.
         """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:

@@ -165,6 +165,10 @@ MAX_REFLECTION_BYTES = 4 * 1024
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
 """A page or a claim, which holds at least one item. gRPC clients accept 4 MiB by default."""
 
+MAX_FULL_PAGE_BYTES = 1024 * 1024
+"""A page of jobs with their payloads. Clients that do not read their pages can make the server hold
+many of them."""
+
 MAX_SCANNED_JOBS = 5_000
 """Jobs of an owner that one list call scans, whether or not they match its filters."""
 

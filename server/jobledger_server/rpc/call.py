@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from jobledger_server.telemetry.traces import Traces
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+UNCOUNTED_BYTES = 4 * 1024
+"""A message of a stream that is not larger does not count while it is not sent."""
 
 UNKNOWN = Caller("")
 """The caller of a call that is not authenticated yet. It may do nothing."""
@@ -37,6 +41,8 @@ class Call:
     """A call is cancelled unless it ends otherwise."""
     span: "Span | None" = None
     traces: "Traces | None" = None
+    unread: Admission | None = None
+    """Counts the bytes of its messages that are not sent yet."""
     begun: float = field(default_factory=perf_counter)
 
     @property
@@ -44,12 +50,23 @@ class Call:
         """What the client has sent before its request."""
         return self.context.invocation_metadata() or ()
 
-    async def write(self, message: bytes) -> None:
-        """Send a message of a stream."""
-        self.sent += len(message)
+    async def write(self, message: bytes, *, refuse: bool = False) -> None:
+        """Send a message of a stream, whose bytes count until the client has room for it.
+
+        With `refuse` it raises LimitExceeded if the caller leaves too many bytes unread.
+        """
+        size = len(message)
+        self.sent += size
         if self.span is not None:
             self.end_span("OK")
-        await self.context.write(message)
+        if self.unread is None or size <= UNCOUNTED_BYTES:
+            await self.context.write(message)
+            return
+        self.unread.acquire(self.caller, size, refuse=refuse)
+        try:
+            await self.context.write(message)
+        finally:
+            self.unread.release(self.caller, size)
 
     async def read(self) -> Any:
         """Receive a message of a stream, or grpc.aio.EOF."""

@@ -33,7 +33,7 @@ from jobledger_server.domain.job import (
     first_id,
     is_id,
 )
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_FULL_PAGE_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
 from jobledger_server.sql.store_connections import StoreConnections
 from jobledger_server.sql.tables import (
@@ -115,7 +115,7 @@ async def _job_page(
         last = select(jobs.c.id).where(*_span(query, first, end)).order_by(*newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
     listed: list[Job] = []
-    room = MAX_ANSWER_BYTES
+    room = MAX_FULL_PAGE_BYTES if full else MAX_ANSWER_BYTES
     while True:
         step = select(*STATE).where(*_span(query, rest or first, end), *filters)
         # One more than needed shows whether any follow.

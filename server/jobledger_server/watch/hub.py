@@ -21,6 +21,10 @@ from jobledger_server.watch.job_watch import JobWatch
 Key = TypeVar("Key")
 Watch = TypeVar("Watch", JobWatch, FeedWatch)
 
+WATCHES_PER_FULL_WATCH = 80
+"""One in this many watches may be of many jobs with their payloads. Each of those holds messages of
+a mebibyte while its client does not read."""
+
 WATCHES_PER_ALL_OWNERS_WATCH = 80
 """One in this many watches may be of all owners' jobs. Each of those is sent every change, so
 thousands of them would leave the server no time for anything else."""
@@ -69,6 +73,10 @@ class WatchHub:
             total=of_all,
             each=max(1, int(of_all * ONE_CALLERS_ALL_OWNERS_WATCHES)),
         )
+        of_full = max(1, max_watches // WATCHES_PER_FULL_WATCH)
+        self._of_full_jobs = Admission(
+            "watches_of_full_jobs", total=of_full, each=max(1, int(of_full * share))
+        )
         # Dicts serve as sets that keep the order: watches are woken in the order they were opened.
         self._job_watches: dict[JobId, dict[JobWatch, None]] = {}
         self._feed_watches: dict[str | None, dict[FeedWatch, None]] = {}
@@ -109,7 +117,7 @@ class WatchHub:
     @property
     def admissions(self) -> tuple[Admission, ...]:
         """The limits of watches."""
-        return self._admission, self._of_all_owners
+        return self._admission, self._of_all_owners, self._of_full_jobs
 
     @property
     def newest(self) -> int:
@@ -204,11 +212,15 @@ class WatchHub:
             yield watch
 
     @contextmanager
-    def subscribe_to_feed(self, watch: FeedWatch) -> Iterator[None]:
-        """Wake the watch for every matching change. Raises LimitExceeded and ShuttingDown."""
+    def subscribe_to_feed(self, watch: FeedWatch, *, full: bool = False) -> Iterator[None]:
+        """Wake the watch for every matching change. Raises LimitExceeded and ShuttingDown.
+
+        `full` says that it is sent the jobs' payloads.
+        """
         user_id = watch.selection.user_id
-        admitted = nullcontext() if user_id is not None else self._of_all_owners.admit(watch.caller)
-        with admitted, self._registered(self._feed_watches, user_id, watch, watch.caller):
+        of_all = self._of_all_owners.admit(watch.caller) if user_id is None else nullcontext()
+        of_full = self._of_full_jobs.admit(watch.caller) if full else nullcontext()
+        with of_all, of_full, self._registered(self._feed_watches, user_id, watch, watch.caller):
             yield
 
     @contextmanager

@@ -11,7 +11,11 @@ import pytest
 from sqlalchemy import event, text
 
 from jobledger_server.domain.job import Instant, JobId, Payload
-from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.domain.limits import (
+    LIST_SECONDS,
+    MAX_FULL_PAGE_BYTES,
+    MAX_SCANNED_JOBS,
+)
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
@@ -118,11 +122,11 @@ async def test_a_page_ends_where_its_jobs_would_not_fit_an_answer(
     full: bool,  # noqa: FBT001
 ) -> None:
     """With their payloads, which are not read, only if they are to be in the answer."""
-    made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(17)]
+    made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(8)]
     query = JobQuery(user_id="ada")
     first = await store.list_jobs(query, before=None, limit=1000, full=full)
     if full:
-        assert len(first.jobs) == MAX_ANSWER_BYTES // 252_000
+        assert len(first.jobs) == MAX_FULL_PAGE_BYTES // 252_000
         rest = await store.list_jobs(query, before=first.next_before, limit=1000, full=full)
         assert [*first.jobs, *rest.jobs] == made[::-1]
         first = rest

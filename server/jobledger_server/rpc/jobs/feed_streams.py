@@ -80,7 +80,7 @@ class FeedStreams:
         # The holder of a watch token may not read assets: their places are the application's.
         assets = call.caller.permissions.scope is None
         watch = FeedWatch(self.reader, selection, cursor, call.caller)
-        with self.hub.subscribe_to_feed(watch):
+        with self.hub.subscribe_to_feed(watch, full=full):
             await self.reader.check(cursor.seq)
             while True:
                 try:
@@ -95,7 +95,9 @@ class FeedStreams:
                 # changes of those that follow it.
                 del update
                 while unsent:
-                    await call.write(await self._message(unsent.pop(0), tokens))
+                    message = self._message(unsent.pop(0), tokens)
+                    # A watch that was once sent something is slow, and is never ended for it.
+                    await call.write(await message, refuse=call.sent == 0)
                 if rest:
                     await call.write(rest)
 

@@ -52,7 +52,7 @@ class JobStreams:
             message = self.messages.get(_key(first, "full" if full else "basic"), make)
             # The client may not read for a long time. It then holds only the message.
             del read, unsent, first, make
-            await call.write(message)
+            await call.write(message, refuse=True)
             while not last:
                 del message
                 update = await watch.next_update(age.max_wait(self.heartbeat))

@@ -88,6 +88,7 @@ class Calls:
 
         async def serve(data: Any, call: Call, peer: str) -> Any:
             call.caller = await callers.caller(call, peer)
+            call.unread = self._parser.held
             check_method(call.caller.permissions, method)
             self.rate.take(call.caller)
             if not read:

@@ -15,7 +15,7 @@ from jobledger_server.domain.job import (
     JobId,
     first_id,
 )
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_FULL_PAGE_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.store import JobPage, JobQuery, StoredJob
 
 JOB_BYTES = 1024
@@ -72,7 +72,7 @@ def page(
     jobs = (tables.rows[job_id].job for job_id in scanned)
     passing = (job for job in jobs if _passes(tables, query, job))
     listed: list[Job] = []
-    room = MAX_ANSWER_BYTES
+    room = MAX_FULL_PAGE_BYTES if full else MAX_ANSWER_BYTES
     for job in islice(passing, limit + 1):
         room -= JOB_BYTES + job.content_bytes + (job.payload_bytes if full else 0)
         if len(listed) == limit or (listed and room < 0):
