@@ -1,6 +1,7 @@
 """What a job is created from."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
@@ -77,7 +78,7 @@ class NewJob:
     """A job to create, for create_jobs(). It takes what create_job() takes.
 
     It has its `request_id` from now on: to give it to create_jobs() again, after an error, creates
-    no second job.
+    no second job. In one call it may be given several times, and is created as often.
 
     Args:
         job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
@@ -89,7 +90,7 @@ class NewJob:
         ValueError: a message cannot hold an argument.
     """
 
-    __slots__ = ("_request",)
+    __slots__ = ("_has_own_id", "_request")
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class NewJob:
             "run_timeout": to_duration(options.get("run_timeout"), "run_timeout"),
             "stall_timeout": to_duration(options.get("stall_timeout"), "stall_timeout"),
         }
+        self._has_own_id = bool(options.get("request_id"))
         fields["request_id"] = options.get("request_id") or fresh_id()
         self._request = build(CreateJobRequest, **fields)
 
@@ -121,8 +123,26 @@ class NewJob:
         """The id that makes its creation safe to repeat."""
         return self._request.request_id
 
-    def to_proto(self, user_id: str = "") -> CreateJobRequest:
-        """Make the message of one call."""
+    def to_proto(self, user_id: str = "", *, copy: int = 0) -> CreateJobRequest:
+        """Make the message of one call.
+
+        Args:
+            user_id: the owner.
+            copy: how often the same call has it already. Each copy has an id of its own, the same
+                in each call, unless its creator chose the id.
+        """
         request = build(CreateJobRequest, user_id=user_id)
         request.MergeFrom(self._request)
+        if copy and not self._has_own_id:
+            request.request_id += f"-{copy}"
         return request
+
+
+def creations(jobs: Iterable[NewJob]) -> list[CreateJobRequest]:
+    """Make the messages of one call that creates many jobs."""
+    copies: Counter[int] = Counter()
+    requests = []
+    for job in list(jobs):  # all are kept, so that no two have the same id()
+        requests.append(job.to_proto(copy=copies[id(job)]))
+        copies[id(job)] += 1
+    return requests

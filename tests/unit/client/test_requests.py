@@ -709,19 +709,22 @@ def test_a_view_that_does_not_exist_is_refused(wire, view):
 
 @pytest.mark.promise(number=45)
 def test_a_creating_call_carries_a_fresh_request_id(wire):
+    new = [NewJob("render")] * 2
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
     link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))
-    new = [NewJob("render"), NewJob("render")]
-    batch = wire.sent("BatchCreateJobs", lambda c: c.create_jobs(new))
+    batch = wire.sent("BatchCreateJobs", lambda c: c.create_jobs([NewJob("render"), *new]))
     ids = {request.request_id for request in [*create, link, *batch.requests]}
-    assert len({uuid.UUID(value) for value in ids}) == 5
+    assert len(ids) == 6
+    assert len({uuid.UUID(value[:36]) for value in ids}) == 5
 
 
 @pytest.mark.promise(number=45)
 def test_a_new_job_has_one_request_id_in_all_calls(wire):
-    new = NewJob("render")
-    sent = [wire.sent("BatchCreateJobs", lambda c: c.create_jobs([new])) for _ in range(2)]
-    assert {batch.requests[0].request_id for batch in sent} == {new.request_id}
+    new, own = NewJob("render"), NewJob("render", request_id="own")
+    jobs = [new, new, own, own]
+    sent = [wire.sent("BatchCreateJobs", lambda c: c.create_jobs(iter(jobs))) for _ in range(2)]
+    ids = [new.request_id, f"{new.request_id}-1", "own", "own"]
+    assert [[request.request_id for request in batch.requests] for batch in sent] == [ids, ids]
 
 
 def test_a_client_starts_jobs_under_one_worker_id(wire):

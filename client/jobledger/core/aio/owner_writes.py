@@ -6,7 +6,7 @@ from typing import Unpack
 from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.conversion import JsonObject, build
 from jobledger.core.models import Asset, Job, JobView
-from jobledger.core.new_job import JobOptions, NewJob
+from jobledger.core.new_job import JobOptions, NewJob, creations
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
@@ -74,7 +74,7 @@ class AsyncOwnerWrites(AsyncCalls):
             UniqueKeyTaken: its `index` names the job whose `unique_key` another one has.
             MessageTooLarge: the jobs are together larger than 1 MiB.
         """
-        requests = [job.to_proto() for job in jobs]
+        requests = creations(jobs)
         if not requests:
             return []
         owner = self._identity.owner(user_id)
