@@ -44,6 +44,9 @@ class Quotas(Struct, frozen=True, forbid_unknown_fields=True):
 
 NO_QUOTAS = Quotas()
 
+ANY = "*"
+USER = "{user}"
+
 
 class Choices(Struct, frozen=True):
     """What a caller may choose for the jobs that it creates, where that takes from others.
@@ -58,7 +61,7 @@ class Choices(Struct, frozen=True):
 
     any_tenant: bool = False
     max_priority: int = DEFAULT_PRIORITY
-    concurrency_keys: Collection[str] = frozenset()
+    concurrency_keys: Collection[str] = frozenset({ANY})
     job_types: frozenset[str] | None = None
 
     def may_use(self, key: str, user_id: str) -> bool:
@@ -69,14 +72,11 @@ class Choices(Struct, frozen=True):
         )
 
 
-ANY = "*"
-USER = "{user}"
-
 OWN_CHOICES = Choices()
-"""Those that take nothing from others. The job's type takes only turns of workers that ask for
-it."""
+"""Those of an owner. A concurrency key names what all use, such as an API, so that any may be
+used where no rule says otherwise. A type takes only turns of workers that ask for it."""
 
-ALL_CHOICES = Choices(any_tenant=True, max_priority=MAX_PRIORITY, concurrency_keys={ANY})
+ALL_CHOICES = Choices(any_tenant=True, max_priority=MAX_PRIORITY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ async def channel(start_with: Any) -> Any:
         ("plain", {"priority": 5, "fairness_key": "ada", "job_type": "other"}, None),
         ("plain", {"priority": 6}, ("max_priority", "6")),
         ("plain", {"fairness_key": "eve"}, ("fairness", "eve")),
-        ("plain", {"concurrency_key": "ada"}, ("concurrency_keys", "ada")),
+        ("plain", {"concurrency_key": "stripe"}, None),
         ("web", {"priority": 7, "fairness_key": "eve", "concurrency_key": "gpu"}, None),
         ("web", {"priority": 8}, ("max_priority", "8")),
         ("web", {"job_type": "other"}, ("create_types", "other")),

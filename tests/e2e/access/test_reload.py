@@ -308,7 +308,7 @@ def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
     assert lines[4:7] == [
-        "  jobs that it creates: types *, fairness owner, max_priority 5, concurrency_keys none",
+        "  jobs that it creates: types *, fairness owner, max_priority 5, concurrency_keys *",
         "  fencing: optional",
         "  quotas: work_streams 64",
     ]

@@ -257,7 +257,7 @@ def test_an_operator_may_read_everybodys_jobs_and_create_none(tmp_path: Path) ->
     [
         (
             "roles = ['owner']\nusers = ['ada']",
-            "types *, fairness owner, max_priority 5, concurrency_keys none",
+            "types *, fairness owner, max_priority 5, concurrency_keys *",
         ),
         (
             """
