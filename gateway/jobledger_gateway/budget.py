@@ -1,13 +1,17 @@
 """How much of something clients hold: in all, and from each address."""
 
+import asyncio
 import ipaddress
+import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
+from http import HTTPStatus
 
 from starlette.types import Scope
 
+from jobledger_gateway.limits import REFUSAL_SECONDS
 from jobledger_gateway.problems import HttpProblem
 
 
@@ -32,6 +36,17 @@ def counted_address(host: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+@asynccontextmanager
+async def slow_refusals() -> AsyncIterator[None]:
+    """Delay a refusal of one address: clients that ask again at once would take all the time."""
+    try:
+        yield
+    except HttpProblem as problem:
+        if problem.status == HTTPStatus.TOO_MANY_REQUESTS:
+            await asyncio.sleep(random.uniform(*REFUSAL_SECONDS))  # noqa: S311
+        raise
 
 
 class Budget:

@@ -24,7 +24,7 @@ does not end in what was read, so a head that came in one piece could have any l
 HEAD_SECONDS: Final = 10.0
 """From the connection, or the end of the answer before, until a request's head has arrived."""
 
-OPENING_STREAMS: Final = 4
+OPENING_STREAMS: Final = 2
 """Event streams of one address that the service is asked for at once. Further ones wait."""
 
 SPARE_CONNECTIONS: Final = 100
@@ -60,3 +60,7 @@ FULL_PAGE_ROWS: Final = 4
 
 FULL_STREAMS, ADDRESS_FULL_STREAMS = 100, 10
 """Event streams of the view FULL, in all and of one address."""
+
+REFUSAL_SECONDS: Final = (1.0, 3.0)
+"""After how many seconds an address is told that it has too much, at random between these: answers
+to all that it has sent at once would hold up others."""

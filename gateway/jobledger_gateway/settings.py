@@ -100,7 +100,7 @@ class Settings:
     hosts: tuple[str, ...] = ()
     max_streams: int = 10_000
     max_client_streams: int = 100
-    max_address_streams: int = 1_000
+    max_address_streams: int = 500
     heartbeat: float = 15.0
     head_timeout: float = HEAD_SECONDS
     read_timeout: float = 30.0

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jobledger.v1.job_pb2 import JOB_VIEW_FULL
 from jobledger.v1.job_service_pb2 import CreateJobResponse, ListJobsRequest
 from jobledger_gateway.answers import Answer, expected_bytes
-from jobledger_gateway.budget import Budget, Holding, address_of
+from jobledger_gateway.budget import Budget, Holding, address_of, slow_refusals
 from jobledger_gateway.known_callers import KnownCallers
 from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.limits import ADDRESS_BODY_BYTES, BODY_BYTES, FULL_PAGE_ROWS
@@ -77,9 +77,10 @@ def call_routes(
 def _endpoint(answered: Callable[[Request, Holding], Awaitable[ASGIApp]], answers: Budget) -> Any:
     class Endpoint:
         async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
-            with answers.holding(address_of(scope)) as held:
-                answer = await answered(Request(scope, receive), held)
-                await answer(scope, receive, send)
+            async with slow_refusals():
+                with answers.holding(address_of(scope)) as held:
+                    answer = await answered(Request(scope, receive), held)
+                    await answer(scope, receive, send)
 
     return Endpoint()
 

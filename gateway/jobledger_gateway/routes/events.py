@@ -23,7 +23,7 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsRequest,
     WatchJobsResponse,
 )
-from jobledger_gateway.budget import Budget, address_of
+from jobledger_gateway.budget import Budget, address_of, slow_refusals
 from jobledger_gateway.event_stream import EventStream, event
 from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.problems import invalid_field, problem_of
@@ -82,6 +82,11 @@ class Events:
         class Endpoint:
             async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
                 request = Request(scope, receive)
+                async with slow_refusals():
+                    await _self.serve(request, receive, send)
+
+            async def serve(_self, request: Request, receive: Receive, send: Send) -> None:  # noqa: N805
+                scope = request.scope
                 with (
                     self._limits.stream(request) as place,
                     self._answers.holding(address_of(scope)) as held,

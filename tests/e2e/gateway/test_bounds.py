@@ -208,6 +208,8 @@ async def test_unread_answers_of_an_address_are_limited_in_bytes_and_dropped_as_
     server: ServerProcess, start_gateway, rpc: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobledger_gateway.app.ADDRESS_ANSWER_BYTES", PAGE_BYTES + ROW_BYTES)
+    # The kernel ends connections of the tests that are not read for half a second.
+    monkeypatch.setattr("jobledger_gateway.budget.REFUSAL_SECONDS", (0, 0))
     http = await start_gateway(server.target, send_buffer=16 * 1024)
     blob = Struct(fields={"blob": Value(string_value="x" * 255_000)})
     for _ in range(8):

@@ -49,8 +49,12 @@ def _repeat(
 
     async def repeat() -> None:
         while True:
-            answer = await request(http)
-            statuses[str(getattr(answer, "status", 200))] += 1
+            try:
+                answer = await request(http)
+            except (ConnectionError, AssertionError):
+                statuses["refused"] += 1
+            else:
+                statuses[str(getattr(answer, "status", 200))] += 1
 
     async def attack() -> None:
         repeating = [asyncio.create_task(repeat()) for _ in range(AT_ONCE)]
