@@ -55,9 +55,6 @@ ROW_BYTES: Final = 4 * 1024
 USUAL_ROWS: Final = 50
 """Rows of a page, if the request does not say."""
 
-FULL_PAGE_ROWS: Final = 4
-"""Jobs of a page in the view FULL at most."""
-
 FULL_STREAMS, ADDRESS_FULL_STREAMS = 100, 10
 """Event streams of the view FULL, in all and of one address."""
 

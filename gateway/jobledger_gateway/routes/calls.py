@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobledger.v1.job_pb2 import JOB_VIEW_FULL
-from jobledger.v1.job_service_pb2 import CreateJobResponse, ListJobsRequest
+from jobledger.v1.job_service_pb2 import CreateJobResponse
 from jobledger_gateway.answers import Answer, expected_bytes
 from jobledger_gateway.budget import Budget, Holding, address_of, slow_refusals
 from jobledger_gateway.known_callers import KnownCallers
 from jobledger_gateway.large_messages import LargeMessages
-from jobledger_gateway.limits import ADDRESS_BODY_BYTES, BODY_BYTES, FULL_PAGE_ROWS
+from jobledger_gateway.limits import ADDRESS_BODY_BYTES, BODY_BYTES
 from jobledger_gateway.problems import HttpProblem
 from jobledger_gateway.requests import credentials, from_query, read_body
 from jobledger_gateway.settings import Settings
@@ -114,8 +113,6 @@ def _answered(
             raise HttpProblem(400, f"{call.verb} has no body")
         else:
             message = from_query(kind, request)
-        if isinstance(message, ListJobsRequest) and message.view == JOB_VIEW_FULL:
-            message.page_size = min(message.page_size or FULL_PAGE_ROWS, FULL_PAGE_ROWS)
         held.take(expected_bytes(message))
         answer = await upstream.call_unread(call.rpc, message, metadata)
         headers = {"Cache-Control": "no-store"}
