@@ -17,9 +17,10 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from jobledger import Client, JobStatus
-from tests.support import forked
 from tests.support.access_file import rule
 from tests.support.authority import Authority
 from tests.support.forked import Forked
@@ -36,6 +37,9 @@ from tests.support.pages import DEPLOY as DEPLOY_PAGE
 from tests.support.pages import Block, blocks
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
+
+Probe = Sequence[str] | int
+"""A command, or the port of a health check of gRPC."""
 
 PATIENCE = 60
 TOKEN = "a-token-of-this-test"
@@ -102,9 +106,17 @@ class Machine:
                 cwd=self.path("/data"),
             )
 
-    def probe(self, command: Sequence[str], variables: Mapping[str, str]) -> int:
-        process = self.run(command[1:], variables)
-        assert command[0] == "jobledger-server"
+    def probe(self, health: Probe, variables: Mapping[str, str]) -> int:
+        """Ask as an orchestrator does; return 0 if the server serves."""
+        if isinstance(health, int):
+            with grpc.insecure_channel(f"127.0.0.1:{self.port(str(health))}") as channel:
+                try:
+                    answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)
+                except grpc.RpcError:
+                    return 1
+                return int(answer.status != HealthCheckResponse.SERVING)
+        process = self.run(health[1:], variables)
+        assert health[0] == "jobledger-server"
         return process.wait(PATIENCE)
 
 
@@ -118,7 +130,7 @@ def serving(
     machine: Machine,
     arguments: Sequence[str],
     variables: Mapping[str, str],
-    health: Sequence[str],
+    health: Probe,
 ) -> Iterator[None]:
     """Serve during the block, from the first time that the probe succeeds; drain on SIGTERM."""
     process = machine.run(arguments, variables)
@@ -143,9 +155,9 @@ def metrics(port: int) -> str:
         return str(answer.read().decode())
 
 
-def probes(container: Any) -> list[list[str]]:
+def probes(container: Any) -> list[int]:
     names = ("startupProbe", "readinessProbe", "livenessProbe")
-    return [container[name]["exec"]["command"] for name in names]
+    return [container[name]["grpc"]["port"] for name in names]
 
 
 def test_kubernetes_on_postgresql(machine: Machine, postgres: PostgresServer) -> None:
@@ -217,7 +229,7 @@ def test_compose(machine: Machine, postgres: PostgresServer) -> None:
     migrate, server = services["migrate"], services["jobledger"]
     assert machine.run(migrate["command"], migrate["environment"]).wait(PATIENCE) == 0
     dockerfile = (DEPLOY.parent / "Dockerfile").read_text("utf-8")
-    assert 'CMD ["jobledger-server", "health"]' in dockerfile
+    assert "exec jobledger-server health" in dockerfile
     with (
         serving(machine, server["command"], server["environment"], ["jobledger-server", "health"]),
         Client(f"127.0.0.1:{machine.port('50051')}", user_id="ada") as client,
@@ -227,18 +239,17 @@ def test_compose(machine: Machine, postgres: PostgresServer) -> None:
 
 
 def _gateway_works(machine: Machine, service: Any) -> None:
-    """Start the gateway, and ask its health as the manifest does."""
+    """Start the gateway, and ask its health as the image does."""
     command = [
         f"127.0.0.1:{machine.port(text.rpartition(':')[2])}" if ":" in text else text
         for text in service["command"]
     ]
     url = f"http://127.0.0.1:{machine.port('8080')}"
-    _, python, option, code = service["healthcheck"]["test"]
-    assert (python, option) == ("python3", "-c")
-    health = code.replace("http://127.0.0.1:8080", url)
-    gateway = machine.run(command, {}, *service["entrypoint"])
+    variables = service["environment"]
+    gateway = machine.run(command, variables, *service["entrypoint"])
     try:
-        while forked.run("python", health, env=os.environ).returncode != 0:
+        # As the image's check does.
+        while machine.run(["health"], variables, "jobledger-gateway").wait(PATIENCE) != 0:
             assert gateway.poll() is None, (machine.folder / "log").read_text("utf-8")
         with urllib.request.urlopen(f"{url}/v1/jobs?user_id=ada", timeout=10) as answer:
             assert len(json.load(answer)["jobs"]) == 1

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,15 +14,16 @@ from sqlalchemy import text
 
 from jobledger_server.app import open_app
 from jobledger_server.database.url import parse_url
-from jobledger_server.domain.commands import Delete
-from jobledger_server.domain.job import Micros
+from jobledger_server.domain.commands import Create, Delete
+from jobledger_server.domain.decisions import create
+from jobledger_server.domain.job import Instant, Job, Micros
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import both_databases, execute, several_servers
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.rpc_caller import Caller, calling, decoded, refusal, watching
-from tests.support.store_writer import HOLE, append, finished, saved, step
+from tests.support.store_writer import HOLE, append, finished, new_id, step
 
 
 @asynccontextmanager
@@ -188,6 +190,14 @@ async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
     assert await store.compact_deletions(Micros(0), limit=10) == 1
 
 
+async def saved_now(store: SqlStore) -> Job:
+    """Save a job that is not overdue: the reaper's change of it would come after the hole."""
+    now = Instant(time.time_ns() // 1000)
+    decision = create(None, Create(user_id="ada", job_type="render"), now=now, new_id=new_id)
+    await append(store, decision)
+    return decision.job
+
+
 async def hole(_store: SqlStore, database: Database) -> None:
     """Impossible by design: made by hand."""
     await execute(database, HOLE)
@@ -222,7 +232,7 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
 
             for _ in range(3):
                 note(await stream.read())
-            missed = [await saved(store, "ada") for _ in range(20)]
+            missed = [await saved_now(store) for _ in range(20)]
             await why(store, database)
             gate.open()
             with pytest.raises(grpc.RpcError) as ended:
