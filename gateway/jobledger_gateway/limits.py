@@ -30,7 +30,7 @@ OPENING_STREAMS: Final = 2
 SPARE_CONNECTIONS: Final = 100
 """Connections beyond the limit. Their requests are refused, except the probes of a platform."""
 
-BODY_BYTES, ADDRESS_BODY_BYTES = 64 * MIB, 16 * MIB
+BODY_BYTES, ADDRESS_BODY_BYTES = 64 * MIB, 32 * MIB
 """Bytes of requests' bodies, in all and of one address, until their calls have ended."""
 
 BUFFERED_BYTES: Final = 64 * 1024

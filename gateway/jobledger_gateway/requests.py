@@ -135,7 +135,7 @@ async def read_body(
         HttpProblem: the body is too large, too slow, or incomplete; or bodies of others are.
         JobledgerError: `before_large` has raised it. What is left of the body was read.
     """
-    body = bytearray()
+    parts: list[bytes] = []
     size = 0
     held.become(min(_declared_length(request), BUFFERED_BYTES))
     refusal: JobledgerError | None = None
@@ -150,18 +150,21 @@ async def read_body(
                 size += len(chunk)
                 if size <= MAX_BODY and refusal is None:
                     held.become(max(held.amount, size))
-                    body += chunk
+                    parts.append(chunk)
                 elif size > MAX_SKIPPED:
                     break
     except TimeoutError:
         raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
     except ClientDisconnect:
         raise HttpProblem(400, "the body is incomplete") from None
+    except HttpProblem:
+        parts.clear()  # the refusal takes a while, and its traceback has this frame
+        raise
     if refusal is not None:
         raise refusal
     if size > MAX_BODY:
         raise HttpProblem(413, f"the body is longer than {MAX_BODY} bytes")
-    return bytes(body)
+    return b"".join(parts)
 
 
 def _declared_length(request: Request) -> int:
