@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 
 from starlette.types import Scope
 
@@ -38,13 +39,16 @@ def counted_address(host: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
+SLOW: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
 @asynccontextmanager
 async def slow_refusals() -> AsyncIterator[None]:
-    """Delay a refusal of one address: clients that ask again at once would take all the time."""
+    """Delay the refusal of too much: clients that ask again at once would take all the time."""
     try:
         yield
     except HttpProblem as problem:
-        if problem.status == HTTPStatus.TOO_MANY_REQUESTS:
+        if problem.status in SLOW:
             await asyncio.sleep(random.uniform(*REFUSAL_SECONDS))  # noqa: S311
         raise
 

@@ -19,6 +19,9 @@ BATCHES, BATCH = 7, 120
 
 CALLS = 300
 
+ARGUMENTS = (*MANY_STREAMS, "--max-watches", "80000", "--caller-share", "1")
+"""A thousand watches of many jobs in the view FULL, one in 80 of all, by one caller."""
+
 SMALL, LARGE = 10, 250_000
 """Bytes of a job's parameters."""
 
@@ -42,7 +45,7 @@ async def memory_of_a_watch(method: str, size: int, folder: Path) -> float:
     """
     folder.mkdir()
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(ServerProcess(folder, arguments=MANY_STREAMS))
+        server = await stack.enter_async_context(ServerProcess(folder, arguments=ARGUMENTS))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.target))
         call = Caller(channel)
         job = await call.running(parameters={"blob": "x" * size})

@@ -12,6 +12,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    text,
     true,
     update,
 )
@@ -31,6 +32,11 @@ _ENABLED = webhooks.c.disable_time.is_(None)
 
 # As in the condition of the index.
 _NONE: ColumnElement[str] = literal_column("''")
+
+_RECORD_DELIVERER = text(
+    "INSERT INTO webhook_deliverers (id, expire_time) VALUES (:id, :expire_time)"
+    " ON CONFLICT (id) DO UPDATE SET expire_time = excluded.expire_time"
+)
 
 _NO_HOLDER = {"holder": "", "lease_expire_time": 0}
 
@@ -162,7 +168,9 @@ class SqlWebhooks:
             now = await self._dialect.now(connection)
             part = await _part(connection, deliverer_id, now, lease)
             kept = held & is_known & _ENABLED & (table.lease_expire_time > now)
-            kept_ids = (await connection.scalars(select(table.id).where(kept))).all()
+            # In the order of the ids, as `disable` does.
+            locked = select(table.id).where(kept).order_by(table.id).with_for_update()
+            kept_ids = (await connection.scalars(locked)).all()
             await connection.execute(
                 update(webhooks).where(kept).values(lease_expire_time=now + lease)
             )
@@ -221,14 +229,11 @@ class SqlWebhooks:
 async def _part(connection: AsyncConnection, deliverer_id: str, now: int, lease: int) -> int:
     """Count a deliverer among those that have claimed within a lease; return the part of each."""
     table = webhook_deliverers
-    # Skips what another one deletes at this moment: two that wait for each other would fail.
+    # First: claims of one deliverer follow each other, and nobody waits for a row after this.
+    await connection.execute(_RECORD_DELIVERER, {"id": deliverer_id, "expire_time": now + lease})
     gone = select(table.c.id).where(table.c.expire_time <= now).with_for_update(skip_locked=True)
     ids = (await connection.scalars(gone)).all()
     await connection.execute(delete(table).where(table.c.id.in_(ids)))
-    own = update(table).where(table.c.id == deliverer_id).values(expire_time=now + lease)
-    if not (await connection.execute(own)).rowcount:
-        first = insert(table).values(id=deliverer_id, expire_time=now + lease)
-        await connection.execute(first)
     living = select(func.count()).where(table.c.expire_time > now)
     count = select(func.count()).select_from(webhooks).where(_ENABLED)
     deliverers, enabled = await connection.scalar(living), await connection.scalar(count)
