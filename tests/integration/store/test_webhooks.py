@@ -136,6 +136,13 @@ async def test_a_webhook_has_one_holder_until_its_lease_expires(store: Store) ->
     assert set(again.held) <= {*ids(await claim(store, "e", limit=10))}
 
 
+async def test_claims_of_a_new_deliverer_at_once_all_succeed(store: Store) -> None:
+    added = [(await store.webhooks.add(webhook())).id for _ in range(4)]
+    for name in ("first", "second", "third"):
+        claims = [claim(store, name, added) for _ in range(4)]
+        assert len(await asyncio.gather(*claims)) == 4
+
+
 async def test_a_deliverer_that_comes_later_gets_its_part(store: Store) -> None:
     for _ in range(7):
         await store.webhooks.add(webhook())
