@@ -103,9 +103,9 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
         ("`error_reasons`", f"{limits.MAX_ERROR_REASONS} entries"),
         ("`job_ids`", f"{limits.MAX_JOB_IDS} entries"),
-        ("`max_jobs` of RetryJobs, CancelJobs, DeleteJobs", str(limits.MAX_BULK_JOBS)),
+        ("`max_jobs` of RerunJobs, CancelJobs, DeleteJobs", str(limits.MAX_BULK_JOBS)),
         (
-            "`jobs_per_second` of RetryJobs",
+            "`jobs_per_second` of RerunJobs",
             f"{limits.MAX_JOBS_PER_SECOND}; at least {limits.MIN_JOBS_PER_SECOND}",
         ),
         ("`max_running`", f"{MAX_RUNNING:,}"),

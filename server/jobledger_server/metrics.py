@@ -154,7 +154,7 @@ METRICS: tuple[Metric[Sources], ...] = (
         "jobledger.jobs",
         "gauge",
         "{job}",
-        "Jobs in the database that are `waiting` for a worker, `blocked` by a concurrency limit, "
+        "Jobs in the database that are `ready` for a worker, `blocked` by a concurrency limit, "
         "`scheduled` for later or `held` by a worker. Every server shows the same.",
         ("job_type", "state"),
         lambda s: s.queues.jobs,

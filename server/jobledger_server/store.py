@@ -195,8 +195,8 @@ class ActivePage(Struct, frozen=True):
 class JobQuery(Struct, frozen=True, kw_only=True):
     """Selects jobs of one owner, or of all (None). An empty filter matches every job.
 
-    `created_after` and `created_before` are exclusive. `unrepeated` leaves out jobs that another
-    job repeats, `uncancelled` those whose cancellation was requested.
+    `created_after` and `created_before` are exclusive. `not_rerun` leaves out jobs that were
+    rerun, `uncancelled` those whose cancellation was requested.
     """
 
     user_id: str | None
@@ -208,7 +208,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     error_reasons: frozenset[str] = frozenset()
     origin_job_id: JobId | None = None
     held: bool | None = None
-    unrepeated: bool = False
+    not_rerun: bool = False
     uncancelled: bool = False
 
     def key(self) -> tuple[object, ...]:
@@ -223,7 +223,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             sorted(self.error_reasons),
             self.origin_job_id,
             self.held,
-            self.unrepeated,
+            self.not_rerun,
             self.uncancelled,
         )
 
@@ -308,8 +308,8 @@ class Transaction(Protocol):
     ) -> dict[tuple[str, str], Created]:
         """Return the jobs that were created with these (user id, request id) pairs."""
 
-    async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
-        """Return the jobs that repeat these jobs, by the repeated one. Deleted ones repeat none."""
+    async def find_reruns(self, origins: Collection[JobId]) -> dict[JobId, Job]:
+        """Return the reruns of these jobs that are not deleted, by the job that each runs again."""
 
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]

@@ -144,7 +144,7 @@ class Tuning:
     # --- other calls -----------------------------------------------------------------------------
 
     bulk_part: int = 250
-    """Jobs of a step of RetryJobs, CancelJobs or DeleteJobs that are changed together: others wait
+    """Jobs of a step of RerunJobs, CancelJobs or DeleteJobs that are changed together: others wait
     for a part of a step at most."""
 
     bulk_part_bytes: int = MIB

@@ -42,11 +42,11 @@ def test_what_the_service_refuses_is_said_in_the_question(visit: Visit, client: 
     client.cancel_job(job.id)
     page = visit(f"/jobs/{job.id}?user_id=ada")
     page.get_by_role("button", name="Run again").click()
-    page.route("**/v1/jobs/*:retry", lambda route: route.abort())
+    page.route("**/v1/jobs/*:rerun", lambda route: route.abort())
     page.get_by_role("button", name="Run it again").click()
     expect(page.get_by_role("alert")).to_have_text("The gateway does not answer.")
     expect(page.get_by_role("button", name="Run it again")).to_be_focused()
-    page.unroute("**/v1/jobs/*:retry")
+    page.unroute("**/v1/jobs/*:rerun")
     page.get_by_role("button", name="Run it again").click()
     expect(page.locator(".state.big")).to_have_text("queued")
 
@@ -78,8 +78,8 @@ def test_a_click_counts_though_what_is_around_it_changes_meanwhile(
 ) -> None:
     def counts_both(response: Response) -> bool:
         return "/v1/stats" in response.url and any(
-            one["jobType"] == "pressed" and one.get("waiting") == "2"
-            for one in response.json()["jobTypes"]
+            one["jobType"] == "pressed" and one.get("ready") == "2"
+            for one in response.json()["stats"]
         )
 
     job = client.create_job("pressed")
@@ -96,7 +96,7 @@ def test_a_click_counts_though_what_is_around_it_changes_meanwhile(
     page.get_by_role("row").filter(has_text=job.id).hover()
     page.mouse.down()
     client.create_job("pressed")
-    expect(page.get_by_text("3 waiting")).to_be_visible()
+    expect(page.get_by_text("3 ready")).to_be_visible()
     page.mouse.up()
     expect(page.get_by_role("heading", level=1)).to_contain_text(job.id)
 
@@ -119,7 +119,7 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
     item = panel.get_by_role("listitem").filter(
         has=page.get_by_role("link", name="pausing", exact=True)
     )
-    expect(item.get_by_text("1 waiting")).to_be_visible()
+    expect(item.get_by_text("1 ready")).to_be_visible()
     expect(item.get_by_text("no worker asks for it")).to_be_visible()
     item.get_by_role("button", name="Pause pausing").click()
     page.get_by_role("dialog").get_by_label("Reason").fill("the disk is full")

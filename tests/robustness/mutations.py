@@ -341,9 +341,9 @@ class RepeatsAJobTwice(Mutation):
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         answer = await forward(request)
-        if rpc == "RetryJob" and not self.origin:
+        if rpc == "RerunJob" and not self.origin:
             self.origin = request.job_id
-        if rpc == "RetryJob" and request.job_id != self.origin:
+        if rpc == "RerunJob" and request.job_id != self.origin:
             self.strikes += 1
             answer.job.origin_job_id = self.origin
         return answer

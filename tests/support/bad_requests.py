@@ -149,12 +149,12 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("ListJobs", {"user_id": "ada", "error_reasons": ["A", "not upper"]}, "error_reasons[1]"),
     ("ListJobs", {"user_id": "ada", "error_reasons": [""]}, "error_reasons[0]"),
     ("ListJobs", {"user_id": "ada", "origin_job_id": "x" * 37}, "origin_job_id"),
-    ("RetryJob", {"user_id": "ada"}, "job_id"),
-    ("RetryJob", {"job_id": "j"}, "user_id"),
-    ("RetryJob", {"job_id": "j", "user_id": "ada", "request_id": "x" * 129}, "request_id"),
+    ("RerunJob", {"user_id": "ada"}, "job_id"),
+    ("RerunJob", {"job_id": "j"}, "user_id"),
+    ("RerunJob", {"job_id": "j", "user_id": "ada", "request_id": "x" * 129}, "request_id"),
     *(
         (method, {"user_id": "ada", **fields}, field)
-        for method in ("RetryJobs", "CancelJobs", "DeleteJobs")
+        for method in ("RerunJobs", "CancelJobs", "DeleteJobs")
         for fields, field in (
             ({"user_id": "x" * 129}, "user_id"),
             ({"max_jobs": -1}, "max_jobs"),
@@ -169,12 +169,12 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         )
     ),
     # States that the call cannot change.
-    ("RetryJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),
+    ("RerunJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),
     ("CancelJobs", {"filter": {"statuses": [PROCESSING, COMPLETED]}}, "filter.statuses"),
     ("DeleteJobs", {"filter": {"statuses": [QUEUED]}}, "filter.statuses"),
     ("CancelJobs", {"reason": "x" * 513}, "reason"),
     *(
-        ("RetryJobs", {"jobs_per_second": pace}, "jobs_per_second")
+        ("RerunJobs", {"jobs_per_second": pace}, "jobs_per_second")
         for pace in (-1, 0.0009, 1000.1, math.nan, math.inf)
     ),
     ("UpdateProgress", {**FENCED, "progress": 101}, "progress"),

@@ -16,9 +16,9 @@ from jobledger.v1 import (
 from jobledger_server.rpc.keda import externalscaler_pb2
 from tests.support.access_file import rule
 
-ALL_USERS = {"ListJobs", "RetryJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
+ALL_USERS = {"ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
 READS = {
-    *("GetJob", "BatchGetJobs", "CancelJob", "DeleteJob", "RetryJob", *ALL_USERS),
+    *("GetJob", "BatchGetJobs", "CancelJob", "DeleteJob", "RerunJob", *ALL_USERS),
     *("ListAssets", "ListTransitions", "ListAttempts"),
 }
 WATCHES = {"WatchJob", "WatchJobs"}
@@ -35,7 +35,7 @@ WORKERS = {
     *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
 }
 QUEUES = {
-    *("GetStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
+    *("ListJobTypeStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
     *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey", "RevokeWatchTokens"),
     *("ClaimWebhooks", "SaveWebhook"),
     *("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"),
@@ -52,7 +52,11 @@ CALLERS: dict[str, tuple[str, set[str], set[str]]] = {
         OWNERS | WORKERS | QUEUES,
     ),
     "one method": ('methods = ["JobService/GetJob"]\nusers = ["ada"]', {"GetJob"}, set()),
-    "counts": ('methods = ["QueueService/GetStats"]', {"GetStats"}, {"GetStats"}),
+    "counts": (
+        'methods = ["QueueService/ListJobTypeStats"]',
+        {"ListJobTypeStats"},
+        {"ListJobTypeStats"},
+    ),
     "a role and a method": (
         """
             roles = ["owner"]

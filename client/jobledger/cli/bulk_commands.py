@@ -75,7 +75,7 @@ def _many_options(function: _Function) -> _Function:
 )
 @_many_options
 @pass_connection
-def retry(
+def rerun(
     connection: Connection,
     /,
     *,
@@ -90,13 +90,13 @@ def retry(
     """Run jobs again that have ended, as new jobs.
 
     A new job has the type, parameters, labels and keys of the old one, which stays as it is. Each
-    job is repeated once: to repeat it again, repeat the new job. One whose unique key another job
-    has is not repeated.
+    job is rerun once: to run it again, rerun the new job. One whose unique key another job has is
+    not rerun.
 
-    Given JOB..., it prints the id of the new job for each of them, also if it was repeated before.
+    Given JOB..., it prints the id of the new job for each of them, also if it was rerun before.
 
-    Given filters, as in `jobledger retry --status failed --type render --reason DISK_FULL`, it
-    repeats all jobs that match and were not repeated yet. First it says how many there are, and
+    Given filters, as in `jobledger rerun --status failed --type render --reason DISK_FULL`, it
+    reruns all jobs that match and were not rerun yet. First it says how many there are, and
     asks. If it is stopped in the middle, the same command continues. Cancelled jobs are FAILED,
     too: their reason is CANCELLED.
     """
@@ -106,15 +106,15 @@ def retry(
     with connection.open(all_users=all_users) as client:
         if not job_ids:
             call = partial(
-                client.retry_jobs, jobs_per_second=pace or 0.0, all_users=all_users, **chosen
+                client.rerun_jobs, jobs_per_second=pace or 0.0, all_users=all_users, **chosen
             )
-            return _change(call, _Words("retry", "retried"), yes=yes, as_json=as_json, pace=pace)
+            return _change(call, _Words("rerun", "rerun"), yes=yes, as_json=as_json, pace=pace)
 
-        def repeat(job_id: str) -> str:
-            job = client.retry_job(job_id)
+        def rerun_one(job_id: str) -> str:
+            job = client.rerun_job(job_id)
             return to_json(job) if as_json else job.id
 
-        return _for_each(job_ids, repeat)
+        return _for_each(job_ids, rerun_one)
 
 
 @click.command(cls=Command)

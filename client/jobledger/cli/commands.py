@@ -10,7 +10,7 @@ import click
 import grpc
 
 from jobledger import JobOptions, JobStatus, RetryPolicy, UniquePolicy
-from jobledger.cli.bulk_commands import cancel, delete, retry
+from jobledger.cli.bulk_commands import cancel, delete, rerun
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, write
 from jobledger.cli.filters import job_filters, selected
@@ -53,7 +53,7 @@ from jobledger.errors import from_rpc_error
 )
 @click.version_option(package_name="jobledger", prog_name="jobledger")
 def jobledger() -> None:
-    """Create, list, watch, run, repeat, cancel and delete the jobs of a Jobledger service.
+    """Create, list, watch, run, rerun, cancel and delete the jobs of a Jobledger service.
 
     Operators count them, too, and pause and limit which ones may run.
 
@@ -275,7 +275,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-for command in (explain, retry, cancel, delete, worker):
+for command in (explain, rerun, cancel, delete, worker):
     jobledger.add_command(command)
 for command in (stats, pause, resume, limits, token, webhook):
     jobledger.add_command(command)

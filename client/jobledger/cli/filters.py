@@ -25,7 +25,7 @@ def job_filters(
         statuses: those that --status can name.
         default: what --status is without one, for its help.
         reasons: whether there is --reason.
-        held: whether there are --held and --waiting.
+        held: whether there are --held and --not-held.
     """
     options = [
         click.option(
@@ -51,7 +51,7 @@ def job_filters(
     if held:
         options.append(
             click.option(
-                "--held/--waiting",
+                "--held/--not-held",
                 "held",
                 default=None,
                 help="Only jobs that a worker holds, or only those that wait for one.",
@@ -71,7 +71,7 @@ def job_filters(
             "--origin",
             "origin_job_id",
             metavar="JOB",
-            help="Only the job that repeats this one; see `jobledger retry --help`.",
+            help="Only the rerun of this job; see `jobledger rerun --help`.",
         ),
     ]
     return lambda function: functools.reduce(
@@ -82,7 +82,7 @@ def job_filters(
 def selected(options: dict[str, Any]) -> JobFilters:
     """Return the filters that were given.
 
-    Without --status, --waiting leaves out the jobs that have ended: no worker holds these either.
+    Without --status, --not-held leaves out the jobs that have ended: no worker holds these either.
     """
     filters = {name: value for name, value in options.items() if value or value is False}
     if filters.get("held") is False:

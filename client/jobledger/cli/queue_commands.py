@@ -36,7 +36,7 @@ def stats(
 ) -> None:
     """Count the jobs of each type.
 
-    WAITING is how many a worker could start now, OLDEST how long the first of them waits. BLOCKED
+    READY is how many a worker could start now, OLDEST how long the first of them waits. BLOCKED
     is how many wait because the limit of their concurrency key is reached, or the key is paused.
     SCHEDULED is how many must not start yet. HELD is how many workers run. The last column says
     if the type is paused, or if no worker asks for it.
@@ -46,7 +46,7 @@ def stats(
     For operators. The counts are exact, and cost the same for any number of jobs.
     """
     with connection.open(all_users=True) as client:
-        counts = client.get_stats(job_types, fairness_key=fairness_key, page_size=1000)
+        counts = client.list_job_type_stats(job_types, fairness_key=fairness_key, page_size=1000)
         if job_types and not as_json:
             for number, one in enumerate(counts):
                 for line in [*([""] if number else []), *stats_card(one)]:

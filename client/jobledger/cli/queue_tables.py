@@ -10,7 +10,7 @@ from jobledger.cli.wait_sentences import paused
 
 STATS_COLUMNS: Final = (
     ("TYPE", 16),
-    ("WAITING", 8),
+    ("READY", 8),
     ("BLOCKED", 8),
     ("SCHEDULED", 9),
     ("HELD", 8),
@@ -25,7 +25,7 @@ LIMIT_COLUMNS: Final = (("KEY", 24), ("LIMIT", 8), ("HELD", 8), ("BLOCKED", 8))
 def stats_row(stats: JobTypeStats) -> str:
     cells = (
         stats.job_type,
-        str(stats.waiting),
+        str(stats.ready),
         str(stats.blocked),
         str(stats.scheduled),
         str(stats.held),
@@ -43,7 +43,7 @@ def stats_card(stats: JobTypeStats) -> list[str]:
     waits = "" if oldest is None else f", the oldest for {rough(oldest.total_seconds())}"
     facts = [
         ("type", stats.job_type),
-        ("waiting", f"{stats.waiting}{waits}"),
+        ("ready", f"{stats.ready}{waits}"),
         ("blocked", str(stats.blocked)),
         ("scheduled", str(stats.scheduled)),
         ("held", str(stats.held)),
@@ -75,9 +75,7 @@ def _sum(ended: Iterable[EndedJobs]) -> int:
 
 
 def _by_state(one: PriorityStats) -> str:
-    return (
-        f"{one.waiting} waiting, {one.blocked} blocked, {one.scheduled} scheduled, {one.held} held"
-    )
+    return f"{one.ready} ready, {one.blocked} blocked, {one.scheduled} scheduled, {one.held} held"
 
 
 def _ended(ended: Iterable[EndedJobs]) -> str:

@@ -169,7 +169,7 @@ def _summary(stats: Sequence[JobTypeStats]) -> list[str]:
     ended = sum(some.count for one in stats for some in one.ended_last_minute)
     return [
         f"{sum(one.held for one in stats)} held",
-        f"{sum(one.waiting for one in stats)} waiting"
+        f"{sum(one.ready for one in stats)} ready"
         + ("" if oldest is None else f" up to {rough(oldest.total_seconds())}"),
         *([f"{blocked} blocked"] if blocked else []),
         *([f"{scheduled} scheduled"] if scheduled else []),
@@ -186,7 +186,9 @@ async def _read_stats(client: AsyncClient, options: Mapping[str, Any], view: Vie
     if not options["all_users"] or options["labels"]:
         return False
     try:
-        view.stats = [one async for one in client.get_stats(options["job_types"], page_size=1000)]
+        view.stats = [
+            one async for one in client.list_job_type_stats(options["job_types"], page_size=1000)
+        ]
     except (AccessDenied, InvalidField):
         return False
     except JobledgerError as error:

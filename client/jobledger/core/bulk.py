@@ -16,8 +16,8 @@ from jobledger.v1.job_service_pb2 import (
     CancelJobsResponse,
     DeleteJobsRequest,
     DeleteJobsResponse,
-    RetryJobsRequest,
-    RetryJobsResponse,
+    RerunJobsRequest,
+    RerunJobsResponse,
 )
 
 PATIENCE: Final = 60.0
@@ -40,14 +40,14 @@ class BulkResult:
     """How many of them were changed: fewer if others changed them meanwhile; 0 with
     `validate_only`."""
     sample: tuple[Job, ...] = ()
-    """The first of the changed jobs, of retry_jobs() the first of the new ones, with
+    """The first of the changed jobs, of rerun_jobs() the first of the new ones, with
     `validate_only` the first that match: at most 10, in the view BASIC. Empty for deleted ones."""
 
 
 OnProgress: TypeAlias = Callable[[BulkResult], object]
 
-_Request = TypeVar("_Request", RetryJobsRequest, CancelJobsRequest, DeleteJobsRequest)
-_Response: TypeAlias = RetryJobsResponse | CancelJobsResponse | DeleteJobsResponse
+_Request = TypeVar("_Request", RerunJobsRequest, CancelJobsRequest, DeleteJobsRequest)
+_Response: TypeAlias = RerunJobsResponse | CancelJobsResponse | DeleteJobsResponse
 
 
 class Steps:

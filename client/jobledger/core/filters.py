@@ -27,7 +27,7 @@ class JobFilters(TypedDict, total=False):
     error_reasons: Iterable[str]
     """Only jobs whose error has one of these reasons, at most 100. Default: all."""
     origin_job_id: str
-    """Only the job that repeats this one; see retry_job(). Default: all."""
+    """Only the rerun of this job; see rerun_job(). Default: all."""
     held: bool | None
     """Only jobs that a worker holds (True), or only others (False). Default: both."""
 

@@ -203,7 +203,7 @@ class Job:
     checkpoint: dict[str, Any] | None = None
     """Where the next attempt goes on, if a worker has said so; None in the view BASIC."""
     origin_job_id: str = ""
-    """The job that this one repeats; empty if it repeats none."""
+    """The job that this one runs again; empty if it is no rerun."""
     priority: int = 5
     """0 to 9. Among jobs of its type, one with a higher priority is always claimed first."""
     fairness_key: str = ""

@@ -55,7 +55,7 @@ class PriorityStats:
 
     priority: int
     """The priority."""
-    waiting: int
+    ready: int
     """Those that a worker may claim now."""
     blocked: int
     """Those whose concurrency limit is reached, or whose key is paused."""
@@ -69,7 +69,7 @@ class PriorityStats:
         """Convert the message."""
         return cls(
             priority=message.priority,
-            waiting=message.waiting,
+            ready=message.ready,
             blocked=message.blocked,
             scheduled=message.scheduled,
             held=message.held,
@@ -82,7 +82,7 @@ class JobTypeStats:
 
     job_type: str
     """The type."""
-    waiting: int
+    ready: int
     """Those that a worker may claim now, also while the type is paused."""
     blocked: int
     """Those whose concurrency limit is reached, or whose key is paused. A job is counted here from
@@ -110,7 +110,7 @@ class JobTypeStats:
         """Convert the message."""
         return cls(
             job_type=message.job_type,
-            waiting=message.waiting,
+            ready=message.ready,
             blocked=message.blocked,
             scheduled=message.scheduled,
             held=message.held,

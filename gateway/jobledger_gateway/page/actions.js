@@ -26,14 +26,14 @@ export function cancel(job) {
 }
 
 /** Ask whether to run a job again; `go` is called with the address of the new job. */
-export function retry(job, go) {
+export function rerun(job, go) {
   let made;
   return ask({
     title: "Run this job again?",
     body: h("p", {}, "A new job with the same parameters is created. This one stays as it is."),
     confirm: "Run it again",
     act: async () => {
-      ({ job: made } = await call("POST", path(job, ":retry"), { body: owner(job) }));
+      ({ job: made } = await call("POST", path(job, ":rerun"), { body: owner(job) }));
     },
   }).then((done) => done && go(jobAddress(made)));
 }

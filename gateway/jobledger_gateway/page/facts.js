@@ -6,7 +6,7 @@ import { jobAddress, listAddress } from "./filter.js";
 import { tree } from "./tree.js";
 
 /** Return the terms and descriptions of a job. */
-export function facts(job, repeats) {
+export function facts(job, rerun) {
   const time = (text) => text && h("time", { datetime: text, title: absolute(text) }, relative(text));
   const owner = job.userId && h("a", { href: listAddress({ user_id: job.userId }) }, job.userId);
   const labels = Object.entries(job.labels ?? {}).sort().map(([key, value]) =>
@@ -29,8 +29,8 @@ export function facts(job, repeats) {
     ["Tenant", job.fairnessKey !== job.userId && job.fairnessKey],
     ["Concurrency key", job.concurrencyKey],
     ["Unique key", job.uniqueKey],
-    ["Repeats", other(job.originJobId)],
-    ["Repeated by", repeats && other(repeats.id)],
+    ["Rerun of", other(job.originJobId)],
+    ["Rerun", rerun && other(rerun.id)],
     ["Trace", job.traceparent && h("code", {}, job.traceparent)],
   ];
   return rows.filter(([, value]) => value || value === 0).flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]);

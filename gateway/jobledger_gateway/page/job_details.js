@@ -18,7 +18,7 @@ export class JobDetails {
   attempts = [];
   assets = [];
   reasons = [];
-  repeats;
+  rerun;
   #id;
   #owner;
   #handlers;
@@ -93,14 +93,14 @@ export class JobDetails {
     this.#take(job);
     if (limited) return;
     const list = (name) => pages(`${path}/${name}`, name, { query: new URLSearchParams([...query, ["page_size", "200"]]), signal });
-    const repeats = new URLSearchParams([...query, ["origin_job_id", this.#id]]);
+    const reruns = new URLSearchParams([...query, ["origin_job_id", this.#id]]);
     const [transitions, attempts, assets, reasons, others] = await Promise.all([
       list("transitions"),
       list("attempts"),
       list("assets"),
       waits(job) ? call("GET", `${path}:explain`, { query, signal }).then((answer) => answer.reasons ?? []) : [],
-      isTerminal(job) ? pages("/v1/jobs", "jobs", { query: repeats, signal }) : [],
+      isTerminal(job) ? pages("/v1/jobs", "jobs", { query: reruns, signal }) : [],
     ]);
-    Object.assign(this, { transitions, attempts, assets, reasons: waits(this.job) ? reasons : [], repeats: others[0] });
+    Object.assign(this, { transitions, attempts, assets, reasons: waits(this.job) ? reasons : [], rerun: others[0] });
   }
 }

@@ -1,6 +1,6 @@
 /** The page of one job, live. */
 
-import { cancel, remove, retry } from "./actions.js";
+import { cancel, remove, rerun } from "./actions.js";
 import { announce, h, oncePerFrame, redraw, setClass, setText } from "./dom.js";
 import { assetItems, errors, facts } from "./facts.js";
 import { Feed } from "./feed.js";
@@ -34,7 +34,7 @@ export function jobPage(main, id, owner, view) {
     refused: view.refused,
   });
   parts.cancel.addEventListener("click", () => cancel(details.job));
-  parts.retry.addEventListener("click", () => retry(details.job, view.go));
+  parts.rerun.addEventListener("click", () => rerun(details.job, view.go));
   parts.remove.addEventListener("click", () => remove(details.job, view.go, view.listed));
   const ticking = setInterval(draw, 1000);
   return () => {
@@ -53,7 +53,7 @@ function skeleton(id, listed) {
     bar: h("progress", { max: "100", "aria-label": "progress", hidden: true }),
     text: h("p", { class: "progress-text" }),
     cancel: button("Cancel …"),
-    retry: button("Run again …"),
+    rerun: button("Run again …"),
     remove: button("Delete …", true),
     why: h("ul", { class: "why" }),
     errors: h("div", {}),
@@ -68,7 +68,7 @@ function skeleton(id, listed) {
     h("p", { class: "back" }, h("a", { href: listed }, "← Jobs")),
     h("header", { class: "job-head" },
       h("div", {}, h("h1", { tabindex: "-1" }, parts.type, " ", h("code", {}, id)), parts.state),
-      h("div", { class: "buttons" }, parts.retry, parts.cancel, parts.remove)),
+      h("div", { class: "buttons" }, parts.rerun, parts.cancel, parts.remove)),
     h("div", { class: "job-progress" }, parts.bar, parts.text),
     h("div", { class: "columns" },
       h("div", {}, section("Why it waits", parts.why), parts.errors, section("What happened", parts.timeline), section("Assets", parts.assets)),
@@ -87,16 +87,16 @@ function drawHead(parts, job, deleted) {
   setText(parts.text, job.held ? `${job.progress ?? 0} %  ${job.progressMessage ?? ""}` : "");
   const may = !onlyWatches() && !deleted;
   parts.cancel.hidden = !may || isTerminal(job) || Boolean(job.cancelRequestTime);
-  parts.retry.hidden = parts.remove.hidden = !may || !isTerminal(job);
+  parts.rerun.hidden = parts.remove.hidden = !may || !isTerminal(job);
   return state;
 }
 
 /** Draw each section, again only when what it shows is another. */
-function drawBody(parts, { job, full, deleted, transitions, attempts, assets, reasons, repeats }) {
+function drawBody(parts, { job, full, deleted, transitions, attempts, assets, reasons, rerun }) {
   fill(parts.why, deleted ? [] : reasons, () => sentences(job, reasons), true);
   fill(parts.errors, [job.error, job.lastError, full.error], () => errors({ ...job, error: full.error ?? job.error }));
   fill(parts.timeline, [job.version, transitions, attempts], () => timeline(job, transitions, attempts), true);
-  fill(parts.facts, [job.version, repeats], () => facts(job, repeats), true);
+  fill(parts.facts, [job.version, rerun], () => facts(job, rerun), true);
   fill(parts.assets, assets, () => assetItems(assets));
   for (const name of ["parameters", "result", "checkpoint"]) {
     const value = full[name] ?? {};

@@ -1,7 +1,7 @@
 /** The list of jobs, live. */
 
 import { call } from "./api.js";
-import { bulkRetry } from "./bulk_retry.js";
+import { bulkRerun } from "./bulk_rerun.js";
 import { announce, h, oncePerFrame, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { filterBar } from "./filter_bar.js";
@@ -35,7 +35,7 @@ export function listPage(main, filter, view) {
   );
   const kinds = terminalOnes(filter);
   const bulk = !onlyWatches() && kinds.length > 0 &&
-    h("button", { type: "button", click: () => bulkRetry(filter) }, `Run ${kinds.join(" and ").toLowerCase()} jobs again …`);
+    h("button", { type: "button", click: () => bulkRerun(filter) }, `Run ${kinds.join(" and ").toLowerCase()} jobs again …`);
   const panel = onlyWatches() ? undefined : new TypesPanel(filter);
   main.replaceChildren(
     h("div", { class: "layout" },

@@ -40,8 +40,8 @@ export class TypesPanel {
 
   async #read(signal) {
     try {
-      const { jobTypes = [] } = await call("GET", "/v1/stats", { query: { page_size: 1000 }, signal });
-      [known, refused] = [jobTypes, false];
+      const { stats = [] } = await call("GET", "/v1/stats", { query: { page_size: 1000 }, signal });
+      [known, refused] = [stats, false];
       this.#show(known);
     } catch (problem) {
       if (problem.final) [known, refused] = [[], true];
@@ -60,14 +60,14 @@ export class TypesPanel {
     const chosen = this.#filter.job_types.includes(name);
     const address = listAddress({ ...this.#filter, job_types: chosen ? [] : [name] });
     const count = (key, text) => Number(type[key] ?? 0) > 0 && h("span", { class: key }, `${Number(type[key]).toLocaleString()} ${text}`);
-    const idle = !type.polled && Number(type.waiting ?? 0) > 0;
+    const idle = !type.polled && Number(type.ready ?? 0) > 0;
     return h(
       "li",
       { class: type.pause ? "type paused" : "type" },
       h("div", { class: "type-head" },
         h("a", { href: address, "aria-current": chosen ? "true" : null }, name),
         this.#button(type)),
-      h("p", { class: "counts" }, count("held", "running"), count("waiting", "waiting"), count("blocked", "blocked"), count("scheduled", "scheduled")),
+      h("p", { class: "counts" }, count("held", "running"), count("ready", "ready"), count("blocked", "blocked"), count("scheduled", "scheduled")),
       type.oldestWait && h("p", { class: "fine" }, `oldest waits ${duration(seconds(type.oldestWait))}`),
       idle && h("p", { class: "fine warn" }, "no worker asks for it"),
       type.pause && h("p", { class: "fine warn" }, ["paused", relative(type.pause.pauseTime), type.pause.actor && `by ${type.pause.actor}`, type.pause.reason && `– ${type.pause.reason}`].filter(Boolean).join(" ")),

@@ -41,11 +41,11 @@ class Call:
 CALLS: Final = (
     Call("GET", "/v1/jobs", "JobService.ListJobs"),
     Call("POST", "/v1/jobs", "JobService.CreateJob", 201),
-    Call("POST", "/v1/jobs:retry", "JobService.RetryJobs"),
+    Call("POST", "/v1/jobs:rerun", "JobService.RerunJobs"),
     Call("POST", "/v1/jobs:cancel", "JobService.CancelJobs"),
     Call("POST", "/v1/jobs:delete", "JobService.DeleteJobs"),
     Call("POST", "/v1/jobs/{job_id}:cancel", "JobService.CancelJob"),
-    Call("POST", "/v1/jobs/{job_id}:retry", "JobService.RetryJob"),
+    Call("POST", "/v1/jobs/{job_id}:rerun", "JobService.RerunJob"),
     Call("GET", "/v1/jobs/{job_id}:explain", "QueueService.ExplainJob"),
     Call("GET", "/v1/jobs/{job_id}/transitions", "JobService.ListTransitions"),
     Call("GET", "/v1/jobs/{job_id}/attempts", "JobService.ListAttempts"),
@@ -53,7 +53,7 @@ CALLS: Final = (
     Call("GET", "/v1/jobs/{job_id}", "JobService.GetJob"),
     Call("DELETE", "/v1/jobs/{job_id}", "JobService.DeleteJob"),
     Call("POST", "/v1/watchTokens", "JobService.CreateWatchToken"),
-    Call("GET", "/v1/stats", "QueueService.GetStats"),
+    Call("GET", "/v1/stats", "QueueService.ListJobTypeStats"),
     Call("POST", "/v1/jobTypes/{job_type}:pause", "QueueService.PauseJobType"),
     Call("POST", "/v1/jobTypes/{job_type}:resume", "QueueService.ResumeJobType"),
 )

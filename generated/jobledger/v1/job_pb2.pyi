@@ -246,7 +246,7 @@ class Job(_message.Message):
     its next attempt.
     """
     origin_job_id: _builtins.str
-    """The job that this one repeats; see RetryJob. Empty if it repeats none."""
+    """The job that this one runs again; see RerunJob. Empty if it is no rerun."""
     priority: _builtins.int
     """0 to 9. Among jobs of its type, one with a higher priority is always claimed
     first. Always set.

@@ -438,7 +438,7 @@ class ListJobsRequest(_message.Message):
     view: _job_pb2.JobView.ValueType
     """How much of the jobs. Default: BASIC."""
     origin_job_id: _builtins.str
-    """Only the job that repeats this one. Default: all."""
+    """Only the rerun of this job. Default: all."""
     held: _builtins.bool
     """Only jobs that a worker holds, or only others. Default: all."""
     @_builtins.property
@@ -961,7 +961,7 @@ class JobFilter(_message.Message):
 Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
 
 @_typing.final
-class RetryJobRequest(_message.Message):
+class RerunJobRequest(_message.Message):
     """A request to run a terminal job again."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -990,11 +990,11 @@ class RetryJobRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+Global___RerunJobRequest: _TypeAlias = RerunJobRequest  # noqa: Y015
 
 @_typing.final
-class RetryJobResponse(_message.Message):
-    """The job that repeats the other one."""
+class RerunJobResponse(_message.Message):
+    """The rerun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1014,10 +1014,10 @@ class RetryJobResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
+Global___RerunJobResponse: _TypeAlias = RerunJobResponse  # noqa: Y015
 
 @_typing.final
-class RetryJobsRequest(_message.Message):
+class RerunJobsRequest(_message.Message):
     """A request to run terminal jobs again."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1070,10 +1070,10 @@ class RetryJobsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryJobsRequest: _TypeAlias = RetryJobsRequest  # noqa: Y015
+Global___RerunJobsRequest: _TypeAlias = RerunJobsRequest  # noqa: Y015
 
 @_typing.final
-class RetryJobsResponse(_message.Message):
+class RerunJobsResponse(_message.Message):
     """What a step did."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1112,7 +1112,7 @@ class RetryJobsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryJobsResponse: _TypeAlias = RetryJobsResponse  # noqa: Y015
+Global___RerunJobsResponse: _TypeAlias = RerunJobsResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobsRequest(_message.Message):
@@ -1129,11 +1129,11 @@ class CancelJobsRequest(_message.Message):
     user_id: _builtins.str
     """The owner; see ListJobsRequest.user_id."""
     validate_only: _builtins.bool
-    """See RetryJobsRequest.validate_only."""
+    """See RerunJobsRequest.validate_only."""
     max_jobs: _builtins.int
-    """See RetryJobsRequest.max_jobs."""
+    """See RerunJobsRequest.max_jobs."""
     page_token: _builtins.str
-    """See RetryJobsRequest.page_token."""
+    """See RerunJobsRequest.page_token."""
     reason: _builtins.str
     """See CancelJobRequest.reason."""
     @_builtins.property
@@ -1216,11 +1216,11 @@ class DeleteJobsRequest(_message.Message):
     user_id: _builtins.str
     """The owner; see ListJobsRequest.user_id."""
     validate_only: _builtins.bool
-    """See RetryJobsRequest.validate_only."""
+    """See RerunJobsRequest.validate_only."""
     max_jobs: _builtins.int
-    """See RetryJobsRequest.max_jobs."""
+    """See RerunJobsRequest.max_jobs."""
     page_token: _builtins.str
-    """See RetryJobsRequest.page_token."""
+    """See RerunJobsRequest.page_token."""
     @_builtins.property
     def filter(self) -> Global___JobFilter:
         """Which jobs. Default: all terminal ones."""

@@ -84,15 +84,15 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
-        self.RetryJob = channel.unary_unary(
-                '/jobledger.v1.JobService/RetryJob',
-                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+        self.RerunJob = channel.unary_unary(
+                '/jobledger.v1.JobService/RerunJob',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobResponse.FromString,
                 _registered_method=True)
-        self.RetryJobs = channel.unary_unary(
-                '/jobledger.v1.JobService/RetryJobs',
-                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+        self.RerunJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/RerunJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobsResponse.FromString,
                 _registered_method=True)
         self.CancelJobs = channel.unary_unary(
                 '/jobledger.v1.JobService/CancelJobs',
@@ -257,11 +257,11 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RetryJob(self, request, context):
+    def RerunJob(self, request, context):
         """Runs a terminal job again, as a new job with the same type, parameters,
         labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
-        stays as it is. A job is repeated once: a further call returns the job that
-        repeats it, for as long as that exists. So a retry is safe. Errors:
+        stays as it is. A job is rerun once: a further call returns that rerun,
+        for as long as it exists. So repeating the call is safe. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
         terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
@@ -269,12 +269,12 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RetryJobs(self, request, context):
-        """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    def RerunJobs(self, request, context):
+        """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It passes over a job whose `unique_key` another one
         has. Call it again with `next_page_token` until `done`. A
-        step that is repeated repeats no job twice. If it fails in the middle, with
-        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+        step that is repeated reruns no job twice. If it fails in the middle, with
+        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -393,15 +393,15 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
             ),
-            'RetryJob': grpc.unary_unary_rpc_method_handler(
-                    servicer.RetryJob,
-                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.SerializeToString,
+            'RerunJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunJob,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobResponse.SerializeToString,
             ),
-            'RetryJobs': grpc.unary_unary_rpc_method_handler(
-                    servicer.RetryJobs,
-                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
+            'RerunJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.RerunJobsResponse.SerializeToString,
             ),
             'CancelJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJobs,
@@ -698,7 +698,7 @@ class JobService(object):
             _registered_method=True)
 
     @staticmethod
-    def RetryJob(request,
+    def RerunJob(request,
             target,
             options=(),
             channel_credentials=None,
@@ -711,9 +711,9 @@ class JobService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/jobledger.v1.JobService/RetryJob',
-            jobledger_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
-            jobledger_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+            '/jobledger.v1.JobService/RerunJob',
+            jobledger_dot_v1_dot_job__service__pb2.RerunJobRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.RerunJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -725,7 +725,7 @@ class JobService(object):
             _registered_method=True)
 
     @staticmethod
-    def RetryJobs(request,
+    def RerunJobs(request,
             target,
             options=(),
             channel_credentials=None,
@@ -738,9 +738,9 @@ class JobService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/jobledger.v1.JobService/RetryJobs',
-            jobledger_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
-            jobledger_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+            '/jobledger.v1.JobService/RerunJobs',
+            jobledger_dot_v1_dot_job__service__pb2.RerunJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.RerunJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

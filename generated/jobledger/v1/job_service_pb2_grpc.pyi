@@ -119,20 +119,20 @@ class JobServiceStub:
     INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
     job that is not terminal.
     """
-    RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
+    RerunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobRequest, _job_service_pb2.RerunJobResponse]
     """Runs a terminal job again, as a new job with the same type, parameters,
     labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
-    stays as it is. A job is repeated once: a further call returns the job that
-    repeats it, for as long as that exists. So a retry is safe. Errors:
+    stays as it is. A job is rerun once: a further call returns that rerun,
+    for as long as it exists. So repeating the call is safe. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
     terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
-    RetryJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]
-    """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    RerunJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]
+    """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It passes over a job whose `unique_key` another one
     has. Call it again with `next_page_token` until `done`. A
-    step that is repeated repeats no job twice. If it fails in the middle, with
-    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+    step that is repeated reruns no job twice. If it fails in the middle, with
+    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
@@ -263,20 +263,20 @@ class JobServiceAsyncStub(JobServiceStub):
     INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
     job that is not terminal.
     """
-    RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
+    RerunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobRequest, _job_service_pb2.RerunJobResponse]  # type: ignore[assignment]
     """Runs a terminal job again, as a new job with the same type, parameters,
     labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
-    stays as it is. A job is repeated once: a further call returns the job that
-    repeats it, for as long as that exists. So a retry is safe. Errors:
+    stays as it is. A job is rerun once: a further call returns that rerun,
+    for as long as it exists. So repeating the call is safe. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
     terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
-    RetryJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]  # type: ignore[assignment]
-    """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    RerunJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]  # type: ignore[assignment]
+    """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It passes over a job whose `unique_key` another one
     has. Call it again with `next_page_token` until `done`. A
-    step that is repeated repeats no job twice. If it fails in the middle, with
-    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+    step that is repeated reruns no job twice. If it fails in the middle, with
+    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
@@ -460,30 +460,30 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def RetryJob(
+    def RerunJob(
         self,
-        request: _job_service_pb2.RetryJobRequest,
+        request: _job_service_pb2.RerunJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
+    ) -> _typing.Union[_job_service_pb2.RerunJobResponse, _abc.Awaitable[_job_service_pb2.RerunJobResponse]]:
         """Runs a terminal job again, as a new job with the same type, parameters,
         labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
-        stays as it is. A job is repeated once: a further call returns the job that
-        repeats it, for as long as that exists. So a retry is safe. Errors:
+        stays as it is. A job is rerun once: a further call returns that rerun,
+        for as long as it exists. So repeating the call is safe. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
         terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
-    def RetryJobs(
+    def RerunJobs(
         self,
-        request: _job_service_pb2.RetryJobsRequest,
+        request: _job_service_pb2.RerunJobsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_job_service_pb2.RetryJobsResponse, _abc.Awaitable[_job_service_pb2.RetryJobsResponse]]:
-        """RetryJob for the jobs that match a filter and were not repeated yet, newest
+    ) -> _typing.Union[_job_service_pb2.RerunJobsResponse, _abc.Awaitable[_job_service_pb2.RerunJobsResponse]]:
+        """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It passes over a job whose `unique_key` another one
         has. Call it again with `next_page_token` until `done`. A
-        step that is repeated repeats no job twice. If it fails in the middle, with
-        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be repeated already: call it
+        step that is repeated reruns no job twice. If it fails in the middle, with
+        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 

@@ -54,7 +54,7 @@ class Pause(_message.Message):
 Global___Pause: _TypeAlias = Pause  # noqa: Y015
 
 @_typing.final
-class GetStatsRequest(_message.Message):
+class ListJobTypeStatsRequest(_message.Message):
     """A request for counts."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -93,21 +93,21 @@ class GetStatsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
+Global___ListJobTypeStatsRequest: _TypeAlias = ListJobTypeStatsRequest  # noqa: Y015
 
 @_typing.final
-class GetStatsResponse(_message.Message):
+class ListJobTypeStatsResponse(_message.Message):
     """A page of counts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    STATS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Continues after this page. Empty on the last page."""
     @_builtins.property
-    def job_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobTypeStats]:
+    def stats(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobTypeStats]:
         """One for each type, in the order of the names."""
 
     @_builtins.property
@@ -117,28 +117,28 @@ class GetStatsResponse(_message.Message):
     def __init__(
         self,
         *,
-        job_types: _abc.Iterable[Global___JobTypeStats] | None = ...,
+        stats: _abc.Iterable[Global___JobTypeStats] | None = ...,
         next_page_token: _builtins.str = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "next_page_token", b"next_page_token", "read_time", b"read_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "read_time", b"read_time", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+Global___ListJobTypeStatsResponse: _TypeAlias = ListJobTypeStatsResponse  # noqa: Y015
 
 @_typing.final
 class JobTypeStats(_message.Message):
-    """The jobs of one type. A job that is not terminal is counted once: it waits, is
-    blocked or scheduled, or is held.
+    """The jobs of one type. A job that is not terminal is counted once: it is ready,
+    blocked, scheduled or held.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_TYPE_FIELD_NUMBER: _builtins.int
-    WAITING_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
     SCHEDULED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
@@ -150,7 +150,7 @@ class JobTypeStats(_message.Message):
     PRIORITIES_FIELD_NUMBER: _builtins.int
     job_type: _builtins.str
     """The type."""
-    waiting: _builtins.int
+    ready: _builtins.int
     """Jobs that a worker may claim now, also while their type is paused."""
     blocked: _builtins.int
     """Jobs that wait because the limit of their `concurrency_key` is reached, or
@@ -196,7 +196,7 @@ class JobTypeStats(_message.Message):
         self,
         *,
         job_type: _builtins.str = ...,
-        waiting: _builtins.int = ...,
+        ready: _builtins.int = ...,
         blocked: _builtins.int = ...,
         scheduled: _builtins.int = ...,
         held: _builtins.int = ...,
@@ -209,7 +209,7 @@ class JobTypeStats(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait", "pause", b"pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "ended_last_hour", b"ended_last_hour", "ended_last_minute", b"ended_last_minute", "held", b"held", "job_type", b"job_type", "oldest_wait", b"oldest_wait", "pause", b"pause", "polled", b"polled", "priorities", b"priorities", "scheduled", b"scheduled", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "ended_last_hour", b"ended_last_hour", "ended_last_minute", b"ended_last_minute", "held", b"held", "job_type", b"job_type", "oldest_wait", b"oldest_wait", "pause", b"pause", "polled", b"polled", "priorities", b"priorities", "ready", b"ready", "scheduled", b"scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,14 +254,14 @@ class PriorityStats(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRIORITY_FIELD_NUMBER: _builtins.int
-    WAITING_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
     SCHEDULED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """The priority."""
-    waiting: _builtins.int
-    """See JobTypeStats.waiting."""
+    ready: _builtins.int
+    """See JobTypeStats.ready."""
     blocked: _builtins.int
     """See JobTypeStats.blocked."""
     scheduled: _builtins.int
@@ -272,14 +272,14 @@ class PriorityStats(_message.Message):
         self,
         *,
         priority: _builtins.int = ...,
-        waiting: _builtins.int = ...,
+        ready: _builtins.int = ...,
         blocked: _builtins.int = ...,
         scheduled: _builtins.int = ...,
         held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "held", b"held", "priority", b"priority", "scheduled", b"scheduled", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "held", b"held", "priority", b"priority", "ready", b"ready", "scheduled", b"scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

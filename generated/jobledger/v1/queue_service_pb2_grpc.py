@@ -37,10 +37,10 @@ class QueueServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.GetStats = channel.unary_unary(
-                '/jobledger.v1.QueueService/GetStats',
-                request_serializer=jobledger_dot_v1_dot_queue__service__pb2.GetStatsRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_queue__service__pb2.GetStatsResponse.FromString,
+        self.ListJobTypeStats = channel.unary_unary(
+                '/jobledger.v1.QueueService/ListJobTypeStats',
+                request_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsResponse.FromString,
                 _registered_method=True)
         self.ExplainJob = channel.unary_unary(
                 '/jobledger.v1.QueueService/ExplainJob',
@@ -85,7 +85,7 @@ class QueueServiceServicer(object):
     no job is started against it.
     """
 
-    def GetStats(self, request, context):
+    def ListJobTypeStats(self, request, context):
         """Returns how many jobs of each type wait, are blocked, scheduled and held, and
         how many ended. The counts are exact: they change in the same commit as the
         jobs, and the cost of this call does not grow with their number. Errors:
@@ -159,10 +159,10 @@ class QueueServiceServicer(object):
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'GetStats': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetStats,
-                    request_deserializer=jobledger_dot_v1_dot_queue__service__pb2.GetStatsRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_queue__service__pb2.GetStatsResponse.SerializeToString,
+            'ListJobTypeStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobTypeStats,
+                    request_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsResponse.SerializeToString,
             ),
             'ExplainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainJob,
@@ -214,7 +214,7 @@ class QueueService(object):
     """
 
     @staticmethod
-    def GetStats(request,
+    def ListJobTypeStats(request,
             target,
             options=(),
             channel_credentials=None,
@@ -227,9 +227,9 @@ class QueueService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/jobledger.v1.QueueService/GetStats',
-            jobledger_dot_v1_dot_queue__service__pb2.GetStatsRequest.SerializeToString,
-            jobledger_dot_v1_dot_queue__service__pb2.GetStatsResponse.FromString,
+            '/jobledger.v1.QueueService/ListJobTypeStats',
+            jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsRequest.SerializeToString,
+            jobledger_dot_v1_dot_queue__service__pb2.ListJobTypeStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,7 @@ class QueueServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueueServiceAsyncStub: ...
-    GetStats: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetStatsRequest, _queue_service_pb2.GetStatsResponse]
+    ListJobTypeStats: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListJobTypeStatsRequest, _queue_service_pb2.ListJobTypeStatsResponse]
     """Returns how many jobs of each type wait, are blocked, scheduled and held, and
     how many ended. The counts are exact: they change in the same commit as the
     jobs, and the cost of this call does not grow with their number. Errors:
@@ -84,7 +84,7 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetStats: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetStatsRequest, _queue_service_pb2.GetStatsResponse]  # type: ignore[assignment]
+    ListJobTypeStats: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListJobTypeStatsRequest, _queue_service_pb2.ListJobTypeStatsResponse]  # type: ignore[assignment]
     """Returns how many jobs of each type wait, are blocked, scheduled and held, and
     how many ended. The counts are exact: they change in the same commit as the
     jobs, and the cost of this call does not grow with their number. Errors:
@@ -131,11 +131,11 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """
 
     @_abc_1.abstractmethod
-    def GetStats(
+    def ListJobTypeStats(
         self,
-        request: _queue_service_pb2.GetStatsRequest,
+        request: _queue_service_pb2.ListJobTypeStatsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_queue_service_pb2.GetStatsResponse, _abc.Awaitable[_queue_service_pb2.GetStatsResponse]]:
+    ) -> _typing.Union[_queue_service_pb2.ListJobTypeStatsResponse, _abc.Awaitable[_queue_service_pb2.ListJobTypeStatsResponse]]:
         """Returns how many jobs of each type wait, are blocked, scheduled and held, and
         how many ended. The counts are exact: they change in the same commit as the
         jobs, and the cost of this call does not grow with their number. Errors:

@@ -29,8 +29,8 @@ DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 class Create(Struct, frozen=True, kw_only=True):
     """Create a job. Idempotent if `request_id` is not empty, or if it has an `origin_job_id`.
 
-    With an `origin_job_id` it repeats that job, which is terminal and has this content, unless
-    another job does already. `traceparent` is no content: a retry may belong to another trace.
+    With an `origin_job_id` it is the rerun of that job, which is terminal and has this content,
+    unless it has one already. `traceparent` is no content: a retry may belong to another trace.
     If another job of this owner and type with its `unique_key` is not terminal, it is refused, or
     returns that job if it is to `return_existing`.
     """

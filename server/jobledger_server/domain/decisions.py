@@ -94,7 +94,7 @@ def create(
     """Decide a creation.
 
     Args:
-        found: The job that repeats the same origin, or the owner's job with the same request id,
+        found: The rerun of the same origin, or the owner's job with the same request id,
             if there is one.
         command: The command.
         now: The database server's time.
@@ -110,11 +110,11 @@ def create(
     """
     if found is not None:
         existing, parameters = found
-        repeats = existing.origin_job_id
-        if repeats is not None and repeats == command.origin_job_id:
+        origin = existing.origin_job_id
+        if origin is not None and origin == command.origin_job_id:
             return Decision(job=existing, changed=False)
         same = (
-            repeats == command.origin_job_id
+            origin == command.origin_job_id
             and existing.job_type == command.job_type
             and parameters == command.parameters
             and existing.labels == command.labels

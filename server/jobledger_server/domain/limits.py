@@ -99,13 +99,13 @@ MAX_CREATIONS = 1000
 """Jobs of one BatchCreateJobs."""
 
 MAX_BULK_JOBS, DEFAULT_BULK_JOBS = 1000, 100
-"""Jobs that one step of RetryJobs, CancelJobs or DeleteJobs changes."""
+"""Jobs that one step of RerunJobs, CancelJobs or DeleteJobs changes."""
 
 MAX_SAMPLED_JOBS = 10
 """Jobs in the `sample` of such a step."""
 
 MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND = 0.001, 1000
-"""The pace of RetryJobs."""
+"""The pace of RerunJobs."""
 
 MAX_ERROR_REASONS = 100
 """Entries of `error_reasons`."""

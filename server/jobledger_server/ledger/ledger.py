@@ -303,7 +303,7 @@ class Ledger:
             nonlocal found
             known = self.known_limits
             loaded = await load_working_set(transaction, commands, known, find_created=look_up)
-            found = bool(loaded.created or loaded.repeats)
+            found = bool(loaded.created or loaded.reruns)
             return loaded
 
         outcomes = await self._commit(commands, load)

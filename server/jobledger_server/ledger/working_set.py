@@ -35,8 +35,8 @@ class WorkingSet:
     created: dict[tuple[str, str], Created] = field(default_factory=dict)
     """By user id and request id."""
 
-    repeats: dict[JobId, Job] = field(default_factory=dict)
-    """By the id of the job that each repeats."""
+    reruns: dict[JobId, Job] = field(default_factory=dict)
+    """By the id of the job that each runs again."""
 
     linked: dict[tuple[JobId, str], Asset] = field(default_factory=dict)
     """By job id and request id."""
@@ -87,8 +87,8 @@ class WorkingSet:
         request = (command.user_id, command.request_id)
         found = self.created.get(request)
         origin = command.origin_job_id
-        if origin is not None and origin in self.repeats:
-            found = self.repeats[origin], None
+        if origin is not None and origin in self.reruns:
+            found = self.reruns[origin], None
         unique = command.user_id, command.job_type, command.unique_key
         decision = create(
             found,
@@ -103,18 +103,18 @@ class WorkingSet:
         if command.request_id and decision.changed:
             self.created[request] = decision.job, command.parameters
         if origin is not None:
-            self.repeats[origin] = decision.job
+            self.reruns[origin] = decision.job
         return decision
 
     def _create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
         """Decide all creations. If one is refused, undo the others."""
-        before = dict(self.created), dict(self.repeats), dict(self.active)
+        before = dict(self.created), dict(self.reruns), dict(self.active)
         decisions = []
         for index, creation in enumerate(command.creations):
             try:
                 decisions.append(self._create(creation, now, new_id))
             except (RequestIdReused, UniqueKeyTaken) as refusal:
-                self.created, self.repeats, self.active = before
+                self.created, self.reruns, self.active = before
                 refusal.index = index
                 raise
         return decisions
@@ -148,7 +148,7 @@ class WorkingSet:
             del self.jobs[decision.job.id]
             self.created.pop((decision.job.user_id, decision.job.request_id), None)
             if decision.job.origin_job_id is not None:
-                self.repeats.pop(decision.job.origin_job_id, None)
+                self.reruns.pop(decision.job.origin_job_id, None)
             return
         self.jobs[decision.job.id] = decision.job
         for asset in (*decision.updated, *decision.assets):  # the last of a name has it
@@ -187,7 +187,7 @@ async def load_working_set(
         commands: The batch.
         known: What this server knows of pauses and limits.
         find_created: Whether to find the jobs that were created before with the request ids
-            of its creations, or that repeat the same jobs.
+            of its creations, or reruns of the same jobs.
     """
     # Dicts serve as sets that keep the order.
     ids: dict[JobId, None] = {}
@@ -231,7 +231,7 @@ async def load_working_set(
         jobs=jobs,
         known=known,
         created=await transaction.find_created(created) if created and find_created else {},
-        repeats=await transaction.find_repeats(origins) if origins and find_created else {},
+        reruns=await transaction.find_reruns(origins) if origins and find_created else {},
         linked=await transaction.find_linked(linked) if linked else {},
         named=await transaction.find_named(named) if named else {},
         active=active,

@@ -16,13 +16,13 @@ class Role(StrEnum):
     """What a caller does with jobs."""
 
     OWNER = "owner"
-    """Creates, reads, repeats, cancels and deletes the jobs of the users that it may act for."""
+    """Creates, reads, reruns, cancels and deletes the jobs of the users that it may act for."""
 
     WORKER = "worker"
     """Runs jobs of the types that it may work on."""
 
     OPERATOR = "operator"
-    """Reads, repeats, cancels and deletes the jobs of all users; counts, pauses and limits jobs."""
+    """Reads, reruns, cancels and deletes the jobs of all users; counts, pauses and limits jobs."""
 
 
 JOB_SERVICE = "/jobledger.v1.JobService/"
@@ -87,8 +87,8 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}ListJobs", _READER, reads=True, all_users=True, watches=True),
         Method(f"{JOB_SERVICE}CancelJob", _READER),
         Method(f"{JOB_SERVICE}DeleteJob", _READER),
-        Method(f"{JOB_SERVICE}RetryJob", _READER),
-        Method(f"{JOB_SERVICE}RetryJobs", _READER, all_users=True),
+        Method(f"{JOB_SERVICE}RerunJob", _READER),
+        Method(f"{JOB_SERVICE}RerunJobs", _READER, all_users=True),
         Method(f"{JOB_SERVICE}CancelJobs", _READER, all_users=True),
         Method(f"{JOB_SERVICE}DeleteJobs", _READER, all_users=True),
         Method(f"{JOB_SERVICE}ListAssets", _READER, reads=True),
@@ -112,7 +112,7 @@ METHODS: Mapping[str, Method] = {
         Method(f"{WORKER_SERVICE}MarkPartial", _WORKER, large=True),
         Method(f"{WORKER_SERVICE}MarkFailed", _WORKER, large=True),
         Method(f"{WORKER_SERVICE}CreateAsset", _WORKER),
-        Method(f"{QUEUE_SERVICE}GetStats", _OPERATOR, reads=True),
+        Method(f"{QUEUE_SERVICE}ListJobTypeStats", _OPERATOR, reads=True),
         Method(f"{QUEUE_SERVICE}ExplainJob", _READER, reads=True, all_users=True),
         Method(f"{QUEUE_SERVICE}PauseJobType", _OPERATOR),
         Method(f"{QUEUE_SERVICE}ResumeJobType", _OPERATOR),

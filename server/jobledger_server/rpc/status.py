@@ -336,7 +336,7 @@ def _limit_exceeded(error: LimitExceeded) -> Refusal:
     )
 
 
-_AFTER_THE_END: Final = {"RETRIED": "repeated", "DELETED": "deleted"}
+_AFTER_THE_END: Final = {"RERUN": "rerun", "DELETED": "deleted"}
 
 
 def _why_illegal(current: str, target: str, allowed: Sequence[str]) -> str:

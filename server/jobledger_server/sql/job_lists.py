@@ -40,7 +40,7 @@ from jobledger_server.sql.tables import (
     ID,
     KEPT,
     NOT_DELETED,
-    REPEATS,
+    RERUNS,
     STATE,
     assets,
     attempts,
@@ -110,7 +110,7 @@ async def _job_page(
     filters = _filters(query)
     newest_first = _newest_first(query)
     rest = None
-    # The only job that repeats another one is found by an index.
+    # The only rerun of a job is found by an index.
     if filters and query.origin_job_id is None:
         last = select(jobs.c.id).where(*_span(query, first, end)).order_by(*newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
@@ -186,14 +186,14 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
         # A text that cannot be an id names no job, and PostgreSQL would not take it.
         known = is_id(query.origin_job_id)
         filters.append(jobs.c.origin_job_id == query.origin_job_id if known else false())
-        filters.append(literal_column(REPEATS))
+        filters.append(literal_column(RERUNS))
     if query.held is not None:
         held = jobs.c.lease_expire_time.is_not(None)
         filters.append(held if query.held else ~held)
-    if query.unrepeated:
+    if query.not_rerun:
         other = jobs.alias()
-        repeats = exists().where(other.c.origin_job_id == jobs.c.id, other.c.delete_seq.is_(None))
-        filters.append(~repeats)
+        reruns = exists().where(other.c.origin_job_id == jobs.c.id, other.c.delete_seq.is_(None))
+        filters.append(~reruns)
     if query.uncancelled:
         filters.append(jobs.c.cancel_request_time.is_(None))
     filters += [jobs.c.labels[key].as_string() == value for key, value in query.labels.items()]

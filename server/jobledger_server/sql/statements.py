@@ -40,7 +40,7 @@ from jobledger_server.sql.tables import (
     KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
-    REPEATS,
+    RERUNS,
     STATE,
     UNIQUE,
     assets,
@@ -126,9 +126,9 @@ class Statements:
                 "keys",
             )
         )
-        repeats = jobs.c.origin_job_id, text(REPEATS)
-        self.find_repeats = prepared(
-            select(*STATE).where(dialect.one_of(repeats[0], "origins"), repeats[1])
+        reruns = jobs.c.origin_job_id, text(RERUNS)
+        self.find_reruns = prepared(
+            select(*STATE).where(dialect.one_of(reruns[0], "origins"), reruns[1])
         )
         self.find_linked = prepared(
             dialect.with_tuples(

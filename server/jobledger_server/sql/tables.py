@@ -92,8 +92,8 @@ DUE_TIME = "coalesce(retry_time, schedule_time)"
 KEPT = "delete_seq IS NULL"
 """The condition for a job that was not deleted; in statements about one owner's jobs."""
 
-REPEATS = "origin_job_id IS NOT NULL AND delete_seq IS NULL"
-"""The condition for a job that repeats another one."""
+RERUNS = "origin_job_id IS NOT NULL AND delete_seq IS NULL"
+"""The condition for a rerun: a job that runs another one again."""
 
 jobs = Table(
     "jobs",
@@ -270,13 +270,13 @@ jobs = Table(
         sqlite_where=text("delete_seq IS NOT NULL"),
         postgresql_where=text("delete_seq IS NOT NULL"),
     ),
-    # A job is repeated once. Deleted jobs repeat none.
+    # A job has one rerun. Deleted jobs are reruns of none.
     Index(
         "uq_jobs_origin_job_id",
         "origin_job_id",
         unique=True,
-        sqlite_where=text(REPEATS),
-        postgresql_where=text(REPEATS),
+        sqlite_where=text(RERUNS),
+        postgresql_where=text(RERUNS),
     ),
     # Jobs that wait for their time.
     Index(

@@ -95,9 +95,9 @@ class SqlTransaction:
             key: KeyState(running, most, bool(paused)) for key, running, most, paused, _ in rows
         }
 
-    async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
+    async def find_reruns(self, origins: Collection[JobId]) -> dict[JobId, Job]:
         bound = bind_ids(self._dialect, "origins", origins)
-        rows = await self._fetch(self._statements.find_repeats, bound)
+        rows = await self._fetch(self._statements.find_reruns, bound)
         found = map(job_from_row, rows)
         return {job.origin_job_id: job for job in found if job.origin_job_id is not None}
 

@@ -48,7 +48,7 @@ class QueueMetrics:
             (stats.job_type, state): count
             for stats in page.types
             for state, count in (
-                ("waiting", stats.total.ready),
+                ("ready", stats.total.ready),
                 ("blocked", stats.total.blocked),
                 ("scheduled", stats.total.scheduled),
                 ("held", stats.total.held),

@@ -81,7 +81,7 @@ async def test_operators_settings_are_logged_with_what_they_set(
     await ops.PauseConcurrencyKey(name="stripe", reason=SECRET)
     await ops.ResumeConcurrencyKey(name="stripe")
     await ops.SetConcurrencyLimit(name="stripe")
-    await ops.GetStats()
+    await ops.ListJobTypeStats()
     monkeypatch.setattr(queue_settings, "MAX_PAUSED_JOB_TYPES", 0)
     await refusal(ops.PauseJobType(job_type="encode"))
     assert audit() == [
@@ -142,12 +142,12 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     await web.CancelJobs(user_id="ada", filter={"held": False}, max_jobs=2, reason=SECRET)
     cancelled = [("token:web", "cancel", (job_id,), "OK") for job_id in (ids[2], ids[1])]
     assert audit() == cancelled
-    await web.RetryJobs(user_id="ada", validate_only=True)
+    await web.RerunJobs(user_id="ada", validate_only=True)
     assert audit() == []
-    made = (await web.RetryJobs(user_id="ada")).sample
-    assert audit() == [("token:web", "retry", (job.id,), "OK") for job in made]
-    await web.RetryJob(user_id="ada", job_id=ids[2])  # the same one again
-    assert audit() == [("token:web", "retry", (made[0].id,), "OK")]
+    made = (await web.RerunJobs(user_id="ada")).sample
+    assert audit() == [("token:web", "rerun", (job.id,), "OK") for job in made]
+    await web.RerunJob(user_id="ada", job_id=ids[2])  # the same one again
+    assert audit() == [("token:web", "rerun", (made[0].id,), "OK")]
     await web.DeleteJobs(user_id="ada")
     assert audit() == [("token:web", "delete", (job_id,), "OK") for job_id in (ids[2], ids[1])]
     # What a worker may retry is a change of status.
@@ -156,10 +156,10 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     failure = {"error": {"message": SECRET}, "retryable": True}
     await farm.MarkFailed(job_id=job.id, attempt=1, **failure)
     assert audit()[-1] == ("token:farm", "change_status", (job.id,), "OK")
-    denied = await refusal(farm.RetryJobs(user_id="ada"))
+    denied = await refusal(farm.RerunJobs(user_id="ada"))
     assert denied.reason == "ACCESS_DENIED"
     assert audit() == [
-        ("token:farm", "denied", "jobledger.v1.JobService/RetryJobs", "ACCESS_DENIED")
+        ("token:farm", "denied", "jobledger.v1.JobService/RerunJobs", "ACCESS_DENIED")
     ]
 
 

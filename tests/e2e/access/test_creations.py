@@ -83,10 +83,10 @@ async def test_a_caller_repeats_only_jobs_that_it_may_create(channel: grpc.aio.C
     plain = Caller(channel, token="plain")
     of_ada, completed = {"user_id": "ada"}, ["JOB_STATUS_COMPLETED"]
     for repetition in (
-        plain.RetryJob(job_id=job.id, user_id="ada"),
-        plain.RetryJobs(user_id="ada", filter={"statuses": completed}),
+        plain.RerunJob(job_id=job.id, user_id="ada"),
+        plain.RerunJobs(user_id="ada", filter={"statuses": completed}),
     ):
         assert (await refusal(repetition)).metadata["missing"] == "fairness"
     assert len((await plain.ListJobs(**of_ada)).jobs) == 1
-    again = (await ops.RetryJob(job_id=job.id, user_id="ada")).job
+    again = (await ops.RerunJob(job_id=job.id, user_id="ada")).job
     assert again.origin_job_id == job.id

@@ -100,7 +100,7 @@ def calls_of_callers() -> Iterator[tuple[Call, bool]]:
             ("operator", "ada", None),
             ("all", "ada", {"ClaimJobs", "Work"}),  # which name types of jobs
             ("one method", "ada", {"GetJob", "ListJobs"}),
-            ("counts", "ada", {"GetStats"}),
+            ("counts", "ada", {"ListJobTypeStats"}),
             ("a role and a method", "ada", {"MarkFailed"}),
         ):
             if called is None or method.name in called:

@@ -230,7 +230,7 @@ async def test_queued_request_bytes_are_limited(callers: Any) -> None:
 
 
 async def failed_jobs(call: Caller, *users: str) -> None:
-    """Make jobs that a step of RetryJobs matches."""
+    """Make jobs that a step of RerunJobs matches."""
     for user_id in users:
         job = await call.job(user_id)
         await call.CancelJob(user_id=user_id, job_id=job.id)
@@ -242,20 +242,20 @@ async def test_jobs_that_are_repeated_count_as_created(callers: Any) -> None:
     eve, tom, free = [await served.calls(name) for name in ("eve", "tom", "free")]
     await failed_jobs(free, "ada", "bob", "ada", "bob", "ada")
     # One step for several users is one batch: a larger one is admitted when the quota is unused.
-    answer = await eve.RetryJobs(max_jobs=3)
+    answer = await eve.RerunJobs(max_jobs=3)
     assert (answer.matched, answer.changed) == (3, 3)
     job = (await free.ListJobs(user_id="ada", error_reasons=["CANCELLED"])).jobs[-1]
-    for call in (eve.RetryJobs(), eve.RetryJob(user_id="ada", job_id=job.id)):
+    for call in (eve.RerunJobs(), eve.RerunJob(user_id="ada", job_id=job.id)):
         assert is_own(await refusal(call), "jobs_per_second", "0.01")
-    dry = await eve.RetryJobs(validate_only=True)
+    dry = await eve.RerunJobs(validate_only=True)
     assert (dry.matched, dry.changed) == (2, 0)  # nothing is created
 
     # Of each user there may be two.
     await failed_jobs(free, "sue", "sue", "sue", "ann")
-    refused = await refusal(tom.RetryJobs(user_id="sue"))
+    refused = await refusal(tom.RerunJobs(user_id="sue"))
     assert is_own(refused, "unfinished_jobs", "2", "tom")
-    assert (await tom.RetryJobs(user_id="sue", max_jobs=2)).changed == 2
-    refused = await refusal(tom.RetryJobs(user_id="sue"))
+    assert (await tom.RerunJobs(user_id="sue", max_jobs=2)).changed == 2
+    refused = await refusal(tom.RerunJobs(user_id="sue"))
     assert is_own(refused, "unfinished_jobs", "2", "tom")
-    assert (await tom.RetryJobs(user_id="ann")).changed == 1
-    assert (await free.RetryJobs(user_id="sue")).changed == 1
+    assert (await tom.RerunJobs(user_id="ann")).changed == 1
+    assert (await free.RerunJobs(user_id="sue")).changed == 1

@@ -1,4 +1,4 @@
-"""`jobledger retry`, `cancel` and `delete`, for one job and for many."""
+"""`jobledger rerun`, `cancel` and `delete`, for one job and for many."""
 
 import json
 import re
@@ -58,18 +58,18 @@ def has(words):
 
 def test_retry_prints_the_id_of_the_new_job_each_time_the_same(jobledger, client):
     one, two = failed(client, 2)
-    new = jobledger.ok("retry", one).strip()
+    new = jobledger.ok("rerun", one).strip()
     assert client.get_job(new).origin_job_id == one
-    assert jobledger.ok("retry", one, two).splitlines()[0] == new
-    assert json.loads(jobledger.ok("retry", one, "--json"))["id"] == new
+    assert jobledger.ok("rerun", one, two).splitlines()[0] == new
+    assert json.loads(jobledger.ok("rerun", one, "--json"))["id"] == new
 
 
 def test_a_filter_selects_the_jobs_that_are_run_again(jobledger, client):
     wrong = failed(client, 2, labels={"team": "a"})
     failed(client, 3, labels={"team": "b"})
     filters = ("--status", "failed", "--type", "render", "--reason", "CANCELLED")
-    run = ("retry", *filters, "--label", "team=a", "--yes")
-    assert jobledger.ok(*run) == "retried 2 jobs\n"
+    run = ("rerun", *filters, "--label", "team=a", "--yes")
+    assert jobledger.ok(*run) == "rerun 2 jobs\n"
     new = list(client.list_jobs(statuses=[JobStatus.QUEUED]))
     assert {job.origin_job_id for job in new} == {*wrong}
     # They were repeated, so that nothing is left.
@@ -79,8 +79,8 @@ def test_a_filter_selects_the_jobs_that_are_run_again(jobledger, client):
 
 def test_a_pace_schedules_the_new_jobs(jobledger, client):
     failed(client, 5)
-    out = jobledger.ok("retry", "--all", "--pace", "0.5", "--yes")
-    assert out == "retried 5 jobs; the last one may start in 10s\n"
+    out = jobledger.ok("rerun", "--all", "--pace", "0.5", "--yes")
+    assert out == "rerun 5 jobs; the last one may start in 10s\n"
     new = client.list_jobs(statuses=[JobStatus.QUEUED])
     times = sorted(job.schedule_time.timestamp() for job in new)
     assert [later - times[0] for later in times] == pytest.approx([0, 2, 4, 6, 8])
@@ -88,14 +88,14 @@ def test_a_pace_schedules_the_new_jobs(jobledger, client):
 
 def test_a_pace_that_takes_less_than_a_second_is_said_to_take_one(jobledger, client):
     failed(client, 1)
-    out = jobledger.ok("retry", "--all", "--pace", "5", "--yes")
-    assert out == "retried 1 job; the last one may start in 1s\n"
+    out = jobledger.ok("rerun", "--all", "--pace", "5", "--yes")
+    assert out == "rerun 1 job; the last one may start in 1s\n"
 
 
 def test_waiting_and_running_jobs_are_cancelled_by_filter(jobledger, client):
     held, waits = create(client, 2)
     client.start_job(held)
-    assert jobledger.ok("cancel", "--waiting", "--yes", "--reason", "no") == "cancelled 1 job\n"
+    assert jobledger.ok("cancel", "--not-held", "--yes", "--reason", "no") == "cancelled 1 job\n"
     assert client.get_job(waits).cancel_reason == "no"
     assert json.loads(jobledger.ok("cancel", "--held", "--yes", "--json")) == {
         "matched": 1,
@@ -127,12 +127,12 @@ def test_a_person_sees_how_many_jobs_there_are_and_can_say_no(client, on_a_termi
 
 def test_a_person_can_say_yes(client, on_a_terminal):
     failed(client, 3)
-    terminal = on_a_terminal("retry", "--status", "failed", "--pace", "0.01")
-    terminal.until(has("Retry 3 jobs, 0.01 a second, in 5m? [y/N]"))
+    terminal = on_a_terminal("rerun", "--status", "failed", "--pace", "0.01")
+    terminal.until(has("Rerun 3 jobs, 0.01 a second, in 5m? [y/N]"))
     terminal.press("y")
     terminal.press("Enter")
     screen = terminal.until(has("[exit code"))
-    assert screen[-2:] == ["retried 3 jobs; the last one may start in 5m", "[exit code 0]"]
+    assert screen[-2:] == ["rerun 3 jobs; the last one may start in 5m", "[exit code 0]"]
     assert len(list(client.list_jobs(statuses=[JobStatus.QUEUED]))) == 3
 
 
@@ -168,7 +168,7 @@ def test_a_command_that_was_killed_in_the_middle_continues_and_repeats_no_job_tw
         queued = client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000)
         return [job.origin_job_id for job in islice(queued, most)]
 
-    command = ("retry", "--status", "failed", "--yes")
+    command = ("rerun", "--status", "failed", "--yes")
     process = jobledger.start(*command)
     while not repeated(1):
         assert process.poll() is None
@@ -176,7 +176,7 @@ def test_a_command_that_was_killed_in_the_middle_continues_and_repeats_no_job_tw
     process.communicate(timeout=30)
     # The server may still be at the step that was under way.
     assert len(repeated()) < MANY
-    assert jobledger.ok(*command).startswith("retried ")
+    assert jobledger.ok(*command).startswith("rerun ")
     assert sorted(repeated()) == sorted(wrong)
 
 

@@ -268,7 +268,7 @@ def test_no_token_reaches_stderr(jobledger):
         (["worker", ""], {"exec"}),
         (["list", "--crea"], {"--created-after", "--created-before"}),
         (["list", "--status", "p"], {"processing", "partial"}),
-        (["re"], {"retry", "resume"}),
+        (["re"], {"rerun", "resume"}),
         (["limits", ""], {"set", "remove"}),
         (["pause", "--"], {"--concurrency-key", "--reason", "--json"}),
         (["create", "--uni"], {"--unique-key", "--unique-policy"}),

@@ -33,7 +33,7 @@ def assert_refused(run, code, words):
 
 
 def test_no_such_job_is_4(jobledger):
-    for command in ("get", "watch", "transitions", "assets", "retry", "cancel", "delete"):
+    for command in ("get", "watch", "transitions", "assets", "rerun", "cancel", "delete"):
         assert_refused(jobledger(command, str(uuid.uuid4())), 4, "")
 
 
@@ -63,7 +63,7 @@ def test_health_is_6_while_the_service_drains(shell):
 
 
 def test_a_call_that_the_status_does_not_allow_is_5(jobledger, client):
-    for command in ("delete", "retry"):
+    for command in ("delete", "rerun"):
         assert_refused(jobledger(command, client.create_job("render").id), 5, "")
 
 
@@ -99,17 +99,17 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
         (["create", "render", "--at", "2h"], "2026-11-01"),
         (["create", "render", "--at", "2126-11-01", "--delay", "2h"], "not both"),
         (["create", "render", "--initial-backoff", "0.01s"], "retry_policy.initial_backoff"),
-        (["retry"], "--all"),
+        (["rerun"], "--all"),
         (["cancel", "--yes"], "--all"),
         (["delete", "--all-users", "--yes"], "--all"),
         (["delete", "--all"], "--yes"),
-        (["retry", "--type", "render", "--json"], "--yes"),
+        (["rerun", "--type", "render", "--json"], "--yes"),
         (["delete", "--all", "--type", "render", "--yes"], "not both"),
         (["delete", "x", "--type", "render", "--yes"], "not both"),
-        (["retry", "x", "--pace", "5"], "--pace"),
-        (["retry", "--all", "--yes", "--pace", "0"], "--pace"),
-        (["retry", "--status", "queued", "--yes"], "queued"),
-        (["retry", "--yes", "--reason", "no spaces"], "error_reasons"),
+        (["rerun", "x", "--pace", "5"], "--pace"),
+        (["rerun", "--all", "--yes", "--pace", "0"], "--pace"),
+        (["rerun", "--status", "queued", "--yes"], "queued"),
+        (["rerun", "--yes", "--reason", "no spaces"], "error_reasons"),
         (["create", "render", "--priority", "10"], "--priority"),
         (["create", "render", "--unique-policy", "reject"], "unique_policy"),
         (["create", "render", "--request-id", ""], "--request-id"),

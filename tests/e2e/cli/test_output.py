@@ -214,7 +214,7 @@ def test_a_job_that_pauses_shows_until_when_and_why_and_where_it_goes_on(jobledg
     assert card["status"] == f"WAITING  {until}"
     assert card["last error"] == "TIMEOUT: no answer"
     assert json.loads(card["checkpoint"]) == {"frame": 96}
-    (_, row) = jobledger.ok("list", "--waiting").splitlines()
+    (_, row) = jobledger.ok("list", "--not-held").splitlines()
     assert row.endswith(f"{until}  TIMEOUT")
     assert jobledger.ok("list", "--held", "--json") == ""
 
@@ -237,9 +237,9 @@ def test_a_list_says_why_jobs_failed_and_finds_them_by_that(jobledger, client):
 
     assert ids("--reason", "DISK_FULL") == [jobs[0].id]
     assert ids("--reason", "DISK_FULL", "--reason", "OTHER") == [jobs[2].id, jobs[0].id]
-    again = client.retry_job(jobs[0].id)
+    again = client.rerun_job(jobs[0].id)
     assert ids("--origin", jobs[0].id) == [again.id]
-    assert ids("--waiting") == [again.id]
+    assert ids("--not-held") == [again.id]
     assert f"origin       {jobs[0].id}" in jobledger.ok("get", again.id).splitlines()
 
 

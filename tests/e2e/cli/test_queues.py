@@ -49,7 +49,7 @@ def test_stats_counts_the_jobs_of_each_type(jobledger, client, job_type):
 
     (line,) = jobledger.ok("stats", job_type, "--json").splitlines()
     counts = json.loads(line)
-    assert (counts["job_type"], counts["waiting"], counts["held"]) == (job_type, 1, 1)
+    assert (counts["job_type"], counts["ready"], counts["held"]) == (job_type, 1, 1)
     assert counts["oldest_wait"].endswith("s")
     assert [one["priority"] for one in counts["priorities"]] == [9, 5]
     ended = {"status": "FAILED", "reason": "NO_DISK", "count": 1}
@@ -59,13 +59,13 @@ def test_stats_counts_the_jobs_of_each_type(jobledger, client, job_type):
     card = {line[:11].rstrip(): line[13:] for line in lines}
     assert card["type"] == job_type
     assert card["held"] == "1"
-    assert card["priority 9"] == "1 waiting, 0 blocked, 0 scheduled, 0 held"
+    assert card["priority 9"] == "1 ready, 0 blocked, 0 scheduled, 0 held"
     assert card["last hour"] == "1 FAILED NO_DISK"
 
     head, *rows = jobledger.ok("stats").splitlines()
     (row,) = [row for row in rows if row.startswith(job_type)]
     # The counts stand under their titles.
-    assert row[head.index("WAITING") :].split()[0] == "1"
+    assert row[head.index("READY") :].split()[0] == "1"
     assert row[head.index("HELD") :].split()[0] == "1"
     assert row[head.index("FAILED/HOUR") :].split()[0] == "1"
     assert row.endswith("no worker asks for it")
@@ -75,7 +75,7 @@ def test_stats_of_a_tenant_are_its_own(jobledger, client, job_type):
     for tenant in ("team-a", "team-a", "team-b"):
         client.create_job(job_type, fairness_key=tenant)
     line = jobledger.ok("stats", job_type, "--fairness-key", "team-a", "--json")
-    assert json.loads(line)["waiting"] == 2
+    assert json.loads(line)["ready"] == 2
 
 
 def test_nothing_of_a_paused_type_starts_until_it_is_resumed(jobledger, client, job_type):
@@ -205,6 +205,6 @@ def test_only_an_operator_counts_pauses_and_limits(shell, guarded):
 
     # The header of `top` has the counts of all only where the caller may read them.
     ann.environment["COLUMNS"] = ada.environment["COLUMNS"] = "200"
-    assert "0 held  1 waiting" in ann.ok("top", "--once", "--all-users")
+    assert "0 held  1 ready" in ann.ok("top", "--once", "--all-users")
     assert "1 type paused" in ann.ok("top", "--once", "--all-users")
     assert "0 processing  1 queued" in ada.ok("top", "--once")

@@ -129,11 +129,11 @@ def test_the_header_has_the_counts_of_the_service_for_who_may_read_them(
     job = client.create_job(kind)
     client.create_job(kind, schedule_time=datetime.now(UTC) + timedelta(days=1))
     terminal = on_a_terminal(jobledger, "--all-users", "--type", kind)
-    terminal.until(lambda s: rows(s, "0 held  1 waiting up to", "1 scheduled  0 ended/min"))
+    terminal.until(lambda s: rows(s, "0 held  1 ready up to", "1 scheduled  0 ended/min"))
     client.start_job(job.id)
-    terminal.until(lambda s: rows(s, "1 held  0 waiting  1 scheduled  0 ended/min"))
+    terminal.until(lambda s: rows(s, "1 held  0 ready  1 scheduled  0 ended/min"))
     client.mark_completed(job.id, attempt=1)
-    terminal.until(lambda s: rows(s, "0 held  0 waiting  1 scheduled  1 ended/min"))
+    terminal.until(lambda s: rows(s, "0 held  0 ready  1 scheduled  1 ended/min"))
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 50), (60, 10), (20, 3)])

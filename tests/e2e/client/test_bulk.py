@@ -36,15 +36,15 @@ def test_thousands_of_jobs_are_cancelled_run_again_and_deleted_in_steps(client):
     assert ids(result.sample) == old[: -10 - 1 : -1]
     assert {job.cancel_reason for job in result.sample} == {"not needed"}
 
-    counted = client.retry_jobs(validate_only=True)
+    counted = client.rerun_jobs(validate_only=True)
     assert (counted.matched, counted.changed) == (MANY, 0)
     assert ids(counted.sample) == ids(result.sample)
-    result = client.retry_jobs(error_reasons=["CANCELLED"])
+    result = client.rerun_jobs(error_reasons=["CANCELLED"])
     assert (result.matched, result.changed) == (MANY, MANY)
     assert [job.origin_job_id for job in result.sample] == ids(counted.sample)
     new = list(client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000))
     assert sorted(job.origin_job_id for job in new) == old
-    assert client.retry_jobs().matched == 0
+    assert client.rerun_jobs().matched == 0
 
     assert client.delete_jobs(labels={"no": "such"}).matched == 0
     result = client.delete_jobs()
@@ -78,7 +78,7 @@ def test_a_call_goes_on_when_the_server_that_was_killed_in_the_middle_is_back(ow
                 restarts.append(threading.Thread(target=own_server.start))
                 restarts[0].start()
 
-        result = client.retry_jobs(on_progress=kill_once)
+        result = client.rerun_jobs(on_progress=kill_once)
         restarts[0].join()
         assert (result.matched, result.changed) == (250, 250)
         new = client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000)

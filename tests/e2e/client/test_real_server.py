@@ -248,8 +248,8 @@ def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
             concurrency_key=f"{key}:7", running=1, max_running=1, holder_job_ids=(runs.id,)
         ),
     } <= set(explanation.reasons)
-    (stats,) = client.get_stats([kind])
-    assert (stats.held, stats.waiting + stats.blocked, stats.pause) == (1, 1, pause)
+    (stats,) = client.list_job_type_stats([kind])
+    assert (stats.held, stats.ready + stats.blocked, stats.pause) == (1, 1, pause)
     limits = {limit.name: limit for limit in client.list_concurrency_limits(page_size=1)}
     assert (limits[key].max_running, limits[key].running) == (1, 1)
 

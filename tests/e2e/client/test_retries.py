@@ -1,4 +1,4 @@
-"""Retries by grpc's service config, against a server that is unavailable for a while."""
+"""The repetitions of a call, against a server that is unavailable for a while."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from jobledger import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, Unavailable
+from jobledger import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    JobStatus,
+    NewJob,
+    Unavailable,
+)
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as worker
@@ -25,8 +32,8 @@ UNARY = {
     "ListJobs": lambda client: next(client.list_jobs(), None),
     "DeleteJob": lambda client: client.delete_job("j"),
     "CancelJob": lambda client: client.cancel_job("j"),
-    "RetryJob": lambda client: client.retry_job("j"),
-    "RetryJobs": lambda client: client.retry_jobs(),
+    "RerunJob": lambda client: client.rerun_job("j"),
+    "RerunJobs": lambda client: client.rerun_jobs(),
     "CancelJobs": lambda client: client.cancel_jobs(),
     "DeleteJobs": lambda client: client.delete_jobs(),
     "ReleaseJob": lambda client: client.release_job("j", 1),
@@ -39,7 +46,7 @@ UNARY = {
     "MarkPartial": lambda client: client.mark_partial("j", attempt=1),
     "MarkFailed": lambda client: client.mark_failed("j", "no", attempt=1),
     "CreateAsset": lambda client: client.create_asset("j", "x", url="https://a/b", attempt=1),
-    "GetStats": lambda client: next(client.get_stats(), None),
+    "ListJobTypeStats": lambda client: next(client.list_job_type_stats(), None),
     "ExplainJob": lambda client: client.explain_job("j"),
     "PauseJobType": lambda client: client.pause_job_type("render"),
     "ResumeJobType": lambda client: client.resume_job_type("render"),
@@ -126,7 +133,7 @@ def test_the_deadline_of_a_claim_is_its_wait_plus_the_call_timeout(flaky):
         lambda client: client.watch_jobs(connect_timeout=0),
     ],
 )
-def test_grpc_itself_does_not_retry_watches(flaky, watch):
+def test_a_watch_is_not_repeated_as_a_call(flaky, watch):
     flaky.refusals = 100
     with Client(flaky.target, user_id="ada") as client, pytest.raises(Unavailable):
         list(watch(client))

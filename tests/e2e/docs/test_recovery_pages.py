@@ -148,7 +148,7 @@ def test_the_program_of_the_page_repeats_the_jobs_of_a_reason(
 ) -> None:
     job = failed(ada, "DISK_FULL")
     failed(ada, "NO_GPU")
-    printed = output(program(AGAIN, "retry_jobs", own_server), tmp_path)
+    printed = output(program(AGAIN, "rerun_jobs", own_server), tmp_path)
     assert printed.splitlines() == [f"1 ['{job.id}']", "1"]
 
 

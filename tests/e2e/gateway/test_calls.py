@@ -56,7 +56,7 @@ async def test_a_job_is_made_read_cancelled_repeated_and_deleted(http: Http, rpc
     for listed in ("attempts", "assets"):
         assert (await http.get(f"{path}/{listed}?user_id=ada")).json() == {}
 
-    again = await http.post(f"{path}:retry", {"userId": "ada"})
+    again = await http.post(f"{path}:rerun", {"userId": "ada"})
     assert again.json()["job"]["originJobId"] == job["id"]
 
     deleted = await http.send("DELETE", f"{path}?user_id=ada")
@@ -87,7 +87,7 @@ async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
     cancelled = await http.post("/v1/jobs:cancel", step)
     more = {"pageToken": cancelled.json()["nextPageToken"]}
     rest = await http.post("/v1/jobs:cancel", {**step, **more})
-    retried = await http.post("/v1/jobs:retry", {**step, "filter": {"jobTypes": ["render"]}})
+    retried = await http.post("/v1/jobs:rerun", {**step, "filter": {"jobTypes": ["render"]}})
     deleted = await http.post("/v1/jobs:delete", {**step, "maxJobs": 9})
 
     assert [len(tried.json()["sample"]), tried.json().get("changed")] == [2, None]
@@ -98,10 +98,10 @@ async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
 async def test_an_operator_counts_and_pauses(http: Http) -> None:
     assert (await http.post("/v1/jobTypes/paused.type:pause", {"reason": "why"})).status == 200
     stats = (await http.get("/v1/stats?job_types=paused.type")).json()
-    assert stats["jobTypes"][0]["pause"]["reason"] == "why"
+    assert stats["stats"][0]["pause"]["reason"] == "why"
     assert (await http.post("/v1/jobTypes/paused.type:resume")).json() == {}
     stats = (await http.get("/v1/stats?job_types=paused.type")).json()
-    assert "pause" not in stats["jobTypes"][0]
+    assert "pause" not in stats["stats"][0]
 
 
 async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -> None:

@@ -33,7 +33,7 @@ async def test_its_commands_create_list_and_count(http: Http) -> None:
     ]
     assert create.status == 201
     assert create.json()["job"] in listed.json()["jobs"]
-    assert "render" in {each["jobType"] for each in counted.json()["jobTypes"]}
+    assert "render" in {each["jobType"] for each in counted.json()["stats"]}
 
 
 def test_its_table_has_every_rpc() -> None:

@@ -1,4 +1,4 @@
-"""RetryJobs, CancelJobs and DeleteJobs: many jobs by a filter, in bounded steps."""
+"""RerunJobs, CancelJobs and DeleteJobs: many jobs by a filter, in bounded steps."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ from tests.support.rpc_caller import (
 )
 from tests.support.seeding import seed
 
-METHODS = ["RetryJobs", "CancelJobs", "DeleteJobs"]
+METHODS = ["RerunJobs", "CancelJobs", "DeleteJobs"]
 
 
 async def failed(
@@ -90,7 +90,7 @@ async def test_failed_jobs_are_repeated_step_by_step_newest_first(call: Caller) 
     jobs = [await failed(call, parameters={"n": n}, retry_policy=policy(2)) for n in range(5)]
     other = [await failed(call, reason="NO_FONT"), await call.ended(), await call.running()]
     answers = await steps(
-        call, "RetryJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}, max_jobs=2
+        call, "RerunJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}, max_jobs=2
     )
     assert [(each.matched, each.changed) for each in answers] == [(2, 2), (2, 2), (1, 1)]
     made = [job for answer in answers for job in answer.sample]
@@ -104,10 +104,10 @@ async def test_failed_jobs_are_repeated_step_by_step_newest_first(call: Caller) 
     assert len(await listed(call)) == 5 + len(other) + 5
     # None of them matches again.
     (answer,) = await steps(
-        call, "RetryJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}
+        call, "RerunJobs", user_id="ada", filter={"error_reasons": ["DISK_FULL"]}
     )
     assert (answer.matched, answer.changed, answer.done) == (0, 0, True)
-    (answer,) = await steps(call, "RetryJobs", user_id="ada")
+    (answer,) = await steps(call, "RerunJobs", user_id="ada")
     assert [job.origin_job_id for job in answer.sample] == [other[0].id]
 
 
@@ -153,7 +153,7 @@ async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
         "type": await failed(call, job_type="export"),
         "font": await failed(call, reason="NO_FONT"),
     }
-    repeats = (await call.RetryJob(job_id=jobs["font"].id, user_id="ada")).job
+    repeats = (await call.RerunJob(job_id=jobs["font"].id, user_id="ada")).job
     cases: list[tuple[dict[str, Any], set[str]]] = [
         ({"labels": {"team": "red"}}, {"red"}),
         ({"job_types": ["export"]}, {"type"}),
@@ -167,9 +167,9 @@ async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
         ({}, {"red", "type", "font"}),
     ]
     for selected, names in cases:
-        for method in ("DeleteJobs", "RetryJobs"):
+        for method in ("DeleteJobs", "RerunJobs"):
             dry = await getattr(call, method)(user_id="ada", filter=selected, validate_only=True)
-            expected = names - {"font"} if method == "RetryJobs" else names  # it is repeated
+            expected = names - {"font"} if method == "RerunJobs" else names  # it is repeated
             assert {job.id for job in dry.sample} == {jobs[name].id for name in expected}, selected
     dry = await call.CancelJobs(
         user_id="ada", filter={"origin_job_id": jobs["font"].id}, validate_only=True
@@ -205,7 +205,7 @@ async def test_jobs_of_another_user_do_not_match(call: Caller) -> None:
 
 async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller) -> None:
     jobs = [await failed(call, user) for user in ("ada", "bob", "ada", "eve")]
-    answers = await steps(call, "RetryJobs", max_jobs=3)
+    answers = await steps(call, "RerunJobs", max_jobs=3)
     assert total(answers) == (4, 4)
     made = {job.origin_job_id: job.user_id for answer in answers for job in answer.sample}
     assert made == {job.id: job.user_id for job in jobs}
@@ -218,14 +218,14 @@ async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller
 async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> None:
     for _ in range(6):
         await failed(call)
-    first = await call.RetryJobs(user_id="ada", max_jobs=2)
-    lost = [await call.RetryJobs(user_id="ada", max_jobs=2) for _ in range(2)]  # each goes on
+    first = await call.RerunJobs(user_id="ada", max_jobs=2)
+    lost = [await call.RerunJobs(user_id="ada", max_jobs=2) for _ in range(2)]  # each goes on
     assert total([first, *lost]) == (6, 6)
     # And steps that run at once.
     request = pb.CreateJobRequest(job_type="many")
     await call.BatchCreateJobs(user_id="ada", requests=[request] * 40)
     await call.CancelJobs(user_id="ada", filter={"job_types": ["many"]})
-    answers = await asyncio.gather(*(call.RetryJobs(user_id="ada") for _ in range(5)))
+    answers = await asyncio.gather(*(call.RerunJobs(user_id="ada") for _ in range(5)))
     assert sum(each.changed for each in answers) == 40
     origins = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
     assert len(origins) == len(set(origins)) == 46
@@ -263,7 +263,7 @@ async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
 
     cancelled = {"error_reasons": ["CANCELLED"]}
     assert await all_steps("CancelJobs") == (count, count)
-    assert await all_steps("RetryJobs", filter=cancelled) == (count, count)
+    assert await all_steps("RerunJobs", filter=cancelled) == (count, count)
     made = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
     assert len(made) == len(set(made)) == count
     assert await all_steps("DeleteJobs", filter=cancelled) == (count, count)
@@ -283,7 +283,7 @@ async def test_a_step_has_no_more_payloads_than_a_page(
     for _ in range(14):
         await failed(call, parameters={"text": "x" * 250_000})
     monkeypatch.setattr(Ledger, "submit", noted)
-    answers = await steps(call, "RetryJobs", user_id="ada", max_jobs=1000)
+    answers = await steps(call, "RerunJobs", user_id="ada", max_jobs=1000)
     assert total(answers) == (14, 14)
     assert max(each.matched for each in answers) <= MAX_ANSWER_BYTES // 250_000
     assert sum(submitted) >= 14 * 250_000
@@ -308,7 +308,7 @@ async def test_a_large_step_is_submitted_in_parts(
     for _ in range(7):
         await call.job()
     monkeypatch.setattr(Ledger, "submit", noted)
-    for method in ("CancelJobs", "RetryJobs", "DeleteJobs"):
+    for method in ("CancelJobs", "RerunJobs", "DeleteJobs"):
         (answer,) = await steps(call, method, user_id="ada")
         assert (answer.matched, answer.changed) == (7, 7)
     assert submitted == [3, 3, 1] * 3
@@ -321,9 +321,9 @@ async def test_a_search_that_takes_too_long_ends_with_a_token(
     oldest = await failed(call)
     await seed(database, 150)
     monkeypatch.setattr(bulk, "SEARCH_SECONDS", 0)
-    first = await call.RetryJobs(user_id="ada")
+    first = await call.RerunJobs(user_id="ada")
     assert (first.matched, first.done) == (0, False)
-    last = await call.RetryJobs(user_id="ada", page_token=first.next_page_token)
+    last = await call.RerunJobs(user_id="ada", page_token=first.next_page_token)
     assert (last.matched, last.done) == (1, True)
     assert last.sample[0].origin_job_id == oldest.id
 
@@ -358,10 +358,10 @@ async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> No
                 raise StoreUnavailable("gone", kind="connection")
 
         gated.store.before_commit = second_fails
-        refused = await refusal(call.RetryJobs(user_id="ada"))
+        refused = await refusal(call.RerunJobs(user_id="ada"))
         assert refused.code is StatusCode.UNAVAILABLE
         assert len(await listed(call, statuses=[QUEUED])) == 2
-        answer = await call.RetryJobs(user_id="ada")
+        answer = await call.RerunJobs(user_id="ada")
         assert (answer.matched, answer.changed, answer.done) == (3, 3, True)
         origins = {job.origin_job_id for job in await listed(call, statuses=[QUEUED])}
         assert len(origins) == 5
@@ -378,7 +378,7 @@ async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> Non
         async def nothing() -> None: ...
 
         gated.store.before_read = deleted  # once the jobs are listed, before their payloads are
-        answer = await call.RetryJobs(user_id="ada")
+        answer = await call.RerunJobs(user_id="ada")
         assert (answer.matched, answer.changed) == (3, 2)
         assert {job.origin_job_id for job in answer.sample} == {jobs[0].id, jobs[2].id}
 
@@ -411,9 +411,9 @@ async def test_a_job_that_starts_during_a_step_goes_on_if_only_those_that_wait_a
 
 async def test_a_pace_holds_across_steps(call: Caller) -> None:
     jobs = [await failed(call) for _ in range(7)]
-    dry = await call.RetryJobs(user_id="ada", jobs_per_second=10, validate_only=True)
+    dry = await call.RerunJobs(user_id="ada", jobs_per_second=10, validate_only=True)
     assert dry.matched == 7
-    answers = await steps(call, "RetryJobs", user_id="ada", jobs_per_second=0.02, max_jobs=3)
+    answers = await steps(call, "RerunJobs", user_id="ada", jobs_per_second=0.02, max_jobs=3)
     made = [job for answer in answers for job in answer.sample]
     assert [job.origin_job_id for job in made] == [job.id for job in reversed(jobs)]
     times = [job.schedule_time.ToMicroseconds() for job in made]
@@ -423,7 +423,7 @@ async def test_a_pace_holds_across_steps(call: Caller) -> None:
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=9)).jobs) == 1
     # The next walk is a new one.
     await failed(call)
-    answer = await call.RetryJobs(user_id="ada", jobs_per_second=0.02)
+    answer = await call.RerunJobs(user_id="ada", jobs_per_second=0.02)
     assert answer.sample[0].schedule_time.ToMicroseconds() < times[-1]
 
 
@@ -439,7 +439,7 @@ async def test_a_pace_begins_by_the_clock_of_the_database(
     real = time.time_ns
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: real() + hours * 3600 * 10**9)
-        answer = await call.RetryJobs(user_id="ada", jobs_per_second=0.02)
+        answer = await call.RerunJobs(user_id="ada", jobs_per_second=0.02)
     first, second = (job.schedule_time.ToMicroseconds() for job in answer.sample)
     assert abs(first - answer.sample[0].create_time.ToMicroseconds()) < 50_000_000
     assert second - first == 50_000_000
@@ -448,13 +448,13 @@ async def test_a_pace_begins_by_the_clock_of_the_database(
 async def test_a_pace_that_leads_too_far_ahead_is_refused(call: Caller) -> None:
     for _ in range(2):
         await failed(call)
-    request = pb.RetryJobsRequest(user_id="ada", jobs_per_second=0.001)
-    key = bulk_requests.retry_jobs(request).key
+    request = pb.RerunJobsRequest(user_id="ada", jobs_per_second=0.001)
+    key = bulk_requests.rerun_jobs(request).key
     newest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
     for next_time in ("9" * 19, "9" * 17):
         far = token(key, f"{newest} {next_time}")
         fields = {"user_id": "ada", "jobs_per_second": 0.001, "page_token": far}
-        refused = await refusal(call.RetryJobs(**fields))
+        refused = await refusal(call.RerunJobs(**fields))
         (violation,) = refused.details["BadRequest"].field_violations
         assert (refused.reason, violation.field) == ("INVALID_FIELD", "jobs_per_second")
     assert len(await listed(call)) == 2
@@ -478,7 +478,7 @@ async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
         {"filter": {"held": False}},
         {"filter": {"job_types": ["render"]}},
     ]
-    if method == "RetryJobs":
+    if method == "RerunJobs":
         others.append({"jobs_per_second": 5})
     for other in others:
         refused = await refusal(getattr(call, method)(**{**fields, **other, "page_token": given}))
@@ -496,9 +496,9 @@ async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
 )
 async def test_an_invented_token_is_refused(call: Caller, content: str) -> None:
     job = await failed(call)
-    key = bulk_requests.retry_jobs(pb.RetryJobsRequest(user_id="ada")).key
+    key = bulk_requests.rerun_jobs(pb.RerunJobsRequest(user_id="ada")).key
     invented = token(key, content.format(id=job.id))
-    refused = await refusal(call.RetryJobs(user_id="ada", page_token=invented))
+    refused = await refusal(call.RerunJobs(user_id="ada", page_token=invented))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
 
 
@@ -511,12 +511,12 @@ async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
         await call.MarkFailed(job_id=job.id, attempt=1, error={"reason": "OOM", "message": "m"})
         ids.append(job.id)
     active = await call.running(unique_key="a")
-    refused = await refusal(call.RetryJob(job_id=ids[0], user_id="ada"))
+    refused = await refusal(call.RerunJob(job_id=ids[0], user_id="ada"))
     assert refused.reason == "UNIQUE_KEY_TAKEN"
-    answer = await call.RetryJobs(user_id="ada")
+    answer = await call.RerunJobs(user_id="ada")
     assert answer.changed == 1
     await call.MarkCompleted(job_id=active.id, attempt=1)
-    again = await call.RetryJobs(user_id="ada")
+    again = await call.RerunJobs(user_id="ada")
     assert again.changed == 1
     found = (await call.ListJobs(user_id="ada", statuses=["JOB_STATUS_QUEUED"])).jobs
     assert {job.origin_job_id for job in found} == set(ids)

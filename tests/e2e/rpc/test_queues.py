@@ -25,8 +25,8 @@ async def claim(call: Caller, job_type: str = "render", **fields: Any) -> list[s
 
 
 async def counts(call: Caller, job_type: str = "render") -> tuple[int, int, int, int]:
-    (found,) = (await call.GetStats(job_types=[job_type])).job_types
-    return found.waiting, found.blocked, found.scheduled, found.held
+    (found,) = (await call.ListJobTypeStats(job_types=[job_type])).stats
+    return found.ready, found.blocked, found.scheduled, found.held
 
 
 def the(answer: Any, kind: str) -> Any:
@@ -55,8 +55,8 @@ async def test_a_paused_type_starts_nothing_until_it_is_resumed(call: Caller) ->
     assert (await call.MarkCompleted(job_id=held.id, attempt=1)).job.id == held.id
     again = (await call.PauseJobType(job_type="render", reason="other")).pause
     assert again == pause
-    (stats,) = (await call.GetStats(job_types=["render"])).job_types
-    assert (stats.pause, stats.waiting) == (pause, 1)
+    (stats,) = (await call.ListJobTypeStats(job_types=["render"])).stats
+    assert (stats.pause, stats.ready) == (pause, 1)
     await call.ResumeJobType(job_type="render")
     await call.ResumeJobType(job_type="render")
     assert await claim(call) == [waiting.id]
@@ -157,22 +157,24 @@ async def test_stats_count_what_waits_is_held_and_has_ended(call: Caller) -> Non
     later = Timestamp(seconds=failed.create_time.seconds + 3600)
     await call.job(schedule_time=later)
     await call.job(job_type="export")
-    page = await call.GetStats()
-    assert [each.job_type for each in page.job_types] == ["export", "render"]
-    stats = page.job_types[1]
-    assert (stats.waiting, stats.blocked, stats.scheduled, stats.held) == (2, 0, 1, 1)
-    assert stats.priorities[0] == pb.PriorityStats(priority=9, waiting=1)
-    assert stats.priorities[1] == pb.PriorityStats(priority=5, waiting=1, scheduled=1, held=1)
+    page = await call.ListJobTypeStats()
+    assert [each.job_type for each in page.stats] == ["export", "render"]
+    stats = page.stats[1]
+    assert (stats.ready, stats.blocked, stats.scheduled, stats.held) == (2, 0, 1, 1)
+    assert stats.priorities[0] == pb.PriorityStats(priority=9, ready=1)
+    assert stats.priorities[1] == pb.PriorityStats(priority=5, ready=1, scheduled=1, held=1)
     ended = [pb.EndedJobs(status=FAILED, reason="OOM", count=1)]
     assert (list(stats.ended_last_minute), list(stats.ended_last_hour)) == (ended, ended)
     assert stats.oldest_wait.ToMicroseconds() > 0
-    first = await call.GetStats(page_size=1)
-    second = await call.GetStats(page_size=1, page_token=first.next_page_token)
-    assert [each.job_type for each in second.job_types] == ["render"]
+    first = await call.ListJobTypeStats(page_size=1)
+    second = await call.ListJobTypeStats(page_size=1, page_token=first.next_page_token)
+    assert [each.job_type for each in second.stats] == ["render"]
     assert not second.next_page_token
-    (own,) = (await call.GetStats(fairness_key="acme")).job_types
-    assert (own.job_type, own.waiting, own.held) == ("render", 1, 0)
-    bad = await refusal(call.GetStats(fairness_key="acme", page_token=first.next_page_token))
+    (own,) = (await call.ListJobTypeStats(fairness_key="acme")).stats
+    assert (own.job_type, own.ready, own.held) == ("render", 1, 0)
+    bad = await refusal(
+        call.ListJobTypeStats(fairness_key="acme", page_token=first.next_page_token)
+    )
     assert bad.reason == "INVALID_TOKEN"
 
 
@@ -228,9 +230,9 @@ async def test_an_owner_is_told_of_its_own_jobs_only(start_with: Any) -> None:
 @in_turn(
     ("method", "fields", "field"),
     [
-        ("GetStats", {"job_types": ["a b"]}, "job_types[0]"),
-        ("GetStats", {"fairness_key": "a\n"}, "fairness_key"),
-        ("GetStats", {"page_size": -1}, "page_size"),
+        ("ListJobTypeStats", {"job_types": ["a b"]}, "job_types[0]"),
+        ("ListJobTypeStats", {"fairness_key": "a\n"}, "fairness_key"),
+        ("ListJobTypeStats", {"page_size": -1}, "page_size"),
         ("ExplainJob", {}, "job_id"),
         ("PauseJobType", {}, "job_type"),
         ("PauseJobType", {"job_type": "a", "reason": "x" * 513}, "reason"),

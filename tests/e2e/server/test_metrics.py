@@ -117,10 +117,10 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
     expected = {
         counted % (job_type, state): 0.0
         for job_type in ("export", "import")
-        for state in ("waiting", "blocked", "scheduled", "held")
+        for state in ("ready", "blocked", "scheduled", "held")
     }
     expected[counted % ("export", "scheduled")] = 1
-    expected[counted % ("import", "waiting")] = expected[counted % ("import", "held")] = 1
+    expected[counted % ("import", "ready")] = expected[counted % ("import", "held")] = 1
     found: dict[str, float] = {}
     async with asyncio.timeout(10):
         while found != expected:
@@ -145,7 +145,7 @@ async def test_a_paused_type_has_no_oldest_wait(
     async with asyncio.timeout(10):
         while 'jobledger_oldest_wait_seconds{job_type="zip"}' not in figures:
             figures = await scraped(address)
-    assert figures['jobledger_jobs{job_type="render",state="waiting"}'] == 1
+    assert figures['jobledger_jobs{job_type="render",state="ready"}'] == 1
     assert 'jobledger_oldest_wait_seconds{job_type="render"}' not in figures
 
 

@@ -65,7 +65,7 @@ def requests_made_before(statements: Statements) -> Found:
 
 def repetitions(statements: Statements, ids: Sequence[JobId]) -> Found:
     bound = bind_ids(statements.dialect, "origins", ids)
-    statement = statements.find_repeats
+    statement = statements.find_reruns
     return "uq_jobs_origin_job_id", statement.text, statement.values(bound)
 
 

@@ -391,9 +391,9 @@ async def test_the_list_is_filtered_by_what_became_of_the_jobs(
         ({"origin_job_id": JobId("no id")}, set()),
         ({"held": True}, {"held", "asked"}),
         ({"held": False}, {"waiting", "disk", "timeout", "other", "repeat"}),
-        ({"unrepeated": True, **ended}, {"timeout", "other", "repeat"}),
+        ({"not_rerun": True, **ended}, {"timeout", "other", "repeat"}),
         ({"uncancelled": True, "held": True}, {"held"}),
-        ({"unrepeated": True, "error_reasons": frozenset({"DISK_FULL"})}, set()),
+        ({"not_rerun": True, "error_reasons": frozenset({"DISK_FULL"})}, set()),
     ):
         for user_id in ("ada", None):
             with subtests.test(repr(filters), user_id=user_id):
@@ -486,7 +486,7 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
 
 async def repeats(store: SqlStore, *origins: JobId) -> dict[JobId, JobId]:
     async with store.transaction() as transaction:
-        found = await transaction.find_repeats(origins)
+        found = await transaction.find_reruns(origins)
     repetitions = {job.id: job for job in found.values()}
     assert repetitions == await read_jobs(store, repetitions)
     return {origin: job.id for origin, job in found.items()}

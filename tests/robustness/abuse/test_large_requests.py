@@ -128,17 +128,17 @@ def requests() -> Mapping[str, list[bytes]]:
             for labels in (LABELS, SMALL_LABELS)
         ],
         "JobService/RevokeWatchTokens": [jobs.RevokeWatchTokensRequest()],
-        "JobService/RetryJob": [jobs.RetryJobRequest(job_id=JOB_ID, user_id="ada")],
+        "JobService/RerunJob": [jobs.RerunJobRequest(job_id=JOB_ID, user_id="ada")],
         "JobService/CancelJobs": [
             jobs.CancelJobsRequest(user_id="ada", max_jobs=1000, reason="ü" * 512),
             jobs.CancelJobsRequest(
                 user_id="ada", filter=jobs.JobFilter(statuses=STATUSES[:1] * 1_000_000)
             ),
         ],
-        "JobService/RetryJobs": [
-            jobs.RetryJobsRequest(user_id="ada", max_jobs=1000, jobs_per_second=1000),
-            jobs.RetryJobsRequest(user_id="ada", max_jobs=1000),
-            jobs.RetryJobsRequest(
+        "JobService/RerunJobs": [
+            jobs.RerunJobsRequest(user_id="ada", max_jobs=1000, jobs_per_second=1000),
+            jobs.RerunJobsRequest(user_id="ada", max_jobs=1000),
+            jobs.RerunJobsRequest(
                 user_id="ada", filter=jobs.JobFilter(job_types=TYPES, labels=LABELS)
             ),
         ],
@@ -191,9 +191,9 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
     }
     made |= {
-        "QueueService/GetStats": [
-            queues.GetStatsRequest(page_size=1000),
-            queues.GetStatsRequest(job_types=TYPES, page_size=1000),
+        "QueueService/ListJobTypeStats": [
+            queues.ListJobTypeStatsRequest(page_size=1000),
+            queues.ListJobTypeStatsRequest(job_types=TYPES, page_size=1000),
         ],
         "QueueService/ExplainJob": [queues.ExplainJobRequest(job_id=JOB_ID)],
         "QueueService/PauseJobType": [
@@ -342,7 +342,7 @@ OF_MANY_JOBS = [
     method for method in METHODS if any(word in method for word in ("List", "Claim", "BatchGet"))
 ]
 CHANGES_OF_MANY_JOBS = [
-    f"JobService/{method}" for method in ("CancelJobs", "RetryJobs", "DeleteJobs")
+    f"JobService/{method}" for method in ("CancelJobs", "RerunJobs", "DeleteJobs")
 ]
 OF_ONE_JOB = [method for method in METHODS if method not in {*OF_MANY_JOBS, *CHANGES_OF_MANY_JOBS}]
 

@@ -19,7 +19,7 @@ SHOWN = 10
 
 WRITES = ENDS | {
     RETRYABLE,
-    "RetryJob",
+    "RerunJob",
     "CreateJob",
     "StartJob",
     "CancelJob",

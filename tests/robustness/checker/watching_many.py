@@ -72,8 +72,8 @@ def made_late(history: History) -> frozenset[str]:
     creations = Counter(
         o.user_id for o in unanswered if o.rpc == "CreateJob" and o.mark not in made
     )
-    origins = {o.mark for o in unanswered if o.rpc == "RetryJob"} - made
-    repeating = {o.user_id for o in unanswered if o.rpc == "RetryJobs"}
+    origins = {o.mark for o in unanswered if o.rpc == "RerunJob"} - made
+    repeating = {o.user_id for o in unanswered if o.rpc == "RerunJobs"}
     messages = [m for w in history.watchers for s in w.streams for m in s.messages]
     after = [m.job for m in messages if m.job is not None and m.at > history.read_at]
     new = {job.job_id: job for job in after if job.version == 1}

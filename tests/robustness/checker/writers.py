@@ -25,7 +25,7 @@ SCHEDULED = 0.1
 SCHEDULED_IN_SECONDS = (-0.5, 2.0)
 
 REPEATED = 0.4
-"""How many of the failed jobs are repeated by one or several calls of RetryJob."""
+"""How many of the failed jobs are repeated by one or several calls of RerunJob."""
 
 KEYED = 0.25
 """How many of the jobs have a concurrency key."""
@@ -198,18 +198,18 @@ async def repeat_jobs(
                 calls = range(rng.randint(1, 3))
                 await asyncio.gather(*(_repeat(job, replicas, board, history) for _ in calls))
         if rng.random() < 0.1:
-            request = pb.RetryJobsRequest(
+            request = pb.RerunJobsRequest(
                 user_id=rng.choice(USERS),
                 filter=pb.JobFilter(job_types=TYPES),
                 max_jobs=rng.choice((1, 20)),
                 jobs_per_second=rng.choice((0, 10)),
             )
-            answer = await replicas.ask("RetryJobs", request)
+            answer = await replicas.ask("RerunJobs", request)
             board.created += 0 if answer.response is None else answer.response.changed
             if answer.outcome is Outcome.UNKNOWN:
                 history.operations.append(
                     Operation(
-                        rpc="RetryJobs",
+                        rpc="RerunJobs",
                         sent=answer.sent,
                         answered=answer.answered,
                         outcome=answer.outcome,
@@ -219,13 +219,13 @@ async def repeat_jobs(
 
 
 async def _repeat(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
-    request = pb.RetryJobRequest(job_id=job.job_id, user_id=job.user_id)
-    answer = await replicas.ask("RetryJob", request)
+    request = pb.RerunJobRequest(job_id=job.job_id, user_id=job.user_id)
+    answer = await replicas.ask("RerunJob", request)
     told = snapshot(answer.response.job) if answer.response is not None else None
     made = told is not None and told.version == 1
     history.operations.append(
         Operation(
-            rpc="RetryJob",
+            rpc="RerunJob",
             sent=answer.sent,
             answered=answer.answered,
             outcome=answer.outcome,

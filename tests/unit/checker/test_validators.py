@@ -710,11 +710,11 @@ REPEATS_A = replace(job("c", 1, "QUEUED"), origin="a")
         (unanswered("CreateJob", "create b"), job("c", 1, "QUEUED"), 21, 0),
         (unanswered("CreateJob", "c", outcome=Outcome.REFUSED), job("c", 1, "QUEUED"), 21, 1),
         (unanswered("CreateJob", "create c"), REPEATS_A, 21, 1),
-        (unanswered("RetryJob", "a"), REPEATS_A, 21, 0),
-        (unanswered("RetryJob", "b"), REPEATS_A, 21, 1),
-        (unanswered("RetryJobs", ""), REPEATS_A, 21, 0),
-        (unanswered("RetryJobs", "", "eve"), REPEATS_A, 21, 1),
-        (unanswered("RetryJobs", ""), job("c", 1, "QUEUED"), 21, 1),
+        (unanswered("RerunJob", "a"), REPEATS_A, 21, 0),
+        (unanswered("RerunJob", "b"), REPEATS_A, 21, 1),
+        (unanswered("RerunJobs", ""), REPEATS_A, 21, 0),
+        (unanswered("RerunJobs", "", "eve"), REPEATS_A, 21, 1),
+        (unanswered("RerunJobs", ""), job("c", 1, "QUEUED"), 21, 1),
     ],
 )
 def test_only_a_creation_without_an_answer_may_be_made_after_all_jobs_were_read(

@@ -14,7 +14,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core.bulk import LAST_CAP, PATIENCE, Steps
-from jobledger.v1.job_service_pb2 import RetryJobsResponse
+from jobledger.v1.job_service_pb2 import RerunJobsResponse
 
 AWAY = Unavailable("away", code=grpc.StatusCode.UNAVAILABLE)
 
@@ -26,7 +26,7 @@ def steps(clock):
 
 def step(token="", matched=100, changed=100, first=0):
     sample = [{"id": str(first + number)} for number in range(min(changed, 10))]
-    return RetryJobsResponse(
+    return RerunJobsResponse(
         matched=matched, changed=changed, next_page_token=token, done=not token, sample=sample
     )
 

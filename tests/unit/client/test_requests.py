@@ -244,13 +244,13 @@ CASES = {
             view=JOB_VIEW_FULL,
         ),
     ),
-    "retry_job": (
-        lambda c: c.retry_job("j"),
-        "RetryJob",
-        jobs.RetryJobRequest(job_id="j", user_id="ada"),
+    "rerun_job": (
+        lambda c: c.rerun_job("j"),
+        "RerunJob",
+        jobs.RerunJobRequest(job_id="j", user_id="ada"),
     ),
-    "retry_jobs": (
-        lambda c: c.retry_jobs(
+    "rerun_jobs": (
+        lambda c: c.rerun_jobs(
             statuses=[JobStatus.FAILED],
             job_types=["render"],
             labels={"k": "v"},
@@ -261,8 +261,8 @@ CASES = {
             held=False,
             jobs_per_second=0.5,
         ),
-        "RetryJobs",
-        jobs.RetryJobsRequest(
+        "RerunJobs",
+        jobs.RerunJobsRequest(
             user_id="ada",
             filter=jobs.JobFilter(
                 statuses=[JOB_STATUS_FAILED],
@@ -277,10 +277,10 @@ CASES = {
             jobs_per_second=0.5,
         ),
     ),
-    "retry_jobs of everybody": (
-        lambda c: c.retry_jobs(all_users=True),
-        "RetryJobs",
-        jobs.RetryJobsRequest(filter=jobs.JobFilter()),
+    "rerun_jobs of everybody": (
+        lambda c: c.rerun_jobs(all_users=True),
+        "RerunJobs",
+        jobs.RerunJobsRequest(filter=jobs.JobFilter()),
     ),
     "cancel_jobs": (
         lambda c: c.cancel_jobs("not needed", job_types=["render"]),
@@ -503,10 +503,12 @@ CASES = {
             request_id="r",
         ),
     ),
-    "get_stats": (
-        lambda c: list(c.get_stats(["render"], fairness_key="team-a", page_size=7, page_token="p")),
-        "GetStats",
-        queues.GetStatsRequest(
+    "list_job_type_stats": (
+        lambda c: list(
+            c.list_job_type_stats(["render"], fairness_key="team-a", page_size=7, page_token="p")
+        ),
+        "ListJobTypeStats",
+        queues.ListJobTypeStatsRequest(
             job_types=["render"], fairness_key="team-a", page_size=7, page_token="p"
         ),
     ),
@@ -684,7 +686,7 @@ def test_a_watch_of_many_jobs_sends_exactly_the_expected_request(wire, case):
 )
 def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
     client = Wire(user_id=user_id).client
-    for ask in (client.watch_jobs, client.list_jobs, client.retry_jobs, client.delete_jobs):
+    for ask in (client.watch_jobs, client.list_jobs, client.rerun_jobs, client.delete_jobs):
         with pytest.raises(ValueError, match="user_id"):
             ask(**options)
     with pytest.raises(ValueError, match="user_id"):
@@ -847,7 +849,7 @@ def test_a_call_without_an_owner_is_refused_at_once():
     for call in (
         client.create_job,
         client.get_job,
-        client.retry_job,
+        client.rerun_job,
         client.cancel_jobs,
         client.watch,
         client.list_assets,

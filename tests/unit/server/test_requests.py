@@ -33,8 +33,8 @@ READ: dict[str, Callable[[Any], Any]] = {
     "MarkFailed": REQUESTS.mark,
     "MarkPartial": REQUESTS.mark,
     "ReleaseJob": REQUESTS.release,
-    "RetryJob": job_requests.retry,
-    "RetryJobs": bulk_requests.retry_jobs,
+    "RerunJob": job_requests.rerun,
+    "RerunJobs": bulk_requests.rerun_jobs,
     "TransitionJob": REQUESTS.change_status,
     "UpdateProgress": REQUESTS.report,
 }

@@ -12,8 +12,8 @@ from jobledger.core.requests import count, texts
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
     ExplainJobRequest,
-    GetStatsRequest,
     ListConcurrencyLimitsRequest,
+    ListJobTypeStatsRequest,
     PauseConcurrencyKeyRequest,
     PauseJobTypeRequest,
     ResumeConcurrencyKeyRequest,
@@ -29,7 +29,7 @@ class AsyncOperatorCalls(AsyncPagedCalls):
     job that is held.
     """
 
-    def get_stats(
+    def list_job_type_stats(
         self,
         job_types: Iterable[str] = (),
         *,
@@ -57,15 +57,15 @@ class AsyncOperatorCalls(AsyncPagedCalls):
             AccessDenied: the caller is no operator.
         """
         request = build(
-            GetStatsRequest,
+            ListJobTypeStatsRequest,
             job_types=texts(job_types, "job_types"),
             fairness_key=fairness_key,
             page_size=page_size,
         )
         return self._pages(
-            lambda service: service.queues.GetStats,
+            lambda service: service.queues.ListJobTypeStats,
             request,
-            lambda answer: map(JobTypeStats.from_proto, answer.job_types),
+            lambda answer: map(JobTypeStats.from_proto, answer.stats),
             page_token,
             options,
         )

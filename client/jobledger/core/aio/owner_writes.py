@@ -12,7 +12,7 @@ from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
     CancelJobRequest,
     DeleteJobRequest,
-    RetryJobRequest,
+    RerunJobRequest,
 )
 
 
@@ -111,14 +111,14 @@ class AsyncOwnerWrites(AsyncCalls):
         answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
-    async def retry_job(
+    async def rerun_job(
         self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
     ) -> Job:
         """Run a terminal job again, as a new job with the same content; return the new one.
 
         The new job has the type, parameters, labels, keys, policy and timeouts of the old one, and
-        its id as `origin_job_id`. The old one stays as it is. A job is repeated once: a further
-        call returns the job that repeats it, for as long as that exists.
+        its id as `origin_job_id`. The old one stays as it is. A job is rerun once: a further
+        call returns that rerun, for as long as it exists.
 
         Args:
             job_id: the job, of whatever terminal status.
@@ -132,8 +132,8 @@ class AsyncOwnerWrites(AsyncCalls):
             UniqueKeyTaken: another job with its `unique_key` is not terminal.
             LimitExceeded: the owner may not create more jobs now.
         """
-        request = build(RetryJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
-        answer = await self._call(lambda service: service.jobs.RetryJob, request, options)
+        request = build(RerunJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        answer = await self._call(lambda service: service.jobs.RerunJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
     async def delete_job(

@@ -8,7 +8,7 @@ from jobledger.core.conversion import build
 from jobledger.core.filters import JobFilters, job_filter
 from jobledger.core.options import DEFAULT, Metadata, Timeout
 from jobledger.core.sync.base import Calls
-from jobledger.v1.job_service_pb2 import CancelJobsRequest, DeleteJobsRequest, RetryJobsRequest
+from jobledger.v1.job_service_pb2 import CancelJobsRequest, DeleteJobsRequest, RerunJobsRequest
 
 
 class BulkCalls(Calls):
@@ -19,7 +19,7 @@ class BulkCalls(Calls):
     middle can be made again: jobs that it has changed do not match any more.
     """
 
-    def retry_jobs(
+    def rerun_jobs(
         self,
         *,
         validate_only: bool = False,
@@ -31,13 +31,13 @@ class BulkCalls(Calls):
         metadata: Metadata = (),
         **filters: Unpack[JobFilters],
     ) -> BulkResult:
-        """Run FAILED jobs again: `retry_job` for each that matches and was not repeated yet.
+        """Run FAILED jobs again: `rerun_job` for each that matches and was not rerun yet.
 
         A job is passed over whose `unique_key` another one has.
 
         Runs until all are done, in steps of at most 100 jobs. When a step finds no server it is
         tried again for a minute. After an error, or when your program was stopped, make the same
-        call again: no job is repeated twice.
+        call again: no job is rerun twice.
 
         Args:
             validate_only: change nothing; the result says how many jobs match.
@@ -59,7 +59,7 @@ class BulkCalls(Calls):
             Unavailable: no server. What was done before stays.
         """
         request = build(
-            RetryJobsRequest,
+            RerunJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             filter=job_filter(filters),
             validate_only=validate_only,
@@ -68,7 +68,7 @@ class BulkCalls(Calls):
         )
         options = self._checked({"timeout": timeout, "metadata": metadata})
         return run_steps(
-            lambda step: self._call(lambda service: service.jobs.RetryJobs, step, options),
+            lambda step: self._call(lambda service: service.jobs.RerunJobs, step, options),
             request,
             on_progress=on_progress,
             closed=self._closed,

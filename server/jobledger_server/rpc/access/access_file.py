@@ -132,7 +132,7 @@ class _Caller(_Table, frozen=True):
     def _choices(self) -> Choices:
         """Return what these callers may choose for the jobs that they create.
 
-        Operators repeat the jobs of all others, with what those have.
+        Operators rerun the jobs of all others, with what those have.
         """
         default = ALL_CHOICES if Role.OPERATOR in self.roles else OWN_CHOICES
         keys, most = self.concurrency_keys, self.max_priority

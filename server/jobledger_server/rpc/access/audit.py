@@ -65,15 +65,15 @@ SETTINGS: Mapping[type, str] = {
 }
 """The names of settings in the audit log."""
 
-RETRY = "retry"
-"""The name of a creation that repeats a job."""
+RERUN = "rerun"
+"""The name of a creation that runs a job again."""
 
 
 def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> None:
     """Log what a caller's command has changed, or that it was refused. Observes the ledger."""
     change = CHANGES[type(command)]
     if isinstance(command, Create) and command.origin_job_id is not None:
-        change = RETRY
+        change = RERUN
     if change is None or not caller.identity:
         return
     if not isinstance(outcome, Exception):

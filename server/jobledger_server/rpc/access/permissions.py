@@ -108,7 +108,7 @@ def check_job_types(caller: Caller, job_types: Collection[str]) -> None:
 
 
 def check_creations(caller: Caller, jobs: Iterable[Create | Job]) -> None:
-    """Raise AccessDenied unless the caller may create such jobs, or jobs that repeat these."""
+    """Raise AccessDenied unless the caller may create such jobs, or reruns of these."""
     choices = caller.permissions.choices
     if choices is ALL_CHOICES:
         return

@@ -12,7 +12,7 @@ from jobledger_server.rpc.methods import JOB_SERVICE
 MAX_CLAIMED_USERS = 1000
 
 CREATING = frozenset(
-    f"{JOB_SERVICE}{name}" for name in ("CreateJob", "BatchCreateJobs", "RetryJob", "RetryJobs")
+    f"{JOB_SERVICE}{name}" for name in ("CreateJob", "BatchCreateJobs", "RerunJob", "RerunJobs")
 )
 """The methods that create jobs."""
 

@@ -1,6 +1,6 @@
-"""Calls that change many jobs: RetryJob, and the steps of RetryJobs, CancelJobs and DeleteJobs.
+"""Calls that change many jobs: RerunJob, and the steps of RerunJobs, CancelJobs and DeleteJobs.
 
-A job is repeated as a new one. If it went back to QUEUED, no watch, cache or bill could rely on a
+A job is run again as a new one. If it went back to QUEUED, no watch, cache or bill could rely on a
 terminal state.
 
 A step lists jobs as ListJobs does, and submits a command for each. It changes nothing twice: the
@@ -56,7 +56,7 @@ class Stepped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """Repeats, cancels and deletes jobs."""
+    """Reruns, cancels and deletes jobs."""
 
     store: Store
     ledger: Ledger
@@ -65,13 +65,13 @@ class Bulk:
     creations: CreationQuotas
     tuning: Tuning
 
-    async def retry(
+    async def rerun(
         self, job_id: JobId, user_id: str, request_id: str, traceparent: str, caller: Caller
     ) -> Job:
-        """Return the job that repeats a terminal one; make it if there is none."""
+        """Return the rerun of a terminal job; make it if there is none."""
         read = await self.reads.job(job_id, user_id, caller, full=True)
         if read.job.status not in TERMINAL:
-            raise illegal_transition(read.job, "RETRIED")
+            raise illegal_transition(read.job, "RERUN")
         check_creations(caller, [read.job])
         command = _repetition(
             read.job, read.payloads.parameters, traceparent=traceparent, request_id=request_id
@@ -79,7 +79,7 @@ class Bulk:
         async with self.creations.creating(caller, {user_id: 1}):
             return decision_of(await self.ledger.submit([command], caller)).job
 
-    async def retry_jobs(self, step: Step, traceparent: str, caller: Caller) -> Stepped:
+    async def rerun_jobs(self, step: Step, traceparent: str, caller: Caller) -> Stepped:
         if not step.validate_only:
             self.creations.check(caller)  # before jobs are read for it
         page = await self._page(step, caller, full=not step.validate_only)
@@ -193,7 +193,7 @@ def _schedule(step: Step, count: int, now: Instant) -> tuple[Sequence[Instant], 
 
 
 def stepped_response(
-    response: type[pb.RetryJobsResponse | pb.CancelJobsResponse | pb.DeleteJobsResponse],
+    response: type[pb.RerunJobsResponse | pb.CancelJobsResponse | pb.DeleteJobsResponse],
     stepped: Stepped,
 ) -> bytes:
     """Serialize the response of a step."""

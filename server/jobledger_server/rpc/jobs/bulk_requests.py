@@ -21,7 +21,7 @@ from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 from jobledger_server.store import JobQuery
 
-BulkRequest = pb.RetryJobsRequest | pb.CancelJobsRequest | pb.DeleteJobsRequest
+BulkRequest = pb.RerunJobsRequest | pb.CancelJobsRequest | pb.DeleteJobsRequest
 
 
 class Step(NamedTuple):
@@ -52,14 +52,14 @@ class Step(NamedTuple):
         return "" if before is None else token(self.key, f"{before} {next_time}")
 
 
-def retry_jobs(request: pb.RetryJobsRequest) -> Step:
+def rerun_jobs(request: pb.RerunJobsRequest) -> Step:
     pace = request.jobs_per_second
     failed = frozenset({JobStatus.FAILED})
     with Checker() as check:
         if pace:
             check.number("jobs_per_second", pace, MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND)
         query = _query(check, request, TERMINAL, default=failed)
-    step = _step(request, replace(query, unrepeated=True), ("retry", pace))
+    step = _step(request, replace(query, not_rerun=True), ("rerun", pace))
     return step._replace(jobs_per_second=pace)
 
 

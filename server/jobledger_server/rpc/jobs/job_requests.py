@@ -52,7 +52,7 @@ ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttempts
 
 ViewRequest = pb.GetJobRequest | pb.WatchJobRequest
 
-_Owned = ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest | pb.RetryJobRequest
+_Owned = ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest | pb.RerunJobRequest
 
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
@@ -119,8 +119,8 @@ def cancel(request: pb.CancelJobRequest) -> Cancel:
     return Cancel(job_id=job_id, user_id=user_id, reason=reason)
 
 
-def retry(request: pb.RetryJobRequest) -> tuple[JobId, str, str]:
-    """Return the job's id, its owner, and the request id of the job that repeats it."""
+def rerun(request: pb.RerunJobRequest) -> tuple[JobId, str, str]:
+    """Return the job's id, its owner, and the request id of its rerun."""
     with Checker() as check:
         job_id, user_id = _owned_job(check, request)
         request_id = fields.request_id(check, request.request_id)

@@ -128,16 +128,16 @@ class JobService:
         assets = await deleted_assets(self.reads, [job], call.caller)
         return pb.DeleteJobResponse(assets=assets.get(job.id)).SerializeToString()
 
-    async def RetryJob(self, request: pb.RetryJobRequest, call: Call) -> bytes:
-        job_id, user_id, request_id = job_requests.retry(request)
+    async def RerunJob(self, request: pb.RerunJobRequest, call: Call) -> bytes:
+        job_id, user_id, request_id = job_requests.rerun(request)
         traceparent = traceparent_of(call.metadata)
-        job = await self.bulk.retry(job_id, user_id, request_id, traceparent, call.caller)
-        return job_response(pb.RetryJobResponse, job)
+        job = await self.bulk.rerun(job_id, user_id, request_id, traceparent, call.caller)
+        return job_response(pb.RerunJobResponse, job)
 
-    async def RetryJobs(self, request: pb.RetryJobsRequest, call: Call) -> bytes:
-        step = bulk_requests.retry_jobs(request)
-        stepped = await self.bulk.retry_jobs(step, traceparent_of(call.metadata), call.caller)
-        return stepped_response(pb.RetryJobsResponse, stepped)
+    async def RerunJobs(self, request: pb.RerunJobsRequest, call: Call) -> bytes:
+        step = bulk_requests.rerun_jobs(request)
+        stepped = await self.bulk.rerun_jobs(step, traceparent_of(call.metadata), call.caller)
+        return stepped_response(pb.RerunJobsResponse, stepped)
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, call: Call) -> bytes:
         stepped = await self.bulk.cancel_jobs(bulk_requests.cancel_jobs(request), call.caller)

@@ -43,7 +43,7 @@ def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:
     total = stats.total
     message = pb.JobTypeStats(
         job_type=stats.job_type,
-        waiting=total.ready,
+        ready=total.ready,
         blocked=total.blocked,
         scheduled=total.scheduled,
         held=total.held,
@@ -89,7 +89,7 @@ def reason_message(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
 def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
     return pb.PriorityStats(
         priority=priority,
-        waiting=counts.ready,
+        ready=counts.ready,
         blocked=counts.blocked,
         scheduled=counts.scheduled,
         held=counts.held,

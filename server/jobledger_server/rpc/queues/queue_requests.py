@@ -22,7 +22,7 @@ from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import JOB_TYPE, Checker, InvalidRequest
 
 
-def stats(request: pb.GetStatsRequest) -> tuple[Sequence[str], str]:
+def stats(request: pb.ListJobTypeStatsRequest) -> tuple[Sequence[str], str]:
     """Return the types and the tenant whose jobs are counted; what is empty counts all."""
     with Checker() as check:
         check.at_least_zero("page_size", request.page_size)

@@ -33,7 +33,7 @@ class QueueService:
     lists: Lists
     pollers: Pollers
 
-    async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> bytes:
+    async def ListJobTypeStats(self, request: pb.ListJobTypeStatsRequest, call: Call) -> bytes:
         job_types, fairness_key = queue_requests.stats(request)
         page = Page(request, ("stats", job_types, fairness_key))
         after, asked = queue_requests.type_from(page.after), self.pollers.is_polled
@@ -49,7 +49,7 @@ class QueueService:
                 rest=rows[-1].job_type if found.more else None,
             )
         time = time_message(found.time)
-        response = pb.GetStatsResponse(job_types=stats, next_page_token=token, read_time=time)
+        response = pb.ListJobTypeStatsResponse(stats=stats, next_page_token=token, read_time=time)
         return response.SerializeToString()
 
     async def ExplainJob(self, request: pb.ExplainJobRequest, call: Call) -> bytes:

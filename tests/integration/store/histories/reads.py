@@ -126,7 +126,7 @@ def _some_query(random: chance.Random, jobs: Sequence[Job]) -> JobQuery:
         "created_before": seldom(random.choice(times), None),
         "error_reasons": seldom(frozenset({"X", "CANCELLED"}), frozenset()),
         "held": seldom(random.random() < 0.5, None),
-        "unrepeated": seldom(True, False),  # noqa: FBT003
+        "not_rerun": seldom(True, False),  # noqa: FBT003
         "uncancelled": seldom(True, False),  # noqa: FBT003
     }
     return JobQuery(user_id=random.choice((None, *OWNERS)), **filters)

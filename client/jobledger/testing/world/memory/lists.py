@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import islice
 
-from jobledger.testing.world.memory.rows import KEPT, of_owner, repeating
+from jobledger.testing.world.memory.rows import KEPT, of_owner, rerun_of
 from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import (
     ID_AHEAD,
@@ -96,7 +96,7 @@ def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
         and (not query.error_reasons or reason in query.error_reasons)
         and query.origin_job_id in (None, job.origin_job_id)
         and query.held in (None, job.leased)
-        and not (query.unrepeated and tables.members(repeating(job.id)))
+        and not (query.not_rerun and tables.members(rerun_of(job.id)))
         and not (query.uncancelled and job.cancel_request_time is not None)
         and query.labels.items() <= job.labels.items()
     )

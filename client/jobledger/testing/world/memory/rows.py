@@ -66,8 +66,8 @@ def unique(user_id: str, job_type: str, unique_key: str) -> Group:
     return "unique", user_id, job_type, unique_key
 
 
-def repeating(origin: JobId) -> Group:
-    """Return the group of the job that repeats this one."""
+def rerun_of(origin: JobId) -> Group:
+    """Return the group of the rerun of this job."""
     return "origin", origin
 
 
@@ -140,7 +140,7 @@ class Row(Struct, frozen=True):
         if job.request_id:
             yield requested(job.user_id, job.request_id)
         if job.origin_job_id is not None:
-            yield repeating(job.origin_job_id)
+            yield rerun_of(job.origin_job_id)
         if phase is None:
             return
         yield ACTIVE

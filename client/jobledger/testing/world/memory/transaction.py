@@ -12,8 +12,8 @@ from jobledger.testing.world.memory.locks import FEED, Session
 from jobledger.testing.world.memory.rows import (
     Group,
     Row,
-    repeating,
     requested,
+    rerun_of,
     unique,
     with_key,
 )
@@ -93,8 +93,8 @@ class MemoryTransaction:
         rows = await self._found({pair: requested(*pair) for pair in requests if pair[1]})
         return {pair: (row.job, row.payloads.parameters) for pair, row in rows.items()}
 
-    async def find_repeats(self, origins: Collection[JobId]) -> dict[JobId, Job]:
-        rows = await self._found({origin: repeating(origin) for origin in origins})
+    async def find_reruns(self, origins: Collection[JobId]) -> dict[JobId, Job]:
+        rows = await self._found({origin: rerun_of(origin) for origin in origins})
         return {origin: row.job for origin, row in rows.items()}
 
     async def find_active(

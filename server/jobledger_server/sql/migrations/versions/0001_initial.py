@@ -206,14 +206,14 @@ def upgrade() -> None:
         sqlite_where=deleted,
         postgresql_where=deleted,
     )
-    repeats = sa.text("origin_job_id IS NOT NULL AND delete_seq IS NULL")
+    reruns = sa.text("origin_job_id IS NOT NULL AND delete_seq IS NULL")
     op.create_index(
         "uq_jobs_origin_job_id",
         "jobs",
         ["origin_job_id"],
         unique=True,
-        sqlite_where=repeats,
-        postgresql_where=repeats,
+        sqlite_where=reruns,
+        postgresql_where=reruns,
     )
     scheduled = sa.text("phase = 2")
     op.create_index(

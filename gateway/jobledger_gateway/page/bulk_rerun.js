@@ -11,7 +11,7 @@ const COUNTING_STEPS = 20;
 const MADE = 50; // jobs a step of running again: the bar moves
 
 /** Open the dialog for the jobs of a filter. */
-export function bulkRetry(filter) {
+export function bulkRerun(filter) {
   const abort = new AbortController();
   const title = h("h2", { id: "bulk-title" }, "Run jobs again");
   const text = h("p", { role: "status" }, "Counting the jobs that match …");
@@ -23,7 +23,7 @@ export function bulkRetry(filter) {
   const content = h("div", {}, title, text, sample, bar, problem, h("div", { class: "buttons" }, no, yes));
   const dialog = open("bulk-title", content, () => abort.abort());
 
-  const step = (more) => call("POST", "/v1/jobs:retry", {
+  const step = (more) => call("POST", "/v1/jobs:rerun", {
     body: { userId: filter.user_id, filter: filterMessage(filter), ...more },
     signal: abort.signal,
   });

@@ -1,4 +1,4 @@
-"""RetryJob: a terminal job is run again, once, as a new job."""
+"""RerunJob: a terminal job is run again, once, as a new job."""
 
 import asyncio
 from typing import Any
@@ -27,8 +27,8 @@ async def failed(call: Caller, **fields: Any) -> Any:
     return (await call.MarkFailed(job_id=job.id, attempt=1, error={"message": "no"})).job
 
 
-async def retried(call: Caller, job: Any, **fields: Any) -> Any:
-    return (await call.RetryJob(job_id=job.id, user_id=job.user_id, **fields)).job
+async def rerun(call: Caller, job: Any, **fields: Any) -> Any:
+    return (await call.RerunJob(job_id=job.id, user_id=job.user_id, **fields)).job
 
 
 @both_databases
@@ -43,7 +43,7 @@ async def test_a_failed_job_is_run_again_as_a_new_job_with_its_content(call: Cal
     }
     job = await failed(call, request_id="r", **content)
     await call.CreateJob(user_id="ada", job_type="other")
-    again = await retried(call, job)
+    again = await rerun(call, job)
     assert again.id > job.id
     assert (again.origin_job_id, again.status, again.version) == (job.id, QUEUED, 1)
     assert not again.HasField("parameters")  # the answer to a write has no payloads
@@ -64,32 +64,32 @@ async def test_a_failed_job_is_run_again_as_a_new_job_with_its_content(call: Cal
 
 
 @pytest.mark.promise(number=83)
-async def test_a_job_is_repeated_once(call: Caller) -> None:
+async def test_a_job_is_rerun_once(call: Caller) -> None:
     job = await failed(call)
-    again = await retried(call, job)
-    assert await retried(call, job) == again
+    again = await rerun(call, job)
+    assert await rerun(call, job) == again
     # Whoever asks, and with whichever request id.
-    assert await retried(call, job, request_id="r") == again
+    assert await rerun(call, job, request_id="r") == again
     # Also while the other one runs, and when it has ended.
     await call.ClaimJobs(worker_id="w", job_types=["render"])
-    assert (await retried(call, job)).attempt == 1
+    assert (await rerun(call, job)).attempt == 1
     await call.MarkFailed(job_id=again.id, attempt=1, error={"message": "again"})
-    assert (await retried(call, job)).status == FAILED
-    # That one can be repeated in turn, and the first one again when that is deleted.
-    third = await retried(call, again)
+    assert (await rerun(call, job)).status == FAILED
+    # That one can be rerun in turn, and the first one again when that is deleted.
+    third = await rerun(call, again)
     assert third.origin_job_id == again.id
     await call.DeleteJob(job_id=again.id, user_id="ada")
-    assert (await retried(call, job)).id not in {job.id, again.id, third.id}
+    assert (await rerun(call, job)).id not in {job.id, again.id, third.id}
 
 
 @pytest.mark.promise(number=83)
 @several_servers
-async def test_a_job_is_repeated_once_by_many_calls_at_once(start: Any, call: Caller) -> None:
+async def test_a_job_is_rerun_once_by_many_calls_at_once(start: Any, call: Caller) -> None:
     other = await start()
     async with calling(other.address) as there:
         jobs = [await failed(call) for _ in range(5)]
         made = await asyncio.gather(
-            *(retried(each, job) for job in jobs for each in [call, there] * 4)
+            *(rerun(each, job) for job in jobs for each in [call, there] * 4)
         )
     assert {each.origin_job_id for each in made} == {job.id for job in jobs}
     assert len({each.id for each in made}) == 5
@@ -98,38 +98,38 @@ async def test_a_job_is_repeated_once_by_many_calls_at_once(start: Any, call: Ca
 
 async def test_a_repetition_has_a_request_id(call: Caller) -> None:
     job, other = await failed(call), await failed(call)
-    again = await retried(call, job, request_id="r")
-    assert await retried(call, job, request_id="r") == again
-    refused = await refusal(retried(call, other, request_id="r"))
+    again = await rerun(call, job, request_id="r")
+    assert await rerun(call, job, request_id="r") == again
+    refused = await refusal(rerun(call, other, request_id="r"))
     assert (refused.code, refused.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     # A creation with that id has the same content, but repeats nothing.
     refused = await refusal(call.job(request_id="r"))
     assert refused.reason == "REQUEST_ID_REUSED"
     taken = await call.job(request_id="t")
-    refused = await refusal(retried(call, other, request_id="t"))
+    refused = await refusal(rerun(call, other, request_id="t"))
     assert refused.details["ResourceInfo"].resource_name == taken.id
-    assert (await retried(call, other)).origin_job_id == other.id
+    assert (await rerun(call, other)).origin_job_id == other.id
 
 
-async def test_only_a_terminal_job_of_its_owner_is_repeated(call: Caller) -> None:
+async def test_only_a_terminal_job_of_its_owner_is_rerun(call: Caller) -> None:
     queued, running = await call.job(), await call.running()
     for job, current in ((queued, "QUEUED"), (running, "PROCESSING")):
-        refused = await refusal(retried(call, job))
+        refused = await refusal(rerun(call, job))
         assert (refused.code, refused.reason) == (
             StatusCode.FAILED_PRECONDITION,
             "ILLEGAL_TRANSITION",
         )
-        assert (refused.metadata["current"], refused.metadata["target"]) == (current, "RETRIED")
-        assert refused.message.endswith(f" is {current}; only a job that has ended can be repeated")
+        assert (refused.metadata["current"], refused.metadata["target"]) == (current, "RERUN")
+        assert refused.message.endswith(f" is {current}; only a job that has ended can be rerun")
     job = await failed(call)
-    theirs = await refusal(call.RetryJob(job_id=job.id, user_id="bob"))
-    nobody = await refusal(call.RetryJob(job_id=queued.id[:-1] + "x", user_id="bob"))
+    theirs = await refusal(call.RerunJob(job_id=job.id, user_id="bob"))
+    nobody = await refusal(call.RerunJob(job_id=queued.id[:-1] + "x", user_id="bob"))
     assert (theirs.code, theirs.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
     assert nobody.reason == "JOB_NOT_FOUND"
     for end in ("MarkCompleted", "MarkPartial"):
         ended = await call.running()
         ended = (await getattr(call, end)(job_id=ended.id, attempt=1)).job
-        assert (await retried(call, ended)).origin_job_id == ended.id
+        assert (await rerun(call, ended)).origin_job_id == ended.id
 
 
 async def test_a_repetition_has_the_trace_of_its_own_call(
@@ -137,15 +137,15 @@ async def test_a_repetition_has_the_trace_of_its_own_call(
 ) -> None:
     job = await failed(call)
     monkeypatch.setattr(call, "_metadata", [("traceparent", TRACE)])
-    assert (await retried(call, job)).traceparent == TRACE
+    assert (await rerun(call, job)).traceparent == TRACE
 
 
-async def test_a_job_of_many_payloads_is_repeated_with_its_parameters_alone(call: Caller) -> None:
+async def test_a_job_of_many_payloads_is_rerun_with_its_parameters_alone(call: Caller) -> None:
     job = await call.running(parameters={"n": 1}, retry_policy=policy(2))
     await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 5})
     end = {"result": {"n": 2}, "error": {"message": "no", "details": {"n": 3}}}
     await call.MarkFailed(job_id=job.id, attempt=1, **end)
-    again = await retried(call, job)
+    again = await rerun(call, job)
     full = (await call.GetJob(job_id=again.id, user_id="ada")).job
     assert full.parameters["n"] == 1
     for field in ("checkpoint", "result", "error", "last_error"):
@@ -163,7 +163,7 @@ async def test_jobs_are_listed_by_the_reasons_of_their_errors_their_origin_and_t
     held, waits, queued = await call.running(), await call.running(), await call.job()
     await call.ReleaseJob(job_id=waits.id, attempt=1)
     first = min(by_reason)
-    repeats = (await call.RetryJob(job_id=first, user_id="ada")).job
+    repeats = (await call.RerunJob(job_id=first, user_id="ada")).job
 
     async def listed(**filters: Any) -> set[str]:
         found = (await call.ListJobs(user_id="ada", **filters)).jobs
