@@ -351,6 +351,7 @@ def from_rpc_error(
     target: str = "",
     timeout: float | None = None,
     connected: bool | None = None,
+    refusal: JobledgerError | None = None,
     request_id: str = "",
 ) -> JobledgerError:
     """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
@@ -361,6 +362,7 @@ def from_rpc_error(
         timeout: seconds that the call could take, for the same.
         connected: whether there is a connection to the server, for the same; None if that is not
             known.
+        refusal: what an earlier attempt of the same call was answered, for the same.
         request_id: that of the request, if it had one.
     """
     code: grpc.StatusCode = error.code()
@@ -375,14 +377,15 @@ def from_rpc_error(
         error_details_pb2.ErrorInfo(),
     )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and target:
-        within = "" if timeout is None else f" within {timeout:g} s"
-        if connected is False:
+        if refusal is not None:
+            cause = refusal.message
+        elif connected is False:
             cause = _NO_CONNECTION
         elif message != "Deadline Exceeded":  # which gRPC says of a deadline of its own
             cause = message
         else:
             cause = "it is connected" if connected else f"it is slow, or there is {_NO_CONNECTION}"
-        message = f"no answer from {target}{within}: {cause}"
+        message = _no_answer(target, timeout, cause)
     elif code is grpc.StatusCode.UNAVAILABLE and (cause := _CONNECTING.sub("", message)) != message:
         advice = f" (check {_TLS_OR_NEITHER})" if _MISUNDERSTOOD.search(cause) else ""
         message = f"cannot connect to {target or 'the server'}: {cause}{advice}"
@@ -399,6 +402,28 @@ def from_rpc_error(
     )
     result.__cause__ = error
     return result
+
+
+def out_of_time(refusal: JobledgerError, *, target: str, timeout: float | None) -> DeadlineExceeded:
+    """Return the error of a call whose deadline passes before it may be made again.
+
+    Args:
+        refusal: what its last attempt was answered, which becomes the cause.
+        target: the server's address.
+        timeout: seconds that the call could take.
+    """
+    error = DeadlineExceeded(
+        _no_answer(target, timeout, refusal.message),
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        request_id=refusal.request_id,
+    )
+    error.__cause__ = refusal
+    return error
+
+
+def _no_answer(target: str, timeout: float | None, cause: str) -> str:
+    within = "" if timeout is None else f" within {timeout:g} s"
+    return f"no answer from {target}{within}: {cause}"
 
 
 def _kind(

@@ -96,7 +96,7 @@ class Upstream(AsyncCalls):
             )
 
         if isinstance(request, CreateJobRequest) and not request.request_id:
-            request.request_id = fresh_id()  # the channel repeats the call
+            request.request_id = fresh_id()  # the call may be repeated
         with counted_errors():
             answer: bytes = await self._call(method, request, {"metadata": headers})
         return answer
@@ -108,7 +108,9 @@ class Upstream(AsyncCalls):
             return HealthStub(connection.channel).Check
 
         options: CallOptions = {"timeout": HEALTH_SECONDS}
-        answer: HealthCheckResponse = await self._call(method, HealthCheckRequest(), options)
+        answer: HealthCheckResponse = await self._call(
+            method, HealthCheckRequest(), options, once=True
+        )
         if answer.status != HealthCheckResponse.SERVING:
             status = HealthCheckResponse.ServingStatus.Name(answer.status)
             raise Unavailable(f"the service is {status}", code=grpc.StatusCode.UNAVAILABLE)

@@ -189,7 +189,7 @@ def _inspected(world: World, history: History) -> AbstractAsyncContextManager[ob
 
 
 def _connect(world: World, target: str, options: Any) -> grpc.aio.Channel:
-    return world.network.channel(target, retries=False, options=options)
+    return world.network.channel(target, options=options)
 
 
 async def _leaks(world: World) -> list[str]:

@@ -1,6 +1,5 @@
-"""The options of a channel to the service: retries, keepalive, reconnects, sizes."""
+"""The options of a channel to the service: keepalive, reconnects, sizes."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -16,56 +15,7 @@ Interceptor: TypeAlias = (
 )
 AsyncInterceptor: TypeAlias = grpc.aio.ClientInterceptor
 
-# Every unary RPC but ClaimJobs is safe to repeat, because the client
-# always sends a request_id with what creates and a worker_id with what starts; delete_job and
-# transition_job say what a repetition after a lost answer returns. The
-# pauses add up to about four seconds, the time that a restart takes, within the
-# default deadline of ten.
-_RETRY_POLICY: Final = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "3s",
-    "backoffMultiplier": 3,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-
-_SERVICE_CONFIG: Final = {
-    "methodConfig": [
-        {
-            "name": [
-                {"service": "jobledger.v1.JobService"},
-                {"service": "jobledger.v1.WorkerService"},
-                {"service": "jobledger.v1.QueueService"},
-                {"service": "jobledger.v1.WebhookService"},
-                {"service": "jobledger.internal.v1alpha1.WebhookDeliveryService"},  # the gateway's
-            ],
-            "retryPolicy": _RETRY_POLICY,
-        },
-        # The more specific entry wins: watches have their own loop (streams.py),
-        # which knows where to resume.
-        {
-            "name": [
-                {"service": "jobledger.v1.JobService", "method": "WatchJob"},
-                {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
-            ]
-        },
-        # A claim whose answer was lost may have claimed jobs; repeated, it would
-        # claim more than its caller has free slots.
-        {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},
-        # Only work_stream.py knows which updates of a broken stream to send again.
-        {"name": [{"service": "jobledger.v1.WorkerService", "method": "Work"}]},
-    ],
-    # No retryThrottling: its largest bucket stops all retries after 500 failed
-    # attempts, so 200 calls in flight did not survive a restart. A server is protected
-    # by the limit of five attempts, and because only UNAVAILABLE is retried: an
-    # overloaded server answers RESOURCE_EXHAUSTED.
-}
-
 CHANNEL_OPTIONS: Final[Sequence[Option]] = (
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # A request that does not fit this buffer is not retried; the default of
-    # 256 KiB is less than the largest parameters.
-    ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),
     # Finds a dead peer in 40 s. Without data to send, grpc would stop after the second ping.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -210,9 +210,10 @@ def may_reconnect(failure: JobledgerError) -> bool:
     """Whether a watch may go on over another stream.
 
     INTERNAL with a reason is a bug of the server, without one a stream that was
-    reset by a proxy or the network (RST_STREAM).
+    reset by a proxy or the network (RST_STREAM). UNKNOWN is an answer that gRPC cannot make sense
+    of, as a proxy's own page.
     """
-    if failure.code is grpc.StatusCode.INTERNAL:
+    if failure.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
         return not failure.reason
     return failure.code in _RETRIED
 

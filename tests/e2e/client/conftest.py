@@ -31,6 +31,7 @@ class Flaky(grpc.GenericRpcHandler):
         self.target = ""
         self.code = grpc.StatusCode.UNAVAILABLE
         self.requests: list[bytes] = []
+        self.asked = threading.Event()
         self.metadata: list[dict[str, str | bytes]] = []
         self.delay = 0.0
         self.stopped = threading.Event()
@@ -41,6 +42,7 @@ class Flaky(grpc.GenericRpcHandler):
 
     def answer(self, request: bytes, context: Any) -> bytes:
         self.requests.append(request)
+        self.asked.set()
         if self.delay:
             self.stopped.wait(self.delay)
         if len(self.requests) <= self.refusals:

@@ -9,6 +9,7 @@ import pytest
 from jobledger import (
     AsyncClient,
     Client,
+    ClientClosed,
     DeadlineExceeded,
     JobStatus,
     NewJob,
@@ -101,6 +102,36 @@ def test_a_long_outage_is_reported_within_the_timeout(flaky):
     ):
         client.get_job("j")
     assert len(flaky.requests) == 5
+
+
+def test_a_deadline_that_passes_in_an_outage_says_what_the_service_answered(flaky):
+    flaky.refusals = 100
+    with (
+        Client(flaky.target, user_id="ada", timeout=0.3) as client,
+        pytest.raises(DeadlineExceeded, match=r"within 0\.3 s: .*away") as raised,
+    ):
+        client.create_job("render", request_id="r")
+    assert raised.value.request_id == "r"
+
+
+async def test_a_deadline_that_passes_in_an_outage_says_it_to_the_async_client_too(flaky):
+    flaky.refusals = 100
+    async with AsyncClient(flaky.target, user_id="ada", timeout=0.3) as client:
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s: .*away"):
+            await client.get_job("j")
+
+
+def test_a_call_that_pauses_ends_when_its_client_is_closed(flaky):
+    flaky.refusals = 100
+    client = Client(flaky.target, user_id="ada", timeout=None)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.get_job, "j")
+        while len(flaky.requests) < 4:  # the longest pause is next
+            flaky.asked.wait(10)
+            flaky.asked.clear()
+        client.close()
+        with pytest.raises(ClientClosed):
+            call.result(timeout=1)
 
 
 def test_only_unavailable_is_retried(flaky):

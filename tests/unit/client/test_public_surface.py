@@ -35,6 +35,16 @@ def test_type_checkers_see_the_same_names():
     assert sorted(imported) == sorted(jobledger.__all__)
 
 
+def test_errors_are_found_where_the_docs_say():
+    found = subprocess.run(
+        [sys.executable, "-c", "import jobledger; print(jobledger.errors.JobNotFound.__name__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "JobNotFound\n"
+
+
 def test_the_version_is_that_of_the_distribution():
     assert jobledger.__version__ == "0.1.0"
 

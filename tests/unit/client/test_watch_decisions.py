@@ -232,6 +232,7 @@ def test_a_watch_that_never_connected_is_limited_by_the_connect_timeout(make, cl
         (LimitExceeded("", code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="LIMIT_EXCEEDED"), True),
         (DeadlineExceeded("", code=grpc.StatusCode.DEADLINE_EXCEEDED), True),
         (InternalError("RST_STREAM", code=grpc.StatusCode.INTERNAL), True),
+        (JobledgerError("502", code=grpc.StatusCode.UNKNOWN), True),
         (InternalError("bug", code=grpc.StatusCode.INTERNAL, reason="INTERNAL"), False),
         (JobNotFound("", code=grpc.StatusCode.NOT_FOUND, reason="JOB_NOT_FOUND"), False),
         (JobledgerError("", code=grpc.StatusCode.UNIMPLEMENTED), False),

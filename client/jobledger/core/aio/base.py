@@ -97,6 +97,7 @@ class AsyncCalls:
         options: CallOptions,
         *,
         extra: float = 0.0,
+        once: bool = False,
     ) -> _Response:
         check_names(options, CallOptions)
         timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
@@ -107,6 +108,8 @@ class AsyncCalls:
             target=self._target,
             timeout=None if timeout is None else timeout + extra,
             headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+            closed=self._closed,
+            once=once,
         )
 
     def _watch(

@@ -82,7 +82,7 @@ class AsyncWorkerCalls(AsyncCalls):
         )
         extra = to_seconds(wait, "wait")
         answer = await self._call(
-            lambda service: service.worker.ClaimJobs, request, options, extra=extra
+            lambda service: service.worker.ClaimJobs, request, options, extra=extra, once=True
         )
         return [Job.from_proto(job) for job in answer.jobs]
 

@@ -98,6 +98,7 @@ class Calls:
         options: CallOptions,
         *,
         extra: float = 0.0,
+        once: bool = False,
     ) -> _Response:
         check_names(options, CallOptions)
         timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
@@ -108,6 +109,8 @@ class Calls:
             target=self._target,
             timeout=None if timeout is None else timeout + extra,
             headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+            closed=self._closed,
+            once=once,
         )
 
     def _watch(

@@ -82,7 +82,9 @@ class WorkerCalls(Calls):
             wait=to_duration(wait, "wait"),
         )
         extra = to_seconds(wait, "wait")
-        answer = self._call(lambda service: service.worker.ClaimJobs, request, options, extra=extra)
+        answer = self._call(
+            lambda service: service.worker.ClaimJobs, request, options, extra=extra, once=True
+        )
         return [Job.from_proto(job) for job in answer.jobs]
 
     def release_job(

@@ -1,4 +1,4 @@
-"""What all calls of a channel do: attempts on connections, until one has ended for good."""
+"""What all calls of a channel do, from their start to their status."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -40,8 +40,8 @@ class Call(grpc.aio.Call):
 
     def __init__(self, stub: "Method", timeout: float | None, metadata: Any) -> None:
         self._stub, self._channel = stub, stub.channel
+        self._channel.check()
         self._headers = Headers(stub.path, tuple(metadata or ()), timeout)
-        self._retries = stub.channel.retries_of(stub.path)
         self._loop = stub.channel.network.loop
         self._timer: asyncio.TimerHandle | None = None
         if timeout is not None:
@@ -52,9 +52,9 @@ class Call(grpc.aio.Call):
         self._last: Status | None = None
         self._status: Status | None = None
         self._changed = Signal()
-        # What the next attempt has to send, too. Once an answer has begun there is none.
+        # For a connection that comes later, and for a second delivery, until an answer begins.
         self._requests: list[bytes] = []
-        self._committed = False
+        self._answered = False
         self.half_closed = False
         self._callbacks: list[Callable[[Any], None]] = []
 
@@ -73,35 +73,23 @@ class Call(grpc.aio.Call):
         stream.half_close()
 
     def begin(self, connection: Connection) -> None:
-        """Begin an attempt on a connection."""
+        """Begin on a connection."""
         headers = replace(self._headers, timeout=self.time_remaining())
-        if failed := self._retries.attempts:
-            again = ("grpc-previous-rpc-attempts", str(failed))
-            headers = replace(headers, metadata=(*headers.metadata, again))
         self._connection = connection
-        self._stream = connection.open(headers, self._changed, self.attempt_ended)
+        self._stream = connection.open(headers, self._changed, self.ended)
         for data in self._requests:
             self._stream.send(data)
         if self.half_closed:
             self._stream.half_close()
         self._changed.send()
 
-    def attempt_ended(self, status: Status) -> None:
-        """Take the status of an attempt: that of the call, unless there is another attempt."""
+    def ended(self, status: Status) -> None:
+        """Take the status, once the messages before it are read."""
         if self._stream is not None and self._stream.incoming:
             self._last = status
             return
         self._detach()
-        # Once an answer has begun, there is no other attempt.
-        pause = None if self._committed else self._retries.pause(status)
-        if pause is None:
-            self._finish(status)
-        else:
-            self._loop.call_later(pause, self._try_again)
-
-    def _try_again(self) -> None:
-        if self._status is None:
-            self._channel.assign(self)
+        self._finish(status)
 
     def _detach(self) -> None:
         stream, self._stream = self._stream, None
@@ -129,7 +117,7 @@ class Call(grpc.aio.Call):
 
     def send(self, data: bytes) -> None:
         """Send a message. The caller waits while the stream is full."""
-        if not self._committed:
+        if not self._answered:
             self._requests.append(data)
         if self._stream is not None:
             self._stream.send(data)
@@ -144,7 +132,7 @@ class Call(grpc.aio.Call):
         """Return the next message, or None at the end. Raises AioRpcError, CancelledError."""
         while True:
             if self._stream is not None and self._stream.incoming:
-                self._committed = True
+                self._answered = True
                 data = self._stream.read()
                 if self._last is not None and not self._stream.incoming:
                     self._detach()

@@ -11,7 +11,6 @@ from jobledger.core.channel import Option
 from jobledger.testing.world.network.call import Call
 from jobledger.testing.world.network.calls import Method, StreamCall, StreamingMethod, UnaryCall
 from jobledger.testing.world.network.connection import Connection
-from jobledger.testing.world.network.retries import Retries, policies
 from jobledger.testing.world.network.status import unavailable
 from jobledger.testing.world.network.stream import Signal
 from jobledger.testing.world.nodes import Node
@@ -63,15 +62,11 @@ class Channel(grpc.aio.Channel):
         target: str,
         node: Node | None,
         options: Sequence[Option],
-        *,
-        retries: bool,
     ) -> None:
         self.network = network
         self.target = target
         self.node = node
         self.options: dict[str, Any] = dict(options)
-        config = self.options.get("grpc.service_config", "{}") if retries else "{}"
-        self._policy_of = policies(config)
         self._state = State.IDLE
         self._changed = Signal()
         self._connection: Connection | None = None
@@ -84,11 +79,10 @@ class Channel(grpc.aio.Channel):
 
     # For its calls.
 
-    def retries_of(self, method: str) -> Retries:
-        """Return what decides on the attempts of a call. Raises UsageError if closed."""
+    def check(self) -> None:
+        """Raise UsageError if it is closed."""
         if self._state is State.SHUTDOWN:
             raise grpc.aio.UsageError("Channel is closed.")
-        return Retries(self._policy_of(method), self.network.random)
 
     def start(self, call: Call) -> None:
         """Begin a call."""
@@ -107,7 +101,7 @@ class Channel(grpc.aio.Channel):
     def assign(self, call: Call) -> None:
         """Give a call a connection, now or later, or fail it."""
         if self._state is State.TRANSIENT_FAILURE:
-            self.network.loop.call_soon(call.attempt_ended, unavailable(self._error))
+            self.network.loop.call_soon(call.ended, unavailable(self._error))
         else:
             self._waiting[call] = None
             self._begin_waiting()
@@ -173,7 +167,7 @@ class Channel(grpc.aio.Channel):
         self._become(State.TRANSIENT_FAILURE)
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
-            call.attempt_ended(unavailable(self._error))
+            call.ended(unavailable(self._error))
         first = self.options.get("grpc.initial_reconnect_backoff_ms", 1_000)
         last = self.options.get("grpc.max_reconnect_backoff_ms", 120_000)
         pause = min(first * BACKOFF_MULTIPLIER ** min(self._failures, 100), last) / 1000

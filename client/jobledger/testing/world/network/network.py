@@ -63,11 +63,9 @@ class Network:
         """Return a server of the node that runs now: what `grpc.aio.server` does."""
         return Server(self, current_node(), options)
 
-    def channel(
-        self, target: str, *, retries: bool = True, options: Sequence[Option] = CHANNEL_OPTIONS
-    ) -> Channel:
+    def channel(self, target: str, *, options: Sequence[Option] = CHANNEL_OPTIONS) -> Channel:
         """Return a channel of the node that runs now: what `grpc.aio.insecure_channel` does."""
-        return Channel(self, target, current_node(), options, retries=retries)
+        return Channel(self, target, current_node(), options)
 
     def connections(self, target: str | None = None, node: Node | None = None) -> list[Connection]:
         """Return the open connections: of one target, or of one node, the client's or server's."""
