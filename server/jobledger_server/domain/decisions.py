@@ -211,53 +211,30 @@ def decide(
     """
     if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
-    decision = _decide(
-        job,
-        command,
-        now=now,
-        new_id=new_id,
-        linked=linked,
-        named=named,
-        resumed_at=resumed_at,
-        limits=limits,
-    )
+    match command:
+        case ChangeStatus():
+            decision = _change_status(job, command, named, limits, now=now, new_id=new_id)
+        case Report():
+            decision = _report(job, command, now)
+        case LinkAsset():
+            decision = _link_asset(job, command, linked, named, now=now, new_id=new_id)
+        case Release():
+            decision = release(job, command, now)
+        case Cancel():
+            decision = cancel(job, command, now)
+        case Expire():
+            decision = expire(job, now, resumed_at)
+        case Delete():
+            decision = _delete(job, command, now)
+        case Purge():
+            decision = _purge(job, command, now)
+        case _:
+            assert_never(command)
     if isinstance(job.phase, UnknownPhase) and (decision.changed or decision.renewed):
         if isinstance(command, Expire):
             return Decision(job=job, changed=False)
         raise PhaseUnknown(job.id)
     return decision
-
-
-def _decide(
-    job: Job,
-    command: JobCommand,
-    *,
-    now: Instant,
-    new_id: NewId,
-    linked: Asset | None,
-    named: Mapping[str, Asset],
-    resumed_at: Instant | None,
-    limits: Limits,
-) -> Decision:
-    match command:
-        case ChangeStatus():
-            return _change_status(job, command, named, limits, now=now, new_id=new_id)
-        case Report():
-            return _report(job, command, now)
-        case LinkAsset():
-            return _link_asset(job, command, linked, named, now=now, new_id=new_id)
-        case Release():
-            return release(job, command, now)
-        case Cancel():
-            return cancel(job, command, now)
-        case Expire():
-            return expire(job, now, resumed_at)
-        case Delete():
-            return _delete(job, command, now)
-        case Purge():
-            return _purge(job, command, now)
-        case _:
-            assert_never(command)
 
 
 def _may_work_on(job: Job, command: JobCommand) -> bool:

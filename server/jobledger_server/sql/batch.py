@@ -4,7 +4,7 @@ A job is written in one of three ways: as a report, which changes no index; as a
 everything that can change; or as deleted.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -73,6 +73,12 @@ class DecisionBatch:
         self._loaded = loaded
         self._tally, self._settled = tally, settled
         self._now = now
+        # Those that do more than report: the others, which are most, are passed over.
+        self._more = [
+            (place, each)
+            for place, each in enumerate(self._changed, start=1)
+            if each.deleted or each.transition is not None or each.ended is not None
+        ]
         self._deleted = {decision.job.id for decision in decisions if decision.deleted}
         self.count = len(self._changed)
         self.new = sum(decision.job.version == 1 for decision in self._changed)
@@ -92,20 +98,22 @@ class DecisionBatch:
                 (decision.transition,) if decision.transition else (),
                 decision.deleted,
             )
-            for seq, decision in self._numbered(after)
+            for seq, decision in enumerate(self._changed, start=after + 1)
         ]
 
-    def written(self, *, after: int) -> list[Change]:
-        """Return each job as its row holds it then, at its latest change but its deletion."""
-        return [
-            Change(job, self._loaded[job.id].seq if seq is None else seq)
-            for job, seq in self._latest(after).values()
-        ]
+    def written(self, changes: Sequence[Change], *, after: int) -> list[Change]:
+        """Return each job as its row holds it then, at its latest change but its deletion.
 
-    def _numbered(self, after: int) -> Iterator[tuple[NewSeq, Decision]]:
-        """Yield the decisions that change their jobs, each with its sequence number."""
-        for seq, decision in enumerate(self._changed, start=after + 1):
-            yield NewSeq(seq), decision
+        `changes` are those of `changes`.
+        """
+        made = {change.job.id: change for change in changes}
+        written = []
+        for job, seq in self._latest(after).values():
+            change = made.get(job.id)
+            if change is None or change.job is not job:
+                change = Change(job, self._loaded[job.id].seq if seq is None else seq)
+            written.append(change)
+        return written
 
     def _latest(self, after: int) -> dict[JobId, tuple[Job, NewSeq | None]]:
         """Return each job as the last of its decisions left it, and where its latest change is.
@@ -114,12 +122,12 @@ class DecisionBatch:
         request id, which is how it is stored.
         """
         latest: dict[JobId, tuple[Job, NewSeq | None]] = {}
-        seqs = self._numbered(after)
+        seq = after
         for decision in self._decisions:
             job = decision.job
-            seq = next(seqs)[0] if decision.changed else None
-            if seq is not None and not decision.deleted:
-                latest[job.id] = job, seq
+            seq += decision.changed
+            if decision.changed and not decision.deleted:
+                latest[job.id] = job, NewSeq(seq)
                 continue
             if job.id in latest:
                 previous, at = latest[job.id]
@@ -131,8 +139,8 @@ class DecisionBatch:
     def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
         """Return the HISTORY_COLUMNS of the jobs that make transitions or are deleted."""
         histories: dict[JobId, Sequence[Any]] = {}
-        for seq, decision in self._numbered(after):
-            job = decision.job
+        for place, decision in self._more:
+            job, seq = decision.job, NewSeq(after + place)
             history = histories.get(job.id, NO_HISTORY)
             if decision.deleted:
                 histories[job.id] = with_deletion(history, job, seq)
@@ -144,6 +152,8 @@ class DecisionBatch:
         """Return a row for the latest payload of this name of each job that is not deleted."""
         latest: dict[JobId, Payload] = {}
         for decision in self._changed:
+            if decision.payloads is NO_PAYLOADS:
+                continue
             payload = getattr(decision.payloads, name)
             if payload is not None and decision.job.id not in self._deleted:
                 latest[decision.job.id] = payload
@@ -156,7 +166,8 @@ class DecisionBatch:
         for decision in self._changed:
             for asset in decision.updated:
                 (new if asset.id in new else updated)[asset.id] = asset
-            new.update((asset.id, asset) for asset in decision.assets)
+            for asset in decision.assets:
+                new[asset.id] = asset
         return new.values(), updated.values()
 
     def writes(self, *, after: int) -> Writes:
@@ -183,7 +194,7 @@ class DecisionBatch:
         latest = self._latest(after)
         histories = self._histories(after)
         outcomes = {
-            each.job.id: each.payloads for each in self._changed if each.payloads.outcome_bytes
+            each.job.id: each.payloads for _, each in self._more if each.payloads.outcome_bytes
         }
         for job_id, (job, seq) in latest.items():
             before = self._loaded.get(job_id)
@@ -205,8 +216,8 @@ class DecisionBatch:
                 rows[statements.insert_changes].append((seq, job_id, job.user_id))
             else:
                 rows[statements.move_changes].append((before.seq, seq))
-        for seq, decision in self._numbered(after):
-            job = decision.job
+        for place, decision in self._more:
+            job, seq = decision.job, NewSeq(after + place)
             if decision.deleted:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
                 rows[statements.delete_payloads].append((job.id,))

@@ -181,8 +181,9 @@ class SqlTransaction:
         )
         seq, self._write_id = await self._driver.append(batch, last=last)
         before = seq - batch.count
-        self._written = batch.written(after=before)
-        return batch.changes(after=before)
+        changes = batch.changes(after=before)
+        self._written = batch.written(changes, after=before)
+        return changes
 
     def committed(self) -> None:
         """Cache the running jobs that were written, as their rows hold them now."""

@@ -20,12 +20,11 @@ from jobledger_server.admission.caller import Quotas
 from jobledger_server.admission.endings import ShuttingDown, StreamTooOld
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.admission.rates import CALL_BYTES, RateLimit
-from jobledger_server.domain.commands import WorkerCommand
+from jobledger_server.domain.commands import ChangeStatus, WorkerCommand
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger, Outcome
 from jobledger_server.ledger.long_poll import LongPoll
-from jobledger_server.ledger.working_set import links_of
 from jobledger_server.rpc.access.permissions import check_job_types
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.encoding import encoded_field
@@ -332,4 +331,4 @@ def _parts(updates: Sequence[Update], most: int) -> Iterator[Sequence[Update]]:
 
 
 def _weight(command: WorkerCommand | InvalidRequest) -> int:
-    return 1 if isinstance(command, InvalidRequest) else 1 + len(links_of(command))
+    return 1 + len(command.assets) if isinstance(command, ChangeStatus) else 1
