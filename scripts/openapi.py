@@ -177,7 +177,10 @@ class Document:
         if call.status == HTTPStatus.CREATED:
             location = {"description": "The path of the job.", "schema": {"type": "string"}}
             answer["headers"] = {"Location": location}
-        self._add(call.verb, call.path, operation, {str(call.status): answer})
+        answers = {str(call.status): answer}
+        if call.status == HTTPStatus.CREATED:
+            answers["200"] = {**answer, "description": "The same, if the job was there before."}
+        self._add(call.verb, call.path, operation, answers)
 
     def add_events(self, path: str, name: str, description: str) -> None:
         """Describe an event stream."""

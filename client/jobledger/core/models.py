@@ -202,6 +202,9 @@ class Job:
     """Why the latest attempt ended that ended without ending the job."""
     checkpoint: dict[str, Any] | None = None
     """Where the next attempt goes on, if a worker has said so; None in the view BASIC."""
+    existing: bool = False
+    """Of a creation or a rerun: whether the job was there before the call, for its `request_id`,
+    its `unique_key`, or because the other job was rerun before."""
     origin_job_id: str = ""
     """The job that this one runs again; empty if it is no rerun."""
     priority: int = 5
@@ -270,10 +273,13 @@ class Job:
         )
 
     @classmethod
-    def from_proto(cls, message: job_pb2.Job, view: JobView = JobView.FULL) -> Self:
-        """Convert the message of a job that was read in this view."""
+    def from_proto(
+        cls, message: job_pb2.Job, view: JobView = JobView.FULL, *, existing: bool = False
+    ) -> Self:
+        """Convert the message of a job that was read in this view; `existing` see there."""
         parameters = from_struct(message.parameters) if view is JobView.FULL else None
         return cls(
+            existing=existing,
             id=message.id,
             user_id=message.user_id,
             job_type=message.job_type,

@@ -115,10 +115,13 @@ def _answered(
             message = from_query(kind, request)
         held.take(expected_bytes(message))
         answer = await upstream.call_unread(call.rpc, message, metadata)
-        headers = {"Cache-Control": "no-store"}
-        if call.status == HTTPStatus.CREATED:
-            headers["Location"] = f"/v1/jobs/{CreateJobResponse.FromString(answer).job.id}"
+        headers, status = {"Cache-Control": "no-store"}, call.status
+        if status == HTTPStatus.CREATED:
+            created = CreateJobResponse.FromString(answer)
+            headers["Location"] = f"/v1/jobs/{created.job.id}"
+            if created.existing:
+                status = HTTPStatus.OK
         content = await messages.translated(request, response_class(call.rpc), answer)
-        return Answer(content, call.status, headers, held)
+        return Answer(content, status, headers, held)
 
     return answered

@@ -70,7 +70,7 @@ def test_json_has_the_fields_of_the_job_in_their_order(jobledger, client):
     (line,) = jobledger.ok("get", job.id, "--json").splitlines()
     shown = json.loads(line)
     assert list(shown) == [field.name for field in dataclasses.fields(Job)]
-    assert set(shown) == set(Proto.DESCRIPTOR.fields_by_name)
+    assert set(shown) == {*Proto.DESCRIPTOR.fields_by_name, "existing"}
     assert (shown["id"], shown["job_type"], shown["status"]) == (job.id, "render", "QUEUED")
     assert (shown["progress"], shown["version"], shown["result"]) == (0, 1, None)
     # Keys in a stable order; whole numbers are integers.

@@ -268,6 +268,13 @@ async def test_only_one_job_with_a_unique_key_is_active(server):
         same = await client.create_job(
             "render", unique_key="order-1", unique_policy=UniquePolicy.RETURN_EXISTING
         )
-        assert same == first
+        assert (same, first.existing, same.existing) == (first, False, True)
+        batch = [NewJob("render", request_id="a"), NewJob("render")]
+        assert [job.existing for job in await client.create_jobs(batch)] == [False, False]
+        batch = [batch[0], NewJob("render")]
+        assert [job.existing for job in await client.create_jobs(batch)] == [True, False]
         await client.cancel_job(first.id)
+        failed = await client.cancel_job((await client.create_job("render")).id)
+        reruns = [await client.rerun_job(failed.id) for _ in range(2)]
+        assert [job.existing for job in reruns] == [False, True]
         assert await client.create_job("render", unique_key="order-1") != first

@@ -37,6 +37,11 @@ async def test_a_job_is_made_read_cancelled_repeated_and_deleted(http: Http, rpc
     job = answer.json()["job"]
     path = f"/v1/jobs/{job['id']}"
     assert (answer.status, answer.headers["location"]) == (201, path)
+    named = {**NEW, "userId": "eve", "requestId": "one"}
+    first, second = [await http.post("/v1/jobs", named) for _ in range(2)]
+    assert (first.status, second.status) == (201, 200)
+    assert second.headers["location"] == first.headers["location"]
+    assert second.json() == {"existing": True, **first.json()}
 
     read = await http.get(f"{path}?user_id=ada")
     assert read.headers["content-type"] == "application/json"

@@ -84,16 +84,21 @@ async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_create
 async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     requests = [creation(request_id=f"r{i}") for i in range(5)]
     first = await call.BatchCreateJobs(user_id="ada", requests=requests)
-    assert await call.BatchCreateJobs(user_id="ada", requests=requests) == first
+    again = await call.BatchCreateJobs(user_id="ada", requests=requests)
+    assert (again.jobs, list(first.existing)) == (first.jobs, [False] * 5)
+    assert list(again.existing) == [True] * 5
     # Some exist, some do not: those that do are given, the others are made.
     more = await call.BatchCreateJobs(
         user_id="ada", requests=[creation(request_id="new"), *requests]
     )
     assert list(more.jobs[1:]) == list(first.jobs)
+    assert list(more.existing) == [False, *again.existing]
     # The same request twice in one call is one job; a single creation's counts as well.
     single = await call.job(request_id="single")
     twice = [creation(request_id="single"), creation(request_id="two")] * 2
-    jobs = (await call.BatchCreateJobs(user_id="ada", requests=twice)).jobs
+    batch = await call.BatchCreateJobs(user_id="ada", requests=twice)
+    jobs = batch.jobs
+    assert list(batch.existing) == [True, False, True, True]
     assert [jobs[0], jobs[1]] == [jobs[2], jobs[3]]
     assert jobs[0] == single
     assert await count(call) == 5 + 1 + 2

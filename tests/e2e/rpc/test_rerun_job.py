@@ -66,8 +66,10 @@ async def test_a_failed_job_is_run_again_as_a_new_job_with_its_content(call: Cal
 @pytest.mark.promise(number=83)
 async def test_a_job_is_rerun_once(call: Caller) -> None:
     job = await failed(call)
-    again = await rerun(call, job)
-    assert await rerun(call, job) == again
+    first = await call.RerunJob(job_id=job.id, user_id="ada")
+    again = first.job
+    repeated = await call.RerunJob(job_id=job.id, user_id="ada")
+    assert (repeated.job, first.existing, repeated.existing) == (again, False, True)
     # Whoever asks, and with whichever request id.
     assert await rerun(call, job, request_id="r") == again
     # Also while the other one runs, and when it has ended.

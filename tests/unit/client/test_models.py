@@ -129,7 +129,8 @@ def test_every_field_of_the_contract_is_there():
         (queue_service_pb2.ExplainJobResponse, Explanation),
     ):
         names = {field.name for field in dataclasses.fields(kind)}
-        assert names == set(message.DESCRIPTOR.fields_by_name), kind
+        of_the_call = {"existing"} if kind is Job else set()
+        assert names - of_the_call == set(message.DESCRIPTOR.fields_by_name), kind
 
 
 def test_a_job_goes_to_its_message_and_back(job):

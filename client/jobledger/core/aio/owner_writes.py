@@ -51,7 +51,7 @@ class AsyncOwnerWrites(AsyncCalls):
         request = job.to_proto(self._identity.owner(user_id))
         call: CallOptions = {"timeout": timeout, "metadata": metadata}
         answer = await self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job, JobView.BASIC)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     async def create_jobs(
         self,
@@ -80,7 +80,10 @@ class AsyncOwnerWrites(AsyncCalls):
         owner = self._identity.owner(user_id)
         request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
         answer = await self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
-        return [Job.from_proto(job, JobView.BASIC) for job in answer.jobs]
+        return [
+            Job.from_proto(job, JobView.BASIC, existing=existing)
+            for job, existing in zip(answer.jobs, answer.existing, strict=True)
+        ]
 
     async def cancel_job(
         self,
@@ -134,7 +137,7 @@ class AsyncOwnerWrites(AsyncCalls):
         """
         request = build(RerunJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
         answer = await self._call(lambda service: service.jobs.RerunJob, request, options)
-        return Job.from_proto(answer.job, JobView.BASIC)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     async def delete_job(
         self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]

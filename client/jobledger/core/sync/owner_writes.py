@@ -52,7 +52,7 @@ class OwnerWrites(Calls):
         request = job.to_proto(self._identity.owner(user_id))
         call: CallOptions = {"timeout": timeout, "metadata": metadata}
         answer = self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job, JobView.BASIC)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     def create_jobs(
         self,
@@ -81,7 +81,10 @@ class OwnerWrites(Calls):
         owner = self._identity.owner(user_id)
         request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
         answer = self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
-        return [Job.from_proto(job, JobView.BASIC) for job in answer.jobs]
+        return [
+            Job.from_proto(job, JobView.BASIC, existing=existing)
+            for job, existing in zip(answer.jobs, answer.existing, strict=True)
+        ]
 
     def cancel_job(
         self,
@@ -135,7 +138,7 @@ class OwnerWrites(Calls):
         """
         request = build(RerunJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
         answer = self._call(lambda service: service.jobs.RerunJob, request, options)
-        return Job.from_proto(answer.job, JobView.BASIC)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     def delete_job(
         self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]

@@ -19,7 +19,7 @@ from jobledger_server.domain.commands import Cancel, Create, Delete
 from jobledger_server.domain.errors import JobNotFound, UniqueKeyTaken
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, Payload
 from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
-from jobledger_server.domain.state_machine import TERMINAL, illegal_transition
+from jobledger_server.domain.state_machine import TERMINAL, Decision, illegal_transition
 from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.access.permissions import check_creations
@@ -67,8 +67,8 @@ class Bulk:
 
     async def rerun(
         self, job_id: JobId, user_id: str, request_id: str, traceparent: str, caller: Caller
-    ) -> Job:
-        """Return the rerun of a terminal job; make it if there is none."""
+    ) -> Decision:
+        """Decide the rerun of a terminal job: make it if there is none."""
         read = await self.reads.job(job_id, user_id, caller, full=True)
         if read.job.status not in TERMINAL:
             raise illegal_transition(read.job, "RERUN")
@@ -77,7 +77,7 @@ class Bulk:
             read.job, read.payloads.parameters, traceparent=traceparent, request_id=request_id
         )
         async with self.creations.creating(caller, {user_id: 1}):
-            return decision_of(await self.ledger.submit([command], caller)).job
+            return decision_of(await self.ledger.submit([command], caller))
 
     async def rerun_jobs(self, step: Step, traceparent: str, caller: Caller) -> Stepped:
         if not step.validate_only:

@@ -63,7 +63,8 @@ class JobService:
         check_creations(call.caller, [command])
         async with self.creations.creating(call.caller, {command.user_id: 1}):
             decision = decision_of(await self.ledger.submit([command], call.caller))
-        return job_response(pb.CreateJobResponse, decision.job)
+        rest = pb.CreateJobResponse(existing=not decision.changed)
+        return job_response(pb.CreateJobResponse, decision.job) + rest.SerializeToString()
 
     async def BatchCreateJobs(
         self, request: UnparsedRequest[pb.BatchCreateJobsRequest], call: Call
@@ -76,7 +77,8 @@ class JobService:
         async with self.creations.creating(call.caller, counts):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))
         jobs = [job_bytes(decision.job) async for decision in paced(decisions)]
-        return jobs_response(pb.BatchCreateJobsResponse, jobs)
+        rest = pb.BatchCreateJobsResponse(existing=[not each.changed for each in decisions])
+        return jobs_response(pb.BatchCreateJobsResponse, jobs) + rest.SerializeToString()
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
         job_id, user_id, full = job_requests.viewed_job(request)
@@ -131,8 +133,9 @@ class JobService:
     async def RerunJob(self, request: pb.RerunJobRequest, call: Call) -> bytes:
         job_id, user_id, request_id = job_requests.rerun(request)
         traceparent = traceparent_of(call.metadata)
-        job = await self.bulk.rerun(job_id, user_id, request_id, traceparent, call.caller)
-        return job_response(pb.RerunJobResponse, job)
+        decision = await self.bulk.rerun(job_id, user_id, request_id, traceparent, call.caller)
+        rest = pb.RerunJobResponse(existing=not decision.changed)
+        return job_response(pb.RerunJobResponse, decision.job) + rest.SerializeToString()
 
     async def RerunJobs(self, request: pb.RerunJobsRequest, call: Call) -> bytes:
         step = bulk_requests.rerun_jobs(request)
