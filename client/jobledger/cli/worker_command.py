@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import click
 
+from jobledger import JobledgerError
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, Group, pass_connection
 from jobledger.cli.times import duration
@@ -61,6 +62,12 @@ class _ExecCommand(Command):
     show_default=True,
     help="How long running jobs may take to finish after SIGTERM or SIGINT.",
 )
+@click.option(
+    "--health",
+    metavar="HOST:PORT",
+    help="Serve /healthz there without authentication, and /metrics if prometheus_client is"
+    " installed.",
+)
 @pass_connection
 def exec_(
     connection: Connection,
@@ -70,6 +77,7 @@ def exec_(
     concurrency: int,
     lease: timedelta,
     grace: timedelta,
+    health: str | None,
 ) -> None:
     """Run a program, in any language, for each job of these types.
 
@@ -96,17 +104,34 @@ def exec_(
         raise click.UsageError(f"there is no program {program[0]!r}")
     # The worker library takes a third of a start, which no other command needs.
     from jobledger.cli.program import Program  # noqa: PLC0415
+    from jobledger.core.status_server import parse_address  # noqa: PLC0415
     from jobledger.worker.worker import Worker  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+
+    if health is not None:
+        try:
+            parse_address(health)
+        except ValueError as error:
+            raise click.UsageError(f"--health: {error}") from None
 
     handle = Program(program, prefixed=concurrency > 1).handle
 
     async def work() -> None:
         async with connection.open_async(all_users=True) as client:
-            worker = Worker(client, concurrency=concurrency, lease=lease, grace=grace)
+            worker = Worker(
+                client, concurrency=concurrency, lease=lease, grace=grace, health=health
+            )
             for job_type in dict.fromkeys(job_types):
                 worker.handler(job_type)(handle)
-            await worker.run(signals=True)
+            try:
+                await worker.run(signals=True)
+            except OSError as error:
+                if health is None or isinstance(error, JobledgerError):
+                    raise
+                reason = error.strerror or str(error)
+                raise click.ClickException(
+                    f"--health: cannot serve at {health}: {reason}"
+                ) from None
 
     asyncio.run(work())

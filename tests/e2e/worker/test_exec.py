@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -16,6 +18,8 @@ from jobledger.cli.program import Program, last_lines, outcome_of
 from jobledger.worker import Completed, Failed, Partial, Worker
 from tests.support.forked import Forked
 from tests.support.pages import ROOT
+from tests.support.ports import free_port
+from tests.support.scraping import scraped
 
 EXAMPLES = ROOT / "examples" / "workers"
 COMPLETED = JobStatus.COMPLETED
@@ -408,3 +412,22 @@ async def test_the_example_in_javascript_works(worker, client):
     failed = await worker.job({})
     assert (failed.status, failed.error.reason) == (FAILED, "EXIT_2")
     assert failed.error.message == "parameters.text: a string is needed"
+
+
+async def test_its_health_and_metrics_are_those_of_the_worker_library(worker):
+    address = f"127.0.0.1:{free_port()}"
+    worker.start([sys.executable, "-c", "import sys; sys.exit(1)"], "--health", address)
+    await worker.job()
+    assert (await scraped(address))["jobledger_worker_slots"] == 1
+    with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/healthz") as answer:
+        assert json.load(answer)["healthy"] is True
+
+
+@pytest.mark.parametrize("address", ["9466", "127.0.0.1:nine", "127.0.0.1:{taken}"])
+async def test_a_health_address_that_cannot_be_served_is_an_error(worker, address):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = address.format(taken=taken.getsockname()[1])
+        worker.start(["true"], "--health", address)
+        assert await asyncio.to_thread(worker.process.wait, 20) != 0
+    assert "Traceback" not in worker.stderr
+    assert address in worker.stderr
