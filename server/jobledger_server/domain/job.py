@@ -246,6 +246,11 @@ class Job(Struct, frozen=True, gc=False):
         """Whether a worker holds a lease of the job."""
         return self.lease_expire_time is not None
 
+    @property
+    def due_time(self) -> Instant:
+        """When it was first due: its creation, or the time that it is scheduled for."""
+        return max(self.create_time, self.schedule_time or self.create_time)
+
 
 class AttemptOutcome(enum.Enum):
     """How an attempt ended."""

@@ -60,9 +60,7 @@ class JobMetrics:
         start, end = job.start_time, job.complete_time
         if end is None:
             if start is not None:
-                # Until its time comes a scheduled job waits for no worker.
-                due = max(job.create_time, job.schedule_time or 0)
-                self.waits[job_type].record(_seconds(due, start))
+                self.waits[job_type].record(_seconds(job.due_time, start))
             return
         status = job.status.value
         reason = "" if job.error is None else self._reason(job_type, job.error.reason)

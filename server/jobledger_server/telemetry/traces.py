@@ -63,7 +63,8 @@ class Traces:
 
     def _transition(self, job: Job) -> None:
         if job.complete_time is None:
-            self._span("wait", job, job.create_time, job.start_time)
+            # Until its time comes a scheduled job waits for no worker.
+            self._span("wait", job, job.due_time, job.start_time)
         elif job.start_time is not None:
             self._span("run", job, job.start_time, job.complete_time)
 

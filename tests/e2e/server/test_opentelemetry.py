@@ -1,6 +1,7 @@
 """Metrics and spans, as an OpenTelemetry collector receives them."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
         "jobledger.job.reason": "NO_DISK",
     }
     assert run.status.code == run.status.STATUS_CODE_ERROR
+
+
+async def test_the_wait_of_a_scheduled_job_begins_when_it_is_due(
+    collector: Collector, start: Start
+) -> None:
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        request = pb.CreateJobRequest(user_id="ada", job_type="render")
+        request.schedule_time.FromNanoseconds(time.time_ns() + 10**9)
+        await JobServiceStub(channel).CreateJob(request, metadata=TRACED)
+        claim = {"job_types": ["render"], "max_jobs": 1, "lease_duration": {"seconds": 30}}
+        claimed = await Caller(channel).ClaimJobs(worker_id="w", wait={"seconds": 20}, **claim)
+        (job,) = claimed.jobs
+
+    def waits() -> list[Any]:
+        return [span for span in collector.spans if span.name == "wait render"]
+
+    await asyncio.to_thread(collector.wait_for, lambda: bool(waits()))
+    (wait,) = waits()
+    assert wait.start_time_unix_nano == job.schedule_time.ToNanoseconds()
+    assert wait.end_time_unix_nano == job.start_time.ToNanoseconds()
 
 
 async def test_metrics_are_those_of_prometheus(collector: Collector, start: Start) -> None:
