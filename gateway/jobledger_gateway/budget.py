@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import random
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -49,6 +50,8 @@ async def slow_refusals() -> AsyncIterator[None]:
         yield
     except HttpProblem as problem:
         if problem.status in SLOW:
+            # What was refused counts no more: the frames of the traceback must not keep it.
+            traceback.clear_frames(problem.__traceback__)
             await asyncio.sleep(random.uniform(*REFUSAL_SECONDS))  # noqa: S311
         raise
 

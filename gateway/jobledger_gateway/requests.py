@@ -158,9 +158,6 @@ async def read_body(
         raise HttpProblem(408, f"the body took longer than {seconds:g} s") from None
     except ClientDisconnect:
         raise HttpProblem(400, "the body is incomplete") from None
-    except HttpProblem:
-        parts.clear()  # the refusal takes a while, and its traceback has this frame
-        raise
     if refusal is not None:
         raise refusal
     if size > MAX_BODY:
