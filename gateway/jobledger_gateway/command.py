@@ -292,8 +292,10 @@ def gateway(
     names = ("token_file", "tls", "ca_file", "cert", "key", "tls_server_name")
     layer = {name: value for name in names if (value := options.pop(name)) is not None}
     connection = Connection.of([layer])
-    paths = [Path(layer[name]) for name in ("ca_file", "cert", "key") if name in layer]
-    credentials = RenewedCredentials(paths, lambda: Connection.of([layer]).credentials)
+    ca, cert, key = (
+        Path(layer[name]) if name in layer else None for name in ("ca_file", "cert", "key")
+    )
+    credentials = RenewedCredentials(ca, cert, key, lambda: Connection.of([layer]).credentials)
     tls = _tls(tls_cert, tls_key)
     _raise_descriptor_limit()
     listener = _bound(*listen)

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeAlias
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
 
 import click
 import grpc
@@ -20,19 +21,44 @@ _State: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 log = logging.getLogger("jobledger.gateway")
 
 
+class Certificates(NamedTuple):
+    """A file with certificates."""
+
+    path: Path
+    which: Callable[[Iterable[float]], float]
+    """Whose end counts: the first of a chain (`min`), or the last of the CAs (`max`)."""
+
+
 class FollowedFiles:
     """Files that belong together, and what is done with them.
 
     Args:
+        name: what they are, in metrics.
         paths: the files.
         use: reads the files and uses what is in them. If it raises OSError or click.UsageError,
             what was used before stays in use.
+        certificates: those of the files that have certificates, by their names in metrics.
+
+    Attributes:
+        fails: whether they have changed and cannot be used.
+        expirations: when the certificates in use expire, in seconds since 1970. One that
+            `cryptography` cannot read is missing.
     """
 
-    def __init__(self, paths: Sequence[Path], use: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        use: Callable[[], None],
+        certificates: Mapping[str, Certificates] = MappingProxyType({}),
+    ) -> None:
+        self.name = name
         self._paths = paths
         self._use = use
+        self._certificates = certificates
         self._used = self._seen = self._state()
+        self.fails = False
+        self.expirations = self._expirations()
 
     def check(self, *, asked: bool) -> None:
         """Use the files again if they have changed, and not since the last check; or if asked."""
@@ -45,12 +71,22 @@ class FollowedFiles:
         try:
             self._use()
         except (OSError, click.UsageError) as error:  # ssl.SSLError is an OSError
+            self.fails = True
             log.error("certificate_unusable files=%s cause=%s", names, error)  # noqa: TRY400
         else:
+            self.fails = False
+            self.expirations = self._expirations()
             log.info("certificate_renewed files=%s", names)
 
     def _state(self) -> _State:
         return tuple(_state_of(path) for path in self._paths)
+
+    def _expirations(self) -> Mapping[str, float]:
+        found = {}
+        for name, (path, which) in self._certificates.items():
+            with suppress(OSError, ValueError):
+                found[name] = which(_ends(path.read_bytes()))
+        return found
 
 
 async def follow(files: Sequence[FollowedFiles], asked: asyncio.Event) -> None:
@@ -78,7 +114,8 @@ class ServerCertificate:
         self._current = context
         # Called at each handshake, also without a name.
         context.sni_callback = self._choose
-        self.files = FollowedFiles([Path(cert), Path(key)], self._renew)
+        chain = {"server": Certificates(Path(cert), min)}
+        self.files = FollowedFiles("certificate", [Path(cert), Path(key)], self._renew, chain)
         self._cert, self._key = cert, key
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
@@ -105,16 +142,28 @@ class RenewedCredentials:
     """The credentials of connections to the service, which are read again.
 
     Args:
-        paths: their files.
+        ca: the file with the CAs of the service.
+        cert: the file with the gateway's own certificate for it.
+        key: the file with the key of that.
         read: reads them, as for FollowedFiles.
     """
 
     def __init__(
-        self, paths: Sequence[Path], read: Callable[[], grpc.ChannelCredentials | None]
+        self,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        read: Callable[[], grpc.ChannelCredentials | None],
     ) -> None:
         self._read = read
         self._credentials = read()
-        self.files = FollowedFiles(paths, self._renew)
+        paths = [path for path in (ca, cert, key) if path is not None]
+        certificates = {}
+        if ca is not None:
+            certificates["service_ca"] = Certificates(ca, max)
+        if cert is not None:
+            certificates["client"] = Certificates(cert, min)
+        self.files = FollowedFiles("service_credentials", paths, self._renew, certificates)
 
     def __call__(self) -> grpc.ChannelCredentials | None:
         return self._credentials
@@ -130,3 +179,12 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
         return None
     # Not the time of the content: access to the file may be what has changed.
     return found.st_ctime_ns, found.st_ino, found.st_size
+
+
+def _ends(pem: bytes) -> list[float]:
+    """Return when certificates expire. Raises ValueError."""
+    # A gateway without TLS is not slowed by it at its start.
+    from cryptography import x509  # noqa: PLC0415
+
+    found = x509.load_pem_x509_certificates(pem)
+    return [each.not_valid_after_utc.timestamp() for each in found]

@@ -13,6 +13,7 @@ from typing import Final
 
 from jobledger.core.metrics import Metric, MetricsCollector, metrics_page
 from jobledger.core.status_server import serving_pages
+from jobledger_gateway.followed_files import FollowedFiles
 
 Backlog = Callable[[], Sequence[float]]
 """Returns when each delivery that is pending was tried first, in seconds since 1970."""
@@ -31,6 +32,7 @@ class Figures:
         deliveries: attempts to deliver by their outcome: `delivered`, `failed` or `given_up`.
         disabled: webhooks that this gateway has disabled.
         backlogs: those of the webhooks that this gateway holds.
+        files: those that are read again when they change.
     """
 
     streams: int = 0
@@ -42,6 +44,7 @@ class Figures:
     )
     disabled: int = 0
     backlogs: dict[str, Backlog] = field(default_factory=dict)
+    files: Sequence[FollowedFiles] = ()
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -140,6 +143,25 @@ METRICS: Final[tuple[Metric[Figures], ...]] = (
         "Webhooks that this gateway has disabled.",
         (),
         lambda f: f.disabled,
+    ),
+    # Named as the server's, so that the same alerts cover them.
+    Metric(
+        "jobledger_reloads_failing",
+        "gauge",
+        "Whether they have changed and cannot be used: the `certificate` with its key, or the "
+        "`service_credentials`, which are the files for the connection to the service. What they "
+        "were before stays in use.",
+        ("of",),
+        lambda f: {each.name: each.fails for each in f.files},
+    ),
+    Metric(
+        "jobledger_certificate_expiration_timestamp_seconds",
+        "gauge",
+        "When a certificate in use expires, in seconds since 1970: of the `server` (for browsers) "
+        "and of the `client` (for the service) the first of its chain, of the `service_ca` the "
+        "last of the CAs.",
+        ("certificate",),
+        lambda f: {name: end for each in f.files for name, end in each.expirations.items()},
     ),
 )
 

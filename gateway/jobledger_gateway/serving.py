@@ -13,6 +13,7 @@ import uvicorn
 from jobledger_gateway.app import make_app
 from jobledger_gateway.followed_files import FollowedFiles, ServerCertificate, follow
 from jobledger_gateway.limits import MAX_HEAD
+from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import Network, Settings
 from jobledger_gateway.webhooks.deliverer import deliver
 
@@ -110,6 +111,7 @@ async def serve(
     if config.ssl is not None:
         pair = options["ssl_certfile"], options["ssl_keyfile"]
         files = (*files, ServerCertificate(config.ssl, *pair).files)
+    FIGURES.files = files
     server = _Server(config, started)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())

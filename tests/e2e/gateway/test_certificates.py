@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import ssl
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -14,6 +15,8 @@ from jobledger_gateway.followed_files import FollowedFiles
 from tests.support.authority import Authority, der, served
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Http
+from tests.support.ports import free_port
+from tests.support.scraping import scraped
 from tests.support.server_process import ServerProcess
 
 
@@ -90,10 +93,69 @@ async def test_another_authority_of_the_service_is_trusted_once_it_is_in_the_fil
                 assert (await events.news()).data == {"connected": True}
 
 
+@pytest.mark.promise(number=71)
+async def test_metrics_say_when_certificates_expire_and_which_cannot_be_used(
+    server: ServerProcess, tmp_path: Path, authority: Authority
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    pair = authority.server()
+    cert, key = pair.write(tmp_path, "own")
+    cert.write_bytes(pair.certificate + Authority(days=900).certificate)
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(Authority(days=10).certificate + Authority(days=300).certificate)
+    client_cert, client_key = authority.issue(common_name="gateway", days=40).write(tmp_path, "c")
+    options = {
+        "--metrics": address,
+        "--tls-cert": cert,
+        "--tls-key": key,
+        "--ca-file": roots,
+        "--cert": client_cert,
+        "--key": client_key,
+    }
+
+    def days(figures: Mapping[str, float], name: str) -> int:
+        series = f'jobledger_certificate_expiration_timestamp_seconds{{certificate="{name}"}}'
+        return round((figures[series] - time.time()) / 86400)
+
+    def failing(figures: Mapping[str, float], name: str) -> float:
+        return figures[f'jobledger_reloads_failing{{of="{name}"}}']
+
+    arguments = [str(each) for pair in options.items() for each in pair]
+    with GatewayProcess(server.target, arguments) as gateway:
+        figures = await scraped(address)
+        assert {name: days(figures, name) for name in ("server", "client", "service_ca")} == {
+            "server": 30,
+            "client": 40,
+            "service_ca": 300,
+        }
+        assert failing(figures, "certificate") == failing(figures, "service_credentials") == 0
+        good = key.read_bytes()
+        key.write_bytes(authority.server().key)
+        client_cert.write_bytes(b"nothing")
+
+        async def both_fail() -> bool:
+            figures = await scraped(address)
+            return failing(figures, "certificate") == failing(figures, "service_credentials") == 1
+
+        await until(both_fail)
+        assert days(await scraped(address), "client") == 40  # it stays in use
+        key.write_bytes(good)
+        authority.issue(common_name="gateway", days=80).write(tmp_path, "c")
+
+        async def both_renewed() -> bool:
+            figures = await scraped(address)
+            return failing(figures, "certificate") == failing(figures, "service_credentials") == 0
+
+        await until(both_renewed)
+        assert days(await scraped(address), "client") == 80
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+
+
 def test_files_are_used_once_they_no_longer_change_or_when_asked(tmp_path: Path) -> None:
     file, used = tmp_path / "file", []
     file.write_text("one")
-    files = FollowedFiles([file], lambda: used.append(file.read_text()))
+    files = FollowedFiles("files", [file], lambda: used.append(file.read_text()))
     files.check(asked=False)
     assert used == []
     file.write_text("second")
