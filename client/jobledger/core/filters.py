@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from jobledger.core.conversion import build, to_timestamp
-from jobledger.core.models import JobStatus
+from jobledger.core.models import Job, JobStatus
 from jobledger.core.options import check_names
-from jobledger.core.requests import texts
+from jobledger.core.requests import id_of, texts
 from jobledger.v1.job_service_pb2 import JobFilter
 
 
@@ -26,8 +26,8 @@ class JobFilters(TypedDict, total=False):
     """Only jobs created earlier; with a time zone. Default: all."""
     error_reasons: Iterable[str]
     """Only jobs whose error has one of these reasons, at most 100. Default: all."""
-    origin_job_id: str
-    """Only the rerun of this job; see rerun_job(). Default: all."""
+    origin_job_id: str | Job
+    """Only the rerun of this job, or of the one with this id; see rerun_job(). Default: all."""
     held: bool | None
     """Only jobs that a worker holds (True), or only others (False). Default: both."""
 
@@ -49,6 +49,7 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
         "job_types": texts(filters.get("job_types", ()), "job_types"),
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),
+        "origin_job_id": id_of(filters.get("origin_job_id", ""), "origin_job_id"),
         "error_reasons": texts(filters.get("error_reasons", ()), "error_reasons"),
     }
 

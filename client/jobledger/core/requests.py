@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from jobledger.core.models import JobError
+from jobledger.core.models import Job, JobError
 from jobledger.v1 import job_pb2
 
 MAX_IDS: Final = 1000
@@ -39,6 +39,22 @@ def texts(values: Iterable[str], name: str) -> list[str]:
     if isinstance(values, str):
         raise TypeError(f"{name}: {values!r} is not a list; give [{values!r}]")
     return list(values)
+
+
+def id_of(job: str | Job, name: str = "job_id") -> str:
+    """Return the id of a job, or the id itself. Raises TypeError, naming the argument."""
+    if isinstance(job, Job):
+        return job.id
+    if not isinstance(job, str):
+        raise TypeError(f"{name}: {type(job).__name__} is neither a Job nor its id")
+    return job
+
+
+def ids_of(jobs: Iterable[str | Job], name: str = "job_ids") -> list[str]:
+    """Return the ids of jobs. Raises TypeError, naming the argument, also for one alone."""
+    if isinstance(jobs, str | Job) or not isinstance(jobs, Iterable):
+        raise TypeError(f"{name}: {jobs!r:.100} is not a list; give [{jobs!r:.100}]")
+    return [id_of(job, f"{name}[{index}]") for index, job in enumerate(jobs)]
 
 
 def text(value: str, name: str) -> str:

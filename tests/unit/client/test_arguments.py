@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger import Asset, AsyncClient, Client, JobError, NewJob, RetryPolicy
+from jobledger import Asset, AsyncClient, Client, Job, JobError, NewJob, RetryPolicy
 from jobledger.core.conversion import to_seconds
 from jobledger.core.options import headers_of
 
 NOWHERE = "127.0.0.1:1"
+JOB = Job(id="j", job_type="t")
 
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def client():
     ("name", "call"),
     [
         ("job_id", lambda c: c.get_job(5)),
+        ("job_id: ", lambda c: c.wait(5)),
+        ("job_id: ", lambda c: c.create_watch_token(5)),
+        ("job_ids: ", lambda c: c.wait_all(JOB)),
+        ("job_ids: ", lambda c: c.get_jobs(5)),
+        (r"job_ids\[1\]: ", lambda c: c.get_jobs(["j", 5])),
+        (r"job_ids\[0\]: ", lambda c: c.watch_jobs(job_ids=[None])),
+        ("origin_job_id: ", lambda c: c.list_jobs(origin_job_id=5)),
         ("user_id", lambda c: c.get_job("j", user_id=7)),
         ("parameters", lambda c: c.create_job("t", [1])),
         ("labels", lambda c: c.create_job("t", labels={"n": 1})),

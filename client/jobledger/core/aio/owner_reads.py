@@ -9,7 +9,7 @@ from jobledger.core.conversion import build
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
-from jobledger.core.requests import MAX_IDS, texts
+from jobledger.core.requests import MAX_IDS, id_of, ids_of
 from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchGetJobsRequest,
@@ -29,7 +29,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
 
     async def get_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         view: JobView = JobView.FULL,
         user_id: str | None = None,
@@ -38,7 +38,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
         """Read a job.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             view: how much of it.
             user_id: its owner.
             **options: see CallOptions.
@@ -50,7 +50,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
         view = JobView(view)
         request = build(
             GetJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             view=view.to_proto(),
         )
@@ -59,7 +59,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
 
     async def get_jobs(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
@@ -67,10 +67,11 @@ class AsyncOwnerReads(AsyncPagedCalls):
     ) -> dict[str, Job]:
         """Read some jobs; return them by their ids, in the order of `job_ids`.
 
-        A job that the owner does not have is missing in the answer: `job_ids - jobs.keys()`.
+        A job that the owner does not have is missing in the answer.
 
         Args:
-            job_ids: any number; one call reads at most 1000 of them, and 3 MiB.
+            job_ids: any number of jobs, or their ids; one call reads at most 1000 of them, and
+                3 MiB.
             view: how much of them.
             user_id: their owner.
             **options: see CallOptions; for each call.
@@ -83,7 +84,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
             BatchGetJobsRequest, user_id=self._identity.owner(user_id), view=view.to_proto()
         )
         options = self._checked(options)
-        left = list(dict.fromkeys(texts(job_ids, "job_ids")))
+        left = list(dict.fromkeys(ids_of(job_ids)))
         jobs: dict[str, Job] = {}
         size = MAX_IDS
         while left:
@@ -147,7 +148,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
 
     def list_assets(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -157,7 +158,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
         """List the assets of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: assets read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -169,7 +170,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListAssetsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(ListAssetsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size)
         return self._pages(
             lambda service: service.jobs.ListAssets,
             request,
@@ -180,7 +181,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
 
     def list_transitions(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -190,7 +191,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
         """List the transitions of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: transitions read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -202,7 +203,9 @@ class AsyncOwnerReads(AsyncPagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListTransitionsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(
+            ListTransitionsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size
+        )
         return self._pages(
             lambda service: service.jobs.ListTransitions,
             request,
@@ -213,7 +216,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
 
     def list_attempts(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -223,7 +226,7 @@ class AsyncOwnerReads(AsyncPagedCalls):
         """List the attempts of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: attempts read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -235,7 +238,9 @@ class AsyncOwnerReads(AsyncPagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListAttemptsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(
+            ListAttemptsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size
+        )
         return self._pages(
             lambda service: service.jobs.ListAttempts,
             request,

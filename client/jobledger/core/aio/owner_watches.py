@@ -13,7 +13,7 @@ from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge_async
 from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
-from jobledger.core.requests import groups, texts
+from jobledger.core.requests import groups, id_of, ids_of, texts
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.watch_token import WatchToken
 from jobledger.v1.job_service_pb2 import (
@@ -31,7 +31,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     def watch(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         after_version: int = 0,
         view: JobView = JobView.FULL,
@@ -47,7 +47,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         a random pause of up to 5 s.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             after_version: the version of the last change that was seen; only newer ones follow,
                 or the terminal state.
             view: how much of the job.
@@ -65,7 +65,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         """
         request = build(
             WatchJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             after_version=after_version,
             view=JobView(view).to_proto(),
@@ -77,7 +77,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         *,
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
-        job_ids: Iterable[str] | None = None,
+        job_ids: Iterable[str | Job] | None = None,
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
@@ -95,7 +95,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         Args:
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
-            job_ids: only these, 1 to 1000. Default: all.
+            job_ids: only these jobs, 1 to 1000, or their ids. Default: all.
             view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
@@ -122,7 +122,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
-        ids = None if job_ids is None else texts(job_ids, "job_ids")
+        ids = None if job_ids is None else ids_of(job_ids)
         if ids == []:
             # In the request this would mean all jobs.
             raise ValueError("job_ids: is empty; leave it out for all jobs")
@@ -150,7 +150,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     async def create_watch_token(
         self,
-        job_id: str = "",
+        job_id: str | Job = "",
         *,
         labels: Mapping[str, str] | None = None,
         ttl: Seconds | None = None,
@@ -163,7 +163,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         bearer token: by the gateway, by `<jobledger-progress>`, or as this client's `token`.
 
         Args:
-            job_id: the job. Either this or `labels` is given.
+            job_id: the job, or its id. Either this or `labels` is given.
             labels: all jobs of the owner with all of these.
             ttl: seconds, or a timedelta, for which the token is valid: 1 second to 24 hours.
                 Default: 1 hour.
@@ -177,7 +177,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         request = build(
             CreateWatchTokenRequest,
             user_id=self._identity.owner(user_id),
-            job_id=job_id,
+            job_id=id_of(job_id),
             labels=labels,
             ttl=to_duration(ttl, "ttl"),
         )
@@ -186,7 +186,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     async def wait(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -195,7 +195,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         """Wait until a job is terminal; return it.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             timeout: seconds, or a timedelta. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions.
@@ -206,7 +206,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         """
         request = build(
             WatchJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             view=JobView.FULL.to_proto(),
         )
@@ -218,7 +218,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     def as_completed(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -230,7 +230,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         they have finished.
 
         Args:
-            job_ids: any number; one that occurs twice is yielded once.
+            job_ids: any number of jobs, or their ids; one that occurs twice is yielded once.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions. The callbacks are called for each stream.
@@ -240,7 +240,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch_jobs` raises.
         """
-        waiting = dict.fromkeys(texts(job_ids, "job_ids"))
+        waiting = dict.fromkeys(ids_of(job_ids))
         owner = self._identity.owner_or_all(user_id, all_users=False)
         headers = headers_of(options.get("metadata", ()))
         options = {**options, "metadata": headers}
@@ -266,7 +266,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     async def wait_all(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -276,7 +276,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
         For the arguments and exceptions see `as_completed`.
         """
-        ids = texts(job_ids, "job_ids")
+        ids = ids_of(job_ids)
         jobs = {}
         async for job in self.as_completed(ids, timeout=timeout, user_id=user_id, **options):
             jobs[job.id] = job

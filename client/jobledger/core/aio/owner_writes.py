@@ -8,6 +8,7 @@ from jobledger.core.conversion import JsonObject, build
 from jobledger.core.models import Asset, Job, JobView
 from jobledger.core.new_job import JobOptions, NewJob, creations
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.requests import id_of
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
     CancelJobRequest,
@@ -87,7 +88,7 @@ class AsyncOwnerWrites(AsyncCalls):
 
     async def cancel_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         reason: str = "",
         *,
         user_id: str | None = None,
@@ -100,7 +101,7 @@ class AsyncOwnerWrites(AsyncCalls):
         cancellation was requested before, is returned as it is.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             reason: why, for people: at most 512 characters.
             user_id: the owner.
             **options: see CallOptions.
@@ -110,12 +111,12 @@ class AsyncOwnerWrites(AsyncCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
+        request = build(CancelJobRequest, job_id=id_of(job_id), user_id=owner, reason=reason)
         answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
     async def rerun_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self, job_id: str | Job, *, user_id: str | None = None, **options: Unpack[CallOptions]
     ) -> Job:
         """Run a terminal job again, as a new job with the same content; return the new one.
 
@@ -124,7 +125,7 @@ class AsyncOwnerWrites(AsyncCalls):
         call returns that rerun, for as long as it exists.
 
         Args:
-            job_id: the job, of whatever terminal status.
+            job_id: the job, or its id; of whatever terminal status.
             user_id: its owner.
             **options: see CallOptions.
 
@@ -135,12 +136,14 @@ class AsyncOwnerWrites(AsyncCalls):
             UniqueKeyTaken: another job with its `unique_key` is not terminal.
             LimitExceeded: the owner may not create more jobs now.
         """
-        request = build(RerunJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            RerunJobRequest, job_id=id_of(job_id), user_id=self._identity.owner(user_id)
+        )
         answer = await self._call(lambda service: service.jobs.RerunJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     async def delete_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self, job_id: str | Job, *, user_id: str | None = None, **options: Unpack[CallOptions]
     ) -> Sequence[Asset]:
         """Delete a terminal job with its transitions and the links to its assets.
 
@@ -148,7 +151,7 @@ class AsyncOwnerWrites(AsyncCalls):
         is lost, only a watch of many jobs has them.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             user_id: the owner.
             **options: see CallOptions.
 
@@ -158,6 +161,8 @@ class AsyncOwnerWrites(AsyncCalls):
             JobNotFound: the owner has no such job, or the answer to a first try was lost and the
                 automatic second one found the job deleted.
         """
-        request = build(DeleteJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            DeleteJobRequest, job_id=id_of(job_id), user_id=self._identity.owner(user_id)
+        )
         answer = await self._call(lambda service: service.jobs.DeleteJob, request, options)
         return tuple(map(Asset.from_proto, answer.assets))

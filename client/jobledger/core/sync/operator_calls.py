@@ -6,9 +6,10 @@ from typing import Unpack
 
 from jobledger.core.conversion import build
 from jobledger.core.explanations import Explanation
+from jobledger.core.models import Job
 from jobledger.core.options import CallOptions
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
-from jobledger.core.requests import count, texts
+from jobledger.core.requests import count, id_of, texts
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
@@ -73,7 +74,7 @@ class OperatorCalls(PagedCalls):
 
     def explain_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         user_id: str | None = None,
         all_users: bool = False,
@@ -82,7 +83,7 @@ class OperatorCalls(PagedCalls):
         """Say why a job waits. An owner is told nothing of the jobs of others.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             user_id: its owner.
             all_users: whoever its owner is, if the caller is an operator.
             **options: see CallOptions.
@@ -93,7 +94,7 @@ class OperatorCalls(PagedCalls):
             AccessDenied: the caller may not read the job.
         """
         owner = self._identity.owner_or_all(user_id, all_users=all_users)
-        request = build(ExplainJobRequest, job_id=job_id, user_id=owner)
+        request = build(ExplainJobRequest, job_id=id_of(job_id), user_id=owner)
         answer = self._call(lambda service: service.queues.ExplainJob, request, options)
         return Explanation.from_proto(answer)
 

@@ -9,7 +9,7 @@ from jobledger.core.conversion import build
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
-from jobledger.core.requests import MAX_IDS, texts
+from jobledger.core.requests import MAX_IDS, id_of, ids_of
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
@@ -30,7 +30,7 @@ class OwnerReads(PagedCalls):
 
     def get_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         view: JobView = JobView.FULL,
         user_id: str | None = None,
@@ -39,7 +39,7 @@ class OwnerReads(PagedCalls):
         """Read a job.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             view: how much of it.
             user_id: its owner.
             **options: see CallOptions.
@@ -51,7 +51,7 @@ class OwnerReads(PagedCalls):
         view = JobView(view)
         request = build(
             GetJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             view=view.to_proto(),
         )
@@ -60,7 +60,7 @@ class OwnerReads(PagedCalls):
 
     def get_jobs(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
@@ -68,10 +68,11 @@ class OwnerReads(PagedCalls):
     ) -> dict[str, Job]:
         """Read some jobs; return them by their ids, in the order of `job_ids`.
 
-        A job that the owner does not have is missing in the answer: `job_ids - jobs.keys()`.
+        A job that the owner does not have is missing in the answer.
 
         Args:
-            job_ids: any number; one call reads at most 1000 of them, and 3 MiB.
+            job_ids: any number of jobs, or their ids; one call reads at most 1000 of them, and
+                3 MiB.
             view: how much of them.
             user_id: their owner.
             **options: see CallOptions; for each call.
@@ -84,7 +85,7 @@ class OwnerReads(PagedCalls):
             BatchGetJobsRequest, user_id=self._identity.owner(user_id), view=view.to_proto()
         )
         options = self._checked(options)
-        left = list(dict.fromkeys(texts(job_ids, "job_ids")))
+        left = list(dict.fromkeys(ids_of(job_ids)))
         jobs: dict[str, Job] = {}
         size = MAX_IDS
         while left:
@@ -146,7 +147,7 @@ class OwnerReads(PagedCalls):
 
     def list_assets(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -156,7 +157,7 @@ class OwnerReads(PagedCalls):
         """List the assets of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: assets read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -168,7 +169,7 @@ class OwnerReads(PagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListAssetsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(ListAssetsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size)
         return self._pages(
             lambda service: service.jobs.ListAssets,
             request,
@@ -179,7 +180,7 @@ class OwnerReads(PagedCalls):
 
     def list_transitions(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -189,7 +190,7 @@ class OwnerReads(PagedCalls):
         """List the transitions of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: transitions read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -201,7 +202,9 @@ class OwnerReads(PagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListTransitionsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(
+            ListTransitionsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size
+        )
         return self._pages(
             lambda service: service.jobs.ListTransitions,
             request,
@@ -212,7 +215,7 @@ class OwnerReads(PagedCalls):
 
     def list_attempts(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -222,7 +225,7 @@ class OwnerReads(PagedCalls):
         """List the attempts of a job, oldest first. Iterate over the result, or its `pages()`.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             page_size: attempts read with one call, at most 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
@@ -234,7 +237,9 @@ class OwnerReads(PagedCalls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(ListAttemptsRequest, job_id=job_id, user_id=owner, page_size=page_size)
+        request = build(
+            ListAttemptsRequest, job_id=id_of(job_id), user_id=owner, page_size=page_size
+        )
         return self._pages(
             lambda service: service.jobs.ListAttempts,
             request,

@@ -12,7 +12,7 @@ from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge
 from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
-from jobledger.core.requests import groups, texts
+from jobledger.core.requests import groups, id_of, ids_of, texts
 from jobledger.core.streams import Watch
 from jobledger.core.sync.completion import as_completed
 from jobledger.core.sync.owner_reads import OwnerReads
@@ -32,7 +32,7 @@ class OwnerWatches(OwnerReads):
 
     def watch(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         after_version: int = 0,
         view: JobView = JobView.FULL,
@@ -48,7 +48,7 @@ class OwnerWatches(OwnerReads):
         a random pause of up to 5 s.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             after_version: the version of the last change that was seen; only newer ones follow,
                 or the terminal state.
             view: how much of the job.
@@ -66,7 +66,7 @@ class OwnerWatches(OwnerReads):
         """
         request = build(
             WatchJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             after_version=after_version,
             view=JobView(view).to_proto(),
@@ -78,7 +78,7 @@ class OwnerWatches(OwnerReads):
         *,
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
-        job_ids: Iterable[str] | None = None,
+        job_ids: Iterable[str | Job] | None = None,
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
@@ -96,7 +96,7 @@ class OwnerWatches(OwnerReads):
         Args:
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
-            job_ids: only these, 1 to 1000. Default: all.
+            job_ids: only these jobs, 1 to 1000, or their ids. Default: all.
             view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
@@ -123,7 +123,7 @@ class OwnerWatches(OwnerReads):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
-        ids = None if job_ids is None else texts(job_ids, "job_ids")
+        ids = None if job_ids is None else ids_of(job_ids)
         if ids == []:
             # In the request this would mean all jobs.
             raise ValueError("job_ids: is empty; leave it out for all jobs")
@@ -151,7 +151,7 @@ class OwnerWatches(OwnerReads):
 
     def create_watch_token(
         self,
-        job_id: str = "",
+        job_id: str | Job = "",
         *,
         labels: Mapping[str, str] | None = None,
         ttl: Seconds | None = None,
@@ -164,7 +164,7 @@ class OwnerWatches(OwnerReads):
         bearer token: by the gateway, by `<jobledger-progress>`, or as this client's `token`.
 
         Args:
-            job_id: the job. Either this or `labels` is given.
+            job_id: the job, or its id. Either this or `labels` is given.
             labels: all jobs of the owner with all of these.
             ttl: seconds, or a timedelta, for which the token is valid: 1 second to 24 hours.
                 Default: 1 hour.
@@ -178,7 +178,7 @@ class OwnerWatches(OwnerReads):
         request = build(
             CreateWatchTokenRequest,
             user_id=self._identity.owner(user_id),
-            job_id=job_id,
+            job_id=id_of(job_id),
             labels=labels,
             ttl=to_duration(ttl, "ttl"),
         )
@@ -187,7 +187,7 @@ class OwnerWatches(OwnerReads):
 
     def wait(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -196,7 +196,7 @@ class OwnerWatches(OwnerReads):
         """Wait until a job is terminal; return it.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             timeout: seconds, or a timedelta. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions.
@@ -207,7 +207,7 @@ class OwnerWatches(OwnerReads):
         """
         request = build(
             WatchJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             user_id=self._identity.owner(user_id),
             view=JobView.FULL.to_proto(),
         )
@@ -219,7 +219,7 @@ class OwnerWatches(OwnerReads):
 
     def as_completed(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -231,7 +231,7 @@ class OwnerWatches(OwnerReads):
         they have finished.
 
         Args:
-            job_ids: any number; one that occurs twice is yielded once.
+            job_ids: any number of jobs, or their ids; one that occurs twice is yielded once.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions. The callbacks are called for each stream.
@@ -241,7 +241,7 @@ class OwnerWatches(OwnerReads):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch_jobs` raises.
         """
-        waiting = dict.fromkeys(texts(job_ids, "job_ids"))
+        waiting = dict.fromkeys(ids_of(job_ids))
         owner = self._identity.owner_or_all(user_id, all_users=False)
         headers = headers_of(options.get("metadata", ()))
         options = {**options, "metadata": headers}
@@ -267,7 +267,7 @@ class OwnerWatches(OwnerReads):
 
     def wait_all(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | Job],
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -277,7 +277,7 @@ class OwnerWatches(OwnerReads):
 
         For the arguments and exceptions see `as_completed`.
         """
-        ids = texts(job_ids, "job_ids")
+        ids = ids_of(job_ids)
         jobs = {}
         for job in self.as_completed(ids, timeout=timeout, user_id=user_id, **options):
             jobs[job.id] = job

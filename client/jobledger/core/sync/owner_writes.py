@@ -8,6 +8,7 @@ from jobledger.core.conversion import JsonObject, build
 from jobledger.core.models import Asset, Job, JobView
 from jobledger.core.new_job import JobOptions, NewJob, creations
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.requests import id_of
 from jobledger.core.sync.base import Calls
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
@@ -88,7 +89,7 @@ class OwnerWrites(Calls):
 
     def cancel_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         reason: str = "",
         *,
         user_id: str | None = None,
@@ -101,7 +102,7 @@ class OwnerWrites(Calls):
         cancellation was requested before, is returned as it is.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             reason: why, for people: at most 512 characters.
             user_id: the owner.
             **options: see CallOptions.
@@ -111,12 +112,12 @@ class OwnerWrites(Calls):
             JobNotFound: the owner has no such job.
         """
         owner = self._identity.owner(user_id)
-        request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
+        request = build(CancelJobRequest, job_id=id_of(job_id), user_id=owner, reason=reason)
         answer = self._call(lambda service: service.jobs.CancelJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
     def rerun_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self, job_id: str | Job, *, user_id: str | None = None, **options: Unpack[CallOptions]
     ) -> Job:
         """Run a terminal job again, as a new job with the same content; return the new one.
 
@@ -125,7 +126,7 @@ class OwnerWrites(Calls):
         call returns that rerun, for as long as it exists.
 
         Args:
-            job_id: the job, of whatever terminal status.
+            job_id: the job, or its id; of whatever terminal status.
             user_id: its owner.
             **options: see CallOptions.
 
@@ -136,12 +137,14 @@ class OwnerWrites(Calls):
             UniqueKeyTaken: another job with its `unique_key` is not terminal.
             LimitExceeded: the owner may not create more jobs now.
         """
-        request = build(RerunJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            RerunJobRequest, job_id=id_of(job_id), user_id=self._identity.owner(user_id)
+        )
         answer = self._call(lambda service: service.jobs.RerunJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
 
     def delete_job(
-        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+        self, job_id: str | Job, *, user_id: str | None = None, **options: Unpack[CallOptions]
     ) -> Sequence[Asset]:
         """Delete a terminal job with its transitions and the links to its assets.
 
@@ -149,7 +152,7 @@ class OwnerWrites(Calls):
         is lost, only a watch of many jobs has them.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             user_id: the owner.
             **options: see CallOptions.
 
@@ -159,6 +162,8 @@ class OwnerWrites(Calls):
             JobNotFound: the owner has no such job, or the answer to a first try was lost and the
                 automatic second one found the job deleted.
         """
-        request = build(DeleteJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        request = build(
+            DeleteJobRequest, job_id=id_of(job_id), user_id=self._identity.owner(user_id)
+        )
         answer = self._call(lambda service: service.jobs.DeleteJob, request, options)
         return tuple(map(Asset.from_proto, answer.assets))

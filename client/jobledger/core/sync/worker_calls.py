@@ -14,7 +14,7 @@ from jobledger.core.conversion import (
 )
 from jobledger.core.models import Asset, Job, JobError, JobStatus, JobView, ProgressResult
 from jobledger.core.options import CallOptions
-from jobledger.core.requests import fresh_id, job_error, texts
+from jobledger.core.requests import fresh_id, id_of, job_error, texts
 from jobledger.core.sync.base import Calls
 from jobledger.v1.worker_service_pb2 import (
     ClaimJobsRequest,
@@ -89,7 +89,7 @@ class WorkerCalls(Calls):
 
     def release_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         attempt: int,
         *,
         delay: Seconds | None = None,
@@ -102,7 +102,7 @@ class WorkerCalls(Calls):
         was requested is FAILED / CANCELLED instead.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             attempt: the caller's.
             delay: seconds, or a timedelta, that the job waits at least before it can be claimed
                 again, at most 365 days. Default: none.
@@ -117,7 +117,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             ReleaseJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             delay=to_duration(delay, "delay"),
         )
@@ -126,7 +126,7 @@ class WorkerCalls(Calls):
 
     def start_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         *,
         lease_duration: Seconds | None = None,
         worker_id: str | None = None,
@@ -135,7 +135,7 @@ class WorkerCalls(Calls):
         """Start a QUEUED job; its `attempt` fences the calls that follow.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             lease_duration: see `claim_jobs`. Default: 1 hour.
             worker_id: at most 128 characters; the same worker may repeat its start. Default: this
                 client's `worker_id`.
@@ -160,7 +160,7 @@ class WorkerCalls(Calls):
 
     def transition_job(
         self,
-        job_id: str,
+        job_id: str | Job,
         target_status: JobStatus,
         *,
         attempt: int | None = None,
@@ -184,7 +184,7 @@ class WorkerCalls(Calls):
         automatic repetition raises VersionMismatch although the first one succeeded.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             target_status: PROCESSING to start, COMPLETED, PARTIAL or FAILED to finish.
             attempt: the caller's; to finish only.
             any_attempt: instead of `attempt`.
@@ -215,7 +215,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             TransitionJobRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             target_status=JobStatus(target_status).to_proto(),
             attempt=attempt,
             any_attempt=any_attempt,
@@ -235,7 +235,7 @@ class WorkerCalls(Calls):
 
     def update_progress(
         self,
-        job_id: str,
+        job_id: str | Job,
         progress: int | None = None,
         *,
         progress_message: str | None = None,
@@ -249,7 +249,7 @@ class WorkerCalls(Calls):
         A report on a terminal job is no error; its `applied` is false.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             progress: percent, 0 to 100; a lower one than before changes nothing. Default:
                 unchanged.
             progress_message: at most 512 characters. Default: unchanged.
@@ -267,7 +267,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             UpdateProgressRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
             progress=progress,
@@ -279,7 +279,7 @@ class WorkerCalls(Calls):
 
     def mark_completed(
         self,
-        job_id: str,
+        job_id: str | Job,
         result: JsonObject | None = None,
         *,
         assets: Iterable[Asset] = (),
@@ -290,7 +290,7 @@ class WorkerCalls(Calls):
         """Finish a job as COMPLETED: everything was done.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             result: the output: a JSON object of at most 256 KiB.
             assets: at most 1000, linked in the same transaction.
             attempt: the caller's.
@@ -306,7 +306,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             MarkCompletedRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
             result=to_struct(result, "result"),
@@ -317,7 +317,7 @@ class WorkerCalls(Calls):
 
     def mark_partial(
         self,
-        job_id: str,
+        job_id: str | Job,
         result: JsonObject | None = None,
         *,
         error: str | JobError | None = None,
@@ -330,7 +330,7 @@ class WorkerCalls(Calls):
         """Finish a job as PARTIAL: some of it was done.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             result: what was done: a JSON object of at most 256 KiB.
             error: what was not: a message of 1 to 4096 characters, or a JobError.
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
@@ -344,7 +344,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             MarkPartialRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
             result=to_struct(result, "result"),
@@ -356,7 +356,7 @@ class WorkerCalls(Calls):
 
     def mark_failed(
         self,
-        job_id: str,
+        job_id: str | Job,
         error: str | JobError,
         *,
         reason: str | None = None,
@@ -371,7 +371,7 @@ class WorkerCalls(Calls):
         """Finish a job as FAILED: it was not done. With `retryable` it may be tried again.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             error: why: a message of 1 to 4096 characters, or a JobError.
             reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
             result: what is known in spite of the failure: a JSON object of at most 256 KiB.
@@ -389,7 +389,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             MarkFailedRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
             result=to_struct(result, "result"),
@@ -403,7 +403,7 @@ class WorkerCalls(Calls):
 
     def create_asset(
         self,
-        job_id: str,
+        job_id: str | Job,
         asset_type: str,
         *,
         url: str = "",
@@ -420,7 +420,7 @@ class WorkerCalls(Calls):
         """Link an asset to a PROCESSING job.
 
         Args:
-            job_id: the job.
+            job_id: the job, or its id.
             asset_type: 1 to 50 characters, for instance a media type.
             url: where it is; this or `storage_path` is required.
             storage_path: where it is, for programs that share a storage.
@@ -447,7 +447,7 @@ class WorkerCalls(Calls):
         """
         request = build(
             CreateAssetRequest,
-            job_id=job_id,
+            job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
             asset_type=asset_type,
