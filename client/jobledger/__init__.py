@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from jobledger.core.streams import AsyncWatch, Watch
     from jobledger.core.sync.client import Client
     from jobledger.core.sync.pages import Pager
+    from jobledger.core.tasks import JobFailed, Task, TaskOptions
+    from jobledger.core.time_spans import days, hours, minutes
     from jobledger.core.watch_token import WatchToken
     from jobledger.core.webhooks import NewWebhook, Webhook
     from jobledger.errors import (
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     )
     from jobledger.version import __version__
     from jobledger.worker.failures import RetryLater
+    from jobledger.worker.handlers.declared import HandlerOptions, handler
     from jobledger.worker.handlers.threads import BlockingJob
     from jobledger.worker.job import ClaimedJob
     from jobledger.worker.metrics import JobEnd, WorkerHealth
@@ -121,6 +124,7 @@ __all__ = [
     "Explanation",
     "Failed",
     "FeedEvent",
+    "HandlerOptions",
     "IllegalTransition",
     "InternalError",
     "InvalidField",
@@ -129,6 +133,7 @@ __all__ = [
     "JobChange",
     "JobEnd",
     "JobError",
+    "JobFailed",
     "JobFilters",
     "JobNotDue",
     "JobNotFound",
@@ -161,6 +166,8 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "Scheduled",
+    "Task",
+    "TaskOptions",
     "Transition",
     "TypePaused",
     "Unauthenticated",
@@ -179,6 +186,10 @@ __all__ = [
     "Worker",
     "WorkerHealth",
     "__version__",
+    "days",
+    "handler",
+    "hours",
+    "minutes",
 ]
 
 # Where the names above live, for `__getattr__`.
@@ -225,6 +236,8 @@ _MODULES = {
     "core.streams": ["AsyncWatch", "Watch"],
     "core.sync.client": ["Client"],
     "core.sync.pages": ["Pager"],
+    "core.tasks": ["JobFailed", "Task", "TaskOptions"],
+    "core.time_spans": ["days", "hours", "minutes"],
     "core.watch_token": ["WatchToken"],
     "core.webhooks": ["NewWebhook", "Webhook"],
     "errors": [
@@ -259,6 +272,7 @@ _MODULES = {
     "worker.metrics": ["JobEnd", "WorkerHealth"],
     "worker.outcomes": ["Completed", "Failed", "Outcome", "Partial", "Release"],
     "worker.failures": ["RetryLater"],
+    "worker.handlers.declared": ["HandlerOptions", "handler"],
     "worker.handlers.threads": ["BlockingJob"],
     "worker.worker": ["Worker"],
 }

@@ -23,6 +23,7 @@ JobledgerError                 any failed call
 │   └── Unauthenticated        the caller has no valid identity: see its token and certificate
 ├── Unavailable                no server, database or token at present; a ConnectionError too
 ├── DeadlineExceeded           no answer within the timeout; a TimeoutError too
+├── JobFailed                  a job has no result: it is FAILED, or PARTIAL without one
 ├── ClientClosed               the client was closed before or during the call
 └── InternalError              a bug; `correlation_id` finds it in the log
 

@@ -11,10 +11,11 @@ import pytest
 
 from tests.support.pages import ROOT
 
-PROGRAM = Path(__file__).parent / "typing/right_and_wrong.py"
+PROGRAMS = sorted(Path(__file__).parent.glob("typing/*.py"))
 WRONG = {
-    (PROGRAM.name, number)
-    for number, line in enumerate(PROGRAM.read_text("utf-8").splitlines(), 1)
+    (program.name, number)
+    for program in PROGRAMS
+    for number, line in enumerate(program.read_text("utf-8").splitlines(), 1)
     if line.endswith("# wrong")
 }
 EXAMPLES = [ROOT / "examples/worker_and_watcher.py"]
@@ -34,7 +35,7 @@ def mypy(*files):
         capture_output=True,
         text=True,
         check=False,
-        cwd=PROGRAM.parent,
+        cwd=PROGRAMS[0].parent,
         env={"MYPYPATH": f"{ROOT}/client"},
     )
     assert run.returncode in {0, 1}, run.stderr
@@ -51,7 +52,7 @@ def pyright(*files):
         capture_output=True,
         text=True,
         check=False,
-        cwd=PROGRAM.parent,
+        cwd=PROGRAMS[0].parent,
     )
     assert run.returncode in {0, 1}, run.stderr
     found = json.loads(run.stdout)["generalDiagnostics"]
@@ -62,10 +63,10 @@ def pyright(*files):
 
 @pytest.mark.slow
 def test_mypy_says_what_a_handler_may_return() -> None:
-    _, output = mypy(PROGRAM, *EXAMPLES)
+    _, output = mypy(*PROGRAMS, *EXAMPLES)
     lines = [line for line in output.splitlines() if "Coroutine[Any, Any, list[int]]" in line]
     assert len(lines) == 2, output
-    for word in ("Outcome", "Mapping", "Dataclass", "None"):
+    for word in ("Outcome", "Mapping", "Typed", "None"):
         assert all(word in line for line in lines), output
 
 
@@ -78,5 +79,5 @@ CHECKERS = [
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_type_checkers_report_exactly_the_wrong_lines_and_none_of_the_readme(checker):
-    found, output = checker(PROGRAM, *EXAMPLES)
+    found, output = checker(*PROGRAMS, *EXAMPLES)
     assert found == WRONG, output

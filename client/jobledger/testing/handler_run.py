@@ -11,6 +11,8 @@ from typing import Any, TypedDict, Unpack
 from jobledger.core.conversion import JsonObject, Seconds, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError, JobStatus, RetryPolicy
 from jobledger.core.options import check_names
+from jobledger.core.tasks import Task
+from jobledger.core.typed_values import Typed, is_typed, to_json
 from jobledger.worker.handlers.handler import Function, Middleware, OnCancel, make_handler
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.job import checkpoint_of
@@ -46,8 +48,10 @@ class HandlerRun:
 class RunOptions(TypedDict, total=False):
     """Keyword arguments of `run_handler`: the job and the worker around the handler."""
 
+    task: Task[Any, Any]
+    """The task that the function is a handler of. Default: none."""
     job_type: str
-    """Default: the function's name."""
+    """Default: that of the task, or the function's name."""
     labels: Mapping[str, str]
     """The job's. Default: none."""
     user_id: str
@@ -77,13 +81,13 @@ class RunOptions(TypedDict, total=False):
 
 
 def run_handler(
-    function: Function, parameters: JsonObject | None = None, **options: Unpack[RunOptions]
+    function: Function, parameters: JsonObject | Typed | None = None, **options: Unpack[RunOptions]
 ) -> HandlerRun:
     """Run a handler, async or plain, for one job.
 
     Args:
         function: the handler.
-        parameters: the job's.
+        parameters: the job's: a JSON object, or a dataclass, msgspec.Struct or pydantic model.
         **options: see RunOptions.
 
     Raises:
@@ -103,12 +107,12 @@ def run_handler(
 
 
 async def run_handler_async(
-    function: Function, parameters: JsonObject | None = None, **options: Unpack[RunOptions]
+    function: Function, parameters: JsonObject | Typed | None = None, **options: Unpack[RunOptions]
 ) -> HandlerRun:
     """Run a handler, async or plain, for one job; see `run_handler`."""
     check_names(options, RunOptions)
     job = _job(function, parameters, options)
-    names = "on_cancel", "timeout", "retry_on", "middleware"
+    names = "on_cancel", "timeout", "retry_on", "middleware", "task"
     given: Any = {name: value for name, value in options.items() if name in names}
     handler = make_handler(function, **given)
     run = JobRun(job, handler, options.get("state"))
@@ -125,15 +129,18 @@ async def run_handler_async(
     )
 
 
-def _job(function: Function, parameters: JsonObject | None, options: RunOptions) -> Job:
+def _job(function: Function, parameters: JsonObject | Typed | None, options: RunOptions) -> Job:
     # What a worker would see of them: the types of JSON.
-    struct = to_struct(parameters or {}, "parameters")
+    given: Any = to_json(parameters, "parameters") if is_typed(type(parameters)) else parameters
+    struct = to_struct(given or {}, "parameters")
     assert struct is not None  # noqa: S101
+    task = options.get("task")
+    name = getattr(function, "__name__", "job") if task is None else task.job_type
     now = datetime.now(UTC)
     return Job(
         id=str(uuid.uuid4()),
         user_id=options.get("user_id", "ada"),
-        job_type=options.get("job_type", str(getattr(function, "__name__", "job"))),
+        job_type=options.get("job_type", str(name)),
         status=JobStatus.PROCESSING,
         parameters=from_struct(struct),
         labels=dict(options.get("labels", {})),

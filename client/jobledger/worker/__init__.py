@@ -1,9 +1,11 @@
 """The worker library: claims jobs, runs a handler for each, and sends how each one finished."""
 
 from jobledger.worker.failures import RetryLater
+from jobledger.worker.handlers.declared import handler
 from jobledger.worker.handlers.handler import Middleware, Next
 from jobledger.worker.handlers.parameters import InvalidParameters
 from jobledger.worker.handlers.processes import ProcessDied
+from jobledger.worker.handlers.task_handlers import InvalidResult
 from jobledger.worker.handlers.threads import BlockingJob
 from jobledger.worker.job import ClaimedJob
 from jobledger.worker.metrics import JobEnd, WorkerHealth
@@ -16,6 +18,7 @@ __all__ = [
     "Completed",
     "Failed",
     "InvalidParameters",
+    "InvalidResult",
     "JobEnd",
     "Middleware",
     "Next",
@@ -26,4 +29,5 @@ __all__ = [
     "RetryLater",
     "Worker",
     "WorkerHealth",
+    "handler",
 ]

@@ -1,15 +1,15 @@
 """How a job finishes, or is released: what a handler returns."""
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from jobledger.core.conversion import JsonObject, Seconds, to_struct
 from jobledger.core.models import Asset, JobError, JobStatus
 from jobledger.core.options import seconds_of
+from jobledger.core.typed_values import Typed, is_typed, to_json
 
 MAX_MESSAGE: Final = 4096
 MAX_LOGGED: Final = 200
@@ -27,7 +27,8 @@ class Completed:
     """Everything was done.
 
     Args:
-        result: the output: a JSON object of at most 256 KiB.
+        result: the output: a JSON object of at most 256 KiB, or a dataclass, msgspec.Struct or
+            pydantic model, which becomes one.
         assets: at most 1000, linked in the same transaction; any iterable.
 
     Raises:
@@ -35,7 +36,7 @@ class Completed:
         ValueError: JSON cannot hold a part of `result`.
     """
 
-    result: JsonObject | None = None
+    result: JsonObject | Typed | None = None
     assets: Sequence[Asset] = ()
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class Partial:
     """Some of it was done.
 
     Args:
-        result: what was done: a JSON object of at most 256 KiB.
+        result: what was done; as that of Completed.
         message: what was not, for people; cut after 4096 characters.
         reason: the same for programs: UPPER_SNAKE_CASE, at most 63 characters, none of those that
             the service gives itself, such as LEASE_EXPIRED.
@@ -59,7 +60,7 @@ class Partial:
         ValueError: JSON cannot hold a part of `result` or `details`, or the reason is not allowed.
     """
 
-    result: JsonObject | None = None
+    result: JsonObject | Typed | None = None
     message: str = ""
     reason: str = ""
     details: JsonObject | None = field(default=None, kw_only=True)
@@ -143,7 +144,9 @@ STATUSES: Final[dict[type[Finish], JobStatus]] = {
 
 def _check(outcome: Finish) -> None:
     """Refuse at once what cannot be sent, so that the traceback names the handler's line."""
-    to_struct(outcome.result, "result")
+    if is_typed(type(outcome.result)):
+        object.__setattr__(outcome, "result", to_json(outcome.result, "result"))
+    to_struct(json_result(outcome), "result")
     if not isinstance(outcome, Completed):
         to_struct(outcome.details, "details")
         for name in ("message", "reason"):
@@ -173,7 +176,7 @@ def outcome_of(returned: object) -> Outcome | None:
     """Convert what a handler returned.
 
     Raises:
-        TypeError: it is no outcome, mapping or dataclass.
+        TypeError: it is no outcome, mapping or object with typed fields.
         ValueError: JSON cannot hold a part of it.
     """
     match returned:
@@ -181,14 +184,19 @@ def outcome_of(returned: object) -> Outcome | None:
             return returned
         case Mapping():
             return Completed(returned)
-    if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
-        return Completed(dataclasses.asdict(returned))
+    if is_typed(type(returned)):
+        return Completed(cast("Typed", returned))
     if inspect.iscoroutine(returned):
         returned.close()
     raise TypeError(
         f"the handler returned {type(returned).__name__}; it can return Completed, Partial, "
-        "Failed, Release, a mapping, a dataclass or None"
+        "Failed, Release, a mapping, a dataclass, a msgspec.Struct, a pydantic model or None"
     )
+
+
+def json_result(outcome: Finish) -> JsonObject | None:
+    """Return the result: as `_check` left it, a JSON object."""
+    return cast("JsonObject | None", outcome.result)
 
 
 def error_of(outcome: Finish) -> JobError | None:

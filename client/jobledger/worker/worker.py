@@ -23,13 +23,20 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from types import ModuleType
+from typing import Any, Final, TypeAlias, overload
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_seconds
 from jobledger.core.metrics import MetricsCollector
 from jobledger.core.requests import count, text
 from jobledger.core.status_server import parse_address, serving_pages
+from jobledger.core.tasks import ParamsT, ResultT, Task
+from jobledger.worker.handlers.declared import (
+    HandlerReturningOutcomeMappingTypedOrNone,
+    TaskDecorator,
+    handlers_of,
+)
 from jobledger.worker.handlers.handler import (
     Executor,
     Function,
@@ -46,10 +53,6 @@ from jobledger.worker.session.session import Session
 from jobledger.worker.session.slots import MAX_SLOTS, Slots
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
-# mypy says no more of a function that cannot be a handler than this name.
-_HandlerReturningOutcomeMappingDataclassOrNone = TypeVar(
-    "_HandlerReturningOutcomeMappingDataclassOrNone", bound=Function
-)
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -132,8 +135,20 @@ class Worker:
 
     @overload
     def handler(
-        self, job_type: _HandlerReturningOutcomeMappingDataclassOrNone
-    ) -> _HandlerReturningOutcomeMappingDataclassOrNone: ...
+        self, job_type: HandlerReturningOutcomeMappingTypedOrNone
+    ) -> HandlerReturningOutcomeMappingTypedOrNone: ...
+
+    @overload
+    def handler(
+        self,
+        job_type: Task[ParamsT, ResultT],
+        *,
+        concurrency: int | None = None,
+        timeout: Seconds | None = None,
+        retry_on: type[Exception] | Iterable[type[Exception]] = (),
+        on_cancel: OnCancel = "raise",
+        executor: Executor = "thread",
+    ) -> TaskDecorator[ParamsT, ResultT]: ...
 
     @overload
     def handler(
@@ -146,8 +161,7 @@ class Worker:
         on_cancel: OnCancel = "raise",
         executor: Executor = "thread",
     ) -> Callable[
-        [_HandlerReturningOutcomeMappingDataclassOrNone],
-        _HandlerReturningOutcomeMappingDataclassOrNone,
+        [HandlerReturningOutcomeMappingTypedOrNone], HandlerReturningOutcomeMappingTypedOrNone
     ]: ...
 
     def handler(
@@ -160,19 +174,21 @@ class Worker:
         on_cancel: OnCancel = "raise",
         executor: Executor = "thread",
     ) -> Any:
-        """Make a function the handler of a type of job; a decorator.
+        """Make a function the handler of a task, or of a type of job; a decorator.
 
         An async function runs in the event loop, with a ClaimedJob. A plain one runs in a thread
-        of its own, with a BlockingJob. A second parameter, annotated with a dataclass or a
-        pydantic model, is the job's parameters as this type; if they do not fit, the job is
-        FAILED / INVALID_PARAMETERS.
+        of its own, with a BlockingJob. A second parameter, annotated with a dataclass, a
+        msgspec.Struct or a pydantic model, is the job's parameters as this type; if they do not
+        fit, the job is FAILED / INVALID_PARAMETERS.
 
-        It returns Completed, Partial, Failed or Release; a mapping, a dataclass or None means
-        COMPLETED. What it raises makes the job FAILED, with the exception's class as the reason.
-        After RetryLater and what `retry_on` names, the job has another attempt if one is left.
+        It returns Completed, Partial, Failed or Release; a mapping, an object of such a type or
+        None means COMPLETED. If it returns another result than its task has, the job is FAILED /
+        INVALID_RESULT. What it raises makes the job FAILED, with the exception's class as the
+        reason. After RetryLater and what `retry_on` names, the job has another attempt if one is
+        left.
 
         Args:
-            job_type: 1 to 50 characters. Default: the function's name.
+            job_type: a Task, or 1 to 50 characters. Default: the function's name.
             concurrency: how many jobs of this type at once, at most 1000, in slots of its own
                 besides those of the worker. Default: it shares the worker's slots.
             timeout: seconds, or a timedelta, that a run may take. Then the handler is cancelled
@@ -188,13 +204,17 @@ class Worker:
                 defined at the top of a module that can be imported.
 
         Raises:
-            TypeError: an argument has the wrong type, or the function cannot be a handler.
+            TypeError: an argument has the wrong type, or the function cannot be a handler, or its
+                annotations do not fit the task.
             ValueError: the type has a handler, or an argument is out of range.
             RuntimeError: the worker runs already.
         """
 
         def register(function: Function) -> Function:
+            task = job_type if isinstance(job_type, Task) else None
             name = name_of(function) if job_type is None else job_type
+            if task is not None:
+                name = task.job_type
             if name in self._handlers:
                 raise ValueError(f"job_type: {name!r} has a handler")
             self._handlers[name] = make_handler(
@@ -204,6 +224,7 @@ class Worker:
                 retry_on=retry_on,
                 executor=executor,
                 middleware=self._middleware,
+                task=task,
             )
             self._slots_of(concurrency).job_types.append(name)
             return function
@@ -213,11 +234,29 @@ class Worker:
         if callable(job_type):
             function, job_type = job_type, None
             return register(function)
-        if job_type is not None and not text(job_type, "job_type"):
+        if not isinstance(job_type, Task | None) and not text(job_type, "job_type"):
             raise ValueError("job_type: is empty")
         if concurrency is not None:
             _slot_count(concurrency)
         return register
+
+    def include(self, module: ModuleType) -> None:
+        """Register the handlers of a module: its functions with the decorator `handler`.
+
+        Args:
+            module: the module. What it imports from others is left out.
+
+        Raises:
+            TypeError: it is no module; or as for `handler`.
+            ValueError: it has no handlers; or as for `handler`.
+            RuntimeError: the worker runs already.
+        """
+        found = list(handlers_of(module))
+        if not found:
+            raise ValueError(f"module: {module.__name__} has no function with @handler")
+        for each in found:
+            register: Any = self.handler(each.job_type, **each.options)
+            register(each.function)
 
     @property
     def health(self) -> WorkerHealth:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobledger import ClaimedJob
+    from tests.unit.client.task_handlers import Picture
 
 
 @dataclasses.dataclass
@@ -16,3 +17,7 @@ class Params:
 
 async def render(job: ClaimedJob, params: Params) -> dict[str, object]:
     return {"name": params.name}
+
+
+async def returns_what_is_not_imported(job: ClaimedJob, params: Params) -> Picture:
+    raise NotImplementedError

@@ -4,16 +4,14 @@ from typing import Self
 
 from jobledger.core.aio.bulk_calls import AsyncBulkCalls
 from jobledger.core.aio.operator_calls import AsyncOperatorCalls
-from jobledger.core.aio.owner_watches import AsyncOwnerWatches
-from jobledger.core.aio.owner_writes import AsyncOwnerWrites
+from jobledger.core.aio.task_calls import AsyncTaskCalls
 from jobledger.core.aio.webhook_calls import AsyncWebhookCalls
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
 from jobledger.core.work_opener import WorkOpener
 
 
 class AsyncClient(
-    AsyncOwnerWrites,
-    AsyncOwnerWatches,
+    AsyncTaskCalls,
     AsyncBulkCalls,
     AsyncOperatorCalls,
     AsyncWebhookCalls,

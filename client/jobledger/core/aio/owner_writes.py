@@ -49,10 +49,7 @@ class AsyncOwnerWrites(AsyncCalls):
             UniqueKeyTaken: another job with the `unique_key` is not terminal.
         """
         job = NewJob(job_type, parameters, **options)
-        request = job.to_proto(self._identity.owner(user_id))
-        call: CallOptions = {"timeout": timeout, "metadata": metadata}
-        answer = await self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
+        return await self._create(job, user_id, {"timeout": timeout, "metadata": metadata})
 
     async def create_jobs(
         self,
@@ -166,3 +163,8 @@ class AsyncOwnerWrites(AsyncCalls):
         )
         answer = await self._call(lambda service: service.jobs.DeleteJob, request, options)
         return tuple(map(Asset.from_proto, answer.assets))
+
+    async def _create(self, job: NewJob, user_id: str | None, options: CallOptions) -> Job:
+        request = job.to_proto(self._identity.owner(user_id))
+        answer = await self._call(lambda service: service.jobs.CreateJob, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)

@@ -5,15 +5,13 @@ from typing import Self
 
 from jobledger.core.sync.bulk_calls import BulkCalls
 from jobledger.core.sync.operator_calls import OperatorCalls
-from jobledger.core.sync.owner_watches import OwnerWatches
-from jobledger.core.sync.owner_writes import OwnerWrites
+from jobledger.core.sync.task_calls import TaskCalls
 from jobledger.core.sync.webhook_calls import WebhookCalls
 from jobledger.core.sync.worker_calls import WorkerCalls
 
 
 class Client(
-    OwnerWrites,
-    OwnerWatches,
+    TaskCalls,
     BulkCalls,
     OperatorCalls,
     WebhookCalls,

@@ -50,10 +50,7 @@ class OwnerWrites(Calls):
             UniqueKeyTaken: another job with the `unique_key` is not terminal.
         """
         job = NewJob(job_type, parameters, **options)
-        request = job.to_proto(self._identity.owner(user_id))
-        call: CallOptions = {"timeout": timeout, "metadata": metadata}
-        answer = self._call(lambda service: service.jobs.CreateJob, request, call)
-        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)
+        return self._create(job, user_id, {"timeout": timeout, "metadata": metadata})
 
     def create_jobs(
         self,
@@ -167,3 +164,8 @@ class OwnerWrites(Calls):
         )
         answer = self._call(lambda service: service.jobs.DeleteJob, request, options)
         return tuple(map(Asset.from_proto, answer.assets))
+
+    def _create(self, job: NewJob, user_id: str | None, options: CallOptions) -> Job:
+        request = job.to_proto(self._identity.owner(user_id))
+        answer = self._call(lambda service: service.jobs.CreateJob, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)

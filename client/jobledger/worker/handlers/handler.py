@@ -3,13 +3,16 @@
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from jobledger.core.conversion import Seconds
 from jobledger.core.options import seconds_of
+from jobledger.core.tasks import Task
+from jobledger.core.typed_values import Typed
 from jobledger.worker.failures import RetryOn
 from jobledger.worker.handlers.processes import ProcessDied, Processes
 from jobledger.worker.handlers.signatures import is_async, with_parameters
+from jobledger.worker.handlers.task_handlers import check_function, checked
 from jobledger.worker.handlers.threads import BlockingJob, in_thread
 from jobledger.worker.job import ClaimedJob
 from jobledger.worker.outcomes import Outcome, outcome_of
@@ -18,14 +21,8 @@ OnCancel: TypeAlias = Literal["raise", "flag"]
 Executor: TypeAlias = Literal["thread", "process"]
 
 
-class Dataclass(Protocol):
-    """An instance of any dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-Returned: TypeAlias = Outcome | Mapping[str, object] | Dataclass | None
-"""What a handler may return; None, a mapping and a dataclass mean COMPLETED."""
+Returned: TypeAlias = Outcome | Mapping[str, object] | Typed | None
+"""What a handler may return; None, a mapping and an object with typed fields mean COMPLETED."""
 
 Function: TypeAlias = (
     Callable[[ClaimedJob], Awaitable[Returned]]
@@ -66,8 +63,9 @@ def make_handler(
     retry_on: type[Exception] | Iterable[type[Exception]] = (),
     executor: Executor = "thread",
     middleware: Sequence[Middleware] = (),
+    task: Task[Any, Any] | None = None,
 ) -> Handler:
-    """Make a handler of a function.
+    """Make a handler of a function, for any type of job or for that of a task.
 
     Raises:
         TypeError: the function cannot be a handler, or not with these arguments.
@@ -79,6 +77,8 @@ def make_handler(
     ):
         if value not in typing.get_args(values):
             raise ValueError(f"{name}: {value!r} is none of {', '.join(typing.get_args(values))}")
+    if task is not None:
+        check_function(function, task)
     processes = None
     call: Callable[[ClaimedJob], Awaitable[object]]
     if is_async(function):
@@ -98,6 +98,8 @@ def make_handler(
     run: Next = innermost
     for each in reversed(middleware):
         run = _around(each, run)
+    if task is not None:
+        run = _checked(run, task)
     seconds = seconds_of(timeout, "timeout")
     kinds = _exceptions(retry_on)
     if processes is not None:
@@ -112,6 +114,13 @@ def _exceptions(retry_on: type[Exception] | Iterable[type[Exception]]) -> RetryO
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise TypeError(f"retry_on: {kind!r:.100} is not a class of exceptions")
     return kinds
+
+
+def _checked(run: Next, task: Task[Any, Any]) -> Next:
+    async def check(job: ClaimedJob) -> Outcome | None:
+        return checked(await run(job), task)
+
+    return check
 
 
 def _around(middleware: Middleware, run: Next) -> Next:

@@ -14,6 +14,7 @@ from jobledger.core.models import Job
 from jobledger.worker.failures import RetryLater, failure
 from jobledger.worker.handlers.handler import Handler
 from jobledger.worker.handlers.parameters import InvalidParameters
+from jobledger.worker.handlers.task_handlers import InvalidResult
 from jobledger.worker.handlers.tracing import continued_trace
 from jobledger.worker.job import ClaimedJob, RunState, Stop, Updates, log_name
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Release
@@ -179,7 +180,7 @@ class JobRun:
         return failed
 
     def _log_raised(self, error: BaseException) -> None:
-        if isinstance(error, InvalidParameters):  # says it all, and no line of the handler ran
+        if isinstance(error, InvalidParameters | InvalidResult):  # says it all
             _logger.error("%s failed: %s", self._name, error)
         else:
             _logger.error("%s failed", self._name, exc_info=error)

@@ -7,7 +7,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jobledger.worker.handlers.parameters import converter, is_parameters_type
+from jobledger.core.typed_values import is_typed
+from jobledger.worker.handlers.parameters import converter
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -30,6 +31,23 @@ def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
     If it has a second parameter, that is the job's parameters, converted to its type.
 
     Raises:
+        TypeError: as `parameters_type`.
+    """
+    kind = parameters_type(function)
+    if kind is None:
+        return function
+    convert = converter(kind)
+
+    def call(job: Any) -> Any:
+        return function(job, convert(job.parameters))
+
+    return call
+
+
+def parameters_type(function: Callable[..., Any]) -> Any:
+    """Return the type that a function has its job's parameters as; None if it has only the job.
+
+    Raises:
         TypeError: its parameters are not `job`, or `job` and one with a fitting type.
     """
     if not callable(function):
@@ -46,35 +64,37 @@ def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
     if len(needed) > 2:  # noqa: PLR2004
         raise TypeError(f"{_name(function)}: takes more than a job and its parameters")
     second = positional[1] if len(positional) > 1 else None
-    kind = None if second is None else _type_of(function, second)
-    if second is None or (second not in needed and not is_parameters_type(kind)):
-        return function
-    if not is_parameters_type(kind):
+    if second is None:
+        return None
+    kind = annotation_of(function, second.name, second.annotation)
+    if second not in needed and not is_typed(kind):
+        return None
+    if not is_typed(kind):
         raise TypeError(
             f"{_name(function)}: the type of {second.name!r} is not a dataclass or pydantic model"
         )
-    convert = converter(kind)
-
-    def call(job: Any) -> Any:
-        return function(job, convert(job.parameters))
-
-    return call
+    return kind
 
 
-def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+def annotation_of(function: Callable[..., Any], name: str, annotation: Any) -> Any:
+    """Return the type of a parameter, or of the result, `return`, if it is given by its name.
+
+    Raises:
+        TypeError: there is no such type.
+    """
+    if not isinstance(annotation, str):
+        return annotation
     target = inspect.unwrap(function)
     while isinstance(target, functools.partial):
         target = target.func
     if not inspect.isroutine(target):
         target = type(target).__call__
     # This one alone: the others may be names that only a type checker imports.
-    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    alone = types.SimpleNamespace(__annotations__={name: annotation})
     try:
-        return typing.get_type_hints(alone, target.__globals__)[parameter.name]
+        return typing.get_type_hints(alone, target.__globals__)[name]
     except NameError as error:
-        raise TypeError(f"{_name(function)}: the type of {parameter.name!r}: {error}") from None
+        raise TypeError(f"{_name(function)}: the type of {name!r}: {error}") from None
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -16,7 +16,7 @@ from jobledger.v1.worker_service_pb2 import (
     ReleaseUpdate,
     WorkHello,
 )
-from jobledger.worker.outcomes import STATUSES, Failed, Finish, Release, error_of
+from jobledger.worker.outcomes import STATUSES, Failed, Finish, Release, error_of, json_result
 from jobledger.worker.session.reports import Report
 
 
@@ -58,7 +58,7 @@ def finish_update(job: Job, outcome: Finish) -> JobUpdate:
     update = build(
         FinishUpdate,
         status=STATUSES[type(outcome)].to_proto(),
-        result=to_struct(outcome.result, "result"),
+        result=to_struct(json_result(outcome), "result"),
         error=None if error is None else error.to_proto(),
         assets=[asset.to_new_proto() for asset in outcome.assets],
         retryable=failed is not None and failed.retryable,
