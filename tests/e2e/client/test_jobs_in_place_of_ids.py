@@ -32,7 +32,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "transition_job": {"target_status": JobStatus.COMPLETED, "any_attempt": True},
     "update_progress": {"progress": 1, "any_attempt": True},
 }
-WATCHES = {"watch", "wait"}
+WATCHES = {"watch", "wait", "result"}
 
 
 def test_each_call_of_the_client_with_a_job_id_is_tried_here() -> None:
