@@ -17,7 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.planted import committing, postgresql, queueing, watching, working
+from tests.simulation.planted import (
+    committing,
+    delivering,
+    postgresql,
+    queueing,
+    watching,
+    working,
+)
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted_table import HEAD, Finding, Table
 
@@ -26,6 +33,7 @@ PRODUCT: Mapping[str, Bug] = {
     **committing.BUGS,
     **working.BUGS,
     **queueing.BUGS,
+    **delivering.BUGS,
 }
 
 HISTORIES = "tests/integration/store/histories/test_equal_stores.py"

@@ -71,6 +71,7 @@ class Result:
         faults: How often each kind was injected.
         counts: What has happened at the disk.
         updates: What workers of the library sent, by its kinds.
+        webhooks: How often they were claimed, saved and changed, by the calls that were answered.
     """
 
     plan: Plan
@@ -82,6 +83,7 @@ class Result:
     faults: Mapping[str, int]
     counts: Mapping[str, int]
     updates: Mapping[str, int]
+    webhooks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -178,6 +180,13 @@ def simulate(
         faults=Counter(fault.kind for fault in run.history.faults),
         counts=dict(world.disk.counts),
         updates=dict(run.history.updates),
+        webhooks=Counter(
+            [
+                *("ClaimWebhooks" for _ in run.history.webhook_claims),
+                *("SaveWebhook" for _ in run.history.webhook_saves),
+                *(change.rpc for change in run.history.webhook_changes),
+            ]
+        ),
     )
 
 

@@ -35,3 +35,16 @@ def test_seeds_whose_loads_did_not_send_a_kind_fail() -> None:
         summary.add(result)
     assert summary.unused == ["release.delay"]
     assert "no worker has sent: release.delay" in str(summary)
+
+
+def test_webhooks_are_claimed_saved_and_changed() -> None:
+    result = simulate(Plan(seed=1, seconds=4.0, load={"rate": 30.0}))
+    assert not result.broken, result.broken
+    assert result.webhooks.keys() >= {
+        "ClaimWebhooks",
+        "SaveWebhook",
+        "CreateWebhook",
+        "UpdateWebhook",
+        "GetWebhook",
+        "RotateSecret",
+    }

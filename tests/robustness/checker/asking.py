@@ -17,8 +17,12 @@ from google.rpc import error_details_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
 
+from jobledger.internal.v1alpha1.webhook_delivery_service_pb2_grpc import (
+    WebhookDeliveryServiceStub,
+)
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.robustness.checker.history import Outcome
 
@@ -79,7 +83,13 @@ class Replicas:
         self._rng = rng
         self.refusals = refusals
         self._channels = [connect(target, [*OPTIONS, *options]) for target in targets]
-        services = JobServiceStub, WorkerServiceStub, QueueServiceStub
+        services = (
+            JobServiceStub,
+            WorkerServiceStub,
+            QueueServiceStub,
+            WebhookServiceStub,
+            WebhookDeliveryServiceStub,
+        )
         self._stubs = [[stub(channel) for stub in services] for channel in self._channels]
         self._avoided = [0.0] * len(targets)
 

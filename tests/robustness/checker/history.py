@@ -289,6 +289,43 @@ class Start:
     time: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookClaim:
+    """A webhook that a deliverer was given."""
+
+    deliverer: str
+    webhook_id: str
+    generation: int
+    sent: float
+    answered: float
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSave:
+    """What a deliverer stored of a webhook, as was acknowledged."""
+
+    webhook_id: str
+    generation: int
+    sent: float
+    answered: float
+    released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookChange:
+    """What its owner did with a webhook, as was acknowledged; `found` should be what is `wanted`.
+
+    A change with a request id was sometimes asked for twice: these are both answers.
+    """
+
+    rpc: str
+    webhook_id: str
+    sent: float
+    answered: float
+    wanted: str = ""
+    found: str = ""
+
+
 @dataclass(slots=True)
 class History:
     """A run."""
@@ -309,6 +346,9 @@ class History:
     """How often an operator has changed a pause or a limit."""
     updates: Counter[str] = field(default_factory=Counter)
     """What workers of the library sent on streams of Work, by the kinds of update_kinds.py."""
+    webhook_claims: list[WebhookClaim] = field(default_factory=list)
+    webhook_saves: list[WebhookSave] = field(default_factory=list)
+    webhook_changes: list[WebhookChange] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     """Of all calls, by `RPC CODE REASON`."""
     load_began: float = 0.0

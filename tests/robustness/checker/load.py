@@ -13,6 +13,7 @@ import grpc
 from tests.robustness.checker.asking import OPTIONS, SLOW_READER, Connect, Options, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
 from tests.robustness.checker.brief_jobs import run_brief_jobs
+from tests.robustness.checker.deliverers import Deliverer, own_webhooks
 from tests.robustness.checker.history import History, Watcher
 from tests.robustness.checker.library_workers import LibraryWorker
 from tests.robustness.checker.operators import operate
@@ -72,6 +73,7 @@ class Size:
     stream_workers: int = 6
     library_workers: int = 2
     job_watchers: int = 30
+    deliverers: int = 2
     abandoned: float = 0.02
     released: float = 0.03
     retried: float = 0.08
@@ -183,6 +185,11 @@ class Load:
             ),
             repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
             operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
+            own_webhooks(self._connect("webhooks"), self.rng("webhooks"), board, history),
+            *(
+                Deliverer(name, self._connect(name), self.rng(name), board, history).run()
+                for name in (f"deliverer-{number}" for number in range(self._size.deliverers))
+            ),
         ]
 
     def _workers(self) -> list[Work]:

@@ -2,6 +2,7 @@
 
 from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.attempts import check_attempts
+from tests.robustness.checker.delivering import check_webhooks
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations, check_losses
 from tests.robustness.checker.queues import (
@@ -43,6 +44,7 @@ PROMISES: tuple[Promise, ...] = (
     "unblocked",
     "fair",
     "single",
+    "webhooks",
 )
 
 
@@ -76,6 +78,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_starts(history)
     found += check_shares(history)
     found += check_unique_keys(history)
+    found += check_webhooks(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

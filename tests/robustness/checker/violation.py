@@ -24,6 +24,7 @@ Promise = Literal[
     "unblocked",
     "fair",
     "single",
+    "webhooks",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

@@ -1,0 +1,28 @@
+"""Bugs of webhooks: who delivers each, and what their owners ask for."""
+
+from tests.simulation.planted.bug import Bug
+
+DELIVERY = "rpc.webhooks.delivery_service"
+SERVICE = "rpc.webhooks.webhook_service"
+
+BUGS = {
+    "ended claim acknowledged": Bug(
+        "a deliverer whose claim of a webhook has ended is told that its state is stored",
+        DELIVERY,
+        "            raise WebhookNotHeld(webhook_id)\n",
+        "            pass\n",
+    ),
+    "rotation repeated": Bug(
+        "a rotation that is repeated with its request id makes another secret",
+        SERVICE,
+        "if request_id and webhook.rotation_id == request_id:",
+        "if False:",
+    ),
+    "update of a webhook forgotten": Bug(
+        "a webhook that was updated posts to its old URL",
+        SERVICE,
+        "changed = replace(webhook, **values, creator=call.caller.identity)",
+        "changed = replace(webhook, **{**values, 'url': webhook.url},"
+        " creator=call.caller.identity)",
+    ),
+}
