@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from jobledger.testing.world.memory.rows import ACTIVE, KEPT, Row
-from jobledger.testing.world.memory.tables import Tables
+from jobledger.testing.world.memory.tables import HeldWebhook, Tables
 from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.check.counters import Counts, differences
 from jobledger_server.domain.job import Phase
@@ -43,6 +43,12 @@ def violations(tables: Tables) -> list[str]:
             for what, stored, counted, phases in counters
             for difference in differences(what, _some(stored), _by_name(counted, phases))
         ),
+        *(
+            f"webhook {row.webhook.id}: {rule}"
+            for row in tables.webhooks.values()
+            for rule, holds in _webhook_rules(row).items()
+            if not holds
+        ),
         *_forgotten(tables),
         *_ended(tables),
     ]
@@ -64,6 +70,21 @@ def _rules(row: Row) -> dict[str, bool]:
         == (len(payloads.parameters or b""), len(payloads.checkpoint or b"")),
         "every attempt but the last has ended": len(row.attempts) >= job.attempt - 1,
         "it counts its assets": job.asset_count == len(row.assets),
+    }
+
+
+def _webhook_rules(row: HeldWebhook) -> dict[str, bool]:
+    webhook, held = row.webhook, bool(row.holder)
+    disabled = webhook.disable_time is not None
+    return {
+        "it has a lease if somebody holds it, who has claimed it": held
+        is bool(row.lease_expire_time)
+        and (not held or webhook.generation > 0),
+        "if it is disabled it has a reason, and nobody holds it": disabled
+        is bool(webhook.disable_reason)
+        and not (disabled and held),
+        "its previous secret has an end": bool(webhook.previous_secret)
+        is (webhook.previous_secret_expire_time is not None),
     }
 
 

@@ -26,7 +26,8 @@ async def violations(database: Database) -> list[str]:
 
     Every sequence number of a job has its row in the feed, and every row of the feed is a change of
     its job. Payloads, attempts and assets have their job, which counts them. No deadline is too
-    late. The counters of queues, levels and keys are what a recount says.
+    late. A webhook is held under a lease, and not if it is disabled. The counters of queues,
+    levels and keys are what a recount says.
 
     Args:
         database: One without time limits if it is large.
@@ -112,6 +113,19 @@ _RULES: Mapping[str, str] = {
         "SELECT id, asset_count, (SELECT count(*) FROM assets WHERE job_id = jobs.id) AS assets"
         " FROM jobs"
         " WHERE asset_count <> (SELECT count(*) FROM assets WHERE job_id = jobs.id)"
+    ),
+    "a webhook has a lease if somebody holds it, who has claimed it": (
+        "SELECT id, holder, lease_expire_time, generation FROM webhooks"
+        " WHERE (holder = '') <> (lease_expire_time = 0) OR (holder <> '' AND generation = 0)"
+    ),
+    "a disabled webhook has a reason, and nobody holds it": (
+        "SELECT id, holder, disable_time, disable_reason FROM webhooks"
+        " WHERE (disable_time IS NULL) <> (disable_reason = '')"
+        " OR (disable_time IS NOT NULL AND holder <> '')"
+    ),
+    "a webhook's previous secret has an end": (
+        "SELECT id, previous_secret_expire_time FROM webhooks"
+        " WHERE (previous_secret = '') <> (previous_secret_expire_time IS NULL)"
     ),
 }
 """Each rule, with the statement for the rows that break it."""

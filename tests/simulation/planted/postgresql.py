@@ -9,6 +9,7 @@ from tests.simulation.planted.bug import Bug
 DRIVER = "sql.postgresql.postgresql_driver"
 STATEMENT = "sql.postgresql.batch_statement"
 DIALECT = "sql.postgresql.postgresql_dialect"
+WEBHOOKS = "sql.webhooks"
 MIGRATION = "sql.migrations.versions.0001_initial"
 
 BUGS = {
@@ -106,6 +107,24 @@ BUGS = {
         DRIVER,
         "if None not in (batch.config_version, config) and batch.config_version != config:",
         "if False:",
+    ),
+    "save of an ended claim": Bug(
+        "a deliverer stores how far a webhook has come although its claim has ended",
+        WEBHOOKS,
+        "(table.id == webhook_id) & (table.generation == generation) & _ENABLED",
+        "(table.id == webhook_id) & _ENABLED",
+    ),
+    "part rounded down": Bug(
+        "a deliverer's part of the webhooks is rounded down, so some are nobody's",
+        WEBHOOKS,
+        "return -(-(enabled or 0) // (deliverers or 1))",
+        "return (enabled or 0) // (deliverers or 1)",
+    ),
+    "lease of a webhook for ever": Bug(
+        "a deliverer goes on with a webhook although its lease has expired",
+        WEBHOOKS,
+        "kept = held & is_known & _ENABLED & (table.lease_expire_time > now)",
+        "kept = held & is_known & _ENABLED",
     ),
     "notification lost": Bug(
         "other servers are not notified of a commit",

@@ -10,6 +10,7 @@ from msgspec.structs import fields
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Command, Purge
+from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Job, Micros, Phase
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.due_jobs import make_due_ready
@@ -18,6 +19,7 @@ from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.maintenance.sweeper import Sweeper
 from jobledger_server.store import Store, StoreUnavailable
 from tests.integration.store.histories.commands import LEASE, SECOND, TYPES, some_command
+from tests.integration.store.histories.webhook_calls import WebhookCall, some_webhook_calls
 
 NAMES = ("k", "k:1", "other")
 
@@ -39,6 +41,7 @@ def some_call(random: chance.Random, jobs: Sequence[Job]) -> Call:
         _sets: 4,
         _sweeps: 1,
         _retires: 1,
+        _webhooks: 6,
     }
     return random.choices(list(kinds), list(kinds.values()))[0](random, jobs)
 
@@ -55,6 +58,8 @@ def described(call: Call) -> str:
 
 
 def _described(value: Any) -> str:
+    if isinstance(value, partial):
+        return described(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_described, value))}]"
     if not isinstance(value, Struct):
@@ -183,3 +188,18 @@ async def retire(age: Micros, limit: int, store: Store, ledger: Ledger) -> objec
     commands = [Purge(job_id=job_id, age=age) for job_id in found.jobs]
     purged = commands and await submit(commands, store, ledger)
     return purged, await store.compact_deletions(age, limit=limit)
+
+
+def _webhooks(random: chance.Random, _: Sequence[Job]) -> Call:
+    return partial(call_webhooks, some_webhook_calls(random))
+
+
+async def call_webhooks(calls: Sequence[WebhookCall], store: Store, _: Ledger) -> object:
+    """Make calls about webhooks, one after the other."""
+    answers: list[object] = []
+    for call in calls:
+        try:
+            answers.append(await call(store))
+        except LimitExceeded as error:
+            answers.append(said(error))
+    return answers

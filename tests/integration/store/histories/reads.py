@@ -17,6 +17,7 @@ from jobledger_server.store import (
     Store,
 )
 from tests.integration.store.histories.commands import OWNERS, TENANTS, TYPES
+from tests.integration.store.histories.webhook_calls import IDS
 
 Read = Callable[[Store], Awaitable[object]]
 
@@ -66,6 +67,10 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
         },
         "levels": lambda store: store.sweeps.levels(after=("", 0), limit=limit),
         "assets": lambda store: store.read_assets(ids),
+        "webhooks": lambda store: store.webhooks.listed(user_id="", after="", limit=100),
+        "webhooks of ada": lambda store: store.webhooks.listed(
+            user_id="ada", after=IDS[1], limit=limit
+        ),
         **{
             f"{kind} of {job.id}": lambda store, kind=kind, job=job: _of_job(store, kind, job)
             for job in random.sample(jobs, min(5, len(jobs)))
