@@ -83,6 +83,7 @@ def _webhook_rules(row: HeldWebhook) -> dict[str, bool]:
         "if it is disabled it has a reason, and nobody holds it": disabled
         is bool(webhook.disable_reason)
         and not (disabled and held),
+        "it counts its pending deliveries": bool(webhook.pending_count) is bool(webhook.pending),
         "its previous secret has an end": bool(webhook.previous_secret)
         is (webhook.previous_secret_expire_time is not None),
     }

@@ -123,6 +123,10 @@ _RULES: Mapping[str, str] = {
         " WHERE (disable_time IS NULL) <> (disable_reason = '')"
         " OR (disable_time IS NOT NULL AND holder <> '')"
     ),
+    "a webhook counts its pending deliveries": (
+        "SELECT id, pending_count, length(pending) AS bytes FROM webhooks"
+        " WHERE (pending_count = 0) <> (length(pending) = 0)"
+    ),
     "a webhook's previous secret has an end": (
         "SELECT id, previous_secret_expire_time FROM webhooks"
         " WHERE (previous_secret = '') <> (previous_secret_expire_time IS NULL)"

@@ -22,6 +22,7 @@ from tests.integration.store.test_webhooks import webhook
             "a webhook has a lease if somebody holds it, who has claimed it",
         ),
         ({"disable_time": 5}, "a disabled webhook has a reason, and nobody holds it"),
+        ({"pending_count": 7}, "a webhook counts its pending deliveries"),
         ({"previous_secret": "s"}, "a webhook's previous secret has an end"),
     ],
 )
