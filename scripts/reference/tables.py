@@ -89,7 +89,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
             f"{limits.MAX_BACKOFF_MULTIPLIER}; at least {limits.MIN_BACKOFF_MULTIPLIER}",
         ),
         (
-            "`retry_delay`, `delay` of a release, `schedule_time` from now",
+            "`retry_delay`, `delay` of a release or a creation, `schedule_time` from now",
             duration_text(limits.MAX_DELAY_SECONDS),
         ),
         (

@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Unpack
 
 import click
@@ -171,7 +171,6 @@ def create(
     max_attempts: int,
     initial_backoff: timedelta | None,
     max_backoff: timedelta | None,
-    delay: timedelta | None,
     as_json: bool,
     **options: Unpack[JobOptions],
 ) -> None:
@@ -182,10 +181,8 @@ def create(
     options["retry_policy"] = RetryPolicy(
         max_attempts=max_attempts, initial_backoff=initial_backoff, max_backoff=max_backoff
     )
-    if delay is not None:
-        if options.get("schedule_time") is not None:
-            raise click.UsageError("give --at or --delay, not both")
-        options["schedule_time"] = datetime.now(UTC) + delay
+    if options.get("delay") is not None and options.get("schedule_time") is not None:
+        raise click.UsageError("give --at or --delay, not both")
     with connection.open() as client:
         job = client.create_job(job_type, _parameters(parameters), **options)
     write(to_json(job) if as_json else job.id)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
@@ -47,8 +47,12 @@ class JobOptions(TypedDict, total=False):
     Default: a new one for each call of create_job(), whose error has it; for each NewJob."""
     retry_policy: RetryPolicy | None
     """How often it is tried, and how long it waits in between. Default: one attempt."""
-    schedule_time: datetime | None
-    """It is not claimed before this time, which has a time zone. Default: it may be at once."""
+    schedule_time: datetime | timedelta | None
+    """It is not claimed before this time, which has a time zone. A timedelta means the same as
+    `delay`. Default: it may be at once."""
+    delay: Seconds | None
+    """Seconds, or a timedelta, that it is not claimed after its creation, by the service's clock.
+    Not together with `schedule_time`. Default: it may be at once."""
     priority: int | None
     """0 to 9: among jobs of its type, one with a higher priority is always claimed first.
     Default: 5."""
@@ -87,7 +91,7 @@ class NewJob:
 
     Raises:
         TypeError: an argument has the wrong type; the error names it.
-        ValueError: a message cannot hold an argument.
+        ValueError: a message cannot hold an argument, or it has a `schedule_time` and a `delay`.
     """
 
     __slots__ = ("_has_own_id", "_request")
@@ -103,12 +107,18 @@ class NewJob:
         if not isinstance(policy, RetryPolicy | None):
             raise TypeError(f"retry_policy: {policy!r:.100} is no RetryPolicy")
         unique = options.get("unique_policy")
+        time, delay = options.get("schedule_time"), options.get("delay")
+        if time is not None and delay is not None:
+            raise ValueError("delay: a job has a schedule_time or a delay, not both")
+        if isinstance(time, timedelta):
+            time, delay = None, time
         fields: dict[str, Any] = {
             **options,
             "job_type": job_type,
             "parameters": to_struct(parameters, "parameters"),
             "retry_policy": None if policy is None else policy.to_proto(),
-            "schedule_time": to_timestamp(options.get("schedule_time"), "schedule_time"),
+            "schedule_time": to_timestamp(time, "schedule_time"),
+            "delay": to_duration(delay, "delay"),
             "unique_policy": None if unique is None else UniquePolicy(unique).to_proto(),
             "queue_timeout": to_duration(options.get("queue_timeout"), "queue_timeout"),
             "run_timeout": to_duration(options.get("run_timeout"), "run_timeout"),

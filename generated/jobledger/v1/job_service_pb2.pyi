@@ -93,6 +93,7 @@ class CreateJobRequest(_message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_POLICY_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -157,6 +158,13 @@ class CreateJobRequest(_message.Message):
         time that has passed it may be claimed at once. Default: none, at once.
         """
 
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """The job is not claimed before so long after its `create_time`, by the
+        service's clock: 0 seconds to 365 days. The job has it as its
+        `schedule_time`. Not together with `schedule_time`. Default: 0, at once.
+        """
+
     def __init__(
         self,
         *,
@@ -175,10 +183,11 @@ class CreateJobRequest(_message.Message):
         concurrency_key: _builtins.str = ...,
         unique_key: _builtins.str = ...,
         unique_policy: Global___UniquePolicy.ValueType = ...,
+        delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "delay", b"delay", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "delay", b"delay", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -31,6 +31,7 @@ class Create(Struct, frozen=True, kw_only=True):
 
     With an `origin_job_id` it is the rerun of that job, which is terminal and has this content,
     unless it has one already. `traceparent` is no content: a retry may belong to another trace.
+    With a `delay` it is due so long after its creation, and has no `schedule_time`.
     If another job of this owner and type with its `unique_key` is not terminal, it is refused, or
     returns that job if it is to `return_existing`.
     """
@@ -45,6 +46,7 @@ class Create(Struct, frozen=True, kw_only=True):
     max_backoff: Micros = DEFAULT_MAX_BACKOFF
     backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
     schedule_time: Instant | None = None
+    delay: Micros | None = None
     queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
     stall_timeout: Micros | None = None
     run_timeout: Micros | None = None

@@ -122,7 +122,7 @@ def create(
             and existing.initial_backoff == command.initial_backoff
             and existing.max_backoff == command.max_backoff
             and existing.backoff_multiplier == command.backoff_multiplier
-            and existing.schedule_time == command.schedule_time
+            and existing.schedule_time == _schedule_time(command, existing.create_time)
             and existing.queue_timeout == command.queue_timeout
             and existing.stall_timeout == command.stall_timeout
             and existing.run_timeout == command.run_timeout
@@ -139,7 +139,8 @@ def create(
             return Decision(job=active, changed=False)
         raise UniqueKeyTaken(command.unique_key, active.id)
     phase = Phase.BLOCKED if full else Phase.READY
-    if command.schedule_time is not None and command.schedule_time > now:
+    schedule_time = _schedule_time(command, now)
+    if schedule_time is not None and schedule_time > now:
         phase = Phase.SCHEDULED
     return Decision(
         job=Job(
@@ -160,9 +161,9 @@ def create(
             unique_key=command.unique_key,
             phase=phase,
             origin_job_id=command.origin_job_id,
-            schedule_time=command.schedule_time,
+            schedule_time=schedule_time,
             queue_timeout=command.queue_timeout,
-            queue_expire_time=queue_expire_time(command.schedule_time, command.queue_timeout, now),
+            queue_expire_time=queue_expire_time(schedule_time, command.queue_timeout, now),
             stall_timeout=command.stall_timeout,
             run_timeout=command.run_timeout,
             create_time=now,
@@ -170,6 +171,13 @@ def create(
         ),
         payloads=Payloads(parameters=command.parameters),
     )
+
+
+def _schedule_time(command: Create, create_time: Instant) -> Instant | None:
+    """Return before which time a job is not claimed that is created by this command then."""
+    if command.delay is None:
+        return command.schedule_time
+    return Instant(create_time + command.delay)
 
 
 def queue_expire_time(

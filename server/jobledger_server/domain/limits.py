@@ -77,7 +77,8 @@ MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER = 1, 100
 """`retry_policy.backoff_multiplier`."""
 
 MAX_DELAY_SECONDS = 365 * 24 * 3600
-"""`retry_delay`, the `delay` of a release, and how far ahead a `schedule_time` may be."""
+"""`retry_delay`, the `delay` of a release or a creation, and how far ahead a `schedule_time` may
+be."""
 
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 1, 365 * 24 * 3600
 """`queue_timeout`, `stall_timeout` and `run_timeout`."""

@@ -146,6 +146,44 @@ async def test_a_scheduled_creation_can_be_repeated(call: Caller, delay: timedel
         assert refused.reason == "REQUEST_ID_REUSED"
 
 
+async def test_a_delay_counts_from_the_creation_by_the_clock_of_the_service(call: Caller) -> None:
+    hour = Duration(seconds=3600)
+    for job in (
+        await call.job(delay=hour),
+        *(
+            await call.BatchCreateJobs(
+                user_id="ada", requests=[{"job_type": "render", "delay": hour}] * 2
+            )
+        ).jobs,
+    ):
+        assert micros(job.schedule_time) - micros(job.create_time) == 3600 * 10**6
+        waits = micros(job.queue_expire_time) - micros(job.schedule_time)
+        assert waits == 7 * 86_400 * 10**6
+    assert not await claim(call, max_jobs=5)
+
+
+async def test_a_creation_with_a_delay_can_be_repeated(call: Caller) -> None:
+    job = await call.job(request_id="r", delay=Duration(seconds=3600))
+    assert await call.job(request_id="r", delay=Duration(seconds=3600)) == job
+    assert await call.job(request_id="r", schedule_time=job.schedule_time) == job
+    for other in ({"delay": Duration(seconds=3601)}, {}):
+        refused = await refusal(call.job(request_id="r", **other))
+        assert refused.reason == "REQUEST_ID_REUSED"
+
+
+async def test_no_delay_means_at_once(call: Caller) -> None:
+    job = await call.job(request_id="r", delay=Duration())
+    assert not job.HasField("schedule_time")
+    assert await call.job(request_id="r") == job
+
+
+async def test_a_rerun_has_no_delay(call: Caller) -> None:
+    job = await call.job(delay=Duration(seconds=3600))
+    await call.CancelJob(job_id=job.id, user_id="ada")
+    again = (await call.RerunJob(job_id=job.id, user_id="ada")).job
+    assert not again.HasField("schedule_time")
+
+
 async def test_jobs_of_a_batch_are_scheduled_each(call: Caller) -> None:
     times = [after(HOUR), None, after(2 * HOUR)]
     requests = [{"job_type": "render", "schedule_time": time} for time in times]

@@ -24,6 +24,9 @@ MOST_OPEN = 400
 SCHEDULED = 0.1
 SCHEDULED_IN_SECONDS = (-0.5, 2.0)
 
+DELAYED = 0.5
+"""How many of those that are due later have a delay instead of a time."""
+
 REPEATED = 0.4
 """How many of the failed jobs are repeated by one or several calls of RerunJob."""
 
@@ -121,9 +124,11 @@ async def create_job(
             (pb.UNIQUE_POLICY_REJECT, pb.UNIQUE_POLICY_RETURN_EXISTING)
         )
     if job_types is TYPES and rng.random() < SCHEDULED:
-        request.schedule_time.FromMicroseconds(
-            int((time.time() + rng.uniform(*SCHEDULED_IN_SECONDS)) * 1e6)
-        )
+        due_in = rng.uniform(*SCHEDULED_IN_SECONDS)
+        if due_in > 0 and rng.random() < DELAYED:
+            request.delay.FromMicroseconds(int(due_in * 1e6))
+        else:
+            request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
     answer = await replicas.ask("CreateJob", request)
     acknowledged = answer.outcome is Outcome.ACKNOWLEDGED
     told = snapshot(answer.response.job) if acknowledged else None

@@ -34,6 +34,7 @@ def client():
         ("parameters", lambda c: c.create_job("t", [1])),
         ("labels", lambda c: c.create_job("t", labels={"n": 1})),
         ("run_timeout", lambda c: c.create_job("t", run_timeout="1h")),
+        ("delay", lambda _: NewJob("t", delay="1h")),
         ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=1.5))),
         ("initial_backoff", lambda _: NewJob("t", retry_policy=RetryPolicy(initial_backoff="1s"))),
         ("retry_policy", lambda c: c.create_job("t", retry_policy=3)),
@@ -84,6 +85,8 @@ LONE_SURROGATE = "\udcff"  # what os.fsdecode() makes of a byte that is not UTF-
     [
         ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=2**40))),
         ("max_attempts", lambda c: c.create_job("t", retry_policy=RetryPolicy(max_attempts=0))),
+        ("delay", lambda _: NewJob("t", delay=-1)),
+        ("delay", lambda _: NewJob("t", delay=1, schedule_time=timedelta(1))),
         ("job_type", lambda c: c.create_job(LONE_SURROGATE)),
         ("parameters.file", lambda c: c.create_job("t", {"file": LONE_SURROGATE})),
         ("parameters.a", lambda c: c.create_job("t", {"a": {LONE_SURROGATE: 1}})),

@@ -129,6 +129,20 @@ CASES = {
             stall_timeout={"seconds": 60},
         ),
     ),
+    "create_job with a delay": (
+        lambda c: c.create_job("render", request_id="r", delay=90),
+        "CreateJob",
+        jobs.CreateJobRequest(
+            user_id="ada", job_type="render", request_id="r", delay={"seconds": 90}
+        ),
+    ),
+    "create_job with a timedelta as its time": (
+        lambda c: c.create_job("render", request_id="r", schedule_time=timedelta(hours=1)),
+        "CreateJob",
+        jobs.CreateJobRequest(
+            user_id="ada", job_type="render", request_id="r", delay={"seconds": 3600}
+        ),
+    ),
     "create_job with keys": (
         lambda c: c.create_job(
             "render",

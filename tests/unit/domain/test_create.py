@@ -126,6 +126,7 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
         replace(COMMAND, max_backoff=Micros(SECOND)),
         replace(COMMAND, backoff_multiplier=1.0),
         replace(COMMAND, schedule_time=NOW),
+        replace(COMMAND, delay=Micros(SECOND)),
         replace(COMMAND, origin_job_id=JobId("another")),
         replace(COMMAND, queue_timeout=DEFAULT_QUEUE_TIMEOUT),
         replace(COMMAND, queue_timeout=Micros(QUEUE_TIMEOUT - 1)),

@@ -213,6 +213,7 @@ def _creation(
             "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
         ),
         schedule_time=_schedule_time(check, request),
+        delay=_delay(check, request),
         queue_timeout=timeout("queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
         stall_timeout=timeout("stall_timeout"),
         run_timeout=timeout("run_timeout"),
@@ -251,6 +252,13 @@ def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | No
     if found is not None and found > (time.time() + MAX_DELAY_SECONDS) * MICROS_PER_SECOND:
         check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS // 86400} days from now")
     return found
+
+
+def _delay(check: Checker, request: pb.CreateJobRequest) -> Micros | None:
+    if request.HasField("delay") and request.HasField("schedule_time"):
+        check.add("delay", "must not be set together with schedule_time")
+    # Without a pause the job is as one that asks for none.
+    return fields.optional_duration(check, request, "delay", 0, MAX_DELAY_SECONDS) or None
 
 
 def _backoff(check: Checker, policy: job_pb2.RetryPolicy) -> tuple[Micros, Micros]:

@@ -66,6 +66,7 @@ def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
     ended = [job for job in jobs if job.status in TERMINAL]
     repeated = random.choice(ended) if ended and random.random() < 0.1 else None
     later = random.choice((None, None, None, 5, 100, 5000))
+    after = random.choice((None, None, None, None, 5, 100))
     return Create(
         user_id=repeated.user_id if repeated else random.choice(OWNERS),
         job_type=repeated.job_type if repeated else random.choice(TYPES),
@@ -74,7 +75,8 @@ def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
         request_id=random.choice(("", "", f"r{random.randrange(9)}")),
         max_attempts=random.randint(1, 3),
         initial_backoff=Micros(random.choice((1, 10 * SECOND))),
-        schedule_time=later and Instant(BEGIN + later * SECOND),
+        schedule_time=None if after or not later else Instant(BEGIN + later * SECOND),
+        delay=after and Micros(after * SECOND),
         queue_timeout=Micros(random.choice((100, 10_000, 10**6)) * SECOND),
         stall_timeout=random.choice((None, Micros(15 * SECOND))),
         run_timeout=random.choice((None, Micros(500 * SECOND))),
