@@ -85,6 +85,7 @@ NOT_ON_THE_WIRE = {
     "lease_duration",
     "releases",
     "quick_releases",
+    "started_by_id",
     "retry_time",
     "queue_timeout",
     "run_timeout",

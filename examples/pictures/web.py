@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from jobledger import Client, InvalidField, JobNotFound, RequestIdReused, RetryPolicy
+from jobledger import Client, InvalidField, JobNotFound, RequestIdReused
 
 client = Client(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
 
@@ -21,7 +21,6 @@ class Pictures(BaseHTTPRequestHandler):
                 "picture",
                 json.loads(body),
                 request_id=self.headers["Idempotency-Key"],
-                retry_policy=RetryPolicy(max_attempts=3),
                 stall_timeout=60,
                 run_timeout=600,
             )

@@ -59,7 +59,7 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
                 await asyncio.sleep(0.1)
 
         for _ in range(2):
-            await call.job()
+            await call.job(retry_policy={"max_attempts": 1})
         claimed = await call.ClaimJobs(
             worker_id="w", job_types=["render"], max_jobs=2, lease_duration={"seconds": LEASE}
         )

@@ -88,6 +88,7 @@ async def seed(
         "progress_message": "''",
         "labels": "'{}'",
         "attempt": "0",
+        "started_by_id": "FALSE",
         "max_attempts": "1",
         "initial_backoff": "1",
         "max_backoff": "1",

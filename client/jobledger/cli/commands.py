@@ -80,10 +80,9 @@ def jobledger() -> None:
     "--max-attempts",
     type=click.IntRange(1, 1000),
     metavar="N",
-    default=1,
-    show_default=True,
     help="How often the job is tried. An attempt is used up when its worker dies, makes no progress"
-    " or reports an error that may pass; not when a worker releases it.",
+    " or reports an error that may pass; not when a worker releases it. 1: at most once."
+    "  [default: 3]",
 )
 @click.option(
     "--initial-backoff",
@@ -168,7 +167,7 @@ def create(
     *,
     job_type: str,
     parameters: str | None,
-    max_attempts: int,
+    max_attempts: int | None,
     initial_backoff: timedelta | None,
     max_backoff: timedelta | None,
     as_json: bool,
@@ -178,9 +177,13 @@ def create(
 
     TYPE names the kind of work, for example render; workers claim jobs by it.
     """
-    options["retry_policy"] = RetryPolicy(
-        max_attempts=max_attempts, initial_backoff=initial_backoff, max_backoff=max_backoff
-    )
+    if (max_attempts, initial_backoff, max_backoff) != (None, None, None):
+        # Not always: a creation without a policy has the service's defaults.
+        options["retry_policy"] = RetryPolicy(
+            max_attempts=max_attempts or RetryPolicy().max_attempts,
+            initial_backoff=initial_backoff,
+            max_backoff=max_backoff,
+        )
     if options.get("delay") is not None and options.get("schedule_time") is not None:
         raise click.UsageError("give --at or --delay, not both")
     with connection.open() as client:

@@ -124,8 +124,8 @@ class RetryPolicy:
     names of gRPC's own retry policy.
     """
 
-    max_attempts: int = 1
-    """How many attempts may be used up, 1 to 1000."""
+    max_attempts: int = 3
+    """How many attempts may be used up, 1 to 1000. With 1 the job is run at most once."""
     initial_backoff: Seconds | None = None
     """Seconds, or a timedelta, before the first retry: 0.1 seconds to 24 hours. Default: 1 s."""
     max_backoff: Seconds | None = None

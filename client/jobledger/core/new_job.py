@@ -46,7 +46,8 @@ class JobOptions(TypedDict, total=False):
     """1 to 128 characters. The same id with the same content returns the job that exists.
     Default: a new one for each call of create_job(), whose error has it; for each NewJob."""
     retry_policy: RetryPolicy | None
-    """How often it is tried, and how long it waits in between. Default: one attempt."""
+    """How often it is tried, and how long it waits in between. Default: three attempts, of
+    which a crash or a retryable error uses up one. `RetryPolicy(max_attempts=1)`: at most once."""
     schedule_time: datetime | timedelta | None
     """It is not claimed before this time, which has a time zone. A timedelta means the same as
     `delay`. Default: it may be at once."""

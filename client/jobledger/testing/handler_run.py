@@ -59,7 +59,7 @@ class RunOptions(TypedDict, total=False):
     attempt: int
     """Default: 1."""
     retry_policy: RetryPolicy
-    """The job's. Default: one attempt."""
+    """The job's. Default: three attempts."""
     last_error: JobError
     """Why the attempt before this one ended. Default: none."""
     checkpoint: JsonObject

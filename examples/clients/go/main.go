@@ -71,7 +71,7 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.kind, "type", "", "the type of the job")
 	flags.StringVar(&o.requestID, "request-id", "", "makes create safe to repeat (default: random)")
 	flags.IntVar(&o.stallTimeout, "stall-timeout", 0, "`seconds` that an attempt may go without news")
-	flags.IntVar(&o.maxAttempts, "max-attempts", 0, "how often the job is tried (default: once)")
+	flags.IntVar(&o.maxAttempts, "max-attempts", 0, "how often the job is tried (default: three times)")
 	flags.Func("priority", "0 to 9, higher goes first (default: 5)", numberInto(&o.priority))
 	flags.StringVar(&o.fairnessKey, "fairness-key", "", "the tenant (default: the owner)")
 	flags.StringVar(&o.concurrencyKey, "concurrency-key", "", "what the job uses that has a limit")

@@ -432,7 +432,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 class RetryPolicy(_message.Message):
     """How often a job is tried, and how long it waits in between. The fields have
     the names of gRPC's own retry policy. An attempt is used up by a lost lease, a
-    stall or a retryable failure, not by a release.
+    stall or a retryable failure, not by a release. Any other failure is final.
 
     The pause before a retry is drawn evenly from 0.8 to 1.2 times the backoff:
     `initial_backoff` before the first retry, `backoff_multiplier` times as long
@@ -446,8 +446,8 @@ class RetryPolicy(_message.Message):
     MAX_BACKOFF_FIELD_NUMBER: _builtins.int
     BACKOFF_MULTIPLIER_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """The number of attempts that may be used up, 1 to 1000. Default (0): 1, no
-    retry.
+    """The number of attempts that may be used up, 1 to 1000. Default (0): 3. With
+    1 the job is run at most once: it fails if its worker dies.
     """
     backoff_multiplier: _builtins.float
     """How many times as long each backoff is as the one before: 1 to 100.

@@ -129,8 +129,10 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def retry_policy(self) -> _job_pb2.RetryPolicy:
-        """How often the job is tried, and how long it waits in between. Default: one
-        attempt.
+        """How often the job is tried, and how long it waits in between. Default:
+        three attempts, so a job whose worker dies is run again. Send a policy with
+        `max_attempts` 1 for a job that must run at most once. Without a policy, an
+        attempt that was started by TransitionJob is the last one.
         """
 
     @_builtins.property

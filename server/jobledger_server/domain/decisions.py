@@ -337,6 +337,7 @@ def _start(job: Job, command: ChangeStatus, limits: Limits, now: Instant) -> Dec
         lease=command.lease_duration or DEFAULT_START_LEASE,
         actor=command.worker_id or "worker",
         now=now,
+        by_id=True,
     )
     reported = _reported(started.job, command.progress, command.progress_message)
     return started if reported is started.job else replace(started, job=reported)

@@ -133,6 +133,9 @@ NO_PAYLOADS = Payloads()
 """The payloads of a job that has none."""
 
 
+DEFAULT_MAX_ATTEMPTS = 3
+"""How many attempts of a job may be used up, unless its creator sets another number."""
+
 DEFAULT_INITIAL_BACKOFF = Micros(MICROS_PER_SECOND)
 """The pause before the first retry, unless the creator sets another one."""
 
@@ -163,6 +166,9 @@ class Job(Struct, frozen=True, gc=False):
     changes without a new version. A job counts for the tenant `fairness_key`, for its owner if that
     is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
+    `max_attempts` is 0 if its creator set no policy. `started_by_id` says that a worker started the
+    current or the latest attempt by the job's id, without a claim: see `leases.has_attempts_left`.
+
     The columns of the table `jobs` are in the order of these fields. What a report changes is
     together, and so is what an end changes: PostgreSQL logs an update as the bytes from the first
     to the last that differ.
@@ -190,6 +196,7 @@ class Job(Struct, frozen=True, gc=False):
     attempt: int = 0
     releases: int = 0
     quick_releases: int = 0
+    started_by_id: bool = False
     worker_id: str = ""
     request_id: str = ""
     traceparent: str = ""
@@ -209,7 +216,7 @@ class Job(Struct, frozen=True, gc=False):
     outcome_digest: bytes | None = None
     outcome_bytes: int = 0
     parameters_bytes: int = 0
-    max_attempts: int = 1
+    max_attempts: int = 0
     initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
     max_backoff: Micros = DEFAULT_MAX_BACKOFF
     backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
@@ -224,6 +231,11 @@ class Job(Struct, frozen=True, gc=False):
     def tenant(self) -> str:
         """The tenant that the job is counted for."""
         return self.fairness_key or self.user_id
+
+    @property
+    def attempts_allowed(self) -> int:
+        """How many attempts may be used up, as its creator said or by default."""
+        return self.max_attempts or DEFAULT_MAX_ATTEMPTS
 
     @property
     def content_bytes(self) -> int:

@@ -188,8 +188,14 @@ def _began_within_lease(job: Job, now: Instant) -> bool:
 
 
 def has_attempts_left(job: Job) -> bool:
-    """Whether the job may have another attempt if this one is used up."""
-    return job.attempt - job.releases < job.max_attempts
+    """Whether the job may have another attempt if this one is used up.
+
+    An attempt that was started by the job's id is the last one, unless the creator set a policy:
+    perhaps no worker claims jobs of this type, and the job would wait in its queue for days.
+    """
+    if job.started_by_id and not job.max_attempts:
+        return False
+    return job.attempt - job.releases < job.attempts_allowed
 
 
 def backoff(job: Job) -> Micros:

@@ -105,8 +105,10 @@ def was_just_started(job: Job) -> bool:
     return job.version == VERSION_OF_START
 
 
-def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -> Decision:
-    """Lease a claimable job to a worker, as its next attempt.
+def start_attempt(
+    job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant, by_id: bool = False
+) -> Decision:
+    """Lease a claimable job to a worker, as its next attempt, which it claimed or started `by_id`.
 
     Only the first attempt is a transition. Each attempt resets the progress.
     """
@@ -118,6 +120,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         report_number=0,
         progress_message="",
         attempt=job.attempt + 1,
+        started_by_id=by_id,
         worker_id=worker_id,
         lease_duration=lease,
         lease_expire_time=Instant(now + lease),

@@ -82,7 +82,7 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
         message.last_error.CopyFrom(_error_message(job.last_error))
     parts = [
         _retry_policy(
-            job.max_attempts, job.initial_backoff, job.max_backoff, job.backoff_multiplier
+            job.attempts_allowed, job.initial_backoff, job.max_backoff, job.backoff_multiplier
         )
     ]
     if job.error is not None:

@@ -9,6 +9,7 @@ from typing import NewType
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -136,6 +137,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
     Column("quick_releases", Integer, nullable=False),
+    Column("started_by_id", Boolean, nullable=False),
     Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("traceparent", String(MAX_TRACEPARENT_CHARACTERS), nullable=False),
@@ -220,7 +222,7 @@ jobs = Table(
     ),
     CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
     CheckConstraint(
-        "max_attempts >= 1 AND releases BETWEEN 0 AND attempt"
+        "max_attempts >= 0 AND releases BETWEEN 0 AND attempt"
         " AND quick_releases BETWEEN 0 AND releases",
         name="attempts",
     ),

@@ -131,13 +131,16 @@ async def test_failed_by_its_worker_is_an_error_with_the_code_unknown(
 async def test_failed_by_the_service_is_an_error_with_a_code_for_its_reason(
     call: Caller, operations: Operations
 ) -> None:
-    second = Duration(seconds=1)
+    second, once = Duration(seconds=1), {"max_attempts": 1}
     queued = await call.job(job_type="queued", queue_timeout=second)
     jobs = {
         "QUEUE_EXPIRED": (queued, code_pb2.DEADLINE_EXCEEDED),
         "RUN_EXPIRED": (await call.running(run_timeout=second), code_pb2.DEADLINE_EXCEEDED),
-        "STALLED": (await call.running(stall_timeout=second), code_pb2.ABORTED),
-        "LEASE_EXPIRED": (await call.job(), code_pb2.ABORTED),
+        "STALLED": (
+            await call.running(stall_timeout=second, retry_policy=once),
+            code_pb2.ABORTED,
+        ),
+        "LEASE_EXPIRED": (await call.job(retry_policy=once), code_pb2.ABORTED),
     }
     await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=Duration(seconds=5))
     for reason, (job, code) in jobs.items():

@@ -190,7 +190,7 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with calling(gated.address) as call:
-        job = await call.job()
+        job = await call.job(retry_policy={"max_attempts": 1})
         gate = gated.store.before_commit = Gate()
         left = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))
         async with asyncio.timeout(20):
@@ -295,7 +295,8 @@ async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(call: Caller) -> No
         "stall_timeout": ("STALLED", "worker 'w' had no news, and no attempts are left"),
         "queue_timeout": ("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
     }
-    jobs = [await call.job(**{timeout: seconds(1)}) for timeout in fails]
+    once = {"max_attempts": 1}
+    jobs = [await call.job(retry_policy=once, **{timeout: seconds(1)}) for timeout in fails]
     await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=2)
     for job, failure in zip(jobs, fails.values(), strict=True):
         stream = call.WatchJob(job_id=job.id, user_id="ada")

@@ -40,7 +40,7 @@ async def claimed(call: Caller, **fields: Any) -> Any:
 async def test_a_retry_policy_has_every_field_and_defaults(call: Caller) -> None:
     given = (await call.job()).retry_policy
     assert given == job_pb2.RetryPolicy(
-        max_attempts=1,
+        max_attempts=3,
         initial_backoff=Duration(seconds=1),
         max_backoff=Duration(seconds=300),
         backoff_multiplier=2,
@@ -328,7 +328,8 @@ async def test_a_job_that_is_released_again_and_again_waits_longer_each_time(
 ) -> None:
     async with way(call, app) as release:
         job = await call.running(
-            retry_policy={"initial_backoff": Duration(nanos=100_000_000)}, job_type="render"
+            retry_policy={"max_attempts": 1, "initial_backoff": Duration(nanos=100_000_000)},
+            job_type="render",
         )
         pauses = []
         for _ in range(4):
@@ -358,3 +359,42 @@ async def test_a_lost_lease_takes_the_same_pause(call: Caller) -> None:
     stream.cancel()
     assert waiting.last_error.reason == "LEASE_EXPIRED"
     assert 0.8 <= pause_of(waiting) <= 1.2
+
+
+async def test_a_job_without_a_policy_is_tried_again_unless_it_was_started_by_its_id(
+    call: Caller,
+) -> None:
+    lease = Duration(seconds=5)
+    job = await call.job()
+    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=lease)
+    started = {"target_status": PROCESSING, "lease_duration": lease}
+    alone, own = await call.job(), await call.job(retry_policy=policy(3))
+    await call.TransitionJob(job_id=alone.id, **started)
+    await call.TransitionJob(job_id=own.id, **started)
+    ends = []
+    for each in (job, alone, own):
+        stream = call.WatchJob(job_id=each.id, user_id="ada")
+        async with asyncio.timeout(20):
+            while (last := (await stream.read()).job).held or not last.id:
+                pass
+        stream.cancel()
+        ends.append((last.status, last.error.reason, last.last_error.reason))
+    assert ends == [
+        (PROCESSING, "", "LEASE_EXPIRED"),
+        (FAILED, "LEASE_EXPIRED", ""),
+        (PROCESSING, "", "LEASE_EXPIRED"),
+    ]
+
+
+async def test_a_failure_that_is_not_retryable_is_final_whatever_is_left(call: Caller) -> None:
+    job = await call.job()
+    await call.ClaimJobs(worker_id="w", job_types=["render"])
+    ended = (await call.MarkFailed(job_id=job.id, attempt=1, error=ERROR)).job
+    assert (ended.status, ended.retry_policy.max_attempts) == (FAILED, 3)
+
+
+async def test_a_policy_of_three_and_none_are_not_the_same_content(call: Caller) -> None:
+    job = await call.job(request_id="r")
+    assert await call.job(request_id="r") == job
+    refused = await refusal(call.job(request_id="r", retry_policy=policy(3)))
+    assert refused.reason == "REQUEST_ID_REUSED"

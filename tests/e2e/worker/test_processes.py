@@ -45,11 +45,26 @@ async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     server, client, job_type, start_worker
 ):
     victim = start_worker(server.target, job_type)
-    job = await client.create_job(job_type)
+    job = await client.create_job(job_type, retry_policy=RetryPolicy(max_attempts=1))
     await victim.says("started")
     victim.signal(signal.SIGKILL)
     done = await client.wait(job.id, timeout=20)
     assert (done.status, done.error.reason) == (FAILED, "LEASE_EXPIRED")
+
+
+@pytest.mark.promise(number=21)
+async def test_a_job_without_a_policy_is_run_again_if_its_worker_was_killed(
+    server, client, job_type, start_worker
+):
+    victim = start_worker(server.target, job_type)
+    job = await client.create_job(job_type)
+    await victim.says("started")
+    victim.signal(signal.SIGKILL)
+    rescuer = start_worker(server.target, job_type)
+    await rescuer.says("started")
+    rescuer.signal(signal.SIGUSR1)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.status, done.attempt) == (COMPLETED, 2)
 
 
 @pytest.mark.promise(number=82)
@@ -128,8 +143,8 @@ async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_not
 async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     server, client, job_type, start_worker
 ):
-    first = start_worker(server.target, job_type)
-    jobs = [await client.create_job(job_type) for _ in range(3)]
+    first, once = start_worker(server.target, job_type), RetryPolicy(max_attempts=1)
+    jobs = [await client.create_job(job_type, retry_policy=once) for _ in range(3)]
     for _ in jobs:
         await first.says("started")
     second = start_worker(server.target, job_type)

@@ -463,7 +463,7 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
     [
         ({"queue_timeout": Micros(10 * SECOND)}, False, 11, "QUEUE_EXPIRED"),
         ({"run_timeout": Micros(10 * SECOND)}, True, 11, "RUN_EXPIRED"),
-        ({}, True, 61, "LEASE_EXPIRED"),
+        ({"max_attempts": 1}, True, 61, "LEASE_EXPIRED"),
         ({}, False, 7 * 24 * 3600 + 1, "QUEUE_EXPIRED"),
     ],
 )
@@ -500,7 +500,8 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     """Both orders, forced; then both at once through two servers, many times."""
-    complete_first, expire_first = await created(ledger), await created(ledger)
+    complete_first = await created(ledger, max_attempts=1)
+    expire_first = await created(ledger, max_attempts=1)
     for job in await claim_jobs(ledger, claim(max_jobs=2)):
         await pass_time(job, 61)
     done = ChangeStatus(job_id=complete_first.id, target=JobStatus.COMPLETED, attempt=1)
@@ -513,7 +514,7 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
         )
 
     for _ in range(10):
-        await created(ledger)
+        await created(ledger, max_attempts=1)
         (job,) = await claim_jobs(ledger, claim())
         await pass_time(job, 61)
         finish = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)

@@ -296,6 +296,7 @@ JOB = {
     "progress_message": "",
     "labels": {"team": "red"},
     "attempt": 0,
+    "started_by_id": False,
     "max_attempts": 3,
     "initial_backoff": 1_000_000,
     "max_backoff": 300_000_000,

@@ -5,6 +5,7 @@ from typing import Any
 
 from jobledger.v1 import job_pb2
 from tests.robustness.checker.history import Attempt, Message, Snapshot, Step
+from tests.robustness.checker.policies import INITIAL_BACKOFF
 
 _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
 _OUTCOMES = {
@@ -44,6 +45,7 @@ def snapshot(job: Any) -> Snapshot:
         due=job.schedule_time.ToMicroseconds(),
         origin=job.origin_job_id,
         unique=job.unique_key,
+        own_policy=job.retry_policy.initial_backoff.ToMicroseconds() == INITIAL_BACKOFF,
     )
 
 

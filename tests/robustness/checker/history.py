@@ -45,6 +45,8 @@ class Snapshot:
     origin: str = ""
     unique: str = ""
     """Its `unique_key`."""
+    own_policy: bool = True
+    """Whether its creator set the load's policy. Else it has the service's default."""
 
     @property
     def terminal(self) -> bool:

@@ -15,8 +15,8 @@ from tests.robustness.checker.asking import Replicas
 from tests.robustness.checker.board import KEYS, TENANTS, TYPES, USERS, Board, pause
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
+from tests.robustness.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
 from tests.robustness.checker.records import Unreadable, read_record
-from tests.robustness.checker.retries import INITIAL_BACKOFF, MAX_ATTEMPTS
 
 MOST_OPEN = 400
 """Jobs that may wait or run at once, so that a long outage leaves no flood behind."""
@@ -48,6 +48,9 @@ POLICY = job_pb2.RetryPolicy(
     initial_backoff=Duration(nanos=INITIAL_BACKOFF * 1000),
     max_backoff=Duration(seconds=1),
 )
+
+WITH_POLICY = 0.7
+"""How many of the creations have a policy."""
 
 QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
 
@@ -111,7 +114,7 @@ async def create_job(
         parameters=marked(mark, size=size),
         labels={"mark": mark},
         request_id=mark,
-        retry_policy=POLICY,
+        retry_policy=POLICY if rng.random() < WITH_POLICY else None,
         queue_timeout=QUEUE_TIMEOUT,
         run_timeout=RUN_TIMEOUT,
         priority=rng.choice(PRIORITIES),

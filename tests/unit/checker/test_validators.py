@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.robustness.checker.board import BRIEF
 from tests.robustness.checker.history import (
     Attempt,
     Fault,
@@ -152,6 +153,11 @@ def second_attempt(history: History) -> None:
         job=replace(a.job, attempt=2),
         attempts=(Attempt(1, "w", "LEASE_EXPIRED", 5.0), replace(MADE_A, number=2)),
     )
+
+
+def brief_without_policy(history: History) -> None:
+    a = history.records["a"]
+    history.records["a"] = replace(a, job=replace(a.job, job_type=BRIEF, own_policy=False))
 
 
 def earlier_attempt(**fields: object) -> Spoil:
@@ -529,6 +535,13 @@ SPOILT = {
         both(
             attempts_of_a(Attempt(1, "w", "LEASE_EXPIRED", 5.5)),
             record("a", steps=(START["a"], replace(END["a"], reason="LEASE_EXPIRED"))),
+        ),
+    ),
+    "a job that was started by its id is tried again without a policy": (
+        "retried: used up 2 attempts",
+        both(
+            attempts_of_a(Attempt(1, "w", "LEASE_EXPIRED", 5.0), MADE_A),
+            brief_without_policy,
         ),
     ),
     "a lease ends soon after an outage": (

@@ -90,10 +90,10 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
     )
 
 
-def test_defaults_are_one_attempt_seven_days_in_the_queue_and_no_run_timeout() -> None:
+def test_defaults_are_three_attempts_seven_days_in_the_queue_and_no_run_timeout() -> None:
     decision = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids())
     job, week = decision.job, 7 * 24 * 3600 * 1_000_000
-    assert (job.max_attempts, job.queue_timeout, job.run_timeout) == (1, week, None)
+    assert (job.attempts_allowed, job.queue_timeout, job.run_timeout) == (3, week, None)
     assert job.queue_expire_time == NOW + week
     assert (job.parameters_bytes, job.labels, job.request_id) == (0, {}, "")
     assert decision.payloads == NO_PAYLOADS
@@ -120,6 +120,7 @@ def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State)
         replace(COMMAND, labels={}),
         replace(COMMAND, labels={"team": "blue"}),
         replace(COMMAND, labels={"team": "red", "tier": "1"}),
+        replace(COMMAND, max_attempts=0),
         replace(COMMAND, max_attempts=1),
         replace(COMMAND, max_attempts=4),
         replace(COMMAND, initial_backoff=Micros(SECOND - 1)),

@@ -75,7 +75,8 @@ class Model:
     `used` counts the attempts that were used up; `past` are the attempts that
     ended, each with its outcome and its progress; `times` are those of the causes that can end what
     is going on, as far as they apply; `due` is when the job may be claimed, if that is not at once;
-    `pause` is from when to when it may be, until the job says when; `quick` counts quick releases.
+    `pause` is from when to when it may be, until the job says when; `quick` counts quick releases;
+    `by_id` says that the latest attempt was not claimed.
     """
 
     policy: Create
@@ -96,6 +97,7 @@ class Model:
     number: int = 0
     reason: str = ""
     version: int = 1
+    by_id: bool = False
 
     def waits_at(self, now: int) -> bool:
         return self.status not in TERMINAL and not self.held and (self.due or 0) > now
@@ -104,7 +106,12 @@ class Model:
         left = self.status == "PROCESSING" and not self.held
         return attempt is not None and (attempt != self.attempt or left)
 
-    def taken(self, now: int, lease: int, progress: int = 0) -> "Model":
+    def has_another_attempt(self) -> bool:
+        if self.by_id and self.policy.max_attempts == 0:
+            return False
+        return self.used + 1 < (self.policy.max_attempts or 3)
+
+    def taken(self, now: int, lease: int, progress: int = 0, *, by_id: bool = False) -> "Model":
         times = {cause: time for cause, time in self.times.items() if cause != "QUEUE_EXPIRED"}
         times["LEASE_EXPIRED"] = now + lease
         if self.policy.stall_timeout is not None:
@@ -122,6 +129,7 @@ class Model:
             began=now,
             number=0,
             due=None,
+            by_id=by_id,
             version=self.version + 1,
         )
 
@@ -171,7 +179,7 @@ class Model:
     def failed(self, now: int, reason: str, delay: int | None, progress: int) -> "Model":
         """Fail retryably."""
         model = replace(self, progress=max(progress, self.progress))
-        if "CANCELLED" in self.times or self.used + 1 >= self.policy.max_attempts:
+        if "CANCELLED" in self.times or not self.has_another_attempt():
             return model.ended("FAILED", reason)
         number = None if delay is None else 0
         return model.put_down(now, "RETRIED", reason, delay=delay, number=number)
@@ -246,7 +254,7 @@ class Model:
                 return self.ended("FAILED", cause)
         for cause in ("LEASE_EXPIRED", "STALLED"):
             if cause in passed:
-                if self.used + 1 < self.policy.max_attempts:
+                if self.has_another_attempt():
                     return self.put_down(now, cause, cause)
                 return self.ended("FAILED", cause)
         return self
@@ -278,7 +286,7 @@ leases = st.sampled_from([Micros(5 * SECOND), Micros(60 * SECOND), Micros(HOUR)]
 
 class Histories(RuleBasedStateMachine):
     @initialize(
-        max_attempts=st.integers(1, 3),
+        max_attempts=st.integers(0, 3),  # 0: no policy
         queue_timeout=st.sampled_from([Micros(SECOND), Micros(100 * SECOND), Micros(9 * HOUR)]),
         run_timeout=st.sampled_from([None, Micros(20 * SECOND), Micros(2 * HOUR)]),
         stall_timeout=st.sampled_from([None, Micros(7 * SECOND), Micros(HOUR)]),
@@ -438,7 +446,7 @@ class Histories(RuleBasedStateMachine):
                 if model.waits_at(self.now):
                     assert isinstance(self.send(command), JobNotDue)
                     return
-                self.model = model.taken(self.now, lease or HOUR, progress or 0)
+                self.model = model.taken(self.now, lease or HOUR, progress or 0, by_id=True)
         self.send(command)
 
     def has_other_asset_named_like(self, links: Sequence[AssetLink]) -> bool:
@@ -634,7 +642,7 @@ class Histories(RuleBasedStateMachine):
         if self.model.waits_at(self.now):
             assert isinstance(self.send(start), JobNotDue)
         elif self.model.status not in TERMINAL and not self.model.held:
-            self.model = self.model.taken(self.now, HOUR, progress or 0)
+            self.model = self.model.taken(self.now, HOUR, progress or 0, by_id=True)
             assert isinstance(self.send(start), Decision)
             assert isinstance(self.send(start), Decision)
         elif self.record.job.worker_id != worker:
@@ -711,7 +719,7 @@ class Histories(RuleBasedStateMachine):
             assert each.job_id == job.id
         assert not found or found[0].start_time == job.start_time
         used = [each for each in found if each.outcome is not AttemptOutcome.RELEASED]
-        assert len(used) <= job.max_attempts
+        assert len(used) <= job.attempts_allowed
         if job.schedule_time is not None and job.start_time is not None:
             assert job.start_time >= job.schedule_time
 
@@ -762,7 +770,7 @@ class Histories(RuleBasedStateMachine):
         command = Claim(
             worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(5 * SECOND)
         )
-        for _ in range(job.max_attempts + 1):
+        for _ in range(job.attempts_allowed + 1):
             now = Instant(max(now, due_time(job) or now))
             taken = claim_due(job, command, now)
             job = taken.job if taken else job

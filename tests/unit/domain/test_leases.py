@@ -250,6 +250,39 @@ def test_a_release_uses_up_no_attempt_however_often_it_is_repeated() -> None:
     assert job.error.reason == "LEASE_EXPIRED"
 
 
+def test_a_job_without_a_policy_is_tried_three_times_if_its_workers_die() -> None:
+    job = replace(job_in(QUEUED), max_attempts=0)
+    for _ in range(2):
+        job = expired(claimed(job))
+        assert (job.status, job.leased) == (JobStatus.PROCESSING, False)
+    job = expired(claimed(job))
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
+
+
+def test_an_attempt_that_was_started_by_id_is_the_last_one_without_a_policy() -> None:
+    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
+    job = replace(job_in(QUEUED), max_attempts=0)
+    lost = expired(after(job, start))
+    assert lost.status is JobStatus.FAILED
+    assert lost.error is not None
+    assert lost.error.reason == "LEASE_EXPIRED"
+    with_policy = replace(job, max_attempts=3)
+    assert expired(after(with_policy, start)).status is JobStatus.PROCESSING
+    released = after(after(job, start), Release(job_id=JOB_ID, attempt=1))
+    again = expired(claimed(released))
+    assert again.status is JobStatus.PROCESSING, "a worker claims such jobs"
+
+
+def test_a_retryable_failure_of_a_job_that_was_started_by_id_is_final_without_a_policy() -> None:
+    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
+    failure = ChangeStatus(
+        job_id=JOB_ID, target=JobStatus.FAILED, error=JobError("NO_DISK", "full"), retryable=True
+    )
+    job = replace(job_in(QUEUED), max_attempts=0)
+    assert after(after(job, start), failure).status is JobStatus.FAILED
+    assert after(claimed(job), failure).status is JobStatus.PROCESSING
+
+
 def test_a_start_uses_up_an_attempt_as_a_claim_does() -> None:
     start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
     job = replace(job_in(QUEUED), max_attempts=2)

@@ -105,7 +105,7 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
         labels=job.labels,
         attempt=job.attempt,
         retry_policy=job_pb2.RetryPolicy(
-            max_attempts=job.max_attempts, backoff_multiplier=job.backoff_multiplier
+            max_attempts=job.attempts_allowed, backoff_multiplier=job.backoff_multiplier
         ),
         worker_id=job.worker_id,
         held=job.lease_expire_time is not None,

@@ -16,6 +16,7 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.job import (
     DEFAULT_BACKOFF_MULTIPLIER,
     DEFAULT_INITIAL_BACKOFF,
+    DEFAULT_MAX_ATTEMPTS,
     DEFAULT_MAX_BACKOFF,
     DEFAULT_PRIORITY,
     MICROS_PER_SECOND,
@@ -206,7 +207,7 @@ def _creation(
         parameters=check.struct("parameters", request.parameters),
         labels=check.labels("labels", request.labels),
         request_id=fields.request_id(check, request.request_id),
-        max_attempts=within.number("max_attempts", policy.max_attempts, 0, MAX_ATTEMPTS) or 1,
+        max_attempts=_max_attempts(within, request),
         initial_backoff=initial_backoff,
         max_backoff=max_backoff,
         backoff_multiplier=within.number(
@@ -259,6 +260,14 @@ def _delay(check: Checker, request: pb.CreateJobRequest) -> Micros | None:
         check.add("delay", "must not be set together with schedule_time")
     # Without a pause the job is as one that asks for none.
     return fields.optional_duration(check, request, "delay", 0, MAX_DELAY_SECONDS) or None
+
+
+def _max_attempts(check: Checker, request: pb.CreateJobRequest) -> int:
+    """Return how many attempts the policy permits; 0 if there is none."""
+    if not request.HasField("retry_policy"):
+        return 0
+    given = request.retry_policy.max_attempts
+    return check.number("max_attempts", given, 0, MAX_ATTEMPTS) or DEFAULT_MAX_ATTEMPTS
 
 
 def _backoff(check: Checker, policy: job_pb2.RetryPolicy) -> tuple[Micros, Micros]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from sqlalchemy import JSON, BigInteger, Column, Double, Integer, LargeBinary, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, LargeBinary, Table
 
 from jobledger_server.sql.driver import WriteStatement
 from jobledger_server.sql.tables import ID, NEW_SEQS
@@ -136,6 +136,8 @@ def _element_type(column: Column[object]) -> str:
     match column.type:
         case BigInteger():
             return "bigint"
+        case Boolean():
+            return "boolean"
         case Double():
             return "double precision"
         case Integer():

@@ -73,7 +73,7 @@ def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
         parameters=random.choice((None, Payload(b"p" * 9))),
         labels=random.choice(({}, {"n": "1"}, {"n": "2", "ü": "🎬"})),
         request_id=random.choice(("", "", f"r{random.randrange(9)}")),
-        max_attempts=random.randint(1, 3),
+        max_attempts=random.randint(0, 3),  # 0: no policy
         initial_backoff=Micros(random.choice((1, 10 * SECOND))),
         schedule_time=None if after or not later else Instant(BEGIN + later * SECOND),
         delay=after and Micros(after * SECOND),

@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("releases", sa.Integer, nullable=False),
         sa.Column("quick_releases", sa.Integer, nullable=False),
+        sa.Column("started_by_id", sa.Boolean, nullable=False),
         sa.Column("worker_id", sa.String(128), nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
@@ -147,7 +148,7 @@ def upgrade() -> None:
             f"(status IN {_TERMINAL}) = (deadline IS NULL)", name=op.f("ck_jobs_deadline")
         ),
         sa.CheckConstraint(
-            "max_attempts >= 1 AND releases BETWEEN 0 AND attempt"
+            "max_attempts >= 0 AND releases BETWEEN 0 AND attempt"
             " AND quick_releases BETWEEN 0 AND releases",
             name=op.f("ck_jobs_attempts"),
         ),
