@@ -195,8 +195,9 @@ class ActivePage(Struct, frozen=True):
 class JobQuery(Struct, frozen=True, kw_only=True):
     """Selects jobs of one owner, or of all (None). An empty filter matches every job.
 
-    `created_after` and `created_before` are exclusive. `not_rerun` leaves out jobs that were
-    rerun, `uncancelled` those whose cancellation was requested.
+    `created_after` and `created_before` are exclusive. `cancelled` selects jobs that ended because
+    their cancellation was requested, or all others. `not_rerun` leaves out jobs that were rerun,
+    `uncancelled` those whose cancellation was requested.
     """
 
     user_id: str | None
@@ -208,6 +209,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     error_reasons: frozenset[str] = frozenset()
     origin_job_id: JobId | None = None
     held: bool | None = None
+    cancelled: bool | None = None
     not_rerun: bool = False
     uncancelled: bool = False
 
@@ -223,6 +225,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             sorted(self.error_reasons),
             self.origin_job_id,
             self.held,
+            self.cancelled,
             self.not_rerun,
             self.uncancelled,
         )

@@ -97,8 +97,8 @@ def rerun(
 
     Given filters, as in `jobledger rerun --status failed --type render --reason DISK_FULL`, it
     reruns all jobs that match and were not rerun yet. First it says how many there are, and
-    asks. If it is stopped in the middle, the same command continues. Cancelled jobs are FAILED,
-    too: their reason is CANCELLED.
+    asks. If it is stopped in the middle, the same command continues. Cancelled jobs are left
+    out unless --cancelled is given.
     """
     chosen = _chosen(job_ids, selected(filters), all_jobs=all_jobs, all_users=all_users)
     if job_ids and pace:
@@ -200,7 +200,7 @@ def delete(
 def _cancelled(job: Job) -> str:
     if not job.is_terminal:
         return "cancelling"
-    if job.error is not None and job.error.reason == "CANCELLED":
+    if job.cancelled:
         return "cancelled"
     return f"already {job.status}"
 

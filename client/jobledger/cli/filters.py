@@ -24,7 +24,7 @@ def job_filters(
     Args:
         statuses: those that --status can name.
         default: what --status is without one, for its help.
-        reasons: whether there is --reason.
+        reasons: whether there are --reason, --cancelled and --not-cancelled.
         held: whether there are --held and --not-held.
     """
     options = [
@@ -46,6 +46,14 @@ def job_filters(
                 metavar="REASON",
                 help="Only jobs whose error has this reason, for example LEASE_EXPIRED; repeat it"
                 " for several.",
+            )
+        )
+        options.append(
+            click.option(
+                "--cancelled/--not-cancelled",
+                "cancelled",
+                default=None,
+                help="Only jobs that were cancelled, or only others.",
             )
         )
     if held:

@@ -180,7 +180,9 @@ def job_card(job: Job) -> list[str]:
 
 
 def state(job: Job, now: datetime) -> str:
-    """Return a job's status, or more: whether it is scheduled, waits, or is cancelled."""
+    """Return a job's status, or more: whether it is scheduled, waits, or was cancelled."""
+    if job.cancelled:
+        return "CANCELLED"
     if job.is_waiting:
         return "WAITING"
     if job.status is JobStatus.QUEUED and waits_until(job, now):

@@ -43,6 +43,7 @@ _STYLES: Final = {
     "COMPLETED": "green",
     "PARTIAL": "yellow",
     "FAILED": "red",
+    "CANCELLED": "dim",
 }
 
 

@@ -30,6 +30,9 @@ class JobFilters(TypedDict, total=False):
     """Only the rerun of this job, or of the one with this id; see rerun_job(). Default: all."""
     held: bool | None
     """Only jobs that a worker holds (True), or only others (False). Default: both."""
+    cancelled: bool | None
+    """Only jobs that were cancelled (True), or only others (False). Default: both; of
+    rerun_jobs(): only others, unless `error_reasons` has CANCELLED."""
 
 
 def filter_fields(filters: JobFilters) -> dict[str, Any]:

@@ -221,6 +221,8 @@ class Job:
     """Who works on it, or did last."""
     held: bool = False
     """Whether a worker holds it."""
+    cancelled: bool = False
+    """Whether it ended because its cancellation was requested: it is FAILED with CANCELLED."""
     create_time: datetime | None = None
     """When it was created."""
     start_time: datetime | None = None
@@ -304,6 +306,7 @@ class Job:
             unique_key=message.unique_key,
             worker_id=message.worker_id,
             held=message.held,
+            cancelled=message.cancelled,
             cancel_reason=message.cancel_reason,
             traceparent=message.traceparent,
             stall_timeout=from_duration(message.stall_timeout)
@@ -346,6 +349,7 @@ class Job:
             unique_key=self.unique_key,
             worker_id=self.worker_id,
             held=self.held,
+            cancelled=self.cancelled,
             cancel_reason=self.cancel_reason,
             traceparent=self.traceparent,
             stall_timeout=to_duration(self.stall_timeout, "stall_timeout"),

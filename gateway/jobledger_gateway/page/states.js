@@ -23,6 +23,7 @@ export function waits(job) {
  * is never called failed.
  */
 export function stateOf(job) {
+  if (job.cancelled) return { key: "cancelled", text: "cancelled" };
   if (isTerminal(job)) return { key: ENDED[job.status], text: ENDED[job.status] };
   if (job.cancelRequestTime) return { key: "cancelling", text: "cancelling" };
   if (job.held) return { key: "running", text: "running" };

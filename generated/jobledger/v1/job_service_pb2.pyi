@@ -443,6 +443,7 @@ class ListJobsRequest(_message.Message):
     ERROR_REASONS_FIELD_NUMBER: _builtins.int
     ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
@@ -466,6 +467,10 @@ class ListJobsRequest(_message.Message):
     """Only the rerun of this job. Default: all."""
     held: _builtins.bool
     """Only jobs that a worker holds, or only others. Default: all."""
+    cancelled: _builtins.bool
+    """Only jobs that were cancelled, or only others; see Job.cancelled. Default:
+    all.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """Only jobs in one of these states. Default: all."""
@@ -505,13 +510,19 @@ class ListJobsRequest(_message.Message):
         error_reasons: _abc.Iterable[_builtins.str] | None = ...,
         origin_job_id: _builtins.str = ...,
         held: _builtins.bool | None = ...,
+        cancelled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cancelled: _TypeAlias = _typing.Literal["cancelled"]  # noqa: Y015
+    _WhichOneofArgType__cancelled: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled"]  # noqa: Y015
     _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
     _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancelled) -> _WhichOneofReturnType__cancelled | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
 
 Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
@@ -935,10 +946,15 @@ class JobFilter(_message.Message):
     ERROR_REASONS_FIELD_NUMBER: _builtins.int
     ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     origin_job_id: _builtins.str
     """See ListJobsRequest.origin_job_id."""
     held: _builtins.bool
     """See ListJobsRequest.held."""
+    cancelled: _builtins.bool
+    """See ListJobsRequest.cancelled. RerunJobs leaves out cancelled jobs unless
+    this is true or `error_reasons` names CANCELLED.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """See ListJobsRequest.statuses."""
@@ -974,13 +990,19 @@ class JobFilter(_message.Message):
         error_reasons: _abc.Iterable[_builtins.str] | None = ...,
         origin_job_id: _builtins.str = ...,
         held: _builtins.bool | None = ...,
+        cancelled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cancelled: _TypeAlias = _typing.Literal["cancelled"]  # noqa: Y015
+    _WhichOneofArgType__cancelled: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled"]  # noqa: Y015
     _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
     _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancelled) -> _WhichOneofReturnType__cancelled | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
 
 Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015

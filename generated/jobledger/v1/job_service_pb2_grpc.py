@@ -271,9 +271,10 @@ class JobServiceServicer(object):
 
     def RerunJobs(self, request, context):
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
-        first: one bounded step. It passes over a job whose `unique_key` another one
-        has. Call it again with `next_page_token` until `done`. A
-        step that is repeated reruns no job twice. If it fails in the middle, with
+        first: one bounded step. It leaves out cancelled jobs unless the filter names
+        them, and passes over a job whose `unique_key` another one has. Call it again
+        with `next_page_token` until `done`. A step that is repeated reruns no job
+        twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """

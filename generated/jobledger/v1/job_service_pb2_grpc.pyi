@@ -129,9 +129,10 @@ class JobServiceStub:
     """
     RerunJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
-    first: one bounded step. It passes over a job whose `unique_key` another one
-    has. Call it again with `next_page_token` until `done`. A
-    step that is repeated reruns no job twice. If it fails in the middle, with
+    first: one bounded step. It leaves out cancelled jobs unless the filter names
+    them, and passes over a job whose `unique_key` another one has. Call it again
+    with `next_page_token` until `done`. A step that is repeated reruns no job
+    twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
@@ -273,9 +274,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RerunJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]  # type: ignore[assignment]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
-    first: one bounded step. It passes over a job whose `unique_key` another one
-    has. Call it again with `next_page_token` until `done`. A
-    step that is repeated reruns no job twice. If it fails in the middle, with
+    first: one bounded step. It leaves out cancelled jobs unless the filter names
+    them, and passes over a job whose `unique_key` another one has. Call it again
+    with `next_page_token` until `done`. A step that is repeated reruns no job
+    twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
     again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
@@ -480,9 +482,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RerunJobsResponse, _abc.Awaitable[_job_service_pb2.RerunJobsResponse]]:
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
-        first: one bounded step. It passes over a job whose `unique_key` another one
-        has. Call it again with `next_page_token` until `done`. A
-        step that is repeated reruns no job twice. If it fails in the middle, with
+        first: one bounded step. It leaves out cancelled jobs unless the filter names
+        them, and passes over a job whose `unique_key` another one has. Call it again
+        with `next_page_token` until `done`. A step that is repeated reruns no job
+        twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
         again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """

@@ -146,6 +146,10 @@ DEFAULT_BACKOFF_MULTIPLIER = 2.0
 """How many times as long each pause is as the one before, unless the creator sets another one."""
 
 
+CANCELLED = "CANCELLED"
+"""The reason of a job that ended because its cancellation was requested. Workers cannot send it."""
+
+
 class Job(Struct, frozen=True, gc=False):
     """A long-running job, as of one `version`, without its payloads.
 
@@ -262,6 +266,11 @@ class Job(Struct, frozen=True, gc=False):
     def due_time(self) -> Instant:
         """When it was first due: its creation, or the time that it is scheduled for."""
         return max(self.create_time, self.schedule_time or self.create_time)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it ended because its cancellation was requested."""
+        return self.error is not None and self.error.reason == CANCELLED
 
 
 class AttemptOutcome(enum.Enum):

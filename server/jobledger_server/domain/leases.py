@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.job import (
+    CANCELLED,
     Attempt,
     AttemptOutcome,
     Instant,
@@ -39,7 +40,7 @@ from jobledger_server.domain.state_machine import (
 CANCEL_GRACE = Micros(30_000_000)
 """How long a worker that was asked to cancel may take to finish the job itself."""
 
-CANCELLED, LEASE_EXPIRED = "CANCELLED", "LEASE_EXPIRED"
+LEASE_EXPIRED = "LEASE_EXPIRED"
 QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
 STALLED = "STALLED"
 

@@ -53,6 +53,7 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     message.attempt = job.attempt
     message.worker_id = job.worker_id
     message.held = job.leased
+    message.cancelled = job.cancelled
     message.cancel_reason = job.cancel_reason
     message.version = job.version
     message.traceparent = job.traceparent

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import (
+    CANCELLED,
     ID_AHEAD,
     Asset,
     AssetId,
@@ -190,6 +191,11 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     if query.held is not None:
         held = jobs.c.lease_expire_time.is_not(None)
         filters.append(held if query.held else ~held)
+    if query.cancelled is not None:
+        reason = jobs.c.error_reason
+        filters.append(
+            reason == CANCELLED if query.cancelled else reason.is_distinct_from(CANCELLED)
+        )
     if query.not_rerun:
         other = jobs.alias()
         reruns = exists().where(other.c.origin_job_id == jobs.c.id, other.c.delete_seq.is_(None))

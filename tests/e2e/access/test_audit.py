@@ -142,9 +142,10 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     await web.CancelJobs(user_id="ada", filter={"held": False}, max_jobs=2, reason=SECRET)
     cancelled = [("token:web", "cancel", (job_id,), "OK") for job_id in (ids[2], ids[1])]
     assert audit() == cancelled
-    await web.RerunJobs(user_id="ada", validate_only=True)
+    selected = {"cancelled": True}
+    await web.RerunJobs(user_id="ada", filter=selected, validate_only=True)
     assert audit() == []
-    made = (await web.RerunJobs(user_id="ada")).sample
+    made = (await web.RerunJobs(user_id="ada", filter=selected)).sample
     assert audit() == [("token:web", "rerun", (job.id,), "OK") for job in made]
     await web.RerunJob(user_id="ada", job_id=ids[2])  # the same one again
     assert audit() == [("token:web", "rerun", (made[0].id,), "OK")]

@@ -242,20 +242,21 @@ async def test_jobs_that_are_repeated_count_as_created(callers: Any) -> None:
     eve, tom, free = [await served.calls(name) for name in ("eve", "tom", "free")]
     await failed_jobs(free, "ada", "bob", "ada", "bob", "ada")
     # One step for several users is one batch: a larger one is admitted when the quota is unused.
-    answer = await eve.RerunJobs(max_jobs=3)
+    cancelled = {"cancelled": True}
+    answer = await eve.RerunJobs(max_jobs=3, filter=cancelled)
     assert (answer.matched, answer.changed) == (3, 3)
-    job = (await free.ListJobs(user_id="ada", error_reasons=["CANCELLED"])).jobs[-1]
-    for call in (eve.RerunJobs(), eve.RerunJob(user_id="ada", job_id=job.id)):
+    job = (await free.ListJobs(user_id="ada", cancelled=True)).jobs[-1]
+    for call in (eve.RerunJobs(filter=cancelled), eve.RerunJob(user_id="ada", job_id=job.id)):
         assert is_own(await refusal(call), "jobs_per_second", "0.01")
-    dry = await eve.RerunJobs(validate_only=True)
+    dry = await eve.RerunJobs(validate_only=True, filter=cancelled)
     assert (dry.matched, dry.changed) == (2, 0)  # nothing is created
 
     # Of each user there may be two.
     await failed_jobs(free, "sue", "sue", "sue", "ann")
-    refused = await refusal(tom.RerunJobs(user_id="sue"))
+    refused = await refusal(tom.RerunJobs(filter=cancelled, user_id="sue"))
     assert is_own(refused, "unfinished_jobs", "2", "tom")
-    assert (await tom.RerunJobs(user_id="sue", max_jobs=2)).changed == 2
-    refused = await refusal(tom.RerunJobs(user_id="sue"))
+    assert (await tom.RerunJobs(filter=cancelled, user_id="sue", max_jobs=2)).changed == 2
+    refused = await refusal(tom.RerunJobs(filter=cancelled, user_id="sue"))
     assert is_own(refused, "unfinished_jobs", "2", "tom")
-    assert (await tom.RerunJobs(user_id="ann")).changed == 1
-    assert (await free.RerunJobs(user_id="sue")).changed == 1
+    assert (await tom.RerunJobs(filter=cancelled, user_id="ann")).changed == 1
+    assert (await free.RerunJobs(filter=cancelled, user_id="sue")).changed == 1

@@ -46,9 +46,18 @@ def create(client, count, **options):
 
 
 def failed(client, count, **options):
-    """Create jobs and cancel them, so that they are FAILED; return their ids."""
+    """Create jobs that fail; return their ids."""
     ids = create(client, count, **options)
-    assert client.cancel_jobs().changed == count
+    for job_id in ids:
+        client.start_job(job_id)
+        client.mark_failed(job_id, "no", reason="NO_DISK", attempt=1)
+    return ids
+
+
+def cancelled(client, count, **options):
+    """Create jobs and cancel them; return their ids."""
+    ids = create(client, count, **options)
+    assert client.cancel_jobs(job_types=["render"]).changed == count
     return ids
 
 
@@ -67,7 +76,7 @@ def test_retry_prints_the_id_of_the_new_job_each_time_the_same(jobledger, client
 def test_a_filter_selects_the_jobs_that_are_run_again(jobledger, client):
     wrong = failed(client, 2, labels={"team": "a"})
     failed(client, 3, labels={"team": "b"})
-    filters = ("--status", "failed", "--type", "render", "--reason", "CANCELLED")
+    filters = ("--status", "failed", "--type", "render", "--reason", "NO_DISK")
     run = ("rerun", *filters, "--label", "team=a", "--yes")
     assert jobledger.ok(*run) == "rerun 2 jobs\n"
     new = list(client.list_jobs(statuses=[JobStatus.QUEUED]))
@@ -75,6 +84,18 @@ def test_a_filter_selects_the_jobs_that_are_run_again(jobledger, client):
     # They were repeated, so that nothing is left.
     assert jobledger.ok(*run) == "no job matches\n"
     assert json.loads(jobledger.ok(*run, "--json")) == {"matched": 0, "changed": 0}
+
+
+def test_a_cancelled_job_is_shown_as_cancelled_and_run_again_only_if_it_is_named(jobledger, client):
+    (wrong,) = cancelled(client, 1)
+    (broken,) = failed(client, 1)
+    assert jobledger.ok("list", "--cancelled").splitlines()[1].split()[:2] == [wrong, "CANCELLED"]
+    assert jobledger.ok("list", "--not-cancelled").splitlines()[1].split()[:2] == [broken, "FAILED"]
+    assert json.loads(jobledger.ok("get", wrong, "--json"))["cancelled"] is True
+    assert jobledger.ok("rerun", "--all", "--yes") == "rerun 1 job\n"
+    assert jobledger.ok("rerun", "--cancelled", "--yes") == "rerun 1 job\n"
+    new = list(client.list_jobs(statuses=[JobStatus.QUEUED]))
+    assert [job.origin_job_id for job in new] == [wrong, broken]
 
 
 def test_a_pace_schedules_the_new_jobs(jobledger, client):
@@ -117,7 +138,7 @@ def test_a_person_sees_how_many_jobs_there_are_and_can_say_no(client, on_a_termi
     terminal = on_a_terminal("delete", "--status", "failed")
     screen = terminal.until(has("[y/N]"))
     assert [line.split()[0] for line in screen[1:11]] == ids[:1:-1]
-    assert "CANCELLED" in screen[1]
+    assert "NO_DISK" in screen[1]
     assert screen[11:] == ["and 2 more", "Delete 12 jobs? This cannot be undone. [y/N]"]
     terminal.press("Enter")
     screen = terminal.until(has("[exit code"))
@@ -151,7 +172,7 @@ def test_where_nothing_matches_nothing_is_asked(on_a_terminal):
 
 
 def test_a_bar_shows_how_many_of_many_jobs_are_done_and_nothing_of_it_stays(client, on_a_terminal):
-    failed(client, MANY)
+    cancelled(client, MANY)
     terminal = on_a_terminal("delete", "--all", "--yes")
     bar = re.compile(rf"\N{{BOX DRAWINGS HEAVY HORIZONTAL}}+.* deleted [1-9]\d* of {MANY}")
     terminal.until(lambda screen: bar.search(screen[0]))
@@ -162,13 +183,13 @@ def test_a_bar_shows_how_many_of_many_jobs_are_done_and_nothing_of_it_stays(clie
 def test_a_command_that_was_killed_in_the_middle_continues_and_repeats_no_job_twice(
     jobledger, client
 ):
-    wrong = failed(client, MANY)
+    wrong = cancelled(client, MANY)
 
     def repeated(most=None):
         queued = client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000)
         return [job.origin_job_id for job in islice(queued, most)]
 
-    command = ("rerun", "--status", "failed", "--yes")
+    command = ("rerun", "--cancelled", "--yes")
     process = jobledger.start(*command)
     while not repeated(1):
         assert process.poll() is None

@@ -36,7 +36,8 @@ def test_thousands_of_jobs_are_cancelled_run_again_and_deleted_in_steps(client):
     assert ids(result.sample) == old[: -10 - 1 : -1]
     assert {job.cancel_reason for job in result.sample} == {"not needed"}
 
-    counted = client.rerun_jobs(validate_only=True)
+    assert client.rerun_jobs(validate_only=True).matched == 0
+    counted = client.rerun_jobs(cancelled=True, validate_only=True)
     assert (counted.matched, counted.changed) == (MANY, 0)
     assert ids(counted.sample) == ids(result.sample)
     result = client.rerun_jobs(error_reasons=["CANCELLED"])
@@ -78,7 +79,7 @@ def test_a_call_goes_on_when_the_server_that_was_killed_in_the_middle_is_back(ow
                 restarts.append(threading.Thread(target=own_server.start))
                 restarts[0].start()
 
-        result = client.rerun_jobs(on_progress=kill_once)
+        result = client.rerun_jobs(cancelled=True, on_progress=kill_once)
         restarts[0].join()
         assert (result.matched, result.changed) == (250, 250)
         new = client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000)

@@ -177,6 +177,32 @@ async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
     assert [job.id for job in dry.sample] == [repeats.id]
 
 
+@both_databases
+async def test_a_cancelled_job_says_so_and_is_run_again_only_if_it_is_named(call: Caller) -> None:
+    broken, waiting, held, finished = (
+        await failed(call),
+        await call.job(),
+        await call.running(),
+        await call.running(),
+    )
+    for job in (waiting, held, finished):
+        await call.CancelJob(job_id=job.id, user_id="ada")
+    await call.ReleaseJob(job_id=held.id, attempt=1)
+    await call.MarkCompleted(job_id=finished.id, attempt=1)  # in spite of the request
+    cancelled = [held.id, waiting.id]
+    assert {job.id for job in await listed(call) if job.cancelled} == {*cancelled}
+    assert [job.id for job in await listed(call, cancelled=True)] == cancelled
+    assert [job.id for job in await listed(call, cancelled=False)] == [finished.id, broken.id]
+    for selected, expected in (
+        ({"statuses": [FAILED]}, [broken.id]),
+        ({"cancelled": False, "statuses": [FAILED]}, [broken.id]),
+        ({"error_reasons": ["CANCELLED", "DISK_FULL"]}, [*cancelled, broken.id]),
+        ({"cancelled": True}, cancelled),
+    ):
+        dry = await call.RerunJobs(user_id="ada", filter=selected, validate_only=True)
+        assert [job.id for job in dry.sample] == expected, selected
+
+
 @in_turn("method", METHODS)
 async def test_validate_only_changes_nothing_and_shows_the_first_jobs(
     app: App, call: Caller, method: str
@@ -225,7 +251,10 @@ async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> Non
     request = pb.CreateJobRequest(job_type="many")
     await call.BatchCreateJobs(user_id="ada", requests=[request] * 40)
     await call.CancelJobs(user_id="ada", filter={"job_types": ["many"]})
-    answers = await asyncio.gather(*(call.RerunJobs(user_id="ada") for _ in range(5)))
+    filters = {"cancelled": True}
+    answers = await asyncio.gather(
+        *(call.RerunJobs(user_id="ada", filter=filters) for _ in range(5))
+    )
     assert sum(each.changed for each in answers) == 40
     origins = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
     assert len(origins) == len(set(origins)) == 46
@@ -261,7 +290,7 @@ async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
             assert max(answers[-1].matched, answers[-1].changed) <= most
         return total(answers)
 
-    cancelled = {"error_reasons": ["CANCELLED"]}
+    cancelled = {"cancelled": True}
     assert await all_steps("CancelJobs") == (count, count)
     assert await all_steps("RerunJobs", filter=cancelled) == (count, count)
     made = [job.origin_job_id for job in await listed(call) if job.origin_job_id]
@@ -308,8 +337,12 @@ async def test_a_large_step_is_submitted_in_parts(
     for _ in range(7):
         await call.job()
     monkeypatch.setattr(Ledger, "submit", noted)
-    for method in ("CancelJobs", "RerunJobs", "DeleteJobs"):
-        (answer,) = await steps(call, method, user_id="ada")
+    for method, selected in (
+        ("CancelJobs", {}),
+        ("RerunJobs", {"cancelled": True}),
+        ("DeleteJobs", {}),
+    ):
+        (answer,) = await steps(call, method, user_id="ada", filter=selected)
         assert (answer.matched, answer.changed) == (7, 7)
     assert submitted == [3, 3, 1] * 3
 

@@ -85,6 +85,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         JobQuery(user_id="ada"),
         JobQuery(user_id="ada", labels={"k": "v"}, created_after=jobs[0].create_time),
         JobQuery(user_id="ada", error_reasons=frozenset({"X"}), held=False, not_rerun=True),
+        JobQuery(user_id="ada", cancelled=False),
         JobQuery(user_id="ada", origin_job_id=jobs[0].id, uncancelled=True),
     ):
         await store.list_jobs(query, before=first, limit=5)

@@ -366,7 +366,7 @@ async def test_the_list_is_filtered_by_what_became_of_the_jobs(
             JobStatus.FAILED,
             error=JobError(reason, "no"),
         )
-        for reason in ("DISK_FULL", "TIMEOUT", "OTHER")
+        for reason in ("DISK_FULL", "TIMEOUT", "OTHER", "CANCELLED")
     ]
     repeat = await moved(
         store, await saved(store, origin_job_id=failed[0].id), JobStatus.PROCESSING
@@ -377,7 +377,7 @@ async def test_the_list_is_filtered_by_what_became_of_the_jobs(
     names = dict(
         zip(
             [each.id for each in (waiting, held, asked, *failed, repeat)],
-            ("waiting", "held", "asked", "disk", "timeout", "other", "repeat"),
+            ("waiting", "held", "asked", "disk", "timeout", "other", "cancelled", "repeat"),
             strict=True,
         )
     )
@@ -390,8 +390,11 @@ async def test_the_list_is_filtered_by_what_became_of_the_jobs(
         ({"origin_job_id": failed[1].id}, set()),
         ({"origin_job_id": JobId("no id")}, set()),
         ({"held": True}, {"held", "asked"}),
-        ({"held": False}, {"waiting", "disk", "timeout", "other", "repeat"}),
-        ({"not_rerun": True, **ended}, {"timeout", "other", "repeat"}),
+        ({"held": False}, {"waiting", "disk", "timeout", "other", "cancelled", "repeat"}),
+        ({"cancelled": True}, {"cancelled"}),
+        ({"cancelled": False}, {"waiting", "held", "asked", "disk", "timeout", "other", "repeat"}),
+        ({"cancelled": False, **ended}, {"disk", "timeout", "other", "repeat"}),
+        ({"not_rerun": True, **ended}, {"timeout", "other", "cancelled", "repeat"}),
         ({"uncancelled": True, "held": True}, {"held"}),
         ({"not_rerun": True, "error_reasons": frozenset({"DISK_FULL"})}, set()),
     ):

@@ -33,7 +33,8 @@ class BulkCalls(Calls):
     ) -> BulkResult:
         """Run FAILED jobs again: `rerun_job` for each that matches and was not rerun yet.
 
-        A job is passed over whose `unique_key` another one has.
+        Cancelled jobs are left out unless `cancelled` or `error_reasons` names them. A job is
+        passed over whose `unique_key` another one has.
 
         Runs until all are done, in steps of at most 100 jobs. When a step finds no server it is
         tried again for a minute. After an error, or when your program was stopped, make the same

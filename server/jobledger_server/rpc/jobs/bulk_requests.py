@@ -6,7 +6,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger_server.domain.job import Instant, JobId, JobStatus, is_id
+from jobledger_server.domain.job import CANCELLED, Instant, JobId, JobStatus, is_id
 from jobledger_server.domain.limits import (
     DEFAULT_BULK_JOBS,
     MAX_BULK_JOBS,
@@ -59,6 +59,8 @@ def rerun_jobs(request: pb.RerunJobsRequest) -> Step:
         if pace:
             check.number("jobs_per_second", pace, MIN_JOBS_PER_SECOND, MAX_JOBS_PER_SECOND)
         query = _query(check, request, TERMINAL, default=failed)
+    if query.cancelled is None and CANCELLED not in query.error_reasons:
+        query = replace(query, cancelled=False)
     step = _step(request, replace(query, not_rerun=True), ("rerun", pace))
     return step._replace(jobs_per_second=pace)
 

@@ -154,6 +154,7 @@ def filtered(
         error_reasons=frozenset(reasons),
         origin_job_id=JobId(origin) if origin else None,
         held=request.held if request.HasField("held") else None,
+        cancelled=request.cancelled if request.HasField("cancelled") else None,
     )
 
 

@@ -14,9 +14,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import Job, JobError, JobStatus, Payload
+from jobledger_server.domain.job import CANCELLED, Job, JobError, JobStatus, Payload
 from jobledger_server.domain.leases import (
-    CANCELLED,
     LEASE_EXPIRED,
     QUEUE_EXPIRED,
     RUN_EXPIRED,

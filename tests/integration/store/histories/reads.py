@@ -131,6 +131,7 @@ def _some_query(random: chance.Random, jobs: Sequence[Job]) -> JobQuery:
         "created_before": seldom(random.choice(times), None),
         "error_reasons": seldom(frozenset({"X", "CANCELLED"}), frozenset()),
         "held": seldom(random.random() < 0.5, None),
+        "cancelled": seldom(random.random() < 0.5, None),
         "not_rerun": seldom(True, False),  # noqa: FBT003
         "uncancelled": seldom(True, False),  # noqa: FBT003
     }

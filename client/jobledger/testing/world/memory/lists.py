@@ -96,6 +96,7 @@ def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
         and (not query.error_reasons or reason in query.error_reasons)
         and query.origin_job_id in (None, job.origin_job_id)
         and query.held in (None, job.leased)
+        and query.cancelled in (None, job.cancelled)
         and not (query.not_rerun and tables.members(rerun_of(job.id)))
         and not (query.uncancelled and job.cancel_request_time is not None)
         and query.labels.items() <= job.labels.items()
