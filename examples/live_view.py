@@ -49,7 +49,7 @@ class Bars(AbstractContextManager[Show]):
 
     def _show(self, change: JobChange) -> None:
         job = change.job
-        status = "WAITING" if job.is_waiting else job.status
+        status = job.display_state
         if job.id not in self._bars:
             self._bars[job.id] = self._progress.add_task("", title=title(job), status=status)
         self._progress.update(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobledger.core.attempts import Attempt, AttemptOutcome
     from jobledger.core.bulk import BulkResult
     from jobledger.core.channel import CHANNEL_OPTIONS
+    from jobledger.core.display_states import DisplayState
     from jobledger.core.explanations import (
         Explanation,
         KeyPaused,
@@ -120,6 +121,7 @@ __all__ = [
     "ConcurrencyLimit",
     "ConcurrencyLimitReached",
     "DeadlineExceeded",
+    "DisplayState",
     "EndedJobs",
     "Explanation",
     "Failed",
@@ -199,6 +201,7 @@ _MODULES = {
     "core.attempts": ["Attempt", "AttemptOutcome"],
     "core.bulk": ["BulkResult"],
     "core.channel": ["CHANNEL_OPTIONS"],
+    "core.display_states": ["DisplayState"],
     "core.explanations": [
         "Explanation",
         "KeyPaused",

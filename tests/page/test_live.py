@@ -78,10 +78,10 @@ def test_a_job_that_will_be_tried_again_is_never_shown_as_failed(
     client.mark_failed(
         job.id, "no memory", reason="TRY_LATER", retryable=True, attempt=started.attempt
     )
-    expect(row.get_by_text("waits for attempt 2, in")).to_be_visible()
+    expect(row.get_by_text("waiting for retry, in")).to_be_visible()
     expect(row.get_by_text("TRY_LATER: no memory")).to_be_visible()
     said = page.evaluate("() => window.said")
-    assert {text.split(",")[0] for text in said} <= {"queued", "running", "waits for attempt 2"}
+    assert {text.split(",")[0] for text in said} <= {"queued", "running", "waiting for retry"}
     row.get_by_role("link").click()
     expect(page.get_by_role("heading", name="Why it waits")).to_be_visible()
     expect(page.get_by_text("Its next attempt starts not before")).to_be_visible()
@@ -136,7 +136,7 @@ def test_a_job_that_was_deleted_during_a_long_outage_is_said_to_be(
         lambda route: route.fulfill(content_type="text/event-stream", body=events),
     )
     page.get_by_role("row").filter(has_text=job.id).get_by_role("link").click()
-    expect(page.locator(".state.big")).to_have_text("failed")
+    expect(page.locator(".state.big")).to_have_text("cancelled")
     client.delete_job(job.id)
     # The service no longer knows where the page was, and lists only the jobs that there are.
     events = "event: reset\ndata: {}\n\n"

@@ -15,7 +15,7 @@ from rich.text import Text
 from jobledger import BulkResult, Job, JobChange, JobView
 from jobledger.cli.exit_codes import flush, print_note
 from jobledger.cli.job_watches import View
-from jobledger.cli.render import NARROW, clean, fitting_id, job_message, state, waits_until
+from jobledger.cli.render import NARROW, clean, fitting_id, job_message, waits_until
 
 _REDRAW: Final = 0.1
 """Seconds for which changes are collected before they are drawn."""
@@ -108,7 +108,7 @@ class Bars(View, AbstractContextManager["Bars"]):
             line.append(" ").append_tokens((part.text, part.style) for part in bar)
         now = datetime.now(UTC)
         words = clean(job_message(job, now))
-        return line.append(f" {job.progress:>3} % {state(job, now):<10} {words}")
+        return line.append(f" {job.progress:>3} % {job.display_state_at(now):<10} {words}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Final, NamedTuple, TypeAlias
 
 from jobledger import FeedEvent, Job
-from jobledger.cli.render import state, waits_until
+from jobledger.cli.render import waits_until
 
 LINGER: Final = 5.0
 """Seconds that a job stays after it is terminal."""
@@ -139,7 +139,7 @@ class Board:
 
     def _put(self, job: Job) -> None:
         now = self._now()
-        row = self._jobs[job.id] = _Row(job, state(job, now), _rank(job, now))
+        row = self._jobs[job.id] = _Row(job, job.display_state_at(now), _rank(job, now))
         self._counts[row.state] += 1
         insort(self._order, row.rank)
         until = waits_until(job, now)

@@ -221,9 +221,9 @@ def list_(
 ) -> None:
     """List jobs, newest first, without their parameters and results.
 
-    A job that must not start yet is shown as SCHEDULED, and a PROCESSING one that no worker holds
-    as WAITING. REASON is why a job failed, or until when it waits and why its last attempt ended.
-    Dates without an offset are UTC.
+    STATUS is what a job does now: it is SCHEDULED, QUEUED, RUNNING, WAITING FOR RETRY or
+    CANCELLING, or has ended as COMPLETED, PARTIAL, FAILED or CANCELLED. REASON is why a job failed,
+    or until when it waits and why its last attempt ended. Dates without an offset are UTC.
     """
     with connection.open(all_users=all_users) as client:
         jobs = client.list_jobs(

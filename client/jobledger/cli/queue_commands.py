@@ -16,8 +16,9 @@ from jobledger.cli.queue_tables import (
     stats_card,
     stats_row,
 )
-from jobledger.cli.render import clean, header, plain, table, to_json
+from jobledger.cli.render import clean, header, table, to_json
 from jobledger.cli.wait_sentences import explanation_lines, paused
+from jobledger.core.plain import plain
 
 
 @click.command(cls=Command)

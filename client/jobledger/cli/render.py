@@ -1,14 +1,23 @@
 """How the command line shows jobs: JSON for programs, tables for people."""
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from jobledger import Asset, Attempt, Job, JobError, JobStatus, RetryPolicy, Transition
+from jobledger import (
+    Asset,
+    Attempt,
+    DisplayState,
+    Job,
+    JobError,
+    JobStatus,
+    RetryPolicy,
+    Transition,
+)
 from jobledger.cli.exit_codes import write
+from jobledger.core.plain import plain, rfc3339
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,12 +27,13 @@ NARROW: Final = 60
 
 _ID: Final = 36
 _STATUS: Final = 10
+STATE: Final = len(DisplayState.WAITING_FOR_RETRY)
 
 # Fixed widths, so that rows can be shown while more are still being fetched;
 # text of any length comes last.
 JOB_COLUMNS: Final = (
     ("ID", _ID),
-    ("STATUS", _STATUS),
+    ("STATUS", STATE),
     ("PROGRESS", 8),
     ("CREATED", 20),
     ("TYPE", 16),
@@ -52,32 +62,8 @@ _Row = TypeVar("_Row")
 
 
 def to_json(value: "DataclassInstance") -> str:
-    """Return one line of JSON.
-
-    The keys are the fields of the class, in their order; those of maps and JSON objects are
-    sorted. Unset fields are null, times are RFC 3339 in UTC with microseconds,
-    time spans are seconds, as in `90s`.
-    """
+    """Return one line of JSON; see `plain`."""
     return json.dumps(plain(value))
-
-
-def plain(value: object) -> Any:
-    """Return a value as JSON has it; see `to_json`."""
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    match value:
-        case Mapping():
-            return {key: plain(value[key]) for key in sorted(value)}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case datetime():
-            return time_text(value, "microseconds")
-        case timedelta():
-            # Not with :g, which rounds to six digits.
-            return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
-    return value
 
 
 def row(columns: Sequence[tuple[str, int]], cells: Sequence[str], last: str) -> str:
@@ -112,7 +98,7 @@ def owned_job_row(job: Job) -> str:
 
 def _job_cells(job: Job, now: datetime) -> list[str]:
     created = time_text(job.create_time)
-    return [job.id, state(job, now), f"{job.progress} %", created, job.job_type]
+    return [job.id, job.display_state_at(now), f"{job.progress} %", created, job.job_type]
 
 
 def transition_row(step: Transition) -> str:
@@ -151,7 +137,7 @@ def job_card(job: Job) -> list[str]:
     facts = [
         ("id", job.id),
         ("type", job.job_type),
-        ("status", state(job, now) + (f"  until {time_text(until)}" if until else "")),
+        ("status", job.display_state_at(now) + (f"  until {time_text(until)}" if until else "")),
         ("progress", f"{job.progress} %  {job.progress_message}"),
         ("owner", job.user_id),
         ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
@@ -177,18 +163,6 @@ def job_card(job: Job) -> list[str]:
         ("details", _for_people(job.error.details) if job.error else ""),
     ]
     return [f"{name:<11}  {clean(value).strip()}" for name, value in facts if value]
-
-
-def state(job: Job, now: datetime) -> str:
-    """Return a job's status, or more: whether it is scheduled, waits, or was cancelled."""
-    if job.cancelled:
-        return "CANCELLED"
-    if job.is_waiting:
-        return "WAITING"
-    if job.status is JobStatus.QUEUED and waits_until(job, now):
-        return "SCHEDULED"
-    is_cancelled = job.status is JobStatus.PROCESSING and job.cancel_request_time is not None
-    return "CANCELLING" if is_cancelled else job.status.value
 
 
 def waits_until(job: Job, now: datetime) -> datetime | None:
@@ -267,6 +241,4 @@ def _for_people(value: Mapping[str, object] | None) -> str:
 
 def time_text(moment: datetime | None, precision: str = "seconds") -> str:
     """Return a time in UTC as RFC 3339; nothing for none."""
-    if moment is None:
-        return ""
-    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+    return "" if moment is None else rfc3339(moment, precision)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobledger import AccessDenied, AsyncClient, InvalidField, Job, JobledgerError, JobTypeStats
+from jobledger import DisplayState as State
 from jobledger.cli.board import Board
 from jobledger.cli.exit_codes import (
     ReaderLeftError,
@@ -25,7 +26,7 @@ from jobledger.cli.exit_codes import (
     stoppable,
     write,
 )
-from jobledger.cli.render import clean, fitting_id, job_message, state
+from jobledger.cli.render import STATE, clean, fitting_id, job_message
 from jobledger.cli.times import rough
 
 _REDRAW: Final = 0.25
@@ -35,15 +36,16 @@ _RECOUNT: Final = 2.0
 _QUIET: Final = 20.0
 
 _STYLES: Final = {
-    "SCHEDULED": "dim",
-    "QUEUED": "dim",
-    "WAITING": "dim",
-    "PROCESSING": "cyan",
-    "CANCELLING": "cyan",
-    "COMPLETED": "green",
-    "PARTIAL": "yellow",
-    "FAILED": "red",
-    "CANCELLED": "dim",
+    State.UNKNOWN: "",
+    State.SCHEDULED: "dim",
+    State.QUEUED: "dim",
+    State.RUNNING: "cyan",
+    State.WAITING_FOR_RETRY: "dim",
+    State.CANCELLING: "cyan",
+    State.COMPLETED: "green",
+    State.PARTIAL: "yellow",
+    State.FAILED: "red",
+    State.CANCELLED: "red",
 }
 
 
@@ -68,8 +70,8 @@ def _text(words: str, style: str = "") -> Text:
 
 
 def _state(job: Job, now: datetime) -> Text:
-    shown = state(job, now)
-    return _text(shown, _STYLES.get(shown, ""))
+    shown = job.display_state_at(now)
+    return _text(shown, _STYLES[shown])
 
 
 def _age(job: Job, now: datetime) -> Text:
@@ -84,7 +86,7 @@ def _columns(width: int, *, owners: bool) -> list[_Column]:
         _Column("JOB", 0, 36, lambda job, _: _text(fitting_id(job, width)), {}),
         _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
         _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
-        _Column("STATUS", 0, 10, _state, {"width": 10}),
+        _Column("STATUS", 0, STATE, _state, {"width": STATE}),
         _Column("", 5, 10, lambda job, _: ProgressBar(100, job.progress, width=10), {"width": 10}),
         _Column("%", 0, 3, lambda job, _: _text(f"{job.progress}"), _RIGHT),
         _Column("AGE", 1, 4, _age, {**_RIGHT, "width": 4}),
@@ -154,10 +156,14 @@ class View:
         """Return how many of the jobs that are shown are in which state."""
         counts = self._board.counts()
         return [
-            f"{counts['PROCESSING'] + counts['CANCELLING']} processing",
-            *([f"{counts['WAITING']} waiting"] if counts["WAITING"] else []),
-            f"{counts['QUEUED']} queued",
-            *([f"{counts['SCHEDULED']} scheduled"] if counts["SCHEDULED"] else []),
+            f"{counts[State.RUNNING] + counts[State.CANCELLING]} running",
+            *(
+                [f"{waiting} waiting for retry"]
+                if (waiting := counts[State.WAITING_FOR_RETRY])
+                else []
+            ),
+            f"{counts[State.QUEUED]} queued",
+            *([f"{scheduled} scheduled"] if (scheduled := counts[State.SCHEDULED]) else []),
         ]
 
 

@@ -100,9 +100,9 @@ def top(connection: Connection, /, *, all_users: bool, once: bool, **filters: An
 
     It shows the jobs that run or wait, until you stop it. Those that were started come first, the
     longest-running at the top, then the queued ones, by priority and age, then those that are
-    SCHEDULED for later. A job that was started is WAITING while no worker holds
-    it, with the time of its next attempt and why the one before ended. One that finishes stays for
-    five seconds.
+    SCHEDULED for later. A job that was started is WAITING FOR RETRY while no worker holds it, with
+    the time of its next attempt and why the one before ended. One that finishes stays for five
+    seconds.
 
     For an operator, with --all-users and without --label, the first line has the exact counts of
     `jobledger stats`.

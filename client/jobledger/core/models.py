@@ -6,7 +6,7 @@ the messages of `jobledger.v1`. Times are aware datetimes in UTC, or None if the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
@@ -22,6 +22,8 @@ from jobledger.core.conversion import (
     to_struct,
     to_timestamp,
 )
+from jobledger.core.display_states import DisplayState
+from jobledger.core.plain import plain
 from jobledger.v1 import asset_pb2, job_pb2, worker_service_pb2
 
 
@@ -259,6 +261,36 @@ class Job:
     def is_waiting(self) -> bool:
         """Whether it was started and waits for its next attempt: PROCESSING, and not held."""
         return self.status is JobStatus.PROCESSING and not self.held
+
+    @property
+    def display_state(self) -> DisplayState:
+        """What it does now, in one word for people; by this machine's clock, SCHEDULED ends."""
+        return self.display_state_at(datetime.now(UTC))
+
+    def display_state_at(self, now: datetime) -> DisplayState:
+        """Return `display_state` at another time.
+
+        Args:
+            now: the time; with a time zone.
+        """
+        if self.is_terminal:
+            return DisplayState.CANCELLED if self.cancelled else DisplayState(self.status.value)
+        if self.status is JobStatus.UNKNOWN:
+            return DisplayState.UNKNOWN
+        if self.cancel_request_time is not None:
+            return DisplayState.CANCELLING
+        if self.status is JobStatus.QUEUED:
+            is_due = self.schedule_time is None or self.schedule_time <= now
+            return DisplayState.QUEUED if is_due else DisplayState.SCHEDULED
+        return DisplayState.RUNNING if self.held else DisplayState.WAITING_FOR_RETRY
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, with all fields: what `jobledger get --json` prints.
+
+        Times are RFC 3339 in UTC, time spans seconds, as in `90s`; what is not set is None.
+        """
+        fields: dict[str, Any] = plain(self)
+        return fields
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Job):

@@ -14,7 +14,7 @@ const LONGEST_PAUSE = 10_000; // ms between two attempts to connect
 const ENDS = { JOB_STATUS_COMPLETED: "completed", JOB_STATUS_PARTIAL: "partial", JOB_STATUS_FAILED: "failed" };
 const words = {
   label: "Progress", connecting: "connecting", queued: "queued", scheduled: "scheduled", running: "running",
-  waiting: "waits for its next attempt", cancelling: "cancelling", cancelled: "cancelled", completed: "completed",
+  waiting: "waiting for retry", cancelling: "cancelling", cancelled: "cancelled", completed: "completed",
   partial: "completed in part", failed: "failed", lost: "connection lost, trying again", found: "connected again",
 };
 const style = new CSSStyleSheet(); // not an element: a strict Content-Security-Policy permits it
@@ -30,6 +30,13 @@ style.replaceSync(`
 class JobledgerProgress extends HTMLElement {
   static observedAttributes = ["src", "token"];
   static words = words; // to be replaced by those of another language
+  /** Return a job's state, by its key in `words`. A job that will be tried again is never called failed. */
+  static stateOf(job) {
+    if (job.status in ENDS) return job.error?.reason === "CANCELLED" ? "cancelled" : ENDS[job.status];
+    if (job.cancelRequestTime) return "cancelling";
+    if (job.held || job.attempt) return job.held ? "running" : "waiting";
+    return Date.parse(job.scheduleTime) > Date.now() ? "scheduled" : "queued";
+  }
   #bar; #fill; #status; #message; #said; // elements; the last one is announced
   #src; #version; #ended; #text; // what is shown, but for a lost connection
   #watch = new AbortController();
@@ -116,7 +123,7 @@ class JobledgerProgress extends HTMLElement {
     if (event !== "message" || !job) return undefined;
     this.#version = id ?? this.#version;
     const end = (this.#ended = job.status in ENDS);
-    this.#show(stateOf(job), job.progress ?? 0, (end ? job.error?.message : job.held && job.progressMessage) || "");
+    this.#show(JobledgerProgress.stateOf(job), job.progress ?? 0, (end ? job.error?.message : job.held && job.progressMessage) || "");
     for (const name of end ? ["progress", "end"] : ["progress"]) this.dispatchEvent(new CustomEvent(name, { detail: job }));
   }
 
@@ -136,14 +143,6 @@ class JobledgerProgress extends HTMLElement {
     this.#status.textContent = text;
     this.#said.textContent = yes ? words.found : text;
   }
-}
-
-/** A job that will be tried again is never called failed. */
-function stateOf(job) {
-  if (job.status in ENDS) return job.cancelled ? "cancelled" : ENDS[job.status];
-  if (job.cancelRequestTime) return "cancelling";
-  if (job.held || job.attempt) return job.held ? "running" : "waiting";
-  return Date.parse(job.scheduleTime) > Date.now() ? "scheduled" : "queued";
 }
 
 customElements.define("jobledger-progress", JobledgerProgress);

@@ -20,16 +20,19 @@ export function waits(job) {
 
 /**
  * Return `{ key, text }`: the state of a job, and how it is written. A job that will be tried again
- * is never called failed.
+ * is never called failed. The keys are those of <jobledger-progress>; the Python client has the
+ * same states in `Job.display_state`.
  */
 export function stateOf(job) {
-  if (job.cancelled) return { key: "cancelled", text: "cancelled" };
-  if (isTerminal(job)) return { key: ENDED[job.status], text: ENDED[job.status] };
+  if (isTerminal(job)) {
+    const key = job.cancelled ? "cancelled" : ENDED[job.status];
+    return { key, text: key };
+  }
   if (job.cancelRequestTime) return { key: "cancelling", text: "cancelling" };
   if (job.held) return { key: "running", text: "running" };
   const soon = job.scheduleTime ? (Date.parse(job.scheduleTime) - now()) / 1000 : 0;
   const when = soon > 0 ? `, in ${duration(Math.ceil(soon))}` : "";
-  if (job.attempt) return { key: "waiting", text: `waits for attempt ${job.attempt + 1}${when}` };
+  if (job.attempt) return { key: "waiting", text: `waiting for retry${when}` };
   if (when) return { key: "scheduled", text: `scheduled${when}` };
   return { key: "queued", text: "queued" };
 }

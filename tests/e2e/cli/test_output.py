@@ -159,9 +159,9 @@ def waiting(client):
 def test_a_job_that_nobody_holds_is_waiting(jobledger, client):
     job = waiting(client)
     card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", job.id).splitlines())
-    assert card["status"] == "WAITING"
+    assert card["status"] == "WAITING FOR RETRY"
     (_, row) = jobledger.ok("list").splitlines()
-    assert row.split()[:2] == [job.id, "WAITING"]
+    assert row.split("  ")[:2] == [job.id, "WAITING FOR RETRY"]
     shown = json.loads(jobledger.ok("list", "--json", "--status", "processing"))
     assert (shown["status"], shown["held"]) == ("PROCESSING", False)
 
@@ -211,7 +211,7 @@ def test_a_job_that_pauses_shows_until_when_and_why_and_where_it_goes_on(jobledg
     card = dict(
         re.split("  +", line, maxsplit=1) for line in jobledger.ok("get", job.id).splitlines()
     )
-    assert card["status"] == f"WAITING  {until}"
+    assert card["status"] == f"WAITING FOR RETRY  {until}"
     assert card["last error"] == "TIMEOUT: no answer"
     assert json.loads(card["checkpoint"]) == {"frame": 96}
     (_, row) = jobledger.ok("list", "--not-held").splitlines()

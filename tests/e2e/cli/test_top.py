@@ -54,12 +54,12 @@ def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
     terminal.until(lambda s: rows(s, waits.id, "QUEUED"))
     client.start_job(waits.id, worker_id="worker-1")
     client.update_progress(waits.id, 40, progress_message="frame [red]96\x1b[2J", attempt=1)
-    terminal.until(lambda s: rows(s, waits.id, "PROCESSING", "40", BAR, "worker-1"))
+    terminal.until(lambda s: rows(s, waits.id, "RUNNING", "40", BAR, "worker-1"))
     # A job's text is shown as it is: neither markup nor control sequences.
     (row,) = rows(terminal.screen, waits.id)
     assert "frame [red]96" in row
     assert "\x1b[2J" not in terminal.drawn
-    assert "1 processing  0 queued" in terminal.screen[0]
+    assert "1 running  0 queued" in terminal.screen[0]
     assert "changes/s" in terminal.screen[0]
     client.mark_failed(waits.id, "disk full", reason="NO_DISK", attempt=1)
     terminal.until(lambda s: rows(s, waits.id, "FAILED", "NO_DISK: disk full"))
@@ -78,10 +78,13 @@ def test_a_running_job_whose_cancellation_was_requested_is_cancelling(
 def test_a_job_that_nobody_holds_is_waiting(jobledger, client, on_a_terminal):
     job = client.start_job(client.create_job("render").id)
     terminal = on_a_terminal(jobledger)
-    terminal.until(lambda s: rows(s, job.id, "PROCESSING") and "1 processing  0 queued" in s[0])
+    terminal.until(lambda s: rows(s, job.id, "RUNNING") and "1 running  0 queued" in s[0])
     client.release_job(job.id, 1)
     terminal.until(
-        lambda s: rows(s, job.id, "WAITING") and "0 processing  1 waiting  0 queued" in s[0]
+        lambda s: (
+            rows(s, job.id, "WAITING FOR RETRY")
+            and "0 running  1 waiting for retry  0 queued" in s[0]
+        )
     )
 
 
@@ -105,7 +108,7 @@ def test_a_job_that_pauses_is_shown_with_the_time_and_the_error(jobledger, clien
     paused = client.mark_failed(job.id, error, attempt=1, retryable=True, retry_delay=3600)
     until = f"until {paused.schedule_time:%Y-%m-%dT%H:%M:%SZ}"
     terminal = on_a_terminal(jobledger, width=160)
-    terminal.until(lambda s: rows(s, job.id, "WAITING", f"{until}  TIMEOUT: no answer"))
+    terminal.until(lambda s: rows(s, job.id, "WAITING FOR RETRY", f"{until}  TIMEOUT: no answer"))
 
 
 def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_terminal):
@@ -158,7 +161,7 @@ def test_top_fits_any_terminal_and_counts_the_hidden_jobs(
     assert len(shown) == height - 3
     assert rows(screen[-1:], "more")
     if width >= 40:
-        assert len(rows(shown, "PROCESSING")) == min(len(shown), 30)
+        assert len(rows(shown, "RUNNING")) == min(len(shown), 30)
 
 
 def test_top_adapts_when_the_terminal_is_resized(jobledger, client, on_a_terminal):
@@ -197,7 +200,7 @@ def test_top_reconnects_when_the_server_is_killed_and_reports_it(shell, own_serv
     with Client(own_server.target, user_id="ada") as client:
         job = client.start_job(client.create_job("render").id)
         terminal = on_a_terminal(shell(own_server.target, "ada"))
-        terminal.until(lambda s: rows(s, job.id, "PROCESSING"))
+        terminal.until(lambda s: rows(s, job.id, "RUNNING"))
         own_server.kill()
         terminal.until(lambda s: "connection lost, reconnecting" in s[0])
         own_server.start()
@@ -255,7 +258,7 @@ def test_once_prints_all_jobs_and_exits(jobledger, client):
     jobs = [client.create_job("render", labels={"a": "b"}) for _ in range(40)]
     client.start_job(jobs[-1].id)
     lines = jobledger.ok("top", "--once").splitlines()
-    assert "1 processing  39 queued" in lines[0]
+    assert "1 running  39 queued" in lines[0]
     assert [line.split()[0] for line in lines[2:]] == [job.id for job in [jobs[-1], *jobs[:-1]]]
     assert "\x1b" not in "".join(lines)
     assert jobledger.ok("top", "--once", "--type", "bake").splitlines()[2:] == []

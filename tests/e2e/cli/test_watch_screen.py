@@ -69,9 +69,9 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
 def test_the_bar_of_a_job_that_nobody_holds_says_that_it_waits(jobledger, client, on_a_terminal):
     (job_id,) = running(client, 1)
     terminal = on_a_terminal(jobledger, job_id)
-    terminal.until(lambda s: any(job_id in line and "PROCESSING" in line for line in s))
+    terminal.until(lambda s: any(job_id in line and "RUNNING" in line for line in s))
     client.release_job(job_id, 1)
-    terminal.until(lambda s: any(job_id in line and "WAITING" in line for line in s))
+    terminal.until(lambda s: any(job_id in line and "WAITING FOR RETRY" in line for line in s))
 
 
 def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
@@ -89,7 +89,7 @@ def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
 
         def fits(screen, row=row):
             return len(screen) == len(ids) and all(
-                re.match(rf"{row}  40 % PROCESSING a de", line) for line in screen
+                re.match(rf"{row}  40 % RUNNING +a de", line) for line in screen
             )
 
         terminal.until(fits)

@@ -131,7 +131,7 @@ def test_the_demo_draws_bars_on_a_terminal_and_writes_to_the_given_folder(exampl
     assert process.wait(30) == 0
     assert "\x1b[2K" in drawn  # Lines are drawn over.
     assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in drawn
-    assert "PROCESSING" in drawn
+    assert "RUNNING" in drawn
     assert re.search(r" [1-9]\d %", drawn)
     log = (output / "server.log").read_text().splitlines()
     assert json.loads(log[-1])["event"] == "stopped"

@@ -93,7 +93,7 @@ def test_states_are_counted(board):
     board.take(event("b"))
     board.take(event("b", "PROCESSING"))
     board.take(event("c", "PROCESSING", held=False))
-    assert board.counts() == {"QUEUED": 1, "PROCESSING": 1, "WAITING": 1}
+    assert board.counts() == {"QUEUED": 1, "RUNNING": 1, "WAITING FOR RETRY": 1}
 
 
 def test_a_scheduled_job_comes_last_until_it_is_due_which_no_event_says(board, clock):
@@ -127,7 +127,7 @@ def test_a_job_that_pauses_before_its_next_attempt_keeps_its_position(board, clo
     board.take(event("b", "PROCESSING", started=2))
     for _ in range(2):
         assert shown(board) == ["a", "b"]
-        assert board.counts() == {"WAITING": 1, "PROCESSING": 1}
+        assert board.counts() == {"WAITING FOR RETRY": 1, "RUNNING": 1}
         clock.now += 10
         board.tidy()
 
