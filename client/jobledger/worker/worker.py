@@ -179,7 +179,8 @@ class Worker:
         An async function runs in the event loop, with a ClaimedJob. A plain one runs in a thread
         of its own, with a BlockingJob. A second parameter, annotated with a dataclass, a
         msgspec.Struct or a pydantic model, is the job's parameters as this type; if they do not
-        fit, the job is FAILED / INVALID_PARAMETERS.
+        fit, the job is FAILED / INVALID_PARAMETERS. It may be keyword-only, and have a default, or
+        `| None`, for jobs without parameters.
 
         It returns Completed, Partial, Failed or Release; a mapping, an object of such a type or
         None means COMPLETED. If it returns another result than its task has, the job is FAILED /

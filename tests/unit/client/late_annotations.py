@@ -6,6 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from jobledger import ClaimedJob
     from tests.unit.client.task_handlers import Picture
 
@@ -21,3 +23,22 @@ async def render(job: ClaimedJob, params: Params) -> dict[str, object]:
 
 async def returns_what_is_not_imported(job: ClaimedJob, params: Params) -> Picture:
     raise NotImplementedError
+
+
+async def maybe(job: ClaimedJob, params: Params | None) -> dict[str, object]:
+    return {"name": params and params.name}
+
+
+async def by_keyword(job: ClaimedJob, *, params: Params | None = None) -> dict[str, object]:
+    return {"name": params and params.name}
+
+
+@dataclasses.dataclass
+class Price:
+    amount: Decimal
+
+
+async def charge(job: ClaimedJob, price: Price) -> None: ...
+
+
+async def convert(job: ClaimedJob, amount: Decimal) -> None: ...

@@ -220,6 +220,64 @@ def test_the_type_of_the_job_may_be_imported_for_type_checkers_alone():
     assert asyncio.run(call(Job())) == {"name": "a"}
 
 
+class Bare:
+    parameters = {}  # noqa: RUF012
+
+
+def keyword_only(job, *, params: Layer):
+    return params
+
+
+def optional(job, params: Layer | None):
+    return params
+
+
+def optional_by_keyword(job, *, params: Layer | None = None, more=1):
+    return params
+
+
+@pytest.mark.parametrize("function", [keyword_only, optional, optional_by_keyword])
+def test_the_parameters_may_be_keyword_only_and_optional(function):
+    assert with_parameters(function)(Job()) == Layer("a")
+
+
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [(optional, None), (optional_by_keyword, None), (with_default, Layer("none"))],
+)
+def test_a_job_without_parameters_gives_the_default_or_none(function, value):
+    assert with_parameters(function)(Bare()) == value
+
+
+def test_a_job_without_parameters_does_not_fit_a_type_that_needs_some():
+    with pytest.raises(InvalidParameters, match="missing required field `name`"):
+        with_parameters(keyword_only)(Bare())
+
+
+@pytest.mark.parametrize("function", [late_annotations.maybe, late_annotations.by_keyword])
+def test_late_annotations_may_be_optional_and_keyword_only(function):
+    call = with_parameters(function)
+    assert asyncio.run(call(Job())) == {"name": "a"}
+    assert asyncio.run(call(Bare())) == {"name": None}
+
+
+@pytest.mark.parametrize("function", [late_annotations.charge, late_annotations.convert])
+def test_a_type_that_is_imported_for_type_checkers_alone_is_refused_with_what_to_do(function):
+    with pytest.raises(TypeError, match=r"'Decimal' is not defined; .* not under TYPE_CHECKING"):
+        with_parameters(function)
+
+
+def test_a_needed_parameter_by_keyword_that_is_no_such_type_is_refused():
+    def other(job, *, size: int): ...
+
+    def several(job, params: Layer, *, size): ...
+
+    with pytest.raises(TypeError, match=r"'size' is not a dataclass or pydantic model"):
+        with_parameters(other)
+    with pytest.raises(TypeError, match="more than a job and its parameters"):
+        with_parameters(several)
+
+
 def test_a_type_that_cannot_be_found_is_refused():
     def other(job, params: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
 

@@ -28,18 +28,29 @@ def name_of(function: Callable[..., Any]) -> str:
 def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return the function with the job as its only argument.
 
-    If it has a second parameter, that is the job's parameters, converted to its type.
+    A second parameter, by position or by keyword only, is the job's parameters, converted to its
+    type. For a job without parameters it is its default, if it has one, or None, if that fits.
 
     Raises:
         TypeError: as `parameters_type`.
     """
-    kind = parameters_type(function)
-    if kind is None:
+    typed = _typed_parameter(function)
+    if typed is None:
         return function
-    convert = converter(kind)
+    parameter, kind = typed
+    try:
+        convert = converter(kind)
+    except NameError as error:
+        raise _not_found(function, parameter.name, error) from None
+    by_position = parameter.kind is not parameter.KEYWORD_ONLY
+    has_default = parameter.default is not parameter.empty
+    or_none = _without_none(kind) is not kind
 
     def call(job: Any) -> Any:
-        return function(job, convert(job.parameters))
+        if has_default and not job.parameters:
+            return function(job)
+        value = None if or_none and not job.parameters else convert(job.parameters)
+        return function(job, value) if by_position else function(job, **{parameter.name: value})
 
     return call
 
@@ -50,6 +61,11 @@ def parameters_type(function: Callable[..., Any]) -> Any:
     Raises:
         TypeError: its parameters are not `job`, or `job` and one with a fitting type.
     """
+    typed = _typed_parameter(function)
+    return None if typed is None else _without_none(typed[1])
+
+
+def _typed_parameter(function: Callable[..., Any]) -> tuple[inspect.Parameter, Any] | None:
     if not callable(function):
         raise TypeError(f"function: {type(function).__name__} is not a function")
     parameters = inspect.signature(function).parameters.values()
@@ -58,21 +74,32 @@ def parameters_type(function: Callable[..., Any]) -> Any:
         for each in parameters
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
-    needed = [each for each in positional if each.default is each.empty]
     if not positional and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
         raise TypeError(f"{_name(function)}: takes no argument, and is called with the job")
-    if len(needed) > 2:  # noqa: PLR2004
+    by_keyword = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    candidates = [*positional[1:], *by_keyword]
+    needed = [each for each in candidates if each.default is each.empty]
+    if len(needed) > 1:
         raise TypeError(f"{_name(function)}: takes more than a job and its parameters")
-    second = positional[1] if len(positional) > 1 else None
-    if second is None:
-        return None
-    kind = annotation_of(function, second.name, second.annotation)
-    if second not in needed and not is_typed(kind):
-        return None
-    if not is_typed(kind):
-        raise TypeError(
-            f"{_name(function)}: the type of {second.name!r} is not a dataclass or pydantic model"
-        )
+    # Of several optional ones only the first: the others are the function's own.
+    for chosen in needed or candidates[:1]:
+        kind = annotation_of(function, chosen.name, chosen.annotation)
+        if is_typed(_without_none(kind)):
+            return chosen, kind
+        if needed:
+            raise TypeError(
+                f"{_name(function)}: the type of {chosen.name!r} is not a dataclass or pydantic "
+                "model"
+            )
+    return None
+
+
+def _without_none(kind: Any) -> Any:
+    """Return T for `T | None`."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kinds = [each for each in typing.get_args(kind) if each is not types.NoneType]
+        if len(kinds) == 1:
+            return kinds[0]
     return kind
 
 
@@ -94,7 +121,14 @@ def annotation_of(function: Callable[..., Any], name: str, annotation: Any) -> A
     try:
         return typing.get_type_hints(alone, target.__globals__)[name]
     except NameError as error:
-        raise TypeError(f"{_name(function)}: the type of {name!r}: {error}") from None
+        raise _not_found(function, name, error) from None
+
+
+def _not_found(function: Callable[..., Any], name: str, error: NameError) -> TypeError:
+    return TypeError(
+        f"{_name(function)}: the type of {name!r}: {error}; define or import it at the top of the "
+        "module, not under TYPE_CHECKING"
+    )
 
 
 def _name(function: Callable[..., Any]) -> str:
