@@ -32,7 +32,7 @@ class JobledgerProgress extends HTMLElement {
   static words = words; // to be replaced by those of another language
   /** Return a job's state, by its key in `words`. A job that will be tried again is never called failed. */
   static stateOf(job) {
-    if (job.status in ENDS) return job.error?.reason === "CANCELLED" ? "cancelled" : ENDS[job.status];
+    if (job.status in ENDS) return job.cancelled ? "cancelled" : ENDS[job.status];
     if (job.cancelRequestTime) return "cancelling";
     if (job.held || job.attempt) return job.held ? "running" : "waiting";
     return Date.parse(job.scheduleTime) > Date.now() ? "scheduled" : "queued";
