@@ -54,6 +54,9 @@ from jobledger.worker.session.slots import MAX_SLOTS, Slots
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
 
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+"""Of the log that `run_sync` sets up."""
+
 _logger = logging.getLogger("jobledger.worker")
 
 
@@ -339,7 +342,8 @@ class Worker:
     def run_sync(self, *, signals: bool = True) -> None:
         """Work until `stop` is called, or by a signal, in a program without asyncio; see `run`.
 
-        The worker's client is closed at the end: it belongs to the event loop of this call.
+        The worker's client is closed at the end: it belongs to the event loop of this call. If the
+        root logger has no handlers, it gets one that writes to stderr, and the level INFO.
 
         Raises:
             RuntimeError: an event loop runs in this thread: await `run` there.
@@ -350,6 +354,8 @@ class Worker:
             pass  # none does; what is raised below has nothing to do with that
         else:
             raise RuntimeError("run_sync: an event loop runs in this thread; await run() instead")
+        # Without handlers Python shows warnings only: a first worker would seem to do nothing.
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         asyncio.run(self._run_and_close(signals=signals))
 
     async def _run_and_close(self, *, signals: bool) -> None:
@@ -394,6 +400,7 @@ class Worker:
                             worker_id=worker_id,
                             state=state,
                             figures=self._figures,
+                            running=lambda: self._runs,
                         )
                         for slots in served
                     ]

@@ -1,6 +1,7 @@
 """Each job has exactly one outcome, or none if it is no longer this worker's."""
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -118,6 +119,56 @@ async def test_a_handler_without_a_renewal_in_time_is_stopped_and_its_job_releas
     service.rules["UpdateProgress"] = refuse(grpc.StatusCode.UNAVAILABLE)
     # No answer said that another worker has the job.
     assert len(await lost_handler(service, fake_client, running)) == 1
+
+
+@pytest.mark.parametrize("returns", [False, True])
+async def test_a_handler_that_blocks_the_event_loop_is_named_as_the_cause_of_a_lost_lease(
+    service, fake_client, running, caplog, returns
+):
+    worker = Worker(fake_client, lease=LEASE, concurrency=2)
+    service.rules["TransitionJob"] = refuse_with("LEASE_LOST")
+
+    @worker.handler("waits")
+    def waits(job):  # in a thread: it blocks nothing
+        while True:
+            job.progress()
+            time.sleep(0.01)
+
+    @worker.handler("blocks")
+    async def blocks(job):
+        if returns:
+            await asyncio.sleep(0.05)
+        time.sleep(2 * LEASE)  # the fault
+        if not returns:
+            await asyncio.Event().wait()
+
+    service.offer("waits")
+    job = service.offer("blocks")
+    running(worker)
+    await until(lambda: any(job.id in each.getMessage() for each in warnings(caplog)))
+    (line,) = [each.getMessage() for each in warnings(caplog) if job.id in each.getMessage()]
+    assert "; the event loop was blocked for 1." in line
+    assert line.endswith("while it ran blocks: code that blocks belongs in a plain function")
+
+
+async def test_a_lease_that_is_lost_otherwise_is_not_blamed_on_the_event_loop(
+    service, fake_client, running, caplog
+):
+    service.rules["UpdateProgress"] = refuse(grpc.StatusCode.UNAVAILABLE)
+    await lost_handler(service, fake_client, running)
+    lost = [each.getMessage() for each in warnings(caplog)]
+    assert any("no longer this worker's" in each for each in lost)
+    assert not any("blocked" in each for each in lost)
+
+
+def warnings(caplog):
+    return [each for each in caplog.records if each.levelname == "WARNING"]
+
+
+async def until(happened):
+    async with asyncio.timeout(20):
+        while not happened():
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.promise(number=22)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -128,3 +130,37 @@ def read_until(process, words):
         if words in line:
             return
     raise AssertionError(f"the command has exited without {words}")
+
+
+RUN_SYNC = """
+import logging, sys
+from jobledger import Worker
+{set_up}
+worker = Worker({target!r}, concurrency=3)
+@worker.handler({job_type!r})
+def handle(job):
+    worker.stop()
+    return {{"answer": 42}}
+worker.run_sync()
+"""
+QUIET = "logging.getLogger().addHandler(logging.NullHandler())"
+
+
+@pytest.mark.parametrize("set_up", ["", QUIET])
+async def test_run_sync_logs_what_the_worker_does_unless_the_program_set_up_logging(
+    server, client, job_type, set_up
+):
+    program = RUN_SYNC.format(target=server.target, job_type=job_type, set_up=set_up)
+    job = await client.create_job(job_type)
+    run = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    if set_up:
+        assert run.stderr == ""
+        return
+    ready = f"is ready; job types: {job_type}; slots: 3; server: {server.target}"
+    got = f"job {job.id} ({job_type}, attempt 1): claimed"
+    became = f"job {job.id} ({job_type}, attempt 1): Completed"
+    at = [run.stderr.index(line) for line in (ready, got, became)]
+    assert at == sorted(at)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from jobledger import Asset, Completed, Failed, Partial, Release, RetryLater
+from jobledger import Asset, Completed, Failed, Partial, Release, RetryLater, RetryPolicy
 from jobledger.testing import run_handler
 from jobledger.worker import BlockingJob, ClaimedJob, InvalidParameters
 
@@ -161,11 +161,38 @@ def test_a_handler_that_asks_for_a_retry_is_logged_without_a_traceback_of_that(c
         raise RetryLater("busy")
 
     run_handler(render)
-    run_handler(render, {"fails": True})
+    run_handler(render, {"fails": True}, retry_policy=RetryPolicy(max_attempts=1))
     busy, failed = caplog.records
     assert (busy.levelname, busy.exc_info) == ("WARNING", None)
     assert busy.message.endswith("asks for a retry: busy")
     assert failed.exc_info[0] is ValueError
+
+
+@pytest.mark.parametrize("error", [OSError("no\nscene"), RetryLater("busy")])
+def test_a_retry_is_one_line_with_its_traceback_at_debug(caplog, error):
+    def render(job):
+        raise error from KeyError("a cause")
+
+    caplog.set_level(logging.DEBUG, "jobledger.worker")
+    run_handler(render, retry_on=OSError, retry_policy=RetryPolicy(max_attempts=2))
+    line, traceback = caplog.records
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert "\n" not in line.message
+    assert line.message.endswith(" ".join(str(error).split()))
+    assert (traceback.levelname, traceback.exc_info is None) == ("DEBUG", False)
+
+
+def test_the_last_attempt_that_asks_for_a_retry_is_logged_with_its_traceback(caplog):
+    def render(job):
+        raise OSError("no scene")
+
+    policy = RetryPolicy(max_attempts=2)
+    run_handler(render, retry_on=OSError, retry_policy=policy, attempt=1)
+    run_handler(render, retry_on=OSError, retry_policy=policy, attempt=2)
+    first, last = caplog.records
+    assert first.exc_info is None
+    assert first.message.endswith("failed and asks for a retry: OSError: no scene")
+    assert last.exc_info[0] is OSError
 
 
 def test_retry_on_goes_by_what_leaves_the_middleware():

@@ -59,3 +59,17 @@ def test_two_renewals_that_time_out_leave_time_in_the_lease(clock, duration):
     timeout = min(duration * ANSWER_TIMEOUT, MAX_ANSWER_TIMEOUT)
     renewals = held.renew_at + 2 * (timeout + held.longest_pause)
     assert renewals < held.deadline
+
+
+def test_a_wait_that_ends_a_third_of_the_lease_late_is_noted_until_the_next_renewal(clock):
+    held = lease(clock)
+    clock.now = 130.0
+    held.waited(until=111.0)
+    assert held.blocked == 0.0
+    clock.now = 150.0
+    held.waited(until=125.0)
+    assert held.blocked == pytest.approx(25.0)
+    held.renewed(120.0)  # sent before that
+    assert held.blocked == pytest.approx(25.0)
+    held.renewed(150.0)
+    assert held.blocked == 0.0

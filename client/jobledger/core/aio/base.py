@@ -147,6 +147,11 @@ class AsyncCalls:
         return AsyncWatch(events, stop)
 
     @property
+    def target(self) -> str:
+        """The address of the service, as it was given."""
+        return self._target
+
+    @property
     def renews_token(self) -> bool:
         """Whether a function returns the token, so that a later call may have another one."""
         return callable(self._token)

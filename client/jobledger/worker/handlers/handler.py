@@ -46,6 +46,7 @@ class Handler:
         timeout: seconds that a run may take; None: any time.
         retry_on: the exceptions after which another attempt may succeed.
         processes: the processes that it runs in, if any.
+        in_loop: whether it runs in the event loop, which it blocks if it does not await.
     """
 
     run: Next
@@ -53,6 +54,7 @@ class Handler:
     timeout: float | None = None
     retry_on: RetryOn = ()
     processes: Processes | None = None
+    in_loop: bool = True
 
 
 def make_handler(
@@ -105,7 +107,7 @@ def make_handler(
     if processes is not None:
         # As for a worker that dies: this attempt is lost, and another one may succeed.
         kinds = (*kinds, ProcessDied)
-    return Handler(run, on_cancel == "raise", seconds, kinds, processes)
+    return Handler(run, on_cancel == "raise", seconds, kinds, processes, is_async(function))
 
 
 def _exceptions(retry_on: type[Exception] | Iterable[type[Exception]]) -> RetryOn:

@@ -172,12 +172,24 @@ class JobRun:
         if isinstance(error, RetryLater):
             # The message is what the handler has to say; what it has caught has a traceback.
             cause = error.__cause__ or error.__context__
-            _logger.warning("%s asks for a retry: %s", self._name, failed.message, exc_info=cause)
+            self._log_retry(f"asks for a retry: {failed.message}", cause)
         elif failed.retryable:
-            _logger.warning("%s failed and asks for a retry", self._name, exc_info=error)
+            kind = type(error).__name__
+            self._log_retry(f"failed and asks for a retry: {kind}: {failed.message}", error)
         else:
             self._log_raised(error)
         return failed
+
+    def _log_retry(self, text: str, error: BaseException | None) -> None:
+        """Log one line; the traceback too if the job has no attempt left, else only at DEBUG."""
+        line = " ".join(text.split())
+        # A released attempt is not used up, so another one may be left: then it is logged early.
+        if self.job.attempt >= self.job.retry_policy.max_attempts:
+            _logger.warning("%s %s", self._name, line, exc_info=error)
+            return
+        _logger.warning("%s %s", self._name, line)
+        if error is not None:
+            _logger.debug("%s: why it asks for a retry", self._name, exc_info=error)
 
     def _log_raised(self, error: BaseException) -> None:
         if isinstance(error, InvalidParameters | InvalidResult):  # says it all

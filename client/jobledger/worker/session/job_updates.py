@@ -55,10 +55,16 @@ class JobUpdates:
         lease: as it was granted.
         stream: carries the updates.
         on_lost: called if the job is no longer this worker's.
+        blocked: says that the event loop was blocked, for the log, if it was.
     """
 
     def __init__(
-        self, job: Job, lease: Lease, stream: WorkStream, on_lost: Callable[[Stop, str], None]
+        self,
+        job: Job,
+        lease: Lease,
+        stream: WorkStream,
+        on_lost: Callable[[Stop, str], None],
+        blocked: Callable[[], str] = str,
     ) -> None:
         self.lease = lease
         self.accepted: Outcome | None = None
@@ -66,8 +72,10 @@ class JobUpdates:
         self._job = job
         self._stream = stream
         self._on_lost = on_lost
+        self._blocked = blocked
         self._pending = PendingReport(job.progress)
         self._numbers = itertools.count(1)
+        self._made = lease.clock()
         self._to_report = asyncio.Event()
         self._next_report = 0.0  # the earliest, by the lease's clock
         self._next_try = 0.0
@@ -137,6 +145,7 @@ class JobUpdates:
 
     async def renew_lease(self) -> None:
         """Report what is new and renew the lease, until it is lost or this is cancelled."""
+        self.lease.waited(self._made)  # a handler may block from its first line on
         try:
             await self._report_until_lost()
         finally:
@@ -198,8 +207,11 @@ class JobUpdates:
             if now >= due:
                 return
             self._to_report.clear()
-            # During the wait an answer to another job's update may renew the lease.
-            await wait_at_most(due - now, self._to_report)
+            try:
+                # During the wait an answer to another job's update may renew the lease.
+                await wait_at_most(due - now, self._to_report)
+            finally:
+                self.lease.waited(due)
 
     # --- the outcome --------------------------------------------------------------------------
 
@@ -219,7 +231,8 @@ class JobUpdates:
                 self.accepted = finished = await self._finish(outcome)
                 _logger.info("%s: %s", name, summary(finished))
         except GONE as error:
-            _logger.warning("%s: its outcome came too late: %s", name, error)
+            why = f"{error}{self._blocked()}"
+            _logger.warning("%s: its outcome came too late: %s", name, why)
         except JobledgerError as error:
             _logger.error("%s: could not be finished: %s", name, error)  # noqa: TRY400
 

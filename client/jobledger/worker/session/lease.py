@@ -41,14 +41,32 @@ class Lease:
         self._margin = min(duration * MARGIN, MAX_MARGIN)
         self.deadline = 0.0
         self.renew_at = 0.0
+        self._late = 0.0
+        self._noted = granted  # when the last late wait ended
         self.renewed(granted)
 
     def renewed(self, sent: float) -> None:
         """Take note that a request sent at that moment has renewed the lease."""
+        if sent >= self._noted:
+            self._late = 0.0
         self.deadline = max(self.deadline, sent + self.duration - self._margin)
         # Spread, so that jobs that were claimed together are not always renewed together.
         wait = self.duration * RENEWAL * self._uniform(0.9, 1.0)
         self.renew_at = max(self.renew_at, sent + wait)
+
+    def waited(self, until: float) -> None:
+        """Take note that a wait which ended now was to end at that moment."""
+        now = self.clock()
+        if now - until > self._late:
+            self._late, self._noted = now - until, now
+
+    @property
+    def blocked(self) -> float:
+        """For how many seconds the event loop was blocked, if that may have cost the lease; or 0.
+
+        A shorter time leaves another renewal.
+        """
+        return self._late if self._late >= self.duration * RENEWAL else 0.0
 
     @property
     def over(self) -> bool:

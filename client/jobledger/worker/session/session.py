@@ -5,7 +5,7 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -54,6 +54,7 @@ class Session:
         worker_id: the worker's.
         state: what the worker's lifespan yielded.
         figures: count what becomes of the jobs.
+        running: returns the jobs that run in the event loop, those of other slots too.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session:
         worker_id: str,
         state: Any,
         figures: WorkerFigures,
+        running: Callable[[], Iterable[JobRun]],
     ) -> None:
         self._slots = slots
         self._handlers = handlers
@@ -75,6 +77,9 @@ class Session:
         self._worker_id = worker_id
         self._state = state
         self._figures = figures
+        self._running = running
+        self._target = client.target
+        self._ready = False
         self._clock = asyncio.get_running_loop().time
         slots.last_message = self._clock()
         self._stream = WorkStream(client.open_work, lease)
@@ -164,6 +169,11 @@ class Session:
 
     def _receive(self, response: WorkResponse, read: float | None) -> None:
         self._is_open = True
+        if not self._ready:
+            self._ready = True
+            job_types = ", ".join(self._slots.job_types)
+            text = "worker %s is ready; job types: %s; slots: %d; server: %s"
+            _logger.info(text, self._worker_id, job_types, self._slots.size, self._target)
         self._slots.last_message = self._clock()
         if self._failing:
             self._failing = False
@@ -196,7 +206,13 @@ class Session:
         else:
             _logger.info("%s: claimed", log_name(job))
             run = JobRun(job, self._handlers[job.job_type], self._state)
-            updates = JobUpdates(job, lease, self._stream, functools.partial(self._lose, run))
+            updates = JobUpdates(
+                job,
+                lease,
+                self._stream,
+                functools.partial(self._lose, run),
+                functools.partial(self._blocked, run),
+            )
             self._slots.fill(run, lease)
             running = self._run(run, updates)
         self._group.create_task(running, name=f"jobledger-{job.id}")
@@ -213,5 +229,16 @@ class Session:
             self._figures.end(run.job.job_type, updates.accepted, self._clock() - begun)
 
     def _lose(self, run: JobRun, reason: Stop, why: str) -> None:
-        run.lose(reason, why)
+        run.lose(reason, f"{why}{self._blocked(run)}")
         self._send_slots()
+
+    def _blocked(self, run: JobRun) -> str:
+        """Say which handlers may have blocked the event loop, if that was the cause of the loss."""
+        if not (seconds := self._slots.lease_of(run).blocked):
+            return ""
+        running = {each.job.job_type for each in (run, *self._running())}
+        names = ", ".join(sorted(name for name in running if self._handlers[name].in_loop))
+        text = f"; the event loop was blocked for {seconds:.1f} s"
+        if not names:
+            return text
+        return f"{text} while it ran {names}: code that blocks belongs in a plain function"

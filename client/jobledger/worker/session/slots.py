@@ -60,6 +60,10 @@ class Slots:
         for lease in self._leases.values():
             lease.renewed(sent)
 
+    def lease_of(self, run: JobRun) -> Lease:
+        """Return the lease of a job that is not released."""
+        return self._leases[run.job.id, run.job.attempt]
+
     def fill(self, run: JobRun, lease: Lease) -> None:
         """Use a slot for a job."""
         self.runs[run.job.id, run.job.attempt] = run
