@@ -211,7 +211,7 @@ check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ## check deploy/kubernetes 
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
 	diff -r -x __pycache__ generated "$$fresh" || { \
 		echo "generated/ is not what protos/ generates. Run \`make generate\` and commit it." >&2; \
 		exit 1; \
@@ -235,7 +235,7 @@ fmt: $(INSTALLED) ## format code and protos, and fix what can be fixed
 
 .PHONY: generate
 generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one, openapi.json, the Helm chart's templates
-	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(CODEGEN)/bin/python scripts/generate.py
 	$(PYTHON) scripts/generate_sync_client.py
 	$(PYTHON) -m scripts.openapi
 	$(PYTHON) -m scripts.chart

@@ -1,6 +1,8 @@
 """Each install brings what it promises and no more."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,15 @@ names = [module.name for module in pkgutil.iter_modules(jobledger.v1.__path__)]
 for name in names:
     importlib.import_module(f"jobledger.v1.{name}")
 print(*names)
+"""
+CALL_THE_SERVER = """
+import jobledger
+job = jobledger.Job(id="a", job_type="b", parameters={"n": 42})
+client = jobledger.Client("127.0.0.1:1", user_id="ada")
+try:
+    client.create_job("b", timeout=0.2)
+except jobledger.JobledgerError as error:
+    print("no server", int(jobledger.Job.from_proto(job.to_proto()).parameters["n"]))
 """
 LIST_DISTRIBUTIONS = """
 import importlib.metadata
@@ -39,6 +50,27 @@ def test_the_bare_install_is_the_client(install: Install, dist: Path) -> None:
     assert not distributions(bare) & (ONLY_FOR_OTHERS | {"pip"})
     bare.python("import jobledger; jobledger.Client; jobledger.AsyncClient; jobledger.Worker")
     assert "job_service_pb2_grpc" in bare.python(IMPORT_ALL_GENERATED)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        ["protobuf==5.26.1", "grpcio==1.63.2", "grpcio-status==1.63.2"],
+        ["protobuf==5.29.*", "grpcio-status==1.71.*"],
+        ["protobuf==6.*"],
+        ["protobuf==7.*"],
+    ],
+)
+def test_an_application_with_its_own_protobuf_can_install_the_client(
+    wheel: Path, tmp_path: Path, versions: list[str]
+) -> None:
+    """Whatever else is newest; the first has the lowest versions that pyproject.toml allows."""
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, tmp_path], check=True)
+    pip = [UV, "pip", "install", "--quiet", "--python", tmp_path / "bin/python"]
+    subprocess.run([*pip, f"jobledger @ {wheel.as_uri()}", *versions], check=True)
+    application = Environment(tmp_path)
+    assert "job_service_pb2_grpc" in application.python(IMPORT_ALL_GENERATED)
+    assert application.python(CALL_THE_SERVER) == "no server 42\n"
 
 
 def test_the_bare_install_says_what_its_programs_need(install: Install) -> None:
