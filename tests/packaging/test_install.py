@@ -66,7 +66,7 @@ def test_an_application_with_its_own_protobuf_can_install_the_client(
 ) -> None:
     """Whatever else is newest; the first has the lowest versions that pyproject.toml allows."""
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, tmp_path], check=True)
-    pip = [UV, "pip", "install", "--quiet", "--python", tmp_path / "bin/python"]
+    pip = [str(UV), "pip", "install", "--quiet", "--python", str(tmp_path / "bin/python")]
     subprocess.run([*pip, f"jobledger @ {wheel.as_uri()}", *versions], check=True)
     application = Environment(tmp_path)
     assert "job_service_pb2_grpc" in application.python(IMPORT_ALL_GENERATED)
