@@ -116,9 +116,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
     google.rpc.QuotaFailure and google.rpc.RetryInfo.
     """
-    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 21
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: this user has no such webhook. With google.rpc.ResourceInfo."""
-    ERROR_REASON_WEBHOOK_NOT_HELD: _ErrorReason.ValueType  # 22
+    ERROR_REASON_WEBHOOK_NOT_HELD: _ErrorReason.ValueType  # 21
     """ABORTED: the deliverer does not hold the webhook: another one does, or it was
     disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
     """
@@ -224,9 +224,9 @@ ERROR_REASON_CONCURRENCY_LIMIT: ErrorReason.ValueType  # 19
 limit allows. Metadata: `job_id`, `concurrency_key`, `max_running`. With
 google.rpc.QuotaFailure and google.rpc.RetryInfo.
 """
-ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 21
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: this user has no such webhook. With google.rpc.ResourceInfo."""
-ERROR_REASON_WEBHOOK_NOT_HELD: ErrorReason.ValueType  # 22
+ERROR_REASON_WEBHOOK_NOT_HELD: ErrorReason.ValueType  # 21
 """ABORTED: the deliverer does not hold the webhook: another one does, or it was
 disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
 """

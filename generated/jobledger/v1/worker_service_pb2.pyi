@@ -381,8 +381,8 @@ class UpdateError(_message.Message):
     """The number of the google.rpc.Code, for instance 5 for NOT_FOUND."""
     reason: _error_reason_pb2.ErrorReason.ValueType
     """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST,
-    REQUEST_ID_REUSED, LIMIT_EXCEEDED, UNAVAILABLE (the database is unavailable:
-    send the update again) or INTERNAL.
+    REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED, UNAVAILABLE (the
+    database is unavailable: send the update again) or INTERNAL.
     """
     message: _builtins.str
     """Human-readable."""
@@ -1170,7 +1170,9 @@ Global___MarkFailedRequest: _TypeAlias = MarkFailedRequest  # noqa: Y015
 
 @_typing.final
 class MarkFailedResponse(_message.Message):
-    """The job in its terminal state."""
+    """The job: FAILED, or, if the error was retryable and attempts were left,
+    PROCESSING and waiting for its next attempt.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -248,10 +248,10 @@ class WorkerServiceServicer(object):
         can be claimed again at once or after `delay`, and the attempt is not used
         up. A job that is released again and again, each time sooner than its lease
         would last and with a `delay` below `initial_backoff`, waits longer each
-        time, as its RetryPolicy says, from the second time on. Safe to retry until
-        the job is claimed. If cancellation was
-        requested, the job becomes FAILED with CANCELLED instead. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+        time, as its RetryPolicy says, from the second time on. If cancellation was
+        requested, the job becomes FAILED with CANCELLED instead. Safe to retry until
+        the job is claimed. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION,
+        JOB_TERMINAL, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

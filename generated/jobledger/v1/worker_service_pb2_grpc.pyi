@@ -146,10 +146,10 @@ class WorkerServiceStub:
     can be claimed again at once or after `delay`, and the attempt is not used
     up. A job that is released again and again, each time sooner than its lease
     would last and with a `delay` below `initial_backoff`, waits longer each
-    time, as its RetryPolicy says, from the second time on. Safe to retry until
-    the job is claimed. If cancellation was
-    requested, the job becomes FAILED with CANCELLED instead. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    time, as its RetryPolicy says, from the second time on. If cancellation was
+    requested, the job becomes FAILED with CANCELLED instead. Safe to retry until
+    the job is claimed. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION,
+    JOB_TERMINAL, LEASE_LOST.
     """
     CreateAsset: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]
     """Links an asset to a PROCESSING job. Safe to retry: it returns the asset that
@@ -279,10 +279,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     can be claimed again at once or after `delay`, and the attempt is not used
     up. A job that is released again and again, each time sooner than its lease
     would last and with a `delay` below `initial_backoff`, waits longer each
-    time, as its RetryPolicy says, from the second time on. Safe to retry until
-    the job is claimed. If cancellation was
-    requested, the job becomes FAILED with CANCELLED instead. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    time, as its RetryPolicy says, from the second time on. If cancellation was
+    requested, the job becomes FAILED with CANCELLED instead. Safe to retry until
+    the job is claimed. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION,
+    JOB_TERMINAL, LEASE_LOST.
     """
     CreateAsset: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]  # type: ignore[assignment]
     """Links an asset to a PROCESSING job. Safe to retry: it returns the asset that
@@ -457,10 +457,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         can be claimed again at once or after `delay`, and the attempt is not used
         up. A job that is released again and again, each time sooner than its lease
         would last and with a `delay` below `initial_backoff`, waits longer each
-        time, as its RetryPolicy says, from the second time on. Safe to retry until
-        the job is claimed. If cancellation was
-        requested, the job becomes FAILED with CANCELLED instead. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+        time, as its RetryPolicy says, from the second time on. If cancellation was
+        requested, the job becomes FAILED with CANCELLED instead. Safe to retry until
+        the job is claimed. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION,
+        JOB_TERMINAL, LEASE_LOST.
         """
 
     @_abc_1.abstractmethod
