@@ -33,6 +33,9 @@ KILL_AFTER: Final = 10.0
 MAX_LINE: Final = 2 * 1024 * 1024
 CHUNK: Final = 65536
 MESSAGE_LINES: Final = 10
+MAX_PROGRESS: Final = 100
+SHOWN: Final = 100
+"""Characters of a wrong value in an error."""
 # After the program has exited, while something that it started still holds its output open.
 LAST_WORDS: Final = 1.0
 
@@ -42,26 +45,28 @@ class Program:
 
     Args:
         command: the program and its arguments.
+        worker_id: the worker's.
         prefixed: whether each line that a program writes for people starts with the job's id.
     """
 
-    def __init__(self, command: Sequence[str], *, prefixed: bool = False) -> None:
+    def __init__(
+        self, command: Sequence[str], *, worker_id: str = "", prefixed: bool = False
+    ) -> None:
         self._command = command
+        self._worker_id = worker_id
         self._prefixed = prefixed
 
     async def handle(self, job: ClaimedJob) -> Outcome:
         """Run the command for a job."""
         loop = asyncio.get_running_loop()
         output = _Output(f"{job.id} | ".encode() if self._prefixed else b"")
-        traceparent = job.snapshot.traceparent
         transport, running = await loop.subprocess_exec(
             lambda: _Running(MAX_LINE, loop, output),
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # As OpenTelemetry passes a trace on to a process.
-            env={**os.environ, "TRACEPARENT": traceparent} if traceparent else None,
+            env={**os.environ, **_environment(job, self._worker_id)},
             # A process group of its own, so that all of it can be ended.
             start_new_session=True,
         )
@@ -86,6 +91,21 @@ class Program:
             output.flush()
             transport.close()
         return outcome_of(transport.get_returncode() or 0, running.result, running.tail)
+
+
+def _environment(job: ClaimedJob, worker_id: str) -> dict[str, str]:
+    """Return the variables that name a job to its program."""
+    snapshot = job.snapshot
+    named = {
+        "JOBLEDGER_JOB_ID": snapshot.id,
+        "JOBLEDGER_JOB_TYPE": snapshot.job_type,
+        "JOBLEDGER_ATTEMPT": str(snapshot.attempt),
+        "JOBLEDGER_MAX_ATTEMPTS": str(snapshot.retry_policy.max_attempts),
+        "JOBLEDGER_USER_ID": snapshot.user_id,
+        "JOBLEDGER_WORKER_ID": worker_id,
+    }
+    # As OpenTelemetry passes a trace on to a process.
+    return named | ({"TRACEPARENT": snapshot.traceparent} if snapshot.traceparent else {})
 
 
 class _Running(asyncio.subprocess.SubprocessStreamProtocol):
@@ -210,14 +230,24 @@ def _is_report(value: dict[str, Any]) -> bool:
 async def _report(
     job: ClaimedJob, *, progress: object = 0, message: object = None, checkpoint: object = None
 ) -> bool:
-    """Report what a line says; return whether it has the right types."""
+    """Report what a line says; return whether its checkpoint has the right type.
+
+    Raises:
+        ValueError: `progress` is out of range, or no number.
+    """
     if isinstance(progress, bool) or not isinstance(progress, int | float):
-        return False
+        raise ValueError(f"progress: {_shown(progress)} is not a number")  # noqa: TRY004
+    if not 0 <= progress <= MAX_PROGRESS:
+        raise ValueError(f"progress: {_shown(progress)} is not from 0 to {MAX_PROGRESS}")
     if not isinstance(checkpoint, dict | None):
         return False
     text = message if isinstance(message, str) else None
-    await job.progress(min(max(progress, 0), 100), text, checkpoint=checkpoint)
+    await job.progress(progress, text, checkpoint=checkpoint)
     return True
+
+
+def _shown(value: object) -> str:
+    return f"{json.dumps(value):.{SHOWN}}"
 
 
 def _refuse(name: str) -> None:
@@ -253,7 +283,9 @@ class _Output:
             self.flush()
 
     def write_line(self, line: bytes) -> None:
-        _to_stderr(self._prefix + line.removesuffix(b"\n") + b"\n")
+        line = line.removesuffix(b"\n")
+        cut = b" [...]" if len(line) > CHUNK else b""
+        _to_stderr(self._prefix + line[:CHUNK] + cut + b"\n")
 
     def flush(self) -> None:
         """Write the line that has no end yet."""

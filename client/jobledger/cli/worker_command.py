@@ -115,15 +115,14 @@ def exec_(
         except ValueError as error:
             raise click.UsageError(f"--health: {error}") from None
 
-    handle = Program(program, prefixed=concurrency > 1).handle
-
     async def work() -> None:
         async with connection.open_async(all_users=True) as client:
             worker = Worker(
                 client, concurrency=concurrency, lease=lease, grace=grace, health=health
             )
+            run = Program(program, worker_id=client.worker_id, prefixed=concurrency > 1)
             for job_type in dict.fromkeys(job_types):
-                worker.handler(job_type)(handle)
+                worker.handler(job_type)(run.handle)
             try:
                 await worker.run(signals=True)
             except OSError as error:

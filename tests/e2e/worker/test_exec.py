@@ -137,13 +137,56 @@ while not os.path.exists({str(go)!r}):
 
 async def test_other_output_of_a_program_goes_to_the_workers_stderr(worker):
     job = await worker.run(
-        "print('starting'); print('[1]'); print('{\"progress\": \"much\"}'); print('NaN');"
+        "print('starting'); print('[1]'); print('NaN');"
         "print('{\"a\": NaN}'); import sys; print('from stderr', file=sys.stderr)"
     )
     assert job.status == COMPLETED
     assert job.result is None
-    for line in ("starting", "[1]", '{"progress": "much"}', "NaN", '{"a": NaN}', "from stderr"):
+    for line in ("starting", "[1]", "NaN", '{"a": NaN}', "from stderr"):
         assert f"{line}\n" in worker.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("much", 'progress: "much" is not a number'),
+        (True, "progress: true is not a number"),
+        (None, "progress: null is not a number"),
+        (101, "progress: 101 is not from 0 to 100"),
+        (-0.5, "progress: -0.5 is not from 0 to 100"),
+    ],
+)
+async def test_a_progress_that_is_none_stops_the_program_and_is_the_error(worker, value, words):
+    line = json.dumps({"progress": value})
+    job = await worker.run(f"import time; print({line!r}, flush=True); time.sleep(60)")
+    assert (job.status, job.error.reason, job.error.message) == (FAILED, "VALUE_ERROR", words)
+
+
+async def test_a_line_of_more_than_2_mib_stops_the_program_and_is_the_error(worker):
+    job = await worker.run("print('x' * (2 * 1024 * 1024 + 1), flush=True); input()")
+    assert (job.status, job.error.reason) == (FAILED, "VALUE_ERROR")
+    assert job.error.message == "a line of more than 2097152 bytes on stdout"
+
+
+async def test_a_long_line_that_is_no_object_is_cut_in_the_workers_log(worker):
+    job = await worker.run("print('y' * 70_000)")
+    assert job.status == COMPLETED
+    assert f"{'y' * 65536} [...]\n" in worker.stderr
+
+
+async def test_variables_of_the_environment_name_the_job(worker):
+    job = await worker.run(
+        "import json, os; print(json.dumps({k: v for k, v in os.environ.items()"
+        " if k.startswith('JOBLEDGER_')}))"
+    )
+    assert job.result.pop("JOBLEDGER_WORKER_ID")
+    assert job.result == {
+        "JOBLEDGER_JOB_ID": job.id,
+        "JOBLEDGER_JOB_TYPE": job.job_type,
+        "JOBLEDGER_ATTEMPT": "1",
+        "JOBLEDGER_MAX_ATTEMPTS": str(job.retry_policy.max_attempts),
+        "JOBLEDGER_USER_ID": job.user_id,
+    }
 
 
 async def test_a_program_may_close_stdin_and_stdout(worker):
