@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jobledger.testing.server import LocalServer
 
 MARKER = "jobledger_world"
+WORLD = "jobledger_world"
+"""The fixture; it has the name of the marker."""
 SEEDS = 100
 
 Scope: TypeAlias = Literal["session", "package", "module", "class", "function"]
@@ -67,8 +69,8 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
     test = item.obj
     if not inspect.iscoroutinefunction(test):
         raise pytest.Collector.CollectError(f"{item.name}: {MARKER} is for async functions")
-    if "world" not in inspect.signature(test).parameters:
-        raise pytest.Collector.CollectError(f"{item.name}: does not take the fixture `world`")
+    if WORLD not in inspect.signature(test).parameters:
+        raise pytest.Collector.CollectError(f"{item.name}: does not take the fixture `{WORLD}`")
 
     @functools.wraps(test)
     def run(**fixtures: object) -> None:
@@ -84,7 +86,7 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
         owner = item.instance
         method = test if owner is None else getattr(owner, item.originalname)
         run_seeds(
-            lambda world: method(**fixtures | {"world": world}),
+            lambda world: method(**fixtures | {WORLD: world}),
             range(1, (count or seeds) + 1) if only is None else [only],
             command=f"pytest {shlex.quote(item.nodeid)} --jobledger-seed ",
             loud=only is not None,
@@ -94,14 +96,14 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
     return run
 
 
-@pytest.fixture
-def world(request: pytest.FixtureRequest) -> None:
+@pytest.fixture(name=WORLD)
+def _world(request: pytest.FixtureRequest) -> None:
     """Stand for the simulated world, of which a test with the marker gets one for each seed.
 
     See `jobledger.testing.World`.
     """
     if request.node.get_closest_marker(MARKER) is None:
-        pytest.fail(f"the fixture world is for async tests with @pytest.mark.{MARKER}")
+        pytest.fail(f"the fixture {WORLD} is for async tests with @pytest.mark.{MARKER}")
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> Scope:  # noqa: ARG001  # pytest's names

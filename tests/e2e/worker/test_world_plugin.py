@@ -15,11 +15,11 @@ STARTED = []
 
 
 @pytest.mark.jobledger_world(seeds=3, servers=2)
-async def test_a_function(world, tmp_path):
-    STARTED.append(world.seed)
+async def test_a_function(jobledger_world, tmp_path):
+    STARTED.append(jobledger_world.seed)
     await asyncio.sleep(60)
-    assert world.loop.time() > 60
-    assert len(world.servers) == 2
+    assert jobledger_world.loop.time() > 60
+    assert len(jobledger_world.servers) == 2
     assert tmp_path.is_dir()
 
 
@@ -34,7 +34,7 @@ class TestOrders:
 
     @pytest.mark.jobledger_world(seeds=1)
     @pytest.mark.parametrize("number", [1, 2])
-    async def test_a_method(self, world, number):
+    async def test_a_method(self, jobledger_world, number):
         assert self.prepared
         assert number in (1, 2)
 """
@@ -71,22 +71,22 @@ WRONG = """
 import pytest
 
 
-def test_without_the_marker(world):
+def test_without_the_marker(jobledger_world):
     pass
 
 
 @pytest.mark.jobledger_world
-async def test_that_fails_by_a_call(world):
+async def test_that_fails_by_a_call(jobledger_world):
     pytest.fail("this")
 
 
 @pytest.mark.jobledger_world
-async def test_that_is_skipped(world):
+async def test_that_is_skipped(jobledger_world):
     pytest.skip("that")
 
 
 @pytest.mark.jobledger_world(colour="red")
-async def test_with_an_option_that_is_none(world):
+async def test_with_an_option_that_is_none(jobledger_world):
     pass
 """
 
@@ -94,7 +94,10 @@ async def test_with_an_option_that_is_none(world):
 def test_what_is_wrong_with_a_test_is_said(tmp_path: Path) -> None:
     (tmp_path / "test_wrong.py").write_text(WRONG)
     run = run_pytest(tmp_path)
-    assert "the fixture world is for async tests with @pytest.mark.jobledger_world" in run.stdout
+    assert (
+        "the fixture jobledger_world is for async tests with @pytest.mark.jobledger_world"
+        in run.stdout
+    )
     assert "unexpected keyword argument 'colour'" in run.stdout
     assert "this\nseed 1, hash" in run.stdout.replace("E       ", "").replace("E   ", "")
     assert "2 failed, 1 skipped, 1 error" in run.stdout
@@ -104,18 +107,19 @@ def test_a_marked_test_that_cannot_run_in_a_world_is_refused_when_it_is_collecte
     tmp_path: Path,
 ) -> None:
     marked = "import pytest\n\n@pytest.mark.jobledger_world\n"
-    (tmp_path / "test_plain.py").write_text(f"{marked}def test_it(world): pass\n")
+    (tmp_path / "test_plain.py").write_text(f"{marked}def test_it(jobledger_world): pass\n")
     (tmp_path / "test_outside.py").write_text(f"{marked}async def test_it(): pass\n")
     run = run_pytest(tmp_path)
     assert "is for async functions" in run.stdout
-    assert "does not take the fixture `world`" in run.stdout
+    assert "does not take the fixture `jobledger_world`" in run.stdout
     assert run.returncode == pytest.ExitCode.INTERRUPTED
 
 
 def test_the_number_of_seeds_can_be_given(tmp_path: Path) -> None:
     (tmp_path / "test_orders.py").write_text(
         "import pytest\nRUN = []\n\n@pytest.mark.jobledger_world(seeds=2)\n"
-        "async def test_it(world): RUN.append(1)\n\ndef test_count(): assert len(RUN) == 4\n"
+        "async def test_it(jobledger_world): RUN.append(1)\n\n"
+        "def test_count(): assert len(RUN) == 4\n"
     )
     assert run_pytest(tmp_path, "--jobledger-seeds", "4").returncode == 0
 
@@ -154,10 +158,11 @@ def make_worker(client):
 
 @pytest.mark.jobledger_world
 @pytest.mark.parametrize("job_type", {})
-async def test_it(world, job_type):
-    world.worker(make_worker)
+async def test_it(jobledger_world, job_type):
+    jobledger_world.worker(make_worker)
     policy = RetryPolicy(max_attempts=50)
-    await world.finished(await world.client("ada").create_job(job_type, retry_policy=policy))
+    client = jobledger_world.client("ada")
+    await jobledger_world.finished(await client.create_job(job_type, retry_policy=policy))
 """
 
 
