@@ -7,10 +7,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
+from jobledger.core.call_timer import CallTimer
 from jobledger.errors import ClientClosed, JobledgerError
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
@@ -149,6 +150,10 @@ class Channels(_Pool[Connection]):
     It never asks a channel for its state: the thread that gRPC starts for that keeps an interpreter
     from its exit, if the channel is not closed.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.timer = CallTimer()
 
     def close(self) -> None:
         """Close every connection. May be repeated."""

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 import grpc
 
+from jobledger.core.call_timer import Watchdog
 from jobledger.core.channels import (
     AsyncChannels,
     AsyncConnection,
@@ -259,7 +260,7 @@ def follow(
 ) -> Generator[EventT, None, None]:
     """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
     watch = begin(clock=time.monotonic)
-    watchdog = _Watchdog()
+    watchdog = channels.timer.watchdog()
     try:
         while True:
             watch.opens()
@@ -301,10 +302,10 @@ def follow(
 def _read(
     call: Call[ResponseT],
     watch: Reconnecting[RequestT, ResponseT, EventT],
-    watchdog: "_Watchdog",
+    watchdog: Watchdog,
     target: str,
 ) -> ResponseT | JobledgerError:
-    watchdog.arm(call, watch.max_silence())
+    watchdog.arm(call.cancel, watch.max_silence())
     try:
         return next(call)
     except StopIteration:
@@ -325,47 +326,3 @@ def _pause(watch: Reconnecting[RequestT, ResponseT, EventT], failure: JobledgerE
         case Why.GAP:
             _logger.info("watch cannot resume (%s); listing the jobs again", failure)
     return pause
-
-
-class _Watchdog:
-    """Cancels a call whose next message does not come in time.
-
-    A blocking read has no timeout of its own, so a thread has to end it. Armed only while the
-    reader waits: a caller may spend any time on a message.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._call: Call[object] | None = None
-        self._deadline = 0.0
-        self._stopped = False
-        self.fired = False
-        self._thread = threading.Thread(target=self._run, name="jobledger-watchdog", daemon=True)
-        self._thread.start()
-
-    def arm(self, call: Call[object], seconds: float) -> None:
-        with self._changed:
-            self._call, self._deadline, self.fired = call, time.monotonic() + seconds, False
-            self._changed.notify()
-
-    def disarm(self) -> None:
-        with self._changed:
-            self._call = None
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        with self._changed:
-            while not self._stopped:
-                left = self._deadline - time.monotonic()
-                if self._call is None:
-                    self._changed.wait()
-                elif left > 0:
-                    self._changed.wait(left)
-                else:
-                    self.fired = True
-                    self._call.cancel()
-                    self._call = None

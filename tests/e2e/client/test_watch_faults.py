@@ -263,6 +263,22 @@ def test_a_watch_leaves_no_thread_behind(fault_server):
         assert not watchdogs[0].is_alive()
 
 
+def test_a_hundred_watches_of_a_client_share_one_thread_of_its_own(fault_server):
+    """Each blocks one thread of the caller. The messages are the last, so that no stream breaks."""
+    for _ in range(101):
+        fault_server.says(fault_server.message(1, "COMPLETED"))
+    with Client(fault_server.target, user_id="ada") as client, contextlib.ExitStack() as stack:
+        with client.watch("j") as first:  # gRPC's own threads start
+            next(first)
+        before = set(threading.enumerate())
+        watches = [stack.enter_context(client.watch("j")) for _ in range(100)]
+        for each in watches:
+            next(each)
+        started = [t.name for t in threading.enumerate() if t not in before]
+        assert started.count("jobledger-watchdog") <= 1
+        assert len([name for name in started if name.startswith("jobledger")]) <= 1
+
+
 def test_wait_returns_the_job_in_its_terminal_state(fault_server):
     fault_server.says(
         fault_server.message(1), then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
