@@ -159,9 +159,12 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         (method, {"user_id": "ada", **fields}, field)
         for method in ("RerunJobs", "CancelJobs", "DeleteJobs")
         for fields, field in (
-            ({"user_id": "x" * 129}, "user_id"),
-            ({"max_jobs": -1}, "max_jobs"),
-            ({"max_jobs": 1001}, "max_jobs"),
+            ({"user_id": "x" * 129, "all": True}, "user_id"),
+            ({"max_jobs": -1, "all": True}, "max_jobs"),
+            ({"max_jobs": 1001, "all": True}, "max_jobs"),
+            ({}, "filter"),
+            ({"filter": {}}, "filter"),
+            ({"filter": {"held": False}, "all": True}, "filter"),
             ({"filter": {"statuses": [77]}}, "filter.statuses"),
             ({"filter": {"job_types": ["a", "a b"]}}, "filter.job_types[1]"),
             ({"filter": {"labels": {"'": ""}}}, "filter.labels"),
@@ -175,9 +178,9 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("RerunJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),
     ("CancelJobs", {"filter": {"statuses": [PROCESSING, COMPLETED]}}, "filter.statuses"),
     ("DeleteJobs", {"filter": {"statuses": [QUEUED]}}, "filter.statuses"),
-    ("CancelJobs", {"reason": "x" * 513}, "reason"),
+    ("CancelJobs", {"reason": "x" * 513, "all": True}, "reason"),
     *(
-        ("RerunJobs", {"jobs_per_second": pace}, "jobs_per_second")
+        ("RerunJobs", {"jobs_per_second": pace, "all": True}, "jobs_per_second")
         for pace in (-1, 0.0009, 1000.1, math.nan, math.inf)
     ),
     ("UpdateProgress", {**FENCED, "progress": 101}, "progress"),

@@ -106,7 +106,11 @@ def rerun(
     with connection.open(all_users=all_users) as client:
         if not job_ids:
             call = partial(
-                client.rerun_jobs, jobs_per_second=pace or 0.0, all_users=all_users, **chosen
+                client.rerun_jobs,
+                jobs_per_second=pace or 0.0,
+                all_jobs=all_jobs,
+                all_users=all_users,
+                **chosen,
             )
             return _change(call, _Words("rerun", "rerun"), yes=yes, as_json=as_json, pace=pace)
 
@@ -148,7 +152,9 @@ def cancel(
     chosen = _chosen(job_ids, selected(filters), all_jobs=all_jobs, all_users=all_users)
     with connection.open(all_users=all_users) as client:
         if not job_ids:
-            call = partial(client.cancel_jobs, reason, all_users=all_users, **chosen)
+            call = partial(
+                client.cancel_jobs, reason, all_jobs=all_jobs, all_users=all_users, **chosen
+            )
             return _change(call, _Words("cancel", "cancelled"), yes=yes, as_json=as_json)
 
         def cancel(job_id: str) -> str:
@@ -185,7 +191,7 @@ def delete(
     chosen = _chosen(job_ids, selected(filters), all_jobs=all_jobs, all_users=all_users)
     with connection.open(all_users=all_users) as client:
         if not job_ids:
-            call = partial(client.delete_jobs, all_users=all_users, **chosen)
+            call = partial(client.delete_jobs, all_jobs=all_jobs, all_users=all_users, **chosen)
             words = _Words("delete", "deleted", " This cannot be undone.")
             return _change(call, words, yes=yes, as_json=as_json)
 

@@ -914,7 +914,9 @@ Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
 class JobFilter(_message.Message):
-    """Selects jobs, as ListJobs does. An empty filter selects all."""
+    """Selects jobs, as ListJobs does. The calls that change what it selects refuse an
+    empty one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1079,6 +1081,7 @@ class RerunJobsRequest(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     JOBS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner; see ListJobsRequest.user_id."""
     validate_only: _builtins.bool
@@ -1101,9 +1104,15 @@ class RerunJobsRequest(_message.Message):
     Invalid if a job would be scheduled more than 365 days from now. Default (0):
     all at once.
     """
+    all: _builtins.bool
+    """True for all jobs that the call can change: here all FAILED ones, but for
+    those that were cancelled. Default: false.
+    """
     @_builtins.property
     def filter(self) -> Global___JobFilter:
-        """Which jobs. `statuses` are terminal ones; default: FAILED."""
+        """Which jobs. `statuses` are terminal ones; default: FAILED. A filter that is
+        not empty is required, or `all`, and not both.
+        """
 
     def __init__(
         self,
@@ -1114,10 +1123,11 @@ class RerunJobsRequest(_message.Message):
         max_jobs: _builtins.int = ...,
         page_token: _builtins.str = ...,
         jobs_per_second: _builtins.float = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "jobs_per_second", b"jobs_per_second", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "jobs_per_second", b"jobs_per_second", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1177,6 +1187,7 @@ class CancelJobsRequest(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner; see ListJobsRequest.user_id."""
     validate_only: _builtins.bool
@@ -1187,9 +1198,13 @@ class CancelJobsRequest(_message.Message):
     """See RerunJobsRequest.page_token."""
     reason: _builtins.str
     """See CancelJobRequest.reason."""
+    all: _builtins.bool
+    """True for all jobs that are not terminal. Default: false."""
     @_builtins.property
     def filter(self) -> Global___JobFilter:
-        """Which jobs. Default: all that are not terminal."""
+        """Which jobs. `statuses` are QUEUED and PROCESSING; default: both. Required, or
+        `all`; see RerunJobsRequest.filter.
+        """
 
     def __init__(
         self,
@@ -1200,10 +1215,11 @@ class CancelJobsRequest(_message.Message):
         max_jobs: _builtins.int = ...,
         page_token: _builtins.str = ...,
         reason: _builtins.str = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "reason", b"reason", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "reason", b"reason", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1264,6 +1280,7 @@ class DeleteJobsRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner; see ListJobsRequest.user_id."""
     validate_only: _builtins.bool
@@ -1272,9 +1289,13 @@ class DeleteJobsRequest(_message.Message):
     """See RerunJobsRequest.max_jobs."""
     page_token: _builtins.str
     """See RerunJobsRequest.page_token."""
+    all: _builtins.bool
+    """True for all terminal jobs. Default: false."""
     @_builtins.property
     def filter(self) -> Global___JobFilter:
-        """Which jobs. Default: all terminal ones."""
+        """Which jobs. `statuses` are terminal ones; default: all of them. Required, or
+        `all`; see RerunJobsRequest.filter.
+        """
 
     def __init__(
         self,
@@ -1284,10 +1305,11 @@ class DeleteJobsRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         max_jobs: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "max_jobs", b"max_jobs", "page_token", b"page_token", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

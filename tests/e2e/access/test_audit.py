@@ -149,7 +149,7 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     assert audit() == [("token:web", "rerun", (job.id,), "OK") for job in made]
     await web.RerunJob(user_id="ada", job_id=ids[2])  # the same one again
     assert audit() == [("token:web", "rerun", (made[0].id,), "OK")]
-    await web.DeleteJobs(user_id="ada")
+    await web.DeleteJobs(user_id="ada", all=True)
     assert audit() == [("token:web", "delete", (job_id,), "OK") for job_id in (ids[2], ids[1])]
     # What a worker may retry is a change of status.
     claim = {"worker_id": "w", "job_types": ["render"]}

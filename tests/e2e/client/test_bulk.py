@@ -36,7 +36,7 @@ def test_thousands_of_jobs_are_cancelled_run_again_and_deleted_in_steps(client):
     assert ids(result.sample) == old[: -10 - 1 : -1]
     assert {job.cancel_reason for job in result.sample} == {"not needed"}
 
-    assert client.rerun_jobs(validate_only=True).matched == 0
+    assert client.rerun_jobs(all_jobs=True, validate_only=True).matched == 0
     counted = client.rerun_jobs(cancelled=True, validate_only=True)
     assert (counted.matched, counted.changed) == (MANY, 0)
     assert ids(counted.sample) == ids(result.sample)
@@ -45,10 +45,10 @@ def test_thousands_of_jobs_are_cancelled_run_again_and_deleted_in_steps(client):
     assert [job.origin_job_id for job in result.sample] == ids(counted.sample)
     new = list(client.list_jobs(statuses=[JobStatus.QUEUED], page_size=1000))
     assert sorted(job.origin_job_id for job in new) == old
-    assert client.rerun_jobs().matched == 0
+    assert client.rerun_jobs(all_jobs=True).matched == 0
 
     assert client.delete_jobs(labels={"no": "such"}).matched == 0
-    result = client.delete_jobs()
+    result = client.delete_jobs(all_jobs=True)
     assert (result.matched, result.changed, result.sample) == (MANY, MANY, ())
     assert {*ids(client.list_jobs(page_size=1000))} == {*ids(new)}
 
@@ -61,16 +61,16 @@ async def test_the_async_client_changes_many_jobs_too(server):
         async def show(step):
             seen.append(step.changed)
 
-        assert (await client.cancel_jobs(on_progress=show)).changed == 250
+        assert (await client.cancel_jobs(all_jobs=True, on_progress=show)).changed == 250
         assert seen == [100, 200, 250]
-        counted = await client.delete_jobs(validate_only=True)
+        counted = await client.delete_jobs(all_jobs=True, validate_only=True)
         assert (counted.matched, counted.changed, len(counted.sample)) == (250, 0, 10)
 
 
 def test_a_call_goes_on_when_the_server_that_was_killed_in_the_middle_is_back(own_server):
     with Client(own_server.target, user_id="ada") as client:
         old = create(client, 250)
-        client.cancel_jobs()
+        client.cancel_jobs(all_jobs=True)
         restarts = []
 
         def kill_once(_result):

@@ -86,13 +86,16 @@ async def test_a_list_takes_every_kind_of_filter(http: Http) -> None:
 async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
     for _ in range(3):
         await created(http, userId="bulk")
-    step = {"userId": "bulk", "maxJobs": 2}
+    step = {"userId": "bulk", "maxJobs": 2, "all": True}
 
+    assert (await http.post("/v1/jobs:cancel", {**step, "all": False})).status == 400
     tried = await http.post("/v1/jobs:cancel", {**step, "validateOnly": True})
     cancelled = await http.post("/v1/jobs:cancel", step)
     more = {"pageToken": cancelled.json()["nextPageToken"]}
     rest = await http.post("/v1/jobs:cancel", {**step, **more})
-    retried = await http.post("/v1/jobs:rerun", {**step, "filter": {"jobTypes": ["render"]}})
+    retried = await http.post(
+        "/v1/jobs:rerun", {**step, "all": False, "filter": {"cancelled": True}}
+    )
     deleted = await http.post("/v1/jobs:delete", {**step, "maxJobs": 9})
 
     assert [len(tried.json()["sample"]), tried.json().get("changed")] == [2, None]

@@ -65,7 +65,8 @@ async def listed(call: Caller, user_id: str = "ada", **filters: Any) -> list[Any
 
 
 async def steps(call: Caller, method: str, **fields: Any) -> list[Any]:
-    """Call a method until it is done; return its answers."""
+    """Call a method until it is done, for all jobs without a filter; return its answers."""
+    fields.setdefault("all", not fields.get("filter"))
     answers: list[Any] = []
     page_token = ""
     while True:
@@ -168,7 +169,9 @@ async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
     ]
     for selected, names in cases:
         for method in ("DeleteJobs", "RerunJobs"):
-            dry = await getattr(call, method)(user_id="ada", filter=selected, validate_only=True)
+            dry = await getattr(call, method)(
+                user_id="ada", filter=selected, all=not selected, validate_only=True
+            )
             expected = names - {"font"} if method == "RerunJobs" else names  # it is repeated
             assert {job.id for job in dry.sample} == {jobs[name].id for name in expected}, selected
     dry = await call.CancelJobs(
@@ -201,6 +204,20 @@ async def test_a_cancelled_job_says_so_and_is_run_again_only_if_it_is_named(call
     ):
         dry = await call.RerunJobs(user_id="ada", filter=selected, validate_only=True)
         assert [job.id for job in dry.sample] == expected, selected
+
+
+@in_turn("method", METHODS)
+async def test_all_jobs_are_changed_only_where_the_call_says_so(call: Caller, method: str) -> None:
+    user_id = method
+    await (call.job if method == "CancelJobs" else partial(failed, call))(user_id=user_id)
+    for fields in ({}, {"filter": {}}, {"filter": {"held": False}, "all": True}):
+        for validate_only in (True, False):
+            refused = await refusal(
+                getattr(call, method)(user_id=user_id, validate_only=validate_only, **fields)
+            )
+            (violation,) = refused.details["BadRequest"].field_violations
+            assert (refused.reason, violation.field) == ("INVALID_FIELD", "filter")
+    assert (await getattr(call, method)(user_id=user_id, filter={"held": False})).changed == 1
 
 
 @in_turn("method", METHODS)
@@ -244,8 +261,10 @@ async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller
 async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> None:
     for _ in range(6):
         await failed(call)
-    first = await call.RerunJobs(user_id="ada", max_jobs=2)
-    lost = [await call.RerunJobs(user_id="ada", max_jobs=2) for _ in range(2)]  # each goes on
+    first = await call.RerunJobs(user_id="ada", all=True, max_jobs=2)
+    lost = [
+        await call.RerunJobs(user_id="ada", all=True, max_jobs=2) for _ in range(2)
+    ]  # each goes on
     assert total([first, *lost]) == (6, 6)
     # And steps that run at once.
     request = pb.CreateJobRequest(job_type="many")
@@ -281,6 +300,7 @@ async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
             assert calls <= 2 * 15
             again = answers[-1].next_page_token if answers and tokens else ""
             fields |= {"user_id": "ada", "max_jobs": most, "page_token": again}
+            fields["all"] = "filter" not in fields
             try:
                 answers.append(await getattr(call, method)(**fields))
             except AioRpcError as error:
@@ -354,9 +374,9 @@ async def test_a_search_that_takes_too_long_ends_with_a_token(
     oldest = await failed(call)
     await seed(database, 150)
     monkeypatch.setattr(bulk, "SEARCH_SECONDS", 0)
-    first = await call.RerunJobs(user_id="ada")
+    first = await call.RerunJobs(user_id="ada", all=True)
     assert (first.matched, first.done) == (0, False)
-    last = await call.RerunJobs(user_id="ada", page_token=first.next_page_token)
+    last = await call.RerunJobs(user_id="ada", all=True, page_token=first.next_page_token)
     assert (last.matched, last.done) == (1, True)
     assert last.sample[0].origin_job_id == oldest.id
 
@@ -371,7 +391,7 @@ async def test_a_step_that_takes_too_long_is_unavailable(
 
     monkeypatch.setattr(app.store, "list_jobs", slow)
     for method in METHODS:
-        refused = await refusal(getattr(call, method)(user_id="ada"))
+        refused = await refusal(getattr(call, method)(user_id="ada", all=True))
         assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
         assert refused.details["RetryInfo"].retry_delay.seconds > 0
 
@@ -391,10 +411,10 @@ async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> No
                 raise StoreUnavailable("gone", kind="connection")
 
         gated.store.before_commit = second_fails
-        refused = await refusal(call.RerunJobs(user_id="ada"))
+        refused = await refusal(call.RerunJobs(user_id="ada", all=True))
         assert refused.code is StatusCode.UNAVAILABLE
         assert len(await listed(call, statuses=[QUEUED])) == 2
-        answer = await call.RerunJobs(user_id="ada")
+        answer = await call.RerunJobs(user_id="ada", all=True)
         assert (answer.matched, answer.changed, answer.done) == (3, 3, True)
         origins = {job.origin_job_id for job in await listed(call, statuses=[QUEUED])}
         assert len(origins) == 5
@@ -411,7 +431,7 @@ async def test_jobs_that_go_or_end_during_a_step_are_left_out(gated: App) -> Non
         async def nothing() -> None: ...
 
         gated.store.before_read = deleted  # once the jobs are listed, before their payloads are
-        answer = await call.RerunJobs(user_id="ada")
+        answer = await call.RerunJobs(user_id="ada", all=True)
         assert (answer.matched, answer.changed) == (3, 2)
         assert {job.origin_job_id for job in answer.sample} == {jobs[0].id, jobs[2].id}
 
@@ -444,7 +464,7 @@ async def test_a_job_that_starts_during_a_step_goes_on_if_only_those_that_wait_a
 
 async def test_a_pace_holds_across_steps(call: Caller) -> None:
     jobs = [await failed(call) for _ in range(7)]
-    dry = await call.RerunJobs(user_id="ada", jobs_per_second=10, validate_only=True)
+    dry = await call.RerunJobs(user_id="ada", all=True, jobs_per_second=10, validate_only=True)
     assert dry.matched == 7
     answers = await steps(call, "RerunJobs", user_id="ada", jobs_per_second=0.02, max_jobs=3)
     made = [job for answer in answers for job in answer.sample]
@@ -456,7 +476,7 @@ async def test_a_pace_holds_across_steps(call: Caller) -> None:
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=9)).jobs) == 1
     # The next walk is a new one.
     await failed(call)
-    answer = await call.RerunJobs(user_id="ada", jobs_per_second=0.02)
+    answer = await call.RerunJobs(user_id="ada", all=True, jobs_per_second=0.02)
     assert answer.sample[0].schedule_time.ToMicroseconds() < times[-1]
 
 
@@ -472,7 +492,7 @@ async def test_a_pace_begins_by_the_clock_of_the_database(
     real = time.time_ns
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: real() + hours * 3600 * 10**9)
-        answer = await call.RerunJobs(user_id="ada", jobs_per_second=0.02)
+        answer = await call.RerunJobs(user_id="ada", all=True, jobs_per_second=0.02)
     first, second = (job.schedule_time.ToMicroseconds() for job in answer.sample)
     assert abs(first - answer.sample[0].create_time.ToMicroseconds()) < 50_000_000
     assert second - first == 50_000_000
@@ -481,12 +501,12 @@ async def test_a_pace_begins_by_the_clock_of_the_database(
 async def test_a_pace_that_leads_too_far_ahead_is_refused(call: Caller) -> None:
     for _ in range(2):
         await failed(call)
-    request = pb.RerunJobsRequest(user_id="ada", jobs_per_second=0.001)
+    request = pb.RerunJobsRequest(user_id="ada", all=True, jobs_per_second=0.001)
     key = bulk_requests.rerun_jobs(request).key
     newest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
     for next_time in ("9" * 19, "9" * 17):
         far = token(key, f"{newest} {next_time}")
-        fields = {"user_id": "ada", "jobs_per_second": 0.001, "page_token": far}
+        fields = {"user_id": "ada", "all": True, "jobs_per_second": 0.001, "page_token": far}
         refused = await refusal(call.RerunJobs(**fields))
         (violation,) = refused.details["BadRequest"].field_violations
         assert (refused.reason, violation.field) == ("INVALID_FIELD", "jobs_per_second")
@@ -503,13 +523,13 @@ async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
     user_id = method
     for _ in range(2):
         await (call.job if method == "CancelJobs" else partial(failed, call))(user_id=user_id)
-    fields: dict[str, Any] = {"user_id": user_id, "max_jobs": 1}
+    fields: dict[str, Any] = {"user_id": user_id, "all": True, "max_jobs": 1}
     given = (await getattr(call, method)(validate_only=True, **fields)).next_page_token
     others: list[dict[str, Any]] = [
         {"user_id": "bob"},
         {"user_id": ""},
-        {"filter": {"held": False}},
-        {"filter": {"job_types": ["render"]}},
+        {"filter": {"held": False}, "all": False},
+        {"filter": {"job_types": ["render"]}, "all": False},
     ]
     if method == "RerunJobs":
         others.append({"jobs_per_second": 5})
@@ -517,7 +537,8 @@ async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
         refused = await refusal(getattr(call, method)(**{**fields, **other, "page_token": given}))
         assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
     for another in {*METHODS, "ListJobs"} - {method}:
-        refused = await refusal(getattr(call, another)(user_id=user_id, page_token=given))
+        every = {} if another == "ListJobs" else {"all": True}
+        refused = await refusal(getattr(call, another)(user_id=user_id, page_token=given, **every))
         assert refused.reason == "INVALID_TOKEN"
     answer = await getattr(call, method)(page_token=given, **fields)
     assert (answer.matched, answer.changed, answer.done) == (1, 1, True)
@@ -529,9 +550,9 @@ async def test_a_token_is_of_its_call_its_owner_its_filter_and_its_pace(
 )
 async def test_an_invented_token_is_refused(call: Caller, content: str) -> None:
     job = await failed(call)
-    key = bulk_requests.rerun_jobs(pb.RerunJobsRequest(user_id="ada")).key
+    key = bulk_requests.rerun_jobs(pb.RerunJobsRequest(user_id="ada", all=True)).key
     invented = token(key, content.format(id=job.id))
-    refused = await refusal(call.RerunJobs(user_id="ada", page_token=invented))
+    refused = await refusal(call.RerunJobs(user_id="ada", all=True, page_token=invented))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
 
 
@@ -546,10 +567,10 @@ async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
     active = await call.running(unique_key="a")
     refused = await refusal(call.RerunJob(job_id=ids[0], user_id="ada"))
     assert refused.reason == "UNIQUE_KEY_TAKEN"
-    answer = await call.RerunJobs(user_id="ada")
+    answer = await call.RerunJobs(user_id="ada", all=True)
     assert answer.changed == 1
     await call.MarkCompleted(job_id=active.id, attempt=1)
-    again = await call.RerunJobs(user_id="ada")
+    again = await call.RerunJobs(user_id="ada", all=True)
     assert again.changed == 1
     found = (await call.ListJobs(user_id="ada", statuses=["JOB_STATUS_QUEUED"])).jobs
     assert {job.origin_job_id for job in found} == set(ids)

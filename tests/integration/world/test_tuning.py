@@ -46,7 +46,7 @@ async def use_everything(world: World) -> None:
     await world.finished(job)
     async with client.watch_jobs() as changes:
         await anext(changes)
-    await client.cancel_jobs()
+    await client.cancel_jobs(all_jobs=True)
     server = world.servers["server-1"]
     await server.stop()
     server.boot()  # it fills its change buffer, and purges the job

@@ -130,19 +130,19 @@ def requests() -> Mapping[str, list[bytes]]:
         "JobService/RevokeWatchTokens": [jobs.RevokeWatchTokensRequest()],
         "JobService/RerunJob": [jobs.RerunJobRequest(job_id=JOB_ID, user_id="ada")],
         "JobService/CancelJobs": [
-            jobs.CancelJobsRequest(user_id="ada", max_jobs=1000, reason="ü" * 512),
+            jobs.CancelJobsRequest(user_id="ada", all=True, max_jobs=1000, reason="ü" * 512),
             jobs.CancelJobsRequest(
                 user_id="ada", filter=jobs.JobFilter(statuses=STATUSES[:1] * 1_000_000)
             ),
         ],
         "JobService/RerunJobs": [
-            jobs.RerunJobsRequest(user_id="ada", max_jobs=1000, jobs_per_second=1000),
-            jobs.RerunJobsRequest(user_id="ada", max_jobs=1000),
+            jobs.RerunJobsRequest(user_id="ada", all=True, max_jobs=1000, jobs_per_second=1000),
+            jobs.RerunJobsRequest(user_id="ada", all=True, max_jobs=1000),
             jobs.RerunJobsRequest(
                 user_id="ada", filter=jobs.JobFilter(job_types=TYPES, labels=LABELS)
             ),
         ],
-        "JobService/DeleteJobs": [jobs.DeleteJobsRequest(user_id="ada", max_jobs=1000)],
+        "JobService/DeleteJobs": [jobs.DeleteJobsRequest(user_id="ada", all=True, max_jobs=1000)],
         "JobService/ListAssets": [
             jobs.ListAssetsRequest(job_id=JOB_ID, user_id="ada", page_size=1000)
         ],

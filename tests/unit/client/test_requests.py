@@ -296,9 +296,9 @@ CASES = {
         ),
     ),
     "rerun_jobs of everybody": (
-        lambda c: c.rerun_jobs(all_users=True),
+        lambda c: c.rerun_jobs(all_jobs=True, all_users=True),
         "RerunJobs",
-        jobs.RerunJobsRequest(filter=jobs.JobFilter()),
+        jobs.RerunJobsRequest(filter=jobs.JobFilter(), all=True),
     ),
     "cancel_jobs": (
         lambda c: c.cancel_jobs("not needed", job_types=["render"]),

@@ -25,6 +25,7 @@ class BulkCalls(Calls):
         validate_only: bool = False,
         jobs_per_second: float = 0.0,
         on_progress: OnProgress | None = None,
+        all_jobs: bool = False,
         user_id: str | None = None,
         all_users: bool = False,
         timeout: Timeout = DEFAULT,
@@ -45,16 +46,17 @@ class BulkCalls(Calls):
             jobs_per_second: schedule the new jobs so that this many may start in a second, 0.001
                 to 1000. Default (0): all at once.
             on_progress: called after each step with the result so far.
+            all_jobs: all FAILED jobs that were not cancelled, without a filter.
             user_id: the owner.
             all_users: the jobs of all users instead, if the caller may change them.
             timeout: see CallOptions; for each step.
             metadata: see CallOptions; for each step.
-            **filters: see JobFilters. `statuses` are terminal ones, by default FAILED. Default:
-                all.
+            **filters: see JobFilters; at least one, or `all_jobs`. `statuses` are terminal ones,
+                by default FAILED.
 
         Raises:
             ValueError: a filter is given, but empty.
-            InvalidField: a filter breaks its rule.
+            InvalidField: a filter breaks its rule, or neither filters nor `all_jobs` are given.
             AccessDenied: the caller may not change these jobs.
             LimitExceeded: the owner may not create more jobs now. Those before were made.
             Unavailable: no server. What was done before stays.
@@ -63,6 +65,7 @@ class BulkCalls(Calls):
             RerunJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             filter=job_filter(filters),
+            all=all_jobs,
             validate_only=validate_only,
             max_jobs=MAX_STEP if validate_only else 0,
             jobs_per_second=jobs_per_second,
@@ -81,6 +84,7 @@ class BulkCalls(Calls):
         *,
         validate_only: bool = False,
         on_progress: OnProgress | None = None,
+        all_jobs: bool = False,
         user_id: str | None = None,
         all_users: bool = False,
         timeout: Timeout = DEFAULT,
@@ -97,15 +101,17 @@ class BulkCalls(Calls):
             reason: why, for people: at most 512 characters.
             validate_only: change nothing; the result says how many jobs match.
             on_progress: called after each step with the result so far.
+            all_jobs: all jobs that are not terminal, without a filter.
             user_id: the owner.
             all_users: the jobs of all users instead, if the caller may change them.
             timeout: see CallOptions; for each step.
             metadata: see CallOptions; for each step.
-            **filters: see JobFilters. `statuses` are QUEUED and PROCESSING. Default: all.
+            **filters: see JobFilters; at least one, or `all_jobs`. `statuses` are QUEUED and
+                PROCESSING.
 
         Raises:
             ValueError: a filter is given, but empty.
-            InvalidField: a filter breaks its rule.
+            InvalidField: a filter breaks its rule, or neither filters nor `all_jobs` are given.
             AccessDenied: the caller may not change these jobs.
             Unavailable: no server. What was done before stays.
         """
@@ -113,6 +119,7 @@ class BulkCalls(Calls):
             CancelJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             filter=job_filter(filters),
+            all=all_jobs,
             validate_only=validate_only,
             max_jobs=MAX_STEP if validate_only else 0,
             reason=reason,
@@ -130,6 +137,7 @@ class BulkCalls(Calls):
         *,
         validate_only: bool = False,
         on_progress: OnProgress | None = None,
+        all_jobs: bool = False,
         user_id: str | None = None,
         all_users: bool = False,
         timeout: Timeout = DEFAULT,
@@ -145,15 +153,16 @@ class BulkCalls(Calls):
         Args:
             validate_only: change nothing; the result says how many jobs match.
             on_progress: called after each step with the result so far.
+            all_jobs: all terminal jobs, without a filter.
             user_id: the owner.
             all_users: the jobs of all users instead, if the caller may change them.
             timeout: see CallOptions; for each step.
             metadata: see CallOptions; for each step.
-            **filters: see JobFilters. `statuses` are terminal ones. Default: all.
+            **filters: see JobFilters; at least one, or `all_jobs`. `statuses` are terminal ones.
 
         Raises:
             ValueError: a filter is given, but empty.
-            InvalidField: a filter breaks its rule.
+            InvalidField: a filter breaks its rule, or neither filters nor `all_jobs` are given.
             AccessDenied: the caller may not change these jobs.
             Unavailable: no server. What was done before stays.
         """
@@ -161,6 +170,7 @@ class BulkCalls(Calls):
             DeleteJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             filter=job_filter(filters),
+            all=all_jobs,
             validate_only=validate_only,
             max_jobs=MAX_STEP if validate_only else 0,
         )

@@ -90,6 +90,9 @@ def _query(
     query = filtered(check.within("filter."), request.filter, user_id)
     for status in sorted(query.statuses - allowed, key=lambda status: status.value):
         check.add("filter.statuses", f"has {status.value}, which this call cannot change")
+    # A program that has computed an empty filter cannot have meant all jobs.
+    if request.all == bool(request.filter.ByteSize()):
+        check.add("filter", "is required and not empty, or all, and not both")
     check.number("max_jobs", request.max_jobs, 0, MAX_BULK_JOBS)
     return replace(query, statuses=query.statuses or default)
 
