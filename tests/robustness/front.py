@@ -9,10 +9,24 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from jobledger.v1 import job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2
+from jobledger.v1 import (
+    job_service_pb2,
+    queue_service_pb2,
+    webhook_service_pb2,
+    worker_service_pb2,
+)
 
 Forward = Callable[[Any], Awaitable[Any]]
 Open = Callable[[Any], Any]
+
+_MODULES = (
+    job_service_pb2,
+    worker_service_pb2,
+    queue_service_pb2,
+    webhook_service_pb2,
+    webhook_delivery_service_pb2,
+)
 
 CUT_AFTER = (20, 60)
 """Messages after which a watch of many jobs is sent elsewhere: from here to there, by chance."""
@@ -60,8 +74,7 @@ class _Front(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         rpc = details.method.rpartition("/")[2]
-        modules = job_service_pb2, worker_service_pb2, queue_service_pb2
-        module = next(each for each in modules if hasattr(each, f"{rpc}Request"))
+        module = next(each for each in _MODULES if hasattr(each, f"{rpc}Request"))
         codecs = (
             getattr(module, f"{rpc}Request").FromString,
             lambda message: message.SerializeToString(),

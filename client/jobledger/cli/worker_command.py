@@ -84,7 +84,9 @@ def exec_(
     \b
         jobledger worker exec render -- python render.py
 
-    The program reads the job from stdin, as one JSON object. Each line that it writes to stdout
+    The program reads the job from stdin, as one JSON object. These variables name it, too:
+    JOBLEDGER_JOB_ID, JOBLEDGER_JOB_TYPE, JOBLEDGER_ATTEMPT, JOBLEDGER_MAX_ATTEMPTS,
+    JOBLEDGER_USER_ID, JOBLEDGER_WORKER_ID. Each line that it writes to stdout
     is a JSON object: {"progress": 40, "message": "..."}, {"checkpoint": {...}}, {"asset": {...}}
     or, at last, the result. Exit code 0 means COMPLETED, 3 PARTIAL, 75 that the job is tried again
     if it has attempts left, any other FAILED; the last lines of stderr are the error's message.
