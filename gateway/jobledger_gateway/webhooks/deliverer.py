@@ -114,7 +114,7 @@ class Deliverer:
                     await self._drop(list(self._held))
             else:
                 assert isinstance(answer, ClaimWebhooksResponse)  # noqa: S101
-                held_until = asked + answer.lease_seconds * LEASE_MARGIN
+                held_until = asked + answer.lease_duration.seconds * LEASE_MARGIN
                 lost = self._held.keys() - set(answer.held_ids)
                 again = self._held.keys() & {each.webhook.id for each in answer.webhooks}
                 await self._drop(lost | again)

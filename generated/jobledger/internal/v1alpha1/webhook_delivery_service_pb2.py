@@ -12,12 +12,13 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 from jobledger.v1 import webhook_service_pb2 as jobledger_dot_v1_dot_webhook__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n:jobledger/internal/v1alpha1/webhook_delivery_service.proto\x12\x1bjobledger.internal.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16jobledger/v1/job.proto\x1a\"jobledger/v1/webhook_service.proto\"\xd6\x01\n\x0fPendingDelivery\x12/\n\ntransition\x18\x01 \x01(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08job_type\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12.\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnext_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x14\x43laimWebhooksRequest\x12\x14\n\x0c\x64\x65liverer_id\x18\x01 \x01(\t\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\r\n\x05stops\x18\x03 \x01(\x08\"\x94\x01\n\x15\x43laimWebhooksResponse\x12=\n\x08webhooks\x18\x01 \x03(\x0b\x32+.jobledger.internal.v1alpha1.ClaimedWebhook\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\x15\n\rlease_seconds\x18\x03 \x01(\x05\x12\x13\n\x0bsurplus_ids\x18\x04 \x03(\t\"\xf5\x01\n\x0e\x43laimedWebhook\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12=\n\x07pending\x18\x05 \x03(\x0b\x32,.jobledger.internal.v1alpha1.PendingDelivery\x12/\n\x0b\x65nable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprevious_secret\x18\x07 \x01(\t\"\xc0\x02\n\x12SaveWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12=\n\x07pending\x18\x04 \x03(\x0b\x32,.jobledger.internal.v1alpha1.PendingDelivery\x12\x30\n\x0csuccess_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12\x10\n\x08given_up\x18\x08 \x01(\x05\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x0f\n\x07release\x18\n \x01(\x08\"\x15\n\x13SaveWebhookResponse2\x82\x02\n\x16WebhookDeliveryService\x12v\n\rClaimWebhooks\x12\x31.jobledger.internal.v1alpha1.ClaimWebhooksRequest\x1a\x32.jobledger.internal.v1alpha1.ClaimWebhooksResponse\x12p\n\x0bSaveWebhook\x12/.jobledger.internal.v1alpha1.SaveWebhookRequest\x1a\x30.jobledger.internal.v1alpha1.SaveWebhookResponseBk\n\x1bjobledger.internal.v1alpha1P\x01Z,jobledger/internal/v1alpha1;internalv1alpha1\xaa\x02\x1bJobledger.Internal.V1Alpha1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n:jobledger/internal/v1alpha1/webhook_delivery_service.proto\x12\x1bjobledger.internal.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16jobledger/v1/job.proto\x1a\"jobledger/v1/webhook_service.proto\"\xd6\x01\n\x0fPendingDelivery\x12/\n\ntransition\x18\x01 \x01(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08job_type\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12.\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnext_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x14\x43laimWebhooksRequest\x12\x14\n\x0c\x64\x65liverer_id\x18\x01 \x01(\t\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\r\n\x05stops\x18\x03 \x01(\x08\"\xb0\x01\n\x15\x43laimWebhooksResponse\x12=\n\x08webhooks\x18\x01 \x03(\x0b\x32+.jobledger.internal.v1alpha1.ClaimedWebhook\x12\x10\n\x08held_ids\x18\x02 \x03(\t\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bsurplus_ids\x18\x04 \x03(\t\"\xf5\x01\n\x0e\x43laimedWebhook\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12=\n\x07pending\x18\x05 \x03(\x0b\x32,.jobledger.internal.v1alpha1.PendingDelivery\x12/\n\x0b\x65nable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprevious_secret\x18\x07 \x01(\t\"\xc0\x02\n\x12SaveWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12=\n\x07pending\x18\x04 \x03(\x0b\x32,.jobledger.internal.v1alpha1.PendingDelivery\x12\x30\n\x0csuccess_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x07 \x01(\t\x12\x10\n\x08given_up\x18\x08 \x01(\x05\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x0f\n\x07release\x18\n \x01(\x08\"\x15\n\x13SaveWebhookResponse2\x82\x02\n\x16WebhookDeliveryService\x12v\n\rClaimWebhooks\x12\x31.jobledger.internal.v1alpha1.ClaimWebhooksRequest\x1a\x32.jobledger.internal.v1alpha1.ClaimWebhooksResponse\x12p\n\x0bSaveWebhook\x12/.jobledger.internal.v1alpha1.SaveWebhookRequest\x1a\x30.jobledger.internal.v1alpha1.SaveWebhookResponseBk\n\x1bjobledger.internal.v1alpha1P\x01Z,jobledger/internal/v1alpha1;internalv1alpha1\xaa\x02\x1bJobledger.Internal.V1Alpha1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,18 +26,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jobledger.internal.v1alpha1
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033jobledger.internal.v1alpha1P\001Z,jobledger/internal/v1alpha1;internalv1alpha1\252\002\033Jobledger.Internal.V1Alpha1'
-  _globals['_PENDINGDELIVERY']._serialized_start=185
-  _globals['_PENDINGDELIVERY']._serialized_end=399
-  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_start=401
-  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_end=478
-  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_start=481
-  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_end=629
-  _globals['_CLAIMEDWEBHOOK']._serialized_start=632
-  _globals['_CLAIMEDWEBHOOK']._serialized_end=877
-  _globals['_SAVEWEBHOOKREQUEST']._serialized_start=880
-  _globals['_SAVEWEBHOOKREQUEST']._serialized_end=1200
-  _globals['_SAVEWEBHOOKRESPONSE']._serialized_start=1202
-  _globals['_SAVEWEBHOOKRESPONSE']._serialized_end=1223
-  _globals['_WEBHOOKDELIVERYSERVICE']._serialized_start=1226
-  _globals['_WEBHOOKDELIVERYSERVICE']._serialized_end=1484
+  _globals['_PENDINGDELIVERY']._serialized_start=217
+  _globals['_PENDINGDELIVERY']._serialized_end=431
+  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_start=433
+  _globals['_CLAIMWEBHOOKSREQUEST']._serialized_end=510
+  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_start=513
+  _globals['_CLAIMWEBHOOKSRESPONSE']._serialized_end=689
+  _globals['_CLAIMEDWEBHOOK']._serialized_start=692
+  _globals['_CLAIMEDWEBHOOK']._serialized_end=937
+  _globals['_SAVEWEBHOOKREQUEST']._serialized_start=940
+  _globals['_SAVEWEBHOOKREQUEST']._serialized_end=1260
+  _globals['_SAVEWEBHOOKRESPONSE']._serialized_start=1262
+  _globals['_SAVEWEBHOOKRESPONSE']._serialized_end=1283
+  _globals['_WEBHOOKDELIVERYSERVICE']._serialized_start=1286
+  _globals['_WEBHOOKDELIVERYSERVICE']._serialized_end=1544
 # @@protoc_insertion_point(module_scope)

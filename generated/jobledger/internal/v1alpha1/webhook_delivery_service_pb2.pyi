@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -115,10 +116,8 @@ class ClaimWebhooksResponse(_message.Message):
 
     WEBHOOKS_FIELD_NUMBER: _builtins.int
     HELD_IDS_FIELD_NUMBER: _builtins.int
-    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
     SURPLUS_IDS_FIELD_NUMBER: _builtins.int
-    lease_seconds: _builtins.int
-    """Seconds until the leases expire."""
     @_builtins.property
     def webhooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimedWebhook]:
         """The webhooks that it holds from now on and did not before; at most 10."""
@@ -128,6 +127,10 @@ class ClaimWebhooksResponse(_message.Message):
         """The ids of all webhooks that it holds, with those. It stops delivering the
         others: they were deleted or disabled, or another deliverer has them.
         """
+
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """How long the leases last, from this call on."""
 
     @_builtins.property
     def surplus_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -140,12 +143,12 @@ class ClaimWebhooksResponse(_message.Message):
         *,
         webhooks: _abc.Iterable[Global___ClaimedWebhook] | None = ...,
         held_ids: _abc.Iterable[_builtins.str] | None = ...,
-        lease_seconds: _builtins.int = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
         surplus_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_ids", b"held_ids", "lease_seconds", b"lease_seconds", "surplus_ids", b"surplus_ids", "webhooks", b"webhooks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_ids", b"held_ids", "lease_duration", b"lease_duration", "surplus_ids", b"surplus_ids", "webhooks", b"webhooks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

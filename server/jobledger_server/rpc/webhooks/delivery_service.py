@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from google.protobuf.duration_pb2 import Duration
+
 from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as pb
 from jobledger_server.admission.caller import Permissions
 from jobledger_server.domain.errors import WebhookNotHeld
@@ -49,7 +51,7 @@ class WebhookDeliveryService:
         response = pb.ClaimWebhooksResponse(
             webhooks=map(claimed_message, claimed.taken),
             held_ids=claimed.held,
-            lease_seconds=WEBHOOK_LEASE_SECONDS,
+            lease_duration=Duration(seconds=WEBHOOK_LEASE_SECONDS),
             surplus_ids=claimed.surplus,
         )
         return response.SerializeToString()
