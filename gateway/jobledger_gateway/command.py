@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from jobledger.cli.connection import Connection, TokenFile
+from jobledger.cli.connection import Connection
 from jobledger.cli.times import duration
 from jobledger.core.channel import check_target
+from jobledger.core.connection_options import TokenFile
 from jobledger.core.status_server import parse_address
 from jobledger_gateway.followed_files import FollowedFiles, RenewedCredentials, server_context
 from jobledger_gateway.logs import log_to_stderr
@@ -159,7 +160,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], C
 @_option(
     "--ca-file",
     metavar="FILE",
-    help="The CA certificates to trust for the service, instead of gRPC's own; PEM.",
+    help="The CA certificates to trust for the service, instead of the system's; PEM.",
 )
 @_option("--cert", metavar="FILE", help="The gateway's certificate chain for the service; PEM.")
 @_option("--key", metavar="FILE", help="The key of --cert; PEM.")
@@ -305,7 +306,10 @@ def gateway(
             "--listen: off loopback give --tls-cert and --tls-key, or --insecure behind a proxy"
             " that encrypts connections"
         )
-    token = None if webhook_token_file is None else TokenFile(Path(webhook_token_file))
+    try:
+        token = None if webhook_token_file is None else TokenFile(Path(webhook_token_file))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     delivery = WebhookSettings(
         token=token,
         networks=webhook_networks,

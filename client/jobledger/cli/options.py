@@ -92,7 +92,7 @@ def _connection_options() -> list[click.Parameter]:
         text(
             "--ca-file",
             metavar="FILE",
-            help="The CA certificates to trust, instead of gRPC's own; PEM.",
+            help="The CA certificates to trust, instead of the system's; PEM.",
         ),
         text("--cert", metavar="FILE", help="The client's certificate chain; PEM."),
         text("--key", metavar="FILE", help="The certificate's key; PEM."),

@@ -65,7 +65,7 @@ def test_a_list_of_servers_is_verified_by_the_name_that_is_given(doorman):
 
 
 def test_a_server_name_without_tls_is_refused():
-    with pytest.raises(ValueError, match="tls_server_name: needs credentials"):
+    with pytest.raises(ValueError, match="tls_server_name: needs tls or credentials"):
         Client("localhost:1", user_id="ada", tls_server_name="localhost")
 
 

@@ -1,5 +1,6 @@
 """AsyncClient: the service, for asyncio."""
 
+import os
 from typing import Self
 
 from jobledger.core.aio.bulk_calls import AsyncBulkCalls
@@ -7,6 +8,7 @@ from jobledger.core.aio.operator_calls import AsyncOperatorCalls
 from jobledger.core.aio.task_calls import AsyncTaskCalls
 from jobledger.core.aio.webhook_calls import AsyncWebhookCalls
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
+from jobledger.core.connection_options import from_environment
 from jobledger.core.work_opener import WorkOpener
 
 
@@ -31,11 +33,13 @@ class AsyncClient(
     Args:
         target: `host:port`, or any other gRPC name.
         user_id: the owner for calls that name none.
+        tls: whether to use TLS, with the CA certificates that the system trusts. For others, or
+            for a certificate of the client's own, give credentials instead.
         credentials: for TLS, for instance `grpc.ssl_channel_credentials()`; or a function that
             returns them, which is called often: when it returns others, connections are opened
             anew. Default: plain text.
         token: sent with each call as `authorization: Bearer ...`: a text, or a function, called
-            for each call, that returns one. It is sent in plain text unless there are credentials.
+            for each call, that returns one. It is sent in plain text unless TLS is used.
             If the function raises OSError, the call raises Unavailable, and a watch or a worker
             tries again.
         timeout: seconds, or a timedelta, that one call may take, retries and the token function
@@ -50,6 +54,24 @@ class AsyncClient(
         tls_server_name: the name in the servers' certificates, if the address is not it: for a
             list of servers, as `ipv4:10.1.0.1:50051,10.1.0.2:50051`.
     """
+
+    @classmethod
+    def from_env(cls, *, user_id: str | None = None) -> Self:
+        """Make a client by the environment variables of the command line.
+
+        They are JOBLEDGER_SERVER, JOBLEDGER_USER, JOBLEDGER_TOKEN or JOBLEDGER_TOKEN_FILE,
+        JOBLEDGER_TLS, JOBLEDGER_CA_FILE, JOBLEDGER_CERT, JOBLEDGER_KEY, JOBLEDGER_TLS_SERVER_NAME
+        and JOBLEDGER_TIMEOUT. Profiles are for the command line alone.
+
+        Args:
+            user_id: the owner for calls that name none. Default: JOBLEDGER_USER.
+
+        Raises:
+            ValueError: a variable is wrong, they contradict each other, or a file cannot be used.
+        """
+        options = from_environment(os.environ)
+        given = {} if user_id is None else {"user_id": user_id}
+        return cls(options.server, **{**options.arguments(), **given})
 
     async def __aenter__(self) -> Self:
         return self

@@ -37,6 +37,7 @@ from jobledger.core.options import (
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
 from jobledger.core.streams import Call, Callbacks, Stop, Watch, follow
+from jobledger.core.system_roots import system_roots
 from jobledger.core.tokens import Token, bearer, check_token
 from jobledger.core.tracing import trace_headers
 
@@ -52,6 +53,7 @@ class Calls:
         target: str = "127.0.0.1:50051",
         *,
         user_id: str | None = None,
+        tls: bool = False,
         credentials: CurrentCredentials | grpc.ChannelCredentials | None = None,
         token: Token | None = None,
         timeout: Seconds | None = 10.0,
@@ -65,8 +67,12 @@ class Calls:
         check_target(target)
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
+        if tls and (credentials is not None or channel is not None):
+            raise ValueError("tls: does not go with credentials or a channel")
+        if tls:
+            credentials = grpc.ssl_channel_credentials(system_roots())
         if tls_server_name is not None and (channel is not None or credentials is None):
-            raise ValueError("tls_server_name: needs credentials")
+            raise ValueError("tls_server_name: needs tls or credentials")
         check_token(token)
         self._identity = Identity(user_id)
         self._token = token
