@@ -9,8 +9,6 @@ from benchmarks.seed import COUNT_AGAIN, columns_of
 from benchmarks.targets import Database, Server
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger_server.domain.job import Instant, Job, JobId, Micros
-from jobledger_server.domain.queues import queue_id
 
 TYPE, PAUSED_TYPE = "render", "export"
 
@@ -39,7 +37,10 @@ def fill_backlog(database: Database, jobs: int, backlog: Backlog) -> None:
     with Server(database) as server, grpc.insecure_channel(server.target) as channel:
         request = CreateJobRequest(user_id="template", job_type=TYPE)
         JobServiceStub(channel).CreateJob(request)
-    statements = [*_tenants(min(backlog.tenants, jobs)), *_copies(database, jobs, backlog)]
+    statements = [
+        *_tenants(database, min(backlog.tenants, jobs)),
+        *_copies(database, jobs, backlog),
+    ]
     if database.cluster is None:
         first = "PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "BEGIN"
         database.execute(*first, *statements, "COMMIT", "PRAGMA journal_mode=WAL")
@@ -48,21 +49,25 @@ def fill_backlog(database: Database, jobs: int, backlog: Backlog) -> None:
         database.execute(*settings, *statements, "VACUUM (ANALYZE)", "CHECKPOINT")
 
 
-def _tenants(count: int) -> Iterator[str]:
-    columns = "n integer PRIMARY KEY, name text, ready bigint, paused bigint"
-    yield f"CREATE TEMPORARY TABLE tenants ({columns})"
-    rows = [
-        f"({n}, 'tenant-{n}', {_queue_id(TYPE, n)}, {_queue_id(PAUSED_TYPE, n)})"
-        for n in range(count)
-    ]
+def _tenants(database: Database, count: int) -> Iterator[str]:
+    yield "CREATE TEMPORARY TABLE names (n integer PRIMARY KEY, name text)"
+    rows = [f"({n}, 'tenant-{n}')" for n in range(count)]
     for first in range(0, count, ROWS):
-        yield f"INSERT INTO tenants VALUES {', '.join(rows[first : first + ROWS])}"
-
-
-def _queue_id(job_type: str, tenant: int) -> int:
-    at = Instant(0)
-    owner = f"tenant-{tenant}"
-    return queue_id(Job(JobId(""), owner, job_type, at, Micros(0), at))
+        yield f"INSERT INTO names VALUES {', '.join(rows[first : first + ROWS])}"
+    ((priority,),) = database.fetch("SELECT priority FROM jobs")
+    counts = "vtime, claimed, claimable, ready, blocked, scheduled, held"
+    for job_type in (TYPE, PAUSED_TYPE):
+        yield (
+            f"INSERT INTO queues (job_type, priority, fairness_key, {counts})"
+            f" SELECT '{job_type}', {priority}, name, 0, 0, 0, 0, 0, 0, 0 FROM names ORDER BY n"
+        )
+    yield (
+        "CREATE TEMPORARY TABLE tenants AS SELECT n, name, ready.id AS ready, paused.id AS paused"
+        f" FROM names JOIN queues AS ready ON ready.fairness_key = name"
+        f" AND ready.job_type = '{TYPE}' JOIN queues AS paused ON paused.fairness_key = name"
+        f" AND paused.job_type = '{PAUSED_TYPE}'"
+    )
+    yield "CREATE UNIQUE INDEX tenants_n ON tenants (n)"
 
 
 def _copies(database: Database, jobs: int, backlog: Backlog) -> Iterator[str]:

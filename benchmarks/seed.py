@@ -182,7 +182,7 @@ def _copies(filled: Filled, database: Database, copies: Mapping[str, int]) -> It
                 "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
                 "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
                 "user_id": f"CASE user_id WHEN 'small' THEN 'small-{number}' ELSE user_id END",
-                # The small owners are one tenant: the queues keep their ids, which are hashes.
+                # The small owners are one tenant, so that copies are in the queues of the template.
                 "fairness_key": "CASE user_id WHEN 'small' THEN 'small' ELSE fairness_key END",
                 "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
                 "create_time": f"{(filled.oldest + number) * 1000}",

@@ -7,7 +7,7 @@ by itself: the next call tries again.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
@@ -26,13 +26,13 @@ from jobledger_server.domain.job import (
     Payloads,
     Transition,
 )
-from jobledger_server.domain.queues import KeyState
+from jobledger_server.domain.queues import KeyState, QueueName
 from jobledger_server.domain.retention import Purgeable
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.queue_store import QueueReports, QueueSettings
 from jobledger_server.webhook_store import Webhooks
 
-Key = TypeVar("Key", int, str)
+Key = TypeVar("Key")
 
 ErrorKind = Literal[
     "disk_full",
@@ -247,7 +247,13 @@ class Claimable(Struct, frozen=True):
     id: JobId
     job_type: str
     size: int
-    queue_id: int
+    priority: int
+    tenant: str
+
+    @property
+    def queue(self) -> QueueName:
+        """The name of its queue."""
+        return QueueName(self.job_type, self.priority, self.tenant)
 
 
 class Pauses(Struct, frozen=True):
@@ -329,11 +335,11 @@ class Transaction(Protocol):
     ) -> dict[tuple[str, str, str], Job]:
         """Return the jobs with these (user id, job type, unique key) that are not terminal."""
 
-    async def find_ready(self, queues: Sequence[int]) -> list[Claimable]:
-        """Return the oldest ready jobs of some queues, but for locked ones, and lock them.
+    async def find_ready(self, planned: Sequence[Claimable]) -> list[Claimable]:
+        """Return the oldest ready jobs of the same queues, but for locked ones, and lock them.
 
         Args:
-            queues: The id of the queue of each job, in the order of the jobs.
+            planned: As many jobs of each queue, in their order. Others may have them by now.
         """
 
     async def lock_keys(self, keys: Collection[str]) -> dict[str, KeyState]:
@@ -445,8 +451,11 @@ class Sweeps(Protocol):
     async def levels(self, *, after: tuple[str, int], limit: int) -> list[CountedLevel]:
         """Return levels, in the order of their types and priorities."""
 
-    async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
+    async def queues(self, *, after: Any, limit: int) -> Swept[Any]:
         """Look at `limit` queues, and delete those without jobs.
+
+        `after` is the `last` of the step before, None in the first one. What it is depends on the
+        store.
 
         A queue stays that is more than FORGOTTEN_STARTS ahead of its level, while the level counts
         a job: its tenant would gain by it. See domain/queues.py.

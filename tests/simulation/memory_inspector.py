@@ -44,8 +44,8 @@ class MemoryInspector:
 
     def _shares(self) -> tuple[Share, ...]:
         ahead: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        for queue in self._tables.queues.values():
-            name = queue.job_type, queue.priority
+        for (job_type, priority, _), queue in self._tables.queues.items():
+            name = job_type, priority
             if queue.phases[Phase.READY] and name in self._tables.levels:
                 ahead[name].append(queue.vtime - self._tables.levels[name].vtime)
         return tuple(Share(name, min(each), max(each)) for name, each in ahead.items())

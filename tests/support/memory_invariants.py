@@ -12,18 +12,18 @@ from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.check.counters import Counts, differences
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.leases import deadline
-from jobledger_server.domain.queues import ENDED_STEP, queue_id
+from jobledger_server.domain.queues import ENDED_STEP, queue_name
 
 
 def violations(tables: Tables) -> list[str]:
     """Return what is wrong, each in a line; empty if nothing is."""
     jobs = [(row.job, row.job.phase) for row in tables.in_group(ACTIVE)]
     levels = Counter(((job.job_type, job.priority), phase) for job, phase in jobs)
-    queues = Counter(((queue_id(job),), phase) for job, phase in jobs)
+    queues = Counter((queue_name(job), phase) for job, phase in jobs)
     keys = Counter(((job.concurrency_key,), phase) for job, phase in jobs if job.concurrency_key)
     counters = (
         ("level", {name: each.phases for name, each in tables.levels.items()}, levels, Phase),
-        ("queue", {(id_,): each.phases for id_, each in tables.queues.items()}, queues, Phase),
+        ("queue", {name: each.phases for name, each in tables.queues.items()}, queues, Phase),
         (
             "key",
             {(name,): (each.running, each.blocked) for name, each in tables.keys.items()},

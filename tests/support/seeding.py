@@ -6,16 +6,18 @@ from sqlalchemy import text
 
 from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Phase
-from jobledger_server.domain.queues import hashed_queue_id, rule_name
+from jobledger_server.domain.queues import rule_name
 from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.dialect import queue_id
+from jobledger_server.sql.tables import QUEUE_NAME, tenant
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""
 
 _CASES = ", ".join(f"count(CASE WHEN phase = {phase:d} THEN 1 END)" for phase in Phase)
 _CLAIMABLE = "CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END"
-_QUEUE = "job_type, priority, CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
+_QUEUE = f"job_type, priority, {tenant()}"
 _ACTIVE = "FROM jobs WHERE phase IS NOT NULL"
 _COUNT = (
     "DELETE FROM levels",
@@ -63,7 +65,7 @@ async def seed(
     """
     due = "NULL" if schedule_time is None else str(schedule_time)
     phase = Phase.BLOCKED if blocked else Phase.READY if schedule_time is None else Phase.SCHEDULED
-    queue = hashed_queue_id(job_type, 0, user_id)
+    name = f"'{job_type}'", "0", f"'{user_id}'"
     last = first + count - 1
     if database.dialect.name == "sqlite":
         rows = f"SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last}"
@@ -79,7 +81,7 @@ async def seed(
         "job_type": f"'{job_type}'",
         "status": "'QUEUED'",
         "phase": f"{phase:d}",
-        "queue_id": f"{queue}",
+        "queue_id": queue_id("queues", *name),
         "priority": "0",
         "fairness_key": "''",
         "concurrency_key": ":key",
@@ -114,6 +116,11 @@ async def seed(
         "asset_count": "0",
         "asset_bytes": "0",
     }
+    insert_queue = (
+        "INSERT INTO queues (job_type, priority, fairness_key, vtime, claimed, claimable,"
+        f" {', '.join(PHASES)}) VALUES ({', '.join(name)}, 0, 0, 0, 0, 0, 0, 0)"
+        f" ON CONFLICT ({', '.join(QUEUE_NAME)}) DO NOTHING"
+    )
     insert_jobs = (
         f"INSERT INTO jobs ({', '.join(columns)}) {series} SELECT {', '.join(columns.values())}"
         f" FROM n, {head} AS head"
@@ -123,6 +130,7 @@ async def seed(
         " WHERE change_seq > (SELECT coalesce(max(seq), 0) FROM changes)"
     )
     async with database.writer.begin() as connection:
+        await connection.execute(text(insert_queue))
         await connection.execute(text(insert_jobs), {"key": concurrency_key})
         for statement in (insert_changes, *_COUNT):
             await connection.execute(text(statement))

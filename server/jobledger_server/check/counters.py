@@ -7,8 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Phase
-from jobledger_server.domain.queues import ENDED_STEP, KeyState, hashed_queue_id, rule_name
+from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
 from jobledger_server.sql.counters import PHASES
+from jobledger_server.sql.tables import tenant
 
 Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""
@@ -17,7 +18,6 @@ _COUNTED = ", ".join(
     f"count(CASE WHEN phase = {phase:d} THEN 1 END)"  # count() of a NULL is 0
     for phase in Phase
 )
-_TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
 
 
 async def wrong_counters(connection: AsyncConnection) -> list[str]:
@@ -64,14 +64,16 @@ async def _levels(connection: AsyncConnection) -> list[str]:
 
 
 async def _queues(connection: AsyncConnection) -> list[str]:
-    stored = f"SELECT id, job_type, priority, fairness_key, {', '.join(PHASES)} FROM queues"
+    stored = f"SELECT job_type, priority, fairness_key, {', '.join(PHASES)} FROM queues"
     counted = (
-        f"SELECT queue_id, job_type, priority, {_TENANT} AS tenant, {_COUNTED} FROM jobs"
-        " WHERE phase IS NOT NULL GROUP BY queue_id, job_type, priority, tenant"
+        f"SELECT job_type, priority, {tenant()} AS tenant, {_COUNTED} FROM jobs"
+        " WHERE phase IS NOT NULL GROUP BY job_type, priority, tenant"
     )
-    jobs = await _counts(connection, counted, 4)
-    wrong = [f"queue_id of {queue}" for queue in jobs if hashed_queue_id(*queue[1:]) != queue[0]]
-    wrong += differences("queue", await _counts(connection, stored, 4), jobs)
+    wrong = differences(
+        "queue",
+        await _counts(connection, stored, 3),
+        await _counts(connection, counted, 3),
+    )
     claimable = "(CASE WHEN ready > 0 THEN 1 ELSE 0 END)"
     rows = await _fetch(connection, f"SELECT id FROM queues WHERE claimable <> {claimable}")
     return [*wrong, *(f"claimable of queue {id_}" for (id_,) in rows)]

@@ -15,7 +15,7 @@ from jobledger_server.domain.state_machine import VERSION_OF_START
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.history import SEQ_COLUMNS
 from jobledger_server.sql.rows import CHECKPOINT, PARAMETERS
-from jobledger_server.sql.tables import ACTIVE, KEPT
+from jobledger_server.sql.tables import ACTIVE, KEPT, tenant
 
 SHOWN = 10
 """Rows at most that are named of those that break the same rule."""
@@ -26,8 +26,8 @@ async def violations(database: Database) -> list[str]:
 
     Every sequence number of a job has its row in the feed, and every row of the feed is a change of
     its job. Payloads, attempts and assets have their job, which counts them. No deadline is too
-    late. A webhook is held under a lease, and not if it is disabled. The counters of queues,
-    levels and keys are what a recount says.
+    late. A job that has not ended has the id of its queue. A webhook is held under a lease, and not
+    if it is disabled. The counters of queues, levels and keys are what a recount says.
 
     Args:
         database: One without time limits if it is large.
@@ -99,6 +99,12 @@ _RULES: Mapping[str, str] = {
         f"SELECT id, deadline FROM jobs WHERE {ACTIVE} AND (deadline > queue_expire_time"
         " OR deadline > lease_expire_time OR deadline > stall_expire_time"
         f" OR deadline > run_expire_time OR deadline > cancel_request_time + {CANCEL_GRACE})"
+    ),
+    "a job has the id of its queue": (
+        "SELECT jobs.id, queue_id, queues.id AS queue FROM jobs LEFT JOIN queues"
+        " ON queues.job_type = jobs.job_type AND queues.priority = jobs.priority"
+        f" AND queues.fairness_key = {tenant('jobs.fairness_key', 'jobs.user_id')}"
+        " WHERE phase IS NOT NULL AND (queues.id IS NULL OR queues.id <> queue_id)"
     ),
     "a payload has its job": _orphans("payloads", f"AND {KEPT}"),
     "a job knows the bytes of its parameters": _payload(PARAMETERS, "parameters_bytes"),

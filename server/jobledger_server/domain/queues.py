@@ -15,8 +15,7 @@ Pure: nothing is read or stored. The counters change in the commit that changes 
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from functools import lru_cache
-from hashlib import blake2b
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,46 +25,51 @@ from jobledger_server.domain.job import MICROS_PER_SECOND, AnyPhase, Instant, Jo
 from jobledger_server.domain.leases import SERVICE_REASONS, claim
 from jobledger_server.domain.state_machine import Decision, due_time
 
-QUEUE_ID_BYTES = 8
+
+class QueueName(NamedTuple):
+    """What a queue is known by."""
+
+    job_type: str
+    priority: int
+    tenant: str
 
 
-def queue_id(job: Job) -> int:
-    """Return the id of the job's queue: a hash, so that it is found without a look-up."""
-    return hashed_queue_id(job.job_type, job.priority, job.tenant)
-
-
-@lru_cache(maxsize=1024)  # jobs that are created together have few queues
-def hashed_queue_id(job_type: str, priority: int, tenant: str) -> int:
-    """Return the id of the queue of a type, priority and tenant, from -2**63 to 2**63 - 1."""
-    digest = blake2b(f"{job_type}\0{priority}\0{tenant}".encode(), digest_size=QUEUE_ID_BYTES)
-    return int.from_bytes(digest.digest(), "big", signed=True)
+def queue_name(job: Job) -> QueueName:
+    """Return the name of the job's queue."""
+    return QueueName(job.job_type, job.priority, job.tenant)
 
 
 class Queue(Struct, frozen=True):
-    """A queue that has ready jobs. `ready` is how many."""
+    """A queue that has ready jobs. `ready` is how many.
 
-    id: int
-    job_type: str
-    priority: int
+    Of queues that are equal otherwise that of the lowest `number` goes next: the oldest one.
+    """
+
+    name: QueueName
+    number: int
     vtime: int
     ready: int
 
 
-def next_queues(queues: Sequence[Queue], limits: Mapping[str, int], *, limit: int) -> Iterator[int]:
-    """Yield the ids of the queues that the next jobs come from, one for each job.
+def next_queues(
+    queues: Sequence[Queue], limits: Mapping[str, int], *, limit: int
+) -> Iterator[Queue]:
+    """Yield the queues that the next jobs come from, one for each job.
 
     Types of one priority take turns, in the order of `limits`.
 
     Args:
-        queues: Of each type the first ones, by priority, virtual time and id: as many as its limit.
-            Those that come after `limit` others, as `Dialect.find_queues` orders them, may be left
-            out.
+        queues: Of each type the first ones, by priority, virtual time and number: as many as its
+            limit. Those that come after `limit` others, as `Dialect.find_queues` orders them, may
+            be left out.
         limits: By job type, how many jobs at most.
         limit: How many jobs at most of all types.
     """
+    by_number = {queue.number: queue for queue in queues}
     heaps: defaultdict[str, list[tuple[int, int, int, int]]] = defaultdict(list)
     for queue in queues:
-        heaps[queue.job_type].append((-queue.priority, queue.vtime, queue.id, queue.ready))
+        job_type, priority, _ = queue.name
+        heaps[job_type].append((-priority, queue.vtime, queue.number, queue.ready))
     for heap in heaps.values():
         heapq.heapify(heap)
     # By the priority that a type has next, what was taken from it, and its place in `limits`.
@@ -80,10 +84,10 @@ def next_queues(queues: Sequence[Queue], limits: Mapping[str, int], *, limit: in
             return
         _, taken, place, job_type = turns[0]
         heap = heaps[job_type]
-        priority, vtime, id_, ready = heap[0]
-        yield id_
+        priority, vtime, number, ready = heap[0]
+        yield by_number[number]
         if ready > 1:
-            heapq.heapreplace(heap, (priority, vtime + 1, id_, ready - 1))
+            heapq.heapreplace(heap, (priority, vtime + 1, number, ready - 1))
         else:
             heapq.heappop(heap)
         if heap and taken + 1 < limits[job_type]:
@@ -250,7 +254,6 @@ class EndedReasons:
 class QueueCount(Struct):
     """What changes of a queue's counters: how many jobs more, and how many were claimed."""
 
-    job: Job
     claimed: int = 0
     phases: list[int] = []
 
@@ -272,16 +275,15 @@ class Tally:
     """What a batch of decisions does to the counters.
 
     Args:
-        vtimes: The virtual times of the queues that jobs are claimed from, by their ids. A start by
-            the job's id takes no worker from anybody, so it is not counted as a turn.
+        vtimes: The virtual times of the queues that jobs are claimed from. A start by the job's id
+            takes no worker from anybody, so it is not counted as a turn.
         reasons: Those of ended jobs that are counted apart.
     """
 
-    def __init__(self, vtimes: Mapping[int, int], reasons: EndedReasons) -> None:
+    def __init__(self, vtimes: Mapping[QueueName, int], reasons: EndedReasons) -> None:
         self._vtimes = vtimes
         self._reasons = reasons
-        self.queues: dict[int, QueueCount] = {}
-        """By the queue's id."""
+        self.queues: dict[QueueName, QueueCount] = {}
         self.levels: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * 5)
         """By job type and priority: the virtual time that is reached, and the phases' counts."""
         self.keys: defaultdict[str, KeyCount] = defaultdict(KeyCount)
@@ -299,15 +301,15 @@ class Tally:
             self.ended[after.job_type, step, after.status, reason] += 1
         if old is new:
             return
-        id_ = queue_id(after)
-        queue = self.queues.setdefault(id_, QueueCount(after, 0, [0] * len(Phase)))
+        name = queue_name(after)
+        queue = self.queues.setdefault(name, QueueCount(0, [0] * len(Phase)))
         level = self.levels[after.job_type, after.priority]
         for phase, change in ((old, -1), (new, 1)):
             if isinstance(phase, Phase):
                 queue.phases[phase] += change
                 level[1 + phase] += change
-        if new is Phase.HELD and id_ in self._vtimes:
-            level[0] = max(level[0], self._vtimes[id_] + queue.claimed)
+        if new is Phase.HELD and name in self._vtimes:
+            level[0] = max(level[0], self._vtimes[name] + queue.claimed)
             queue.claimed += 1
         if after.concurrency_key:
             self._add_key(self.keys[after.concurrency_key], old, new)

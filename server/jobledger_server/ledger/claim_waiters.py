@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from jobledger_server.domain.job import Job, Phase
-from jobledger_server.domain.queues import queue_id
 from jobledger_server.store import Change, Claimable
 
 
@@ -156,4 +155,4 @@ class ClaimWaiters:
 
 def _claimable(job: Job) -> Claimable:
     size = job.content_bytes + job.payload_bytes
-    return Claimable(job.id, job.job_type, size, queue_id(job))
+    return Claimable(job.id, job.job_type, size, job.priority, job.tenant)

@@ -220,7 +220,7 @@ class Claims:
         async with self._store.transaction() as transaction:
             found = planned
             if self._contended:
-                found = await transaction.find_ready([job.queue_id for job in planned])
+                found = await transaction.find_ready(planned)
                 self._contended = {job.id for job in found} != {job.id for job in planned}
             jobs = await transaction.load_claimed([job.id for job in found])
             self._contended |= len(jobs) < len(found)

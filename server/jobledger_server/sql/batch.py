@@ -170,8 +170,12 @@ class DecisionBatch:
                 new[asset.id] = asset
         return new.values(), updated.values()
 
+    def counts(self) -> Writes:
+        """Return the statements that change counters, with their rows."""
+        return list(self._statements.counting.rows(self._tally, self._settled))
+
     def writes(self, *, after: int) -> Writes:
-        """Return the statements with their rows, at the sequence numbers after this one."""
+        """Return the other statements with their rows, at the sequence numbers after this one."""
         statements = self._statements
         # In the order in which they run where the order matters.
         rows: dict[WriteStatement, list[Row]] = {
@@ -232,5 +236,4 @@ class DecisionBatch:
         rows[write] += map(asset_row, (*updated_assets, *new_assets))
         rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
         rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
-        written = [(statement, values) for statement, values in rows.items() if values]
-        return [*written, *statements.counting.rows(self._tally, self._settled)]
+        return [(statement, values) for statement, values in rows.items() if values]

@@ -9,13 +9,13 @@ from jobledger_server.domain.queues import KeyCount, Tally, rule_name
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import WriteStatement
 from jobledger_server.sql.rows import Row
-from jobledger_server.sql.tables import ended, levels, limit_keys, queues
+from jobledger_server.sql.tables import QUEUE_NAME, ended, levels, limit_keys, queues
 
 PHASES = ("ready", "blocked", "scheduled", "held")
 """The counters, in the order of Phase."""
 
 _LEVEL_COLUMNS = ("job_type", "priority", "vtime", *PHASES)
-_QUEUE_COLUMNS = ("id", "job_type", "priority", "fairness_key", "claimed", *PHASES)
+_QUEUE_COLUMNS = ("job_type", "priority", "fairness_key", "claimed", *PHASES)
 _KEY_COLUMNS = ("key", "name", "running", "blocked", "recheck")
 _ENDED_COLUMNS = ("job_type", "time", "status", "reason", "count")
 
@@ -55,12 +55,11 @@ class Counting:
                 "claimable": "CASE WHEN queues.ready + excluded.ready > 0 THEN 1 ELSE 0 END",
                 **added("queues", "claimed", *PHASES),
             },
+            key=QUEUE_NAME,
             inserted={
-                "vtime": "coalesce(levels.vtime, 0)",
+                "vtime": before,
                 "claimable": "CASE WHEN new.ready > 0 THEN 1 ELSE 0 END",
             },
-            joined="LEFT JOIN levels ON levels.job_type = new.job_type"
-            " AND levels.priority = new.priority",
         )
         blocked = "limit_keys.blocked + excluded.blocked > 0 AND excluded.recheck = 1"
         self.keys = dialect.count(
@@ -84,17 +83,7 @@ class Counting:
             (self.levels, [(*level, *counts) for level, counts in tally.levels.items()]),
             (
                 self.queues,
-                [
-                    (
-                        id_,
-                        queue.job.job_type,
-                        queue.job.priority,
-                        queue.job.tenant,
-                        queue.claimed,
-                        *queue.phases,
-                    )
-                    for id_, queue in tally.queues.items()
-                ],
+                [(*name, queue.claimed, *queue.phases) for name, queue in tally.queues.items()],
             ),
             (
                 self.keys,

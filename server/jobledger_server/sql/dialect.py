@@ -7,9 +7,9 @@ from sqlalchemy import Column, ColumnElement, Select, Table
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Instant
+from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Driver, WriteStatement
-from jobledger_server.sql.tables import READY
+from jobledger_server.sql.tables import READY, tenant
 
 NOTHING: Mapping[str, str] = {}
 
@@ -62,10 +62,10 @@ class Dialect(Hashable, Protocol):
         """Return the statement, with its values, for queues that have ready jobs.
 
         Of each type the first ones, by priority, virtual time and id; at most as many as its limit.
-        Of all these the first `limit` in FIRST_OF_ALL. Its rows are those of `queues.Queue`.
+        Of all these the first `limit` in FIRST_OF_ALL. Its rows are those of QUEUE_COLUMNS.
         """
 
-    def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
+    def find_ready(self, counts: Mapping[int, int]) -> tuple[str, Sequence[Any]]:
         """Return the statement, with its values, for ready jobs whose deadline has not passed.
 
         Of each queue the oldest ones, as many as it counts by the queue's id. Its rows are those of
@@ -73,11 +73,24 @@ class Dialect(Hashable, Protocol):
         wait.
         """
 
+    def lock_ready(self, counts: Mapping[JobId, int]) -> tuple[str, Sequence[Any]]:
+        """Return that statement for the queues of these jobs. It locks the jobs that it returns.
+
+        Those that another transaction has locked are skipped.
+        """
+
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         """Return the statement, with its values, that locks the feed and reads concurrency keys.
 
         Its rows are keys, each followed by the fields of its `queues.KeyState`, as of the time when
         the lock is held, and by that time.
+        """
+
+    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
+        """Return the statement that inserts jobs, given without their `queue_id`.
+
+        Each gets that of its queue. The batch writes the rows of these queues before, or by the
+        same statement.
         """
 
     def insertion(
@@ -94,17 +107,17 @@ class Dialect(Hashable, Protocol):
         columns: Sequence[str],
         changed: Mapping[str, str],
         *,
+        key: Sequence[str] = (),
         inserted: Mapping[str, str] = NOTHING,
-        joined: str = "",
     ) -> WriteStatement:
         """Return the statement that adds rows of these columns to the counters of a table.
 
         Args:
             table: The table.
             columns: The columns of the rows that are given, here called `new`.
+            key: The unique columns by which a row is found, if they are not the primary key.
             changed: By column, its new value in a row that exists.
             inserted: By column, its value in a row that is inserted, if not that of `new`.
-            joined: What else those values are from.
         """
 
     def change(
@@ -153,7 +166,7 @@ def replacing(table: Table, columns: Sequence[str]) -> str:
 # other text has at most 4.
 CLAIMABLE_COLUMNS = (
     "id, job_type, parameters_bytes + checkpoint_bytes + length(CAST(labels AS text))"
-    " + 4 * coalesce(length(last_error_message), 0) AS size, queue_id"
+    f" + 4 * coalesce(length(last_error_message), 0) AS size, priority, {tenant()} AS tenant"
 )
 """The columns read of jobs that may be claimed."""
 
@@ -164,8 +177,20 @@ READY_AFTER = f"{READY} AND deadline + 0 >"
 
 OLDEST_FIRST = "ORDER BY create_time, id"
 
-QUEUE_COLUMNS = "id, job_type, priority, vtime, ready"
+QUEUE_OF = "(SELECT own.queue_id FROM jobs AS own WHERE own.id = {id})"
+"""The query for the id of a job's queue."""
+
+QUEUE_COLUMNS = "job_type, priority, fairness_key, id, vtime, ready"
 """The columns read of queues."""
+
+
+def queue_id(table: str, job_type: str, priority: str, tenant: str) -> str:
+    """Return the query for the id of a queue, by its name."""
+    return (
+        f"(SELECT queue.id FROM {table} AS queue WHERE queue.job_type = {job_type}"  # noqa: S608
+        f" AND queue.priority = {priority} AND queue.fairness_key = {tenant})"
+    )
+
 
 _NEXT = "ORDER BY priority DESC, vtime, id"
 

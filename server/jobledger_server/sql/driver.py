@@ -23,8 +23,11 @@ WriteStatement = Callable[[Any], str]
 """A statement that inserts, updates or deletes rows. Each dialect chooses what its text depends
 on."""
 
-Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
-"""Statements of the dialect's `insertion`, `change` and `deletion`, each with at least one row."""
+Writing = tuple[WriteStatement, Sequence[Row]]
+"""A statement of the dialect's `insertion`, `count`, `change` or `deletion`, with its rows."""
+
+Writes = Sequence[Writing]
+"""Each of them has at least one row."""
 
 
 class Batch(Protocol):
@@ -47,8 +50,11 @@ class Batch(Protocol):
     updates_first: bool
     config_version: int | None
 
+    def counts(self) -> Writes:
+        """Return what to add to the counters, before all else: a new job needs its queue's id."""
+
     def writes(self, *, after: int) -> Writes:
-        """Return what to write, with each NewSeq counted from `after`.
+        """Return what else to write, with each NewSeq counted from `after`.
 
         That is the newest sequence number, or 0 if the database adds that number to each NewSeq.
         """

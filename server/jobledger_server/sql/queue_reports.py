@@ -35,7 +35,7 @@ from jobledger_server.domain.job import (
     Phase,
     is_id,
 )
-from jobledger_server.domain.queues import ENDED_STEP, KeyState, queue_id, rule_name
+from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
 from jobledger_server.domain.waiting import Pause, Queued, WaitFacts
 from jobledger_server.queue_store import EndedCount, PhaseCounts, StatsPage, TypeStats
 from jobledger_server.sql.counters import PHASES
@@ -351,7 +351,8 @@ def ahead_of(job: Job) -> Select[Any]:
     """Return the statement for the ready jobs of a job's queue that go before it."""
     own = tuple_(literal(job.create_time), literal(job.id, ID))
     before = tuple_(jobs.c.create_time, jobs.c.id) < own
-    return select(jobs.c.id).where(jobs.c.queue_id == queue_id(job), text(READY), before)
+    queue = select(jobs.c.queue_id).where(jobs.c.id == literal(job.id, ID)).scalar_subquery()
+    return select(jobs.c.id).where(jobs.c.queue_id == queue, text(READY), before)
 
 
 async def _place(connection: AsyncConnection, job: Job) -> Queued:

@@ -8,7 +8,7 @@ name in `FIXED_COLUMNS` if it never changes. Parameters are rows of a table of t
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,7 +28,7 @@ from jobledger_server.domain.job import (
     UnknownPhase,
 )
 from jobledger_server.domain.leases import deadline
-from jobledger_server.domain.queues import queue_id
+from jobledger_server.domain.queues import Queue, QueueName
 from jobledger_server.sql.history import (
     DELETION_COLUMNS,
     HISTORY_COLUMNS,
@@ -118,14 +118,13 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "status": lambda job: job.status.value,
     "labels": lambda job: labels_to_text(job.labels),
     "deadline": deadline,
-    "queue_id": queue_id,
     "last_error_reason": lambda job: job.last_error and job.last_error.reason,
     "last_error_message": lambda job: job.last_error and job.last_error.message,
     "error_reason": lambda job: job.error and job.error.reason,
     "error_message": lambda job: job.error and job.error.message,
 }
 """The columns of `jobs` that are computed from the job. HISTORY_COLUMNS, OUTCOME_COLUMNS and
-`change_seq` are not, nor are they fields of the job."""
+`change_seq` are not, nor are they fields of the job. The database has `queue_id`."""
 
 
 class JobRows:
@@ -167,7 +166,18 @@ _STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN = map(
 )
 
 job_rows = JobRows(_JOB_COLUMNS)
-"""Makes rows of new jobs."""
+"""Makes rows of new jobs, without their `queue_id`."""
+
+_QUEUE_NAME_AND_OWNER = itemgetter(
+    *map(job_rows.columns.index, ("job_type", "priority", "fairness_key", "user_id"))
+)
+
+
+def queue_of_row(row: Row) -> QueueName:
+    """Return the name of the queue of a new job."""
+    job_type, priority, fairness_key, user_id = _QUEUE_NAME_AND_OWNER(row)
+    return QueueName(job_type, priority, fairness_key or user_id)
+
 
 state_rows = JobRows(
     name
@@ -236,16 +246,21 @@ def change_from_row(row: Sequence[Any]) -> Change:
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ])
 
 
-def ready_in_order(queues: Sequence[int], rows: Iterable[Sequence[Any]]) -> list[Claimable]:
+def queues_from_rows(rows: Iterable[Sequence[Any]]) -> list[Queue]:
+    """Make the queues of rows of QUEUE_COLUMNS."""
+    return [Queue(QueueName(*row[:3]), *row[3:]) for row in rows]
+
+
+def ready_in_order(queues: Sequence[QueueName], rows: Iterable[Sequence[Any]]) -> list[Claimable]:
     """Return the jobs of these rows in the order of their queues, which has one entry a job.
 
     A queue may have fewer: others claimed them meanwhile, or they are overdue.
     """
-    ready: defaultdict[int, deque[Claimable]] = defaultdict(deque)
+    ready: defaultdict[QueueName, deque[Claimable]] = defaultdict(deque)
     for row in rows:
         job = Claimable(*row)
-        ready[job.queue_id].append(job)
-    return [ready[id_].popleft() for id_ in queues if ready[id_]]
+        ready[job.queue].append(job)
+    return [ready[name].popleft() for name in queues if ready[name]]
 
 
 def recorded_change(row: Sequence[Any], seq: int) -> Change:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Executable
 
 from jobledger_server.domain.job import Asset, AssetId, Attempt, JobId, Micros
-from jobledger_server.domain.queues import EndedReasons, Queue, next_queues
+from jobledger_server.domain.queues import EndedReasons, next_queues
 from jobledger_server.domain.retention import Purgeable, purgeable
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
@@ -20,6 +20,7 @@ from jobledger_server.sql.queue_settings import SqlQueueSettings
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
+    queues_from_rows,
     ready_in_order,
     recorded_change,
     stored_job_from_row,
@@ -112,13 +113,14 @@ class SqlStore:
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         fetch = self._connections.fetch
         rows = await fetch(*self._dialect.find_queues(limits, limit=limit))
-        order = list(next_queues([Queue(*row) for row in rows], limits, limit=limit))
+        order = list(next_queues(queues_from_rows(rows), limits, limit=limit))
         if not order:
             return []
-        rows = await fetch(*self._dialect.find_ready(Counter(order), lock=False))
+        counts = Counter(queue.number for queue in order)
+        rows = await fetch(*self._dialect.find_ready(counts))
         most = self._tuning.overdue_queues
         if rows or limit >= most:
-            return ready_in_order(order, rows)
+            return ready_in_order([queue.name for queue in order], rows)
         # The jobs of these queues are overdue, and leave them soon. Others go before them.
         more = dict.fromkeys(limits, most)
         return (await self.find_claimable(more, limit=most))[:limit]

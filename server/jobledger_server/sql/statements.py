@@ -144,7 +144,7 @@ class Statements:
                 "names",
             )
         )
-        self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
+        self.insert_jobs = dialect.job_insertion(job_rows.columns)
         self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns, kept=KEPT_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, state_rows.columns, kept=KEPT_COLUMNS)
         self.delete_jobs = dialect.change(jobs, jobs.c.id, deletion_rows.columns, kept=KEPT_COLUMNS)

@@ -99,9 +99,6 @@ DELETE_LEVELS = delete(levels).where(
 DELETE_OLD = delete(ended).where(_ENDED.in_(_FOUND))
 DELETE_POLLERS = delete(pollers).where(pollers.c.expire_time < bindparam("before"))
 
-BEFORE_ALL = -(2**63)
-"""Less than any queue's id but one in 2 ** 64."""
-
 
 class SqlSweeps:
     """See `store.Sweeps`."""
@@ -119,8 +116,7 @@ class SqlSweeps:
         ]
 
     async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
-        first = BEFORE_ALL if after is None else after
-        rows = await self._connections.read(QUEUES, {"after": first, "count": limit})
+        rows = await self._connections.read(QUEUES, {"after": after or 0, "count": limit})
         deleted = await self._write(DELETE_QUEUES, [id_ for id_, idle in rows if idle])
         return Swept(rows[-1][0] if len(rows) == limit else None, deleted)
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -90,6 +91,12 @@ UNIQUE = "unique_key <> '' AND complete_time IS NULL"
 DUE_TIME = "coalesce(retry_time, schedule_time)"
 """When a scheduled job is due."""
 
+
+def tenant(fairness_key: str = "fairness_key", user_id: str = "user_id") -> str:
+    """Return the tenant of a job, as `Job.tenant`. In `queues` it is the column `fairness_key`."""
+    return f"CASE {fairness_key} WHEN '' THEN {user_id} ELSE {fairness_key} END"
+
+
 KEPT = "delete_seq IS NULL"
 """The condition for a job that was not deleted; in statements about one owner's jobs."""
 
@@ -104,6 +111,7 @@ jobs = Table(
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("queue_timeout", BigInteger, nullable=False),
+    # The queue's row when the job was created. It may be gone when the job has ended.
     Column("queue_id", BigInteger, nullable=False),
     # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
@@ -464,10 +472,15 @@ levels = Table(
     sqlite_with_rowid=False,
 )
 
+QUEUE_NAME = ("fairness_key", "job_type", "priority")
+"""The columns of `queues` that are the queue's name. The tenant is first: its counts are read."""
+
 queues = Table(
     "queues",
     metadata,
-    Column("id", _SEQ, primary_key=True, autoincrement=False),
+    # In the order of creation, so that entries of new queues lie together in the indexes, and those
+    # of their jobs, too. With hashes as ids each entry would change a page of its own.
+    Column("id", _SEQ, Identity(), primary_key=True),
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
@@ -488,7 +501,7 @@ queues = Table(
         sqlite_where=text("claimable = 1"),
         postgresql_where=text("claimable = 1"),
     ),
-    Index("ix_queues_fairness_key", "fairness_key"),
+    Index("uq_queues_fairness_key_job_type_priority", *QUEUE_NAME, unique=True),
 )
 
 limit_keys = Table(

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, Payloads, is_id
-from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
+from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.batch import DecisionBatch
 from jobledger_server.sql.driver import Driver, Prepared
@@ -40,7 +40,7 @@ class SqlTransaction:
         self._dialect = statements.dialect
         self._cache = cache
         self._loaded: dict[JobId, Change] = {}
-        self._vtimes: dict[int, int] = {}  # of the queues that jobs are claimed from
+        self._vtimes: dict[QueueName, int] = {}  # of the queues that jobs are claimed from
         self._written: list[Change] = []
         self._write_id: WriteId | None = None
 
@@ -68,7 +68,7 @@ class SqlTransaction:
         claimed: dict[JobId, StoredJob] = {}
         for *row, parameters, checkpoint, vtime, _ in rows:
             change = change_from_row(row)
-            self._vtimes[queue_id(change.job)] = vtime or 0
+            self._vtimes[queue_name(change.job)] = vtime or 0
             self._loaded[change.job.id] = change
             payloads = Payloads(parameters, checkpoint)
             claimed[change.job.id] = StoredJob(change.job, payloads=payloads)
@@ -119,8 +119,13 @@ class SqlTransaction:
         )
         return {(asset.job_id, asset.link.name): asset for asset in map(asset_from_row, rows)}
 
-    async def find_ready(self, queues: Sequence[int]) -> list[Claimable]:
-        statement, values = self._dialect.find_ready(Counter(queues), lock=True)
+    async def find_ready(self, planned: Sequence[Claimable]) -> list[Claimable]:
+        queues = [job.queue for job in planned]
+        counts = Counter(queues)
+        one = {job.queue: job.id for job in planned}
+        statement, values = self._dialect.lock_ready(
+            {job_id: counts[queue] for queue, job_id in one.items()}
+        )
         return ready_in_order(queues, await self._driver.fetch(statement, values))
 
     async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:

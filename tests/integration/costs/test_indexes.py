@@ -144,10 +144,7 @@ async def operate(store: SqlStore, job_id: JobId) -> None:
 async def many_tenants(database: Database) -> None:
     """Write idle queues: of a few PostgreSQL would read all."""
     empty = dict.fromkeys(("vtime", "claimed", "claimable", *PHASES), 0)
-    rows = [
-        {"id": n, "job_type": "t", "priority": 0, "fairness_key": f"f{n}", **empty}
-        for n in range(500)
-    ]
+    rows = [{"job_type": "t", "priority": 0, "fairness_key": f"f{n}", **empty} for n in range(500)]
     async with database.writer.begin() as connection:
         await connection.execute(queues.insert(), rows)
         await connection.execute(text("ANALYZE"))

@@ -207,6 +207,37 @@ async def test_sqlite_writes_the_same_whatever_the_size_of_the_parameters(tmp_pa
     assert_about_equal(*found)
 
 
+TENANTS = 2000
+"""Tenants with one job each."""
+
+TOGETHER = 20
+"""Of which so many come together, and are in no order."""
+
+
+async def new_tenants(ledger: Ledger) -> None:
+    """Create a job of each tenant."""
+    number = random.Random(2)
+    for _ in range(TENANTS // TOGETHER):
+        names = [f"{number.getrandbits(64):016x}" for _ in range(TOGETHER)]
+        await together(
+            ledger, [Create(user_id="ada", job_type="render", fairness_key=name) for name in names]
+        )
+
+
+async def test_sqlite_writes_no_more_wal_for_a_job_in_a_queue_of_its_own_than_was_measured(
+    tmp_path: Path,
+) -> None:
+    """The entries of new queues and of their jobs lie together in most indexes."""
+    file = tmp_path / "jobledger.db"
+    url = await asyncio.to_thread(migrated, f"sqlite:///{file}")
+    async with serving(url) as (ledger, database):
+        await keep_log(database)
+        written = growth(Path(f"{file}-wal"))
+        await written()
+        await new_tenants(ledger)
+        assert await written() / TENANTS < 7850
+
+
 def growth(log: Path) -> Written:
     """Return what returns how much the file has grown since its last call."""
     before = 0

@@ -21,9 +21,8 @@ from jobledger_server.domain.commands import (
     Report,
 )
 from jobledger_server.domain.errors import LeaseLost
-from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from jobledger_server.domain.queues import hashed_queue_id, queue_id
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
@@ -40,7 +39,7 @@ from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, execute, several_servers, sqlite_only
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
-from tests.support.seeding import seed
+from tests.support.seeding import seed, seeded_id
 from tests.support.store_writer import read_job, read_jobs
 
 SECOND = 1_000_000
@@ -135,7 +134,7 @@ async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
 
 
 def known(job: Job) -> Claimable:
-    return Claimable(job.id, job.job_type, 0, queue_id(job))
+    return Claimable(job.id, job.job_type, 0, job.priority, job.tenant)
 
 
 @sqlite_only
@@ -655,21 +654,21 @@ async def test_due_and_claimable_jobs_are_found_by_an_index(
     overdue = statements_for(dialect).overdue
     due = await plan(database, overdue.text, overdue.values({"count": 100}))
     types = {"few": 1, "none": 1, "many": 5}
-    counts = {hashed_queue_id("many", 0, "ada"): 5, 7: 1}
     # There are so few queues that PostgreSQL would rather read all.
     waiting = await plan(database, *dialect.find_queues(types, limit=5), "enable_seqscan")
-    for lock in (False, True):
-        waiting += await plan(database, *dialect.find_ready(counts, lock=lock))
+    waiting += await plan(database, *dialect.find_ready({1: 5, 7: 1}))
+    locked = await plan(database, *dialect.lock_ready({JobId(seeded_id(1)): 5}))
     assert "ix_jobs_deadline" in due
     assert (
         "Index Cond: (deadline <" in due
         or "(deadline>? AND deadline<?)" in due
         or ("(deadline<?)" in due)
     )
-    assert waiting.count("ix_jobs_ready") >= 2
+    for ready in (waiting, locked):
+        assert "ix_jobs_ready" in ready
+        assert "Seq Scan" not in ready
+        assert "SCAN jobs" not in ready
     assert "ix_queues_claimable" in waiting
-    assert "Seq Scan" not in waiting
-    assert "SCAN jobs" not in waiting
     assert "SCAN queues" not in waiting
     assert "pk_jobs" not in due + waiting
     job = await created(ledger, "few")

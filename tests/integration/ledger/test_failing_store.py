@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from jobledger_server.domain.queues import queue_id
 from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Claimable, Store, StoreUnavailable
@@ -46,7 +45,7 @@ async def test_a_claim_that_others_always_overtake_ends_without_a_job(
         nonlocal searches
         searches += 1
         assert searches <= claims.MAX_LOST_RACES
-        return [Claimable(job.id, job.job_type, 0, queue_id(job))]
+        return [Claimable(job.id, job.job_type, 0, job.priority, job.tenant)]
 
     monkeypatch.setattr(store, "find_claimable", outdated)
     assert await claim_jobs(ledger, claim("a")) == []

@@ -405,7 +405,7 @@ async def test_a_claim_reads_no_more_queues_than_it_requests_jobs(
         await create_all(ledger, CreateAll(creations))
     read: list[int] = []
 
-    def counted(queues: Sequence[Queue], *args: Any, **options: Any) -> Iterator[int]:
+    def counted(queues: Sequence[Queue], *args: Any, **options: Any) -> Iterator[Queue]:
         read.append(len(queues))
         return next_queues(queues, *args, **options)
 

@@ -77,6 +77,8 @@ DAMAGES = {
     "UPDATE jobs SET attempt = 3 WHERE id = '{held}'": "every attempt but the last",
     "UPDATE levels SET held = held + 1": "level (",
     "UPDATE queues SET ready = ready + 1": "queue (",
+    "UPDATE jobs SET queue_id = queue_id + 1 WHERE id = '{held}'": "a job has the id of its queue",
+    "UPDATE queues SET id = id + 1000": "a job has the id of its queue",
     "UPDATE limit_keys SET running = running - 1": "key (",
     "DELETE FROM ended WHERE status = 'COMPLETED'; INSERT INTO ended VALUES ('x', 0, '', '', 0)": (
         "ended ("

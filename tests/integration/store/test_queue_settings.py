@@ -239,7 +239,11 @@ async def test_what_operators_read_is_found_by_indexes(
     names = {"after": "", "count": 9}
     for statement, values, indexes in (
         (NAMES, {**names, "since": 1}, ["levels", "ended"]),
-        (NAMES_OF_TENANT, {**names, "fairness_key": "ada"}, ["ix_queues_fairness_key"]),
+        (
+            NAMES_OF_TENANT,
+            {**names, "fairness_key": "ada"},
+            ["uq_queues_fairness_key_job_type_priority"],
+        ),
         (statements.counts, types, ["levels"]),
         (statements.oldest, {**types, "heads": 9}, ["ix_queues_claimable", "ix_jobs_ready"]),
         (statements.ended, {**types, "since": 1, "minute": 2}, ["ended"]),

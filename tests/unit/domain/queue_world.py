@@ -16,11 +16,12 @@ from jobledger_server.domain.queues import (
     KeyState,
     Limits,
     Queue,
+    QueueName,
     Tally,
     claim_or_block,
     make_ready,
     next_queues,
-    queue_id,
+    queue_name,
     rule_name,
 )
 from jobledger_server.domain.state_machine import Decision
@@ -82,7 +83,7 @@ class World:
         self.new_id = ids()
         self.jobs: dict[JobId, Job] = {}
         self.levels: dict[Level, Counters] = {}
-        self.queues: dict[int, Counters] = {}
+        self.queues: dict[QueueName, Counters] = {}
         self.keys: dict[str, Key] = {}
         self.rules: dict[str, Rule] = {}
         self.paused_types: set[str] = set()
@@ -148,10 +149,13 @@ class World:
     def claim(self, job_types: Iterable[str], max_jobs: int) -> list[Job]:
         """Claim jobs as the ledger does; return those that were started, in order."""
         limits = {name: max_jobs for name in job_types if name not in self.paused_types}
-        turns = Counter(next_queues(self.first_queues(limits), limits, limit=max_jobs))
+        queues = next_queues(self.first_queues(limits), limits, limit=max_jobs)
+        turns = Counter(queue.name for queue in queues)
         ready = self.in_phase(Phase.READY)
         planned = [
-            job for id_ in turns for job in [j for j in ready if queue_id(j) == id_][: turns[id_]]
+            job
+            for name in turns
+            for job in [j for j in ready if queue_name(j) == name][: turns[name]]
         ]
         keys = {job.concurrency_key: self.state(job.concurrency_key) for job in planned}
         command = Claim(
@@ -159,7 +163,7 @@ class World:
         )
         decided = [claim_or_block(job, command, self.now, keys) for job in planned]
         decisions = [decision for decision in decided if decision is not None]
-        self.commit(decisions, {id_: self.queues[id_].vtime for id_ in turns})
+        self.commit(decisions, {name: self.queues[name].vtime for name in turns})
         started = [decision.job for decision in decisions if decision.changed]
         for job in started:
             self.levels[job.job_type, job.priority].turns += 1
@@ -167,16 +171,17 @@ class World:
 
     def first_queues(self, limits: Mapping[str, int]) -> list[Queue]:
         """Return the first claimable queues of each type, as many as its limit."""
-        found = {queue_id(job): job for job in self.in_phase(Phase.READY)}
+        ready = {queue_name(job) for job in self.in_phase(Phase.READY)}
         queues = [
-            Queue(id_, job.job_type, job.priority, self.queues[id_].vtime, self.queues[id_].ready)
-            for id_, job in found.items()
+            Queue(name, number, row.vtime, row.ready)
+            for number, (name, row) in enumerate(self.queues.items())
+            if name in ready
         ]
-        queues.sort(key=lambda each: (-each.priority, each.vtime, each.id))
+        queues.sort(key=lambda each: (-each.name.priority, each.vtime, each.number))
         return [
             queue
             for name, most in limits.items()
-            for queue in [each for each in queues if each.job_type == name][:most]
+            for queue in [each for each in queues if each.name.job_type == name][:most]
         ]
 
     def unblock(self, key: str) -> None:
@@ -201,7 +206,7 @@ class World:
                 row.recheck = True
 
     def commit(
-        self, decisions: Iterable[Decision], vtimes: Mapping[int, int] | None = None
+        self, decisions: Iterable[Decision], vtimes: Mapping[QueueName, int] | None = None
     ) -> None:
         """Write decisions, and add what they change to the counters."""
         tally = Tally(vtimes or {}, EndedReasons())
@@ -215,9 +220,9 @@ class World:
             row.add(phases)
             row.vtime = max(row.vtime, vtime)
         self.begun = []
-        for id_, change in tally.queues.items():
-            level_row = self.levels[change.job.job_type, change.job.priority]
-            row = self.queues.setdefault(id_, Counters())
+        for name, change in tally.queues.items():
+            level_row = self.levels[name.job_type, name.priority]
+            row = self.queues.setdefault(name, Counters())
             was_empty, own = not row.ready, row.vtime
             row.add(change.phases)
             if was_empty and row.ready:

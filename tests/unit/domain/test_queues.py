@@ -11,9 +11,10 @@ from jobledger_server.domain.queues import (
     EndedReasons,
     KeyState,
     Queue,
+    QueueName,
     Tally,
     next_queues,
-    queue_id,
+    queue_name,
 )
 from tests.unit.domain.jobs import QUEUED, job_in
 from tests.unit.domain.queue_world import World
@@ -23,11 +24,11 @@ PHASES = (*Phase, None)
 
 
 def turns(limits: dict[str, int], limit: int, *queues: Queue) -> list[int]:
-    return list(next_queues(queues, limits, limit=limit))
+    return [queue.number for queue in next_queues(queues, limits, limit=limit)]
 
 
-def queue(id_: int, vtime: int = 0, ready: int = 9, *, job_type: str = "a", priority: int = 5):
-    return Queue(id_, job_type, priority, vtime, ready)
+def queue(number: int, vtime: int = 0, ready: int = 9, *, job_type: str = "a", priority: int = 5):
+    return Queue(QueueName(job_type, priority, f"tenant {number}"), number, vtime, ready)
 
 
 def test_tenants_take_turns_from_the_lowest_virtual_time_on() -> None:
@@ -58,15 +59,15 @@ def test_queues_after_the_first_ones_of_all_types_give_no_job(data: st.DataObjec
         st.sampled_from("abcd"), st.integers(0, 2), st.integers(0, 3), st.integers(1, 4)
     )
     queues = [
-        queue(id_, vtime, ready, job_type=job_type, priority=priority)
-        for id_, (job_type, priority, vtime, ready) in enumerate(data.draw(st.lists(one)))
+        queue(number, vtime, ready, job_type=job_type, priority=priority)
+        for number, (job_type, priority, vtime, ready) in enumerate(data.draw(st.lists(one)))
     ]
     first: list[tuple[tuple[int, int, int], Queue]] = []
     for turn, (job_type, most) in enumerate(limits.items()):
-        own = [each for each in queues if each.job_type == job_type]
-        own.sort(key=lambda each: (-each.priority, each.vtime, each.id))
+        own = [each for each in queues if each.name.job_type == job_type]
+        own.sort(key=lambda each: (-each.name.priority, each.vtime, each.number))
         placed = enumerate(own[:most])
-        first += [((-each.priority, place, turn), each) for place, each in placed]
+        first += [((-each.name.priority, place, turn), each) for place, each in placed]
     ordered = [each for _, each in sorted(first, key=lambda pair: pair[0])]
     limit = data.draw(st.integers(1, 12))
     assert turns(limits, limit, *ordered[:limit]) == turns(limits, limit, *ordered)
@@ -116,7 +117,7 @@ def test_each_change_of_phase_is_counted_once_in_its_queue_its_level_and_its_key
         assert (tally.queues, tally.levels, tally.keys) == ({}, {}, {})
         return
     change = [(phase is new) - (phase is old) for phase in Phase]
-    assert tally.queues[queue_id(after)].phases == change
+    assert tally.queues[queue_name(after)].phases == change
     assert tally.levels["render", 5] == [0, *change]
     key = tally.keys["s3"]
     assert (key.running, key.blocked) == (change[HELD], change[BLOCKED])
@@ -125,32 +126,32 @@ def test_each_change_of_phase_is_counted_once_in_its_queue_its_level_and_its_key
 
 
 def test_a_claim_is_a_turn_of_its_queue_and_a_start_by_the_id_is_none() -> None:
-    def start(vtimes: dict[int, int], *jobs: Job) -> Tally:
+    def start(vtimes: dict[QueueName, int], *jobs: Job) -> Tally:
         tally = Tally(vtimes, EndedReasons())
         for job in jobs:
             tally.add(job, replace(job, phase=HELD))
         return tally
 
     job = job_in(QUEUED)
-    claimed = start({queue_id(job): 7}, job, job)
-    assert claimed.queues[queue_id(job)].claimed == 2
+    claimed = start({queue_name(job): 7}, job, job)
+    assert claimed.queues[queue_name(job)].claimed == 2
     assert claimed.levels["render", 5][0] == 8, "the level is where the second one began"
     started = start({}, job)
-    assert started.queues[queue_id(job)].claimed == 0
+    assert started.queues[queue_name(job)].claimed == 0
     assert started.levels["render", 5][0] == 0
 
 
 def test_a_job_counts_for_its_owner_unless_it_names_a_tenant() -> None:
     job = job_in(QUEUED)
-    assert queue_id(job) == queue_id(replace(job, fairness_key=job.user_id))
+    assert queue_name(job) == queue_name(replace(job, fairness_key=job.user_id))
     others = [
         replace(job, fairness_key="acme"),
         replace(job, priority=6),
         replace(job, job_type="encode"),
     ]
-    assert len({queue_id(each) for each in (job, *others)}) == 4
+    assert len({queue_name(each) for each in (job, *others)}) == 4
     keyed = replace(job, concurrency_key="s3")
-    assert queue_id(keyed) == queue_id(job), "a tenant has one queue, whatever its jobs use"
+    assert queue_name(keyed) == queue_name(job), "a tenant has one queue, whatever its jobs use"
 
 
 def claims(world: World, count: int) -> str:

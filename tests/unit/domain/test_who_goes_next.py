@@ -24,7 +24,7 @@ from jobledger_server.domain.errors import (
     UniqueKeyTaken,
 )
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Phase
-from jobledger_server.domain.queues import make_ready, queue_id
+from jobledger_server.domain.queues import QueueName, make_ready, queue_name
 from jobledger_server.domain.state_machine import due_time
 from tests.unit.domain.jobs import ERROR, SECOND
 from tests.unit.domain.queue_world import Counters, Key, Level, Rule, World
@@ -222,7 +222,7 @@ class WhoGoesNext(RuleBasedStateMachine):
         for job in self.world.jobs.values():
             if job.phase is None:
                 continue
-            for rows, name in ((levels, level_of(job)), (queues, queue_id(job))):
+            for rows, name in ((levels, level_of(job)), (queues, queue_name(job))):
                 rows.setdefault(name, Counters()).phases[job.phase] += 1
             if job.concurrency_key:
                 row = keys.setdefault(job.concurrency_key, Key())
@@ -256,7 +256,7 @@ class WhoGoesNext(RuleBasedStateMachine):
     @invariant()
     def a_level_is_as_far_as_the_last_turn_of_each_of_its_queues(self) -> None:
         for job in self.world.jobs.values():
-            row = self.world.queues[queue_id(job)]
+            row = self.world.queues[queue_name(job)]
             assert row.vtime <= self.world.levels[level_of(job)].vtime + 1
 
     @invariant()
@@ -274,9 +274,9 @@ class WhoGoesNext(RuleBasedStateMachine):
         ready = self.world.in_phase(Phase.READY)
         before = self.waits
         self.waits = {}
-        by_queue: dict[int, list[Job]] = {}
+        by_queue: dict[QueueName, list[Job]] = {}
         for job in ready:
-            by_queue.setdefault(queue_id(job), []).append(job)
+            by_queue.setdefault(queue_name(job), []).append(job)
         for queue in by_queue.values():
             for position, job in enumerate(queue, 1):
                 turns = self.world.levels[level_of(job)].turns

@@ -7,7 +7,7 @@ from functools import cache
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, LargeBinary, Table
 
 from jobledger_server.sql.driver import WriteStatement
-from jobledger_server.sql.tables import ID, NEW_SEQS
+from jobledger_server.sql.tables import ID, NEW_SEQS, QUEUE_NAME, queues
 
 LOCK_FEED = (
     "SELECT before + $1::bigint AS seq, before, config, txid_current() AS writer FROM lock_feed()"
@@ -18,6 +18,9 @@ FEED_LOCKED = (
 )
 """The two forms of the part `counter` of a batch's statement: `before` is added to each NewSeq,
 which counts from the newest one or is final."""
+
+COUNTED_QUEUES = "counted_queues"
+"""The part that writes the counters of queues. It returns their ids and names."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,15 @@ class Insertion:
     columns: tuple[str, ...]
     on_conflict: str = ""
     inserted: Mapping[str, str] = field(default_factory=dict)
-    joined: str = ""
 
     def __call__(self, rows: Rows) -> str:
         names = [*self.columns, *(name for name in self.inserted if name not in self.columns)]
         values = (self.inserted.get(name) or _value(self.table.c[name]) for name in names)
+        returning = f" RETURNING id, {', '.join(QUEUE_NAME)}" if self.table is queues else ""
         return (
             f"INSERT INTO {self.table.name} ({', '.join(names)}) SELECT {', '.join(values)} "  # noqa: S608
             f"FROM counter, {rows.of(self.table, self.columns)}"
-            f" AS new ({', '.join(self.columns)}) {self.joined}{self.on_conflict}"
+            f" AS new ({', '.join(self.columns)}) {self.on_conflict}{returning}"
         )
 
 
@@ -103,7 +106,11 @@ class Deletion:
 
 @cache
 def batch_statement(
-    counter: str, writes: tuple[tuple[WriteStatement, int], ...], *, single: bool = False
+    counter: str,
+    writes: tuple[tuple[WriteStatement, int], ...],
+    *,
+    single: bool = False,
+    queue_ids: bool = False,
 ) -> str:
     """Return one statement that locks the feed and writes every row.
 
@@ -115,17 +122,22 @@ def batch_statement(
         counter: LOCK_FEED or FEED_LOCKED.
         writes: Statements, and how many parameters each has.
         single: Whether each writes one row.
+        queue_ids: Whether it returns the ids and names of the queues that it writes, too.
     """
     parts = [f"counter AS ({counter})"]
     updated = []
     first = 3
     for number, (statement, parameters) in enumerate(writes):
-        parts.append(f"part_{number} AS ({statement(Rows(first, single))})")
+        counts_queues = isinstance(statement, Insertion) and statement.table is queues
+        name = COUNTED_QUEUES if counts_queues else f"part_{number}"
+        parts.append(f"{name} AS ({statement(Rows(first, single))})")
         first += parameters
         if isinstance(statement, Update):
             updated.append(f"(SELECT count(*) FROM part_{number})")  # noqa: S608
+    ids = f", ARRAY(SELECT (id, {', '.join(QUEUE_NAME)}) FROM {COUNTED_QUEUES})"  # noqa: S608
     return (
-        f"WITH {', '.join(parts)} SELECT seq, writer, config FROM counter "  # noqa: S608
+        f"WITH {', '.join(parts)} "  # noqa: S608
+        f"SELECT seq, writer, config{ids if queue_ids else ''} FROM counter "
         f"WHERE all_updated({' + '.join(updated) or '0'}, $2)"
     )
 

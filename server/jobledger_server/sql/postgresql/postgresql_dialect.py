@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Instant
+from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
@@ -32,17 +32,24 @@ from jobledger_server.sql.dialect import (
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
+    QUEUE_OF,
     READY_AFTER,
+    queue_id,
     replacing,
 )
 from jobledger_server.sql.driver import Driver, WriteStatement
-from jobledger_server.sql.postgresql.batch_statement import Deletion, Insertion, Update
+from jobledger_server.sql.postgresql.batch_statement import (
+    COUNTED_QUEUES,
+    Deletion,
+    Insertion,
+    Update,
+)
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
     PROTOCOL_ERRORS,
     PostgresqlDriver,
 )
-from jobledger_server.sql.tables import ID, jobs
+from jobledger_server.sql.tables import ID, jobs, tenant
 
 CLOSE_SECONDS = 3
 """How long PostgreSQL may take to close all connections gracefully."""
@@ -58,19 +65,19 @@ _FIND_QUEUES = (
 )
 
 
-def _find_ready(lock: str) -> str:
-    """Return the statement that finds the oldest ready jobs of some queues."""
+def _find_ready(key: str, queue: str, lock: str = "") -> str:
+    """Return the statement that finds the oldest ready jobs of some queues, each by a key."""
     return (
-        "SELECT oldest.* FROM unnest($1::bigint[], $2::bigint[]) AS request (queue, count) "  # noqa: S608
+        f"SELECT oldest.* FROM unnest($1::{key}[], $2::bigint[]) AS request (key, count) "  # noqa: S608
         f"CROSS JOIN LATERAL (SELECT {CLAIMABLE_COLUMNS} FROM jobs "
-        f"WHERE queue_id = request.queue AND {READY_AFTER} (SELECT {CLOCK}) "
+        f"WHERE queue_id = {queue} AND {READY_AFTER} (SELECT {CLOCK}) "
         f"{OLDEST_FIRST} LIMIT request.count {lock}) AS oldest"
     )
 
 
-_FIND_READY = _find_ready("")
+_FIND_READY = _find_ready("bigint", "request.key")
 # Skips jobs that another transaction has locked, instead of waiting and finding them started.
-_LOCK_READY = _find_ready("FOR UPDATE SKIP LOCKED")
+_LOCK_READY = _find_ready("uuid", QUEUE_OF.format(id="request.key"), "FOR UPDATE SKIP LOCKED")
 
 
 def _list_of(column: ColumnElement[Any]) -> ARRAY[Any]:
@@ -137,11 +144,19 @@ class PostgresqlDialect:
     def find_queues(self, limits: Mapping[str, int], *, limit: int) -> tuple[str, Sequence[Any]]:
         return _FIND_QUEUES, [list(limits), list(limits.values()), limit]
 
-    def find_ready(self, counts: Mapping[int, int], *, lock: bool) -> tuple[str, Sequence[Any]]:
-        return _LOCK_READY if lock else _FIND_READY, [list(counts), list(counts.values())]
+    def find_ready(self, counts: Mapping[int, int]) -> tuple[str, Sequence[Any]]:
+        return _FIND_READY, [list(counts), list(counts.values())]
+
+    def lock_ready(self, counts: Mapping[JobId, int]) -> tuple[str, Sequence[Any]]:
+        return _LOCK_READY, [list(counts), list(counts.values())]
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return f"SELECT *, {CLOCK} FROM lock_keys($1)", [list(keys)]  # noqa: S608
+
+    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
+        owner = tenant("new.fairness_key", "new.user_id")
+        queue = queue_id(COUNTED_QUEUES, "new.job_type", "new.priority", owner)
+        return Insertion(jobs, tuple(columns), inserted={"queue_id": queue})
 
     def insertion(
         self, table: Table, columns: Sequence[str], *, replace: bool = False
@@ -154,13 +169,13 @@ class PostgresqlDialect:
         columns: Sequence[str],
         changed: Mapping[str, str],
         *,
+        key: Sequence[str] = (),
         inserted: Mapping[str, str] = NOTHING,
-        joined: str = "",
     ) -> WriteStatement:
-        keys = ", ".join(column.name for column in table.primary_key)
+        keys = ", ".join(key or table.primary_key.columns.keys())
         changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
         conflict = f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-        return Insertion(table, tuple(columns), conflict, inserted, joined)
+        return Insertion(table, tuple(columns), conflict, inserted)
 
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()

@@ -7,7 +7,8 @@ import asyncpg
 
 from jobledger_server.database.postgresql_connection import PostgresqlConnection
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Batch, Writes
+from jobledger_server.domain.queues import QueueName
+from jobledger_server.sql.driver import Batch, Writes, Writing
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.postgresql.batch_statement import (
     FEED_LOCKED,
@@ -16,6 +17,7 @@ from jobledger_server.sql.postgresql.batch_statement import (
     Update,
     batch_statement,
 )
+from jobledger_server.sql.rows import Row, queue_of_row
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import ConfigChanged
 
@@ -85,16 +87,17 @@ class PostgresqlDriver:
             else:
                 await self._begin()
             feed = LOCK_FEED if batch.locks_feed else FEED_LOCKED
-            seq, writer, config = await self._write(feed, batch.count, batch.writes(after=0))
+            writes = [*batch.counts(), *batch.writes(after=0)]
+            seq, writer, config = await self._write(feed, batch.count, writes)
         if None not in (batch.config_version, config) and batch.config_version != config:
             raise ConfigChanged
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
     async def _write(
-        self, counter: str, number: int, writes: Writes
-    ) -> tuple[int, int, int | None]:
-        """Write rows by one statement; return the columns of `counter` but `before`."""
+        self, counter: str, number: int, writes: Writes, *, queue_ids: bool = False
+    ) -> tuple[Any, ...]:
+        """Write rows by one statement; return its row. See `batch_statement`."""
         single = all(len(rows) == 1 for _, rows in writes)
         values: list[Any]
         if single:
@@ -102,34 +105,48 @@ class PostgresqlDriver:
         else:
             values = [column for _, rows in writes for column in zip(*rows, strict=True)]
         widths = tuple((statement, len(rows[0])) for statement, rows in writes)
-        statement = batch_statement(counter, widths, single=single)
+        statement = batch_statement(counter, widths, single=single, queue_ids=queue_ids)
         updates = sum(len(rows) for statement, rows in writes if isinstance(statement, Update))
         run = self._connection.fetch_committed if self.committing else self._connection.fetch
-        ((seq, writer, config),) = await run(statement, number, updates, *values)
-        return seq, writer, config
+        return tuple((await run(statement, number, updates, *values))[0])
 
     async def _append_in_steps(self, batch: Batch) -> tuple[int, int, int | None]:
-        """Lock the feed first: a copy cannot add to values."""
+        """Lock the feed first: a copy cannot add to values, nor look the ids of queues up."""
         await self._begin()
-        updates: Writes = ()
+        copies = batch.new >= COPY_FROM_ROWS
+        first: list[Writing] = []
+        rest: list[Writing] = []
+        (first if copies else rest).extend(batch.counts())
         if batch.updates_first:
-            updates = [each for each in batch.writes(after=0) if not isinstance(each[0], Insertion)]
-        seq, writer, config = await self._write(LOCK_FEED, batch.count, updates)
-        rest = []
+            writes = batch.writes(after=0)
+            first += [each for each in writes if not isinstance(each[0], Insertion)]
+        seq, writer, config, *queues = await self._write(
+            LOCK_FEED, batch.count, first, queue_ids=copies
+        )
         for writing, rows in batch.writes(after=seq - batch.count):
             if not isinstance(writing, Insertion):
                 if not batch.updates_first:
                     rest.append((writing, rows))
-            elif writing.table is jobs and len(rows) >= COPY_FROM_ROWS:
+            elif copies and writing.table is jobs:
                 # Before the others, which may refer to these jobs.
-                await self._connection.copy_records_to_table(
-                    jobs.name, records=rows, columns=writing.columns
-                )
+                await self._copy_jobs(writing.columns, rows, *queues)
             else:
                 rest.append((writing, rows))
         if rest:
             await self._write(FEED_LOCKED, seq, rest)
         return seq, writer, config
+
+    async def _copy_jobs(
+        self, columns: Sequence[str], rows: Sequence[Row], queues: Sequence[Any]
+    ) -> None:
+        ids = {
+            QueueName(job_type, priority, tenant): id_ for id_, tenant, job_type, priority in queues
+        }
+        await self._connection.copy_records_to_table(
+            jobs.name,
+            columns=(*columns, "queue_id"),
+            records=[(*row, ids[queue_of_row(row)]) for row in rows],
+        )
 
     async def _begin(self) -> None:
         if self._may_begin and not self._begun:

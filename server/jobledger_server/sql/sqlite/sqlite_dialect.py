@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite import aiosqlite
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Instant
+from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
@@ -32,7 +32,9 @@ from jobledger_server.sql.dialect import (
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
+    QUEUE_OF,
     READY_AFTER,
+    queue_id,
     replacing,
 )
 from jobledger_server.sql.driver import Driver, WriteStatement
@@ -42,6 +44,7 @@ from jobledger_server.sql.sqlite.sqlite_driver import (
     WriteGeneration,
     machine_clock,
 )
+from jobledger_server.sql.tables import tenant
 
 
 class SqliteDialect:
@@ -89,18 +92,26 @@ class SqliteDialect:
         values = _padded([(turn, *each) for turn, each in turns], (len(limits), "", 0))
         return _find_queues(len(values)), [*chain.from_iterable(values), limit]
 
-    def find_ready(
-        self,
-        counts: Mapping[int, int],
-        *,
-        lock: bool,  # noqa: ARG002
-    ) -> tuple[str, Sequence[Any]]:
-        now = machine_clock()
-        values = _padded([(queue, now, count) for queue, count in counts.items()], (0, now, 0))
-        return _union(_FIND_READY, len(values)), list(chain.from_iterable(values))
+    def find_ready(self, counts: Mapping[int, int]) -> tuple[str, Sequence[Any]]:
+        return _ready(_FIND_READY, counts, 0)
+
+    def lock_ready(self, counts: Mapping[JobId, int]) -> tuple[str, Sequence[Any]]:
+        return _ready(_LOCK_READY, counts, "")
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return _LOCK_KEYS, [machine_clock(), json.dumps(list(keys))]
+
+    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
+        job_type, priority, *owner = (
+            f"column{1 + columns.index(name)}"
+            for name in ("job_type", "priority", "fairness_key", "user_id")
+        )
+        text = (
+            f"INSERT INTO jobs ({', '.join(columns)}, queue_id) "  # noqa: S608
+            f"SELECT *, {queue_id('queues', job_type, priority, tenant(*owner))} FROM {{rows}} "
+            "WHERE column1 IS NOT NULL"
+        )
+        return RowStatement(text, len(columns))
 
     def insertion(
         self, table: Table, columns: Sequence[str], *, replace: bool = False
@@ -118,17 +129,17 @@ class SqliteDialect:
         columns: Sequence[str],
         changed: Mapping[str, str],
         *,
+        key: Sequence[str] = (),
         inserted: Mapping[str, str] = NOTHING,
-        joined: str = "",
     ) -> WriteStatement:
         columns_of_table = [*columns, *(name for name in inserted if name not in columns)]
         values = ", ".join(inserted.get(name, f"new.{name}") for name in columns_of_table)
         changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
-        keys = ", ".join(column.name for column in table.primary_key)
+        keys = ", ".join(key or table.primary_key.columns.keys())
         text = (
             f"WITH new ({', '.join(columns)}) AS {{rows}} "  # noqa: S608
             f"INSERT INTO {table.name} ({', '.join(columns_of_table)}) "
-            f"SELECT {values} FROM new {joined} WHERE new.{columns[0]} IS NOT NULL "
+            f"SELECT {values} FROM new WHERE new.{columns[0]} IS NOT NULL "
             f"ON CONFLICT ({keys}) DO UPDATE SET {changes}"
         )
         return RowStatement(text, len(columns))
@@ -176,10 +187,17 @@ _FIND_QUEUES = (
     f"SELECT *, {PLACE}, ? AS turn FROM "  # noqa: S608
     f"(SELECT {QUEUE_COLUMNS} FROM queues WHERE job_type = ? AND {FIRST_QUEUES} LIMIT ?)"
 )
-_FIND_READY = (
-    f"SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE queue_id = ? "  # noqa: S608
-    f"AND {READY_AFTER} ? {OLDEST_FIRST} LIMIT ?"
-)
+
+
+def _find_ready(queue: str) -> str:
+    return (
+        f"SELECT {CLAIMABLE_COLUMNS} FROM jobs WHERE queue_id = {queue} "  # noqa: S608
+        f"AND {READY_AFTER} ? {OLDEST_FIRST} LIMIT ?"
+    )
+
+
+_FIND_READY = _find_ready("?")
+_LOCK_READY = _find_ready(QUEUE_OF.format(id="?"))
 _LOCK_KEYS = (
     "SELECT wanted.value, coalesce(found.running, 0),"
     " coalesce(own.max_running, general.max_running),"
@@ -196,6 +214,12 @@ def _padded(values: list[Any], nothing: Any) -> list[Any]:
     """Pad the values to a power of two, so that there are few texts for the driver to prepare."""
     size = 1 << (len(values) - 1).bit_length()
     return [*values, *[nothing] * (size - len(values))]
+
+
+def _ready(statement: str, counts: Mapping[Any, int], nothing: Any) -> tuple[str, Sequence[Any]]:
+    now = machine_clock()
+    values = _padded([(key, now, count) for key, count in counts.items()], (nothing, now, 0))
+    return _union(statement, len(values)), list(chain.from_iterable(values))
 
 
 @cache

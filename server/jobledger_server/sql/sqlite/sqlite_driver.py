@@ -138,6 +138,7 @@ class SqliteDriver:
 
 def _made(batch: Batch, before: int) -> Iterator[tuple[WriteStatement, Sequence[Row]]]:
     """Make the rows when they are asked for."""
+    yield from batch.counts()
     yield from batch.writes(after=before)
 
 

@@ -21,13 +21,11 @@ def count(tables: Tables, tally: Tally, settled: Collection[str]) -> None:
         level.vtime = max(level.vtime, vtime)
         level.writes += 1
         _add(level.phases, phases)
-    for id_, counted in tally.queues.items():
-        job = counted.job
-        begin = before.get((job.job_type, job.priority), 0)
-        queue = tables.queues.get(id_)
+    for whose, counted in tally.queues.items():
+        begin = before.get((whose.job_type, whose.priority), 0)
+        queue = tables.queues.get(whose)
         if queue is None:
-            phases = list(counted.phases)
-            tables.queues[id_] = Queue(job.job_type, job.priority, job.tenant, begin, phases)
+            tables.queues[whose] = Queue(begin, list(counted.phases))
             continue
         if not queue.phases[Phase.READY] and counted.phases[Phase.READY] > 0:
             # It was empty: it begins at the virtual time of its level, unless its own is later.

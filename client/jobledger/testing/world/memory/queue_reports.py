@@ -8,7 +8,7 @@ from jobledger.testing.world.memory.rows import Row, in_queue, with_key
 from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.waiting import key_state, rules_of
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, JobStatus, Phase
-from jobledger_server.domain.queues import ENDED_STEP, KeyState, queue_id
+from jobledger_server.domain.queues import ENDED_STEP, KeyState, QueueName, queue_name
 from jobledger_server.domain.waiting import Queued, WaitFacts
 from jobledger_server.queue_store import EndedCount, PhaseCounts, StatsPage, TypeStats
 from jobledger_server.sql.queue_reports import MAX_COUNTED, MAX_HOLDERS, MAX_REASONS, OTHER
@@ -60,9 +60,9 @@ def _names(tables: Tables, tenant: str, now: Instant) -> set[str]:
 def _counts(tables: Tables, tenant: str) -> Mapping[tuple[str, int], PhaseCounts]:
     """Return by type and priority how many jobs there are, of a tenant or of all."""
     counts: defaultdict[tuple[str, int], PhaseCounts] = defaultdict(PhaseCounts)
-    for queue in tables.queues.values():
-        if tenant in ("", queue.tenant) and any(queue.phases):
-            counts[queue.job_type, queue.priority] += PhaseCounts(*queue.phases)
+    for name, queue in tables.queues.items():
+        if tenant in ("", name.tenant) and any(queue.phases):
+            counts[name.job_type, name.priority] += PhaseCounts(*queue.phases)
     return counts
 
 
@@ -76,8 +76,8 @@ def _type_stats(tables: Tables, name: str, tenant: str, now: Instant) -> TypeSta
     polled = _is_polled(tables, name, now)
     if tenant:
         return TypeStats(name, counts, None, pause, polled)
-    queues = (id_ for id_, queue in tables.queues.items() if queue.job_type == name)
-    ready = (row for id_ in queues for row in tables.in_group(in_queue(id_, Phase.READY)))
+    queues = (each for each in tables.queues if each.job_type == name)
+    ready = (row for each in queues for row in tables.in_group(in_queue(each, Phase.READY)))
     return TypeStats(
         name,
         counts,
@@ -90,9 +90,9 @@ def _type_stats(tables: Tables, name: str, tenant: str, now: Instant) -> TypeSta
 
 def _heads(rows: Iterable[Row]) -> Collection[Row]:
     """Return the oldest job of each queue."""
-    heads: dict[int, Row] = {}
+    heads: dict[QueueName, Row] = {}
     for row in sorted(rows, key=lambda row: (row.job.create_time, row.job.id)):
-        heads.setdefault(queue_id(row.job), row)
+        heads.setdefault(queue_name(row.job), row)
     return heads.values()
 
 
@@ -159,7 +159,7 @@ def _facts(tables: Tables, job: Job, user_id: str | None, now: Instant) -> WaitF
 
 def _place(tables: Tables, job: Job) -> Queued:
     """Return where a job stands, or would stand, in its queue."""
-    rows = tables.in_group(in_queue(queue_id(job), Phase.READY))
+    rows = tables.in_group(in_queue(queue_name(job), Phase.READY))
     own = (job.create_time, job.id)
     ahead = sum((row.job.create_time, row.job.id) < own for row in rows)
     higher = (
@@ -168,9 +168,9 @@ def _place(tables: Tables, job: Job) -> Queued:
         if job_type == job.job_type and priority > job.priority
     )
     tenants = (
-        (queue.job_type, queue.priority) == (job.job_type, job.priority)
+        (name.job_type, name.priority) == (job.job_type, job.priority)
         and queue.phases[Phase.READY] > 0
-        for queue in tables.queues.values()
+        for name, queue in tables.queues.items()
     )
     return Queued(
         ahead=min(ahead, MAX_COUNTED),

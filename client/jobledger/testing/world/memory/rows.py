@@ -17,7 +17,7 @@ from jobledger_server.domain.job import (
     Phase,
     Transition,
 )
-from jobledger_server.domain.queues import queue_id
+from jobledger_server.domain.queues import QueueName, queue_name
 from jobledger_server.store import Change, StoredJob
 
 Group = tuple[Hashable, ...]
@@ -46,7 +46,7 @@ def of_owner(user_id: str) -> Group:
     return "kept", user_id
 
 
-def in_queue(queue: int, phase: AnyPhase) -> Group:
+def in_queue(queue: QueueName, phase: AnyPhase) -> Group:
     """Return the group of a queue's jobs in this phase."""
     return "queue", queue, phase
 
@@ -145,7 +145,7 @@ class Row(Struct, frozen=True):
             return
         yield ACTIVE
         yield active_of(job.user_id)
-        yield in_queue(queue_id(job), phase)
+        yield in_queue(queue_name(job), phase)
         if phase is Phase.SCHEDULED:
             yield SCHEDULED
         if job.concurrency_key:

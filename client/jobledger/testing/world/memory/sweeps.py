@@ -10,7 +10,7 @@ from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.rows import with_key
 from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Micros, Phase
-from jobledger_server.domain.queues import FORGOTTEN_STARTS
+from jobledger_server.domain.queues import FORGOTTEN_STARTS, QueueName
 from jobledger_server.store import CountedLevel, Swept
 
 Key = TypeVar("Key")
@@ -42,12 +42,12 @@ class MemorySweeps:
             levels, is_idle, lambda each: self._tables.levels.pop((each.job_type, each.priority))
         )
 
-    async def queues(self, *, after: int | None, limit: int) -> Swept[int]:
+    async def queues(self, *, after: QueueName | None, limit: int) -> Swept[QueueName]:
         queues = self._tables.queues
 
-        def read() -> tuple[list[int], list[int]]:
+        def read() -> tuple[list[QueueName], list[QueueName]]:
             seen = sorted(each for each in queues if after is None or each > after)[:limit]
-            return seen, [id_ for id_ in seen if self._is_idle_queue(id_)]
+            return seen, [name for name in seen if self._is_idle_queue(name)]
 
         seen, idle = await self._database.read(read)
         deleted = await self._delete(idle, self._is_idle_queue, queues.pop)
@@ -97,12 +97,12 @@ class MemorySweeps:
     def _is_idle_level(self, name: tuple[str, int]) -> bool:
         return not any(self._tables.levels[name].phases)
 
-    def _is_idle_queue(self, id_: int) -> bool:
-        queue = self._tables.queues.get(id_)
+    def _is_idle_queue(self, name: QueueName) -> bool:
+        queue = self._tables.queues.get(name)
         if queue is None or any(queue.phases):
             return False
         # Its tenant must not gain more by the deletion.
-        level = self._tables.levels.get((queue.job_type, queue.priority))
+        level = self._tables.levels.get((name.job_type, name.priority))
         if level is None or not any(level.phases):
             return True
         return queue.vtime <= level.vtime + FORGOTTEN_STARTS

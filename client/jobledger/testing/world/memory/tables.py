@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from jobledger.testing.world.memory.rows import Group, Row
 from jobledger_server.domain.job import Instant, JobId, JobStatus, Phase
+from jobledger_server.domain.queues import QueueName
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.store import Change, FeedHead
 from jobledger_server.webhook_store import Webhook
@@ -32,11 +33,8 @@ class Level:
 
 @dataclass
 class Queue:
-    """The jobs of a type, priority and tenant."""
+    """The jobs of a type, priority and tenant: its virtual time, and its counts."""
 
-    job_type: str
-    priority: int
-    tenant: str
     vtime: int
     phases: list[int] = field(default_factory=no_jobs)
 
@@ -79,7 +77,7 @@ class Tables:
         identity: Of the database: another one where it was restored.
         rows: The jobs, with those that were deleted and are in the feed yet.
         levels: By job type and priority.
-        queues: By id.
+        queues: By their names.
         keys: By concurrency key.
         ended: By job type, time, status and reason, how many jobs ended.
         paused_types: By job type.
@@ -93,7 +91,7 @@ class Tables:
     random: random.Random
     rows: dict[JobId, Row] = field(default_factory=dict)
     levels: dict[tuple[str, int], Level] = field(default_factory=dict)
-    queues: dict[int, Queue] = field(default_factory=dict)
+    queues: dict[QueueName, Queue] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     ended: Counter[tuple[str, int, JobStatus, str]] = field(default_factory=Counter)
     paused_types: dict[str, Pause] = field(default_factory=dict)

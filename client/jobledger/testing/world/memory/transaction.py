@@ -27,7 +27,7 @@ from jobledger.testing.world.memory.waiting import (
 )
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, Payloads, Phase
-from jobledger_server.domain.queues import EndedReasons, KeyState, Tally, queue_id
+from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import BlockedType, Change, Claimable, ConfigChanged, StoredJob
 
@@ -42,7 +42,7 @@ class MemoryTransaction:
         self._tables = database.tables
         self._time: Instant | None = None
         self._loaded: dict[JobId, Change] = {}
-        self._vtimes: dict[int, int] = {}
+        self._vtimes: dict[QueueName, int] = {}
         self._writes: list[Callable[[], None]] = []
         self._batch: Batch | None = None
         self._committed = False
@@ -76,8 +76,9 @@ class MemoryTransaction:
                 if row is None or not self._take(job_id):
                     continue
                 self._load(job_id)
-                queue = self._tables.queues.get(queue_id(row.job))
-                self._vtimes[queue_id(row.job)] = 0 if queue is None else queue.vtime
+                name = queue_name(row.job)
+                queue = self._tables.queues.get(name)
+                self._vtimes[name] = 0 if queue is None else queue.vtime
                 payloads = Payloads(row.payloads.parameters, row.payloads.checkpoint)
                 claimed[job_id] = StoredJob(row.job, payloads=payloads)
             if claimed and self._time is None:
@@ -135,10 +136,11 @@ class MemoryTransaction:
                 if name_of(asset) == name
             }
 
-    async def find_ready(self, queues: Sequence[int]) -> list[Claimable]:
+    async def find_ready(self, planned: Sequence[Claimable]) -> list[Claimable]:
+        queues = [job.queue for job in planned]
         async with self._database.statement(self._session):
             now = self._database.clock()
-            found: dict[int, list[Row]] = {}
+            found: dict[QueueName, list[Row]] = {}
             for queue, wanted in Counter(queues).items():
                 ready = oldest_ready(self._tables, queue, now)
                 free = (row for row in ready if self._take(row.job.id))

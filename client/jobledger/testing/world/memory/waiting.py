@@ -6,7 +6,7 @@ from itertools import islice
 from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, Row, in_queue
 from jobledger.testing.world.memory.tables import Key, Rule, Tables
 from jobledger_server.domain.job import Instant, JobId, Phase
-from jobledger_server.domain.queues import KeyState, Queue, next_queues, queue_id, rule_name
+from jobledger_server.domain.queues import KeyState, Queue, QueueName, next_queues, rule_name
 from jobledger_server.domain.state_machine import due_time
 from jobledger_server.sql.rows import labels_to_text
 from jobledger_server.store import Claimable
@@ -18,10 +18,10 @@ def claimable(row: Row) -> Claimable:
     texts = labels_to_text(job.labels)
     message = job.last_error.message if job.last_error else ""
     size = job.parameters_bytes + job.checkpoint_bytes + len(texts) + 4 * len(message)
-    return Claimable(job.id, job.job_type, size, queue_id(job))
+    return Claimable(job.id, job.job_type, size, job.priority, job.tenant)
 
 
-def oldest_ready(tables: Tables, queue: int, now: Instant) -> Sequence[Row]:
+def oldest_ready(tables: Tables, queue: QueueName, now: Instant) -> Sequence[Row]:
     """Return the ready jobs of a queue, oldest first, but for those that are overdue."""
     rows = tables.in_group(in_queue(queue, Phase.READY))
     due = [row for row in rows if row.deadline is not None and row.deadline > now]
@@ -45,15 +45,15 @@ def go_next(
     tables: Tables, limits: Mapping[str, int], now: Instant, *, limit: int
 ) -> list[Claimable]:
     """Return the ready jobs that go next. See `store.Store.find_claimable`."""
-    ready: dict[int, Iterable[Row]] = {}
+    ready: dict[QueueName, Iterable[Row]] = {}
     queues: list[Queue] = []
-    for id_, queue in tables.queues.items():
-        is_claimable = queue.job_type in limits and queue.phases[Phase.READY] > 0
-        if is_claimable and (rows := oldest_ready(tables, id_, now)):
-            ready[id_] = iter(rows)
-            queues.append(Queue(id_, queue.job_type, queue.priority, queue.vtime, len(rows)))
+    for number, (name, queue) in enumerate(tables.queues.items()):
+        is_claimable = name.job_type in limits and queue.phases[Phase.READY] > 0
+        if is_claimable and (rows := oldest_ready(tables, name, now)):
+            ready[name] = iter(rows)
+            queues.append(Queue(name, number, queue.vtime, len(rows)))
     order = next_queues(queues, limits, limit=limit)
-    return [claimable(row) for id_ in order for row in islice(ready[id_], 1)]
+    return [claimable(row) for queue in order for row in islice(ready[queue.name], 1)]
 
 
 def rules_of(tables: Tables, key: str) -> list[tuple[str, Rule]]:

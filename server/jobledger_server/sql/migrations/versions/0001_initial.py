@@ -413,7 +413,7 @@ def _create_queues() -> None:
     )
     op.create_table(
         "queues",
-        sa.Column("id", _seq(), autoincrement=False, nullable=False),
+        sa.Column("id", _seq(), sa.Identity(), nullable=False),
         sa.Column("job_type", sa.String(50), nullable=False),
         sa.Column("priority", sa.SmallInteger, nullable=False),
         sa.Column("fairness_key", sa.String(128), nullable=False),
@@ -431,7 +431,12 @@ def _create_queues() -> None:
         sqlite_where=claimable,
         postgresql_where=claimable,
     )
-    op.create_index("ix_queues_fairness_key", "queues", ["fairness_key"])
+    op.create_index(
+        "uq_queues_fairness_key_job_type_priority",
+        "queues",
+        ["fairness_key", "job_type", "priority"],
+        unique=True,
+    )
     op.create_table(
         "limit_keys",
         sa.Column("key", sa.String(128), nullable=False),
