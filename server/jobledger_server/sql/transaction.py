@@ -5,7 +5,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from jobledger_server.domain.decisions import Created
-from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, Payloads, is_id
+from jobledger_server.domain.job import (
+    Asset,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Payloads,
+    Phase,
+    is_id,
+)
 from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.batch import DecisionBatch
@@ -68,7 +77,8 @@ class SqlTransaction:
         claimed: dict[JobId, StoredJob] = {}
         for *row, parameters, checkpoint, vtime, _ in rows:
             change = change_from_row(row)
-            self._vtimes[queue_name(change.job)] = vtime or 0
+            if change.job.phase is Phase.READY:  # the id of an ended job may be another queue's
+                self._vtimes[queue_name(change.job)] = vtime or 0
             self._loaded[change.job.id] = change
             payloads = Payloads(parameters, checkpoint)
             claimed[change.job.id] = StoredJob(change.job, payloads=payloads)

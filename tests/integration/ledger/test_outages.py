@@ -76,7 +76,7 @@ async def restarted(store: SqlStore, ledger: Ledger) -> AsyncIterator[Ledger]:
 async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
     jobs = []
     for _ in range(count):
-        await created(ledger)
+        await created(ledger, max_attempts=1)
     while len(jobs) < count:
         jobs += await claim_jobs(ledger, claim(max_jobs=100))
     return jobs

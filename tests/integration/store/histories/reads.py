@@ -96,14 +96,17 @@ async def _news(store: Store) -> News:
 
 
 async def changes(store: Store, after: int, **options: Any) -> FeedPage:
-    """Return changes, without what differs: epochs, and the request ids of deleted jobs."""
+    """Return changes, without what differs: epochs, and what is not kept for the feed.
+
+    That is the request ids of deleted jobs, and whether a job's first start was by its id.
+    """
     page = await store.changes_after(after, **options)
-    found = [_without_request(change) for change in page.changes]
+    found = [_kept(change) for change in page.changes]
     return FeedPage(_anywhere(page.head), found, page.through)
 
 
-def _without_request(change: Change) -> Change:
-    return replace(change, job=replace(change.job, request_id=""))
+def _kept(change: Change) -> Change:
+    return replace(change, job=replace(change.job, request_id="", started_by_id=False))
 
 
 async def _of_job(store: Store, kind: str, job: Job) -> object:
