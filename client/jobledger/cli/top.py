@@ -26,7 +26,7 @@ from jobledger.cli.exit_codes import (
     stoppable,
     write,
 )
-from jobledger.cli.render import STATE, clean, fitting_id, job_message
+from jobledger.cli.render import clean, fitting_id, job_message
 from jobledger.cli.times import rough
 
 _REDRAW: Final = 0.25
@@ -34,6 +34,8 @@ _REDRAW: Final = 0.25
 _RECOUNT: Final = 2.0
 # One heartbeat missed.
 _QUIET: Final = 20.0
+
+_SHORT_STATE: Final = len(State.CANCELLING)
 
 _STYLES: Final = {
     State.UNKNOWN: "",
@@ -80,13 +82,13 @@ def _age(job: Job, now: datetime) -> Text:
     return _text(rough(((job.complete_time or now) - since).total_seconds()))
 
 
-def _columns(width: int, *, owners: bool) -> list[_Column]:
-    """Return the columns that fit into a terminal of this width."""
+def _columns(width: int, *, state: int, owners: bool) -> list[_Column]:
+    """Return the columns that fit into a terminal of this width; `state` is that of the states."""
     columns = [
         _Column("JOB", 0, 36, lambda job, _: _text(fitting_id(job, width)), {}),
         _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
         _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
-        _Column("STATUS", 0, STATE, _state, {"width": STATE}),
+        _Column("STATUS", 0, state, _state, {"width": state}),
         _Column("", 5, 10, lambda job, _: ProgressBar(100, job.progress, width=10), {"width": 10}),
         _Column("%", 0, 3, lambda job, _: _text(f"{job.progress}"), _RIGHT),
         _Column("AGE", 1, 4, _age, {**_RIGHT, "width": 4}),
@@ -116,13 +118,15 @@ class View:
 
     def table(self, width: int, count: int) -> RenderableType:
         """Draw at most `count` jobs, and say how many more there are."""
-        columns = _columns(width, owners=self._owners)
+        now, jobs = datetime.now(UTC), self._board.first(count)
+        # Most states are short, and in a narrow terminal the longest would hide the types.
+        state = max([_SHORT_STATE, *(len(job.display_state_at(now)) for job in jobs)])
+        columns = _columns(width, state=state, owners=self._owners)
         stretches = any("ratio" in column.options for column in columns)
         table = Table(box=None, pad_edge=False, expand=stretches, header_style="bold")
         for column in columns:
             table.add_column(column.title, no_wrap=True, overflow="ellipsis", **column.options)
-        now = datetime.now(UTC)
-        for job in self._board.first(count):
+        for job in jobs:
             table.add_row(*(column.cell(job, now) for column in columns))
         parts: list[RenderableType] = [self._header(), table]
         hidden = len(self._board) - count

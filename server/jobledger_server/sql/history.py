@@ -114,7 +114,6 @@ def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
         progress_message=message,
         asset_count=0,
         asset_bytes=0,
-        started_by_id=False,  # unknown, and nobody who reads the feed needs it
         last_error=None,
         error=None,
         attempt=start.attempt,

@@ -207,4 +207,4 @@ def test_only_an_operator_counts_pauses_and_limits(shell, guarded):
     ann.environment["COLUMNS"] = ada.environment["COLUMNS"] = "200"
     assert "0 held  1 ready" in ann.ok("top", "--once", "--all-users")
     assert "1 type paused" in ann.ok("top", "--once", "--all-users")
-    assert "0 processing  1 queued" in ada.ok("top", "--once")
+    assert "0 running  1 queued" in ada.ok("top", "--once")
