@@ -3,15 +3,30 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sized,
+)
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError
+from jobledger.core.requests import count
 from jobledger.worker.outcomes import Outcome
 
+ItemT = TypeVar("ItemT")
+
 MAX_PERCENT = 100
+
+BETWEEN_REPORTS: Final = 0.1
+"""Seconds, at least, between two reports of `track`."""
 
 MAX_CHECKPOINT = 64 * 1024
 """Bytes."""
@@ -290,9 +305,85 @@ class ClaimedJob(JobFacts):
             )
         )
 
+    def track(
+        self, items: Iterable[ItemT] | AsyncIterable[ItemT], *, total: int | None = None
+    ) -> AsyncIterator[ItemT]:
+        """Iterate over items, and report how many of them are done: `async for item in ...`.
+
+        An item is done when the next one is asked for. At most ten reports a second are made, and
+        one at the end. After each item the handler can be cancelled.
+
+        Args:
+            items: what the handler works through, async or not.
+            total: how many there are. Default: `len(items)`; if they have no length, the reports
+                have no percentage, and the message says how many are done.
+
+        Raises:
+            TypeError: `items` cannot be iterated over, or `total` is no `int`.
+            ValueError: `total` is negative.
+        """
+        counted = Counted(items, total, asyncio.get_running_loop().time)
+        if not isinstance(items, AsyncIterable):
+            items = _each(iter(items))
+        return self._track(items, counted)
+
+    async def _track(self, items: AsyncIterable[ItemT], counted: "Counted") -> AsyncIterator[ItemT]:
+        async for item in items:
+            yield item
+            if counted.passed():
+                await self.progress(*counted.report())
+            else:
+                await asyncio.sleep(0)  # a cancellation is raised here
+                self._check()
+        await self.progress(*counted.report())
+
     def _check(self) -> None:
         if self._run.raised >= Stop.EXPIRED:
             raise asyncio.CancelledError
+
+
+class Counted:
+    """How many items of `track` are done, and when to report that.
+
+    Args:
+        items: the items.
+        total: how many there are; None: what `len` says, if it says it.
+        clock: returns seconds.
+
+    Raises:
+        TypeError: `total` is no `int`.
+        ValueError: `total` is negative.
+    """
+
+    def __init__(self, items: object, total: int | None, clock: Callable[[], float]) -> None:
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        self._total = None if total is None else count(total, "total", least=0)
+        self._clock = clock
+        self._done = 0
+        self._due = clock()
+
+    def passed(self) -> bool:
+        """Count an item; return whether to report."""
+        self._done += 1
+        now = self._clock()
+        if now < self._due:
+            return False
+        self._due = now + BETWEEN_REPORTS
+        return True
+
+    def report(self) -> tuple[float | None, str | None]:
+        """Return the arguments of `progress`."""
+        if self._total is None:
+            return None, f"{self._done} done"
+        if self._done >= self._total:
+            return MAX_PERCENT, None
+        return MAX_PERCENT * self._done / self._total, None
+
+
+async def _each(items: Iterator[ItemT]) -> AsyncIterator[ItemT]:
+    for item in items:
+        yield item
 
 
 def run_state(job: JobFacts) -> RunState:

@@ -209,3 +209,9 @@ def leaves_a_thread(job: BlockingJob) -> dict[str, object]:
     _left_behind.append(threading.Thread(target=report, daemon=True))
     _left_behind[-1].start()
     return {"stopped": stopped, "pid": os.getpid()}
+
+
+def tracks(job: BlockingJob) -> dict[str, object]:
+    for _ in job.track(range(10**12 if job.parameters else 3)):
+        pass
+    return {"pid": os.getpid()}

@@ -68,6 +68,20 @@ async def test_a_handler_in_a_process_reports_links_and_returns(service, fake_cl
     assert (50, "half of castle") in [(each.progress, each.progress_message) for each in reports]
 
 
+async def test_a_handler_in_a_process_that_only_iterates_is_stopped_without_being_killed(
+    service, fake_client, running
+):
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process", timeout=0.5)(process_handlers.tracks)
+    running(worker)
+    ends = []
+    for number, parameters in enumerate((None, {"for ever": True}, None), 1):
+        service.offer(parameters=parameters)
+        ends.append(await service.called("TransitionJob", number))
+    assert [end.error.reason for end in ends] == ["", "TIMED_OUT", ""]
+    assert ends[0].result["pid"] == ends[2].result["pid"]
+
+
 async def test_a_result_need_not_be_picklable(service, fake_client, running):
     end = await end_of(service, fake_client, running, process_handlers.returns_its_own_types)
     assert end.target_status == COMPLETED

@@ -11,14 +11,17 @@ import os
 import pickle
 import signal
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job
 from jobledger.worker.handlers.raised import raised
 from jobledger.worker.handlers.signatures import with_parameters
+from jobledger.worker.handlers.threads import tracked
 from jobledger.worker.handlers.tracing import continued_trace
-from jobledger.worker.job import JobFacts, RunState, checkpoint_of
+from jobledger.worker.job import Counted, ItemT, JobFacts, RunState, checkpoint_of
 from jobledger.worker.outcomes import Outcome, Release, outcome_of
 
 ENDS: Final = ("returned", "raised", "cancelled")
@@ -108,6 +111,11 @@ class _ProcessJob(JobFacts):
         asset = self._worker.call("add_asset", arguments, self._run)
         assert isinstance(asset, Asset)  # noqa: S101
         return asset
+
+    def track(self, items: Iterable[ItemT], *, total: int | None = None) -> Iterator[ItemT]:
+        # Only a report asks the worker whether to stop.
+        counted = Counted(items, total, time.monotonic)  # noqa: TID251  # there is no loop
+        return tracked(iter(items), counted, self.progress, lambda: None)
 
 
 class _ToWorker(logging.handlers.QueueHandler):

@@ -10,14 +10,14 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from jobledger.core.conversion import JsonObject
 from jobledger.core.models import Asset
-from jobledger.worker.job import ClaimedJob, JobFacts, Stop, run_state
+from jobledger.worker.job import ClaimedJob, Counted, ItemT, JobFacts, Stop, run_state
 
 _Result = TypeVar("_Result")
 
@@ -111,6 +111,11 @@ class BlockingJob(JobFacts):
             )
         )
 
+    def track(self, items: Iterable[ItemT], *, total: int | None = None) -> Iterator[ItemT]:
+        """Iterate over items, and report how many of them are done; see ClaimedJob.track."""
+        counted = Counted(items, total, self._loop.time)
+        return tracked(iter(items), counted, self.progress, self._check)
+
     def _check(self) -> None:
         stop = self._run.raised
         if stop > self._raised or stop >= Stop.EXPIRED:
@@ -123,6 +128,29 @@ class BlockingJob(JobFacts):
         except asyncio.CancelledError:
             self._raised = self._run.raised
             raise
+
+
+def tracked(
+    items: Iterator[ItemT],
+    counted: Counted,
+    progress: Callable[[float | None, str | None], None],
+    check: Callable[[], None],
+) -> Iterator[ItemT]:
+    """Yield items, and report how many are done.
+
+    Args:
+        items: the items.
+        counted: says when to report.
+        progress: reports, and raises what stops the handler.
+        check: raises what stops the handler.
+    """
+    for item in items:
+        yield item
+        if counted.passed():
+            progress(*counted.report())
+        else:
+            check()
+    progress(*counted.report())
 
 
 def in_thread(
