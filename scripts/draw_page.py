@@ -103,7 +103,7 @@ def seed(client: Client) -> str:
     client.create_job("report", user_id="grace", schedule_time=later, labels={"team": "sales"})
     for owner in ("ada", "grace", "edsger"):
         client.create_job("transcode", {"file": "talk.mov"}, user_id=owner)
-    client.pause_job_type("transcode", "the new codec is being installed")
+    client.admin.pause_job_type("transcode", "the new codec is being installed")
     return waiting.id
 
 

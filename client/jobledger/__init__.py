@@ -18,6 +18,7 @@ import importlib
 # Type checkers treat it as true. Importing it from `typing` would take most of the load time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from jobledger.core.aio.admin import AsyncAdmin
     from jobledger.core.aio.client import AsyncClient
     from jobledger.core.aio.pages import AsyncPager
     from jobledger.core.attempts import Attempt, AttemptOutcome
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         PriorityStats,
     )
     from jobledger.core.streams import AsyncWatch, Watch
+    from jobledger.core.sync.admin import Admin
     from jobledger.core.sync.client import Client
     from jobledger.core.sync.pages import Pager
     from jobledger.core.tasks import JobFailed, Task, TaskOptions
@@ -104,8 +106,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CHANNEL_OPTIONS",
     "AccessDenied",
+    "Admin",
     "Asset",
     "AssetNameTaken",
+    "AsyncAdmin",
     "AsyncClient",
     "AsyncPager",
     "AsyncWatch",
@@ -196,6 +200,7 @@ __all__ = [
 
 # Where the names above live, for `__getattr__`.
 _MODULES = {
+    "core.aio.admin": ["AsyncAdmin"],
     "core.aio.client": ["AsyncClient"],
     "core.aio.pages": ["AsyncPager"],
     "core.attempts": ["Attempt", "AttemptOutcome"],
@@ -237,6 +242,7 @@ _MODULES = {
         "PriorityStats",
     ],
     "core.streams": ["AsyncWatch", "Watch"],
+    "core.sync.admin": ["Admin"],
     "core.sync.client": ["Client"],
     "core.sync.pages": ["Pager"],
     "core.tasks": ["JobFailed", "Task", "TaskOptions"],

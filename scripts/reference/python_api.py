@@ -1,5 +1,6 @@
 """The Python API: every public name with its signature and its docstring."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,16 @@ This page is made from the docstrings by `make docs`.
 """
 
 MODULES = ("jobledger", "jobledger.testing", "jobledger.webhooks")
+# Who uses the calls of which class that the clients are made of.
+GROUPS = {
+    "TaskCalls": "owners of jobs: tasks",
+    "OwnerWrites": "owners of jobs: create, cancel, rerun, delete",
+    "OwnerReads": "owners of jobs: read and list",
+    "OwnerWatches": "owners of jobs: watch and wait",
+    "BulkCalls": "owners of jobs: many at once",
+    "WebhookCalls": "owners of jobs: webhooks",
+    "WorkerCalls": "workers without the worker library",
+}
 WHOLE = 100  # characters of a signature on one line
 
 
@@ -108,10 +119,25 @@ def members(owner: str, found: Any) -> Iterator[str]:
         yield f"The methods are those of `{blocking}`; calls are awaited.\n"
         shown = public_members(found.package[blocking].final_target)
         methods = [(n, m) for n, m in methods if n not in shown]
+    if any(method.parent.name in GROUPS for _, method in methods):
+        order = [*GROUPS, found.name]
+        methods.sort(key=lambda each: order.index(each[1].parent.name))
+        yield by_group(owner, methods)
     for name, method in methods:
         yield f"#### {owner}.{name}\n"
         yield signature(name, method)
         yield text(method)
+
+
+def by_group(owner: str, methods: list[tuple[str, Any]]) -> str:
+    """Return a table of the methods, by who uses them."""
+    rows = ["| for | methods |", "| --- | --- |"]
+    for group, pairs in itertools.groupby(methods, lambda each: each[1].parent.name):
+        links = [f"[`{name}`](#{owner.lower()}{name})" for name, _ in pairs]
+        rows.append(f"| {GROUPS.get(group, 'the client itself')} | {', '.join(links)} |")
+    if owner == "Client":
+        rows.append(f"| operators | [`{owner.lower()}.admin`](#admin), with calls of its own |")
+    return "\n".join(rows) + "\n"
 
 
 def signature(name: str, function: Any) -> str:

@@ -33,7 +33,7 @@ def test_axe_finds_nothing(visit: Visit, client: Client, scheme: str, width: int
     started = client.start_job(running.id, lease_duration=600)
     client.update_progress(running.id, 40, attempt=started.attempt)
     client.create_job(job_type)
-    client.pause_job_type(job_type, "for a while")
+    client.admin.pause_job_type(job_type, "for a while")
 
     page = visit(f"/?job_types={job_type}", color_scheme=scheme, width=width)
     expect(page.locator(".count")).to_have_text("3 jobs")

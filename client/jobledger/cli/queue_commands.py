@@ -47,7 +47,9 @@ def stats(
     For operators. The counts are exact, and cost the same for any number of jobs.
     """
     with connection.open(all_users=True) as client:
-        counts = client.list_job_type_stats(job_types, fairness_key=fairness_key, page_size=1000)
+        counts = client.admin.list_job_type_stats(
+            job_types, fairness_key=fairness_key, page_size=1000
+        )
         if job_types and not as_json:
             for number, one in enumerate(counts):
                 for line in [*([""] if number else []), *stats_card(one)]:
@@ -110,9 +112,9 @@ def pause(
     target = _target(job_type, concurrency_key)
     with connection.open(all_users=True) as client:
         if concurrency_key:
-            found = client.pause_concurrency_key(concurrency_key, reason).pause
+            found = client.admin.pause_concurrency_key(concurrency_key, reason).pause
         else:
-            found = client.pause_job_type(target["job_type"], reason)
+            found = client.admin.pause_job_type(target["job_type"], reason)
     _show_pause(target, found, as_json=as_json)
 
 
@@ -133,9 +135,9 @@ def resume(
     target = _target(job_type, concurrency_key)
     with connection.open(all_users=True) as client:
         if concurrency_key:
-            client.resume_concurrency_key(concurrency_key)
+            client.admin.resume_concurrency_key(concurrency_key)
         else:
-            client.resume_job_type(target["job_type"])
+            client.admin.resume_job_type(target["job_type"])
     _show_pause(target, None, as_json=as_json)
 
 
@@ -165,7 +167,7 @@ def limits(context: click.Context, *, as_json: bool) -> None:
 @pass_connection
 def _list_limits(connection: Connection, /, *, as_json: bool) -> None:
     with connection.open(all_users=True) as client:
-        found = client.list_concurrency_limits(page_size=1000)
+        found = client.admin.list_concurrency_limits(page_size=1000)
         table(found, to_json if as_json else limit_row, header(LIMIT_COLUMNS, "NOTE"))
 
 
@@ -182,7 +184,7 @@ def set_limit(connection: Connection, /, *, name: str, max_running: int, as_json
     its own. If more run now they go on, and no further one starts until fewer do.
     """
     with connection.open(all_users=True) as client:
-        _show_limit(client.set_concurrency_limit(name, max_running), as_json=as_json)
+        _show_limit(client.admin.set_concurrency_limit(name, max_running), as_json=as_json)
 
 
 @limits.command(name="remove")
@@ -195,7 +197,7 @@ def remove_limit(connection: Connection, /, *, name: str, as_json: bool) -> None
     It does no harm if there is none. A pause of the key stays.
     """
     with connection.open(all_users=True) as client:
-        _show_limit(client.remove_concurrency_limit(name), as_json=as_json)
+        _show_limit(client.admin.remove_concurrency_limit(name), as_json=as_json)
 
 
 def _show_limit(limit: ConcurrencyLimit, *, as_json: bool) -> None:

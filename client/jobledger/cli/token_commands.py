@@ -60,4 +60,4 @@ def revoke(connection: Connection) -> None:
     For operators.
     """
     with connection.open(all_users=True) as client:
-        client.revoke_watch_tokens()
+        client.admin.revoke_watch_tokens()

@@ -198,7 +198,8 @@ async def _read_stats(client: AsyncClient, options: Mapping[str, Any], view: Vie
         return False
     try:
         view.stats = [
-            one async for one in client.list_job_type_stats(options["job_types"], page_size=1000)
+            one
+            async for one in client.admin.list_job_type_stats(options["job_types"], page_size=1000)
         ]
     except (AccessDenied, InvalidField):
         return False

@@ -232,11 +232,11 @@ def test_an_id_that_no_job_can_have_is_not_found_and_one_that_is_none_is_refused
 def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
     kind, key = f"t{uuid.uuid4().hex[:12]}", f"k{uuid.uuid4().hex[:12]}"
     runs, waits = (client.create_job(kind, concurrency_key=f"{key}:7") for _ in range(2))
-    assert client.set_concurrency_limit(key, 1).max_running == 1
+    assert client.admin.set_concurrency_limit(key, 1).max_running == 1
     client.start_job(runs.id)
     with pytest.raises(ConcurrencyLimitReached):
         client.start_job(waits.id)
-    pause = client.pause_job_type(kind, "deploy")
+    pause = client.admin.pause_job_type(kind, "deploy")
     with pytest.raises(Paused):
         client.start_job(waits.id)
 
@@ -248,13 +248,13 @@ def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
             concurrency_key=f"{key}:7", running=1, max_running=1, holder_job_ids=(runs.id,)
         ),
     } <= set(explanation.reasons)
-    (stats,) = client.list_job_type_stats([kind])
+    (stats,) = client.admin.list_job_type_stats([kind])
     assert (stats.held, stats.ready + stats.blocked, stats.pause) == (1, 1, pause)
-    limits = {limit.name: limit for limit in client.list_concurrency_limits(page_size=1)}
+    limits = {limit.name: limit for limit in client.admin.list_concurrency_limits(page_size=1)}
     assert (limits[key].max_running, limits[key].running) == (1, 1)
 
-    client.resume_job_type(kind)
-    assert client.remove_concurrency_limit(key).max_running is None
+    client.admin.resume_job_type(kind)
+    assert client.admin.remove_concurrency_limit(key).max_running is None
     assert client.start_job(waits.id).held
     assert client.explain_job(waits.id).reasons == ()
 

@@ -35,7 +35,7 @@ def a_worker(client: AsyncClient) -> Worker:
 async def use_everything(world: World) -> None:
     client = world.client("ada")
     await client.create_job("render")  # no claim waits for it yet
-    await client.pause_concurrency_key("paused")
+    await client.admin.pause_concurrency_key("paused")
     await client.create_job("render", concurrency_key="paused")  # a claim passes over it
     world.worker(a_worker)
     soon = datetime.fromtimestamp(world.machine.time() + 1, UTC)

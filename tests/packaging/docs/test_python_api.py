@@ -28,6 +28,19 @@ def test_the_reference_has_what_only_the_async_client_can_do(page: str) -> None:
     assert "#### AsyncClient.get_job\n" not in page  # see Client
 
 
+def test_the_methods_of_a_client_are_grouped_by_who_uses_them(page: str) -> None:
+    _, _, client = page.partition("### Client\n")
+    table = {
+        who.strip(): re.findall(r"`(\w+)`", calls)
+        for who, calls in re.findall(r"^\| ([\w ,:]+) \| (.*) \|$", client, re.MULTILINE)
+    }
+    assert {"submit", "result"} == set(table["owners of jobs: tasks"])
+    assert "claim_jobs" in table["workers without the worker library"]
+    listed = [name for names in table.values() for name in names]
+    shown = re.findall(r"^#### Client\.(\w+)$", client, re.MULTILINE)
+    assert shown == [name for name in listed if name in shown]
+
+
 def test_the_reference_names_no_private_class_but_has_what_is_inherited_from_it(page: str) -> None:
     assert re.findall(r"`_\w+`", page) == []
     _, _, refusal = page.partition("### IllegalTransition\n")

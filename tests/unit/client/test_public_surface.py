@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import jobledger
-from jobledger import AsyncClient, Client
+from jobledger import Admin, AsyncAdmin, AsyncClient, Client
 
 
 def loaded_by(program):
@@ -49,16 +49,24 @@ def test_the_version_is_that_of_the_distribution():
     assert jobledger.__version__ == "0.1.0"
 
 
-def test_both_clients_have_the_same_public_calls():
-    def parameters(client):
-        return {
-            name: str(inspect.signature(getattr(client, name))).partition(" -> ")[0]
-            for name in dir(client)
-            if not name.startswith("_") and callable(getattr(client, name))
-        }
+def parameters(client):
+    return {
+        name: str(inspect.signature(getattr(client, name))).partition(" -> ")[0]
+        for name in dir(client)
+        if not name.startswith("_") and callable(getattr(client, name))
+    }
 
+
+def test_both_clients_have_the_same_public_calls():
     only_async = {"open_work": "(self)"}  # a stream in both directions, as grpc.aio has it
     assert parameters(AsyncClient) == parameters(Client) | only_async
+    assert parameters(AsyncAdmin) == parameters(Admin)
+
+
+def test_the_calls_of_operators_are_in_admin_alone():
+    operators = parameters(Admin).keys()
+    assert {"pause_job_type", "set_concurrency_limit", "list_job_type_stats"} <= operators
+    assert not operators & parameters(Client).keys()
 
 
 def test_every_public_object_has_a_docstring():

@@ -523,7 +523,9 @@ CASES = {
     ),
     "list_job_type_stats": (
         lambda c: list(
-            c.list_job_type_stats(["render"], fairness_key="team-a", page_size=7, page_token="p")
+            c.admin.list_job_type_stats(
+                ["render"], fairness_key="team-a", page_size=7, page_token="p"
+            )
         ),
         "ListJobTypeStats",
         queues.ListJobTypeStatsRequest(
@@ -541,32 +543,32 @@ CASES = {
         queues.ExplainJobRequest(job_id="j"),
     ),
     "pause_job_type": (
-        lambda c: c.pause_job_type("render", "deploy"),
+        lambda c: c.admin.pause_job_type("render", "deploy"),
         "PauseJobType",
         queues.PauseJobTypeRequest(job_type="render", reason="deploy"),
     ),
     "resume_job_type": (
-        lambda c: c.resume_job_type("render"),
+        lambda c: c.admin.resume_job_type("render"),
         "ResumeJobType",
         queues.ResumeJobTypeRequest(job_type="render"),
     ),
     "pause_concurrency_key": (
-        lambda c: c.pause_concurrency_key("stripe", "outage"),
+        lambda c: c.admin.pause_concurrency_key("stripe", "outage"),
         "PauseConcurrencyKey",
         queues.PauseConcurrencyKeyRequest(name="stripe", reason="outage"),
     ),
     "resume_concurrency_key": (
-        lambda c: c.resume_concurrency_key("stripe"),
+        lambda c: c.admin.resume_concurrency_key("stripe"),
         "ResumeConcurrencyKey",
         queues.ResumeConcurrencyKeyRequest(name="stripe"),
     ),
     "set_concurrency_limit": (
-        lambda c: c.set_concurrency_limit("stripe", 0),
+        lambda c: c.admin.set_concurrency_limit("stripe", 0),
         "SetConcurrencyLimit",
         queues.SetConcurrencyLimitRequest(name="stripe", max_running=0),
     ),
     "remove_concurrency_limit": (
-        lambda c: c.remove_concurrency_limit("stripe"),
+        lambda c: c.admin.remove_concurrency_limit("stripe"),
         "SetConcurrencyLimit",
         queues.SetConcurrencyLimitRequest(name="stripe"),
     ),
@@ -576,7 +578,7 @@ CASES = {
         jobs.CreateWatchTokenRequest(user_id="ada", labels={"k": "v"}, ttl={"seconds": 90}),
     ),
     "revoke_watch_tokens": (
-        lambda c: c.revoke_watch_tokens(),
+        lambda c: c.admin.revoke_watch_tokens(),
         "RevokeWatchTokens",
         jobs.RevokeWatchTokensRequest(),
     ),
@@ -641,7 +643,7 @@ CASES = {
         webhooks.EnableWebhookRequest(webhook_id="w"),
     ),
     "list_concurrency_limits": (
-        lambda c: list(c.list_concurrency_limits(page_size=7, page_token="p")),
+        lambda c: list(c.admin.list_concurrency_limits(page_size=7, page_token="p")),
         "ListConcurrencyLimits",
         queues.ListConcurrencyLimitsRequest(page_size=7, page_token="p"),
     ),
@@ -718,7 +720,7 @@ def test_all_jobs_are_not_watched_in_place_of_none(wire):
 
 def test_a_limit_is_not_removed_in_place_of_set(wire):
     with pytest.raises(TypeError, match="max_running"):
-        wire.client.set_concurrency_limit("stripe", None)
+        wire.client.admin.set_concurrency_limit("stripe", None)
 
 
 @pytest.mark.parametrize("view", ["", "EVERYTHING"])

@@ -3,8 +3,8 @@
 import os
 from typing import Self
 
+from jobledger.core.aio.admin import AsyncAdmin
 from jobledger.core.aio.bulk_calls import AsyncBulkCalls
-from jobledger.core.aio.operator_calls import AsyncOperatorCalls
 from jobledger.core.aio.task_calls import AsyncTaskCalls
 from jobledger.core.aio.webhook_calls import AsyncWebhookCalls
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
@@ -15,7 +15,6 @@ from jobledger.core.work_opener import WorkOpener
 class AsyncClient(
     AsyncTaskCalls,
     AsyncBulkCalls,
-    AsyncOperatorCalls,
     AsyncWebhookCalls,
     AsyncWorkerCalls,
     WorkOpener,
@@ -72,6 +71,11 @@ class AsyncClient(
         options = from_environment(os.environ)
         given = {} if user_id is None else {"user_id": user_id}
         return cls(options.server, **{**options.arguments(), **given})
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        """The calls of operators: pauses, limits, counts."""
+        return AsyncAdmin(self)
 
     async def __aenter__(self) -> Self:
         return self

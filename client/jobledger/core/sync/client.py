@@ -5,8 +5,8 @@ import os
 from typing import Self
 
 from jobledger.core.connection_options import from_environment
+from jobledger.core.sync.admin import Admin
 from jobledger.core.sync.bulk_calls import BulkCalls
-from jobledger.core.sync.operator_calls import OperatorCalls
 from jobledger.core.sync.task_calls import TaskCalls
 from jobledger.core.sync.webhook_calls import WebhookCalls
 from jobledger.core.sync.worker_calls import WorkerCalls
@@ -15,7 +15,6 @@ from jobledger.core.sync.worker_calls import WorkerCalls
 class Client(
     TaskCalls,
     BulkCalls,
-    OperatorCalls,
     WebhookCalls,
     WorkerCalls,
 ):
@@ -71,6 +70,11 @@ class Client(
         options = from_environment(os.environ)
         given = {} if user_id is None else {"user_id": user_id}
         return cls(options.server, **{**options.arguments(), **given})
+
+    @property
+    def admin(self) -> Admin:
+        """The calls of operators: pauses, limits, counts."""
+        return Admin(self)
 
     def __enter__(self) -> Self:
         return self

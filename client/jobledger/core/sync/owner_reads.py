@@ -6,6 +6,7 @@ from typing import Unpack
 
 from jobledger.core.attempts import Attempt
 from jobledger.core.conversion import build
+from jobledger.core.explanations import Explanation
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
@@ -20,6 +21,7 @@ from jobledger.v1.job_service_pb2 import (
     ListJobsRequest,
     ListTransitionsRequest,
 )
+from jobledger.v1.queue_service_pb2 import ExplainJobRequest
 
 
 class OwnerReads(PagedCalls):
@@ -144,6 +146,32 @@ class OwnerReads(PagedCalls):
             page_token,
             {"timeout": timeout, "metadata": metadata},
         )
+
+    def explain_job(
+        self,
+        job_id: str | Job,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Explanation:
+        """Say why a job waits. An owner is told nothing of the jobs of others.
+
+        Args:
+            job_id: the job, or its id.
+            user_id: its owner.
+            all_users: whoever its owner is, if the caller is an operator.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job.
+            AccessDenied: the caller may not read the job.
+        """
+        owner = self._identity.owner_or_all(user_id, all_users=all_users)
+        request = build(ExplainJobRequest, job_id=id_of(job_id), user_id=owner)
+        answer = self._call(lambda service: service.queues.ExplainJob, request, options)
+        return Explanation.from_proto(answer)
 
     def list_assets(
         self,

@@ -1,19 +1,16 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
-"""The calls of operators: counts, why a job waits, pauses, limits, and watch tokens revoked."""
+"""The calls of operators: counts, pauses, limits, and watch tokens revoked."""
 
 from collections.abc import Iterable
 from typing import Unpack
 
 from jobledger.core.conversion import build
-from jobledger.core.explanations import Explanation
-from jobledger.core.models import Job
 from jobledger.core.options import CallOptions
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
-from jobledger.core.requests import count, id_of, texts
+from jobledger.core.requests import count, texts
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
-    ExplainJobRequest,
     ListConcurrencyLimitsRequest,
     ListJobTypeStatsRequest,
     PauseConcurrencyKeyRequest,
@@ -24,12 +21,16 @@ from jobledger.v1.queue_service_pb2 import (
 )
 
 
-class OperatorCalls(PagedCalls):
-    """For operators; owners may call `explain_job`.
+class Admin:
+    """The calls of operators, over the connections of a client: `client.admin`.
 
     A pause or a limit holds at every server of the database from the call's return on. It stops no
     job that is held.
     """
+
+    def __init__(self, client: PagedCalls) -> None:
+        self._call = client._call  # noqa: SLF001
+        self._pages = client._pages  # noqa: SLF001
 
     def list_job_type_stats(
         self,
@@ -71,32 +72,6 @@ class OperatorCalls(PagedCalls):
             page_token,
             options,
         )
-
-    def explain_job(
-        self,
-        job_id: str | Job,
-        *,
-        user_id: str | None = None,
-        all_users: bool = False,
-        **options: Unpack[CallOptions],
-    ) -> Explanation:
-        """Say why a job waits. An owner is told nothing of the jobs of others.
-
-        Args:
-            job_id: the job, or its id.
-            user_id: its owner.
-            all_users: whoever its owner is, if the caller is an operator.
-            **options: see CallOptions.
-
-        Raises:
-            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
-            JobNotFound: the owner has no such job.
-            AccessDenied: the caller may not read the job.
-        """
-        owner = self._identity.owner_or_all(user_id, all_users=all_users)
-        request = build(ExplainJobRequest, job_id=id_of(job_id), user_id=owner)
-        answer = self._call(lambda service: service.queues.ExplainJob, request, options)
-        return Explanation.from_proto(answer)
 
     def pause_job_type(
         self, job_type: str, reason: str = "", **options: Unpack[CallOptions]
