@@ -1,12 +1,12 @@
 """Renders pictures: a job of type `picture` becomes a PNG file."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from picture_task import Picture, Rendered, picture
 from render import render
 
-from jobledger import BlockingJob, Completed, Failed, Worker
+from jobledger import BlockingJob, Failed, Worker
 
 FOLDER = Path(os.environ.get("PICTURES", "pictures"))
 MAX_PIXELS = 4_000_000
@@ -14,16 +14,8 @@ MAX_PIXELS = 4_000_000
 worker = Worker(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), concurrency=2)
 
 
-@dataclass
-class Picture:
-    """The parameters of a job; others are refused with the name of the field."""
-
-    width: int = 320
-    height: int = 200
-
-
-@worker.handler(executor="process")
-def picture(job: BlockingJob, params: Picture) -> Completed | Failed:
+@worker.handler(picture, executor="process")
+def render_picture(job: BlockingJob, params: Picture) -> Rendered | Failed:
     """Render one picture."""
     if params.width * params.height > MAX_PIXELS:
         return Failed(f"more than {MAX_PIXELS} pixels", "TOO_LARGE")
@@ -35,7 +27,7 @@ def picture(job: BlockingJob, params: Picture) -> Completed | Failed:
 
     render(file, params.width, params.height, on_row)
     job.add_asset("image/png", storage_path=str(file), file_size=file.stat().st_size)
-    return Completed({"file": file.name})
+    return Rendered(file.name)
 
 
 if __name__ == "__main__":

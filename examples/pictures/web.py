@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from picture_task import Picture, picture
+
 from jobledger import Client, InvalidField, JobNotFound, RequestIdReused
 
 client = Client(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
@@ -17,14 +19,12 @@ class Pictures(BaseHTTPRequestHandler):
         """Create a job. The same `Idempotency-Key` with the same content is the same job."""
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         try:
-            job = client.create_job(
-                "picture",
-                json.loads(body),
+            job = client.submit(
+                picture,
+                Picture(**json.loads(body)),
                 request_id=self.headers["Idempotency-Key"],
-                stall_timeout=60,
-                run_timeout=600,
             )
-        except (InvalidField, TypeError, ValueError) as error:  # or not a JSON object
+        except (InvalidField, TypeError, ValueError) as error:  # or no such field
             self.answer(400, {"error": str(error)})
         except RequestIdReused as error:
             self.answer(409, {"error": str(error)})

@@ -23,7 +23,7 @@ PAGE = ROOT / "docs/start/tutorial.md"
 
 def test_the_page_shows_the_programs_as_they_are() -> None:
     shown = [block.text for block in blocks(PAGE, "python")]
-    files = ("render.py", "picture_worker.py", "web.py", "test_pictures.py")
+    files = ("render.py", "picture_task.py", "picture_worker.py", "web.py", "test_pictures.py")
     assert shown == [(FOLDER / name).read_text(encoding="utf-8") for name in files]
 
 
@@ -103,7 +103,7 @@ def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(
         order(address, {"width": 160, "height": 100}, "first")
         code, error = refusal(address, b'{"width": 320, "height": 200}', "first")
         assert (code, "first" in error) == (409, True)
-        for body in (b"{", b"\xff", b"", b"[]", b'"a"'):
+        for body in (b"{", b"\xff", b"", b"[]", b'"a"', b'{"width": "wide"}', b'{"widht": 1}'):
             code, error = refusal(address, body, "second")
             assert (code, bool(error)) == (400, True)
 

@@ -112,7 +112,9 @@ def test_every_link_has_a_target(page: Path) -> None:
 @pytest.mark.parametrize("page", [README, QUICKSTART], ids=relative)
 def test_the_first_programs_are_the_examples(page: Path) -> None:
     shown = [block.text for block in blocks(page, "python")]
-    examples = [ROOT / f"examples/{name}.py" for name in ("hello_worker", "hello_client")]
+    examples = [
+        ROOT / f"examples/{name}.py" for name in ("hello_task", "hello_worker", "hello_client")
+    ]
     assert shown == [file.read_text(encoding="utf-8") for file in examples]
 
 
