@@ -50,7 +50,7 @@ worker = Worker()
 
 
 def owner(client: Client) -> None:
-    job: Job = client.submit(render, Render(width=1024), priority=8, labels={"a": "b"})
+    job: Job = client.submit(render, Render(width=1024), delay=60, priority=8, labels={"a": "b"})
     picture: Picture = client.result(render, job, timeout=minutes(1))
     batch: list[NewJob] = [render.new(Render(width=1)), clean.new(Model(name="a"), priority=1)]
     jobs: Sequence[Job] = client.create_jobs(batch)

@@ -212,6 +212,8 @@ def test_a_job_has_the_options_of_its_task_unless_it_says_otherwise():
     silent = task.new(Render(1)).to_proto()
     assert silent.retry_policy == retry.to_proto()
     assert (silent.priority, silent.run_timeout.seconds) == (3, 1800)
+    later = task.new(Render(1), delay=60, priority=8).to_proto()
+    assert (later.delay.seconds, later.priority) == (60, 8)
     said = task.new(Render(1), priority=8, retry_policy=None, labels={"a": "b"}).to_proto()
     assert (said.priority, said.HasField("retry_policy"), dict(said.labels)) == (
         8,
