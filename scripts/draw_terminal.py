@@ -78,12 +78,12 @@ def main() -> None:
                 job = client.create_job(job_type, user_id=owner)
                 ids.append(job.id)
                 if progress is not None:
-                    client.start_job(job.id, worker_id="farm-1")
-                    client.update_progress(job.id, progress, progress_message=message)
+                    client.start_job(job, worker_id="farm-1")
+                    client.update_progress(job, progress, progress_message=message, attempt=1)
                 if outcome == "COMPLETED":
-                    client.mark_completed(job.id, {"rows": 1200})
+                    client.mark_completed(job, {"rows": 1200}, attempt=1)
                 elif outcome == "FAILED":
-                    client.mark_failed(job.id, "line 17 has 3 columns", reason="BAD_FILE")
+                    client.mark_failed(job, "line 17 has 3 columns", reason="BAD_FILE", attempt=1)
         watched = last_frame(drawn(["--user", "ada", "watch", *ids[:3]], server.target, ids[:3]))
         active = [job_id for job_id, (*_, outcome) in zip(ids, JOBS, strict=True) if not outcome]
         top = last_frame(drawn(["top", "--all-users"], server.target, active))
