@@ -84,6 +84,25 @@ BUGS = {
         "batch.writes(after=seq - batch.count)",
         "batch.writes(after=seq)",
     ),
+    "job in another queue": Bug(
+        "new jobs have the id of any queue that is written with them",
+        DIALECT,
+        'queue = queue_id(COUNTED_QUEUES, "new.job_type", "new.priority", owner)',
+        'queue = f"(SELECT min(id) FROM {COUNTED_QUEUES})"',
+    ),
+    "copied job in another queue": Bug(
+        "jobs that are copied have the id of any queue that is written with them",
+        DRIVER,
+        "ids[queue_of_row(row)]",
+        "min(ids.values())",
+    ),
+    "waiting queue swept": Bug(
+        "a sweep deletes queues whose jobs are all scheduled, and they get another id",
+        "sql.sweeps",
+        "_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_FAR_BEHIND)",
+        "_IDLE_QUEUE = and_(queues.c.ready + queues.c.blocked + queues.c.held == 0,"
+        " ~_BUSY_LEVEL_FAR_BEHIND)",
+    ),
     "nothing is kept": Bug(
         "a column without a new value is emptied",
         STATEMENT,
