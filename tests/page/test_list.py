@@ -218,7 +218,7 @@ def test_the_page_is_used_with_the_keyboard_alone(visit: Visit, client: Client) 
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Cancel the job")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".state.big")).to_have_text("failed")
+    expect(page.locator(".state.big")).to_have_text("cancelled")
 
 
 def test_a_phone_scrolls_one_way_only(visit: Visit, client: Client) -> None:
