@@ -59,13 +59,15 @@ _POSTGRESQL = (
     EXECUTE FUNCTION see_start()
     """,
 )
+_KEY = "seen_starts.key"
+_NAME = f"substr({_KEY}, 1, instr({_KEY} || ':', ':') - 1)"
 _SQLITE = (
     """
     CREATE TABLE IF NOT EXISTS seen_starts (
         number INTEGER PRIMARY KEY, job_id TEXT, key TEXT, wrong TEXT, due INTEGER,
         time INTEGER, unchecked INTEGER)
     """,
-    "CREATE INDEX IF NOT EXISTS seen_unchecked ON seen_starts (key) WHERE unchecked = 1",
+    "CREATE INDEX IF NOT EXISTS seen_unchecked ON seen_starts (unchecked) WHERE unchecked = 1",
     f"""
     CREATE TRIGGER IF NOT EXISTS see_start AFTER UPDATE ON jobs WHEN {_STARTED} BEGIN
         INSERT INTO seen_starts (job_id, key, due, time, wrong, unchecked) SELECT
@@ -73,13 +75,13 @@ _SQLITE = (
             CASE {_CHECK} ELSE '' END, NEW.concurrency_key <> '';
     END
     """,
-    # A trigger runs for each row. Those of the keys are written after all jobs.
+    # A trigger runs for each row. The feed is written after all jobs of the commit.
     *(
         f"""
-        CREATE TRIGGER IF NOT EXISTS see_key_{event.lower()} AFTER {event} ON limit_keys BEGIN
-            UPDATE seen_starts SET unchecked = 0, wrong = wrong ||
-                {_key_check("NEW.key", "substr(NEW.key, 1, instr(NEW.key || ':', ':') - 1)")}
-            WHERE unchecked = 1 AND key = NEW.key;
+        CREATE TRIGGER IF NOT EXISTS see_key_{event.lower()} AFTER {event} ON changes
+        WHEN EXISTS (SELECT 1 FROM seen_starts WHERE unchecked = 1) BEGIN
+            UPDATE seen_starts SET unchecked = 0, wrong = wrong || {_key_check(_KEY, _NAME)}
+            WHERE unchecked = 1;
         END
         """
         for event in ("INSERT", "UPDATE")
