@@ -25,6 +25,9 @@ from tests.robustness.checker.writers import cancel_job, create_job, delete_job,
 CANCELLED = 0.3
 """How many of the jobs are cancelled before they start."""
 
+ABANDONED = 0.2
+"""How many of those that start are left to their leases: no worker claims jobs of this type."""
+
 PAUSE_SECONDS = (0.0, 0.4)
 
 LEASE = Duration(seconds=5)
@@ -48,14 +51,22 @@ async def run_brief_jobs(
         if rng.random() < CANCELLED:
             ended = await cancel_job(job, replicas, board, history)
         else:
-            ended = await _complete(name, mark, job, replicas, board, history)
+            abandoned = rng.random() < ABANDONED
+            ended = await _complete(name, mark, job, replicas, board, history, abandoned=abandoned)
         # Else something was broken for so long that it ended in another way, or not yet.
         if ended is not None and ended.terminal and ended.version == LAST_VERSION:
             await delete_job(_record(name, mark, ended), replicas, history)
 
 
 async def _complete(
-    name: str, mark: str, job: Snapshot, replicas: Replicas, board: Board, history: History
+    name: str,
+    mark: str,
+    job: Snapshot,
+    replicas: Replicas,
+    board: Board,
+    history: History,
+    *,
+    abandoned: bool,
 ) -> Snapshot | None:
     start = pb.TransitionJobRequest(
         job_id=job.job_id,
@@ -67,7 +78,7 @@ async def _complete(
     started = start_of.told
     if start_of.outcome is Outcome.REFUSED:  # its type or its key is paused, or its key is full
         return await cancel_job(job, replicas, board, history)
-    if started is None:
+    if started is None or abandoned:
         return None
     end = pb.MarkCompletedRequest(job_id=job.job_id, attempt=started.attempt, result=marked(mark))
     ended = (await _ask("MarkCompleted", end, replicas, history, mark)).told

@@ -112,6 +112,10 @@ class Operation:
     assets: tuple[str, ...] = ()
     checkpoint: str = ""
     told: Snapshot | None = None
+    misdated: int = 0
+    """How many microseconds later than asked a job is due that was created with a delay."""
+    existing: bool | None = None
+    """Whether the answer to a creation said that the job was there before."""
     result_of: str = ""
     """The job that the result names, on a stream of Work."""
     version: int = 0

@@ -36,6 +36,19 @@ def check_schedules(history: History) -> Iterator[Violation]:
             paused = ended + INITIAL_BACKOFF * 4 // 5 if lost else 0
 
 
+def check_creations(history: History) -> Iterator[Violation]:
+    """A job with a delay is due as long after its creation, and one that was there is told so."""
+    for operation in history.operations:
+        if operation.misdated:
+            what = f"{operation.job_id} is due {operation.misdated} µs too late"
+            yield Violation("scheduled", "wrong", what)
+        found = operation.rpc == "ReturnExisting" or (
+            operation.told is not None and operation.told.version > 1
+        )
+        if operation.existing is False and found:
+            yield Violation("single", "wrong", f"{operation.job_id} was there before its creation")
+
+
 def check_policies(history: History) -> Iterator[Violation]:
     """A job uses up no more attempts than its policy has, nor fewer before a lost lease ends it.
 
@@ -47,7 +60,11 @@ def check_policies(history: History) -> Iterator[Violation]:
         most = 1 if by_id else MAX_ATTEMPTS
         if len(used) > most:
             yield Violation("retried", "wrong", f"{job_id} used up {len(used)} attempts: {used}")
-        gave_up = bool(record.steps) and record.steps[-1].reason == "LEASE_EXPIRED"
+        reason = record.steps[-1].reason if record.steps else ""
+        lost = bool(used) and used[-1].outcome == "LEASE_EXPIRED"
+        if by_id and lost and reason not in ("LEASE_EXPIRED", "CANCELLED"):
+            yield Violation("retried", "wrong", f"{job_id} waited for another attempt than {used}")
+        gave_up = reason == "LEASE_EXPIRED"
         if gave_up and len(used) < most:
             yield Violation("retried", "wrong", f"{job_id} was given up after {used}")
 

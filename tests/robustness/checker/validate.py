@@ -13,6 +13,7 @@ from tests.robustness.checker.queues import (
 )
 from tests.robustness.checker.retries import (
     check_checkpoints,
+    check_creations,
     check_policies,
     check_repetitions,
     check_schedules,
@@ -70,6 +71,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_attempts(history)
     found += check_views(history)
     found += check_schedules(history)
+    found += check_creations(history)
     found += check_policies(history)
     found += check_checkpoints(history)
     found += check_repetitions(history)

@@ -149,6 +149,7 @@ async def create_job(
                 job_id=told.job_id,
                 mark=request.unique_key,
                 told=told,
+                existing=answer.response.existing,
             )
         )
         return None
@@ -162,6 +163,8 @@ async def create_job(
             user_id=request.user_id,
             mark=mark,
             told=told,
+            misdated=_misdated(request, answer.response.job) if told is not None else 0,
+            existing=answer.response.existing if told is not None else None,
             # A repetition answers with the job as it stands by now.
             changed=told is not None and told.version == 1,
         )
@@ -170,6 +173,14 @@ async def create_job(
         board.created += 1
         board.fresh.append(told)
     return told
+
+
+def _misdated(request: pb.CreateJobRequest, job: job_pb2.Job) -> int:
+    """Return how much later than asked a new job is due, in microseconds."""
+    if not request.HasField("delay") or job.version > 1:
+        return 0
+    asked = job.create_time.ToMicroseconds() + request.delay.ToMicroseconds()
+    return job.schedule_time.ToMicroseconds() - asked
 
 
 async def cancel_job(

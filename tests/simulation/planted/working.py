@@ -16,6 +16,24 @@ BUGS = {
         "await self._renew(self._held.attempts())",
         "self._renewed = self._loop.time()",
     ),
+    "start by id tried again": Bug(
+        "a lease that is lost after a start by the job's id leaves an attempt, without a policy",
+        "domain.leases",
+        "if job.started_by_id and not job.max_attempts:",
+        "if False:",
+    ),
+    "delay ignored": Bug(
+        "a job that was created with a delay may be claimed at once",
+        "domain.decisions",
+        "return Instant(create_time + command.delay)",
+        "return create_time",
+    ),
+    "every creation is new": Bug(
+        "the answer to a creation does not say that the job was there before",
+        "rpc.jobs.job_service",
+        "pb.CreateJobResponse(existing=not decision.changed)",
+        "pb.CreateJobResponse()",
+    ),
     "loss untold": Bug(
         "a worker is not told that it has lost a lease",
         "watch.held_jobs",
