@@ -26,7 +26,7 @@ CANCELLED = 0.3
 """How many of the jobs are cancelled before they start."""
 
 ABANDONED = 0.2
-"""How many of those that start are left to their leases: no worker claims jobs of this type."""
+"""How many of those that start without a policy are left to their leases, which ends them."""
 
 PAUSE_SECONDS = (0.0, 0.4)
 
@@ -51,7 +51,7 @@ async def run_brief_jobs(
         if rng.random() < CANCELLED:
             ended = await cancel_job(job, replicas, board, history)
         else:
-            abandoned = rng.random() < ABANDONED
+            abandoned = not job.own_policy and rng.random() < ABANDONED
             ended = await _complete(name, mark, job, replicas, board, history, abandoned=abandoned)
         # Else something was broken for so long that it ended in another way, or not yet.
         if ended is not None and ended.terminal and ended.version == LAST_VERSION:
