@@ -130,12 +130,17 @@ async def on_postgresql(url: str, world: World) -> AsyncIterator[SharedDatabase]
 
 
 def _sql_store(url: str) -> Store:
-    return SqlStore(open_database(parse_url(url)))
+    return SqlStore(_open(url))
+
+
+def _open(url: str) -> Database:
+    # Without limits of time: a machine that stands still for some seconds is no difference.
+    return open_database(parse_url(url), unlimited=True)
 
 
 @asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[Database]:
-    database = open_database(parse_url(url))
+    database = _open(url)
     try:
         yield database
     finally:
