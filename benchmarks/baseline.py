@@ -154,14 +154,14 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         if request.target_status == job_pb2.JOB_STATUS_PROCESSING:
             del self._waiting[job.job_type][job.id]
             return workers_pb.TransitionJobResponse(job=self._start(job, request.worker_id))
-        self._finish(job, request.target_status, request.result)
+        self._finish(job, request.target_status, request.finish.result)
         return workers_pb.TransitionJobResponse(job=job)
 
     async def MarkCompleted(  # noqa: N802
         self, request: workers_pb.MarkCompletedRequest, _context: Context
     ) -> workers_pb.MarkCompletedResponse:
         job = self._jobs[request.job_id]
-        self._finish(job, job_pb2.JOB_STATUS_COMPLETED, request.result)
+        self._finish(job, job_pb2.JOB_STATUS_COMPLETED, request.finish.result)
         return workers_pb.MarkCompletedResponse(job=job)
 
     async def UpdateProgress(  # noqa: N802
@@ -241,11 +241,11 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
     async def CreateAsset(  # noqa: N802
         self, request: workers_pb.CreateAssetRequest, _context: Context
     ) -> workers_pb.CreateAssetResponse:
-        return workers_pb.CreateAssetResponse(asset=self._link(self._jobs[request.job_id], request))
+        return workers_pb.CreateAssetResponse(
+            asset=self._link(self._jobs[request.job_id], request.asset.asset)
+        )
 
-    def _link(
-        self, job: job_pb2.Job, asset: asset_pb2.NewAsset | workers_pb.CreateAssetRequest
-    ) -> asset_pb2.Asset:
+    def _link(self, job: job_pb2.Job, asset: asset_pb2.NewAsset) -> asset_pb2.Asset:
         self._change(job)
         return asset_pb2.Asset(
             id=str(uuid.uuid4()),

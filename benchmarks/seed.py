@@ -27,6 +27,7 @@ from jobledger.v1.job_service_pb2 import BatchCreateJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import (
     ClaimJobsRequest,
+    FinishUpdate,
     MarkCompletedRequest,
     MarkFailedRequest,
     MarkPartialRequest,
@@ -232,7 +233,9 @@ def _make_waiting(target: str, owners: Sequence[str]) -> None:
                 start = TransitionJobRequest(job_id=job.id, target_status=PROCESSING, worker_id="w")
                 workers.TransitionJob(start)
                 failed = MarkFailedRequest(
-                    job_id=job.id, attempt=1, error=error, retryable=True, retry_delay=WAIT
+                    job_id=job.id,
+                    attempt=1,
+                    finish=FinishUpdate(error=error, retryable=True, retry_delay=WAIT),
                 )
                 workers.MarkFailed(failed)
 
@@ -260,11 +263,15 @@ def _make_template(target: str) -> None:
                 workers.MarkPartial(MarkPartialRequest(job_id=job_id, attempt=1))
             elif number < PARTIAL + FAILED:
                 error = JobError(reason="UNKNOWN", message="it failed")
-                workers.MarkFailed(MarkFailedRequest(job_id=job_id, attempt=1, error=error))
+                workers.MarkFailed(
+                    MarkFailedRequest(job_id=job_id, attempt=1, finish=FinishUpdate(error=error))
+                )
             else:
                 asset = NewAsset(asset_type="image", url=asset_url(job_id), file_size=1_234_567)
                 workers.MarkCompleted(
-                    MarkCompletedRequest(job_id=job_id, attempt=1, assets=[asset])
+                    MarkCompletedRequest(
+                        job_id=job_id, attempt=1, finish=FinishUpdate(assets=[asset])
+                    )
                 )
 
 

@@ -3,7 +3,6 @@
 import itertools
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
@@ -36,13 +35,13 @@ def create_requests(
 
 def report(job_id: str, version: int) -> UpdateProgressRequest:
     """Return a report of progress that is news of a job which has a version."""
-    return UpdateProgressRequest(job_id=job_id, attempt=1, **_news(version))
+    return UpdateProgressRequest(job_id=job_id, attempt=1, progress=_news(version))
 
 
 def update(job_id: str, version: int) -> JobUpdate:
     """Return the same as an update of Work."""
-    return JobUpdate(job_id=job_id, attempt=1, progress=ProgressUpdate(**_news(version)))
+    return JobUpdate(job_id=job_id, attempt=1, progress=_news(version))
 
 
-def _news(version: int) -> dict[str, Any]:
-    return {"progress": min(99, version // 10), "progress_message": f"step {version:06}"}
+def _news(version: int) -> ProgressUpdate:
+    return ProgressUpdate(progress=min(99, version // 10), progress_message=f"step {version:06}")

@@ -61,7 +61,9 @@ class Ledger:
         return self._job(self._workers.TransitionJob, request)
 
     def progress(self, job: Job, percent: int) -> Job:
-        request = UpdateProgressRequest(job_id=job.id, progress=percent, any_attempt=True)
+        request = UpdateProgressRequest(
+            job_id=job.id, any_attempt=True, progress={"progress": percent}
+        )
         return self._job(self._workers.UpdateProgress, request)
 
     def complete(self, job: Job) -> Job:

@@ -211,8 +211,8 @@ class ForgetsAReport(Mutation):
         if last is not None and last.applied and not self.struck:
             self.strikes += 1
             last.job.version += 1
-            last.job.progress = request.progress
-            last.job.progress_message = request.progress_message
+            last.job.progress = request.progress.progress
+            last.job.progress_message = request.progress.progress_message
             return last
         self.answers[request.job_id] = answer = await forward(request)
         return answer
@@ -298,7 +298,7 @@ class ForgetsCheckpoints(Mutation):
     times = 100
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
-        if rpc == "UpdateProgress" and request.HasField("checkpoint"):
+        if rpc == "UpdateProgress" and request.progress.HasField("checkpoint"):
             self.strikes += 1
             request.ClearField("checkpoint")
         return await forward(request)
@@ -312,8 +312,8 @@ class GivesAnOlderCheckpoint(Mutation):
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         answer = await forward(request)
-        if rpc == "UpdateProgress" and request.HasField("checkpoint"):
-            self.reported.setdefault(request.job_id, []).append(request.checkpoint)
+        if rpc == "UpdateProgress" and request.progress.HasField("checkpoint"):
+            self.reported.setdefault(request.job_id, []).append(request.progress.checkpoint)
         for job in answer.jobs if rpc == "ClaimJobs" else ():
             known = self.reported.get(job.id, [])
             if job.HasField("checkpoint") and len(known) > 1:

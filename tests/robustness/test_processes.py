@@ -70,7 +70,9 @@ async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
         job = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING)).job
         acknowledged[job.id] = job.version
         for progress in range(1, 101):
-            job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)).job
+            job = (
+                await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
+            ).job
             acknowledged[job.id] = job.version
 
     async with connected(server) as channel:
@@ -118,7 +120,9 @@ async def test_sigterm_drains_the_server(serve: Serve) -> None:
                 words = f"{reporter} {report}"
                 try:
                     answers.append(
-                        await call.UpdateProgress(job_id=job.id, attempt=1, progress_message=words)
+                        await call.UpdateProgress(
+                            job_id=job.id, attempt=1, progress={"progress_message": words}
+                        )
                     )
                 except grpc.aio.AioRpcError as error:
                     answers.append(error)
@@ -184,7 +188,7 @@ async def test_sigterm_with_watchers_that_do_not_read_ends_the_server(
             await stream.read()
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         for progress in range(1, 50):
-            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
         assert await asyncio.to_thread(server.terminate) == 0
 
 

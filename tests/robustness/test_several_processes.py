@@ -180,7 +180,9 @@ async def test_changes_through_one_process_reach_watches_of_another(
             assert (await stream.read()).job == job
             # One after the other: changes that were not sent yet may be sent as one, and a
             # call starts when it is made, not when it is awaited.
-            job = (await here.UpdateProgress(job_id=job.id, attempt=1, progress=50)).job
+            job = (
+                await here.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
+            ).job
             assert (await stream.read()).job == job
             job = (await here.MarkCompleted(job_id=job.id, attempt=1)).job
             assert (await stream.read()).job == job

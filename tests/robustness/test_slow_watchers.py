@@ -53,7 +53,9 @@ async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[st
     async def one() -> str:
         job, _ = await asyncio.gather(
             call.job(parameters=BIG),
-            call.UpdateProgress(job_id=busy.id, attempt=1, progress_message=f"step {next(steps)}"),
+            call.UpdateProgress(
+                job_id=busy.id, attempt=1, progress={"progress_message": f"step {next(steps)}"}
+            ),
         )
         return str(job.id)
 

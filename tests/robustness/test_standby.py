@@ -77,7 +77,7 @@ async def writing(app: App) -> AsyncIterator[Written]:
             try:
                 job = await call.job(request_id=f"{run}-{number}-{count}")
                 await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
-                await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+                await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
                 await call.MarkCompleted(job_id=job.id, attempt=1)
                 written.add(job.id)
             except grpc.aio.AioRpcError as error:
@@ -232,7 +232,7 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
                 job = await call.running()
                 watching = asyncio.create_task(watch(client, job.id))
                 for writer in (call, elsewhere):  # so that all have their connections
-                    await writer.UpdateProgress(job_id=job.id, attempt=1, progress=1)
+                    await writer.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 1})
 
                 def complete() -> Awaitable[object]:
                     return call.MarkCompleted(job_id=job.id, attempt=1)

@@ -90,32 +90,40 @@ JOBS: list[tuple[dict[str, Any], str]] = [
 """What makes a good job a bad one."""
 
 ASSETS: list[tuple[dict[str, Any], str, str]] = [
-    ({"asset_type": ""}, "asset_type", "required"),
-    ({"asset_type": "x" * 51}, "asset_type", "51 characters"),
-    ({"url": ""}, "url", "required"),
-    ({"url": "ftp://e.example/a"}, "url", "scheme"),
-    ({"url": "javascript:alert(1)"}, "url", "scheme"),
-    ({"url": "/relative"}, "url", "absolute"),
-    ({"url": "https://"}, "url", "no host"),
-    ({"url": "https://user:secret@e.example/a"}, "url", "password"),
-    ({"url": "https://user@e.example/a"}, "url", "user name"),
-    ({"url": "https://e.example/a b"}, "url", "space"),
-    ({"url": "https://e.example/a\nb"}, "url", "control character"),
-    ({"url": "https://[::1/a"}, "url", "not a URL"),
-    ({"name": "x" * 256}, "name", "256 characters"),
-    ({"name": "a\tb"}, "name", "control character"),
-    ({"sha256": "0" * 63}, "sha256", "64 hexadecimal digits"),
-    ({"sha256": "g" * 64}, "sha256", "64 hexadecimal digits"),
-    ({"etag": "x" * 256}, "etag", "256 characters"),
-    ({"etag": "\n"}, "etag", "control character"),
-    ({"url": "https://e.example:99999/"}, "url", "not a URL"),
-    ({"url": "https://e.example/" + "x" * 2048}, "url", "2048"),
-    ({"storage_path": "x" * 1025}, "storage_path", "1025"),
-    ({"storage_path": "a\0"}, "storage_path", "control character"),
-    ({"file_size": -1}, "file_size", "negative"),
+    ({"asset_type": ""}, "asset.asset_type", "required"),
+    ({"asset_type": "x" * 51}, "asset.asset_type", "51 characters"),
+    ({"url": ""}, "asset.url", "required"),
+    ({"url": "ftp://e.example/a"}, "asset.url", "scheme"),
+    ({"url": "javascript:alert(1)"}, "asset.url", "scheme"),
+    ({"url": "/relative"}, "asset.url", "absolute"),
+    ({"url": "https://"}, "asset.url", "no host"),
+    ({"url": "https://user:secret@e.example/a"}, "asset.url", "password"),
+    ({"url": "https://user@e.example/a"}, "asset.url", "user name"),
+    ({"url": "https://e.example/a b"}, "asset.url", "space"),
+    ({"url": "https://e.example/a\nb"}, "asset.url", "control character"),
+    ({"url": "https://[::1/a"}, "asset.url", "not a URL"),
+    ({"name": "x" * 256}, "asset.name", "256 characters"),
+    ({"name": "a\tb"}, "asset.name", "control character"),
+    ({"sha256": "0" * 63}, "asset.sha256", "64 hexadecimal digits"),
+    ({"sha256": "g" * 64}, "asset.sha256", "64 hexadecimal digits"),
+    ({"etag": "x" * 256}, "asset.etag", "256 characters"),
+    ({"etag": "\n"}, "asset.etag", "control character"),
+    ({"url": "https://e.example:99999/"}, "asset.url", "not a URL"),
+    ({"url": "https://e.example/" + "x" * 2048}, "asset.url", "2048"),
+    ({"storage_path": "x" * 1025}, "asset.storage_path", "1025"),
+    ({"storage_path": "a\0"}, "asset.storage_path", "control character"),
+    ({"file_size": -1}, "asset.file_size", "negative"),
     ({"request_id": "\0"}, "request_id", "control character"),
 ]
 """What makes a good asset a bad one."""
+
+
+def _link(changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the update that links an asset, with what makes it a bad one."""
+    if "request_id" in changed:
+        return {"asset": ASSET, **changed}
+    return {"asset": {**ASSET, **changed}}
+
 
 OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("GetJob", {"job_id": "", "user_id": "ada"}, "job_id"),
@@ -183,37 +191,87 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         ("RerunJobs", {"jobs_per_second": pace, "all": True}, "jobs_per_second")
         for pace in (-1, 0.0009, 1000.1, math.nan, math.inf)
     ),
-    ("UpdateProgress", {**FENCED, "progress": 101}, "progress"),
-    ("UpdateProgress", {**FENCED, "checkpoint": struct(a=math.nan)}, "checkpoint"),
-    ("UpdateProgress", {**FENCED, "checkpoint": struct(a="x" * 65_536)}, "checkpoint"),
-    ("UpdateProgress", {**FENCED, "report_number": -1}, "report_number"),
+    ("UpdateProgress", {**FENCED, "progress": {"progress": 101}}, "progress.progress"),
+    (
+        "UpdateProgress",
+        {**FENCED, "progress": {"checkpoint": struct(a=math.nan)}},
+        "progress.checkpoint",
+    ),
+    (
+        "UpdateProgress",
+        {**FENCED, "progress": {"checkpoint": struct(a="x" * 65_536)}},
+        "progress.checkpoint",
+    ),
+    ("UpdateProgress", {**FENCED, "progress": {"report_number": -1}}, "progress.report_number"),
     *(
-        (method, {**FENCED, **target, "error": {"message": "no"}, **fields}, field)
+        (
+            method,
+            {**FENCED, **target, "finish": {"error": {"message": "no"}, **fields}},
+            "finish.retry_delay",
+        )
         for method, target in (("MarkFailed", {}), ("TransitionJob", {"target_status": FAILED}))
-        for fields, field in (
-            ({"retry_delay": seconds(1)}, "retry_delay"),  # needs retryable
-            ({"retryable": True, "retry_delay": seconds(-1)}, "retry_delay"),
-            ({"retryable": True, "retry_delay": seconds(365 * 86_400 + 1)}, "retry_delay"),
+        for fields in (
+            {"retry_delay": seconds(1)},  # needs retryable
+            {"retryable": True, "retry_delay": seconds(-1)},
+            {"retryable": True, "retry_delay": seconds(365 * 86_400 + 1)},
         )
     ),
-    ("TransitionJob", {**FENCED, "target_status": COMPLETED, "retryable": True}, "retryable"),
-    ("TransitionJob", {"job_id": "j", "target_status": 2, "retryable": True}, "retryable"),
-    ("ReleaseJob", {**FENCED, "delay": seconds(-1)}, "delay"),
-    ("ReleaseJob", {**FENCED, "delay": seconds(365 * 86_400 + 1)}, "delay"),
-    ("UpdateProgress", {**FENCED, "progress": -1}, "progress"),
-    ("UpdateProgress", {**FENCED, "progress_message": "x" * 513}, "progress_message"),
-    ("UpdateProgress", {**FENCED, "progress_message": "\0"}, "progress_message"),
+    (
+        "TransitionJob",
+        {**FENCED, "target_status": COMPLETED, "finish": {"retryable": True}},
+        "finish.retryable",
+    ),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": 2, "finish": {"retryable": True}},
+        "finish",
+    ),
+    # A call says its state itself.
+    ("MarkCompleted", {**FENCED, "finish": {"status": FAILED}}, "finish.status"),
+    ("MarkPartial", {**FENCED, "finish": {"status": COMPLETED}}, "finish.status"),
+    (
+        "MarkFailed",
+        {**FENCED, "finish": {"status": PROCESSING, "error": {"message": "no"}}},
+        "finish.status",
+    ),
+    (
+        "TransitionJob",
+        {**FENCED, "target_status": COMPLETED, "finish": {"status": FAILED}},
+        "finish.status",
+    ),
+    ("TransitionJob", {"job_id": "j", "target_status": PROCESSING, "finish": {}}, "finish"),
+    *(
+        (
+            "TransitionJob",
+            {**FENCED, "target_status": COMPLETED, "progress": update},
+            f"progress.{next(iter(update))}",
+        )
+        for update in ({"checkpoint": struct(a=1)}, {"report_number": 1}, {"progress": 101})
+    ),
+    ("ReleaseJob", {**FENCED, "release": {"delay": seconds(-1)}}, "release.delay"),
+    ("ReleaseJob", {**FENCED, "release": {"delay": seconds(365 * 86_400 + 1)}}, "release.delay"),
+    ("UpdateProgress", {**FENCED, "progress": {"progress": -1}}, "progress.progress"),
+    (
+        "UpdateProgress",
+        {**FENCED, "progress": {"progress_message": "x" * 513}},
+        "progress.progress_message",
+    ),
+    (
+        "UpdateProgress",
+        {**FENCED, "progress": {"progress_message": "\0"}},
+        "progress.progress_message",
+    ),
     ("TransitionJob", {"job_id": "j"}, "target_status"),
     ("TransitionJob", {"job_id": "j", "target_status": 9}, "target_status"),
-    ("TransitionJob", {**FENCED, "target_status": FAILED}, "error"),
-    ("MarkFailed", FENCED, "error"),
+    ("TransitionJob", {**FENCED, "target_status": FAILED}, "finish.error"),
+    ("MarkFailed", FENCED, "finish.error"),
     ("UpdateProgress", {"job_id": "j"}, "attempt"),
     ("MarkCompleted", {"job_id": "j"}, "attempt"),
-    ("CreateAsset", {"job_id": "j", **ASSET}, "attempt"),
+    ("CreateAsset", {"job_id": "j", "asset": {"asset": {**ASSET}}}, "attempt"),
     ("TransitionJob", {"job_id": "j", "target_status": COMPLETED}, "attempt"),
     ("UpdateProgress", {**FENCED, "any_attempt": True}, "any_attempt"),
     ("MarkPartial", {**FENCED, "any_attempt": True}, "any_attempt"),
-    ("CreateAsset", {**FENCED, **ASSET, "any_attempt": True}, "any_attempt"),
+    ("CreateAsset", {**FENCED, "any_attempt": True, "asset": {"asset": {**ASSET}}}, "any_attempt"),
     ("TransitionJob", {**FENCED, "target_status": COMPLETED, "any_attempt": True}, "any_attempt"),
     ("TransitionJob", {**FENCED, "target_status": PROCESSING}, "attempt"),
     (
@@ -223,37 +281,53 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("ReleaseJob", {"job_id": "j"}, "attempt"),
     *(
-        ("MarkFailed", {**FENCED, "error": {"message": "no", "reason": reason}}, "error.reason")
+        (
+            "MarkFailed",
+            {**FENCED, "finish": {"error": {"message": "no", "reason": reason}}},
+            "finish.error.reason",
+        )
         for reason in ("CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED")
     ),
-    ("MarkFailed", {**FENCED, "error": {}}, "error.message"),
-    ("MarkFailed", {**FENCED, "error": {"reason": "X"}}, "error.message"),
+    ("MarkFailed", {**FENCED, "finish": {"error": {}}}, "finish.error.message"),
+    ("MarkFailed", {**FENCED, "finish": {"error": {"reason": "X"}}}, "finish.error.message"),
     (
         "MarkFailed",
-        {**FENCED, "error": {"message": "no", "reason": "not upper"}},
-        "error.reason",
+        {**FENCED, "finish": {"error": {"message": "no", "reason": "not upper"}}},
+        "finish.error.reason",
     ),
-    ("MarkFailed", {**FENCED, "error": {"message": "x" * 4097}}, "error.message"),
+    (
+        "MarkFailed",
+        {**FENCED, "finish": {"error": {"message": "x" * 4097}}},
+        "finish.error.message",
+    ),
     (
         "MarkPartial",
-        {**FENCED, "error": {"message": "no", "details": struct(a=math.nan)}},
-        "error.details",
+        {**FENCED, "finish": {"error": {"message": "no", "details": struct(a=math.nan)}}},
+        "finish.error.details",
     ),
     (
         "TransitionJob",
-        {**FENCED, "target_status": COMPLETED, "error": {"message": "no"}},
-        "error",
+        {**FENCED, "target_status": COMPLETED, "finish": {"error": {"message": "no"}}},
+        "finish.error",
     ),
     (
         "TransitionJob",
-        {"job_id": "j", "target_status": PROCESSING, "result": struct(a=1)},
-        "result",
+        {"job_id": "j", "target_status": PROCESSING, "finish": {"result": struct(a=1)}},
+        "finish",
     ),
-    ("TransitionJob", {"job_id": "j", "target_status": 2, "assets": [ASSET]}, "assets"),
-    ("MarkCompleted", {**FENCED, "result": struct(a=-math.inf)}, "result"),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": 2, "finish": {"assets": [ASSET]}},
+        "finish",
+    ),
+    ("MarkCompleted", {**FENCED, "finish": {"result": struct(a=-math.inf)}}, "finish.result"),
     ("TransitionJob", {"job_id": "j", "target_status": 2, "worker_id": "\n"}, "worker_id"),
-    ("MarkCompleted", {**FENCED, "assets": [ASSET] * 1001}, "assets"),
-    ("MarkCompleted", {**FENCED, "assets": [ASSET, {"asset_type": "t"}]}, "assets[1].url"),
+    ("MarkCompleted", {**FENCED, "finish": {"assets": [ASSET] * 1001}}, "finish.assets"),
+    (
+        "MarkCompleted",
+        {**FENCED, "finish": {"assets": [ASSET, {"asset_type": "t"}]}},
+        "finish.assets[1].url",
+    ),
     ("ClaimJobs", {"job_types": ["t"]}, "worker_id"),
     ("ClaimJobs", {"worker_id": "w"}, "job_types"),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["a b"]}, "job_types[0]"),
@@ -315,7 +389,7 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
 BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [
     *(("CreateJob", {**CREATE, **changed}, field, "") for changed, field in JOBS),
     *(
-        ("CreateAsset", {**FENCED, **ASSET, **changed}, field, words)
+        ("CreateAsset", {**FENCED, "asset": _link(changed)}, f"asset.{field}", words)
         for changed, field, words in ASSETS
     ),
     *((*row, "") for row in OTHERS),

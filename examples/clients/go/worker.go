@@ -82,7 +82,7 @@ func do(job *pb.Job, o *options) *pb.WorkRequest {
 }
 
 func complete(ctx context.Context, c *client, o *options) error {
-	request := &pb.MarkCompletedRequest{JobId: o.job, Result: o.result}
+	request := &pb.MarkCompletedRequest{JobId: o.job, Finish: &pb.FinishUpdate{Result: o.result}}
 	if o.attempt != 0 {
 		request.Attempt = proto.Int32(int32(o.attempt))
 	} else {

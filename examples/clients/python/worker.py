@@ -6,13 +6,17 @@ from connect import DEADLINE, Client
 from google.protobuf.duration_pb2 import Duration
 from printing import as_json, emit
 
+from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.job_pb2 import Job, JobError
 from jobledger.v1.worker_service_pb2 import (
+    AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
+    FinishUpdate,
     MarkCompletedRequest,
     MarkFailedRequest,
     MarkPartialRequest,
+    ProgressUpdate,
     UpdateProgressRequest,
 )
 
@@ -43,7 +47,9 @@ def work(client: Client, options: Namespace) -> None:
     # a heartbeat. If cancel_requested is true, clean up and call ReleaseJob.
     progress = client.workers.UpdateProgress(
         UpdateProgressRequest(
-            job_id=job.id, attempt=job.attempt, progress=50, progress_message=options.message
+            job_id=job.id,
+            attempt=job.attempt,
+            progress=ProgressUpdate(progress=50, progress_message=options.message),
         ),
         timeout=DEADLINE,
     )
@@ -53,10 +59,14 @@ def work(client: Client, options: Namespace) -> None:
         CreateAssetRequest(
             job_id=job.id,
             attempt=job.attempt,
-            asset_type="application/octet-stream",
-            storage_path=f"results/{job.id}/{job.attempt}",
-            file_size=options.asset_size,
-            request_id=f"attempt-{job.attempt}",
+            asset=AssetUpdate(
+                asset=NewAsset(
+                    asset_type="application/octet-stream",
+                    storage_path=f"results/{job.id}/{job.attempt}",
+                    file_size=options.asset_size,
+                ),
+                request_id=f"attempt-{job.attempt}",
+            ),
         ),
         timeout=DEADLINE,
     )
@@ -70,12 +80,14 @@ def end(client: Client, options: Namespace, job: Job) -> Job:
     retry = options.outcome == "retried" and job.attempt == 1
     match "failed" if retry else options.outcome:
         case "completed" | "retried":
-            completed = MarkCompletedRequest(job_id=job.id, attempt=job.attempt, result=result)
+            completed = MarkCompletedRequest(
+                job_id=job.id, attempt=job.attempt, finish=FinishUpdate(result=result)
+            )
             return client.workers.MarkCompleted(completed, timeout=DEADLINE).job
         case "partial":
             error = JobError(reason="SOME_MISSING", message=options.message)
             partial = MarkPartialRequest(
-                job_id=job.id, attempt=job.attempt, result=result, error=error
+                job_id=job.id, attempt=job.attempt, finish=FinishUpdate(result=result, error=error)
             )
             return client.workers.MarkPartial(partial, timeout=DEADLINE).job
         case _:
@@ -83,10 +95,8 @@ def end(client: Client, options: Namespace, job: Job) -> Job:
             failed = MarkFailedRequest(
                 job_id=job.id,
                 attempt=job.attempt,
-                result=result,
-                error=error,
                 # With attempts left the job waits for the next one, instead of being FAILED.
-                retryable=retry,
+                finish=FinishUpdate(result=result, error=error, retryable=retry),
             )
             return client.workers.MarkFailed(failed, timeout=DEADLINE).job
 
@@ -96,6 +106,6 @@ def complete(client: Client, options: Namespace) -> None:
         job_id=options.job,
         attempt=options.attempt,
         any_attempt=options.attempt is None,
-        result=options.result,
+        finish=FinishUpdate(result=options.result),
     )
     emit("ended", job=as_json(client.workers.MarkCompleted(request, timeout=DEADLINE).job))

@@ -104,24 +104,22 @@ Global___ClaimJobsResponse: _TypeAlias = ClaimJobsResponse  # noqa: Y015
 
 @_typing.final
 class TransitionJobRequest(_message.Message):
-    """A request to change the state of a job."""
+    """A request to change the state of a job. To start it:
+    `{job_id, target_status: PROCESSING, worker_id}`. To finish it:
+    `{job_id, target_status: COMPLETED, attempt, finish: {result}}`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     TARGET_STATUS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
-    PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    ASSETS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
-    ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
-    RETRYABLE_FIELD_NUMBER: _builtins.int
-    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     target_status: _job_pb2.JobStatus.ValueType
@@ -130,42 +128,29 @@ class TransitionJobRequest(_message.Message):
     """The caller's attempt. For terminal states this or `any_attempt` is required;
     invalid for PROCESSING, which begins the next attempt.
     """
-    expected_version: _builtins.int
-    """The call is refused with VERSION_MISMATCH if the job has another version.
-    Default: any version.
-    """
-    progress: _builtins.int
-    """Percent done, 0 to 100. Default: unchanged. COMPLETED and PARTIAL set 100.
-    If it is lower than the current one, that stays.
-    """
-    progress_message: _builtins.str
-    """See Job.progress_message. Default: unchanged."""
-    worker_id: _builtins.str
-    """The worker's id, chosen by itself: at most 128 characters without control
-    characters. A start sets Job.worker_id. Default: empty.
-    """
     any_attempt: _builtins.bool
     """True to finish the job whatever its attempt. Invalid with an `attempt`, and
     for PROCESSING.
     """
-    retryable: _builtins.bool
-    """True if another attempt may succeed. FAILED only; see
-    MarkFailedRequest.retryable.
+    expected_version: _builtins.int
+    """The call is refused with VERSION_MISMATCH if the job has another version.
+    Default: any version.
+    """
+    worker_id: _builtins.str
+    """The worker's id, chosen by itself: at most 128 characters without control
+    characters. A start sets Job.worker_id. Default: empty.
     """
     @_builtins.property
-    def result(self) -> _struct_pb2.Struct:
-        """The result. Terminal states only. See Job.result."""
-
-    @_builtins.property
-    def error(self) -> _job_pb2.JobError:
-        """Required, with a message, for FAILED; allowed for PARTIAL; invalid for
-        other states.
+    def progress(self) -> Global___ProgressUpdate:
+        """Progress that is reported with the transition: `progress` and
+        `progress_message` only. COMPLETED and PARTIAL set 100 percent. Default:
+        unchanged.
         """
 
     @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
-        """The job's assets, at most 1000, linked in the same transaction. Terminal
-        states only: use CreateAsset before.
+    def finish(self) -> Global___FinishUpdate:
+        """How the job ends. Terminal states only; required for FAILED, which needs an
+        `error`. Leave its `status` out, or set it to `target_status`.
         """
 
     @_builtins.property
@@ -174,48 +159,31 @@ class TransitionJobRequest(_message.Message):
         to 24 hours. PROCESSING only. Default: 1 hour.
         """
 
-    @_builtins.property
-    def retry_delay(self) -> _duration_pb2.Duration:
-        """See MarkFailedRequest.retry_delay."""
-
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         target_status: _job_pb2.JobStatus.ValueType = ...,
         attempt: _builtins.int | None = ...,
+        any_attempt: _builtins.bool = ...,
         expected_version: _builtins.int | None = ...,
-        progress: _builtins.int | None = ...,
-        progress_message: _builtins.str | None = ...,
-        result: _struct_pb2.Struct | None = ...,
-        error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
+        progress: Global___ProgressUpdate | None = ...,
+        finish: Global___FinishUpdate | None = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
         worker_id: _builtins.str = ...,
-        any_attempt: _builtins.bool = ...,
-        retryable: _builtins.bool = ...,
-        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "attempt", b"attempt", "expected_version", b"expected_version", "finish", b"finish", "lease_duration", b"lease_duration", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "retry_delay", b"retry_delay", "retryable", b"retryable", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "any_attempt", b"any_attempt", "attempt", b"attempt", "expected_version", b"expected_version", "finish", b"finish", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
-    _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
-    _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
-    _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
-    _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
 
 Global___TransitionJobRequest: _TypeAlias = TransitionJobRequest  # noqa: Y015
 
@@ -245,69 +213,39 @@ Global___TransitionJobResponse: _TypeAlias = TransitionJobResponse  # noqa: Y015
 
 @_typing.final
 class UpdateProgressRequest(_message.Message):
-    """A progress report."""
+    """A progress report, for instance `{job_id, attempt, progress: {progress: 50}}`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    PROGRESS_FIELD_NUMBER: _builtins.int
-    PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
-    CHECKPOINT_FIELD_NUMBER: _builtins.int
-    REPORT_NUMBER_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. This or `any_attempt` is required."""
-    progress: _builtins.int
-    """Percent done, 0 to 100. Default: unchanged. If it is lower than the current
-    one, that stays.
-    """
-    progress_message: _builtins.str
-    """See Job.progress_message. Default: unchanged."""
     any_attempt: _builtins.bool
     """True to report on the job whatever its attempt. Invalid with an `attempt`."""
-    report_number: _builtins.int
-    """1 for the first report of the attempt, and greater for each later one. A
-    report whose number is not greater than that of an earlier one is a late
-    retry: it renews the lease and changes nothing else. So no retry brings back
-    an old message or checkpoint. Default (0): not numbered.
-    """
     @_builtins.property
-    def checkpoint(self) -> _struct_pb2.Struct:
-        """Where the next attempt would go on. It replaces the one before, and is news.
-        An empty one is none, and leaves the one before. Default: unchanged. See
-        Job.checkpoint.
-        """
+    def progress(self) -> Global___ProgressUpdate:
+        """What is reported, as in Work. Default: nothing, a heartbeat."""
 
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
-        progress: _builtins.int | None = ...,
-        progress_message: _builtins.str | None = ...,
         any_attempt: _builtins.bool = ...,
-        checkpoint: _struct_pb2.Struct | None = ...,
-        report_number: _builtins.int = ...,
+        progress: Global___ProgressUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "checkpoint", b"checkpoint", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "any_attempt", b"any_attempt", "attempt", b"attempt", "checkpoint", b"checkpoint", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message", "report_number", b"report_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "attempt", b"attempt", "job_id", b"job_id", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
-    _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
-    _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
-    _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
-    _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
 
 Global___UpdateProgressRequest: _TypeAlias = UpdateProgressRequest  # noqa: Y015
 
@@ -590,10 +528,17 @@ class ProgressUpdate(_message.Message):
     progress_message: _builtins.str
     """See Job.progress_message. Default: unchanged."""
     report_number: _builtins.int
-    """See UpdateProgressRequest.report_number."""
+    """1 for the first report of the attempt, and greater for each later one. A
+    report whose number is not greater than that of an earlier one is a late
+    retry: it renews the lease and changes nothing else. So no retry brings back
+    an old message or checkpoint. Default (0): not numbered.
+    """
     @_builtins.property
     def checkpoint(self) -> _struct_pb2.Struct:
-        """See UpdateProgressRequest.checkpoint."""
+        """Where the next attempt would go on. It replaces the one before, and is news.
+        An empty one is none, and leaves the one before. Default: unchanged. See
+        Job.checkpoint.
+        """
 
     def __init__(
         self,
@@ -627,7 +572,11 @@ class AssetUpdate(_message.Message):
     ASSET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """See CreateAssetRequest.request_id. Default: empty."""
+    """An id of this request, unique for this job: 1 to 128 characters without
+    control characters. A further one with it returns the asset, and is refused
+    with REQUEST_ID_REUSED if it has other content. Default: empty; the name
+    alone makes it safe to retry.
+    """
     @_builtins.property
     def asset(self) -> _asset_pb2.NewAsset:
         """The asset. Required."""
@@ -648,8 +597,8 @@ Global___AssetUpdate: _TypeAlias = AssetUpdate  # noqa: Y015
 
 @_typing.final
 class FinishUpdate(_message.Message):
-    """Finishes a job; see MarkCompleted, MarkPartial and MarkFailed, which an
-    update with the same content repeats.
+    """Finishes a job; see MarkCompleted, MarkPartial and MarkFailed. An update of
+    Work repeats a call with the same content, and the other way round.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -661,9 +610,17 @@ class FinishUpdate(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
     status: _job_pb2.JobStatus.ValueType
-    """COMPLETED, PARTIAL or FAILED. Required."""
+    """COMPLETED, PARTIAL or FAILED. Required in Work. In a call, which says it
+    itself, it is left out or the same.
+    """
     retryable: _builtins.bool
-    """FAILED only; see MarkFailedRequest.retryable."""
+    """FAILED only. True if another attempt may succeed. If one is left, the job
+    waits for it with `last_error`, `result` and `error.details` are dropped, and
+    the assets are linked. If none is left, or cancellation was requested, the job
+    is FAILED with this error. If no worker holds the job, it is refused with
+    LEASE_LOST, also with `any_attempt`, unless it repeats the failure for which
+    the job waits. Default: false.
+    """
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
         """The result. Default: none. See Job.result."""
@@ -676,11 +633,15 @@ class FinishUpdate(_message.Message):
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
-        """The job's assets, at most 1000, linked in the same transaction."""
+        """The job's assets, at most 1000, linked in the same transaction. Default:
+        none.
+        """
 
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """See MarkFailedRequest.retry_delay."""
+        """How long the job waits before the next attempt, at most 365 days, in place of
+        the pause that its RetryPolicy says. Needs `retryable`. Default: unset.
+        """
 
     def __init__(
         self,
@@ -709,7 +670,9 @@ class ReleaseUpdate(_message.Message):
     DELAY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """See ReleaseJobRequest.delay."""
+        """How long the job waits at least before it can be claimed again, at most 365
+        days. Default: no longer than the rule of ReleaseJob says.
+        """
 
     def __init__(
         self,
@@ -902,33 +865,31 @@ Global___LeaseLost: _TypeAlias = LeaseLost  # noqa: Y015
 
 @_typing.final
 class ReleaseJobRequest(_message.Message):
-    """A request to release a job."""
+    """A request to release a job, for instance `{job_id, attempt}`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    DELAY_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. Required."""
     @_builtins.property
-    def delay(self) -> _duration_pb2.Duration:
-        """How long the job waits at least before it can be claimed again, at most 365
-        days. Default: no longer than the rule above says.
-        """
+    def release(self) -> Global___ReleaseUpdate:
+        """How it is released, as in Work. Default: without a `delay`."""
 
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
-        delay: _duration_pb2.Duration | None = ...,
+        release: Global___ReleaseUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "delay", b"delay", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -960,15 +921,16 @@ Global___ReleaseJobResponse: _TypeAlias = ReleaseJobResponse  # noqa: Y015
 
 @_typing.final
 class MarkCompletedRequest(_message.Message):
-    """A request to finish a job as COMPLETED."""
+    """A request to finish a job as COMPLETED, for instance
+    `{job_id, attempt, finish: {result}}`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    ASSETS_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -976,25 +938,22 @@ class MarkCompletedRequest(_message.Message):
     any_attempt: _builtins.bool
     """True to finish the job whatever its attempt. Invalid with an `attempt`."""
     @_builtins.property
-    def result(self) -> _struct_pb2.Struct:
-        """The result. Default: none. See Job.result."""
-
-    @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
-        """The job's assets, at most 1000. Default: none."""
+    def finish(self) -> Global___FinishUpdate:
+        """How the job ends, as in Work. Leave its `status` out, or set it to COMPLETED.
+        Default: without result and assets.
+        """
 
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
-        result: _struct_pb2.Struct | None = ...,
-        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
         any_attempt: _builtins.bool = ...,
+        finish: Global___FinishUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "finish", b"finish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1028,16 +987,16 @@ Global___MarkCompletedResponse: _TypeAlias = MarkCompletedResponse  # noqa: Y015
 
 @_typing.final
 class MarkPartialRequest(_message.Message):
-    """A request to finish a job as PARTIAL."""
+    """A request to finish a job as PARTIAL, for instance
+    `{job_id, attempt, finish: {result, error}}`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    ASSETS_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -1045,30 +1004,23 @@ class MarkPartialRequest(_message.Message):
     any_attempt: _builtins.bool
     """True to finish the job whatever its attempt. Invalid with an `attempt`."""
     @_builtins.property
-    def result(self) -> _struct_pb2.Struct:
-        """The partial result. Default: none. See Job.result."""
-
-    @_builtins.property
-    def error(self) -> _job_pb2.JobError:
-        """What is missing, and why. Default: none."""
-
-    @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
-        """The job's assets, at most 1000. Default: none."""
+    def finish(self) -> Global___FinishUpdate:
+        """How the job ends, as in Work: the partial result, and in `error` what is
+        missing. Leave its `status` out, or set it to PARTIAL. Default: without result,
+        error and assets.
+        """
 
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
-        result: _struct_pb2.Struct | None = ...,
-        error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
         any_attempt: _builtins.bool = ...,
+        finish: Global___FinishUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "finish", b"finish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1102,48 +1054,26 @@ Global___MarkPartialResponse: _TypeAlias = MarkPartialResponse  # noqa: Y015
 
 @_typing.final
 class MarkFailedRequest(_message.Message):
-    """A request to finish a job as FAILED."""
+    """A request to finish a job as FAILED, for instance
+    `{job_id, attempt, finish: {error: {reason, message}}}`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    ASSETS_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
-    RETRYABLE_FIELD_NUMBER: _builtins.int
-    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. This or `any_attempt` is required."""
     any_attempt: _builtins.bool
     """True to finish the job whatever its attempt. Invalid with an `attempt`."""
-    retryable: _builtins.bool
-    """True if another attempt may succeed. If one is left, the job waits for it
-    with `last_error`, `result` and `error.details` are dropped, and the assets
-    are linked. If none is left, or cancellation was requested, the job is
-    FAILED with this error. If no worker holds the job, the call is refused with
-    LEASE_LOST, also with `any_attempt`, unless it repeats the failure for which
-    the job waits. Default: false.
-    """
     @_builtins.property
-    def result(self) -> _struct_pb2.Struct:
-        """What is known despite the failure. Default: none. See Job.result."""
-
-    @_builtins.property
-    def error(self) -> _job_pb2.JobError:
-        """The error. Required, with a message."""
-
-    @_builtins.property
-    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.NewAsset]:
-        """The job's assets, at most 1000. Default: none."""
-
-    @_builtins.property
-    def retry_delay(self) -> _duration_pb2.Duration:
-        """How long the job waits before the next attempt, at most 365 days, in place of
-        the pause that its RetryPolicy says. Needs `retryable`. Default: unset.
+    def finish(self) -> Global___FinishUpdate:
+        """How the job ends, as in Work. Its `error` is required. Leave its `status` out,
+        or set it to FAILED.
         """
 
     def __init__(
@@ -1151,16 +1081,12 @@ class MarkFailedRequest(_message.Message):
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
-        result: _struct_pb2.Struct | None = ...,
-        error: _job_pb2.JobError | None = ...,
-        assets: _abc.Iterable[_asset_pb2.NewAsset] | None = ...,
         any_attempt: _builtins.bool = ...,
-        retryable: _builtins.bool = ...,
-        retry_delay: _duration_pb2.Duration | None = ...,
+        finish: Global___FinishUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "error", b"error", "result", b"result", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt", "finish", b"finish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "assets", b"assets", "attempt", b"attempt", "error", b"error", "job_id", b"job_id", "result", b"result", "retry_delay", b"retry_delay", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -1196,65 +1122,37 @@ Global___MarkFailedResponse: _TypeAlias = MarkFailedResponse  # noqa: Y015
 
 @_typing.final
 class CreateAssetRequest(_message.Message):
-    """A request to link an asset."""
+    """A request to link an asset, for instance
+    `{job_id, attempt, asset: {asset: {asset_type, url}}}`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    ASSET_TYPE_FIELD_NUMBER: _builtins.int
-    URL_FIELD_NUMBER: _builtins.int
-    STORAGE_PATH_FIELD_NUMBER: _builtins.int
-    FILE_SIZE_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ANY_ATTEMPT_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. This or `any_attempt` is required."""
-    asset_type: _builtins.str
-    """What it is. Required; see Asset.asset_type."""
-    url: _builtins.str
-    """Where to download it; see Asset.url. This or `storage_path` is required."""
-    storage_path: _builtins.str
-    """Its location; see Asset.storage_path."""
-    file_size: _builtins.int
-    """Its size in bytes, 0 or more."""
-    request_id: _builtins.str
-    """An id of this request, unique for this job: 1 to 128 characters without
-    control characters. A further call with it returns the asset, and is refused
-    with REQUEST_ID_REUSED if it has other content. Default: empty; the name
-    alone makes the call safe to retry.
-    """
     any_attempt: _builtins.bool
     """True to link it whatever the job's attempt. Invalid with an `attempt`."""
-    name: _builtins.str
-    """Its name; see NewAsset.name."""
-    sha256: _builtins.str
-    """The digest of its content; see NewAsset.sha256."""
-    etag: _builtins.str
-    """Its entity tag; see NewAsset.etag."""
+    @_builtins.property
+    def asset(self) -> Global___AssetUpdate:
+        """What is linked, as in Work. Required."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         attempt: _builtins.int | None = ...,
-        asset_type: _builtins.str = ...,
-        url: _builtins.str = ...,
-        storage_path: _builtins.str = ...,
-        file_size: _builtins.int = ...,
-        request_id: _builtins.str = ...,
         any_attempt: _builtins.bool = ...,
-        name: _builtins.str = ...,
-        sha256: _builtins.str = ...,
-        etag: _builtins.str = ...,
+        asset: Global___AssetUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "attempt", b"attempt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "asset", b"asset", "attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "asset_type", b"asset_type", "attempt", b"attempt", "etag", b"etag", "file_size", b"file_size", "job_id", b"job_id", "name", b"name", "request_id", b"request_id", "sha256", b"sha256", "storage_path", b"storage_path", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "any_attempt", b"any_attempt", "asset", b"asset", "attempt", b"attempt", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015

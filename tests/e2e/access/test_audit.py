@@ -155,7 +155,7 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     claim = {"worker_id": "w", "job_types": ["render"]}
     (job,) = (await farm.ClaimJobs(**claim)).jobs
     failure = {"error": {"message": SECRET}, "retryable": True}
-    await farm.MarkFailed(job_id=job.id, attempt=1, **failure)
+    await farm.MarkFailed(job_id=job.id, attempt=1, finish=failure)
     assert audit()[-1] == ("token:farm", "change_status", (job.id,), "OK")
     denied = await refusal(farm.RerunJobs(user_id="ada"))
     assert denied.reason == "ACCESS_DENIED"
@@ -174,8 +174,10 @@ async def test_workers_changes_are_logged_by_call_and_by_stream(
     audit()
     claimed = await farm.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=1)
     assert [job.id for job in claimed.jobs] == [jobs[0].id]
-    await farm.UpdateProgress(job_id=jobs[0].id, attempt=1, progress=5)
-    await farm.CreateAsset(job_id=jobs[0].id, attempt=1, asset_type="t", storage_path="p")
+    await farm.UpdateProgress(job_id=jobs[0].id, attempt=1, progress={"progress": 5})
+    await farm.CreateAsset(
+        job_id=jobs[0].id, attempt=1, asset={"asset": {"asset_type": "t", "storage_path": "p"}}
+    )
     await farm.MarkCompleted(job_id=jobs[0].id, attempt=1)
     await refusal(
         farm.TransitionJob(job_id=foreign.id, target_status=COMPLETED, attempt=1, worker_id="w")
@@ -245,7 +247,7 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
             web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
             job = await web.job(parameters={"a": SECRET}, labels={"l": SECRET}, request_id=SECRET)
             await farm.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=1)
-            await farm.MarkFailed(job_id=job.id, attempt=1, error={"message": SECRET})
+            await farm.MarkFailed(job_id=job.id, attempt=1, finish={"error": {"message": SECRET}})
             await refusal(web.DeleteJob(user_id="ada", job_id=SECRET))
             for _ in range(100):
                 await refusal(web.ListJobs(user_id="eve"))

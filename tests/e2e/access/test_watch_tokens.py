@@ -118,7 +118,11 @@ async def test_the_holder_of_a_token_sees_no_assets_of_a_deleted_job(
     before = (await anybody.WatchJobs(user_id="ada", labels=BLUE).read()).resume_token
     job = await anybody.running(labels=BLUE)
     url = "https://e.example/a.png?signature=secret"
-    await anybody.CreateAsset(job_id=job.id, attempt=1, asset_type="image/png", url=url, name="a")
+    await anybody.CreateAsset(
+        job_id=job.id,
+        attempt=1,
+        asset={"asset": {"asset_type": "image/png", "url": url, "name": "a"}},
+    )
     await anybody.MarkCompleted(job_id=job.id, attempt=1)
     await anybody.DeleteJob(job_id=job.id, user_id="ada")
     holder = Caller(channel, token=await token_for(anybody, labels=BLUE))

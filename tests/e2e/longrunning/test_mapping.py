@@ -44,10 +44,10 @@ async def test_a_job_that_waits_is_not_done_and_its_metadata_says_for_what(
     due.FromSeconds(int(time.time()) + 3600)
     scheduled = await call.job(schedule_time=due)
     job = await call.running(retry_policy=policy(2))
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"page": 3})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"page": 3}})
     error = {"reason": "NO_NETWORK", "message": "no network", "details": {"host": "ü"}}
     failure = {"error": error, "retryable": True, "retry_delay": Duration(seconds=3600)}
-    retried = (await call.MarkFailed(job_id=job.id, attempt=1, **failure)).job
+    retried = (await call.MarkFailed(job_id=job.id, attempt=1, finish=failure)).job
     for waits in (scheduled, retried):
         operation = await operations.Wait(name=name_of(waits), timeout=Duration(nanos=1000))
         assert (operation.done, operation.WhichOneof("result")) == (False, None)
@@ -58,10 +58,10 @@ async def test_a_job_that_waits_is_not_done_and_its_metadata_says_for_what(
     # A failure in between does not end a wait; the last one does.
     job = await call.running(retry_policy=policy(2))
     waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
-    await call.MarkFailed(job_id=job.id, attempt=1, error=error, retryable=True)
+    await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error, "retryable": True})
     await call.ClaimJobs(worker_id="w", job_types=["render"], wait=Duration(seconds=20))
     assert not waiting.done()
-    await call.MarkFailed(job_id=job.id, attempt=2, error=error, retryable=True)
+    await call.MarkFailed(job_id=job.id, attempt=2, finish={"error": error, "retryable": True})
     operation = await waiting
     assert (operation.done, operation.error.message) == (True, "no network")
     info = error_details_pb2.ErrorInfo()
@@ -82,7 +82,7 @@ async def test_the_metadata_says_how_the_job_is_queued(
 
 async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
     job = await call.running()
-    await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+    await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"pages": 4}})
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
@@ -95,7 +95,9 @@ async def test_partial_is_a_response_and_the_missing_parts_are_in_response_and_m
 ) -> None:
     job = await call.running()
     error = {"reason": "TWO_PAGES_MISSING", "message": "pages 3 and 4 could not be read"}
-    await call.MarkPartial(job_id=job.id, attempt=1, result={"pages": 2}, error=error)
+    await call.MarkPartial(
+        job_id=job.id, attempt=1, finish={"result": {"pages": 2}, "error": error}
+    )
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
@@ -111,7 +113,7 @@ async def test_failed_by_its_worker_is_an_error_with_the_code_unknown(
 ) -> None:
     job = await call.running()
     error = {"reason": reason, "message": "no such font", "details": {"font": "Ü"}}
-    await call.MarkFailed(job_id=job.id, attempt=1, error=error)
+    await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error})
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
@@ -194,11 +196,11 @@ async def test_the_largest_job_passes_as_metadata_and_response_at_once(
     job = await call.running(parameters=payload, retry_policy=policy(2))
     error = {"message": "ü" * 4096, "details": payload}
     checkpoint = {"pad": "x" * (63 * 1024)}
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=checkpoint)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": checkpoint})
     again = {"retryable": True, "retry_delay": Duration(), "error": error}
-    await call.MarkFailed(job_id=job.id, attempt=1, **again)
+    await call.MarkFailed(job_id=job.id, attempt=1, finish=again)
     await call.ClaimJobs(worker_id="w", job_types=["render"])
-    await call.MarkPartial(job_id=job.id, attempt=2, result=payload, error=error)
+    await call.MarkPartial(job_id=job.id, attempt=2, finish={"result": payload, "error": error})
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert job_in(operation.response) == job_in(operation.metadata) == job

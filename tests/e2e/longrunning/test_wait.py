@@ -62,9 +62,9 @@ async def test_a_completion_ends_the_wait_with_a_query_for_the_job_and_one_for_i
     waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
     await until_waiting(app)
     for progress in range(10):
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
     assert not waiting.done()
-    await call.MarkCompleted(job_id=job.id, attempt=1, result=result)
+    await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": result})
     operation = await waiting
     assert operation.done
     assert reads == {"read_jobs": queries}
@@ -110,7 +110,7 @@ async def test_a_timeout_returns_the_newest_state_undone(
         operations.Wait(name=name_of(job), timeout=Duration(nanos=700_000_000))
     )
     await until_waiting(app)
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=42)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 42})
     operation = await waiting
     assert loop.time() - began >= 0.7
     assert not operation.done

@@ -26,7 +26,7 @@ def assets(count: int, *, size: int = 0) -> list[dict[str, str]]:
 
 async def ended(call: Caller, links: Sequence[dict[str, str]]) -> Any:
     job = await call.running()
-    return (await call.MarkCompleted(job_id=job.id, attempt=1, assets=links)).job
+    return (await call.MarkCompleted(job_id=job.id, attempt=1, finish={"assets": links})).job
 
 
 async def deletions(stream: Any, count: int, sizes: list[int] | None = None) -> list[Any]:
@@ -64,16 +64,19 @@ async def test_an_asset_has_a_name_by_default(
     call: Caller, given: dict[str, str], name: str
 ) -> None:
     job = await call.running()
-    fields = {"job_id": job.id, "attempt": 1, "asset_type": "image/png", **given}
-    assert (await call.CreateAsset(**fields)).asset.name == name
+    link = {"asset_type": "image/png", **given}
+    made = await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": link})
+    assert made.asset.name == name
 
 
 async def test_a_name_that_is_taken_is_refused_with_the_asset_that_has_it(call: Caller) -> None:
     job = await call.running()
-    asset = (await call.CreateAsset(job_id=job.id, attempt=1, **PATH)).asset
-    again = await call.CreateAsset(job_id=job.id, attempt=1, **PATH)
+    asset = (await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})).asset
+    again = await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})
     assert again.asset == asset
-    refused = await refusal(call.CreateAsset(job_id=job.id, attempt=1, file_size=1, **PATH))
+    refused = await refusal(
+        call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": {**PATH, "file_size": 1}})
+    )
     assert (refused.code, refused.reason) == (StatusCode.ALREADY_EXISTS, "ASSET_NAME_TAKEN")
     assert refused.metadata == {"job_id": job.id, "name": "p"}
     assert "choose another name" in refused.message
@@ -83,14 +86,20 @@ async def test_a_name_that_is_taken_is_refused_with_the_asset_that_has_it(call: 
 
 async def test_a_later_attempt_replaces_the_asset_of_an_earlier_one(call: Caller) -> None:
     job = await call.running()
-    first = (await call.CreateAsset(job_id=job.id, attempt=1, **PATH)).asset
+    first = (await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})).asset
     moved = {"asset_type": "t", "name": "moved"}
-    await call.CreateAsset(job_id=job.id, attempt=1, storage_path="1/m", **moved)
+    await call.CreateAsset(
+        job_id=job.id, attempt=1, asset={"asset": {**moved, "storage_path": "1/m"}}
+    )
     await call.ReleaseJob(job_id=job.id, attempt=1)
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w2")
-    second = (await call.CreateAsset(job_id=job.id, attempt=2, file_size=9, **PATH)).asset
+    second = (
+        await call.CreateAsset(job_id=job.id, attempt=2, asset={"asset": {**PATH, "file_size": 9}})
+    ).asset
     assert (second.id, second.file_size) == (first.id, 9)
-    await call.CreateAsset(job_id=job.id, attempt=2, storage_path="2/m", **moved)
+    await call.CreateAsset(
+        job_id=job.id, attempt=2, asset={"asset": {**moved, "storage_path": "2/m"}}
+    )
     listed = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
     assert [(each.name, each.storage_path) for each in listed] == [("p", "p"), ("moved", "2/m")]
     await call.MarkCompleted(job_id=job.id, attempt=2)
@@ -101,14 +110,14 @@ async def test_a_later_attempt_replaces_the_asset_of_an_earlier_one(call: Caller
 
 async def test_a_job_with_too_many_assets_is_refused_more(call: Caller) -> None:
     job = await call.running()
-    await call.CreateAsset(job_id=job.id, attempt=1, **PATH)
+    await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})
     end = {"job_id": job.id, "attempt": 1}
-    refused = await refusal(call.MarkCompleted(**end, assets=assets(1000)))
+    refused = await refusal(call.MarkCompleted(finish={"assets": assets(1000)}, **end))
     assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
     assert refused.metadata == {"limit": "assets_per_job", "value": "1000", "scope": "request"}
     assert refused.message == "assets_per_job is limited to 1000"
     assert "RetryInfo" not in refused.details
-    assert (await call.MarkCompleted(**end, assets=assets(999))).job.status == COMPLETED
+    assert (await call.MarkCompleted(finish={"assets": assets(999)}, **end)).job.status == COMPLETED
 
 
 async def test_a_job_with_too_many_bytes_of_assets_is_refused_more(call: Caller) -> None:
@@ -116,8 +125,8 @@ async def test_a_job_with_too_many_bytes_of_assets_is_refused_more(call: Caller)
     end = {"job_id": job.id, "attempt": 1}
     links = [{**each, "url": f"https://e/{'x' * 1000}"} for each in assets(530, size=1000)]
     for link in links[:50]:
-        await call.CreateAsset(**end, **link)
-    refused = await refusal(call.MarkCompleted(**end, assets=links[50:]))
+        await call.CreateAsset(**end, asset={"asset": link})
+    refused = await refusal(call.MarkCompleted(finish={"assets": links[50:]}, **end))
     assert refused.metadata["limit"] == "asset_bytes_per_job"
     assert refused.metadata["value"] == str(2**20)
 

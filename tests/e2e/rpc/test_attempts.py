@@ -40,7 +40,7 @@ async def test_each_attempt_has_its_worker_its_times_its_outcome_and_its_progres
     assert running.start_time == first.start_time
     assert not running.HasField("end_time")
     assert not running.HasField("error")
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 60})
     back = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
     assert not back.held
     (released,) = await attempts(call, job)  # it waits for its next one
@@ -52,9 +52,9 @@ async def test_each_attempt_has_its_worker_its_times_its_outcome_and_its_progres
     await claim(call, "w2", lease_duration=Duration(nanos=100_000_000))
     third = await claim(call, "w3")  # that lease has expired
     fourth = await claim(call, "w4")  # it stalled
-    await call.UpdateProgress(job_id=job.id, attempt=4, progress=10)
+    await call.UpdateProgress(job_id=job.id, attempt=4, progress={"progress": 10})
     error = {"reason": "NO_FONT", "message": "in words", "details": {"font": "Ü"}}
-    ended = (await call.MarkFailed(job_id=job.id, attempt=4, error=error)).job
+    ended = (await call.MarkFailed(job_id=job.id, attempt=4, finish={"error": error})).job
     found = await attempts(call, job)
     assert [(each.number, each.worker_id, each.outcome, each.progress) for each in found] == [
         (1, "w1", RELEASED, 60),

@@ -43,7 +43,7 @@ async def claimed(call: Caller, count: int = 1, **fields: Any) -> list[Any]:
 async def requeued(call: Caller, checkpoint: Any) -> Any:
     """Create a job, write a checkpoint, and release it."""
     job = await call.running(parameters={"n": 1})
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=checkpoint)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": checkpoint})
     return (await call.ReleaseJob(job_id=job.id, attempt=1)).job
 
 
@@ -52,17 +52,21 @@ async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(cal
     job = await call.running()
     for step in (1, 2):
         report = await call.UpdateProgress(
-            job_id=job.id, attempt=1, progress=step, checkpoint={"step": step, "ü": ["🎬", None]}
+            job_id=job.id,
+            attempt=1,
+            progress={"progress": step, "checkpoint": {"step": step, "ü": ["🎬", None]}},
         )
         assert not report.job.HasField("checkpoint")  # the answer to a write has no payloads
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=3)  # unchanged without one
+    await call.UpdateProgress(
+        job_id=job.id, attempt=1, progress={"progress": 3}
+    )  # unchanged without one
     latest = (await read(call, job)).checkpoint
     assert latest["step"] == 2
     for attempt in (2, 3):
         await call.ReleaseJob(job_id=job.id, attempt=attempt - 1)
         (again,) = await claimed(call, wait=Duration(seconds=20))
         assert (again.attempt, again.checkpoint) == (attempt, latest)
-    await call.MarkCompleted(job_id=job.id, attempt=3, result={"done": True})
+    await call.MarkCompleted(job_id=job.id, attempt=3, finish={"result": {"done": True}})
     ended = await read(call, job)
     assert (ended.checkpoint, ended.result["done"]) == (latest, True)
     assert not (await read(call, job, view=BASIC)).HasField("checkpoint")
@@ -89,11 +93,15 @@ async def test_a_checkpoint_is_news_also_if_nothing_else_is(call: Caller) -> Non
     job = await call.running(stall_timeout=Duration(seconds=3600))
     for _ in range(2):  # also the same one again
         before = await read(call, job)
-        after = (await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 1})).job
+        after = (
+            await call.UpdateProgress(
+                job_id=job.id, attempt=1, progress={"checkpoint": {"step": 1}}
+            )
+        ).job
         assert after.version == before.version + 1
         assert after.progress_time.ToMicroseconds() > before.progress_time.ToMicroseconds()
     before = await read(call, job)
-    after = (await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={})).job
+    after = (await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {}})).job
     assert after.version == before.version  # an empty one is none: a heartbeat
     assert (await read(call, job)).checkpoint["step"] == 1
 
@@ -105,13 +113,17 @@ async def test_the_largest_checkpoint_passes_with_all_else_that_a_report_has(
     job = await call.running()
     message = "🎬" * 512
     await call.UpdateProgress(
-        job_id=job.id, attempt=1, progress=5, progress_message=message, checkpoint=LARGEST
+        job_id=job.id,
+        attempt=1,
+        progress={"progress": 5, "progress_message": message, "checkpoint": LARGEST},
     )
     assert (await read(call, job)).checkpoint == LARGEST
     larger = sized(MAX_CHECKPOINT_BYTES + 1)
-    refused = await refusal(call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=larger))
+    refused = await refusal(
+        call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": larger})
+    )
     (violation,) = refused.details["BadRequest"].field_violations
-    assert (violation.field, refused.reason) == ("checkpoint", "INVALID_FIELD")
+    assert (violation.field, refused.reason) == ("progress.checkpoint", "INVALID_FIELD")
     assert "65537 bytes, at most 65536" in violation.description
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel) as work:
         await work.send(updates=[progressed(job, 6, checkpoint=larger)])
@@ -129,9 +141,9 @@ async def test_a_claim_of_jobs_with_checkpoints_fits_in_a_message(call: Caller) 
     made = []
     for _ in range(45):
         job = await call.running(retry_policy={"max_attempts": 2})
-        await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=LARGEST)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": LARGEST})
         fields = {"retryable": True, "retry_delay": Duration(), "error": error}
-        await call.MarkFailed(job_id=job.id, attempt=1, **fields)
+        await call.MarkFailed(job_id=job.id, attempt=1, finish=fields)
         made.append(job.id)
     given: list[str] = []
     while len(given) < len(made):
@@ -143,16 +155,16 @@ async def test_a_claim_of_jobs_with_checkpoints_fits_in_a_message(call: Caller) 
 
 async def test_a_watch_has_the_checkpoint_in_its_first_message_only(call: Caller) -> None:
     job = await call.running(parameters={"n": 1})
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 1})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 1}})
     full = call.WatchJob(job_id=job.id, user_id="ada", view=FULL)
     basic = call.WatchJob(job_id=job.id, user_id="ada", view=BASIC)
     first = (await full.read()).job
     assert (first.checkpoint["step"], first.parameters["n"]) == (1, 1)
     await basic.read()
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 2})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 2}})
     for stream in (full, basic):
         assert not (await stream.read()).job.HasField("checkpoint")
-    await call.MarkCompleted(job_id=job.id, attempt=1, result={"done": True})
+    await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"done": True}})
     last = (await full.read()).job
     assert (last.HasField("checkpoint"), last.result["done"]) == (False, True)
     assert not (await basic.read()).job.HasField("checkpoint")
@@ -163,13 +175,13 @@ async def test_a_watch_has_the_checkpoint_in_its_first_message_only(call: Caller
 
 async def test_a_full_feed_has_the_checkpoint_where_it_has_payloads(call: Caller) -> None:
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 1})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 1}})
     stream = call.WatchJobs(user_id="ada", view=FULL)
     (listed,) = (await stream.read()).changes
     assert listed.job.checkpoint["step"] == 1
     while not (await stream.read()).synced:
         pass
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 2})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 2}})
     assert not (await stream.read()).changes[0].job.HasField("checkpoint")
     await call.MarkCompleted(job_id=job.id, attempt=1)
     assert (await stream.read()).changes[0].job.checkpoint["step"] == 2
@@ -180,12 +192,12 @@ async def test_a_checkpoint_that_grew_since_its_job_was_listed_is_left_out(gated
     """The page was cut before: there may be no room for it."""
     async with calling(gated.address) as call:
         grows, shrinks = [await call.running(parameters={"n": n}) for n in (1, 2)]
-        await call.UpdateProgress(job_id=shrinks.id, attempt=1, checkpoint=LARGEST)
+        await call.UpdateProgress(job_id=shrinks.id, attempt=1, progress={"checkpoint": LARGEST})
         gate = gated.store.before_read = Gate()
         listing = asyncio.ensure_future(call.ListJobs(user_id="ada", view=FULL))
         await gate.reached.wait()
         for job, checkpoint in ((grows, LARGEST), (shrinks, {"step": 1})):
-            await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=checkpoint)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": checkpoint})
         gate.open()
         second, first = (await listing).jobs
     assert (first.parameters["n"], first.HasField("checkpoint")) == (1, False)
@@ -205,6 +217,8 @@ async def test_a_large_checkpoint_is_not_checked_in_the_event_loop(
 
     monkeypatch.setattr(WorkerRequests, "report", noted)
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=sized(INLINE_BYTES // 2))
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint=LARGEST)
+    await call.UpdateProgress(
+        job_id=job.id, attempt=1, progress={"checkpoint": sized(INLINE_BYTES // 2)}
+    )
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": LARGEST})
     assert in_loop == [True, False]

@@ -233,7 +233,7 @@ async def test_a_draining_server_answers_waiting_claims_with_no_job(
 async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Caller) -> None:
     job = await call.job()
     await call.ClaimJobs(worker_id="w", job_types=["render"])
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 60})
     back = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
     assert (back.status, back.worker_id, back.attempt) == (PROCESSING, "", 1)
     assert not back.HasField("lease_expire_time")

@@ -48,7 +48,10 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
 
     job = (
         await call.TransitionJob(
-            job_id=job.id, target_status=PROCESSING, worker_id="w1", progress_message="warming up"
+            job_id=job.id,
+            target_status=PROCESSING,
+            worker_id="w1",
+            progress={"progress_message": "warming up"},
         )
     ).job
     assert (job.status, job.attempt, job.worker_id, job.version) == (PROCESSING, 1, "w1", 2)
@@ -56,19 +59,21 @@ async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     assert job.start_time == job.update_time
     assert job.progress_message == "warming up"
 
-    report = await call.UpdateProgress(job_id=job.id, attempt=1, progress=40)
+    report = await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 40})
     assert (report.applied, report.job.progress, report.job.version) == (True, 40, 3)
     assert report.job.progress_message == "warming up"
 
     linked = {**ASSET, "file_size": 2**60, "sha256": "0F" * 32, "etag": '"1"'}
-    asset = (await call.CreateAsset(job_id=job.id, attempt=1, **linked)).asset
+    asset = (await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": linked})).asset
     assert (asset.job_id, asset.user_id, asset.file_size) == (job.id, "ada", 2**60)
     assert (asset.url, asset.storage_path) == (ASSET["url"], "s/1")
     assert (asset.name, asset.sha256, asset.etag) == ("ü.png", "0f" * 32, '"1"')
 
     assets = [linked, {**ASSET, "name": "thumbnail"}]
     job = (
-        await call.MarkCompleted(job_id=job.id, attempt=1, result=struct(ok=True), assets=assets)
+        await call.MarkCompleted(
+            job_id=job.id, attempt=1, finish={"result": struct(ok=True), "assets": assets}
+        )
     ).job
     assert (job.status, job.progress, job.version) == (COMPLETED, 100, 5)
     assert job.complete_time == job.update_time
@@ -97,10 +102,10 @@ async def test_a_job_is_failed_with_its_error(
     call: Caller, end: str, status: int, progress: int
 ) -> None:
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=30)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 30})
     error = {"reason": "DISK_FULL", "message": "no space", "details": struct(free=0)}
-    fields = {"job_id": job.id, "error": error, "result": struct(done=3), "assets": [ASSET]}
-    fields["attempt"] = 1
+    finish = {"error": error, "result": struct(done=3), "assets": [ASSET]}
+    fields = {"job_id": job.id, "attempt": 1, "finish": finish}
     job = (await getattr(call, end)(**fields)).job
     assert (job.status, job.progress) == (status, progress)
     assert (job.error.reason, job.error.message) == ("DISK_FULL", "no space")
@@ -118,15 +123,17 @@ async def test_a_job_is_failed_with_its_error(
 
 async def test_an_error_without_a_reason_gets_one(call: Caller) -> None:
     job = await call.running()
-    job = (await call.MarkFailed(job_id=job.id, attempt=1, error={"message": "no"})).job
+    job = (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": {"message": "no"}})).job
     assert job.error.reason == "UNKNOWN"
 
 
 @pytest.mark.promise(number=8)
 async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> None:
     job = await call.running()
-    job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)).job
-    lower = await call.UpdateProgress(job_id=job.id, attempt=1, progress=49, progress_message="l")
+    job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})).job
+    lower = await call.UpdateProgress(
+        job_id=job.id, attempt=1, progress={"progress": 49, "progress_message": "l"}
+    )
     assert (lower.applied, lower.job.progress, lower.job.progress_message) == (True, 50, "l")
     assert lower.job.version == job.version + 1
     assert lower.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
@@ -137,7 +144,7 @@ async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> 
     beat.job.lease_expire_time.CopyFrom(job.lease_expire_time)
     assert beat.job == job
     ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
-    late = await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+    late = await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 60})
     assert (late.applied, late.job) == (False, ended)
 
 
@@ -170,7 +177,7 @@ async def test_a_full_list_has_each_job_as_it_was_listed(gated: App) -> None:
         gate = gated.store.before_read = Gate()
         listing = asyncio.ensure_future(call.ListJobs(user_id="ada", view=FULL))
         await gate.reached.wait()
-        await call.MarkCompleted(job_id=finishes.id, attempt=1, result=struct(n=3))
+        await call.MarkCompleted(job_id=finishes.id, attempt=1, finish={"result": struct(n=3)})
         await call.DeleteJob(job_id=goes.id, user_id="ada")
         gate.open()
         (job,) = (await listing).jobs
@@ -264,7 +271,11 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
     other = await call.running()
     for target in (job, other):
         for i in range(3):
-            await call.CreateAsset(job_id=target.id, attempt=1, asset_type="t", storage_path=f"{i}")
+            await call.CreateAsset(
+                job_id=target.id,
+                attempt=1,
+                asset={"asset": {"asset_type": "t", "storage_path": f"{i}"}},
+            )
     jobs = (await call.ListJobs(user_id="ada", page_size=1)).next_page_token
     assets = (await call.ListAssets(job_id=job.id, user_id="ada", page_size=1)).next_page_token
     assert jobs
@@ -293,9 +304,11 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
 async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> None:
     job = await call.running()
     for i in range(5):
-        await call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path=f"{i}")
+        await call.CreateAsset(
+            job_id=job.id, attempt=1, asset={"asset": {"asset_type": "t", "storage_path": f"{i}"}}
+        )
     await call.MarkCompleted(
-        job_id=job.id, attempt=1, assets=[{"asset_type": "t", "storage_path": "5"}]
+        job_id=job.id, attempt=1, finish={"assets": [{"asset_type": "t", "storage_path": "5"}]}
     )
     paths: list[str] = []
     token = ""

@@ -48,7 +48,7 @@ async def failed(
 ) -> Any:
     job = await call.running(user_id=user_id, **fields)
     error = {"reason": reason, "message": "no"}
-    return (await call.MarkFailed(job_id=job.id, attempt=1, error=error)).job
+    return (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error})).job
 
 
 async def listed(call: Caller, user_id: str = "ada", **filters: Any) -> list[Any]:
@@ -562,7 +562,9 @@ async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
     ids = []
     for key in ("a", "b"):
         job = await call.running(unique_key=key)
-        await call.MarkFailed(job_id=job.id, attempt=1, error={"reason": "OOM", "message": "m"})
+        await call.MarkFailed(
+            job_id=job.id, attempt=1, finish={"error": {"reason": "OOM", "message": "m"}}
+        )
         ids.append(job.id)
     active = await call.running(unique_key="a")
     refused = await refusal(call.RerunJob(job_id=ids[0], user_id="ada"))

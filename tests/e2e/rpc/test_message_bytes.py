@@ -17,7 +17,7 @@ Measure = Callable[[Caller, Any], Awaitable[Message]]
 
 
 async def answer(call: Caller, job: Any) -> Any:
-    return await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+    return await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
 
 
 async def renewal(call: Caller, job: Any) -> Any:
@@ -48,7 +48,7 @@ async def watched(call: Caller, job: Any) -> Any:
     """The message of a report, to a watch that has the payloads already."""
     stream = call.WatchJob(job_id=job.id, user_id=job.user_id, view=FULL)
     await stream.read()
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
     message = await stream.read()
     stream.cancel()
     return message
@@ -65,7 +65,7 @@ async def watched_in_the_feed(call: Caller, job: Any) -> Any:
     stream = call.WatchJobs(user_id=job.user_id, view=FULL)
     while not (await stream.read()).synced:
         pass
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
     message = await stream.read()
     stream.cancel()
     return message

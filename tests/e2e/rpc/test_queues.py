@@ -150,7 +150,9 @@ async def test_limits_are_listed_in_pages_by_any_name(call: Caller) -> None:
 
 async def test_stats_count_what_waits_is_held_and_has_ended(call: Caller) -> None:
     failed = await call.running()
-    await call.MarkFailed(job_id=failed.id, attempt=1, error={"reason": "OOM", "message": "m"})
+    await call.MarkFailed(
+        job_id=failed.id, attempt=1, finish={"error": {"reason": "OOM", "message": "m"}}
+    )
     await call.running()
     await call.job(priority=9)
     await call.job(fairness_key="acme")

@@ -24,7 +24,9 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 async def failed(call: Caller, **fields: Any) -> Any:
     job = await call.running(**fields)
-    return (await call.MarkFailed(job_id=job.id, attempt=1, error={"message": "no"})).job
+    return (
+        await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": {"message": "no"}})
+    ).job
 
 
 async def rerun(call: Caller, job: Any, **fields: Any) -> Any:
@@ -75,7 +77,7 @@ async def test_a_job_is_rerun_once(call: Caller) -> None:
     # Also while the other one runs, and when it has ended.
     await call.ClaimJobs(worker_id="w", job_types=["render"])
     assert (await rerun(call, job)).attempt == 1
-    await call.MarkFailed(job_id=again.id, attempt=1, error={"message": "again"})
+    await call.MarkFailed(job_id=again.id, attempt=1, finish={"error": {"message": "again"}})
     assert (await rerun(call, job)).status == FAILED
     # That one can be rerun in turn, and the first one again when that is deleted.
     third = await rerun(call, again)
@@ -144,9 +146,9 @@ async def test_a_repetition_has_the_trace_of_its_own_call(
 
 async def test_a_job_of_many_payloads_is_rerun_with_its_parameters_alone(call: Caller) -> None:
     job = await call.running(parameters={"n": 1}, retry_policy=policy(2))
-    await call.UpdateProgress(job_id=job.id, attempt=1, checkpoint={"step": 5})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 5}})
     end = {"result": {"n": 2}, "error": {"message": "no", "details": {"n": 3}}}
-    await call.MarkFailed(job_id=job.id, attempt=1, **end)
+    await call.MarkFailed(job_id=job.id, attempt=1, finish=end)
     again = await rerun(call, job)
     full = (await call.GetJob(job_id=again.id, user_id="ada")).job
     assert full.parameters["n"] == 1
@@ -160,7 +162,9 @@ async def test_jobs_are_listed_by_the_reasons_of_their_errors_their_origin_and_t
     by_reason = {}
     for reason in ("DISK_FULL", "NO_FONT", "DISK_FULL"):
         job = await call.running()
-        await call.MarkFailed(job_id=job.id, attempt=1, error={"reason": reason, "message": "m"})
+        await call.MarkFailed(
+            job_id=job.id, attempt=1, finish={"error": {"reason": reason, "message": "m"}}
+        )
         by_reason[job.id] = reason
     held, waits, queued = await call.running(), await call.running(), await call.job()
     await call.ReleaseJob(job_id=waits.id, attempt=1)

@@ -114,7 +114,7 @@ Fail = Callable[..., Any]
 @asynccontextmanager
 async def by_mark(call: Caller, _: App) -> AsyncIterator[Fail]:
     async def fail(job: Any, **fields: Any) -> Any:
-        return (await call.MarkFailed(job_id=job.id, attempt=job.attempt, **fields)).job
+        return (await call.MarkFailed(job_id=job.id, attempt=job.attempt, finish=fields)).job
 
     yield fail
 
@@ -122,8 +122,8 @@ async def by_mark(call: Caller, _: App) -> AsyncIterator[Fail]:
 @asynccontextmanager
 async def by_transition(call: Caller, _: App) -> AsyncIterator[Fail]:
     async def fail(job: Any, **fields: Any) -> Any:
-        fields |= {"job_id": job.id, "attempt": job.attempt, "target_status": FAILED}
-        return (await call.TransitionJob(**fields)).job
+        names = {"job_id": job.id, "attempt": job.attempt, "target_status": FAILED}
+        return (await call.TransitionJob(**names, finish=fields)).job
 
     yield fail
 
@@ -158,7 +158,9 @@ async def test_a_retryable_failure_waits_and_the_next_attempt_goes_on(
 ) -> None:
     async with way(call, app) as fail:
         job = await call.running(retry_policy=policy(2), parameters={"n": 1})
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=60, checkpoint={"step": 3})
+        await call.UpdateProgress(
+            job_id=job.id, attempt=1, progress={"progress": 60, "checkpoint": {"step": 3}}
+        )
         failure = {"error": ERROR, "result": {"lost": 1}, "assets": [ASSET], "retryable": True}
         waiting = await fail(job, **failure)
         assert (waiting.status, waiting.held, waiting.attempt) == (PROCESSING, False, 1)
@@ -228,7 +230,7 @@ async def test_a_cancelled_job_is_not_retried(call: Caller, app: App, way: Any) 
 
 async def test_a_failure_that_is_not_retryable_is_final(call: Caller) -> None:
     job = await call.running(retry_policy=policy(3))
-    ended = (await call.MarkFailed(job_id=job.id, attempt=1, error=ERROR)).job
+    ended = (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": ERROR})).job
     assert (ended.status, ended.HasField("last_error")) == (FAILED, False)
 
 
@@ -244,7 +246,9 @@ async def test_each_pause_is_longer_up_to_the_longest(call: Caller) -> None:
     pauses = []
     while True:
         job = (
-            await call.MarkFailed(job_id=job.id, attempt=job.attempt, error=ERROR, retryable=True)
+            await call.MarkFailed(
+                job_id=job.id, attempt=job.attempt, finish={"error": ERROR, "retryable": True}
+            )
         ).job
         if job.status == FAILED:
             break
@@ -257,9 +261,9 @@ async def test_each_pause_is_longer_up_to_the_longest(call: Caller) -> None:
 
 async def test_a_late_retryable_failure_is_refused(call: Caller) -> None:
     job = await call.running(retry_policy=policy(3))
-    failure = {"job_id": job.id, "error": ERROR, "retryable": True}
+    failure = {"job_id": job.id, "finish": {"error": ERROR, "retryable": True}}
     await call.MarkFailed(attempt=1, **failure)
-    other = {**failure, "error": {"message": "another one"}}
+    other = {**failure, "finish": {"error": {"message": "another one"}, "retryable": True}}
     assert (await refusal(call.MarkFailed(attempt=1, **other))).reason == "LEASE_LOST"
     await claimed(call)
     assert (await refusal(call.MarkFailed(attempt=1, **failure))).reason == "LEASE_LOST"
@@ -268,7 +272,9 @@ async def test_a_late_retryable_failure_is_refused(call: Caller) -> None:
 async def test_a_job_that_waits_for_its_retry_can_be_cancelled(call: Caller) -> None:
     job = await call.running(retry_policy=policy(2))
     await call.MarkFailed(
-        job_id=job.id, attempt=1, error=ERROR, retryable=True, retry_delay=Duration(seconds=3600)
+        job_id=job.id,
+        attempt=1,
+        finish={"error": ERROR, "retryable": True, "retry_delay": Duration(seconds=3600)},
     )
     ended = (await call.CancelJob(job_id=job.id, user_id="ada")).job
     assert (ended.status, ended.error.reason, ended.last_error.reason) == (
@@ -284,7 +290,7 @@ async def test_a_job_that_waits_for_its_retry_can_be_cancelled(call: Caller) -> 
 @asynccontextmanager
 async def released_by_call(call: Caller, _: App) -> AsyncIterator[Any]:
     async def release(job: Any, **fields: Any) -> Any:
-        return (await call.ReleaseJob(job_id=job.id, attempt=job.attempt, **fields)).job
+        return (await call.ReleaseJob(job_id=job.id, attempt=job.attempt, release=fields)).job
 
     yield release
 
@@ -343,7 +349,9 @@ async def test_a_job_that_is_released_again_and_again_waits_longer_each_time(
     attempts = (await call.ListAttempts(job_id=job.id, user_id="ada")).attempts
     assert {each.outcome for each in attempts[:-1]} == {RELEASED}
     # None of them was used up: the job has its only one still.
-    ended = (await call.MarkFailed(job_id=job.id, attempt=5, error=ERROR, retryable=True)).job
+    ended = (
+        await call.MarkFailed(job_id=job.id, attempt=5, finish={"error": ERROR, "retryable": True})
+    ).job
     assert ended.status == FAILED
 
 
@@ -389,7 +397,7 @@ async def test_a_job_without_a_policy_is_tried_again_unless_it_was_started_by_it
 async def test_a_failure_that_is_not_retryable_is_final_whatever_is_left(call: Caller) -> None:
     job = await call.job()
     await call.ClaimJobs(worker_id="w", job_types=["render"])
-    ended = (await call.MarkFailed(job_id=job.id, attempt=1, error=ERROR)).job
+    ended = (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": ERROR})).job
     assert (ended.status, ended.retry_policy.max_attempts) == (FAILED, 3)
 
 

@@ -97,7 +97,7 @@ async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -
     assert (violation.type, violation.subject) == ("JOB_NOT_DUE", job.id)
     # Neither can one that waits for its retry.
     running = await call.running()
-    await call.ReleaseJob(job_id=running.id, attempt=1, delay=Duration(seconds=3600))
+    await call.ReleaseJob(job_id=running.id, attempt=1, release={"delay": Duration(seconds=3600)})
     refused = await refusal(call.TransitionJob(job_id=running.id, target_status=PROCESSING))
     assert refused.reason == "JOB_NOT_DUE"
 

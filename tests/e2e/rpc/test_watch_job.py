@@ -66,9 +66,9 @@ async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     assert not first.transitions
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
     for progress in range(1, 8):
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
-    error = {"error": {"message": "no"}} if end == "MarkFailed" else {}
-    last = (await getattr(call, end)(job_id=job.id, attempt=1, **error)).job
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
+    finish = {"error": {"message": "no"}} if end == "MarkFailed" else {}
+    last = (await getattr(call, end)(job_id=job.id, attempt=1, finish=finish)).job
     messages = await until_the_end(stream)
     assert messages[-1].job == last
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, last.status)]
@@ -83,11 +83,17 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
         await stream.read()
     await asyncio.gather(
         *(
-            call.UpdateProgress(job_id=job.id, attempt=1, progress=p % 100, progress_message=f"{p}")
+            call.UpdateProgress(
+                job_id=job.id, attempt=1, progress={"progress": p % 100, "progress_message": f"{p}"}
+            )
             for p in range(100)
         ),
         *(
-            call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path=f"{i}")
+            call.CreateAsset(
+                job_id=job.id,
+                attempt=1,
+                asset={"asset": {"asset_type": "t", "storage_path": f"{i}"}},
+            )
             for i in range(20)
         ),
     )
@@ -101,8 +107,8 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
 @pytest.mark.promise(number=26)
 async def test_resumable_after_any_version_no_transition_is_lost(call: Caller) -> None:
     job = await call.running()
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=20)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 10})
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 20})
     await call.MarkPartial(job_id=job.id, attempt=1)
     expected = {2: (QUEUED, PROCESSING), 5: (PROCESSING, PARTIAL)}
     for after in (0, 1, 2, 3, 4, 5, 99):
@@ -138,7 +144,7 @@ async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: C
         messages = [await stream.read()]
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         for progress in range(1, 40):
-            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
         last = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
         messages += await until_the_end(stream)
     assert len(messages) < 30  # 33 kB each: the rest waited in one slot, not in a queue
@@ -175,11 +181,17 @@ async def test_payloads_are_sent_once_the_parameters_first_and_the_outcome_last(
         first[view].ClearField("parameters")
         assert first[view] == job
     for progress in (10, 20):
-        reported = (await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)).job
+        reported = (
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
+        ).job
         for stream in streams.values():
             assert (await stream.read()).job == reported
     error = {"reason": "TWO_PAGES_MISSING", "message": "in words", "details": {"pages": [3, 4]}}
-    last = (await call.MarkPartial(job_id=job.id, attempt=1, result={"pages": 2}, error=error)).job
+    last = (
+        await call.MarkPartial(
+            job_id=job.id, attempt=1, finish={"result": {"pages": 2}, "error": error}
+        )
+    ).job
     for view, stream in streams.items():
         (message,) = await until_the_end(stream)
         assert steps_of([message]) == [(PROCESSING, PARTIAL)]
@@ -211,7 +223,7 @@ async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
         return await read_jobs(ids, full=full)
 
     monkeypatch.setattr(app.store, "read_jobs", counted)
-    await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+    await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"pages": 4}})
     for stream in streams:
         (message,) = await until_the_end(stream)
         assert message.job.result["pages"] == 4
@@ -225,7 +237,7 @@ async def test_a_job_that_is_deleted_at_once_ends_without_its_outcome(gated: App
         stream = call.WatchJob(job_id=job.id, user_id="ada")
         await stream.read()
         gate = gated.store.before_read = Gate()
-        await call.MarkCompleted(job_id=job.id, attempt=1, result={"pages": 4})
+        await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"pages": 4}})
         await gate.reached.wait()  # the watch reads the result
         await call.DeleteJob(job_id=job.id, user_id="ada")
         gate.open()
@@ -312,7 +324,7 @@ async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, cal
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         assert steps_of([await healthy.read()]) == [(QUEUED, PROCESSING)]
         for progress in range(1, 30):
-            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
             while (await healthy.read()).job.progress < progress:
                 pass
         await call.MarkCompleted(job_id=job.id, attempt=1)

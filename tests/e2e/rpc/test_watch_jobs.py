@@ -94,7 +94,7 @@ async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller
         assert [m.job for m in listed] == [waiting, running]
         assert not any(m.transitions or m.synced or m.deleted for m in listed)
         assert ended.id not in {m.job.id for m in listed}
-        await call.UpdateProgress(job_id=running.id, attempt=1, progress=30)
+        await call.UpdateProgress(job_id=running.id, attempt=1, progress={"progress": 30})
         last = (await call.MarkCompleted(job_id=running.id, attempt=1)).job
         new = await call.job()
         progress, end, creation = await news(stream, 3)
@@ -247,9 +247,11 @@ async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call
         first, synced = await until_synced(stream)
         assert first.job.parameters["n"] == 1
         job = await call.running(parameters={"n": 2})
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
         error = {"message": "no", "details": {"n": 4}}
-        await call.MarkPartial(job_id=job.id, attempt=1, result={"n": 3}, error=error)
+        await call.MarkPartial(
+            job_id=job.id, attempt=1, finish={"result": {"n": 3}, "error": error}
+        )
         created, started, progress, ended = await news(stream, 4)
         for change in (created, started):
             assert change.job.parameters["n"] == 2
@@ -278,11 +280,11 @@ async def test_a_job_that_is_reported_after_the_list_was_begun_comes_with_its_pa
     async with watching(call.WatchJobs(view=FULL)) as stream:
         *_, synced = await until_synced(stream)
     # As for a stream that lists while the job is reported: it is no longer in the list.
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress=50)
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
     async with watching(call.WatchJobs(view=FULL, resume_token=synced.resume_token)) as stream:
         reported, _ = await until_synced(stream)
         assert (reported.job.progress, reported.job.parameters["n"]) == (50, 1)
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 60})
         (later,) = await news(stream, 1)
         assert not later.job.HasField("parameters")
 
@@ -318,7 +320,7 @@ async def test_resumable_after_any_message_without_loss_or_duplicates(
         messages = await until_synced(stream)
         job = await call.running()
         for progress in (10, 20, 30):
-            await call.UpdateProgress(job_id=job.id, attempt=1, progress=progress)
+            await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": progress})
         await call.MarkCompleted(job_id=job.id, attempt=1)
         await call.CancelJob(job_id=waiting.id, user_id="ada")
         gone = await call.ended()
@@ -352,7 +354,7 @@ async def test_resumable_on_another_server_and_across_a_restart(
         async with watching(call.WatchJobs()) as stream:
             *_, synced = await until_synced(stream)
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=10)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 10})
     app = await start()
     async with calling(app.address) as call:
         await call.MarkCompleted(job_id=job.id, attempt=1)

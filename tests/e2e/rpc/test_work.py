@@ -351,7 +351,7 @@ async def test_updates_read_before_a_stream_broke_are_committed(
         while app.hub.seq < seq + len(jobs):
             await asyncio.sleep(0.005)
     assert {(await stored(call, job)).progress for job in jobs} == {50}
-    await call.UpdateProgress(job_id=jobs[0].id, attempt=1, progress=60)
+    await call.UpdateProgress(job_id=jobs[0].id, attempt=1, progress={"progress": 60})
     assert (await stored(call, jobs[0])).progress == 60
 
 

@@ -242,16 +242,16 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(address: str, call: 
     await call.ClaimJobs(**claim)
     await call.ReleaseJob(job_id=done.id, attempt=1)
     # Its worker goes on, and names no attempt: none is lost by that.
-    await call.UpdateProgress(job_id=done.id, any_attempt=True, progress=50)
+    await call.UpdateProgress(job_id=done.id, any_attempt=True, progress={"progress": 50})
     asset = {"asset_type": "t", "storage_path": "p"}
-    await call.CreateAsset(job_id=done.id, any_attempt=True, **asset)
+    await call.CreateAsset(job_id=done.id, any_attempt=True, asset={"asset": asset})
     await call.ClaimJobs(**claim)
     done = (await call.MarkCompleted(job_id=done.id, attempt=2)).job
     cancelled = await call.job(job_type="print")
     await call.CancelJob(job_id=cancelled.id, user_id="ada")
     failed = await call.running(job_type="print")
     error = {"reason": "MY_OWN", "message": "no"}
-    await call.MarkFailed(job_id=failed.id, attempt=1, error=error)
+    await call.MarkFailed(job_id=failed.id, attempt=1, finish={"error": error})
     await call.DeleteJob(job_id=failed.id, user_id="ada")
     figures = await scraped(address)
     assert figures['jobledger_jobs_created_total{job_type="render"}'] == 1
@@ -323,7 +323,7 @@ async def test_reasons_of_workers_beyond_a_limit_share_one_label(
         for reason in ("REASON_0", *reasons):
             job = await call.running(job_type=job_type)
             error = {"reason": reason, "message": "no"}
-            await call.MarkFailed(job_id=job.id, attempt=1, error=error)
+            await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error})
     figures = await scraped(address)
     counted = 'jobledger_jobs_finished_total{job_type="%s",reason="%s",status="FAILED"}'
     assert {name: n for name, n in figures.items() if "jobs_finished_total" in name} == {

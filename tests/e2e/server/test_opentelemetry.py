@@ -92,7 +92,7 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
         await call.ReleaseJob(job_id=job.id, attempt=1)
         await call.ClaimJobs(worker_id="w", **claim)
         error = {"reason": "NO_DISK", "message": "disk full"}
-        job = (await call.MarkFailed(job_id=job.id, attempt=2, error=error)).job
+        job = (await call.MarkFailed(job_id=job.id, attempt=2, finish={"error": error})).job
 
     def of_the_job() -> list[Any]:
         return [span for span in collector.spans if "jobledger.job.id" in attributes(span)]

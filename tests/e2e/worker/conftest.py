@@ -159,7 +159,7 @@ class FakeStream:
         match update.WhichOneof("update"):
             case "progress":
                 answer = await service.update_progress(
-                    pb.UpdateProgressRequest(**names, **_fields(update.progress)), context
+                    pb.UpdateProgressRequest(**names, progress=update.progress), context
                 )
                 result.applied = answer.applied
                 if answer.cancel_requested:
@@ -169,25 +169,18 @@ class FakeStream:
                     response.signals.add(**names).lease_lost.SetInParent()
                     self._held.discard(update.job_id)
             case "asset":
-                asset = update.asset.asset
-                link = pb.CreateAssetRequest(**names, **_fields(asset))
-                link.request_id = update.asset.request_id
+                link = pb.CreateAssetRequest(**names, asset=update.asset)
                 result.asset.CopyFrom((await service.create_asset(link, context)).asset)
             case "finish":
                 finish = update.finish
-                fields = _fields(finish)
-                fields["target_status"] = fields.pop("status")
-                await service.transition_job(pb.TransitionJobRequest(**names, **fields), context)
+                end = pb.TransitionJobRequest(**names, target_status=finish.status, finish=finish)
+                await service.transition_job(end, context)
                 self._held.discard(update.job_id)
             case "release":
-                fields = _fields(update.release)
-                await service.release_job(pb.ReleaseJobRequest(**names, **fields), context)
+                release = pb.ReleaseJobRequest(**names, release=update.release)
+                await service.release_job(release, context)
                 self._held.discard(update.job_id)
         service.wake()
-
-
-def _fields(message: Any) -> dict[str, Any]:
-    return {field.name: value for field, value in message.ListFields()}
 
 
 class FakeService(WorkerServiceServicer):
@@ -266,7 +259,9 @@ class FakeService(WorkerServiceServicer):
         return await self.received("ReleaseJob", request, context) or usual
 
     async def create_asset(self, request, context):
-        usual = pb.CreateAssetResponse(asset=Asset(job_id=request.job_id, url=request.url))
+        usual = pb.CreateAssetResponse(
+            asset=Asset(job_id=request.job_id, url=request.asset.asset.url)
+        )
         return await self.received("CreateAsset", request, context) or usual
 
     def received_message(self, message: pb.WorkRequest) -> None:

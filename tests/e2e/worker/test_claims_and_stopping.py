@@ -106,7 +106,7 @@ async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(servic
     waiting.worker.stop()
     waiting.go.set()
     await waiting.run
-    assert (await service.called("TransitionJob")).result["attempt"] == 1
+    assert (await service.called("TransitionJob")).finish.result["attempt"] == 1
     assert service.requests("ReleaseJob") == []
 
 
@@ -132,7 +132,9 @@ async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     await started.wait()
     worker.stop()
     await run
-    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=3)]
+    assert service.requests("ReleaseJob") == [
+        pb.ReleaseJobRequest(job_id=job.id, attempt=3, release={})
+    ]
     assert service.requests("TransitionJob") == []
     # Released only when its handler has stopped.
     assert cleaned == [[]]
@@ -198,7 +200,9 @@ async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released
     await asyncio.to_thread(started.wait)
     worker.stop()
     await run
-    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
+    assert service.requests("ReleaseJob") == [
+        pb.ReleaseJobRequest(job_id=job.id, attempt=1, release={})
+    ]
 
 
 async def test_cancelling_run_releases_its_jobs_too(service, start_waiting):

@@ -38,7 +38,7 @@ async def test_what_a_handler_returns_is_the_outcome(
 
     end = await end_of(service, fake_client, running, render)
     assert end.target_status == status
-    assert end.HasField("result") == (status != FAILED)
+    assert end.finish.HasField("result") == (status != FAILED)
 
 
 async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client, running):
@@ -48,9 +48,9 @@ async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client
         return Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}, assets=[asset])
 
     end = await end_of(service, fake_client, running, render)
-    assert [*end.assets] == [asset.to_new_proto()]
-    assert (end.error.reason, end.error.message) == ("NO_SOUND", "no sound")
-    assert end.error.details["track"] == 2
+    assert [*end.finish.assets] == [asset.to_new_proto()]
+    assert (end.finish.error.reason, end.finish.error.message) == ("NO_SOUND", "no sound")
+    assert end.finish.error.details["track"] == 2
 
 
 async def test_a_handler_can_release_its_job(service, fake_client, running):
@@ -234,7 +234,7 @@ async def test_an_asset_that_the_service_refuses_raises_in_the_handler(
         await job.add_asset("image/png")
 
     end = await end_of(service, fake_client, running, render)
-    assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
+    assert (end.target_status, end.finish.error.reason) == (FAILED, "JOBLEDGER_ERROR")
 
 
 async def test_an_outcome_that_comes_too_late_is_discarded_and_the_worker_goes_on(

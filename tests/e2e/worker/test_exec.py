@@ -298,7 +298,7 @@ async def test_the_last_output_of_a_program_is_reported_even_by_a_slow_service(
     service.offer()
     running(worker)
     end = await service.called("TransitionJob")
-    assert (end.target_status, end.result["count"]) == (COMPLETED.to_proto(), 1)
+    assert (end.target_status, end.finish.result["count"]) == (COMPLETED.to_proto(), 1)
 
 
 CHILDREN = """

@@ -60,11 +60,15 @@ async def gone(pid):
 async def test_a_handler_in_a_process_reports_links_and_returns(service, fake_client, running):
     end = await end_of(service, fake_client, running, process_handlers.whole, {"scene": "castle"})
     assert end.target_status == COMPLETED
-    assert end.result["pid"] not in (0, os.getpid())
-    assert (end.result["asset"], end.result["attempt"]) == ("https://example.com/a.png", 1)
+    assert end.finish.result["pid"] not in (0, os.getpid())
+    assert (end.finish.result["asset"], end.finish.result["attempt"]) == (
+        "https://example.com/a.png",
+        1,
+    )
     (asset,) = service.requests("CreateAsset")
-    assert (asset.attempt, asset.file_size, asset.name, asset.etag) == (1, 7, "a", "e")
-    reports = [*service.requests("UpdateProgress"), end]
+    link = asset.asset.asset
+    assert (asset.attempt, link.file_size, link.name, link.etag) == (1, 7, "a", "e")
+    reports = [each.progress for each in service.requests("UpdateProgress")]
     assert (50, "half of castle") in [(each.progress, each.progress_message) for each in reports]
 
 
@@ -78,21 +82,21 @@ async def test_a_handler_in_a_process_that_only_iterates_is_stopped_without_bein
     for number, parameters in enumerate((None, {"for ever": True}, None), 1):
         service.offer(parameters=parameters)
         ends.append(await service.called("TransitionJob", number))
-    assert [end.error.reason for end in ends] == ["", "TIMED_OUT", ""]
-    assert ends[0].result["pid"] == ends[2].result["pid"]
+    assert [end.finish.error.reason for end in ends] == ["", "TIMED_OUT", ""]
+    assert ends[0].finish.result["pid"] == ends[2].finish.result["pid"]
 
 
 async def test_a_result_need_not_be_picklable(service, fake_client, running):
     end = await end_of(service, fake_client, running, process_handlers.returns_its_own_types)
     assert end.target_status == COMPLETED
-    assert json_format.MessageToDict(end.result) == {"count": 7, "nested": {"a": [1]}}
+    assert json_format.MessageToDict(end.finish.result) == {"count": 7, "nested": {"a": [1]}}
 
 
 async def test_a_handler_in_a_process_can_terminate_a_program_that_it_has_started(
     service, fake_client, running
 ):
     end = await end_of(service, fake_client, running, process_handlers.terminates_a_program)
-    assert (end.target_status, end.result["code"]) == (COMPLETED, -signal.SIGTERM)
+    assert (end.target_status, end.finish.result["code"]) == (COMPLETED, -signal.SIGTERM)
 
 
 async def test_a_process_runs_one_job_after_the_other_and_exits_with_the_worker(
@@ -103,7 +107,9 @@ async def test_a_process_runs_one_job_after_the_other_and_exits_with_the_worker(
     for _ in range(3):
         service.offer()
     run = running(worker)
-    pids = {(await service.called("TransitionJob", each)).result["pid"] for each in (1, 2, 3)}
+    pids = {
+        (await service.called("TransitionJob", each)).finish.result["pid"] for each in (1, 2, 3)
+    }
     assert len(pids) == 1
     worker.stop()
     await run
@@ -116,8 +122,8 @@ async def test_parameters_of_a_process_handler_can_have_a_type(service, fake_cli
     service.offer(parameters={"scene": "castle"})
     service.offer(parameters={})
     running(worker)
-    assert (await service.called("TransitionJob")).result["scene"] == "castle"
-    error = (await service.called("TransitionJob", 2)).error
+    assert (await service.called("TransitionJob")).finish.result["scene"] == "castle"
+    error = (await service.called("TransitionJob", 2)).finish.error
     assert error.reason == "INVALID_PARAMETERS"
     assert error.message == "parameters: Object missing required field `scene`"
 
@@ -142,9 +148,9 @@ async def test_an_exception_in_a_process_fails_the_job_and_is_logged_by_the_work
         caplog.clear()
         service.offer(job_type=function.__name__)
         end = await service.called("TransitionJob", number)
-        assert (end.target_status, end.error.reason) == (FAILED, reason)
-        assert words in end.error.message
-        assert "Traceback" not in end.error.message
+        assert (end.target_status, end.finish.error.reason) == (FAILED, reason)
+        assert words in end.finish.error.message
+        assert "Traceback" not in end.finish.error.message
         assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
 
 
@@ -190,13 +196,13 @@ async def test_an_exception_that_cannot_be_pickled_reaches_middleware_and_retry_
     service.offer()
     running(worker)
     end = await service.called("TransitionJob")
-    assert (end.error.reason, end.retryable) == ("UNPICKLABLE", True)
+    assert (end.finish.error.reason, end.finish.retryable) == ("UNPICKLABLE", True)
     assert caught == ["castle: frame 7"]
 
 
 async def test_a_process_that_dies_is_a_lost_attempt(service, fake_client, running):
     end = await end_of(service, fake_client, running, process_handlers.killed)
-    assert (end.error.reason, end.retryable) == ("PROCESS_DIED", True)
+    assert (end.finish.error.reason, end.finish.retryable) == ("PROCESS_DIED", True)
 
 
 UNGUARDED = """
@@ -253,7 +259,7 @@ async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_c
 
     service.rules["CreateAsset"] = refuse(grpc.StatusCode.INVALID_ARGUMENT)
     end = await end_of(service, fake_client, running, process_handlers.refused_asset)
-    assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
+    assert (end.target_status, end.finish.error.reason) == (FAILED, "JOBLEDGER_ERROR")
 
 
 @pytest.mark.parametrize(
@@ -271,11 +277,11 @@ async def test_a_process_that_dies_fails_its_own_job_only(
     running(worker)
     ends = [await service.called("TransitionJob", each) for each in (1, 2)]
     bad, good = sorted(ends, key=lambda end: end.target_status, reverse=True)
-    assert (bad.target_status, bad.error.reason) == (FAILED, "PROCESS_DIED")
-    assert bad.error.message == f"the handler's process {words}"
+    assert (bad.target_status, bad.finish.error.reason) == (FAILED, "PROCESS_DIED")
+    assert bad.finish.error.message == f"the handler's process {words}"
     assert good.target_status == COMPLETED
     service.offer("bad", parameters={"code": 3})
-    assert (await service.called("TransitionJob", 3)).error.reason == "PROCESS_DIED"
+    assert (await service.called("TransitionJob", 3)).finish.error.reason == "PROCESS_DIED"
 
 
 async def test_a_process_killed_while_idle_fails_no_job(service, fake_client, running):
@@ -283,12 +289,12 @@ async def test_a_process_killed_while_idle_fails_no_job(service, fake_client, ru
     worker.handler("render", executor="process")(process_handlers.pid)
     service.offer()
     running(worker)
-    first = int((await service.called("TransitionJob")).result["pid"])
+    first = int((await service.called("TransitionJob")).finish.result["pid"])
     os.kill(first, signal.SIGKILL)
     assert await gone(first)
     service.offer()
     end = await service.called("TransitionJob", 2)
-    assert (end.target_status, int(end.result["pid"]) != first) == (COMPLETED, True)
+    assert (end.target_status, int(end.finish.result["pid"]) != first) == (COMPLETED, True)
 
 
 async def test_leases_are_renewed_while_a_handler_holds_the_gil(
@@ -311,10 +317,10 @@ async def test_a_cancellation_is_raised_in_the_process(service, fake_client, run
     method = "TransitionJob" if keep else "ReleaseJob"
     handler = process_handlers.until_cancelled
     end = await end_of(service, fake_client, running, handler, parameters, method=method)
-    last = service.requests("UpdateProgress")[-1]
+    last = service.requests("UpdateProgress")[-1].progress
     assert (last.progress, last.progress_message) == (10, "cleaning up")
     if keep:
-        assert (end.target_status, end.result["reason"]) == (PARTIAL, "not needed")
+        assert (end.target_status, end.finish.result["reason"]) == (PARTIAL, "not needed")
 
 
 @pytest.mark.parametrize("why", ["shutdown", "lost"])
@@ -452,7 +458,7 @@ async def test_a_thread_that_a_handler_leaves_behind_does_not_report_on_the_next
     jobs = [service.offer() for _ in range(3)]
     running(worker)
     ends = [await service.called("TransitionJob", each) for each in (1, 2, 3)]
-    assert [end.result["stopped"] for end in ends] == [0, 1, 2]
+    assert [end.finish.result["stopped"] for end in ends] == [0, 1, 2]
     assert {end.job_id for end in ends} == {job.id for job in jobs}
     for request in [*service.requests("UpdateProgress"), *ends]:
-        assert request.progress_message in ("", request.job_id)
+        assert request.progress.progress_message in ("", request.job_id)

@@ -92,7 +92,7 @@ async def test_at_most_a_thousand_updates_are_unanswered(
     full.set()
     await run
     requests = service.requests("CreateAsset")
-    assert len({request.request_id for request in requests}) == len(requests) == 150
+    assert len({request.asset.request_id for request in requests}) == len(requests) == 150
 
 
 async def test_a_worker_without_jobs_sends_heartbeats(service, start_waiting):

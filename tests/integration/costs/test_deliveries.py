@@ -41,7 +41,7 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
             while not (await stream.read()).synced:
                 pass
         monkeypatch.setattr(messages, "job_bytes", noted)
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=5)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 5})
         told = await asyncio.gather(*(stream.read() for stream in (*one, *many)))
         for stream in (*one, *many):
             stream.cancel()
@@ -112,7 +112,7 @@ async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
         for stream in streams:
             await stream.read()
         handed.clear()
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress=5)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 5})
         for stream in streams:
             assert (await stream.read()).job.progress == 5
             stream.cancel()

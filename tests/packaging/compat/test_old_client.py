@@ -42,12 +42,15 @@ def test_an_old_client_takes_a_job_from_creation_to_partial(client: OldClient, k
     (claimed,) = client.ClaimJobs(worker_id="w", job_types=[kind]).jobs
     assert (claimed.id, claimed.attempt) == (job.id, 1)
     held = {"job_id": job.id, "attempt": 1}
-    assert client.UpdateProgress(**held, progress=50, progress_message="half").applied
+    assert client.UpdateProgress(
+        progress={"progress": 50, "progress_message": "half"}, **held
+    ).applied
     asset = client.CreateAsset(
-        **held, asset_type="image/png", storage_path="p", file_size=2**53 + 1
+        asset={"asset": {"asset_type": "image/png", "storage_path": "p", "file_size": 2**53 + 1}},
+        **held,
     ).asset
     error = {"reason": "SOME_MISSING", "message": "1 of 2"}
-    ended = client.MarkPartial(**held, error=error).job
+    ended = client.MarkPartial(finish={"error": error}, **held).job
 
     seen = list(watch)
     assert [message.job.version for message in seen] == sorted({m.job.version for m in seen})
@@ -64,7 +67,7 @@ def test_an_old_client_takes_a_job_from_creation_to_partial(client: OldClient, k
 def test_an_old_client_resumes_a_watch_after_a_version(client: OldClient, kind: str) -> None:
     job = client.CreateJob(user_id="ada", job_type=kind).job
     (claimed,) = client.ClaimJobs(worker_id="w", job_types=[kind]).jobs
-    client.MarkCompleted(job_id=job.id, attempt=1, result={"n": 1})
+    client.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"n": 1}})
     ended = client.GetJob(job_id=job.id, user_id="ada").job
     assert ended.result["n"] == 1
     (message,) = client.WatchJob(job_id=job.id, user_id="ada", after_version=claimed.version)
@@ -85,7 +88,12 @@ def test_an_old_client_lists_page_by_page(client: OldClient, kind: str) -> None:
     [
         ("GetJob", {"user_id": "eve"}, "NOT_FOUND", "JOB_NOT_FOUND"),
         ("MarkCompleted", {"any_attempt": True}, "FAILED_PRECONDITION", "ILLEGAL_TRANSITION"),
-        ("UpdateProgress", {"attempt": 1, "progress": 101}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        (
+            "UpdateProgress",
+            {"attempt": 1, "progress": {"progress": 101}},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+        ),
     ],
 )
 def test_an_old_client_gets_the_code_and_reason_of_a_refusal(

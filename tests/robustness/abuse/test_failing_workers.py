@@ -23,7 +23,9 @@ PATIENT = job_pb2.RetryPolicy(
 
 async def fail(call: Caller, job: Any) -> None:
     error = job_pb2.JobError(reason="BUSY", message="the printer is busy")
-    await call.MarkFailed(job_id=job.id, attempt=job.attempt, error=error, retryable=True)
+    await call.MarkFailed(
+        job_id=job.id, attempt=job.attempt, finish={"error": error, "retryable": True}
+    )
 
 
 async def release(call: Caller, job: Any) -> None:

@@ -81,7 +81,7 @@ def empty_entries(message: bytes, field: int, entries: int) -> bytes:
 def requests() -> Mapping[str, list[bytes]]:
     """Return the largest requests of each method, of about a mebibyte where it may be large."""
     error = job_pb2.JobError(reason="R" * 63, message="ü" * 4096, details=EMPTY_LISTS)
-    end = {"job_id": JOB_ID, "attempt": 1, "result": EMPTY_LISTS, "assets": ASSETS[:700]}
+    end = {"result": EMPTY_LISTS, "assets": ASSETS[:700]}
     create = jobs.CreateJobRequest(
         user_id="ü" * 128, job_type="t" * 50, parameters=EMPTY_LISTS, labels=LABELS
     )
@@ -158,35 +158,46 @@ def requests() -> Mapping[str, list[bytes]]:
             workers.ClaimJobsRequest(worker_id="w", job_types=["large"], max_jobs=100),
         ],
         "WorkerService/TransitionJob": [
-            workers.TransitionJobRequest(target_status=3, **end),
-            workers.TransitionJobRequest(job_id=JOB_ID, attempt=1, target_status=5, error=error),
+            workers.TransitionJobRequest(job_id=JOB_ID, attempt=1, target_status=3, finish=end),
+            workers.TransitionJobRequest(
+                job_id=JOB_ID, attempt=1, target_status=5, finish={"error": error}
+            ),
         ],
         "WorkerService/UpdateProgress": [
             workers.UpdateProgressRequest(
-                job_id=JOB_ID, attempt=1, progress_message="ü" * 512, checkpoint=CHECKPOINT
+                job_id=JOB_ID,
+                attempt=1,
+                progress={"progress_message": "ü" * 512, "checkpoint": CHECKPOINT},
             ),
-            workers.UpdateProgressRequest(job_id=JOB_ID, attempt=1, checkpoint=EMPTY_LISTS),
+            workers.UpdateProgressRequest(
+                job_id=JOB_ID, attempt=1, progress={"checkpoint": EMPTY_LISTS}
+            ),
         ],
         "WorkerService/MarkCompleted": [
-            workers.MarkCompletedRequest(job_id=JOB_ID, attempt=1, assets=ASSETS),
-            workers.MarkCompletedRequest(**end),
-            empty_entries(b"\x0a\x01a", 5, 500_000),
+            workers.MarkCompletedRequest(job_id=JOB_ID, attempt=1, finish={"assets": ASSETS}),
+            workers.MarkCompletedRequest(job_id=JOB_ID, attempt=1, finish=end),
+            # In `finish`, of a million bytes.
+            empty_entries(b"\x0a\x01a\x22\xc0\x84\x3d", 4, 500_000),
             workers.MarkCompletedRequest(
-                job_id=JOB_ID, attempt=1, assets=[asset_pb2.NewAsset()] * 1000
+                job_id=JOB_ID, attempt=1, finish={"assets": [asset_pb2.NewAsset()] * 1000}
             ),
         ],
-        "WorkerService/MarkPartial": [workers.MarkPartialRequest(**end, error=error)],
+        "WorkerService/MarkPartial": [
+            workers.MarkPartialRequest(job_id=JOB_ID, attempt=1, finish={**end, "error": error})
+        ],
         "WorkerService/MarkFailed": [
-            workers.MarkFailedRequest(**end | {"assets": ASSETS[:500]}, error=error)
+            workers.MarkFailedRequest(
+                job_id=JOB_ID, attempt=1, finish={**end, "assets": ASSETS[:500], "error": error}
+            )
         ],
         "WorkerService/ReleaseJob": [workers.ReleaseJobRequest(job_id=ID, attempt=1)],
         "WorkerService/CreateAsset": [
             workers.CreateAssetRequest(
                 job_id=ID,
                 attempt=1,
-                asset_type="t",
-                url=ASSETS[0].url,
-                storage_path="ü" * 1024,
+                asset={
+                    "asset": {"asset_type": "t", "url": ASSETS[0].url, "storage_path": "ü" * 1024}
+                },
             )
         ],
     }
@@ -314,7 +325,7 @@ async def filled(call: Caller) -> list[str]:
         creations = [jobs.CreateJobRequest(job_type="large", parameters=EMPTY_LISTS)] * 3
         made += (await call.BatchCreateJobs(user_id="ada", requests=creations)).jobs
     ended = await call.running()
-    await call.MarkCompleted(job_id=ended.id, attempt=1, assets=ASSETS)
+    await call.MarkCompleted(job_id=ended.id, attempt=1, finish={"assets": ASSETS})
     return [ended.id, *(job.id for job in reversed(made))]
 
 

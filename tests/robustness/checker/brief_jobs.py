@@ -80,7 +80,9 @@ async def _complete(
         return await cancel_job(job, replicas, board, history)
     if started is None or abandoned:
         return None
-    end = pb.MarkCompletedRequest(job_id=job.job_id, attempt=started.attempt, result=marked(mark))
+    end = pb.MarkCompletedRequest(
+        job_id=job.job_id, attempt=started.attempt, finish={"result": marked(mark)}
+    )
     ended = (await _ask("MarkCompleted", end, replicas, history, mark)).told
     if ended is not None:
         board.close(ended)

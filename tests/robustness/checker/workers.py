@@ -124,10 +124,12 @@ class JobWorker:
         request = pb.UpdateProgressRequest(
             job_id=job.id,
             attempt=job.attempt,
-            progress=percent,
-            progress_message=mark,
-            report_number=percent,  # it grows with each report
-            checkpoint=marked(mark) if checkpoint else None,
+            progress={
+                "progress": percent,
+                "progress_message": mark,
+                "report_number": percent,  # it grows with each report
+                "checkpoint": marked(mark) if checkpoint else None,
+            },
         )
         answer = await self._replicas.ask("UpdateProgress", request)
         response = answer.response
@@ -146,7 +148,9 @@ class JobWorker:
         return changed
 
     async def _release(self, job: Any) -> None:
-        request = pb.ReleaseJobRequest(job_id=job.id, attempt=job.attempt, delay=a_delay(self._rng))
+        request = pb.ReleaseJobRequest(
+            job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self._rng)}
+        )
         answer = await self._replicas.ask("ReleaseJob", request)
         told = None if answer.response is None else answer.response.job
         # A repetition may find the job with the next worker.
@@ -159,10 +163,12 @@ class JobWorker:
         request = pb.MarkFailedRequest(
             job_id=job.id,
             attempt=job.attempt,
-            result=marked(mark),
-            error=error,
-            retryable=True,
-            retry_delay=a_delay(self._rng),
+            finish={
+                "result": marked(mark),
+                "error": error,
+                "retryable": True,
+                "retry_delay": a_delay(self._rng),
+            },
         )
         answer = await self._replicas.ask("MarkFailed", request)
         told = None if answer.response is None else answer.response.job
@@ -179,9 +185,7 @@ class JobWorker:
         request = pb.CreateAssetRequest(
             job_id=job.id,
             attempt=job.attempt,
-            asset_type="image/png",
-            storage_path=mark,
-            request_id=mark,
+            asset={"asset": {"asset_type": "image/png", "storage_path": mark}, "request_id": mark},
         )
         answer = await self._replicas.ask("CreateAsset", request)
         self._record("CreateAsset", answer, job.id, mark=mark, assets=(mark,))
@@ -191,23 +195,25 @@ class JobWorker:
         mark = next(self._marks)
         paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
         fields: dict[str, Any] = {
-            "job_id": job.id,
-            "attempt": job.attempt,
             "result": marked(mark),
             "assets": [asset_pb2.NewAsset(asset_type="image/png", storage_path=p) for p in paths],
         }
+        finish, names = pb.FinishUpdate(**fields), {"job_id": job.id, "attempt": job.attempt}
         error = job_pb2.JobError(
             reason="OUT_OF_PAINT", message="no paint is left", details=marked(mark)
         )
         rpc, request = self._rng.choices(
             [
-                ("MarkCompleted", pb.MarkCompletedRequest(**fields)),
-                ("MarkPartial", pb.MarkPartialRequest(**fields)),
-                ("MarkFailed", pb.MarkFailedRequest(**fields, error=error)),
+                ("MarkCompleted", pb.MarkCompletedRequest(**names, finish=finish)),
+                ("MarkPartial", pb.MarkPartialRequest(**names, finish=finish)),
+                ("MarkFailed", pb.MarkFailedRequest(**names, finish={**fields, "error": error})),
                 (
                     "TransitionJob",
                     pb.TransitionJobRequest(
-                        **fields, target_status=job_pb2.JOB_STATUS_COMPLETED, worker_id=self._name
+                        **names,
+                        target_status=job_pb2.JOB_STATUS_COMPLETED,
+                        finish=finish,
+                        worker_id=self._name,
                     ),
                 ),
             ],

@@ -191,7 +191,7 @@ CASES = {
     "release_job for later": (
         lambda c: c.release_job("j", 2, delay=timedelta(minutes=1)),
         "ReleaseJob",
-        worker.ReleaseJobRequest(job_id="j", attempt=2, delay={"seconds": 60}),
+        worker.ReleaseJobRequest(job_id="j", attempt=2, release={"delay": {"seconds": 60}}),
     ),
     "get_job": (
         lambda c: c.get_job("j"),
@@ -372,11 +372,8 @@ CASES = {
             target_status=JOB_STATUS_PARTIAL,
             attempt=0,
             expected_version=4,
-            progress=0,
-            progress_message="",
-            result=struct(b=None),
-            error=ERROR_MESSAGE,
-            assets=ASSET_MESSAGES,
+            progress={"progress": 0, "progress_message": ""},
+            finish={"result": struct(b=None), "error": ERROR_MESSAGE, "assets": ASSET_MESSAGES},
         ),
     ),
     "create_jobs": (
@@ -414,7 +411,9 @@ CASES = {
     "update_progress": (
         lambda c: c.update_progress("j", 0, progress_message="", attempt=1),
         "UpdateProgress",
-        worker.UpdateProgressRequest(job_id="j", attempt=1, progress=0, progress_message=""),
+        worker.UpdateProgressRequest(
+            job_id="j", attempt=1, progress={"progress": 0, "progress_message": ""}
+        ),
     ),
     "update_progress with nothing new": (
         lambda c: c.update_progress("j", any_attempt=True),
@@ -425,13 +424,15 @@ CASES = {
         lambda c: c.update_progress("j", 40, checkpoint={"frame": 96}, attempt=1),
         "UpdateProgress",
         worker.UpdateProgressRequest(
-            job_id="j", attempt=1, progress=40, checkpoint=struct(frame=96)
+            job_id="j", attempt=1, progress={"progress": 40, "checkpoint": struct(frame=96)}
         ),
     ),
     "mark_completed": (
         lambda c: c.mark_completed("j", {}, assets=ASSETS, attempt=1),
         "MarkCompleted",
-        worker.MarkCompletedRequest(job_id="j", attempt=1, result=Struct(), assets=ASSET_MESSAGES),
+        worker.MarkCompletedRequest(
+            job_id="j", attempt=1, finish={"result": Struct(), "assets": ASSET_MESSAGES}
+        ),
     ),
     "mark_completed whatever the attempt": (
         lambda c: c.mark_completed("j", any_attempt=True),
@@ -441,12 +442,12 @@ CASES = {
     "mark_partial": (
         lambda c: c.mark_partial("j", error="disk full", reason="NO_DISK", any_attempt=True),
         "MarkPartial",
-        worker.MarkPartialRequest(job_id="j", error=ERROR_MESSAGE, any_attempt=True),
+        worker.MarkPartialRequest(job_id="j", any_attempt=True, finish={"error": ERROR_MESSAGE}),
     ),
     "mark_failed whatever the attempt": (
         lambda c: c.mark_failed("j", ERROR, any_attempt=True),
         "MarkFailed",
-        worker.MarkFailedRequest(job_id="j", error=ERROR_MESSAGE, any_attempt=True),
+        worker.MarkFailedRequest(job_id="j", any_attempt=True, finish={"error": ERROR_MESSAGE}),
     ),
     "mark_failed for another attempt": (
         lambda c: c.mark_failed("j", ERROR, attempt=2, retryable=True, retry_delay=60),
@@ -454,9 +455,7 @@ CASES = {
         worker.MarkFailedRequest(
             job_id="j",
             attempt=2,
-            error=ERROR_MESSAGE,
-            retryable=True,
-            retry_delay={"seconds": 60},
+            finish={"error": ERROR_MESSAGE, "retryable": True, "retry_delay": {"seconds": 60}},
         ),
     ),
     "transition_job for another attempt": (
@@ -474,9 +473,7 @@ CASES = {
             job_id="j",
             target_status=JOB_STATUS_FAILED,
             attempt=2,
-            error=ERROR_MESSAGE,
-            retryable=True,
-            retry_delay={"seconds": 1},
+            finish={"error": ERROR_MESSAGE, "retryable": True, "retry_delay": {"seconds": 1}},
         ),
     ),
     "transition_job whatever the attempt": (
@@ -490,14 +487,16 @@ CASES = {
         lambda c: c.create_asset("j", "x", storage_path="b", request_id="r", any_attempt=True),
         "CreateAsset",
         worker.CreateAssetRequest(
-            job_id="j", asset_type="x", storage_path="b", request_id="r", any_attempt=True
+            job_id="j",
+            any_attempt=True,
+            asset={"asset": {"asset_type": "x", "storage_path": "b"}, "request_id": "r"},
         ),
     ),
     "mark_failed": (
         lambda c: c.mark_failed("j", ERROR, attempt=2, result={"c": [True, "x"]}),
         "MarkFailed",
         worker.MarkFailedRequest(
-            job_id="j", attempt=2, error=ERROR_MESSAGE, result=struct(c=[True, "x"])
+            job_id="j", attempt=2, finish={"error": ERROR_MESSAGE, "result": struct(c=[True, "x"])}
         ),
     ),
     "create_asset": (
@@ -514,11 +513,15 @@ CASES = {
         worker.CreateAssetRequest(
             job_id="j",
             attempt=3,
-            asset_type="image/png",
-            url="https://a/b",
-            storage_path="b",
-            file_size=7,
-            request_id="r",
+            asset={
+                "asset": {
+                    "asset_type": "image/png",
+                    "url": "https://a/b",
+                    "storage_path": "b",
+                    "file_size": 7,
+                },
+                "request_id": "r",
+            },
         ),
     ),
     "list_job_type_stats": (
@@ -735,7 +738,7 @@ def test_a_creating_call_carries_a_fresh_request_id(wire):
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
     link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))
     batch = wire.sent("BatchCreateJobs", lambda c: c.create_jobs([NewJob("render"), *new]))
-    ids = {request.request_id for request in [*create, link, *batch.requests]}
+    ids = {request.request_id for request in [*create, link.asset, *batch.requests]}
     assert len(ids) == 6
     assert len({uuid.UUID(value[:36]) for value in ids}) == 5
 

@@ -8,6 +8,7 @@ import pytest
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.rpc.jobs import bulk_requests, job_requests
 from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.rpc.workers.work_requests import work_message
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from tests.support.bad_requests import BAD_REQUESTS
 
@@ -51,3 +52,55 @@ def test_a_field_that_breaks_its_rule_is_named(method: str) -> None:
         ((at, description),) = refused.value.violations
         assert (at, words in description) == (field, True), (fields, description)
         assert "secret" not in description
+
+
+UPDATES = {
+    "UpdateProgress": ("progress", 0),
+    "CreateAsset": ("asset", 0),
+    "MarkCompleted": ("finish", 3),
+    "MarkPartial": ("finish", 4),
+    "MarkFailed": ("finish", 5),
+    "ReleaseJob": ("release", 0),
+}
+"""By call: the update that it embeds, and the state that the call says."""
+
+GOOD: dict[str, Any] = {
+    "UpdateProgress": {"progress": 50, "checkpoint": {"step": 1}, "report_number": 7},
+    "CreateAsset": {"asset": {"asset_type": "t", "url": "https://e/a"}, "request_id": "r"},
+    "MarkFailed": {"error": {"message": "no"}, "retryable": True},
+    "ReleaseJob": {"delay": {"seconds": 5}},
+}
+
+
+@pytest.mark.parametrize("method", UPDATES)
+def test_a_call_takes_what_an_update_of_work_takes_by_the_same_rules(method: str) -> None:
+    part, status = UPDATES[method]
+    given = [fields for each, fields, *_ in BAD_REQUESTS if each == method and part in fields]
+    # A call says the status itself, and has a fence of its own.
+    given = [each for each in given if each.keys() == {"job_id", "attempt", part}]
+    given = [each for each in given if not each.get("finish", {}).get("status")]
+    for fields in [*given, {"job_id": "j", "attempt": 1, part: GOOD.get(method, {})}]:
+        request = getattr(worker_service_pb2, f"{method}Request")(**fields)
+        update = worker_service_pb2.JobUpdate(
+            job_id=request.job_id, attempt=request.attempt, **{part: getattr(request, part)}
+        )
+        if status:
+            update.finish.status = status
+        assert outcome_of_update(update) == outcome_of_call(method, request)
+
+
+def outcome_of_call(method: str, request: Any) -> Any:
+    """Return the command, or the violations."""
+    try:
+        return READ[method](request)
+    except InvalidRequest as refused:
+        return refused.violations
+
+
+def outcome_of_update(update: worker_service_pb2.JobUpdate) -> Any:
+    """Return the command, or the violations."""
+    hello = worker_service_pb2.WorkHello(worker_id="w", job_types=["t"])
+    message = worker_service_pb2.WorkRequest(hello=hello, updates=[update])
+    read = work_message(message.SerializeToString(), {"http", "https"}, first=True)
+    ((_, command),) = read.updates
+    return command.violations if isinstance(command, InvalidRequest) else command

@@ -10,12 +10,14 @@ from jobledger.core.conversion import (
     build,
     to_duration,
     to_seconds,
-    to_struct,
 )
 from jobledger.core.models import Asset, Job, JobError, JobStatus, JobView, ProgressResult
 from jobledger.core.options import CallOptions
-from jobledger.core.requests import fresh_id, id_of, job_error, texts
+from jobledger.core.requests import fresh_id, id_of, texts
+from jobledger.core.updates import finish_update, progress_update, release_update
+from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.worker_service_pb2 import (
+    AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
     MarkCompletedRequest,
@@ -118,7 +120,7 @@ class AsyncWorkerCalls(AsyncCalls):
             ReleaseJobRequest,
             job_id=id_of(job_id),
             attempt=attempt,
-            delay=to_duration(delay, "delay"),
+            release=release_update(delay),
         )
         answer = await self._call(lambda service: service.worker.ReleaseJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -219,13 +221,15 @@ class AsyncWorkerCalls(AsyncCalls):
             attempt=attempt,
             any_attempt=any_attempt,
             expected_version=expected_version,
-            progress=progress,
-            progress_message=progress_message,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
-            retryable=retryable,
-            retry_delay=to_duration(retry_delay, "retry_delay"),
+            progress=progress_update(progress, progress_message),
+            finish=finish_update(
+                result=result,
+                error=error,
+                reason=reason,
+                assets=assets,
+                retryable=retryable,
+                retry_delay=retry_delay,
+            ),
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
@@ -269,9 +273,7 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            progress=progress,
-            progress_message=progress_message,
-            checkpoint=to_struct(checkpoint, "checkpoint"),
+            progress=progress_update(progress, progress_message, checkpoint),
         )
         answer = await self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
@@ -308,8 +310,7 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            assets=[asset.to_new_proto() for asset in assets],
+            finish=finish_update(result=result, assets=assets),
         )
         answer = await self._call(lambda service: service.worker.MarkCompleted, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -346,9 +347,7 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
+            finish=finish_update(result=result, error=error, reason=reason, assets=assets),
         )
         answer = await self._call(lambda service: service.worker.MarkPartial, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -391,11 +390,14 @@ class AsyncWorkerCalls(AsyncCalls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
-            retryable=retryable,
-            retry_delay=to_duration(retry_delay, "retry_delay"),
+            finish=finish_update(
+                result=result,
+                error=error,
+                reason=reason,
+                assets=assets,
+                retryable=retryable,
+                retry_delay=retry_delay,
+            ),
         )
         answer = await self._call(lambda service: service.worker.MarkFailed, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -444,11 +446,8 @@ class AsyncWorkerCalls(AsyncCalls):
             AssetNameTaken: the attempt linked another asset of this name.
             MessageTooLarge: the job would have too many assets, or too many bytes of them.
         """
-        request = build(
-            CreateAssetRequest,
-            job_id=id_of(job_id),
-            attempt=attempt,
-            any_attempt=any_attempt,
+        asset = build(
+            NewAsset,
             asset_type=asset_type,
             url=url,
             storage_path=storage_path,
@@ -456,7 +455,13 @@ class AsyncWorkerCalls(AsyncCalls):
             name=name,
             sha256=sha256,
             etag=etag,
-            request_id=request_id or fresh_id(),
+        )
+        request = build(
+            CreateAssetRequest,
+            job_id=id_of(job_id),
+            attempt=attempt,
+            any_attempt=any_attempt,
+            asset=build(AssetUpdate, asset=asset, request_id=request_id or fresh_id()),
         )
         answer = await self._call(lambda service: service.worker.CreateAsset, request, options)
         return Asset.from_proto(answer.asset)

@@ -10,13 +10,15 @@ from jobledger.core.conversion import (
     build,
     to_duration,
     to_seconds,
-    to_struct,
 )
 from jobledger.core.models import Asset, Job, JobError, JobStatus, JobView, ProgressResult
 from jobledger.core.options import CallOptions
-from jobledger.core.requests import fresh_id, id_of, job_error, texts
+from jobledger.core.requests import fresh_id, id_of, texts
 from jobledger.core.sync.base import Calls
+from jobledger.core.updates import finish_update, progress_update, release_update
+from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.worker_service_pb2 import (
+    AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
     MarkCompletedRequest,
@@ -119,7 +121,7 @@ class WorkerCalls(Calls):
             ReleaseJobRequest,
             job_id=id_of(job_id),
             attempt=attempt,
-            delay=to_duration(delay, "delay"),
+            release=release_update(delay),
         )
         answer = self._call(lambda service: service.worker.ReleaseJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -220,13 +222,15 @@ class WorkerCalls(Calls):
             attempt=attempt,
             any_attempt=any_attempt,
             expected_version=expected_version,
-            progress=progress,
-            progress_message=progress_message,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
-            retryable=retryable,
-            retry_delay=to_duration(retry_delay, "retry_delay"),
+            progress=progress_update(progress, progress_message),
+            finish=finish_update(
+                result=result,
+                error=error,
+                reason=reason,
+                assets=assets,
+                retryable=retryable,
+                retry_delay=retry_delay,
+            ),
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
@@ -270,9 +274,7 @@ class WorkerCalls(Calls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            progress=progress,
-            progress_message=progress_message,
-            checkpoint=to_struct(checkpoint, "checkpoint"),
+            progress=progress_update(progress, progress_message, checkpoint),
         )
         answer = self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
@@ -309,8 +311,7 @@ class WorkerCalls(Calls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            assets=[asset.to_new_proto() for asset in assets],
+            finish=finish_update(result=result, assets=assets),
         )
         answer = self._call(lambda service: service.worker.MarkCompleted, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -347,9 +348,7 @@ class WorkerCalls(Calls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
+            finish=finish_update(result=result, error=error, reason=reason, assets=assets),
         )
         answer = self._call(lambda service: service.worker.MarkPartial, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -392,11 +391,14 @@ class WorkerCalls(Calls):
             job_id=id_of(job_id),
             attempt=attempt,
             any_attempt=any_attempt,
-            result=to_struct(result, "result"),
-            error=job_error(error, reason),
-            assets=[asset.to_new_proto() for asset in assets],
-            retryable=retryable,
-            retry_delay=to_duration(retry_delay, "retry_delay"),
+            finish=finish_update(
+                result=result,
+                error=error,
+                reason=reason,
+                assets=assets,
+                retryable=retryable,
+                retry_delay=retry_delay,
+            ),
         )
         answer = self._call(lambda service: service.worker.MarkFailed, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
@@ -445,11 +447,8 @@ class WorkerCalls(Calls):
             AssetNameTaken: the attempt linked another asset of this name.
             MessageTooLarge: the job would have too many assets, or too many bytes of them.
         """
-        request = build(
-            CreateAssetRequest,
-            job_id=id_of(job_id),
-            attempt=attempt,
-            any_attempt=any_attempt,
+        asset = build(
+            NewAsset,
             asset_type=asset_type,
             url=url,
             storage_path=storage_path,
@@ -457,7 +456,13 @@ class WorkerCalls(Calls):
             name=name,
             sha256=sha256,
             etag=etag,
-            request_id=request_id or fresh_id(),
+        )
+        request = build(
+            CreateAssetRequest,
+            job_id=id_of(job_id),
+            attempt=attempt,
+            any_attempt=any_attempt,
+            asset=build(AssetUpdate, asset=asset, request_id=request_id or fresh_id()),
         )
         answer = self._call(lambda service: service.worker.CreateAsset, request, options)
         return Asset.from_proto(answer.asset)

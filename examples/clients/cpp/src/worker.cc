@@ -100,7 +100,7 @@ void Complete(const Client& client, const Options& options) {
     request.set_any_attempt(true);
   }
   if (options.result) {
-    *request.mutable_result() = *options.result;
+    *request.mutable_finish()->mutable_result() = *options.result;
   }
   const auto response = Unary(*client.workers, &WorkerService::Stub::MarkCompleted, request);
   Print("ended", {{"job", Json(response.job())}});

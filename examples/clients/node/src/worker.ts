@@ -83,7 +83,7 @@ export async function complete(client: grpc.Client, options: Options): Promise<v
     jobId: options.job,
     attempt: options.attempt,
     anyAttempt: options.attempt === undefined,
-    result: options.result,
+    finish: { result: options.result },
   });
   print({ event: "ended", job: json(JobSchema, answer.job) });
 }

@@ -161,8 +161,7 @@ pub async fn complete(options: Complete) -> Result<(), Status> {
         job_id: options.job,
         attempt: options.attempt,
         any_attempt: options.attempt.is_none(),
-        result: options.result,
-        ..Default::default()
+        finish: Some(FinishUpdate { result: options.result, ..Default::default() }),
     };
     let answer = unary(request, async |r| client.workers().mark_completed(r).await).await?;
     print(json!({"event": "ended", "job": message(&answer.job.unwrap_or_default())}));

@@ -4,27 +4,15 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_server.domain.commands import (
-    Claim,
-    LinkAsset,
-    Release,
-    WorkerCommand,
-)
+from jobledger_server.domain.commands import Claim, WorkerCommand
 from jobledger_server.domain.job import JobId
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES, MAX_SLOTS, MAX_UPDATES
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.validation import Checker, InvalidRequest
-from jobledger_server.rpc.workers.worker_requests import (
-    change,
-    claim,
-    delay,
-    held_attempt,
-    link,
-    report,
-    status,
-)
+from jobledger_server.rpc.workers import updates
+from jobledger_server.rpc.workers.worker_requests import claim, held_attempt, status
 
 
 class Hello(NamedTuple):
@@ -81,27 +69,23 @@ def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerComman
         job_id, attempt = _held(check, update)
         match update.WhichOneof("update"):
             case "progress":
-                return report(check.within("progress."), update.progress, job_id, attempt)
+                within = check.within("progress.")
+                return updates.report(within, update.progress, job_id, attempt)
             case "asset":
                 within = check.within("asset.")
-                return LinkAsset(
-                    job_id=job_id,
-                    attempt=attempt,
-                    link=link(within.within("asset."), update.asset.asset, url_schemes),
-                    request_id=fields.request_id(within, update.asset.request_id),
-                )
+                return updates.link_asset(within, update.asset, url_schemes, job_id, attempt)
             case "finish":
-                finish, within = update.finish, check.within("finish.")
-                target = status(within, "status", finish.status)
+                within = check.within("finish.")
+                target = status(within, "status", update.finish.status)
                 if target is not None and target not in TERMINAL:
                     within.add("status", "must be COMPLETED, PARTIAL or FAILED")
                     target = None
-                return change(
-                    within, finish, url_schemes, job_id=job_id, attempt=attempt, target=target
+                return updates.finish(
+                    within, update.finish, url_schemes, job_id, attempt, target=target
                 )
             case "release":
-                pause = delay(check.within("release."), update.release)
-                return Release(job_id=job_id, attempt=attempt, delay=pause)
+                within = check.within("release.")
+                return updates.release(within, update.release, job_id, attempt)
             case _:
                 raise InvalidRequest([("update", "is required")])
 

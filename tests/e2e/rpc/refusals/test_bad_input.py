@@ -145,7 +145,9 @@ async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unch
     job = await call.running()
     async with unchanged():
         asset = {"asset_type": "t", "storage_path": "x" * 1024, "url": f"https://e/{'x' * 2000}"}
-        refused = await refusal(call.MarkCompleted(job_id=job.id, attempt=1, assets=[asset] * 400))
+        refused = await refusal(
+            call.MarkCompleted(job_id=job.id, attempt=1, finish={"assets": [asset] * 400})
+        )
         assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert refused.metadata == {
             "limit": "message_bytes",
@@ -171,9 +173,17 @@ async def test_an_operator_can_allow_other_url_schemes(start: Any) -> None:
     app = await start(url_schemes=frozenset({"s3"}))
     async with calling(app.address) as call:
         job = await call.running()
-        asset = {"job_id": job.id, "attempt": 1, "asset_type": "t"}
-        await call.CreateAsset(url="s3://bucket/key", **asset)
-        await assert_invalid(call.CreateAsset(url="https://e.example", **asset), "url", "s3")
+        held = {"job_id": job.id, "attempt": 1}
+        await call.CreateAsset(
+            **held, asset={"asset": {"asset_type": "t", "url": "s3://bucket/key"}}
+        )
+        await assert_invalid(
+            call.CreateAsset(
+                **held, asset={"asset": {"asset_type": "t", "url": "https://e.example"}}
+            ),
+            "asset.asset.url",
+            "s3",
+        )
 
 
 @in_turn("cursor", ["x", "-1", "", "9" * 30])

@@ -97,8 +97,8 @@ async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
     error = {"message": "no"}
     for called in (
         call.TransitionJob(job_id=job.id, target_status=PROCESSING),
-        call.MarkFailed(job_id=job.id, attempt=1, error=error),
-        call.TransitionJob(job_id=job.id, attempt=1, target_status=FAILED, error=error),
+        call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error}),
+        call.TransitionJob(job_id=job.id, attempt=1, target_status=FAILED, finish={"error": error}),
     ):
         refused = await refusal(called)
         assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "JOB_TERMINAL")
@@ -113,11 +113,11 @@ async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
     ("method", "fields"),
     [
         ("TransitionJob", {"target_status": COMPLETED}),
-        ("UpdateProgress", {"progress": 50}),
+        ("UpdateProgress", {"progress": {"progress": 50}}),
         ("MarkCompleted", {}),
         ("MarkPartial", {}),
-        ("MarkFailed", {"error": {"message": "no"}}),
-        ("CreateAsset", {"asset_type": "t", "storage_path": "p"}),
+        ("MarkFailed", {"finish": {"error": {"message": "no"}}}),
+        ("CreateAsset", {"asset": {"asset": {"asset_type": "t", "storage_path": "p"}}}),
     ],
 )
 async def test_a_report_with_a_stale_attempt_is_refused(
@@ -151,11 +151,17 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     job = await call.running()
     asset = (
         await call.CreateAsset(
-            job_id=job.id, attempt=1, asset_type="t", storage_path="p", request_id="r"
+            job_id=job.id,
+            attempt=1,
+            asset={"asset": {"asset_type": "t", "storage_path": "p"}, "request_id": "r"},
         )
     ).asset
     refused = await refusal(
-        call.CreateAsset(job_id=job.id, attempt=1, asset_type="t", storage_path="q", request_id="r")
+        call.CreateAsset(
+            job_id=job.id,
+            attempt=1,
+            asset={"asset": {"asset_type": "t", "storage_path": "q"}, "request_id": "r"},
+        )
     )
     assert refused.reason == "REQUEST_ID_REUSED"
     assert refused.details["ResourceInfo"].resource_name == asset.id

@@ -330,7 +330,9 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
                     call.CreateJob(user_id="ada", job_type="t"),
                     call.GetJob(job_id=job.id, user_id="ada"),
                     call.ListJobs(user_id="ada"),
-                    call.UpdateProgress(job_id=job.id, attempt=1, progress_message="lost"),
+                    call.UpdateProgress(
+                        job_id=job.id, attempt=1, progress={"progress_message": "lost"}
+                    ),
                     call.WatchJob(job_id=job.id, user_id="ada").read(),
                 ):
                     refused = await refusal(called)
@@ -340,7 +342,7 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
                 await asyncio.to_thread(postgres.start)
                 # Each pool finds by itself that its connections are gone: no call fails for it.
                 assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
-                report = {"attempt": 1, "progress": job.progress + 10}
+                report = {"attempt": 1, "progress": {"progress": job.progress + 10}}
                 job = (await call.UpdateProgress(job_id=job.id, **report)).job
                 while (message := await watch.read()).job != job:
                     pass

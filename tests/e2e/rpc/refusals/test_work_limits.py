@@ -35,13 +35,13 @@ ERROR = {"message": "m"}
 ASSET = {"asset_type": "t", "storage_path": "p"}
 
 ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
-    "ReleaseJob": {"delay": {"seconds": 60}},
+    "ReleaseJob": {"release": {"delay": {"seconds": 60}}},
     "TransitionJob": {"target_status": COMPLETED},
-    "UpdateProgress": {"progress": 10, "checkpoint": {"step": 1}},
+    "UpdateProgress": {"progress": {"progress": 10, "checkpoint": {"step": 1}}},
     "MarkCompleted": {},
     "MarkPartial": {},
-    "MarkFailed": {"error": ERROR, "retryable": True},
-    "CreateAsset": ASSET,
+    "MarkFailed": {"finish": {"error": ERROR, "retryable": True}},
+    "CreateAsset": {"asset": {"asset": ASSET}},
     "Work progress": {"progress": {"checkpoint": {"step": 1}}},
     "Work asset": {"asset": {"asset": ASSET}},
     "Work finish": {"finish": {"status": FAILED, "error": ERROR, "retryable": True}},

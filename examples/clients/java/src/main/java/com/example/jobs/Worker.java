@@ -127,7 +127,7 @@ final class Worker {
         var request = MarkCompletedRequest.newBuilder().setJobId(options.text("job"));
         options.integer("attempt")
                 .ifPresentOrElse(request::setAttempt, () -> request.setAnyAttempt(true));
-        options.struct("result").ifPresent(request::setResult);
+        options.struct("result").ifPresent(request.getFinishBuilder()::setResult);
         var answer = client.workers().markCompleted(request.build());
         Lines.print("ended", Map.of("job", answer.getJob()));
     }
