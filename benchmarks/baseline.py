@@ -128,7 +128,9 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
                 for change in ready if full else ():
                     if result := self._results.get(change.job.id):
                         change.job.result.CopyFrom(result)
-                await context.write(jobs_pb.WatchJobsResponse(changes=ready))
+                await context.write(
+                    jobs_pb.WatchJobsResponse(changes=jobs_pb.JobChanges(changes=ready))
+                )
         finally:
             self._watched.remove(changes)
 

@@ -165,7 +165,7 @@ class _Group:
     def changes_in(self, body: bytes) -> int:
         """Count the changes of a message of WatchJobs. All streams may receive the same one."""
         if body != self._counted[0]:
-            self._counted = body, len(WatchJobsResponse.FromString(body).changes)
+            self._counted = body, len(WatchJobsResponse.FromString(body).changes.changes)
         return self._counted[1]
 
     def fail(self, why: Exception) -> None:
@@ -193,7 +193,7 @@ class _Watch(Call):
         now, today = time.monotonic(), time.time()
         message = self._response.FromString(body)
         of_one = self._response is WatchJobResponse
-        news = [message] if of_one else message.changes
+        news = [message] if of_one else message.changes.changes
         if not self.opened.done():
             for change in news:
                 self._versions[change.job.id] = change.job.version

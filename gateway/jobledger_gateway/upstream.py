@@ -211,7 +211,8 @@ class _FeedMessages(Feed["WatchJobsResponse | Sign"]):
         signs = (Sign.RESET,) if self._reset else ()
         self._reset = False
         # Each stream sends `synced`. Only the first one is news.
-        response.synced = response.synced and not self._synced
+        if response.synced and self._synced:
+            response.heartbeat = True
         self._synced = self._synced or response.synced
         return (*signs, response)
 

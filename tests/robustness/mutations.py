@@ -34,12 +34,12 @@ class _OfMany(Mutation):
         tell: Tell = self.telling(request) if rpc == "WatchJobs" else lambda change: [change]
         async with aclosing(super().stream(rpc, request, open_)) as messages:
             async for message in messages:
-                if rpc == "WatchJobs" and message.changes:
-                    changes = [told for change in message.changes for told in tell(change)]
+                if rpc == "WatchJobs" and message.changes.changes:
+                    changes = [told for change in message.changes.changes for told in tell(change)]
                     if not changes:
                         continue
-                    del message.changes[:]
-                    message.changes.extend(changes)
+                    del message.changes.changes[:]
+                    message.changes.changes.extend(changes)
                 yield message
 
     def telling(self, request: Any) -> Tell:
@@ -134,16 +134,16 @@ class HidesWhatWasDeleted(Mutation):
         resumed = rpc == "WatchJobs" and request.resume_token
         async with aclosing(super().stream(rpc, request, open_)) as messages:
             async for message in messages:
-                if resumed:
-                    gone = {change.job.id for change in message.changes if change.deleted}
+                if resumed and message.WhichOneof("content") == "changes":
+                    gone = {change.job.id for change in message.changes.changes if change.deleted}
                     kept = [
                         change
-                        for change in message.changes
+                        for change in message.changes.changes
                         if change.deleted or change.job.id not in gone
                     ]
-                    self.strikes += len(message.changes) - len(kept)
-                    del message.changes[:]
-                    message.changes.extend(kept)
+                    self.strikes += len(message.changes.changes) - len(kept)
+                    del message.changes.changes[:]
+                    message.changes.changes.extend(kept)
                 yield message
 
 

@@ -124,7 +124,7 @@ class FeedStreams(Watch):
         return bool(message.synced)
 
     def _changes(self, message: Any) -> Sequence[Any]:
-        return list(message.changes)
+        return list(message.changes.changes)
 
     async def _read(self) -> Any:
         message = await super()._read()

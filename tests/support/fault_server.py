@@ -134,7 +134,7 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         if job_id:
             status_number = JobStatus.Value(f"JOB_STATUS_{status}")
             job = Job(id=job_id, version=version, status=status_number)
-            response.changes.append(JobChange(job=job, deleted=deleted))
+            response.changes.changes.append(JobChange(job=job, deleted=deleted))
         return response
 
     def says(self, *messages: Message, then: Script | None = None) -> None:

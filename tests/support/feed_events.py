@@ -21,8 +21,11 @@ class Event:
 def events(message: Any) -> list[Event]:
     """Return what a message says, in order."""
     assert message is not grpc.aio.EOF
-    *first, last = message.changes or [None]
-    assert all((message.resume_token, bool(last) + message.synced + message.heartbeat == 1))
+    *first, last = message.changes.changes or [None]
+    content = message.WhichOneof("content")
+    assert content == ("changes" if last else "synced" if message.synced else "heartbeat")
+    assert message.resume_token
+    assert last or message.synced or message.heartbeat
     found = [Event(each.job, each.transitions, each.deleted) for each in first]
     token = message.resume_token
     if last is None:

@@ -54,7 +54,7 @@ class Feed(Reconnecting[WatchJobsRequest, WatchJobsResponse, EventT]):
         self._listing = True
 
     def _record(self, response: WatchJobsResponse) -> None:
-        self.received(progress=bool(response.changes) or response.heartbeat)
+        self.received(progress=response.WhichOneof("content") in ("changes", "heartbeat"))
         self._token = response.resume_token or self._token
 
 
@@ -76,7 +76,7 @@ class FeedWatch(Feed[FeedEvent]):
     def accept(self, response: WatchJobsResponse) -> Sequence[FeedEvent]:
         before = self._token
         self._record(response)
-        events = [self._event(change, before) for change in response.changes]
+        events = [self._event(change, before) for change in response.changes.changes]
         # Each stream sends `synced`. The caller gets the first one, which ends the listing or the
         # changes that were missed.
         first = response.synced and not self._synced
@@ -125,7 +125,7 @@ class CompletionWatch(Feed[tuple[str, ...]]):
     def accept(self, response: WatchJobsResponse) -> Sequence[tuple[str, ...]]:
         self._record(response)
         ids = []
-        for change in response.changes:
+        for change in response.changes.changes:
             if change.deleted or JobStatus.from_proto(change.job.status).is_terminal:
                 ids.append(change.job.id)
             elif self._listing:

@@ -92,7 +92,7 @@ export class Feed {
       this.#lastEventId = "";
       this.#handlers.opened();
     } else if (type === "message" && data) {
-      this.#handlers.changed(content.changes ?? [], content.synced ?? false);
+      this.#handlers.changed(content.changes?.changes ?? [], content.synced ?? false);
     }
     if (id !== undefined) this.#lastEventId = id;
     return connected;

@@ -165,7 +165,7 @@ class Events:
                 if message is Sign.RESET:
                     yield event(b"{}", name="reset")
                 continue
-            has_news = message.changes or message.synced
+            has_news = message.WhichOneof("content") in ("changes", "synced")
             token = message.resume_token
             message.resume_token = ""
             data = await self._messages.encoded(request, message, view) if has_news else b""

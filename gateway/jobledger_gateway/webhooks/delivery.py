@@ -117,7 +117,7 @@ class Delivery:
     async def _deliver(self, message: WatchJobsResponse) -> None:
         """Deliver a message; return once each of its events was delivered or is pending."""
         events: defaultdict[str, list[tuple[Job, JobTransition]]] = defaultdict(list)
-        for change in message.changes:
+        for change in message.changes.changes:
             for transition in delivered_transitions(
                 change, all_transitions=self._webhook.all_transitions
             ):

@@ -599,15 +599,15 @@ class WatchJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
-    """True if nothing has changed for 15 seconds (the operator can set another
-    time): the stream is alive. Nothing else is set.
+    """True: nothing has changed for 15 seconds (the operator can set another
+    time), and the stream is alive. Nothing else is set.
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The newest snapshot. Always set, except in a heartbeat."""
+        """The newest snapshot of the job."""
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
@@ -620,14 +620,16 @@ class WatchJobResponse(_message.Message):
         self,
         *,
         job: _job_pb2.Job | None = ...,
-        transitions: _abc.Iterable[_job_pb2.JobTransition] | None = ...,
         heartbeat: _builtins.bool = ...,
+        transitions: _abc.Iterable[_job_pb2.JobTransition] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "heartbeat", b"heartbeat", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "job", b"job", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "heartbeat", b"heartbeat", "job", b"job", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["job", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
 
@@ -721,11 +723,11 @@ class WatchJobsResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     synced: _builtins.bool
-    """True once in each stream: every matching job that is not terminal has been
+    """True, once in each stream: every matching job that is not terminal has been
     sent, or, in a resumed stream, every change that the client missed.
     """
     heartbeat: _builtins.bool
-    """True if there was no message for 15 seconds (the operator can set another
+    """True: there was no message for 15 seconds (the operator can set another
     time).
     """
     resume_token: _builtins.str
@@ -736,26 +738,52 @@ class WatchJobsResponse(_message.Message):
     across restarts.
     """
     @_builtins.property
+    def changes(self) -> Global___JobChanges:
+        """What has changed."""
+
+    def __init__(
+        self,
+        *,
+        changes: Global___JobChanges | None = ...,
+        synced: _builtins.bool = ...,
+        heartbeat: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "content", b"content", "heartbeat", b"heartbeat", "synced", b"synced"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "content", b"content", "heartbeat", b"heartbeat", "resume_token", b"resume_token", "synced", b"synced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["changes", "synced", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+
+@_typing.final
+class JobChanges(_message.Message):
+    """Changes of jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChange]:
-        """All changes that are ready, in commit order, at most 1 MiB. Empty with
-        `synced` and `heartbeat`. A job can occur more than once.
+        """All changes that are ready, in commit order, one at least and at most 1 MiB.
+        A job can occur more than once.
         """
 
     def __init__(
         self,
         *,
         changes: _abc.Iterable[Global___JobChange] | None = ...,
-        synced: _builtins.bool = ...,
-        heartbeat: _builtins.bool = ...,
-        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "heartbeat", b"heartbeat", "resume_token", b"resume_token", "synced", b"synced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+Global___JobChanges: _TypeAlias = JobChanges  # noqa: Y015
 
 @_typing.final
 class JobChange(_message.Message):

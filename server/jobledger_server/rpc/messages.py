@@ -199,9 +199,9 @@ def changes_message(
         assets: The assets of the deleted jobs, by the jobs' ids.
     """
     response = job_service_pb2.WatchJobsResponse
-    fields = [
+    encoded = b"".join(
         encoded_field(
-            response,
+            job_service_pb2.JobChanges,
             "changes",
             _change_bytes(
                 change,
@@ -210,9 +210,9 @@ def changes_message(
             ),
         )
         for change in changes
-    ]
-    fields.append(response(resume_token=resume_token).SerializeToString())
-    return b"".join(fields)
+    )
+    rest = response(resume_token=resume_token).SerializeToString()
+    return encoded_field(response, "changes", encoded) + rest
 
 
 def _change_bytes(change: Change, payloads: Payloads, assets: Sequence[asset_pb2.Asset]) -> bytes:

@@ -64,7 +64,7 @@ async def test_a_token_for_a_job_reads_and_watches_it_without_naming_it_and_no_o
 
     assert (await holder.GetJob()).job.id == job.id
     assert (await holder.WatchJob().read()).job.id == job.id
-    assert [each.job.id for each in (await holder.WatchJobs().read()).changes] == [job.id]
+    assert [each.job.id for each in (await holder.WatchJobs().read()).changes.changes] == [job.id]
 
     assert await denied(holder.GetJob(job_id=other.id)) == DENIED
     assert await denied(holder.GetJob(user_id="bob")) == DENIED
@@ -85,7 +85,7 @@ async def test_a_token_for_labels_reads_and_watches_the_jobs_that_have_them_and_
     holder = Caller(channel, token=await token_for(anybody, labels=BLUE))
 
     assert [each.id for each in (await holder.ListJobs()).jobs] == [job.id]
-    assert [each.job.id for each in (await holder.WatchJobs().read()).changes] == [job.id]
+    assert [each.job.id for each in (await holder.WatchJobs().read()).changes.changes] == [job.id]
     assert (await holder.GetJob(job_id=job.id)).job.labels == labels
     assert (await holder.WatchJob(job_id=job.id).read()).job.id == job.id
     assert len((await holder.ListJobs(labels={"size": "large"})).jobs) == 0
@@ -131,7 +131,7 @@ async def test_the_holder_of_a_token_sees_no_assets_of_a_deleted_job(
         watch = caller.WatchJobs(labels=BLUE, resume_token=before, **fields)
         changes = []
         while not any(change.deleted for change in changes):
-            changes += (await watch.read()).changes
+            changes += (await watch.read()).changes.changes
         return [asset.url for change in changes for asset in change.deleted_assets]
 
     for _ in range(2):  # in either order

@@ -83,7 +83,7 @@ async def test_a_watch_token_in_the_url_reads_one_job(
     async with http.events(f"/v1/jobs/{job}/events?token={token}") as events:
         assert "parameters" not in (await events.news()).data["job"]
     async with http.events(f"/v1/events?token={token}") as events:
-        listed = (await events.news()).data["changes"]
+        listed = (await events.news()).data["changes"]["changes"]
         assert [each["job"]["id"] for each in listed] == [job]
     read = await http.get(f"/v1/jobs/{job}?token={token}&view=FULL")
     assert "parameters" not in read.json()["job"]

@@ -271,6 +271,6 @@ async def test_a_large_event_comes_in_parts_with_no_heartbeat_between_them(
         while seen < 5:
             await asyncio.sleep(0.1)  # a slow client: heartbeats are due meanwhile
             event = await events.event()
-            if event.data and (changes := event.data.get("changes")):
+            if event.data and (changes := event.data.get("changes", {}).get("changes")):
                 seen += len(changes)
                 assert {len(each["job"]["parameters"]["blob"]) for each in changes} == {250_000}

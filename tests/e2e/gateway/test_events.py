@@ -69,18 +69,18 @@ async def test_many_jobs_are_listed_then_followed_and_resumed(http: Http, rpc: C
     path = "/v1/events?user_id=many&job_types=stream"
     async with http.events(path) as events:
         listed = await events.news()
-        assert [each["job"]["id"] for each in listed.data["changes"]] == [before]
+        assert [each["job"]["id"] for each in listed.data["changes"]["changes"]] == [before]
         synced = await events.news()
         assert synced.data == {"synced": True}
         await a_job(rpc, job_type="other", **owner)
         created = await a_job(rpc, **owner)
         change = await events.news()
-        assert [each["job"]["id"] for each in change.data["changes"]] == [created]
+        assert [each["job"]["id"] for each in change.data["changes"]["changes"]] == [created]
 
     later = await a_job(rpc, **owner)
     async with http.events(path, Last_Event_ID=change.event_id) as events:
         missed = await events.news()
-        assert [each["job"]["id"] for each in missed.data["changes"]] == [later]
+        assert [each["job"]["id"] for each in missed.data["changes"]["changes"]] == [later]
         assert (await events.news()).data == {"synced": True}
 
 
@@ -90,7 +90,7 @@ async def test_a_refused_token_leads_to_a_new_listing(http: Http, rpc: Caller) -
         async with http.events(f"/v1/events?user_id=reset&last_event_id={token}") as events:
             assert await events.event() == Event("reset", {})
             listed = await events.news()
-            assert [each["job"]["id"] for each in listed.data["changes"]] == [job_id]
+            assert [each["job"]["id"] for each in listed.data["changes"]["changes"]] == [job_id]
             assert (await events.news()).data == {"synced": True}
 
 
@@ -194,7 +194,7 @@ async def test_a_client_that_reads_nothing_is_dropped_and_holds_up_nobody(
             await rpc.BatchCreateJobs(user_id="frozen", requests=[big] * 20)
         seen = 0
         while seen < 400:
-            seen += len((await events.news()).data["changes"])
+            seen += len((await events.news()).data["changes"]["changes"])
         # The kernel ends the connection of the other one, whose place becomes free.
         async with asyncio.timeout(60):
             while (await http.send("HEAD", path)).status != 200:
@@ -223,7 +223,7 @@ async def test_a_server_that_ends_and_comes_back_costs_no_event(
         told = []
         while "changes" not in (event := await events.news()).data:
             told.append((event.name, event.data))
-        assert [each["job"]["id"] for each in event.data["changes"]] == [job_id]
+        assert [each["job"]["id"] for each in event.data["changes"]["changes"]] == [job_id]
         lost, found = (("upstream", {"connected": each}) for each in (False, True))
         assert told in ([lost, found], [] if stop == "terminate" else [lost, found])
 

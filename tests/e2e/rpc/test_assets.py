@@ -34,7 +34,7 @@ async def deletions(stream: Any, count: int, sizes: list[int] | None = None) -> 
     found: list[Any] = []
     while len(found) < count:
         message = await stream.read()
-        deleted = [change for change in message.changes if change.deleted]
+        deleted = [change for change in message.changes.changes if change.deleted]
         found += deleted
         if sizes is not None and deleted:
             sizes.append(message.ByteSize())

@@ -177,14 +177,14 @@ async def test_a_full_feed_has_the_checkpoint_where_it_has_payloads(call: Caller
     job = await call.running()
     await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 1}})
     stream = call.WatchJobs(user_id="ada", view=FULL)
-    (listed,) = (await stream.read()).changes
+    (listed,) = (await stream.read()).changes.changes
     assert listed.job.checkpoint["step"] == 1
     while not (await stream.read()).synced:
         pass
     await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {"step": 2}})
-    assert not (await stream.read()).changes[0].job.HasField("checkpoint")
+    assert not (await stream.read()).changes.changes[0].job.HasField("checkpoint")
     await call.MarkCompleted(job_id=job.id, attempt=1)
-    assert (await stream.read()).changes[0].job.checkpoint["step"] == 2
+    assert (await stream.read()).changes.changes[0].job.checkpoint["step"] == 2
     stream.cancel()
 
 

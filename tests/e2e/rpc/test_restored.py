@@ -48,7 +48,7 @@ async def goes_on(call: Caller, token: str) -> bool:
         except grpc.RpcError:
             assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
             return False
-        assert message.changes or message.synced
+        assert message.changes.changes or message.synced
         return True
 
 
@@ -227,7 +227,7 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
             before = {message.resume_token: set[str]()}  # the jobs delivered up to each token
 
             def note(message: Any) -> None:
-                delivered.update(change.job.id for change in message.changes)
+                delivered.update(change.job.id for change in message.changes.changes)
                 before[message.resume_token] = set(delivered)
 
             for _ in range(3):
@@ -248,5 +248,5 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
                     continue
                 seen = set(delivered)
                 while not (message := await stream.read()).synced:
-                    seen.update(change.job.id for change in message.changes)
+                    seen.update(change.job.id for change in message.changes.changes)
                 assert seen == {job.id for job in missed if job.user_id == user_id}

@@ -120,7 +120,7 @@ async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None
         made = await call.BatchCreateJobs(user_id="ada", requests=[request] * 200)
         messages = [await stream.read() for stream in streams]
         for message in messages:
-            assert [each.job for each in message.changes] == list(made.jobs)
+            assert [each.job for each in message.changes.changes] == list(made.jobs)
         after = await call.job()
         for stream in streams:
             assert [event.job for event in await news(stream, 1)] == [after]
@@ -162,15 +162,17 @@ async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
     *messages, last = messages
     assert 3 <= len(messages) <= 6
     assert all(400_000 < each.ByteSize() <= 1024 * 1024 for each in messages[:-1])
-    assert [change.job.id for each in messages for change in each.changes] == made
+    assert [change.job.id for each in messages for change in each.changes.changes] == made
     assert last.resume_token == messages[-1].resume_token
     sent = 0
     for message in messages:
-        assert {len(each.job.parameters["blob"]) for each in message.changes if view == FULL} in (
+        assert {
+            len(each.job.parameters["blob"]) for each in message.changes.changes if view == FULL
+        } in (
             set(),
             {30_000},
         )
-        sent += len(message.changes)
+        sent += len(message.changes.changes)
         async with watching(call.WatchJobs(view=view, resume_token=message.resume_token)) as stream:
             assert [each.job.id for each in (await until_synced(stream))[:-1]] == made[sent:]
 
@@ -439,7 +441,7 @@ async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
             while (message := await stream.read()).resume_token == synced.resume_token:
                 pass
             assert message.heartbeat
-            assert not message.changes
+            assert not message.changes.changes
         reads: list[int] = []
         changes_after = app.store.changes_after
 

@@ -70,7 +70,7 @@ async def test_a_deliverer_gets_what_ended_between_creation_and_claim(call: Call
     one = await claimed(call)
     assert one.secret == created.secret
     messages = call.WatchJobs(user_id="ada", resume_token=one.cursor)
-    changes = (await messages.read()).changes
+    changes = (await messages.read()).changes.changes
     messages.cancel()
     assert {change.job.id for change in changes} == {job.id}
 
@@ -158,7 +158,7 @@ async def test_an_update_goes_on_where_the_webhook_was(call: Caller) -> None:
     await call.UpdateWebhook(webhook_id=created.id, update_mask=mask, job_types=["render"])
     one = await claimed(call)
     messages = call.WatchJobs(user_id="ada", job_types=["render"], resume_token=one.cursor)
-    changes = (await messages.read()).changes
+    changes = (await messages.read()).changes.changes
     messages.cancel()
     assert {change.job.id for change in changes} == {job.id}
 

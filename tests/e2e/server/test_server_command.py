@@ -119,7 +119,7 @@ async def test_check_names_what_is_wrong_beside_a_server_and_repair_mends_the_fe
             while not (message := await stream.read()).synced:
                 pass
             ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
-            assert [change.job for change in (await stream.read()).changes] == [ended]
+            assert [change.job for change in (await stream.read()).changes.changes] == [ended]
 
 
 @pytest.mark.parametrize("options", [[], ["--repair"]])

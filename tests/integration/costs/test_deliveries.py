@@ -46,7 +46,10 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
         for stream in (*one, *many):
             stream.cancel()
     version = job.version + 1
-    changes = [*told[:WATCHERS], *(change for each in told[WATCHERS:] for change in each.changes)]
+    changes = [
+        *told[:WATCHERS],
+        *(change for each in told[WATCHERS:] for change in each.changes.changes),
+    ]
     assert [change.job.version for change in changes] == [version] * 2 * WATCHERS
     # Once for each kind of stream, and once for the caller's own answer.
     assert serialized == [version] * 3
@@ -83,7 +86,7 @@ async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
         told = await asyncio.gather(*(stream.read() for stream in streams))
         for stream in streams:
             stream.cancel()
-    assert [len(message.changes) for message in told] == [50] * WATCHERS
+    assert [len(message.changes.changes) for message in told] == [50] * WATCHERS
     assert serialized == [50]
     # It was also read from the change buffer once.
     assert [count for count in read if count] == [50]

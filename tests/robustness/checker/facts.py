@@ -102,7 +102,7 @@ def watch_jobs_messages(response: Any, at: float) -> list[Message]:
             deleted=change.deleted,
             removed=tuple(asset.storage_path for asset in change.deleted_assets),
         )
-        for change in response.changes
+        for change in response.changes.changes
     ]
     if changes and not response.synced:
         return changes

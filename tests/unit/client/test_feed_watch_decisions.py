@@ -48,7 +48,7 @@ def make():
 
 def job(token, version=1, **fields):
     change = JobChange(job=Job(id="j", version=version), **fields)
-    return WatchJobsResponse(changes=[change], resume_token=token)
+    return WatchJobsResponse(changes={"changes": [change]}, resume_token=token)
 
 
 def synced(token):
@@ -74,7 +74,7 @@ def test_only_the_last_change_of_a_message_has_its_token(make):
     """A caller that stores the token of an earlier one repeats changes, and skips none."""
     watch = make(resume_token="mine")
     message = WatchJobsResponse(
-        changes=[JobChange(job=Job(id=each)) for each in "abc"], resume_token="1"
+        changes={"changes": [JobChange(job=Job(id=each)) for each in "abc"]}, resume_token="1"
     )
     assert told(watch.accept(message)) == [
         ("a", False, "mine"),
@@ -82,13 +82,19 @@ def test_only_the_last_change_of_a_message_has_its_token(make):
         ("c", False, "1"),
     ]
     message.resume_token = "2"
-    message.synced = True
     assert told(watch.accept(message)) == [
         ("a", False, "1"),
         ("b", False, "1"),
-        ("c", False, "1"),
-        (None, True, "2"),
+        ("c", False, "2"),
     ]
+    assert told(watch.accept(synced("3"))) == [(None, True, "3")]
+    assert watch.request().resume_token == "3"
+
+
+def test_content_that_is_newer_than_the_client_is_passed_over(make):
+    watch = make()
+    assert watch.accept(WatchJobsResponse(resume_token="1")) == []
+    assert told(watch.accept(job("2"))) == [("j", False, "2")]
     assert watch.request().resume_token == "2"
 
 
@@ -241,13 +247,13 @@ def waiting():
     return CompletionWatch(request, clock=time.monotonic, uniform=lambda low, high: high)
 
 
-def states(token, *, synced=False, **jobs):
+def states(token, **jobs):
     statuses = {"active": JOB_STATUS_PROCESSING, "terminal": JOB_STATUS_COMPLETED, "deleted": 0}
     changes = [
         JobChange(job=Job(id=job_id, status=statuses[state]), deleted=state == "deleted")
         for job_id, state in jobs.items()
     ]
-    return WatchJobsResponse(changes=changes, synced=synced, resume_token=token)
+    return WatchJobsResponse(changes={"changes": changes}, resume_token=token)
 
 
 def finished(watch, *messages):

@@ -130,9 +130,11 @@ def _rest(update: FeedUpdate | None, cursor: Cursor, tokens: "_Tokens") -> bytes
     """Return what follows the changes of an update: `synced`, or a heartbeat without an update."""
     if update is not None and not update.synced:
         return b""
-    rest = pb.WatchJobsResponse(
-        heartbeat=update is None, synced=update is not None, resume_token=tokens.token_at(cursor)
-    )
+    rest = pb.WatchJobsResponse(resume_token=tokens.token_at(cursor))
+    if update is None:
+        rest.heartbeat = True
+    else:
+        rest.synced = True
     return rest.SerializeToString()
 
 
