@@ -21,7 +21,8 @@ class Webhook(Struct, frozen=True):
         url: Where it posts to.
         job_types: Only jobs of these types; empty for all.
         labels: Only jobs with all of these labels.
-        all_transitions: Whether it posts those to states that are not terminal, too.
+        transitions: The names of the states to which it posts transitions; empty for the terminal
+            states.
         secret: The key that deliveries are signed with.
         cursor: The resume token after what was delivered or is pending.
         create_time: When it was created.
@@ -48,7 +49,7 @@ class Webhook(Struct, frozen=True):
     url: str
     job_types: Sequence[str]
     labels: Mapping[str, str]
-    all_transitions: bool
+    transitions: Sequence[str]
     secret: str
     cursor: str
     create_time: Instant = Instant(0)

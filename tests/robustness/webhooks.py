@@ -38,13 +38,16 @@ was killed has held its webhooks for a lease, so much may wait."""
 LEASE_SECONDS = 30.0
 
 
+EVERY = (JobStatus.PROCESSING, JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
+
+
 @dataclass
 class Subscription:
     """A receiver with its webhook, and what it does at the moment."""
 
     name: str
     random: random.Random
-    all_transitions: bool = False
+    transitions: tuple[JobStatus, ...] = ()
     receiver: Receiver = field(init=False)
     secret: str = ""
     webhook_id: str = ""
@@ -135,8 +138,8 @@ async def run(duration: float, seed: int, folder: Path) -> Report:
     report = Report()
     subscriptions = [
         Subscription("ends", random.Random(chance.random())),
-        Subscription("all transitions", random.Random(chance.random()), all_transitions=True),
-        Subscription("all, too", random.Random(chance.random()), all_transitions=True),
+        Subscription("all transitions", random.Random(chance.random()), transitions=EVERY),
+        Subscription("all, too", random.Random(chance.random()), transitions=EVERY),
     ]
     server = ServerProcess(folder, arguments=["--max-watch-age", "20s"])
     gateways = [Gateway(server.target, folder / f"gateway{number}.log") for number in range(2)]
@@ -145,9 +148,7 @@ async def run(duration: float, seed: int, folder: Path) -> Report:
         client = await stack.enter_async_context(AsyncClient(server.target, user_id="ada"))
         for each in subscriptions:
             await stack.enter_async_context(each.receiver)
-            made = await client.create_webhook(
-                each.receiver.url, all_transitions=each.all_transitions
-            )
+            made = await client.create_webhook(each.receiver.url, transitions=each.transitions)
             each.secret, each.webhook_id = made.secret, made.webhook.id
         for gateway in gateways:
             stack.callback(gateway.kill)
@@ -260,7 +261,7 @@ async def _change_modes(each: Subscription, ends: float, faults: Counter[str]) -
 def _wanted(each: Subscription, jobs: Sequence[Job]) -> set[tuple[str, str]]:
     """Return the job and the state of each event that a receiver is to get."""
     wanted = {(job.id, job.status.value.lower()) for job in jobs}
-    if each.all_transitions:
+    if each.transitions:
         wanted |= {(job.id, "processing") for job in jobs}
     return wanted
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger import Webhook
+from jobledger import JobStatus, Webhook
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import UNAVAILABLE, write
 from jobledger.cli.options import (
@@ -34,12 +34,25 @@ from jobledger.v1.job_pb2 import (
 
 COLUMNS: Final = (("ID", 36), ("USER", 16), ("PENDING", 7), ("GIVEN UP", 8), ("STATE", 8))
 
+STATES: Final = tuple(status for status in JobStatus if status is not JobStatus.QUEUED)
+"""Those to which a job is moved."""
+
 TEST_SECONDS: Final = 15.0
 SHOWN_BYTES: Final = 2000
 """Of the answer to a test."""
 
 _all_users_option = click.option(
     "--all-users", is_flag=True, help="Whoever owns it, without --user; for operators."
+)
+
+_transition_option = click.option(
+    "--transition",
+    "transitions",
+    multiple=True,
+    type=click.Choice([status.value for status in STATES], case_sensitive=False),
+    callback=lambda _context, _option, values: tuple(map(JobStatus, values)),
+    help="Post transitions to this state, PROCESSING for starts; repeat it for several.  [default:"
+    " those to the states in which jobs end]",
 )
 
 
@@ -55,9 +68,7 @@ def webhook() -> None:
 @webhook.command()
 @click.argument("url", metavar="URL")
 @filter_options
-@click.option(
-    "--all-transitions", is_flag=True, help="Post starts, too, and not only how jobs ended."
-)
+@_transition_option
 @all_users_option
 @as_json_option
 @pass_connection
@@ -68,7 +79,7 @@ def create(
     url: str,
     job_types: tuple[str, ...],
     labels: dict[str, str],
-    all_transitions: bool,
+    transitions: tuple[JobStatus, ...],
     all_users: bool,
     as_json: bool,
 ) -> None:
@@ -81,7 +92,7 @@ def create(
             url,
             job_types=job_types,
             labels=labels,
-            all_transitions=all_transitions,
+            transitions=transitions,
             all_users=all_users,
         )
     write(to_json(made) if as_json else f"{made.webhook.id}  {made.secret}")
@@ -119,11 +130,8 @@ def get(connection: Connection, /, *, webhook_id: str, all_users: bool, as_json:
 @filter_options
 @click.option("--all-types", is_flag=True, help="Jobs of all types.")
 @click.option("--all-labels", is_flag=True, help="Jobs with any labels.")
-@click.option(
-    "--all-transitions/--only-ends",
-    default=None,
-    help="Whether to post starts, too, or only how jobs ended.",
-)
+@_transition_option
+@click.option("--only-ends", is_flag=True, help="Post only how jobs ended.")
 @_all_users_option
 @as_json_option
 @pass_connection
@@ -137,7 +145,8 @@ def update(
     labels: dict[str, str],
     all_types: bool,
     all_labels: bool,
-    all_transitions: bool | None,
+    transitions: tuple[JobStatus, ...],
+    only_ends: bool,
     all_users: bool,
     as_json: bool,
 ) -> None:
@@ -148,13 +157,15 @@ def update(
     for every, some, name in ((all_types, job_types, "type"), (all_labels, labels, "label")):
         if every and some:
             raise click.UsageError(f"--all-{name}s and --{name} exclude each other")
+    if only_ends and transitions:
+        raise click.UsageError("--only-ends and --transition exclude each other")
     with connection.open(all_users=all_users) as client:
         found = client.update_webhook(
             webhook_id,
             url=url,
             job_types=job_types if job_types or all_types else None,
             labels=labels if labels or all_labels else None,
-            all_transitions=all_transitions,
+            transitions=transitions if transitions or only_ends else None,
             all_users=all_users,
         )
     _show(found, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from jobledger.core.conversion import build, to_timestamp
 from jobledger.core.models import Job, JobStatus
 from jobledger.core.options import check_names
-from jobledger.core.requests import id_of, texts
+from jobledger.core.requests import id_of, status_numbers, texts
 from jobledger.v1.job_service_pb2 import JobFilter
 
 
@@ -43,12 +43,9 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
         ValueError: a status does not exist, or a time has no time zone.
     """
     check_names(filters, JobFilters)
-    statuses = filters.get("statuses", ())
-    if isinstance(statuses, str):
-        statuses = (JobStatus(statuses),)
     return {
         **filters,
-        "statuses": [JobStatus(status).to_proto() for status in statuses],
+        "statuses": status_numbers(filters.get("statuses", ())),
         "job_types": texts(filters.get("job_types", ()), "job_types"),
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),

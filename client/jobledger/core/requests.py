@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from jobledger.core.models import Job, JobError
+from jobledger.core.models import Job, JobError, JobStatus
 from jobledger.v1 import job_pb2
 
 MAX_IDS: Final = 1000
@@ -27,6 +27,13 @@ def job_error(error: str | JobError | None, reason: str | None) -> job_pb2.JobEr
     if reason is not None:
         raise ValueError("reason: goes with an error message, not with a JobError or none")
     return None if error is None else error.to_proto()
+
+
+def status_numbers(statuses: JobStatus | Iterable[JobStatus]) -> list[job_pb2.JobStatus.ValueType]:
+    """Return the numbers of one status, or of several."""
+    if isinstance(statuses, str):
+        statuses = (JobStatus(statuses),)
+    return [JobStatus(status).to_proto() for status in statuses]
 
 
 def groups(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -1,7 +1,7 @@
 """The events of webhooks: CloudEvents as JSON, signed as Standard Webhooks says."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,9 +71,9 @@ def event_of(job: Job, transition: JobTransition) -> Event:
 
 
 def delivered_transitions(
-    change: job_service_pb2.JobChange, *, all_transitions: bool
+    change: job_service_pb2.JobChange, states: Collection[JobStatus.ValueType]
 ) -> Iterator[JobTransition]:
-    """Yield the transitions of a change that are delivered, in order."""
+    """Yield the transitions of a change to these states, in order; to terminal ones if empty."""
     for transition in change.transitions:
-        if all_transitions or transition.to_status in TERMINAL:
+        if transition.to_status in (states or TERMINAL):
             yield transition

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Self
 
 from jobledger.core.conversion import from_timestamp
+from jobledger.core.models import JobStatus
 from jobledger.v1 import webhook_service_pb2
 
 
@@ -23,8 +24,8 @@ class Webhook:
     """Only jobs of these types; empty for all."""
     labels: Mapping[str, str]
     """Only jobs with all of these labels."""
-    all_transitions: bool
-    """Whether it posts every transition, and not only those to a terminal state."""
+    transitions: tuple[JobStatus, ...]
+    """Only transitions to these states; empty for those to a terminal state."""
     create_time: datetime
     """When it was created, by the database server's clock."""
     disable_time: datetime | None
@@ -56,7 +57,7 @@ class Webhook:
             url=message.url,
             job_types=tuple(message.job_types),
             labels=dict(message.labels),
-            all_transitions=message.all_transitions,
+            transitions=tuple(map(JobStatus.from_proto, message.transitions)),
             create_time=from_timestamp(message.create_time),
             disable_time=from_timestamp(message.disable_time) if has("disable_time") else None,
             disable_reason=message.disable_reason,

@@ -118,9 +118,7 @@ class Delivery:
         """Deliver a message; return once each of its events was delivered or is pending."""
         events: defaultdict[str, list[tuple[Job, JobTransition]]] = defaultdict(list)
         for change in message.changes.changes:
-            for transition in delivered_transitions(
-                change, all_transitions=self._webhook.all_transitions
-            ):
+            for transition in delivered_transitions(change, self._webhook.transitions):
                 events[change.job.id].append((change.job, transition))
         async with asyncio.TaskGroup() as tasks:
             for of_job in events.values():

@@ -15,9 +15,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/webhook_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x04\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\tjob_types\x18\x04 \x03(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.jobledger.v1.Webhook.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x30\n\x0csuccess_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x0c \x01(\t\x12\x0f\n\x07pending\x18\r \x01(\x05\x12\x10\n\x08given_up\x18\x0e \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0f \x01(\t\x12?\n\x1bprevious_secret_expire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe3\x01\n\x14\x43reateWebhookRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..jobledger.v1.CreateWebhookRequest.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x15\x43reateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"8\n\x11GetWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"<\n\x12GetWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\"\x94\x02\n\x14UpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x11\n\tjob_types\x18\x05 \x03(\t\x12>\n\x06labels\x18\x06 \x03(\x0b\x32..jobledger.v1.UpdateWebhookRequest.LabelsEntry\x12\x17\n\x0f\x61ll_transitions\x18\x07 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x15UpdateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\"\x80\x01\n\x13RotateSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x30\n\rkeep_previous\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x14RotateSecretResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"M\n\x13ListWebhooksRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x14\x45nableWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"?\n\x15\x45nableWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook2\xf7\x04\n\x0eWebhookService\x12X\n\rCreateWebhook\x12\".jobledger.v1.CreateWebhookRequest\x1a#.jobledger.v1.CreateWebhookResponse\x12O\n\nGetWebhook\x12\x1f.jobledger.v1.GetWebhookRequest\x1a .jobledger.v1.GetWebhookResponse\x12U\n\x0cListWebhooks\x12!.jobledger.v1.ListWebhooksRequest\x1a\".jobledger.v1.ListWebhooksResponse\x12X\n\rUpdateWebhook\x12\".jobledger.v1.UpdateWebhookRequest\x1a#.jobledger.v1.UpdateWebhookResponse\x12U\n\x0cRotateSecret\x12!.jobledger.v1.RotateSecretRequest\x1a\".jobledger.v1.RotateSecretResponse\x12X\n\rDeleteWebhook\x12\".jobledger.v1.DeleteWebhookRequest\x1a#.jobledger.v1.DeleteWebhookResponse\x12X\n\rEnableWebhook\x12\".jobledger.v1.EnableWebhookRequest\x1a#.jobledger.v1.EnableWebhookResponseB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/webhook_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16jobledger/v1/job.proto\"\xc0\x04\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x11\n\tjob_types\x18\x04 \x03(\t\x12\x31\n\x06labels\x18\x05 \x03(\x0b\x32!.jobledger.v1.Webhook.LabelsEntry\x12,\n\x0btransitions\x18\x06 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64isable_reason\x18\t \x01(\t\x12\x30\n\x0csuccess_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x61ilure_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_failure\x18\x0c \x01(\t\x12\x0f\n\x07pending\x18\r \x01(\x05\x12\x10\n\x08given_up\x18\x0e \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0f \x01(\t\x12?\n\x1bprevious_secret_expire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf8\x01\n\x14\x43reateWebhookRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..jobledger.v1.CreateWebhookRequest.LabelsEntry\x12,\n\x0btransitions\x18\x05 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x15\x43reateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"8\n\x11GetWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"<\n\x12GetWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\"\xa9\x02\n\x14UpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x11\n\tjob_types\x18\x05 \x03(\t\x12>\n\x06labels\x18\x06 \x03(\x0b\x32..jobledger.v1.UpdateWebhookRequest.LabelsEntry\x12,\n\x0btransitions\x18\x07 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x15UpdateWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\"\x80\x01\n\x13RotateSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x30\n\rkeep_previous\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x14RotateSecretResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"M\n\x13ListWebhooksRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\";\n\x14\x45nableWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"?\n\x15\x45nableWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.jobledger.v1.Webhook2\xf7\x04\n\x0eWebhookService\x12X\n\rCreateWebhook\x12\".jobledger.v1.CreateWebhookRequest\x1a#.jobledger.v1.CreateWebhookResponse\x12O\n\nGetWebhook\x12\x1f.jobledger.v1.GetWebhookRequest\x1a .jobledger.v1.GetWebhookResponse\x12U\n\x0cListWebhooks\x12!.jobledger.v1.ListWebhooksRequest\x1a\".jobledger.v1.ListWebhooksResponse\x12X\n\rUpdateWebhook\x12\".jobledger.v1.UpdateWebhookRequest\x1a#.jobledger.v1.UpdateWebhookResponse\x12U\n\x0cRotateSecret\x12!.jobledger.v1.RotateSecretRequest\x1a\".jobledger.v1.RotateSecretResponse\x12X\n\rDeleteWebhook\x12\".jobledger.v1.DeleteWebhookRequest\x1a#.jobledger.v1.DeleteWebhookResponse\x12X\n\rEnableWebhook\x12\".jobledger.v1.EnableWebhookRequest\x1a#.jobledger.v1.EnableWebhookResponseB9\n\x0cjobledger.v1P\x01Z\x18jobledger/v1;jobledgerv1\xaa\x02\x0cJobledger.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -31,42 +32,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WEBHOOK']._serialized_start=152
-  _globals['_WEBHOOK']._serialized_end=707
-  _globals['_WEBHOOK_LABELSENTRY']._serialized_start=662
-  _globals['_WEBHOOK_LABELSENTRY']._serialized_end=707
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=710
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=937
-  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=662
-  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=707
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=939
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=1018
-  _globals['_GETWEBHOOKREQUEST']._serialized_start=1020
-  _globals['_GETWEBHOOKREQUEST']._serialized_end=1076
-  _globals['_GETWEBHOOKRESPONSE']._serialized_start=1078
-  _globals['_GETWEBHOOKRESPONSE']._serialized_end=1138
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=1141
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=1417
-  _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=662
-  _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=707
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=1419
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=1482
-  _globals['_ROTATESECRETREQUEST']._serialized_start=1485
-  _globals['_ROTATESECRETREQUEST']._serialized_end=1613
-  _globals['_ROTATESECRETRESPONSE']._serialized_start=1615
-  _globals['_ROTATESECRETRESPONSE']._serialized_end=1693
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1695
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1772
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1774
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1862
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1864
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1923
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=1925
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=1948
-  _globals['_ENABLEWEBHOOKREQUEST']._serialized_start=1950
-  _globals['_ENABLEWEBHOOKREQUEST']._serialized_end=2009
-  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_start=2011
-  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_end=2074
-  _globals['_WEBHOOKSERVICE']._serialized_start=2077
-  _globals['_WEBHOOKSERVICE']._serialized_end=2708
+  _globals['_WEBHOOK']._serialized_start=176
+  _globals['_WEBHOOK']._serialized_end=752
+  _globals['_WEBHOOK_LABELSENTRY']._serialized_start=707
+  _globals['_WEBHOOK_LABELSENTRY']._serialized_end=752
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=755
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=1003
+  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=707
+  _globals['_CREATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=752
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=1005
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=1084
+  _globals['_GETWEBHOOKREQUEST']._serialized_start=1086
+  _globals['_GETWEBHOOKREQUEST']._serialized_end=1142
+  _globals['_GETWEBHOOKRESPONSE']._serialized_start=1144
+  _globals['_GETWEBHOOKRESPONSE']._serialized_end=1204
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=1207
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=1504
+  _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._serialized_start=707
+  _globals['_UPDATEWEBHOOKREQUEST_LABELSENTRY']._serialized_end=752
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=1506
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=1569
+  _globals['_ROTATESECRETREQUEST']._serialized_start=1572
+  _globals['_ROTATESECRETREQUEST']._serialized_end=1700
+  _globals['_ROTATESECRETRESPONSE']._serialized_start=1702
+  _globals['_ROTATESECRETRESPONSE']._serialized_end=1780
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1782
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1859
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1861
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1949
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1951
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=2010
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=2012
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=2035
+  _globals['_ENABLEWEBHOOKREQUEST']._serialized_start=2037
+  _globals['_ENABLEWEBHOOKREQUEST']._serialized_end=2096
+  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_start=2098
+  _globals['_ENABLEWEBHOOKRESPONSE']._serialized_end=2161
+  _globals['_WEBHOOKSERVICE']._serialized_start=2164
+  _globals['_WEBHOOKSERVICE']._serialized_end=2795
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from jobledger.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -52,7 +53,7 @@ class Webhook(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     JOB_TYPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    ALL_TRANSITIONS_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DISABLE_TIME_FIELD_NUMBER: _builtins.int
     DISABLE_REASON_FIELD_NUMBER: _builtins.int
@@ -69,8 +70,6 @@ class Webhook(_message.Message):
     """The owner of the jobs. Empty: the jobs of all owners."""
     url: _builtins.str
     """Where it posts to."""
-    all_transitions: _builtins.bool
-    """Whether it posts every transition, and not only those to a terminal state."""
     disable_reason: _builtins.str
     """Why it was disabled. Empty unless it is."""
     last_failure: _builtins.str
@@ -91,6 +90,12 @@ class Webhook(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only jobs with all of these labels."""
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
+        """The states whose transitions it posts: each transition to one of them. Empty:
+        those to a terminal state, COMPLETED, PARTIAL and FAILED.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -122,7 +127,7 @@ class Webhook(_message.Message):
         url: _builtins.str = ...,
         job_types: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        all_transitions: _builtins.bool = ...,
+        transitions: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         disable_time: _timestamp_pb2.Timestamp | None = ...,
         disable_reason: _builtins.str = ...,
@@ -136,7 +141,7 @@ class Webhook(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "failure_time", b"failure_time", "previous_secret_expire_time", b"previous_secret_expire_time", "success_time", b"success_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "create_time", b"create_time", "creator", b"creator", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "previous_secret_expire_time", b"previous_secret_expire_time", "success_time", b"success_time", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "disable_reason", b"disable_reason", "disable_time", b"disable_time", "failure_time", b"failure_time", "given_up", b"given_up", "id", b"id", "job_types", b"job_types", "labels", b"labels", "last_failure", b"last_failure", "pending", b"pending", "previous_secret_expire_time", b"previous_secret_expire_time", "success_time", b"success_time", "transitions", b"transitions", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,7 +177,7 @@ class CreateWebhookRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     JOB_TYPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    ALL_TRANSITIONS_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner of the jobs. Default: the jobs of all owners, for operators. If the
@@ -186,8 +191,6 @@ class CreateWebhookRequest(_message.Message):
     a public one with http. Whether the address of a name is permitted, or a
     private one, is decided by each deliverer, at each delivery.
     """
-    all_transitions: _builtins.bool
-    """Post every transition, and not only those to a terminal state."""
     request_id: _builtins.str
     """Makes the call safe to retry: the webhook of an earlier call of this owner with
     the same id is returned, with its secret, as long as it exists; it must have
@@ -201,6 +204,13 @@ class CreateWebhookRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only jobs with all of these labels. Default: all."""
 
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
+        """Post the transitions to these states: PROCESSING for the start of a job,
+        COMPLETED, PARTIAL and FAILED for its end. There is none to QUEUED. Default:
+        those to a terminal state.
+        """
+
     def __init__(
         self,
         *,
@@ -208,12 +218,12 @@ class CreateWebhookRequest(_message.Message):
         url: _builtins.str = ...,
         job_types: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        all_transitions: _builtins.bool = ...,
+        transitions: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "job_types", b"job_types", "labels", b"labels", "request_id", b"request_id", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "labels", b"labels", "request_id", b"request_id", "transitions", b"transitions", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,19 +341,17 @@ class UpdateWebhookRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     JOB_TYPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    ALL_TRANSITIONS_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The webhook. Required."""
     user_id: _builtins.str
     """Its owner. Default: whoever owns it, as in CreateWebhookRequest."""
     url: _builtins.str
     """As in CreateWebhookRequest."""
-    all_transitions: _builtins.bool
-    """As in CreateWebhookRequest."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which of the following fields to change: `url`, `job_types`, `labels`,
-        `all_transitions`. Required.
+        `transitions`. Required.
         """
 
     @_builtins.property
@@ -352,6 +360,10 @@ class UpdateWebhookRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in CreateWebhookRequest."""
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """As in CreateWebhookRequest."""
 
     def __init__(
@@ -363,11 +375,11 @@ class UpdateWebhookRequest(_message.Message):
         url: _builtins.str = ...,
         job_types: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        all_transitions: _builtins.bool = ...,
+        transitions: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_transitions", b"all_transitions", "job_types", b"job_types", "labels", b"labels", "update_mask", b"update_mask", "url", b"url", "user_id", b"user_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "labels", b"labels", "transitions", b"transitions", "update_mask", b"update_mask", "url", b"url", "user_id", b"user_id", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -246,6 +246,5 @@ def _owned(user_id: str) -> ColumnElement[bool]:
 
 def _webhook(row: Any) -> Webhook:
     values = dict(zip(Webhook.__struct_fields__, row, strict=True))
-    values["all_transitions"] = bool(values["all_transitions"])
     values["create_time"] = Instant(values["create_time"])
     return Webhook(**values)

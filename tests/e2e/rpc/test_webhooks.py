@@ -13,7 +13,7 @@ from jobledger.v1 import job_pb2
 from jobledger_server.ledger.ids import IdSource
 from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import Caller, refusal
+from tests.support.rpc_caller import FAILED, PROCESSING, QUEUED, Caller, refusal
 
 URL = "https://example.com/hook"
 NOW = Timestamp(seconds=1_700_000_000)
@@ -142,12 +142,35 @@ async def test_an_update_changes_what_its_mask_names(call: Caller) -> None:
         request = {"webhook_id": webhook_id, "user_id": "ada", "update_mask": mask, **fields}
         return (await call.UpdateWebhook(**request)).webhook
 
-    updated = await update("job_types", "all_transitions", all_transitions=True, url="ignored")
+    updated = await update(
+        "job_types", "transitions", transitions=[FAILED, PROCESSING], url="ignored"
+    )
     assert (updated.url, list(updated.job_types), dict(updated.labels)) == (URL, [], {"k": "v"})
-    assert updated.all_transitions
+    assert list(updated.transitions) == [PROCESSING, FAILED]
     for paths, field in (((), "update_mask"), (("id",), "update_mask"), (("url",), "url")):
         assert field in (await refusal(update(*paths, url="http://169.254.169.254/"))).message
     assert (await call.GetWebhook(webhook_id=webhook_id)).webhook == updated
+
+
+async def test_a_webhook_is_for_ends_or_for_the_states_that_it_names_each_once(
+    call: Caller,
+) -> None:
+    ends = (await call.CreateWebhook(url=URL)).webhook
+    assert list(ends.transitions) == []
+    some = {"transitions": [FAILED, PROCESSING, FAILED], "request_id": "r"}
+    named = (await call.CreateWebhook(url=URL, **some)).webhook
+    assert list(named.transitions) == [PROCESSING, FAILED]
+    repeated = {"transitions": [PROCESSING, FAILED], "request_id": "r"}
+    assert (await call.CreateWebhook(url=URL, **repeated)).webhook == named
+    other = await refusal(call.CreateWebhook(url=URL, transitions=[FAILED], request_id="r"))
+    assert other.reason == "REQUEST_ID_REUSED"
+    mask = FieldMask(paths=["transitions"])
+    updated = await call.UpdateWebhook(webhook_id=named.id, update_mask=mask)
+    assert list(updated.webhook.transitions) == []
+    for bad in ([0], [QUEUED], [9]):
+        refused = await refusal(call.CreateWebhook(url=URL, transitions=bad))
+        (violation,) = refused.details["BadRequest"].field_violations
+        assert (refused.reason, violation.field) == ("INVALID_FIELD", "transitions")
 
 
 async def test_an_update_goes_on_where_the_webhook_was(call: Caller) -> None:

@@ -67,7 +67,12 @@ async def test_a_webhook_is_made_and_delivered_by_commands(
         await webhook("update", webhook_id, "--all-types", "--label", "team=blue")
         found = json.loads(await webhook("get", webhook_id, "--json"))
         assert (found["job_types"], found["labels"]) == ([], {"team": "blue"})
-        assert found["url"] == receiver.url
+        assert (found["url"], found["transitions"]) == (receiver.url, [])
+        await webhook("update", webhook_id, "--transition", "failed", "--transition", "PROCESSING")
+        found = json.loads(await webhook("get", webhook_id, "--json"))
+        assert found["transitions"] == ["PROCESSING", "FAILED"]
+        await webhook("update", webhook_id, "--only-ends")
+        assert json.loads(await webhook("get", webhook_id, "--json"))["transitions"] == []
         while "disabled" not in (listed := await webhook("list")):
             pass
         assert webhook_id in listed

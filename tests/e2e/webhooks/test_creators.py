@@ -107,7 +107,7 @@ async def test_a_webhook_that_was_created_without_an_access_file_is_disabled_wit
         url="https://example.com/hook",
         job_types=[],
         labels={},
-        all_transitions=False,
+        transitions=[],
         secret="whsec_c2VjcmV0",
         cursor="",
     )

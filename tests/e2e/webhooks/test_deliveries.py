@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobledger import AsyncClient, Webhook
+from jobledger import AsyncClient, JobStatus, Webhook
 from jobledger.webhooks import InvalidSignature, verify
 from jobledger_gateway.webhooks import pending
 from jobledger_gateway.webhooks.addresses import UNKNOWN
@@ -105,7 +105,9 @@ async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
     receiver.answer = fail_once()
-    await client.create_webhook(receiver.url, all_transitions=True)
+    await client.create_webhook(
+        receiver.url, transitions=[JobStatus.PROCESSING, JobStatus.COMPLETED]
+    )
     async with delivering(app.address):
         job_id = await ended(client)
         await receiver.until(lambda: len(receiver.succeeded) == 2)
@@ -116,6 +118,17 @@ async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     assert types == ["processing", "completed"]
     # The same event, whatever the attempt, with a time and a signature of its own.
     assert len({request.id for request in receiver.received}) == 2
+
+
+async def test_a_webhook_gets_transitions_to_the_states_that_it_names(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    await client.create_webhook(receiver.url, transitions=JobStatus.PROCESSING)
+    job_ids_of = {await ended(client) for _ in range(2)}
+    async with delivering(app.address):
+        await receiver.until(lambda: job_ids(receiver.succeeded) == job_ids_of)
+    types = [request.event["type"] for request in receiver.received]
+    assert types == ["dev.jobledger.job.processing"] * 2
 
 
 async def test_one_event_that_fails_holds_up_no_other_job(

@@ -132,7 +132,7 @@ async def operate(store: SqlStore, job_id: JobId) -> None:
             url="https://example.com/",
             job_types=[],
             labels={},
-            all_transitions=False,
+            transitions=(),
             secret="whsec_",
             cursor="",
             request_id="r",

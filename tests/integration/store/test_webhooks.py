@@ -28,7 +28,7 @@ def webhook(user_id: str = "ada") -> Webhook:
         url="https://example.com/hook",
         job_types=["render"],
         labels={"team": "blue"},
-        all_transitions=False,
+        transitions=[],
         secret="whsec_c2VjcmV0",
         cursor="c0",
     )

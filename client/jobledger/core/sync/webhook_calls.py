@@ -7,8 +7,9 @@ from typing import Any, Unpack
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobledger.core.conversion import Seconds, build, to_duration
+from jobledger.core.models import JobStatus
 from jobledger.core.options import CallOptions
-from jobledger.core.requests import fresh_id, texts
+from jobledger.core.requests import fresh_id, status_numbers, texts
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.core.webhooks import NewWebhook, Webhook
 from jobledger.v1.webhook_service_pb2 import (
@@ -34,7 +35,7 @@ class WebhookCalls(PagedCalls):
         *,
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
-        all_transitions: bool = False,
+        transitions: JobStatus | Iterable[JobStatus] = (),
         user_id: str | None = None,
         all_users: bool = False,
         request_id: str | None = None,
@@ -46,7 +47,8 @@ class WebhookCalls(PagedCalls):
             url: where to post, `http` or `https`, at most 2048 characters, the host in ASCII.
             job_types: only jobs of these types, at most 100. Default: all.
             labels: only jobs with all of these labels. Default: all.
-            all_transitions: whether to post every transition, and not only ends.
+            transitions: the states whose transitions are posted: PROCESSING for the start of a job,
+                COMPLETED, PARTIAL and FAILED for its end. Default: those three.
             user_id: the owner of the jobs. Default: that of the client.
             all_users: the jobs of all owners, without `user_id`; for operators.
             request_id: makes the call safe to repeat by yourself, as long as the webhook exists.
@@ -65,7 +67,7 @@ class WebhookCalls(PagedCalls):
             url=url,
             job_types=texts(job_types, "job_types"),
             labels=dict(labels or {}),
-            all_transitions=all_transitions,
+            transitions=status_numbers(transitions),
             request_id=request_id or fresh_id(),
         )
         answer = self._call(lambda service: service.webhooks.CreateWebhook, request, options)
@@ -104,7 +106,7 @@ class WebhookCalls(PagedCalls):
         url: str | None = None,
         job_types: Iterable[str] | None = None,
         labels: Mapping[str, str] | None = None,
-        all_transitions: bool | None = None,
+        transitions: JobStatus | Iterable[JobStatus] | None = None,
         user_id: str | None = None,
         all_users: bool = False,
         **options: Unpack[CallOptions],
@@ -118,7 +120,7 @@ class WebhookCalls(PagedCalls):
             url: where to post, as in `create_webhook`.
             job_types: only jobs of these types, at most 100; empty for all.
             labels: only jobs with all of these labels; empty for all.
-            all_transitions: whether to post every transition, and not only ends.
+            transitions: as in `create_webhook`; empty for ends.
             user_id: its owner. Default: that of the client.
             all_users: whoever owns it, without `user_id`; for operators.
             **options: see CallOptions.
@@ -132,7 +134,7 @@ class WebhookCalls(PagedCalls):
             "url": url,
             "job_types": None if job_types is None else texts(job_types, "job_types"),
             "labels": None if labels is None else dict(labels),
-            "all_transitions": all_transitions,
+            "transitions": None if transitions is None else status_numbers(transitions),
         }
         given = {name: value for name, value in changes.items() if value is not None}
         request = build(

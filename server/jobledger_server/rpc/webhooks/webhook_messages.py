@@ -2,7 +2,8 @@
 
 from jobledger.internal.v1alpha1 import webhook_delivery_service_pb2 as internal
 from jobledger.v1 import webhook_service_pb2 as pb
-from jobledger_server.rpc.messages import time_message
+from jobledger_server.domain.job import JobStatus
+from jobledger_server.rpc.messages import STATUSES, time_message
 from jobledger_server.webhook_store import Webhook
 
 
@@ -14,7 +15,7 @@ def webhook_message(webhook: Webhook) -> pb.Webhook:
         url=webhook.url,
         job_types=webhook.job_types,
         labels=webhook.labels,
-        all_transitions=webhook.all_transitions,
+        transitions=[STATUSES[JobStatus(name)] for name in webhook.transitions],
         create_time=time_message(webhook.create_time),
         disable_time=time_message(webhook.disable_time),
         disable_reason=webhook.disable_reason,

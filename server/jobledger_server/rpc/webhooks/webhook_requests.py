@@ -1,11 +1,12 @@
 """Converts requests of WebhookService. Raises InvalidRequest."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from jobledger.v1 import webhook_service_pb2 as pb
-from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
+from jobledger_server.domain.job import MICROS_PER_SECOND, JobStatus, Micros
 from jobledger_server.domain.limits import (
     DEFAULT_KEEP_SECRET_SECONDS,
     MAX_ID_CHARACTERS,
@@ -36,7 +37,7 @@ def create(request: pb.CreateWebhookRequest, webhook_id: str, secret: str, creat
             url=_url(check, request.url),
             job_types=sorted(fields.job_types(check, request.job_types)),
             labels=check.labels("labels", request.labels),
-            all_transitions=request.all_transitions,
+            transitions=_transitions(check, request.transitions),
             secret=secret,
             cursor="",
             creator=creator,
@@ -52,6 +53,14 @@ def _url(check: Checker, url: str) -> str:
         if why := violation(urlsplit(url)):
             check.add("url", why)
     return url
+
+
+def _transitions(check: Checker, values: Sequence[int]) -> list[str]:
+    """Return the names of the states, each once, in the order of a job's life."""
+    found = fields.statuses(check, "transitions", values)
+    if JobStatus.QUEUED in found:
+        check.add("transitions", "has QUEUED, to which no job is moved")
+    return [status.value for status in JobStatus if status in found]
 
 
 def listed(request: pb.ListWebhooksRequest) -> str:
@@ -76,8 +85,8 @@ def update(request: pb.UpdateWebhookRequest) -> dict[str, Any]:
                     changes[path] = sorted(fields.job_types(check, request.job_types))
                 case "labels":
                     changes[path] = check.labels("labels", request.labels)
-                case "all_transitions":
-                    changes[path] = request.all_transitions
+                case "transitions":
+                    changes[path] = _transitions(check, request.transitions)
                 case _:
                     check.add("update_mask", f"has {path!r}, which cannot be changed")
     return changes

@@ -30,7 +30,7 @@ FeedHead = Callable[[Selection], str]
 MovedToken = Callable[[str, Selection, Selection], str]
 """Returns a resume token of one selection as that of another."""
 
-CONTENT = ("url", "job_types", "labels", "all_transitions")
+CONTENT = ("url", "job_types", "labels", "transitions")
 """What its owner decides of a webhook."""
 
 

@@ -51,7 +51,7 @@ def _creation(random: chance.Random) -> WebhookCall:
         url=f"https://{random.choice('ab')}.example/ü",
         job_types=random.choice(((), TYPES[:1])),
         labels=random.choice(({}, {"n": "1", "ü": "🎬"})),
-        all_transitions=random.random() < 0.5,
+        transitions=random.choice(((), ("FAILED",), ("PROCESSING", "FAILED"))),
         secret=f"s{random.randrange(9)}",
         cursor="c0",
         creator=random.choice(CREATORS),

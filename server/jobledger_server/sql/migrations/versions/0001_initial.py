@@ -516,7 +516,7 @@ def _create_webhooks() -> None:
         sa.Column("url", sa.String(2048), nullable=False),
         sa.Column("job_types", sa.JSON, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
-        sa.Column("all_transitions", sa.SmallInteger, nullable=False),
+        sa.Column("transitions", sa.JSON, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("secret", sa.Text, nullable=False),
         sa.Column("cursor", sa.Text, nullable=False),
