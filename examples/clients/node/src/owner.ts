@@ -64,11 +64,12 @@ export async function watch(client: grpc.Client, options: Options): Promise<void
         userId: options.user,
         afterVersion: seen,
       });
-      for await (const { job, transitions } of stream) {
-        if (job === undefined) {
+      for await (const { content, transitions } of stream) {
+        if (content.case !== "job") {
           failures = 0;
           continue; // A heartbeat.
         }
+        const job = content.value;
         const ended = ENDED.has(job.status);
         const news = job.version > seen;
         if (news || ended) {

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use crate::Service;
 use crate::connect::Client;
 use crate::failure::{has_reason, retry_delay};
+use crate::pb::watch_job_response::Content;
 use crate::pb::{Job, JobStatus, WatchJobRequest};
 use crate::print::{message, messages, print};
 
@@ -63,9 +64,12 @@ async fn follow(
 ) -> Result<bool, Status> {
     let mut stream = client.jobs().watch_job(request.clone()).await?.into_inner();
     while let Some(answer) = stream.message().await? {
-        let job = answer.job.unwrap_or_default();
+        let Some(Content::Job(job)) = answer.content else {
+            *failures = 0; // A heartbeat.
+            continue;
+        };
         let ended = has_ended(&job);
-        let news = !answer.heartbeat && job.version > request.after_version;
+        let news = job.version > request.after_version;
         if news || ended {
             request.after_version = job.version;
             let transitions = messages(&answer.transitions);
@@ -76,7 +80,7 @@ async fn follow(
         }
         // Not after the snapshot that greets each stream: a server that breaks right after it
         // would be called ten times a second.
-        if news || answer.heartbeat {
+        if news {
             *failures = 0;
         }
     }
