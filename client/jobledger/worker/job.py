@@ -62,6 +62,8 @@ class RunState:
         self.returned = False
         self.overdue = False
         """Whether the handler has not stopped in the time that it had to clean up."""
+        self.left_thread: asyncio.Future[Any] | None = None
+        """The end of the thread that was left behind, if one was."""
         self._raises_cancellation = raises_cancellation
 
     @property

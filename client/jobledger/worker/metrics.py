@@ -49,9 +49,12 @@ class WorkerHealth:
     """How a worker is.
 
     Attributes:
-        healthy: whether each stream has brought a message in the last minute.
+        healthy: whether each stream has brought a message in the last minute, and not all of its
+            slots are stuck.
         slots: how many jobs it may run at once.
         busy: how many it runs.
+        stuck: how many slots are kept by handlers that go on although their jobs are over, such as
+            threads that ignore their timeout. They are free when the handlers return.
         silence: seconds since the last message, of the stream that has been silent longest; since
             the start before the first one. None while it does not run.
         jobs: jobs that it is done with, by outcome and reason: `{"failed": {"DISK_FULL": 2}}`.
@@ -60,6 +63,7 @@ class WorkerHealth:
     healthy: bool
     slots: int
     busy: int
+    stuck: int
     silence: float | None
     jobs: Mapping[str, Mapping[str, int]]
 
@@ -74,6 +78,10 @@ class Watched(Protocol):
     @property
     def busy(self) -> int:
         """How many there are now."""
+
+    @property
+    def stuck(self) -> int:
+        """How many are kept by handlers that go on although their jobs are over."""
 
     @property
     def last_message(self) -> float:
@@ -124,10 +132,12 @@ class WorkerFigures:
             by_reason = jobs.setdefault(outcome, {})
             by_reason[reason] = by_reason.get(reason, 0) + count
         silence = self.silence()
+        works = not any(each.stuck >= each.size for each in self.watched)
         return WorkerHealth(
-            healthy=silence is not None and silence < SILENT_SECONDS,
+            healthy=silence is not None and silence < SILENT_SECONDS and works,
             slots=sum(each.size for each in self.watched),
             busy=sum(each.busy for each in self.watched),
+            stuck=sum(each.stuck for each in self.watched),
             silence=silence,
             jobs=jobs,
         )
@@ -167,6 +177,14 @@ METRICS: Final[tuple[Metric[WorkerFigures], ...]] = (
         "How many jobs the worker runs.",
         (),
         lambda f: sum(each.busy for each in f.watched),
+    ),
+    Metric(
+        "jobledger_worker_slots_stuck",
+        "gauge",
+        "How many slots are kept by handlers that go on although their jobs are over, such as "
+        "threads that ignore their timeout.",
+        (),
+        lambda f: sum(each.stuck for each in f.watched),
     ),
     Metric(
         "jobledger_worker_jobs_total",

@@ -196,7 +196,8 @@ class Worker:
             concurrency: how many jobs of this type at once, at most 1000, in slots of its own
                 besides those of the worker. Default: it shares the worker's slots.
             timeout: seconds, or a timedelta, that a run may take. Then the handler is cancelled
-                and the job FAILED / TIMED_OUT.
+                and the job FAILED / TIMED_OUT. A thread cannot be stopped: one that goes on keeps
+                its slot until it returns.
             retry_on: an exception's class, or several: after these another attempt may succeed.
                 It goes by what leaves the handler and its middleware. TimeoutError stands for
                 `timeout` too.

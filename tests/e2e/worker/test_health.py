@@ -68,7 +68,13 @@ async def test_health_has_the_slots_the_jobs_and_the_last_message(
     status, facts = await health(address)
     assert status == 200
     assert 0 <= facts["silence"] < 60
-    assert without(facts, "silence") == {"healthy": True, "slots": 3, "busy": 2, "jobs": {}}
+    assert without(facts, "silence") == {
+        "healthy": True,
+        "slots": 3,
+        "busy": 2,
+        "stuck": 0,
+        "jobs": {},
+    }
     go_on.set()
     for job in (done, failed):
         await client.wait(job.id)

@@ -42,10 +42,17 @@ class JobRun:
         handler: of the job's type.
         state: what the worker's lifespan yielded.
         clean_up: seconds that a handler has to clean up before it is cancelled again.
+        on_stuck: called when the handler goes on although its job is over.
     """
 
     def __init__(
-        self, job: Job, handler: Handler, state: Any = None, *, clean_up: float = CLEAN_UP
+        self,
+        job: Job,
+        handler: Handler,
+        state: Any = None,
+        *,
+        clean_up: float = CLEAN_UP,
+        on_stuck: "Callable[[], object]" = lambda: None,
     ) -> None:
         self.job = job
         self.raised: BaseException | None = None
@@ -54,6 +61,7 @@ class JobRun:
         self._handler = handler
         self._lifespan_state = state
         self._clean_up = clean_up
+        self._on_stuck = on_stuck
         self._state = RunState(raises_cancellation=handler.raises_cancellation)
         self._cancelled = False
         self._context = contextvars.copy_context()
@@ -72,6 +80,8 @@ class JobRun:
         await self._wait(self._running)
         self._state.returned = True
         self._cancel_timers()
+        if self._state.left_thread is not None:
+            self._on_stuck()  # before the service knows the outcome, and pushes another job
         outcome = self._outcome(self._running)
         renewing.cancel()
         await self._wait(renewing)
@@ -99,6 +109,16 @@ class JobRun:
     def lost(self) -> bool:
         """Whether the job is no longer this worker's."""
         return self._state.lost
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the handler has not returned long after the job was lost."""
+        return self.lost and self.is_handled and self._state.overdue
+
+    @property
+    def left_thread(self) -> "asyncio.Future[Any] | None":
+        """The end of the handler's thread, if it was left behind when its time was over."""
+        return self._state.left_thread
 
     def cancel(self, reason: str) -> None:
         """Pass a requested cancellation on to the handler, once."""
@@ -226,6 +246,8 @@ class JobRun:
             self._running.cancel()
         self._state.overdue = True
         self._cancel_again_later()
+        if self.is_stuck:
+            self._on_stuck()
 
     def _end(self, task: "asyncio.Task[Outcome | None]") -> None:
         """End a handler that swallows its cancellation, or the worker could not exit."""

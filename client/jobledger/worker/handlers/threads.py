@@ -1,8 +1,9 @@
 """Plain functions as handlers: each job in a thread of its own.
 
-A thread cannot be stopped from outside. Its next call on the job raises, and a thread that makes
-none is left to die with the process when the worker stops; hence daemon threads instead of an
-executor, which Python would wait for.
+A thread cannot be stopped from outside. Its next call on the job raises. A thread that makes none
+keeps its slot until it returns, also when its job has timed out: so a worker never has more threads
+than slots. When the worker stops it is left to die with the process; hence daemon threads instead
+of an executor, which Python would wait for.
 """
 
 import asyncio
@@ -161,24 +162,30 @@ def in_thread(
     Args:
         function: the handler.
         kill: called with the job if it does not stop; then the thread returns soon.
-            Without it, a thread that does not stop is left behind.
+            Without it, a thread that does not stop is left behind, and keeps its slot.
     """
 
     async def handle(job: ClaimedJob) -> object:
         run, loop = run_state(job), asyncio.get_running_loop()
+        if run.left_thread is not None:  # middleware calls the handler again
+            raise asyncio.CancelledError
         ended: asyncio.Future[Callable[[], object]] = loop.create_future()
         threads = THREADS.get()
         work = partial(_work, function, BlockingJob(job, loop, threads), loop, ended)
         threads.start(partial(contextvars.copy_context().run, work), f"jobledger-{job.id}")
-        while not ended.done():
-            try:
-                await asyncio.wait({ended})
-            except asyncio.CancelledError:
-                # The thread's own next call raises. Its slot stays taken until it returns.
-                if kill is not None and run.overdue:
-                    kill(job)
-                elif kill is None and run.abandoned:
-                    raise
+        try:
+            while not ended.done():
+                try:
+                    await asyncio.wait({ended})
+                except asyncio.CancelledError:
+                    # The thread's own next call raises.
+                    if kill is not None and run.overdue:
+                        kill(job)
+                    elif kill is None and run.abandoned:
+                        raise
+        finally:
+            if not ended.done():
+                run.left_thread = ended
         return ended.result()()
 
     return handle

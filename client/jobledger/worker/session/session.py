@@ -84,6 +84,7 @@ class Session:
         slots.last_message = self._clock()
         self._stream = WorkStream(client.open_work, lease)
         self._stopping = False
+        self._all_stuck = False
         self._closed = asyncio.Event()
         self._is_open = False
         self._failing = False
@@ -166,6 +167,19 @@ class Session:
 
     def _send_slots(self) -> None:
         self._stream.set_slots(0 if self._stopping else self._slots.usable)
+        all_stuck = self._slots.stuck >= self._slots.size and not self._stopping
+        if all_stuck != self._all_stuck:
+            self._all_stuck = all_stuck
+            self._log_all_stuck()
+
+    def _log_all_stuck(self) -> None:
+        job_types = ", ".join(self._slots.job_types)
+        if self._all_stuck:
+            text = "no more jobs are taken, of the types %s: handlers that do not stop keep all "
+            text += "slots (%d); restart the worker"
+            _logger.error(text, job_types, self._slots.size)
+        else:
+            _logger.warning("jobs of the types %s are taken again", job_types)
 
     def _receive(self, response: WorkResponse, read: float | None) -> None:
         self._is_open = True
@@ -205,7 +219,12 @@ class Session:
             running = late.send_outcome(Release())
         else:
             _logger.info("%s: claimed", log_name(job))
-            run = JobRun(job, self._handlers[job.job_type], self._state)
+            run = JobRun(
+                job,
+                self._handlers[job.job_type],
+                self._state,
+                on_stuck=lambda: self._stuck(run),
+            )
             updates = JobUpdates(
                 job,
                 lease,
@@ -227,6 +246,24 @@ class Session:
             self._slots.release(run)
             self._send_slots()
             self._figures.end(run.job.job_type, updates.accepted, self._clock() - begun)
+
+    def _stuck(self, run: JobRun) -> None:
+        """Take note that a handler goes on although its job is over: it keeps its slot."""
+        if (thread := run.left_thread) is not None:
+            name = log_name(run.job)
+            if self._stopping:
+                _logger.warning("%s does not stop; its thread is left behind", name)
+            else:
+                self._slots.keep(thread)
+                thread.add_done_callback(lambda _: self._returned(name))
+                text = "%s does not stop; its thread keeps its slot until it returns; slots: %d, "
+                text += "kept in this way: %d"
+                _logger.error(text, name, self._slots.size, self._slots.stuck)
+        self._send_slots()
+
+    def _returned(self, name: str) -> None:
+        _logger.warning("%s: its thread has returned, and its slot is free", name)
+        self._send_slots()
 
     def _lose(self, run: JobRun, reason: Stop, why: str) -> None:
         run.lose(reason, f"{why}{self._blocked(run)}")

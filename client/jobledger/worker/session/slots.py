@@ -1,11 +1,14 @@
 """How many jobs of which types a worker can run at once, and the jobs that it runs."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobledger.core.models import Job
 from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.session.lease import Lease
+
+if TYPE_CHECKING:
+    import asyncio
 
 MAX_SLOTS: Final = 1000
 """Jobs that a stream can have, and that `hello` can name."""
@@ -27,6 +30,7 @@ class Slots:
         self.runs: dict[tuple[str, int], JobRun] = {}
         """By the job's id and the attempt."""
         self._leases: dict[tuple[str, int], Lease] = {}
+        self._left: set[asyncio.Future[Any]] = set()
         self.size = size
         """How many jobs at once."""
         self.last_message = 0.0
@@ -37,9 +41,11 @@ class Slots:
     def usable(self) -> int:
         """How many jobs the service may push, those that the worker holds included.
 
-        A handler whose job is lost, and which has not returned, takes up a slot of its own.
+        A handler whose job is lost, and which has not returned, takes up a slot of its own. So does
+        a thread that was left behind.
         """
-        return self.size - sum(run.lost and run.is_handled for run in self.runs.values())
+        lost = sum(run.lost and run.is_handled for run in self.runs.values())
+        return self.size - lost - len(self._left)
 
     @property
     def busy(self) -> int:
@@ -47,9 +53,14 @@ class Slots:
         return sum(run.is_handled for run in self.runs.values())
 
     @property
+    def stuck(self) -> int:
+        """How many slots have a handler that goes on although its job is over."""
+        return len(self._left) + sum(run.is_stuck for run in self.runs.values())
+
+    @property
     def is_full(self) -> bool:
-        """Whether each slot has one."""
-        return self.busy >= self.size
+        """Whether each slot has a handler that has not returned, or a thread left behind."""
+        return self.busy + len(self._left) >= self.size
 
     def held(self) -> list[Job]:
         """Return the jobs that are this worker's."""
@@ -68,6 +79,11 @@ class Slots:
         """Use a slot for a job."""
         self.runs[run.job.id, run.job.attempt] = run
         self._leases[run.job.id, run.job.attempt] = lease
+
+    def keep(self, thread: "asyncio.Future[Any]") -> None:
+        """Have a thread that was left behind use a slot until its end."""
+        self._left.add(thread)
+        thread.add_done_callback(self._left.discard)
 
     def release(self, run: JobRun) -> None:
         """Take note that a job is done."""
