@@ -91,6 +91,10 @@ test: $(INSTALLED) ## run the tests in five processes, without those of `make ch
 test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
 	@$(PYTHON) -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
 
+.PHONY: test-client
+test-client: $(INSTALLED) ## run the tests of the client and the worker library, on SQLite, as CI does on macOS
+	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit/client tests/e2e/client tests/e2e/worker $(ARGS)
+
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what callers saw; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)

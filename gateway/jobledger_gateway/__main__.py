@@ -10,6 +10,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 def main() -> None:
     """Run the gateway."""
+    if sys.platform == "win32":
+        sys.exit("jobledger-gateway runs on Linux and macOS; on Windows, use WSL or a container")
     if not all(map(find_spec, ("click", "starlette", "uvicorn"))):
         sys.exit("jobledger-gateway is not installed: pip install 'jobledger[web]'")
     from jobledger_gateway.command import gateway  # noqa: PLC0415

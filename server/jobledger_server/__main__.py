@@ -5,6 +5,9 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+if sys.platform == "win32":
+    sys.exit("jobledger-server runs on Linux and macOS; on Windows, use WSL or a container")
+
 # gRPC's core reads this on import. Its own log lines would be mixed with the JSON ones.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import pytest
+import yaml
 
 from tests.support.pages import ROOT
 
@@ -39,3 +40,25 @@ def test_locks_have_hashes_and_no_package_index() -> None:
         text = lock.read_text("utf-8")
         assert "://" not in text
         assert "--hash=sha256:" in text
+
+
+def test_ci_tests_the_client_and_workers_on_each_system_that_is_claimed() -> None:
+    runners = {"POSIX :: Linux": "ubuntu", "MacOS": "macos"}
+    claimed = [
+        it.removeprefix("Operating System :: ")
+        for it in PROJECT["project"]["classifiers"]
+        if it.startswith("Operating System :: ")
+    ]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text("utf-8"))["jobs"]
+    tested = {
+        job["runs-on"].partition("-")[0]
+        for job in jobs.values()
+        if any(
+            step.get("run", "").startswith(("make test ", "make test-client"))
+            for step in job["steps"]
+        )
+    }
+    assert {runners[it] for it in claimed} == tested
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    (recipe,) = re.findall(r"^test-client:.*\n\t(.*)", makefile, re.MULTILINE)
+    assert {"tests/unit/client", "tests/e2e/client", "tests/e2e/worker"} <= set(recipe.split())

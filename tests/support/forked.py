@@ -2,7 +2,8 @@
 
 Two thirds of what the tests compute was imports: a server takes most of a second to import what it
 needs. Here one process imports it once, and each program is a fork of it. It gets its own
-arguments, environment, folder and files, runs the same `main`, and has the same exit code.
+arguments, environment, folder and files, runs the same `main`, and has the same exit code. Only
+Linux has what that needs: on other systems each program imports for itself.
 """
 
 import atexit
@@ -26,6 +27,8 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
+
+FORKS = hasattr(os, "pidfd_open")
 
 IMPORTED_LATER = (
     "alembic.command",
@@ -53,6 +56,13 @@ class Forked:
         env: Mapping[str, str],
         cwd: Path | None = None,
     ) -> None:
+        self.returncode: int | None = None
+        self._own: subprocess.Popen[bytes] | None = None
+        """The program, if it is no fork."""
+        if not FORKS:
+            self._own = _started(program, arguments, files, env, cwd)
+            self.pid = self._own.pid
+            return
         start = {
             "program": program,
             "arguments": arguments,
@@ -66,7 +76,6 @@ class Forked:
         os.close(request)
         os.close(ended)
         self._status = os.fdopen(status, "rb", buffering=0)
-        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -74,6 +83,8 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
+        if self._own is not None:
+            self.returncode = self._own.wait(timeout)
         if self.returncode is None:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._status, selectors.EVENT_READ)
@@ -89,6 +100,21 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _started(
+    program: str,
+    arguments: Sequence[str],
+    files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    env: Mapping[str, str],
+    cwd: Path | None,
+) -> "subprocess.Popen[bytes]":
+    script = Path(sys.executable).with_name(program)
+    command = [sys.executable, "-c"] if program == "python" else [str(script)]
+    stdin, stdout, stderr = files
+    return subprocess.Popen(
+        [*command, *arguments], stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd
+    )
 
 
 class Piped(Forked):

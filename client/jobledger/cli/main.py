@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 def main() -> "NoReturn":
     """Run the command line and exit with one of the codes that `--help` lists."""
+    if sys.platform == "win32":
+        words = "the command line runs on Linux and macOS; on Windows, use WSL or the Python client"
+        print(f"error: {words}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     # Ctrl-C exits at once: an exception could be raised anywhere, in an import (most of a short
     # command's time) or while an event loop starts, and be printed. Commands with something to
     # clean up handle the signal themselves. A shell ignores SIGINT for what runs in the background.

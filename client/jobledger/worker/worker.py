@@ -448,7 +448,7 @@ class Worker:
         if not _signalled:
             for number in (signal.SIGTERM, signal.SIGINT):
                 _previous[number] = signal.getsignal(number)
-                loop.add_signal_handler(number, _stop_all)
+                _handle_signal(loop, number)
         _signalled.append(self)
         try:
             yield
@@ -456,7 +456,8 @@ class Worker:
             _signalled.remove(self)
             if not _signalled:
                 for number, handler in _previous.items():
-                    loop.remove_signal_handler(number)
+                    with contextlib.suppress(NotImplementedError):
+                        loop.remove_signal_handler(number)
                     if handler is not None:  # not one of Python's, which Python cannot set
                         signal.signal(number, handler)
 
@@ -482,6 +483,13 @@ _previous: Final[dict[signal.Signals, Any]] = {}
 def _stop_all() -> None:
     for worker in _signalled:
         worker._stop(now=worker._stopping.is_set())  # noqa: SLF001
+
+
+def _handle_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    try:
+        loop.add_signal_handler(number, _stop_all)
+    except NotImplementedError:  # so it is on Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(_stop_all))
 
 
 async def _enter(

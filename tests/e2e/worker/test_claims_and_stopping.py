@@ -243,6 +243,42 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
     assert signal.getsignal(number) == before
 
 
+WITHOUT_SIGNAL_HANDLERS = """
+import asyncio
+import sys
+
+from jobledger import Worker
+
+
+class Loop(asyncio.SelectorEventLoop):
+    def add_signal_handler(self, *_):
+        raise NotImplementedError
+
+    def remove_signal_handler(self, *_):
+        raise NotImplementedError
+
+
+worker = Worker(sys.argv[1])
+worker.handler("render")(lambda job: None)
+with asyncio.Runner(loop_factory=Loop) as runner:
+    runner.run(worker.run(signals=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_a_worker_whose_loop_has_no_signal_handlers_as_on_windows(
+    service, number
+):
+    target = f"127.0.0.1:{service.port}"
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WITHOUT_SIGNAL_HANDLERS, target
+    )
+    await service.called("Work")
+    program.send_signal(number)
+    async with asyncio.timeout(20):
+        assert await program.wait() == 0
+
+
 WEB = """
 import asyncio
 import contextlib
