@@ -362,6 +362,28 @@ class SaysHeld(Mutation):
         return answer
 
 
+class ForgetsCancellations(Mutation):
+    """The answer to a cancellation does not say that the job was cancelled."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "CancelJob" and answer.job.cancelled:
+            self.strikes += 1
+            answer.job.cancelled = False
+        return answer
+
+
+class SaysCancelled(Mutation):
+    """The answer to the end of a job says that it was cancelled."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "MarkFailed" and answer.job.status == job_pb2.JOB_STATUS_FAILED:
+            self.strikes += 1
+            answer.job.cancelled = True
+        return answer
+
+
 class SendsParametersWithAReport(Mutation):
     """The answer to a report has the parameters of its job."""
 

@@ -138,6 +138,8 @@ async def test_a_correct_server_breaks_no_promise(app: App) -> None:
         (mutations.LosesAnAttempt, "attempts"),
         (mutations.MistakesAnOutcome, "attempts"),
         (mutations.SaysHeld, "attempts"),
+        (mutations.ForgetsCancellations, "cancelled"),
+        (mutations.SaysCancelled, "cancelled"),
         (mutations.SendsParametersWithAReport, "views"),
         (mutations.ForgetsParameters, "views"),
         (mutations.RepeatsParameters, "views"),

@@ -38,6 +38,7 @@ def snapshot(job: Any) -> Snapshot:
         worker=job.worker_id,
         held=job.held,
         reason=job.error.reason,
+        cancelled=job.cancelled,
         parameters=mark_of(job, "parameters"),
         result=mark_of(job, "result"),
         details=mark_of(job.error, "details"),

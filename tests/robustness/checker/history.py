@@ -36,6 +36,7 @@ class Snapshot:
     worker: str = ""
     held: bool = False
     reason: str = ""
+    cancelled: bool = False
     parameters: str = ""
     result: str = ""
     details: str = ""

@@ -2,6 +2,7 @@
 
 from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.attempts import check_attempts
+from tests.robustness.checker.cancelling import check_cancelled
 from tests.robustness.checker.delivering import check_webhooks
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations, check_losses
@@ -67,6 +68,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_whole(history)
     found += check_terminal(history)
     found += check_cancellations(history)
+    found += check_cancelled(history)
     found += check_losses(history)
     found += check_attempts(history)
     found += check_views(history)

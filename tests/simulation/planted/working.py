@@ -46,6 +46,24 @@ BUGS = {
         "if held_jobs.offer(change):",
         "if change.job.cancel_request_time is None and held_jobs.offer(change):",
     ),
+    "cancelled job does not say so": Bug(
+        "a job that was cancelled does not say that it was",
+        "rpc.messages",
+        "message.cancelled = job.cancelled",
+        "message.cancelled = False",
+    ),
+    "failed job says cancelled": Bug(
+        "each job that failed by itself says that it was cancelled",
+        "domain.job",
+        "self.error is not None and self.error.reason == CANCELLED",
+        "self.error is not None",
+    ),
+    "cancellation expires as a lease": Bug(
+        "a job whose worker is lost after a cancellation was requested ends by its lost lease",
+        "domain.leases",
+        "    if job.cancel_request_time is not None:\n        error = _cancelled(job)\n    elif",
+        "    if",
+    ),
     "signal of the old attempt": Bug(
         "a signal of an earlier attempt reaches the worker of the next one",
         "watch.held_jobs",

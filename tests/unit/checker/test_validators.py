@@ -115,6 +115,10 @@ def again_after_its_deletion(history: History) -> None:
         history.watchers[watcher].streams[stream].messages += messages
 
 
+def cancelled(job: Snapshot) -> Snapshot:
+    return replace(job, reason="CANCELLED", cancelled=True)
+
+
 def unstarted(history: History) -> None:
     """`c` is cancelled before it starts."""
     steps = (
@@ -122,7 +126,8 @@ def unstarted(history: History) -> None:
         Step(3, "PROCESSING", "FAILED", attempt=0, reason="CANCELLED"),
     )
     created = replace(job("c", 1, "QUEUED"), content=b"")
-    end = replace(created, version=3, status="FAILED")
+    end = cancelled(replace(created, version=3, status="FAILED"))
+    history.operations.append(done("CancelJob", 11.5, end))
     record = Record(replace(end, parameters="create c"), steps, created_by="create c")
     history.records["c"] = record
     for watcher, stream in ((ALL, 1), (OTHER, 0)):
@@ -216,7 +221,8 @@ def repeated(*repeats: str, content: str = "create a") -> Spoil:
         steps = (START["b"], replace(END["b"], reason="CANCELLED"))
         for job_id in repeats:
             new = job(job_id, 1, "QUEUED")
-            end = replace(job(job_id, 4, "FAILED"), origin="a")
+            end = cancelled(replace(job(job_id, 4, "FAILED"), origin="a"))
+            history.operations.append(done("CancelJob", 11.5, end))
             history.records[job_id] = Record(
                 replace(end, parameters=content), steps, attempts=MADE["b"], created_by=content
             )
@@ -559,6 +565,29 @@ SPOILT = {
     "a checkpoint is lost": ("checkpoints: got ''", goes_on("x", gets="")),
     "an older checkpoint": ("checkpoints: got 'x'", goes_on("x", "y", gets="x")),
     "a checkpoint from nowhere": ("checkpoints: got 'z'", goes_on("x", unknown="y", gets="z")),
+    "a cancelled job does not say so": (
+        "cancelled: was cancelled, and does not say so",
+        both(unstarted, record("c", job=job("c", 3, "FAILED"))),
+    ),
+    "a job that failed by itself says that it was cancelled": (
+        "cancelled: was not cancelled, and says so",
+        record("b", job=cancelled(B4)),
+    ),
+    "a job is cancelled that nobody cancelled": (
+        "cancelled: nobody asked for it",
+        both(unstarted, lambda h: h.operations.pop()),
+    ),
+    "a cancelled job ends in another way": (
+        "cancelled: was not cancelled as asked",
+        both(
+            record("b", ended_by=""),
+            lambda h: h.operations.append(done("CancelJob", 7, B3, changed=False)),
+        ),
+    ),
+    "a message says cancelled of a job that was not": (
+        "cancelled: is FAILED BROKEN: cancelled is True",
+        insert(OTHER, 0, 10, Message(9.6, replace(B4, reason="BROKEN", cancelled=True))),
+    ),
     "a job is repeated twice": ("repeated: is repeated by", repeated("c", "d")),
     "a job is repeated with other content": (
         "repeated: with the content of create b",
