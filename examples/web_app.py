@@ -1,7 +1,7 @@
 """A web application that starts a job for its user and shows it with <jobledger-progress>.
 
-Needs FastAPI, `jobledger-server dev --cors-origin http://127.0.0.1:8000` and a worker
-(`hello_worker.py`). Then open http://127.0.0.1:8000.
+Needs `jobledger-server dev --cors-origin http://127.0.0.1:8000` and a worker (`hello_worker.py`).
+Then open http://127.0.0.1:8000.
 """
 
 import os

@@ -2,63 +2,72 @@
 
 import json
 import os
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
 
+import uvicorn
+from fastapi import FastAPI, Header, HTTPException
+from fastapi.responses import StreamingResponse
 from picture_task import Picture, picture
 
-from jobledger import Client, InvalidField, JobNotFound, RequestIdReused
+from jobledger import AsyncClient, InvalidField, Job, JobNotFound, RequestIdReused
 
-client = Client(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
+client = AsyncClient(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
 
 
-class Pictures(BaseHTTPRequestHandler):
-    """One request."""
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Close the client when the service ends."""
+    async with client:
+        yield
 
-    def do_POST(self) -> None:
-        """Create a job. The same `Idempotency-Key` with the same content is the same job."""
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        try:
-            job = client.submit(
-                picture,
-                Picture(**json.loads(body)),
-                request_id=self.headers["Idempotency-Key"],
-            )
-        except (InvalidField, TypeError, ValueError) as error:  # or no such field
-            self.answer(400, {"error": str(error)})
-        except RequestIdReused as error:
-            self.answer(409, {"error": str(error)})
-        else:
-            self.answer(202, {"id": job.id})
 
-    def do_GET(self) -> None:
-        """Answer with the job, or with each of its changes as a server-sent event."""
-        job_id, _, rest = self.path.removeprefix("/pictures/").partition("/")
-        try:
-            job = client.get_job(job_id)
-        except (JobNotFound, InvalidField):
-            self.answer(404, {"error": "no such picture"})
-            return
-        if rest != "events":
-            self.answer(200, {"status": job.status, "progress": job.progress, "result": job.result})
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        with suppress(ConnectionError), client.watch(job_id) as changes:  # until the browser leaves
-            for change in changes:
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/pictures", status_code=202)
+async def order(
+    parameters: Picture, idempotency_key: Annotated[str | None, Header()] = None
+) -> dict[str, str]:
+    """Create a job. The same `Idempotency-Key` with the same content is the same job."""
+    try:
+        job = await client.submit(picture, parameters, request_id=idempotency_key)
+    except InvalidField as error:
+        raise HTTPException(400, str(error)) from error
+    except RequestIdReused as error:
+        raise HTTPException(409, str(error)) from error
+    return {"id": job.id}
+
+
+@app.get("/pictures/{job_id}")
+async def show(job_id: str) -> dict[str, object]:
+    """Answer with the job as it is now."""
+    job = await found(job_id)
+    return {"status": job.status, "progress": job.progress, "result": job.result}
+
+
+@app.get("/pictures/{job_id}/events")
+async def events(job_id: str) -> StreamingResponse:
+    """Answer with each change of the job, as a server-sent event."""
+    job = await found(job_id)
+
+    async def send() -> AsyncIterator[str]:
+        async with client.watch(job) as changes:
+            async for change in changes:
                 event = {"status": change.job.status, "progress": change.job.progress}
-                self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                yield f"data: {json.dumps(event)}\n\n"
 
-    def answer(self, code: int, content: dict[str, object]) -> None:
-        """Send JSON."""
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
+    return StreamingResponse(send(), media_type="text/event-stream")
+
+
+async def found(job_id: str) -> Job:
+    """Return the job, or answer that there is none."""
+    try:
+        return await client.get_job(job_id)
+    except (JobNotFound, InvalidField) as error:
+        raise HTTPException(404, "no such picture") from error
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Pictures)
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
-    server.serve_forever()
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

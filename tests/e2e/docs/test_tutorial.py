@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.pages import ROOT, blocks
+from tests.support.ports import free_port
 from tests.support.pytest_run import run_pytest
 from tests.support.server_process import ServerProcess
 
@@ -28,25 +30,42 @@ def test_the_page_shows_the_programs_as_they_are() -> None:
 
 
 @contextlib.contextmanager
-def program(name: str, server: ServerProcess, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def program(
+    name: str, server: ServerProcess, folder: Path, port: int = 0
+) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {
         **os.environ,
         "JOBLEDGER_SERVER": server.target,
         "PICTURES": str(folder / "pictures"),
-        "PORT": "0",
+        "PORT": str(port),
     }
-    command = [sys.executable, str(FOLDER / name)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen([sys.executable, str(FOLDER / name)], env=environment) as running:
         try:
             yield running
         finally:
             running.terminate()
 
 
+@contextlib.contextmanager
+def web_service(server: ServerProcess, folder: Path) -> Iterator[str]:
+    """Run web.py; yield its address."""
+    port = free_port()
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    with program("web.py", server, folder, port) as running:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/openapi.json", timeout=30).close()
+                break
+            except urllib.error.URLError:
+                assert running.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        yield address
+
+
 def post(web: str, body: bytes, key: str) -> Any:
-    request = urllib.request.Request(
-        f"{web}/pictures", body, {"Idempotency-Key": key}, method="POST"
-    )
+    headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{web}/pictures", body, headers, method="POST")
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -56,11 +75,11 @@ def order(web: str, parameters: dict[str, Any], key: str) -> str:
 
 
 def refusal(web: str, body: bytes, key: str) -> tuple[int, str]:
-    """Return the code and the error of a refused order."""
+    """Return the code and the reason of a refused order."""
     with pytest.raises(urllib.error.HTTPError) as raised:
         post(web, body, key)
     with raised.value as answer:
-        return answer.code, json.load(answer)["error"]
+        return answer.code, str(json.load(answer)["detail"])
 
 
 def events(web: str, job_id: str) -> list[dict[str, Any]]:
@@ -73,11 +92,9 @@ def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(
     own_server: ServerProcess, tmp_path: Path
 ) -> None:
     with (
-        program("web.py", own_server, tmp_path) as web,
+        web_service(own_server, tmp_path) as address,
         program("picture_worker.py", own_server, tmp_path),
     ):
-        assert web.stdout is not None
-        address = web.stdout.readline().strip()
         picture = order(address, {"width": 160, "height": 100}, "first")
         assert order(address, {"width": 160, "height": 100}, "first") == picture
         seen = events(address, picture)
@@ -97,15 +114,15 @@ def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(
 def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(
     own_server: ServerProcess, tmp_path: Path
 ) -> None:
-    with program("web.py", own_server, tmp_path) as web:
-        assert web.stdout is not None
-        address = web.stdout.readline().strip()
+    with web_service(own_server, tmp_path) as address:
         order(address, {"width": 160, "height": 100}, "first")
         code, error = refusal(address, b'{"width": 320, "height": 200}', "first")
         assert (code, "first" in error) == (409, True)
-        for body in (b"{", b"\xff", b"", b"[]", b'"a"', b'{"width": "wide"}', b'{"widht": 1}'):
+        code, error = refusal(address, b'{"width": 320}', "k" * 200)
+        assert (code, "request_id" in error) == (400, True)
+        for body in (b"{", b"\xff", b"", b"[]", b'"a"', b'{"width": "wide"}'):
             code, error = refusal(address, body, "second")
-            assert (code, bool(error)) == (400, True)
+            assert (code in {400, 422}, bool(error)) == (True, True)
 
 
 def test_the_tests_of_the_tutorial_pass() -> None:
