@@ -37,6 +37,8 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._holes: list[asyncio.Event] = []
+        self._answers = asyncio.Event()
+        self._answers.set()
         self._server: asyncio.Server | None = None
         self.delay = 0.0
         self.target = ""
@@ -49,7 +51,7 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for hole in (*self._holes, self._open):
+        for hole in (*self._holes, self._open, self._answers):
             hole.set()
         while self._connections:
             self.cut()
@@ -98,6 +100,14 @@ class Proxy:
         """Let through again what was held back, as a network does after a failure."""
         self._open.set()
 
+    def swallow_answers(self) -> None:
+        """Let through what clients send, and what makes a connection, but no answers."""
+        self._answers.clear()
+
+    def release_answers(self) -> None:
+        """Let through the answers, those that were held back too."""
+        self._answers.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(
@@ -112,12 +122,23 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as pumping:
                 pumping.create_task(self._pump(reader, server_writer, is_open))
-                pumping.create_task(self._pump(server_reader, writer, is_open))
+                pumping.create_task(self._pump_answers(server_reader, writer, is_open))
         except* (OSError, RuntimeError):
             pass  # broken off, or half-closed with something still to send
         finally:
             self._connections.pop(connection, None)
             connection.abort()
+
+    async def _pump_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
+        # The first piece has the settings of HTTP/2, without which a client sends no call.
+        settings = await reader.read(CHUNK_BYTES)
+        await asyncio.sleep(self.delay)
+        await is_open.wait()
+        writer.write(settings)
+        await self._answers.wait()
+        await self._pump(reader, writer, is_open)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event

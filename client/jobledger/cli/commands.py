@@ -81,7 +81,7 @@ def jobledger() -> None:
     type=click.IntRange(1, 1000),
     metavar="N",
     help="How often the job is tried. An attempt is used up when its worker dies, makes no progress"
-    " or reports an error that may pass; not when a worker releases it. 1: at most once."
+    " or reports a retryable error; not when a worker releases it. 1: at most once."
     "  [default: 3]",
 )
 @click.option(

@@ -71,21 +71,23 @@ def only(page: Path, words: str) -> str:
     return command
 
 
-def test_the_quickstarts_lines_create_show_list_and_watch_a_job(
+def test_the_quickstarts_lines_create_and_watch_a_job_list_it_and_show_its_attempts(
     server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
     (block,) = [b for b in blocks(QUICKSTART, "console") if " create " in b.text]
-    create, *others = block.commands
-    assert len(others) == 3
+    create, watch = block.commands
     variables: dict[str, str] = {}
     shell(create, server.target, tmp_path, variables)
     job_id = variables["JOB"]
     ada.start_job(job_id)
     assert ada.get_job(job_id).parameters == {"name": "Ada"}
     ada.mark_completed(job_id, attempt=1)
-    printed = shell("\n".join(others), server.target, tmp_path, variables)
+    printed = shell(watch, server.target, tmp_path, variables)
     last = json.loads(printed.splitlines()[-1])
     assert (last["job"]["id"], last["job"]["status"]) == (job_id, "COMPLETED")
+    attempts, listed = only(QUICKSTART, " attempts "), only(QUICKSTART, " list ")
+    assert "COMPLETED" in shell(attempts, server.target, tmp_path, variables)
+    assert job_id in shell(listed, server.target, tmp_path)
 
 
 def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_a_job(

@@ -187,7 +187,8 @@ def test_the_first_worker_and_the_first_client_meet_at_a_server(own_server):
     def program(name: str) -> str:
         text = (EXAMPLES / name).read_text(encoding="utf-8")
         beside = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"  # as for `python FILE`
-        return beside + text.replace("127.0.0.1:50051", own_server.target)
+        quick = text.replace("time.sleep(2)", "time.sleep(0.4)")
+        return beside + quick.replace("127.0.0.1:50051", own_server.target)
 
     worker = forked.Piped("python", [program("hello_worker.py")], env=os.environ)
     try:
