@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 
 from jobledger.version import __version__
 from jobledger_gateway.app import OPENAPI
+from jobledger_gateway.requests import FILTER
 from jobledger_gateway.routes.calls import CALLS, Call
 from scripts.reference.grpc_api import ENUM, FIELD, MESSAGE, METHOD, NESTED, PACKAGE, SERVICE, files
 
@@ -169,7 +170,7 @@ class Document:
             content = {"application/json": {"schema": schema}}
             operation["requestBody"] = {"content": content}
         else:
-            operation["parameters"] += [self._parameter(takes, field, "query") for field in others]
+            operation["parameters"] += self._query(takes, others)
         answer: dict[str, Any] = {
             "description": self._protos.comments[returns],
             "content": {"application/json": {"schema": self._reference(returns)}},
@@ -248,6 +249,17 @@ class Document:
         fields = self._protos.messages[message].field
         in_path = [field for field in fields if f"{{{field.name}}}" in path]
         return in_path, [field for field in fields if field not in in_path]
+
+    def _query(
+        self, message: str, fields: "list[FieldDescriptorProto]"
+    ) -> Iterator[dict[str, Any]]:
+        """Describe the parameters of a query: of a filter each field by its own name."""
+        for field in fields:
+            if field.name == FILTER:
+                own = self._protos.messages[field.type_name].field
+                yield from (self._parameter(field.type_name, each, "query") for each in own)
+            else:
+                yield self._parameter(message, field, "query")
 
     def _parameter(self, message: str, field: FieldDescriptorProto, place: str) -> dict[str, Any]:
         description = self._protos.comments[f"{message}.{field.name}"]

@@ -19,6 +19,7 @@ from benchmarks.stats import Kind
 from benchmarks.targets import Server
 from jobledger.v1.job_service_pb2 import (
     GetJobRequest,
+    JobFilter,
     ListJobsRequest,
     WatchJobRequest,
     WatchJobsRequest,
@@ -82,7 +83,7 @@ class Side:
 
     def list_nothing(self, job: Job) -> float:
         """Search the owner's jobs for a label that none has."""
-        request = ListJobsRequest(user_id=job.owner, labels={"project": "none"})
+        request = ListJobsRequest(user_id=job.owner, filter=JobFilter(labels={"project": "none"}))
         return _timed(self._jobs.ListJobs, request, lambda answer: not answer.jobs)
 
     def watch(self, job: Job) -> float:

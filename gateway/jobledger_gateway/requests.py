@@ -10,6 +10,7 @@ import msgspec
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from starlette.requests import ClientDisconnect, Request
 
 from jobledger.core.options import Headers
@@ -24,6 +25,9 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 WATCH_TOKEN: Final = "jlw_"  # noqa: S105
 """What a watch token begins with. Only such a token is accepted in a URL, which others may see."""
+
+FILTER: Final = "filter"
+"""The field of a request whose own fields are parameters of a URL, by their own names."""
 
 NOT_FIELDS: Final = frozenset({"token", "last_event_id"})
 """Parameters of a URL that are no fields of the service's request."""
@@ -82,8 +86,9 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
 
     Args:
         kind: the message's class.
-        request: has some fields in its path. The others are in its query: by their names in either
-            spelling, repeated for lists; `labels.KEY=VALUE` for maps.
+        request: has some fields in its path. The others are in its query, and so are those of its
+            `filter`: by their names in either spelling, repeated for lists; `labels.KEY=VALUE` for
+            maps.
 
     Raises:
         InvalidField: a parameter is unknown, given twice, or has no such value.
@@ -93,7 +98,7 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
         if name in NOT_FIELDS:
             continue
         head, dot, key = name.partition(".")
-        field = _field(kind, head)
+        field = _parameter(kind, head)
         if field is None or bool(dot) != _is_map(field):
             raise invalid_field(name, "there is no such parameter")
         if _is_map(field):
@@ -111,7 +116,7 @@ def from_query(kind: type[MessageT], request: Request) -> MessageT:
     for name, value in fields.items():
         # One at a time, so that the error names it.
         try:
-            ParseDict({name: value}, message)
+            ParseDict({name: value} if _field(kind, name) else {FILTER: {name: value}}, message)
         except ParseError as error:
             raise invalid_field(name, str(error)) from None
     return message
@@ -207,6 +212,14 @@ def from_body(kind: type[MessageT], request: Request, body: bytes) -> MessageT:
     except (ParseError, RecursionError) as error:
         raise invalid_field("body", str(error)[:MAX_ERROR_CHARACTERS]) from None
     return message
+
+
+def _parameter(kind: type[Message], name: str) -> FieldDescriptor | None:
+    """Return the field that a parameter of a URL names: one of the message, or of its filter."""
+    own, filters = _field(kind, name), _field(kind, FILTER)
+    if filters is None or filters.message_type is None:
+        return own
+    return None if own is filters else own or _field(GetMessageClass(filters.message_type), name)
 
 
 def _field(kind: type[Message], name: str) -> FieldDescriptor | None:

@@ -117,6 +117,22 @@ ASSETS: list[tuple[dict[str, Any], str, str]] = [
 ]
 """What makes a good asset a bad one."""
 
+BAD_FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({"statuses": [0]}, "statuses"),
+    ({"statuses": [77]}, "statuses"),
+    ({"job_types": ["a b"]}, "job_types[0]"),
+    ({"job_types": ["a"] * 101}, "job_types"),
+    ({"labels": {"'": ""}}, "labels"),
+    ({"created_after": Timestamp(seconds=2**62)}, "created_after"),
+    ({"created_after": Timestamp(nanos=-1)}, "created_after"),
+    ({"created_before": Timestamp(nanos=-1)}, "created_before"),
+    ({"error_reasons": ["A"] * 101}, "error_reasons"),
+    ({"error_reasons": ["A", "not upper"]}, "error_reasons[1]"),
+    ({"error_reasons": [""]}, "error_reasons[0]"),
+    ({"origin_job_id": "x" * 37}, "origin_job_id"),
+]
+"""Filters of lists, and of the calls that change many jobs."""
+
 
 def _link(changed: dict[str, Any]) -> dict[str, Any]:
     """Return the update that links an asset, with what makes it a bad one."""
@@ -145,21 +161,6 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("BatchGetJobs", {"user_id": "ada", "job_ids": [str(i) for i in range(1001)]}, "job_ids"),
     ("BatchGetJobs", {"user_id": "ada", "job_ids": ["j", ""]}, "job_ids[1]"),
     ("BatchGetJobs", {"user_id": "ada", "job_ids": ["x" * 37]}, "job_ids[0]"),
-    ("ListJobs", {"user_id": "ada", "statuses": [0]}, "statuses"),
-    ("ListJobs", {"user_id": "ada", "statuses": [77]}, "statuses"),
-    ("ListJobs", {"user_id": "ada", "job_types": ["a b"]}, "job_types[0]"),
-    ("ListJobs", {"user_id": "ada", "job_types": ["a"] * 101}, "job_types"),
-    ("ListJobs", {"user_id": "ada", "labels": {"'": ""}}, "labels"),
-    (
-        "ListJobs",
-        {"user_id": "ada", "created_after": Timestamp(seconds=2**62)},
-        "created_after",
-    ),
-    ("ListJobs", {"user_id": "ada", "created_before": Timestamp(nanos=-1)}, "created_before"),
-    ("ListJobs", {"user_id": "ada", "error_reasons": ["A"] * 101}, "error_reasons"),
-    ("ListJobs", {"user_id": "ada", "error_reasons": ["A", "not upper"]}, "error_reasons[1]"),
-    ("ListJobs", {"user_id": "ada", "error_reasons": [""]}, "error_reasons[0]"),
-    ("ListJobs", {"user_id": "ada", "origin_job_id": "x" * 37}, "origin_job_id"),
     ("RerunJob", {"user_id": "ada"}, "job_id"),
     ("RerunJob", {"job_id": "j"}, "user_id"),
     ("RerunJob", {"job_id": "j", "user_id": "ada", "request_id": "x" * 129}, "request_id"),
@@ -173,14 +174,12 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
             ({}, "filter"),
             ({"filter": {}}, "filter"),
             ({"filter": {"held": False}, "all": True}, "filter"),
-            ({"filter": {"statuses": [77]}}, "filter.statuses"),
-            ({"filter": {"job_types": ["a", "a b"]}}, "filter.job_types[1]"),
-            ({"filter": {"labels": {"'": ""}}}, "filter.labels"),
-            ({"filter": {"created_after": Timestamp(nanos=-1)}}, "filter.created_after"),
-            ({"filter": {"created_before": Timestamp(nanos=-1)}}, "filter.created_before"),
-            ({"filter": {"error_reasons": ["x"]}}, "filter.error_reasons[0]"),
-            ({"filter": {"origin_job_id": "x" * 37}}, "filter.origin_job_id"),
         )
+    ),
+    *(
+        (method, {"user_id": "ada", "filter": fields}, f"filter.{field}")
+        for method in ("ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs")
+        for fields, field in BAD_FILTERS
     ),
     # States that the call cannot change.
     ("RerunJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),

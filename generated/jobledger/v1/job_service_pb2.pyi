@@ -411,39 +411,11 @@ class ListJobsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     USER_ID_FIELD_NUMBER: _builtins.int
-    STATUSES_FIELD_NUMBER: _builtins.int
-    JOB_TYPES_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    CREATED_AFTER_FIELD_NUMBER: _builtins.int
-    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
-    ERROR_REASONS_FIELD_NUMBER: _builtins.int
-    ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
-    HELD_FIELD_NUMBER: _builtins.int
-    CANCELLED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
@@ -453,7 +425,7 @@ class ListJobsRequest(_message.Message):
     """The number of jobs at most, 0 or more; 0 means 50, and more than 1000 means
     1000. A page may have fewer, or none, even if more follow: a page is limited
     to 3 MiB, and a call scans a limited number of jobs, whether or not they
-    match the filters. Only an empty `next_page_token` means that nothing
+    match the filter. Only an empty `next_page_token` means that nothing
     follows.
     """
     page_token: _builtins.str
@@ -463,67 +435,24 @@ class ListJobsRequest(_message.Message):
     """
     view: _job_pb2.JobView.ValueType
     """How much of the jobs. Default: BASIC."""
-    origin_job_id: _builtins.str
-    """Only the rerun of this job. Default: all."""
-    held: _builtins.bool
-    """Only jobs that a worker holds, or only others. Default: all."""
-    cancelled: _builtins.bool
-    """Only jobs that were cancelled, or only others; see Job.cancelled. Default:
-    all.
-    """
     @_builtins.property
-    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
-        """Only jobs in one of these states. Default: all."""
-
-    @_builtins.property
-    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs of one of these types, at most 100. Default: all."""
-
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only jobs with all of these labels. Default: all."""
-
-    @_builtins.property
-    def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Only jobs created later than this. Default: all."""
-
-    @_builtins.property
-    def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Only jobs created earlier than this. Default: all."""
-
-    @_builtins.property
-    def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs whose error has one of these reasons, at most 100. Default: all."""
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. Default: all."""
 
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
-        statuses: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
-        job_types: _abc.Iterable[_builtins.str] | None = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        created_after: _timestamp_pb2.Timestamp | None = ...,
-        created_before: _timestamp_pb2.Timestamp | None = ...,
+        filter: Global___JobFilter | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         view: _job_pb2.JobView.ValueType = ...,
-        error_reasons: _abc.Iterable[_builtins.str] | None = ...,
-        origin_job_id: _builtins.str = ...,
-        held: _builtins.bool | None = ...,
-        cancelled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cancelled: _TypeAlias = _typing.Literal["cancelled"]  # noqa: Y015
-    _WhichOneofArgType__cancelled: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled"]  # noqa: Y015
-    _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
-    _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancelled) -> _WhichOneofReturnType__cancelled | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
@@ -942,8 +871,8 @@ Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
 class JobFilter(_message.Message):
-    """Selects jobs, as ListJobs does. The calls that change what it selects refuse an
-    empty one.
+    """Selects the jobs that match all fields that are set. An empty one selects all
+    jobs in ListJobs; the calls that change what it selects refuse it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -978,36 +907,37 @@ class JobFilter(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     origin_job_id: _builtins.str
-    """See ListJobsRequest.origin_job_id."""
+    """Only the rerun of this job. Default: all."""
     held: _builtins.bool
-    """See ListJobsRequest.held."""
+    """Only jobs that a worker holds, or only others. Default: all."""
     cancelled: _builtins.bool
-    """See ListJobsRequest.cancelled. RerunJobs leaves out cancelled jobs unless
-    this is true or `error_reasons` names CANCELLED.
+    """Only jobs that were cancelled, or only others; see Job.cancelled. Default:
+    all. RerunJobs leaves out cancelled jobs unless this is true or
+    `error_reasons` names CANCELLED.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
-        """See ListJobsRequest.statuses."""
+        """Only jobs in one of these states. Default: all."""
 
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """See ListJobsRequest.job_types."""
+        """Only jobs of one of these types, at most 100. Default: all."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """See ListJobsRequest.labels."""
+        """Only jobs with all of these labels. Default: all."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
-        """See ListJobsRequest.created_after."""
+        """Only jobs created later than this. Default: all."""
 
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:
-        """See ListJobsRequest.created_before."""
+        """Only jobs created earlier than this. Default: all."""
 
     @_builtins.property
     def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """See ListJobsRequest.error_reasons."""
+        """Only jobs whose error has one of these reasons, at most 100. Default: all."""
 
     def __init__(
         self,

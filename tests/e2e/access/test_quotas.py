@@ -245,7 +245,7 @@ async def test_jobs_that_are_repeated_count_as_created(callers: Any) -> None:
     cancelled = {"cancelled": True}
     answer = await eve.RerunJobs(max_jobs=3, filter=cancelled)
     assert (answer.matched, answer.changed) == (3, 3)
-    job = (await free.ListJobs(user_id="ada", cancelled=True)).jobs[-1]
+    job = (await free.ListJobs(user_id="ada", filter={"cancelled": True})).jobs[-1]
     for call in (eve.RerunJobs(filter=cancelled), eve.RerunJob(user_id="ada", job_id=job.id)):
         assert is_own(await refusal(call), "jobs_per_second", "0.01")
     dry = await eve.RerunJobs(validate_only=True, filter=cancelled)

@@ -88,9 +88,9 @@ async def test_a_token_for_labels_reads_and_watches_the_jobs_that_have_them_and_
     assert [each.job.id for each in (await holder.WatchJobs().read()).changes.changes] == [job.id]
     assert (await holder.GetJob(job_id=job.id)).job.labels == labels
     assert (await holder.WatchJob(job_id=job.id).read()).job.id == job.id
-    assert len((await holder.ListJobs(labels={"size": "large"})).jobs) == 0
+    assert len((await holder.ListJobs(filter={"labels": {"size": "large"}})).jobs) == 0
 
-    assert await denied(holder.ListJobs(labels={"team": "red"})) == DENIED
+    assert await denied(holder.ListJobs(filter={"labels": {"team": "red"}})) == DENIED
     assert await denied(holder.WatchJobs(labels={"team": "red"}).read()) == DENIED
     for job_id in (red.id, others.id):
         found = StatusCode.NOT_FOUND, "JOB_NOT_FOUND"

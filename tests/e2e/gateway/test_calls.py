@@ -151,6 +151,8 @@ async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -
         ("held=perhaps", "held"),
         ("created_after=today", "created_after"),
         ("statuses=ASLEEP", "statuses"),
+        ("filter=FAILED", "filter"),
+        ("filter.statuses=FAILED", "filter.statuses"),
     ],
 )
 async def test_a_parameter_that_cannot_be_read_is_named(http: Http, query: str, field: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from jobledger.v1.job_service_pb2 import JobFilter
 from jobledger_gateway.app import make_app
 from jobledger_gateway.settings import Settings
 from tests.support.http_client import Http
@@ -45,6 +46,13 @@ async def test_its_references_and_parameters_are_consistent(http: Http) -> None:
             # What the comments of the protos say.
             assert all(each["description"] for each in parameters)
     assert len(ids) == len({*ids})
+
+
+async def test_the_fields_of_a_filter_are_parameters_by_their_own_names(http: Http) -> None:
+    document = (await http.get("/openapi.json")).json()
+    named = {each["name"] for each in document["paths"]["/v1/jobs"]["get"]["parameters"]}
+    filters = {field.json_name for field in JobFilter.DESCRIPTOR.fields} - {"labels"}
+    assert named == {*filters, "labels.KEY", "userId", "pageSize", "pageToken", "view"}
 
 
 def references(value: Any) -> Iterator[str]:

@@ -252,7 +252,7 @@ async def test_every_filter_of_a_list_is_applied(call: Caller) -> None:
     third = await call.running()
 
     async def listed(**filters: Any) -> list[str]:
-        return [job.id for job in (await call.ListJobs(user_id="ada", **filters)).jobs]
+        return [job.id for job in (await call.ListJobs(user_id="ada", filter=filters)).jobs]
 
     assert await listed() == [third.id, second.id, first.id]
     assert await listed(statuses=[PROCESSING]) == [third.id]
@@ -287,8 +287,8 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
         call.ListJobs(user_id="ada", page_token=jobs + "AAAA"),
         call.ListJobs(user_id="ada", page_token="ü"),
         call.ListJobs(user_id="bob", page_token=jobs),
-        call.ListJobs(user_id="ada", statuses=[QUEUED], page_token=jobs),
-        call.ListJobs(user_id="ada", labels={"a": "b"}, page_token=jobs),
+        call.ListJobs(user_id="ada", filter={"statuses": [QUEUED]}, page_token=jobs),
+        call.ListJobs(user_id="ada", filter={"labels": {"a": "b"}}, page_token=jobs),
         call.ListJobs(user_id="ada", page_token=assets),
         call.ListAssets(job_id=other.id, user_id="ada", page_token=assets),
         call.ListTransitions(job_id=job.id, user_id="ada", page_token=assets),

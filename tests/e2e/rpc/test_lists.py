@@ -27,7 +27,7 @@ async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
     oldest = await call.job(labels={"team": "red"})
     # Those that are seeded have greater ids, and so come first.
     await seed(database, MAX_SCANNED_JOBS + 100)
-    wanted = {"user_id": "ada", "labels": {"team": "red"}}
+    wanted = {"user_id": "ada", "filter": {"labels": {"team": "red"}}}
     first = await call.ListJobs(**wanted)
     assert not first.jobs
     assert first.next_page_token

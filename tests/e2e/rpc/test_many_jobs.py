@@ -51,13 +51,15 @@ async def failed(
     return (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": error})).job
 
 
-async def listed(call: Caller, user_id: str = "ada", **filters: Any) -> list[Any]:
+async def listed(
+    call: Caller, user_id: str = "ada", *, view: Any = None, **filters: Any
+) -> list[Any]:
     """Return all jobs that match, newest first."""
     found: list[Any] = []
     page_token = ""
     while True:
         page = await call.ListJobs(
-            user_id=user_id, page_size=1000, page_token=page_token, **filters
+            user_id=user_id, page_size=1000, page_token=page_token, view=view, filter=filters
         )
         found += page.jobs
         if not (page_token := page.next_page_token):
@@ -574,5 +576,5 @@ async def test_a_job_whose_unique_key_is_taken_is_not_repeated_until_it_is_free(
     await call.MarkCompleted(job_id=active.id, attempt=1)
     again = await call.RerunJobs(user_id="ada", all=True)
     assert again.changed == 1
-    found = (await call.ListJobs(user_id="ada", statuses=["JOB_STATUS_QUEUED"])).jobs
+    found = (await call.ListJobs(user_id="ada", filter={"statuses": ["JOB_STATUS_QUEUED"]})).jobs
     assert {job.origin_job_id for job in found} == set(ids)

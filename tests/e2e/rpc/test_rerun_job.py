@@ -172,7 +172,7 @@ async def test_jobs_are_listed_by_the_reasons_of_their_errors_their_origin_and_t
     repeats = (await call.RerunJob(job_id=first, user_id="ada")).job
 
     async def listed(**filters: Any) -> set[str]:
-        found = (await call.ListJobs(user_id="ada", **filters)).jobs
+        found = (await call.ListJobs(user_id="ada", filter=filters)).jobs
         assert list(found) == sorted(found, key=lambda job: job.id, reverse=True)
         return {job.id for job in found}
 
@@ -186,7 +186,7 @@ async def test_jobs_are_listed_by_the_reasons_of_their_errors_their_origin_and_t
     assert await listed(held=False) == {*by_reason, waits.id, queued.id, repeats.id}
     assert await listed(held=False, statuses=["JOB_STATUS_PROCESSING"]) == {waits.id}
     assert await listed(error_reasons=["NO_FONT"], statuses=[COMPLETED]) == set()
-    (job,) = (await call.ListJobs(user_id="ada", origin_job_id=first, view=FULL)).jobs
+    (job,) = (await call.ListJobs(user_id="ada", filter={"origin_job_id": first}, view=FULL)).jobs
     assert job.origin_job_id == first
 
 
@@ -194,13 +194,13 @@ async def test_a_page_token_is_of_its_filters(call: Caller) -> None:
     for _ in range(3):
         await failed(call)
     filters: dict[str, Any] = {"error_reasons": ["UNKNOWN"], "held": False}
-    token = (await call.ListJobs(user_id="ada", page_size=1, **filters)).next_page_token
-    page = await call.ListJobs(user_id="ada", page_size=5, page_token=token, **filters)
+    token = (await call.ListJobs(user_id="ada", page_size=1, filter=filters)).next_page_token
+    page = await call.ListJobs(user_id="ada", page_size=5, page_token=token, filter=filters)
     assert len(page.jobs) == 2
     for other in (
         {"error_reasons": ["OTHER"]},
         {"held": True},
         {"origin_job_id": page.jobs[0].id},
     ):
-        changed = {"user_id": "ada", "page_token": token, **filters, **other}
+        changed = {"user_id": "ada", "page_token": token, "filter": {**filters, **other}}
         assert (await refusal(call.ListJobs(**changed))).reason == "INVALID_TOKEN"

@@ -56,7 +56,10 @@ async def test_the_server_names_the_field_of_an_enum_value_that_it_does_not_know
 ) -> None:
     job = await call.job()
     for awaitable, field in (
-        (call.ListJobs(user_id="ada", statuses=[FUTURE_STATUS]), "statuses"),
+        (
+            call.ListJobs(user_id="ada", filter={"statuses": [FUTURE_STATUS]}),
+            "filter.statuses",
+        ),
         (call.GetJob(job_id=job.id, user_id="ada", view=FUTURE_STATUS), "view"),
         (call.TransitionJob(job_id=job.id, target_status=FUTURE_STATUS), "target_status"),
     ):

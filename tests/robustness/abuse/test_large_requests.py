@@ -114,12 +114,14 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "JobService/ListJobs": [
             jobs.ListJobsRequest(
-                user_id="ada", page_size=1000, job_types=TYPES, statuses=STATUSES * 20
+                user_id="ada",
+                page_size=1000,
+                filter={"job_types": TYPES, "statuses": STATUSES * 20},
             ),
-            jobs.ListJobsRequest(user_id="ada", page_size=1000, labels=LABELS),
+            jobs.ListJobsRequest(user_id="ada", page_size=1000, filter={"labels": LABELS}),
             jobs.ListJobsRequest(user_id="ada", page_size=1000),
             jobs.ListJobsRequest(user_id="ada", page_size=1000, view="JOB_VIEW_FULL"),
-            jobs.ListJobsRequest(user_id="ada", statuses=STATUSES[:1] * 1_000_000),
+            jobs.ListJobsRequest(user_id="ada", filter={"statuses": STATUSES[:1] * 1_000_000}),
         ],
         "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
         "JobService/DeleteJob": [jobs.DeleteJobRequest(job_id=ID, user_id="ada")],

@@ -34,7 +34,9 @@ async def _list(target: str) -> Mapping[str, object]:
         token = ""
         while not ended:
             try:
-                page = await call.ListJobs(user_id="ada", labels={"no": "such"}, page_token=token)
+                page = await call.ListJobs(
+                    user_id="ada", filter={"labels": {"no": "such"}}, page_token=token
+                )
             except grpc.aio.AioRpcError as error:
                 answers[error.code().name] += 1
                 await asyncio.sleep(1)  # as the refusal asks

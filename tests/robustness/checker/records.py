@@ -110,7 +110,7 @@ def _note(rpc: str, jobs: Iterable[Any], sent: float, history: History) -> None:
 async def any_active(replicas: Replicas) -> bool:
     """Whether any job has not ended."""
     for user_id in USERS:
-        request = pb.ListJobsRequest(user_id=user_id, statuses=ACTIVE, page_size=1)
+        request = pb.ListJobsRequest(user_id=user_id, filter={"statuses": ACTIVE}, page_size=1)
         answer = await replicas.ask("ListJobs", request)
         if answer.response is None or answer.response.jobs or answer.response.next_page_token:
             return True

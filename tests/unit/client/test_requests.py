@@ -216,17 +216,19 @@ CASES = {
     "list_jobs": (
         lambda c: list(c.list_jobs()),
         "ListJobs",
-        jobs.ListJobsRequest(user_id="ada", view=JOB_VIEW_BASIC),
+        jobs.ListJobsRequest(user_id="ada", filter={}, view=JOB_VIEW_BASIC),
     ),
     "list_jobs of everybody": (
         lambda c: list(c.list_jobs(all_users=True)),
         "ListJobs",
-        jobs.ListJobsRequest(view=JOB_VIEW_BASIC),
+        jobs.ListJobsRequest(filter={}, view=JOB_VIEW_BASIC),
     ),
     "list_jobs with one status": (
         lambda c: list(c.list_jobs(statuses=JobStatus.FAILED)),
         "ListJobs",
-        jobs.ListJobsRequest(user_id="ada", statuses=[JOB_STATUS_FAILED], view=JOB_VIEW_BASIC),
+        jobs.ListJobsRequest(
+            user_id="ada", filter={"statuses": [JOB_STATUS_FAILED]}, view=JOB_VIEW_BASIC
+        ),
     ),
     "list_jobs with every filter": (
         lambda c: list(
@@ -247,15 +249,17 @@ CASES = {
         "ListJobs",
         jobs.ListJobsRequest(
             user_id="ada",
-            statuses=[JOB_STATUS_FAILED],
-            job_types=["render"],
-            labels={"k": "v"},
-            created_after={"seconds": 0},
-            created_before={"seconds": 1, "nanos": 5000},
-            error_reasons=["NO_DISK"],
-            origin_job_id="i",
-            held=False,
-            cancelled=False,
+            filter=jobs.JobFilter(
+                statuses=[JOB_STATUS_FAILED],
+                job_types=["render"],
+                labels={"k": "v"},
+                created_after={"seconds": 0},
+                created_before={"seconds": 1, "nanos": 5000},
+                error_reasons=["NO_DISK"],
+                origin_job_id="i",
+                held=False,
+                cancelled=False,
+            ),
             page_size=7,
             view=JOB_VIEW_FULL,
         ),

@@ -16,6 +16,7 @@ from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
     BatchGetJobsRequest,
     GetJobRequest,
+    JobFilter,
     ListAssetsRequest,
     ListAttemptsRequest,
     ListJobsRequest,
@@ -136,8 +137,8 @@ class OwnerReads(PagedCalls):
             ListJobsRequest,
             user_id=self._identity.owner_or_all(user_id, all_users=all_users),
             page_size=page_size,
+            filter=build(JobFilter, **filter_fields(filters)),
             view=view.to_proto(),
-            **filter_fields(filters),
         )
         return self._pages(
             lambda service: service.jobs.ListJobs,

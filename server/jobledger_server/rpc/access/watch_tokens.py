@@ -144,9 +144,10 @@ def narrow(scope: WatchScope, request: Any) -> None:
         for job_id in request.job_ids:
             _check("jobs", job_id, scope.job_id)
         request.job_ids[:] = [scope.job_id]
+    labels = request.filter.labels if "filter" in names else request.labels
     for key, value in scope.labels.items():
-        _check("labels", request.labels.get(key, value), value)
-        request.labels[key] = value
+        _check("labels", labels.get(key, value), value)
+        labels[key] = value
 
 
 def _check(key: str, named: str, permitted: str) -> None:

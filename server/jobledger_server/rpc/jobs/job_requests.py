@@ -134,13 +134,11 @@ def query(request: pb.ListJobsRequest) -> tuple[JobQuery, bool]:
         check.at_least_zero("page_size", request.page_size)
         full = fields.is_full(check, request.view, default=False)
         user_id = fields.user_id(check, request.user_id, required=False) or None
-        found = filtered(check, request, user_id)
+        found = filtered(check.within("filter."), request.filter, user_id)
     return found, full
 
 
-def filtered(
-    check: Checker, request: pb.ListJobsRequest | pb.JobFilter, user_id: str | None
-) -> JobQuery:
+def filtered(check: Checker, request: pb.JobFilter, user_id: str | None) -> JobQuery:
     """Return the query of a filter."""
     reasons = check.each("error_reasons", request.error_reasons, MAX_ERROR_REASONS, check.reason)
     origin = check.name("origin_job_id", request.origin_job_id, MAX_ID_CHARACTERS, required=False)
