@@ -100,7 +100,10 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`ttl` of a watch token", _range(1, limits.MAX_WATCH_TOKEN_SECONDS)),
         ("`max_jobs` of a claim", str(limits.MAX_CLAIMED_JOBS)),
         ("`wait` of a claim", duration_text(limits.MAX_CLAIM_WAIT_SECONDS)),
-        ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
+        (
+            "`job_types`, `statuses`, `phases`",
+            f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES}, {limits.MAX_PHASES} entries",
+        ),
         ("`error_reasons`", f"{limits.MAX_ERROR_REASONS} entries"),
         ("`job_ids`", f"{limits.MAX_JOB_IDS} entries"),
         ("`max_jobs` of RerunJobs, CancelJobs, DeleteJobs", str(limits.MAX_BULK_JOBS)),

@@ -24,6 +24,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payloads,
+    Phase,
     Transition,
 )
 from jobledger_server.domain.queues import KeyState, QueueName
@@ -197,7 +198,8 @@ class JobQuery(Struct, frozen=True, kw_only=True):
 
     `created_after` and `created_before` are exclusive. `cancelled` selects jobs that ended because
     their cancellation was requested, or all others. `not_rerun` leaves out jobs that were rerun,
-    `uncancelled` those whose cancellation was requested.
+    `uncancelled` those whose cancellation was requested. A `unique_key` selects active and ended
+    jobs.
     """
 
     user_id: str | None
@@ -210,6 +212,11 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     origin_job_id: JobId | None = None
     held: bool | None = None
     cancelled: bool | None = None
+    unique_key: str = ""
+    request_id: str = ""
+    concurrency_key: str = ""
+    phases: frozenset[Phase] = frozenset()
+    worker_id: str = ""
     not_rerun: bool = False
     uncancelled: bool = False
 
@@ -226,6 +233,11 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             self.origin_job_id,
             self.held,
             self.cancelled,
+            self.unique_key,
+            self.request_id,
+            self.concurrency_key,
+            sorted(self.phases),
+            self.worker_id,
             self.not_rerun,
             self.uncancelled,
         )
@@ -516,7 +528,9 @@ class Store(Protocol):
         with their payloads if `full` MAX_FULL_PAGE_BYTES, or one larger job; the payloads
         themselves are not read. It scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be
         short, or empty, before the end of the list. Jobs whose ids are at least ID_AHEAD after
-        `created_before` are not scanned. If the call is cancelled, its statement is interrupted.
+        `created_before` are not scanned. Nor are, in a query of one owner, jobs with another
+        unique key or request id than the query's. If the call is cancelled, its statement is
+        interrupted.
         """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:

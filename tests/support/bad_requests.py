@@ -130,6 +130,12 @@ BAD_FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"error_reasons": ["A", "not upper"]}, "error_reasons[1]"),
     ({"error_reasons": [""]}, "error_reasons[0]"),
     ({"origin_job_id": "x" * 37}, "origin_job_id"),
+    ({"unique_key": "x" * 129}, "unique_key"),
+    ({"request_id": "\0"}, "request_id"),
+    ({"concurrency_key": "x" * 129}, "concurrency_key"),
+    ({"phases": [0]}, "phases"),
+    ({"phases": [2, 77]}, "phases"),
+    ({"worker_id": "x" * 129}, "worker_id"),
 ]
 """Filters of lists, and of the calls that change many jobs."""
 
@@ -180,6 +186,11 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         (method, {"user_id": "ada", "filter": fields}, f"filter.{field}")
         for method in ("ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs")
         for fields, field in BAD_FILTERS
+    ),
+    # Without an owner no index finds them.
+    *(
+        ("ListJobs", {"filter": {field: "x"}}, f"filter.{field}")
+        for field in ("unique_key", "request_id")
     ),
     # States that the call cannot change.
     ("RerunJobs", {"filter": {"statuses": [FAILED, PROCESSING]}}, "filter.statuses"),

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from jobledger import JobFilters, JobStatus
-from jobledger.cli.options import filter_options
+from jobledger import JobFilters, JobPhase, JobStatus
+from jobledger.cli.options import filter_options, not_empty_if_given
 from jobledger.cli.times import moment
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -17,7 +17,12 @@ TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
 
 
 def job_filters(
-    statuses: Iterable[JobStatus], *, default: str = "all", reasons: bool = True, held: bool = True
+    statuses: Iterable[JobStatus],
+    *,
+    default: str = "all",
+    reasons: bool = True,
+    held: bool = True,
+    keys: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Add the options that select jobs; their values have the names of JobFilters.
 
@@ -26,6 +31,7 @@ def job_filters(
         default: what --status is without one, for its help.
         reasons: whether there are --reason, --cancelled and --not-cancelled.
         held: whether there are --held and --not-held.
+        keys: whether there are --unique-key and the others that name what jobs have.
     """
     options = [
         click.option(
@@ -82,8 +88,30 @@ def job_filters(
             help="Only the rerun of this job; see `jobledger rerun --help`.",
         ),
     ]
+    if keys:
+        options += [
+            _named("--unique-key", "KEY", "Only the user's jobs with this unique key."),
+            _named("--request-id", "TEXT", "Only the user's job that was created with this id."),
+            _named("--concurrency-key", "KEY", "Only jobs with this concurrency key."),
+            click.option(
+                "--phase",
+                "phases",
+                multiple=True,
+                type=click.Choice([phase.value for phase in JobPhase], case_sensitive=False),
+                help="Only jobs in this phase, none that have ended; repeat it for several.",
+            ),
+            _named(
+                "--worker", "ID", "Only jobs that this worker holds, or held last.", "worker_id"
+            ),
+        ]
     return lambda function: functools.reduce(
         lambda wrapped, option: option(wrapped), reversed(options), function
+    )
+
+
+def _named(option: str, metavar: str, text: str, *names: str) -> Callable[[_Function], _Function]:
+    return click.option(
+        option, *names, metavar=metavar, default="", callback=not_empty_if_given, help=text
     )
 
 

@@ -146,6 +146,7 @@ def job_card(job: Job) -> list[str]:
         ("fairness", "" if job.fairness_key == job.user_id else job.fairness_key),
         ("concurrency", job.concurrency_key),
         ("unique", job.unique_key),
+        ("request", job.request_id),
         ("attempt", str(job.attempt)),
         ("retries", _retries(job.retry_policy)),
         ("last error", _error(job.last_error)),

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from jobledger.core.conversion import build, to_timestamp
-from jobledger.core.models import Job, JobStatus
+from jobledger.core.models import Job, JobPhase, JobStatus
 from jobledger.core.options import check_names
 from jobledger.core.requests import id_of, status_numbers, texts
 from jobledger.v1.job_service_pb2 import JobFilter
@@ -33,6 +33,16 @@ class JobFilters(TypedDict, total=False):
     cancelled: bool | None
     """Only jobs that were cancelled (True), or only others (False). Default: both; of
     rerun_jobs(): only others, unless `error_reasons` has CANCELLED."""
+    unique_key: str
+    """Only the owner's jobs with this unique key, those that have ended too. Default: all."""
+    request_id: str
+    """Only the owner's job that was created with this request id. Default: all."""
+    concurrency_key: str
+    """Only jobs with this concurrency key. Default: all."""
+    phases: JobPhase | Iterable[JobPhase]
+    """Only jobs in this phase, or in one of these: no terminal ones. Default: all."""
+    worker_id: str
+    """Only jobs that this worker holds, or held last. Default: all."""
 
 
 def filter_fields(filters: JobFilters) -> dict[str, Any]:
@@ -40,12 +50,16 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
 
     Raises:
         TypeError: there is no such filter, or a `str` is given in place of a list.
-        ValueError: a status does not exist, or a time has no time zone.
+        ValueError: a status or a phase does not exist, or a time has no time zone.
     """
     check_names(filters, JobFilters)
+    phases = filters.get("phases", ())
+    if isinstance(phases, str):
+        phases = (JobPhase(phases),)
     return {
         **filters,
         "statuses": status_numbers(filters.get("statuses", ())),
+        "phases": [JobPhase(phase).to_proto() for phase in phases],
         "job_types": texts(filters.get("job_types", ()), "job_types"),
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),

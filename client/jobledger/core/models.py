@@ -68,6 +68,23 @@ _STATUS_NUMBERS: Final[Mapping[str, "job_pb2.JobStatus.ValueType"]] = {
 }
 
 
+class JobPhase(StrEnum):
+    """What a job that is not terminal is doing. Each member equals its name."""
+
+    READY = "READY"
+    """It can be claimed."""
+    BLOCKED = "BLOCKED"
+    """It waits for a free slot of its `concurrency_key`."""
+    SCHEDULED = "SCHEDULED"
+    """It waits for its `schedule_time`."""
+    HELD = "HELD"
+    """A worker holds it."""
+
+    def to_proto(self) -> "job_pb2.JobPhase.ValueType":
+        """Convert to a number of the enum `jobledger.v1.JobPhase`."""
+        return job_pb2.JobPhase.Value(f"JOB_PHASE_{self.value}")
+
+
 class JobView(StrEnum):
     """How much of a job is read. Each member equals its name: `JobView.BASIC == "BASIC"`."""
 
@@ -219,6 +236,8 @@ class Job:
     unique_key: str = ""
     """Of the owner's jobs of this type, at most one with this key is not terminal. Empty for
     none."""
+    request_id: str = ""
+    """The id of the request that created it. Empty for workers and for holders of watch tokens."""
     worker_id: str = ""
     """Who works on it, or did last."""
     held: bool = False
@@ -336,6 +355,7 @@ class Job:
             fairness_key=message.fairness_key,
             concurrency_key=message.concurrency_key,
             unique_key=message.unique_key,
+            request_id=message.request_id,
             worker_id=message.worker_id,
             held=message.held,
             cancelled=message.cancelled,
@@ -379,6 +399,7 @@ class Job:
             fairness_key=self.fairness_key,
             concurrency_key=self.concurrency_key,
             unique_key=self.unique_key,
+            request_id=self.request_id,
             worker_id=self.worker_id,
             held=self.held,
             cancelled=self.cancelled,

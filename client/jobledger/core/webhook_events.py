@@ -54,7 +54,9 @@ class Event:
 
 
 def event_of(job: Job, transition: JobTransition) -> Event:
-    """Return the event of a transition, with its job as it is now."""
+    """Return the event of a transition, with its job as it is now, but for its request id."""
+    data = MessageToDict(job)
+    data.pop("requestId", None)  # whoever receives a webhook is not always its owner
     event_id = f"{transition.job_id}-{transition.version}"
     status = JobStatus.Name(transition.to_status).removeprefix("JOB_STATUS_").lower()
     envelope = {
@@ -65,7 +67,7 @@ def event_of(job: Job, transition: JobTransition) -> Event:
         "subject": transition.job_id,
         "time": transition.time.ToJsonString(),
         "datacontenttype": "application/json",
-        "data": {"job": MessageToDict(job), "transition": MessageToDict(transition)},
+        "data": {"job": data, "transition": MessageToDict(transition)},
     }
     return Event(event_id, json.dumps(envelope, separators=(",", ":")).encode())
 

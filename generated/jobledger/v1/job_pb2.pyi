@@ -67,6 +67,40 @@ JOB_STATUS_FAILED: JobStatus.ValueType  # 5
 """Terminal: the work was not done; `error` says why."""
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
+class _JobPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_PHASE_UNSPECIFIED: _JobPhase.ValueType  # 0
+    """Never stored. As a filter it is invalid."""
+    JOB_PHASE_READY: _JobPhase.ValueType  # 1
+    """It can be claimed."""
+    JOB_PHASE_BLOCKED: _JobPhase.ValueType  # 2
+    """It waits for a free slot of its `concurrency_key`."""
+    JOB_PHASE_SCHEDULED: _JobPhase.ValueType  # 3
+    """It waits for its `schedule_time`."""
+    JOB_PHASE_HELD: _JobPhase.ValueType  # 4
+    """A worker holds it."""
+
+class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
+    """What a job that is not terminal is doing. It enters another phase of its wait
+    without a new version.
+    """
+
+JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
+"""Never stored. As a filter it is invalid."""
+JOB_PHASE_READY: JobPhase.ValueType  # 1
+"""It can be claimed."""
+JOB_PHASE_BLOCKED: JobPhase.ValueType  # 2
+"""It waits for a free slot of its `concurrency_key`."""
+JOB_PHASE_SCHEDULED: JobPhase.ValueType  # 3
+"""It waits for its `schedule_time`."""
+JOB_PHASE_HELD: JobPhase.ValueType  # 4
+"""A worker holds it."""
+Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
+
 class _JobView:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -203,6 +237,7 @@ class Job(_message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -273,6 +308,11 @@ class Job(_message.Message):
     """Whether it ended because its cancellation was requested: it is FAILED with
     the reason CANCELLED. A job that its worker finished in spite of the request
     was not cancelled.
+    """
+    request_id: _builtins.str
+    """The id of the request that created it; see CreateJobRequest.request_id. Empty
+    if that had none, and for all but its owner and operators: for workers, for
+    holders of watch tokens and in webhooks.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -426,10 +466,11 @@ class Job(_message.Message):
         concurrency_key: _builtins.str = ...,
         unique_key: _builtins.str = ...,
         cancelled: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "request_id", b"request_id", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

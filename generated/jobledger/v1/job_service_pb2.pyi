@@ -906,6 +906,11 @@ class JobFilter(_message.Message):
     ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
     origin_job_id: _builtins.str
     """Only the rerun of this job. Default: all."""
     held: _builtins.bool
@@ -914,6 +919,20 @@ class JobFilter(_message.Message):
     """Only jobs that were cancelled, or only others; see Job.cancelled. Default:
     all. RerunJobs leaves out cancelled jobs unless this is true or
     `error_reasons` names CANCELLED.
+    """
+    unique_key: _builtins.str
+    """Only jobs with this unique key, those that have ended too; see
+    Job.unique_key. An index finds them. Only with a `user_id`. Default: all.
+    """
+    request_id: _builtins.str
+    """Only the job that was created with this request id. An index finds it. Only
+    with a `user_id`, and not with a watch token. Default: all.
+    """
+    concurrency_key: _builtins.str
+    """Only jobs with this concurrency key. Default: all."""
+    worker_id: _builtins.str
+    """Only jobs that this worker holds, or held last; see Job.worker_id. Default:
+    all.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
@@ -939,6 +958,10 @@ class JobFilter(_message.Message):
     def error_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only jobs whose error has one of these reasons, at most 100. Default: all."""
 
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobPhase.ValueType]:
+        """Only jobs in one of these phases: no terminal ones. Default: all."""
+
     def __init__(
         self,
         *,
@@ -951,10 +974,15 @@ class JobFilter(_message.Message):
         origin_job_id: _builtins.str = ...,
         held: _builtins.bool | None = ...,
         cancelled: _builtins.bool | None = ...,
+        unique_key: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        concurrency_key: _builtins.str = ...,
+        phases: _abc.Iterable[_job_pb2.JobPhase.ValueType] | None = ...,
+        worker_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "concurrency_key", b"concurrency_key", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "phases", b"phases", "request_id", b"request_id", "statuses", b"statuses", "unique_key", b"unique_key", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled: _TypeAlias = _typing.Literal["cancelled"]  # noqa: Y015
     _WhichOneofArgType__cancelled: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled"]  # noqa: Y015

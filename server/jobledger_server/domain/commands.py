@@ -17,6 +17,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Phase,
 )
 
 DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
@@ -138,7 +139,8 @@ class Release(Struct, frozen=True, kw_only=True):
 class Cancel(Struct, frozen=True, kw_only=True):
     """Cancel a job of this owner: at once if no worker leases it, else ask its worker to.
 
-    Only in one of `statuses`, if there are any, and leased or not as `held` says, if it is set.
+    Only in one of `statuses` and `phases`, if there are any, of this worker if it is named, and
+    leased or not as `held` says, if it is set.
     """
 
     job_id: JobId
@@ -146,6 +148,8 @@ class Cancel(Struct, frozen=True, kw_only=True):
     reason: str = ""
     statuses: frozenset[JobStatus] = frozenset()
     held: bool | None = None
+    phases: frozenset[Phase] = frozenset()
+    worker_id: str = ""
 
 
 class Expire(Struct, frozen=True, kw_only=True):

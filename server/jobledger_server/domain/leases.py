@@ -148,8 +148,13 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
     done = job.status in TERMINAL or job.cancel_request_time is not None
-    meant = not command.statuses or job.status in command.statuses
-    if done or not meant or command.held not in (None, job.leased):
+    meant = (
+        (not command.statuses or job.status in command.statuses)
+        and command.held in (None, job.leased)
+        and (not command.phases or job.phase in command.phases)
+        and command.worker_id in ("", job.worker_id)
+    )
+    if done or not meant:
         return Decision(job=job, changed=False)
     requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
     if is_waiting(job):

@@ -118,6 +118,7 @@ MAX_JOB_TYPES = 100
 """Entries of `job_types`."""
 
 MAX_STATUSES = 100
+MAX_PHASES = 100
 """Entries of `statuses`."""
 
 MAX_COUNTED_KEYS = 100_000

@@ -6,17 +6,20 @@ from functools import partial
 from google.protobuf.message import Message
 
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import Instant, JobId, JobStatus, Micros
+from jobledger_server.domain.job import Instant, JobId, JobStatus, Micros, Phase
 from jobledger_server.domain.limits import (
     MAX_ID_CHARACTERS,
     MAX_JOB_IDS,
     MAX_JOB_TYPES,
     MAX_NAME_CHARACTERS,
+    MAX_PHASES,
     MAX_STATUSES,
 )
 from jobledger_server.rpc.validation import Checker
 
 STATUSES = {job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}"): s for s in JobStatus}
+
+PHASES = {job_pb2.JobPhase.Value(f"JOB_PHASE_{phase.name}"): phase for phase in Phase}
 
 
 def job_id(check: Checker, value: str) -> JobId:
@@ -55,6 +58,17 @@ def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatu
         else:
             check.add(field, "is required" if value == 0 else f"has the unknown value {value}")
     return found
+
+
+def phases(check: Checker, values: Sequence[int]) -> frozenset[Phase]:
+    found: set[Phase] = set()
+    if check.at_most("phases", values, MAX_PHASES):
+        for value in values:
+            if value in PHASES:
+                found.add(PHASES[job_pb2.JobPhase.ValueType(value)])
+            else:
+                check.add("phases", f"has the unknown value {value}")
+    return frozenset(found)
 
 
 def optional_time(check: Checker, request: Message, field: str) -> Instant | None:

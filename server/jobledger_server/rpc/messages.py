@@ -39,8 +39,11 @@ _WITHOUT_ASSETS: Mapping[JobId, Sequence[asset_pb2.Asset]] = {}
 _OUTCOMES = {o: job_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{o.value}") for o in AttemptOutcome}
 
 
-def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
-    """Serialize a job, in the view BASIC if no payloads are given."""
+def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = False) -> bytes:
+    """Serialize a job, in the view BASIC if no payloads are given.
+
+    Its request id is sent to its owner and to operators alone.
+    """
     message = job_pb2.Job()
     message.id = job.id
     message.user_id = job.user_id
@@ -61,6 +64,8 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
     message.fairness_key = job.tenant
     message.concurrency_key = job.concurrency_key
     message.unique_key = job.unique_key
+    if to_owner:
+        message.request_id = job.request_id
     if job.origin_job_id is not None:
         message.origin_job_id = job.origin_job_id
     _set_time(message.create_time, job.create_time)
@@ -113,9 +118,15 @@ def _retry_policy(
     return encoded_field(job_pb2.Job, "retry_policy", policy.SerializeToString())
 
 
-def job_response(response: type[Message], job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
-    """Serialize a response with this `job` and nothing else."""
-    return encoded_field(response, "job", job_bytes(job, payloads))
+def job_response(
+    response: type[Message],
+    job: Job,
+    payloads: Payloads = NO_PAYLOADS,
+    *,
+    to_owner: bool = False,
+) -> bytes:
+    """Serialize a response with this `job` and nothing else. See `job_bytes`."""
+    return encoded_field(response, "job", job_bytes(job, payloads, to_owner=to_owner))
 
 
 def jobs_response(response: type[Message], jobs: Iterable[bytes]) -> bytes:
@@ -177,11 +188,15 @@ WATCH_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToSt
 
 
 def watch_message(
-    job: Job, transitions: Sequence[Transition], payloads: Payloads = NO_PAYLOADS
+    job: Job,
+    transitions: Sequence[Transition],
+    payloads: Payloads = NO_PAYLOADS,
+    *,
+    to_owner: bool,
 ) -> bytes:
     response = job_service_pb2.WatchJobResponse
     rest = response(transitions=map(transition_message, transitions))
-    return job_response(response, job, payloads) + rest.SerializeToString()
+    return job_response(response, job, payloads, to_owner=to_owner) + rest.SerializeToString()
 
 
 def changes_message(
@@ -189,6 +204,8 @@ def changes_message(
     resume_token: str,
     payloads: Mapping[int, Payloads] = _WITHOUT_PAYLOADS,
     assets: Mapping[JobId, Sequence[asset_pb2.Asset]] = _WITHOUT_ASSETS,
+    *,
+    to_owner: bool,
 ) -> bytes:
     """Serialize changes.
 
@@ -197,6 +214,7 @@ def changes_message(
         resume_token: The token to resume from after them.
         payloads: The payloads that are sent with some, by their sequence numbers.
         assets: The assets of the deleted jobs, by the jobs' ids.
+        to_owner: See `job_bytes`.
     """
     response = job_service_pb2.WatchJobsResponse
     encoded = b"".join(
@@ -207,6 +225,7 @@ def changes_message(
                 change,
                 payloads.get(change.seq, NO_PAYLOADS),
                 assets.get(change.job.id, ()) if change.deleted else (),
+                to_owner=to_owner,
             ),
         )
         for change in changes
@@ -215,14 +234,19 @@ def changes_message(
     return encoded_field(response, "changes", encoded) + rest
 
 
-def _change_bytes(change: Change, payloads: Payloads, assets: Sequence[asset_pb2.Asset]) -> bytes:
+def _change_bytes(
+    change: Change, payloads: Payloads, assets: Sequence[asset_pb2.Asset], *, to_owner: bool
+) -> bytes:
     job = change.job
     rest = job_service_pb2.JobChange(
         transitions=map(transition_message, change.transitions),
         deleted=change.deleted,
         deleted_assets=assets,
     )
-    data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job, payloads)
+    if change.deleted:
+        data = _deleted_message(job).SerializeToString()
+    else:
+        data = job_bytes(job, payloads, to_owner=to_owner)
     return encoded_field(job_service_pb2.JobChange, "job", data) + rest.SerializeToString()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Executable,
     Select,
@@ -41,8 +42,10 @@ from jobledger_server.sql.tables import (
     ID,
     KEPT,
     NOT_DELETED,
+    REQUESTED,
     RERUNS,
     STATE,
+    WITH_UNIQUE_KEY,
     assets,
     attempts,
     jobs,
@@ -111,8 +114,8 @@ async def _job_page(
     filters = _filters(query)
     newest_first = _newest_first(query)
     rest = None
-    # The only rerun of a job is found by an index.
-    if filters and query.origin_job_id is None:
+    # The only rerun of a job is found by an index, and so is the job that a request created.
+    if filters and query.origin_job_id is None and not _is_of_request(query):
         last = select(jobs.c.id).where(*_span(query, first, end)).order_by(*newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
     listed: list[Job] = []
@@ -148,7 +151,8 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
     Each bound stands once: of two SQLite would scan by one of them, and filter by the other.
     """
     span: list[ColumnElement[bool]] = []
-    if query.user_id is None:
+    by = _found_by(query)
+    if not by:
         if end is not None:
             span.append(jobs.c.id < end)
         if first is not None:
@@ -156,23 +160,57 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
         return span
     # As in feed_statements.py: with an equation of the owner PostgreSQL might read everybody's jobs
     # in the order of their ids.
-    owner, own = jobs.c.user_id, tuple_(jobs.c.user_id, jobs.c.id)
-    user_id = literal(query.user_id)
-    span.append(owner <= user_id if end is None else own < tuple_(user_id, literal(end, ID)))
-    span.append(owner >= user_id if first is None else own >= tuple_(user_id, literal(first, ID)))
+    columns, values = by.keys(), [literal(value) for value in by.values()]
+    all_, wanted = tuple_(*columns), tuple_(*values)
+    own = tuple_(*columns, jobs.c.id)
+    span.append(all_ <= wanted if end is None else own < tuple_(*values, literal(end, ID)))
+    span.append(all_ >= wanted if first is None else own >= tuple_(*values, literal(first, ID)))
+    if jobs.c.unique_key in by:
+        span.append(literal_column(WITH_UNIQUE_KEY))
     return [*span, literal_column(KEPT)]
 
 
+def _found_by(query: JobQuery) -> dict[Column[Any], str]:
+    """Return the columns, with their values, by which an index finds the jobs, newest first."""
+    if query.user_id is None or _is_of_request(query):
+        return {}
+    owner = {jobs.c.user_id: query.user_id}
+    return {**owner, jobs.c.unique_key: query.unique_key} if query.unique_key else owner
+
+
+def _is_of_request(query: JobQuery) -> bool:
+    """Return whether the query is for the one job that a request of an owner created."""
+    return bool(query.request_id) and query.user_id is not None
+
+
 def _newest_first(query: JobQuery) -> list[ColumnElement[Any]]:
-    return (
-        [jobs.c.id.desc()] if query.user_id is None else [jobs.c.user_id.desc(), jobs.c.id.desc()]
-    )
+    return [column.desc() for column in (*_found_by(query), jobs.c.id)]
+
+
+def _name_filters(query: JobQuery) -> list[ColumnElement[bool]]:
+    """Return the conditions on what names the jobs, but for those that `_span` has."""
+    by = _found_by(query)
+    named = {
+        jobs.c.user_id: query.user_id if _is_of_request(query) else None,
+        jobs.c.request_id: query.request_id,
+        jobs.c.unique_key: "" if jobs.c.unique_key in by else query.unique_key,
+        jobs.c.concurrency_key: query.concurrency_key,
+        jobs.c.worker_id: query.worker_id,
+    }
+    filters: list[ColumnElement[bool]] = [
+        column == value for column, value in named.items() if value
+    ]
+    # In the text: otherwise the planner cannot use the index.
+    return [*filters, literal_column(REQUESTED)] if query.request_id else filters
 
 
 def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     """Return the other conditions on the jobs that are listed."""
     # The index on all owners' jobs has deleted ones too.
-    filters: list[ColumnElement[bool]] = [NOT_DELETED] if query.user_id is None else []
+    filters: list[ColumnElement[bool]] = [] if _found_by(query) else [NOT_DELETED]
+    filters += _name_filters(query)
+    if query.phases:
+        filters.append(jobs.c.phase.in_(sorted(query.phases)))
     if query.statuses:
         filters.append(jobs.c.status.in_(sorted(s.value for s in query.statuses)))
     if query.job_types:

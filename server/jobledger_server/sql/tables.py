@@ -88,6 +88,12 @@ KEYED = "concurrency_key <> '' AND phase IS NOT NULL"
 UNIQUE = "unique_key <> '' AND complete_time IS NULL"
 """The condition for a job that no other may have the unique key of."""
 
+WITH_UNIQUE_KEY = "unique_key <> ''"
+"""The condition for a job with a unique key."""
+
+REQUESTED = "request_id <> ''"
+"""The condition for a job that was created with a request id, and not deleted."""
+
 DUE_TIME = "coalesce(retry_time, schedule_time)"
 """When a scheduled job is due."""
 
@@ -325,6 +331,15 @@ jobs = Table(
         sqlite_where=text(UNIQUE),
         postgresql_where=text(UNIQUE),
     ),
+    # All jobs with a unique key, to list them.
+    Index(
+        "ix_jobs_user_id_unique_key_id",
+        "user_id",
+        "unique_key",
+        "id",
+        sqlite_where=text(f"{WITH_UNIQUE_KEY} AND {KEPT}"),
+        postgresql_where=text(f"{WITH_UNIQUE_KEY} AND {KEPT}"),
+    ),
     Index(
         "ix_jobs_deadline",
         "deadline",
@@ -344,8 +359,8 @@ jobs = Table(
         "user_id",
         "request_id",
         unique=True,
-        sqlite_where=text("request_id <> ''"),
-        postgresql_where=text("request_id <> ''"),
+        sqlite_where=text(REQUESTED),
+        postgresql_where=text(REQUESTED),
     ),
 )
 

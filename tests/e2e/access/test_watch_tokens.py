@@ -111,6 +111,33 @@ async def test_the_holder_of_a_token_sees_no_payloads_whatever_view_it_asks_for(
         assert not any(each.HasField("parameters") for each in seen)
 
 
+async def test_the_holder_of_a_token_neither_sees_a_request_id_nor_finds_a_job_by_it(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    """Nor does its owner miss it, who watches the same job and may be sent the same message."""
+    job = await anybody.job(labels=BLUE, request_id="order-1")
+    token = await token_for(anybody, labels=BLUE)
+
+    async def seen(caller: Caller) -> set[str]:
+        of_ada: dict[str, Any] = {"user_id": "ada"}
+        one = {**of_ada, "job_id": job.id}
+        return {
+            each.request_id
+            for each in (
+                (await caller.GetJob(**one)).job,
+                *(await caller.ListJobs(**of_ada)).jobs,
+                (await caller.WatchJob(**one).read()).job,
+                *(each.job for each in (await caller.WatchJobs(**of_ada).read()).changes),
+            )
+        }
+
+    for _ in range(2):  # in either order
+        assert await seen(Caller(channel, token=token)) == {""}
+        assert await seen(anybody) == {"order-1"}
+    holder = Caller(channel, token=token)
+    assert await denied(holder.ListJobs(filter={"request_id": "order-1"})) == DENIED
+
+
 async def test_the_holder_of_a_token_sees_no_assets_of_a_deleted_job(
     channel: grpc.aio.Channel, anybody: Caller
 ) -> None:

@@ -32,6 +32,26 @@ def test_create_passes_on_priority_and_keys(jobledger, client, job_type, key):
     assert (shown["concurrency"], shown["unique"]) == (f"{key}:7", "order-1")
 
 
+def test_list_finds_jobs_by_what_names_them(jobledger, job_type, key):
+    named = ("--unique-key", key, "--request-id", key, "--concurrency-key", key)
+    made = jobledger.ok("create", job_type, *named).strip()
+    other = jobledger.ok("create", job_type, "--delay", "1h").strip()
+
+    def listed(*options):
+        lines = jobledger.ok("list", "--type", job_type, *options, "--json").splitlines()
+        return [json.loads(line)["id"] for line in lines]
+
+    for option in ("--unique-key", "--request-id", "--concurrency-key"):
+        assert listed(option, key) == [made]
+        assert jobledger("list", option, "").returncode == 2
+    assert listed("--phase", "scheduled") == [other]
+    assert listed("--phase", "scheduled", "--phase", "ready") == [other, made]
+    assert listed("--worker", key) == []
+    assert jobledger("list", "--all-users", "--unique-key", key).returncode == 2
+    shown = dict(line.split(maxsplit=1) for line in jobledger.ok("get", made).splitlines())
+    assert shown["request"] == key
+
+
 def test_a_second_job_with_a_unique_key_is_refused_or_is_the_first(jobledger, job_type):
     unique = (job_type, "--unique-key", "order-1")
     first = jobledger.ok("create", *unique)

@@ -83,6 +83,20 @@ async def test_a_list_takes_every_kind_of_filter(http: Http) -> None:
     assert (await http.get(f"/v1/jobs?{query}&held=true")).status == 400
 
 
+async def test_a_job_is_found_by_its_keys_and_by_its_request(http: Http) -> None:
+    keys = {"uniqueKey": "order-1", "requestId": "request-1", "concurrencyKey": "stripe"}
+    job = await created(http, userId="keys", **keys)
+    await created(http, userId="keys")
+    assert job["requestId"] == "request-1"
+    for query in (
+        "unique_key=order-1",
+        "requestId=request-1",
+        "concurrency_key=stripe&phases=READY&phases=JOB_PHASE_BLOCKED",
+    ):
+        assert (await http.get(f"/v1/jobs?user_id=keys&{query}")).json() == {"jobs": [job]}
+    assert (await http.get("/v1/jobs?unique_key=order-1")).status == 400
+
+
 async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
     for _ in range(3):
         await created(http, userId="bulk")

@@ -153,7 +153,9 @@ async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> Non
     fields = {"request_id": "r", "parameters": struct(a=1, b=[2.5]), "labels": {"k": "v"}}
     job = await call.job(**fields)
     assert await call.job(**fields) == job
-    started = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING)).job
+    await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+    started = (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job
+    assert started.status == PROCESSING
     assert await call.job(**fields) == started
     assert (await call.job("bob", **fields)).id != job.id
     for other in ({"parameters": struct(a=2)}, {"labels": {}}, {"job_type": "export"}):
@@ -263,6 +265,52 @@ async def test_every_filter_of_a_list_is_applied(call: Caller) -> None:
     assert await listed(labels={"team/a": "red"}) == [second.id, first.id]
     assert await listed(created_after=first.create_time) == [third.id, second.id]
     assert await listed(created_before=third.create_time) == [second.id, first.id]
+
+
+async def test_jobs_are_listed_by_what_names_them_and_by_their_phases(call: Caller) -> None:
+    await call.SetConcurrencyLimit(name="stripe", max_running=1)
+    held = await call.running(concurrency_key="stripe", unique_key="a")
+    blocked = await call.job(concurrency_key="stripe", request_id="r")
+    await call.ClaimJobs(worker_id="w2", job_types=["render"])
+    ended = await call.ended(unique_key="b")
+    later = await call.job(unique_key="b", delay={"seconds": 1000})
+    await call.job("bob", unique_key="b", request_id="r")
+
+    async def listed(**filters: Any) -> list[str]:
+        return [job.id for job in (await call.ListJobs(user_id="ada", filter=filters)).jobs]
+
+    assert await listed(unique_key="b") == [later.id, ended.id]
+    assert await listed(unique_key="b", statuses=[QUEUED]) == [later.id]
+    assert await listed(unique_key="none") == []
+    assert await listed(request_id="r") == [blocked.id]
+    assert await listed(request_id="r", concurrency_key="other") == []
+    assert await listed(concurrency_key="stripe") == [blocked.id, held.id]
+    assert await listed(worker_id="w1") == [ended.id, held.id]
+    assert await listed(phases=["JOB_PHASE_BLOCKED"]) == [blocked.id]
+    assert await listed(phases=["JOB_PHASE_SCHEDULED", "JOB_PHASE_HELD"]) == [later.id, held.id]
+    assert await listed(phases=["JOB_PHASE_READY"]) == []
+
+
+async def test_a_request_id_is_shown_to_the_owner_and_not_to_workers(call: Caller) -> None:
+    await call.job(request_id="r")
+    (claimed,) = (await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs
+    done = (await call.MarkCompleted(job_id=claimed.id, attempt=1)).job
+    assert (claimed.request_id, done.request_id) == ("", "")
+    own = {"job_id": claimed.id, "user_id": "ada"}
+    watched = await call.WatchJob(**own).read()
+    batch = await call.BatchGetJobs(user_id="ada", job_ids=[claimed.id])
+    shown = [
+        (await call.GetJob(**own)).job,
+        (await call.CreateJob(user_id="ada", job_type="render", request_id="r")).job,
+        (await call.CancelJob(**own)).job,
+        (await call.ExplainJob(**own)).job,
+        watched.job,
+        *batch.jobs,
+        *(await call.ListJobs()).jobs,
+    ]
+    assert [job.request_id for job in shown] == ["r"] * 7
+    rerun = (await call.RerunJob(**own, request_id="again")).job
+    assert rerun.request_id == "again"
 
 
 @pytest.mark.promise(number=55)

@@ -24,9 +24,8 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 async def failed(call: Caller, **fields: Any) -> Any:
     job = await call.running(**fields)
-    return (
-        await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": {"message": "no"}})
-    ).job
+    await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": {"message": "no"}})
+    return (await call.GetJob(job_id=job.id, user_id=job.user_id, view="JOB_VIEW_BASIC")).job
 
 
 async def rerun(call: Caller, job: Any, **fields: Any) -> Any:

@@ -70,9 +70,9 @@ async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
     serialized: list[int] = []
     changes_message = feed_streams.changes_message
 
-    def made(changes: Any, token: str) -> bytes:
+    def made(changes: Any, token: str, **options: Any) -> bytes:
         serialized.append(len(changes))
-        return changes_message(changes, token)
+        return changes_message(changes, token, **options)
 
     async with calling(app.address) as call:
         streams = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]

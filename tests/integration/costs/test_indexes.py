@@ -21,6 +21,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Payload,
+    Phase,
     first_id,
 )
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
@@ -87,6 +88,9 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         JobQuery(user_id="ada", error_reasons=frozenset({"X"}), held=False, not_rerun=True),
         JobQuery(user_id="ada", cancelled=False),
         JobQuery(user_id="ada", origin_job_id=jobs[0].id, uncancelled=True),
+        JobQuery(user_id="ada", unique_key="u", statuses=frozenset({JobStatus.QUEUED})),
+        JobQuery(user_id="ada", request_id="r1", worker_id="w"),
+        JobQuery(user_id="ada", concurrency_key="k", phases=frozenset({Phase.READY})),
     ):
         await store.list_jobs(query, before=first, limit=5)
     await store.read_assets([jobs[1].id])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from jobledger_server.domain.job import Instant, JobId, Payload
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.limits import (
     LIST_SECONDS,
     MAX_FULL_PAGE_BYTES,
@@ -92,6 +92,44 @@ async def test_the_job_that_repeats_another_one_is_found_without_a_scan(
     found = [await plan(database, *each) for each in ran if "FROM jobs" in each[0]]
     assert found
     assert all("uq_jobs_origin_job_id" in each for each in found)
+
+
+@both_databases
+async def test_jobs_are_found_by_their_unique_key_and_by_their_request_without_a_scan(
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = await finished(store, unique_key="u", request_id="r1")
+    await saved(store, user_id="bob", unique_key="u", request_id="r2")
+    active = await saved(store, unique_key="u", request_id="r2")
+    await saved(store, unique_key="other", request_id="r3")
+    await seed(database, MAX_SCANNED_JOBS + 100)
+    await execute(database, "ANALYZE jobs")
+    queued = frozenset({JobStatus.QUEUED})
+    cases: list[tuple[list[Job], str, dict[str, Any]]] = [
+        ([active, ended], "ix_jobs_user_id_unique_key_id", {"unique_key": "u"}),
+        ([active], "ix_jobs_user_id_unique_key_id", {"unique_key": "u", "statuses": queued}),
+        ([], "ix_jobs_user_id_unique_key_id", {"unique_key": "none"}),
+        ([active], "uq_jobs_user_id_request_id", {"request_id": "r2"}),
+        ([], "uq_jobs_user_id_request_id", {"request_id": "r2", "unique_key": "other"}),
+        ([], "uq_jobs_user_id_request_id", {"request_id": "none"}),
+    ]
+    with counting(database, monkeypatch) as counted:
+        for wanted, index, filters in cases:
+            counted.reset()
+            query = JobQuery(user_id="ada", **filters)
+            assert await store.list_jobs(query, before=None, limit=50) == JobPage(wanted, None)
+            ran = list(zip(counted.statements, counted.values, strict=True))
+            found = [await plan(database, *each) for each in ran if "FROM jobs" in each[0]]
+            assert found
+            assert all(index in each for each in found)
+
+
+async def test_pages_of_a_unique_key_go_on_where_they_ended(store: SqlStore) -> None:
+    jobs = [await finished(store, unique_key="u") for _ in range(5)]
+    query = JobQuery(user_id="ada", unique_key="u")
+    first = await store.list_jobs(query, before=None, limit=3)
+    assert first == JobPage(jobs[:1:-1], jobs[2].id)
+    assert await store.list_jobs(query, before=jobs[2].id, limit=3) == JobPage(jobs[1::-1], None)
 
 
 @several_servers

@@ -54,7 +54,9 @@ def test_an_old_client_takes_a_job_from_creation_to_partial(client: OldClient, k
 
     seen = list(watch)
     assert [message.job.version for message in seen] == sorted({m.job.version for m in seen})
-    assert seen[-1].job == ended == client.GetJob(job_id=job.id, user_id="ada").job
+    read = client.GetJob(job_id=job.id, user_id="ada").job
+    assert seen[-1].job == read
+    assert (read.version, read.request_id, ended.request_id) == (ended.version, kind, "")
     assert ended.status == client.number("JOB_STATUS_PARTIAL")
     assert [s.to_status for m in seen for s in m.transitions] == [
         client.number("JOB_STATUS_PROCESSING"),

@@ -17,10 +17,10 @@ _OUTCOMES = {
 
 def snapshot(job: Any) -> Snapshot:
     # A renewal of the lease is no change, so a version does not name the lease's end. Payloads
-    # come or not, as the caller asked.
+    # come or not, as the caller asked, and the request id to its owner alone.
     named = job_pb2.Job()
     named.CopyFrom(job)
-    for field in ("lease_expire_time", "parameters", "checkpoint", "result"):
+    for field in ("lease_expire_time", "parameters", "checkpoint", "result", "request_id"):
         named.ClearField(field)
     if named.HasField("error"):
         named.error.ClearField("details")

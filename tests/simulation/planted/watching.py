@@ -81,8 +81,8 @@ BUGS = {
     "message of another cursor": Bug(
         "watches that end at the same cursor are sent the same message",
         "rpc.jobs.feed_streams",
-        "key = part.after, at, len(changes), len(carriers), len(part.deleted)",
-        "key = at, len(changes), len(carriers), len(part.deleted)",
+        "key = part.after, at, len(changes), len(carriers), to_owner",
+        "key = at, len(changes), len(carriers), to_owner",
     ),
     "read before subscribing": Bug(
         "a watch of one job misses what is committed while it reads the job",
@@ -107,8 +107,8 @@ BUGS = {
     "message of another version": Bug(
         "watches of one job that follow different versions are sent the same transitions",
         "rpc.jobs.job_streams",
-        "return content, job.id, job.version, job.update_time, job.lease_expire_time, versions",
-        "return content, job.id, job.version, job.update_time, job.lease_expire_time",
+        "job.id, job.version, job.update_time, job.lease_expire_time, versions",
+        "job.id, job.version, job.update_time, job.lease_expire_time",
     ),
     "resumes after what was not sent": Bug(
         "an ended watch gives a cursor that follows the feed although it had more to send",

@@ -20,6 +20,7 @@ from jobledger import (
     BulkResult,
     Client,
     JobError,
+    JobPhase,
     JobStatus,
     JobView,
     MessageTooLarge,
@@ -32,6 +33,8 @@ from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import webhook_service_pb2 as webhooks
 from jobledger.v1 import worker_service_pb2 as worker
 from jobledger.v1.job_pb2 import (
+    JOB_PHASE_HELD,
+    JOB_PHASE_READY,
     JOB_STATUS_FAILED,
     JOB_STATUS_PARTIAL,
     JOB_STATUS_PROCESSING,
@@ -242,6 +245,11 @@ CASES = {
                 origin_job_id="i",
                 held=False,
                 cancelled=False,
+                unique_key="order-1",
+                request_id="r",
+                concurrency_key="stripe",
+                phases=[JobPhase.READY, "HELD"],
+                worker_id="w",
                 page_size=7,
                 view=JobView.FULL,
             )
@@ -259,6 +267,11 @@ CASES = {
                 origin_job_id="i",
                 held=False,
                 cancelled=False,
+                unique_key="order-1",
+                request_id="r",
+                concurrency_key="stripe",
+                phases=[JOB_PHASE_READY, JOB_PHASE_HELD],
+                worker_id="w",
             ),
             page_size=7,
             view=JOB_VIEW_FULL,

@@ -1,5 +1,7 @@
 """Cancelling: at once where nobody holds the job, else by asking; once is as good as twice."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -46,6 +48,23 @@ def failed(version: int, actor: str, attempt: int = 1) -> Transition:
 
 def cancelled(job: Job) -> Job:
     return decide(job, CANCEL, now=NOW, new_id=ids()).job
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"phases": frozenset({Phase.HELD})}, "asks"),
+        ({"phases": frozenset({Phase.READY, Phase.BLOCKED})}, "repeats"),
+        ({"worker_id": WORKER}, "asks"),
+        ({"worker_id": "another"}, "repeats"),
+        ({"phases": frozenset({Phase.HELD}), "held": False}, "repeats"),
+    ],
+)
+def test_a_job_that_does_not_match_any_more_is_not_cancelled(
+    filters: dict[str, Any], said: str
+) -> None:
+    job = job_in(HELD)
+    assert name_of(job, outcome_of(job, replace(CANCEL, **filters))) == said
 
 
 def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt() -> None:

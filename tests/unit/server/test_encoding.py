@@ -93,7 +93,7 @@ PLAIN = Job(
 )
 
 
-def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
+def expected(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = False) -> job_pb2.Job:
     """Make the message field by field, as protobuf's own code has it."""
     message = job_pb2.Job(
         id=job.id,
@@ -117,6 +117,7 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS) -> job_pb2.Job:
         fairness_key=job.fairness_key or job.user_id,
         concurrency_key=job.concurrency_key,
         unique_key=job.unique_key,
+        request_id=job.request_id if to_owner else "",
     )
     message.retry_policy.initial_backoff.FromMicroseconds(job.initial_backoff)
     message.retry_policy.max_backoff.FromMicroseconds(job.max_backoff)
@@ -158,6 +159,8 @@ def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job, payloads:
     assert job_pb2.Job.FromString(serialized) == message
     assert len(serialized) == message.ByteSize(), "nothing is in it twice, and no default"
     assert job_pb2.Job.FromString(job_bytes(job)) == expected(job)
+    to_owner = job_pb2.Job.FromString(job_bytes(job, to_owner=True))
+    assert to_owner == expected(job, to_owner=True)
 
 
 @settings(max_examples=20)
@@ -186,9 +189,13 @@ def test_a_message_of_a_watch_holds_its_job_and_transitions(job: Job, steps: int
         reason="",
         time=job.create_time,
     )
-    sent = job_service_pb2.WatchJobResponse.FromString(watch_message(job, [step] * steps))
-    assert (sent.job, len(sent.transitions)) == (expected(job), steps)
-    assert not sent.heartbeat
+    for to_owner in (False, True):
+        sent = job_service_pb2.WatchJobResponse.FromString(
+            watch_message(job, [step] * steps, to_owner=to_owner)
+        )
+        assert sent.job == expected(job, to_owner=to_owner)
+        assert len(sent.transitions) == steps
+        assert not sent.heartbeat
 
 
 def test_times_have_microseconds() -> None:

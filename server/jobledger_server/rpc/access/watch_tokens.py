@@ -131,7 +131,7 @@ def narrow(scope: WatchScope, request: Any) -> None:
     What the request leaves empty is as the token says.
 
     Raises:
-        AccessDenied: The request names another job or another label.
+        AccessDenied: The request names another job or another label, or a request id.
     """
     request.user_id = request.user_id or scope.user_id
     request.view = job_pb2.JOB_VIEW_BASIC
@@ -144,7 +144,10 @@ def narrow(scope: WatchScope, request: Any) -> None:
         for job_id in request.job_ids:
             _check("jobs", job_id, scope.job_id)
         request.job_ids[:] = [scope.job_id]
-    labels = request.filter.labels if "filter" in names else request.labels
+    labels = request.labels if "labels" in names else request.filter.labels
+    # Whoever may not see a request id may not find it out, either.
+    if "filter" in names and request.filter.request_id:
+        raise AccessDenied("request_id", request.filter.request_id)
     for key, value in scope.labels.items():
         _check("labels", labels.get(key, value), value)
         labels[key] = value

@@ -113,6 +113,8 @@ class Bulk:
                 reason=step.reason,
                 statuses=step.query.statuses,
                 held=step.query.held,
+                phases=step.query.phases,
+                worker_id=step.query.worker_id,
             )
 
         return await self._change(step, cancel, caller)
@@ -203,7 +205,9 @@ def stepped_response(
         done=not stepped.next_page_token,
         next_page_token=stepped.next_page_token,
     )
-    sample = [encoded_field(response, "sample", job_bytes(job)) for job in stepped.sample]
+    sample = [
+        encoded_field(response, "sample", job_bytes(job, to_owner=True)) for job in stepped.sample
+    ]
     return b"".join([*sample, rest.SerializeToString()])
 
 

@@ -77,8 +77,9 @@ class FeedStreams:
         start = Cursor(self.reader.seq, START_OF_ACTIVE)
         cursor = tokens.read(resume_token) if resume_token else start
         age = StreamAge(self.max_age)
-        # The holder of a watch token may not read assets: their places are the application's.
-        assets = call.caller.permissions.scope is None
+        # The holder of a watch token may read neither assets, whose places are the application's,
+        # nor request ids.
+        to_owner = call.caller.permissions.scope is None
         watch = FeedWatch(self.reader, selection, cursor, call.caller)
         with self.hub.subscribe_to_feed(watch, full=full):
             await self.reader.check(cursor.seq)
@@ -89,26 +90,27 @@ class FeedStreams:
                     ending.resume_token = tokens.token_at(watch.cursor)
                     raise
                 cursor = watch.cursor
-                unsent = _parts(update, cursor, self.message_bytes, full=full, assets=assets)
+                unsent = _parts(update, cursor, self.message_bytes, full=full, assets=to_owner)
                 rest = _rest(update, cursor, tokens)
                 # The client may not read for a long time. It then holds only the message, and the
                 # changes of those that follow it.
                 del update
                 while unsent:
-                    message = self._message(unsent.pop(0), tokens)
+                    message = self._message(unsent.pop(0), tokens, to_owner=to_owner)
                     # A watch that was once sent something is slow, and is never ended for it.
                     await call.write(await message, refuse=call.sent == 0)
                 if rest:
                     await call.write(rest)
 
-    async def _message(self, part: "_Part", tokens: "_Tokens") -> bytes:
+    async def _message(self, part: "_Part", tokens: "_Tokens", *, to_owner: bool) -> bytes:
         changes, carriers, at = part.changes, part.carriers, tokens.token_at(part.through)
         # Between two cursors there are fewer changes once jobs have changed again. A number of them
         # says which they are. The carriers tell apart what a watch gets that catches up, and one
-        # that has; the deleted jobs, who may read assets.
-        key = part.after, at, len(changes), len(carriers), len(part.deleted)
+        # that has.
+        key = part.after, at, len(changes), len(carriers), to_owner
         if not carriers and not part.deleted:
-            return self.messages.get(key, partial(changes_message, changes, at))
+            make = partial(changes_message, changes, at, to_owner=to_owner)
+            return self.messages.get(key, make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
@@ -121,7 +123,7 @@ class FeedStreams:
                 for change, each in zip(carriers, found, strict=True)
                 if each is not None
             }
-            return changes_message(changes, at, payloads, assets)
+            return changes_message(changes, at, payloads, assets, to_owner=to_owner)
 
         return await self.messages.read(key, read)
 

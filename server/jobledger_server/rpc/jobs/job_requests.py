@@ -142,6 +142,9 @@ def filtered(check: Checker, request: pb.JobFilter, user_id: str | None) -> JobQ
     """Return the query of a filter."""
     reasons = check.each("error_reasons", request.error_reasons, MAX_ERROR_REASONS, check.reason)
     origin = check.name("origin_job_id", request.origin_job_id, MAX_ID_CHARACTERS, required=False)
+    for field in ("unique_key", "request_id"):
+        if getattr(request, field) and user_id is None:
+            check.add(field, "needs a user_id")
     return JobQuery(
         user_id=user_id,
         statuses=frozenset(fields.statuses(check, "statuses", request.statuses)),
@@ -153,6 +156,11 @@ def filtered(check: Checker, request: pb.JobFilter, user_id: str | None) -> JobQ
         origin_job_id=JobId(origin) if origin else None,
         held=request.held if request.HasField("held") else None,
         cancelled=request.cancelled if request.HasField("cancelled") else None,
+        unique_key=_key(check, "unique_key", request.unique_key),
+        request_id=fields.request_id(check, request.request_id),
+        concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
+        phases=fields.phases(check, request.phases),
+        worker_id=fields.worker_id(check, request.worker_id, required=False),
     )
 
 

@@ -64,7 +64,10 @@ class JobService:
         async with self.creations.creating(call.caller, {command.user_id: 1}):
             decision = decision_of(await self.ledger.submit([command], call.caller))
         rest = pb.CreateJobResponse(existing=not decision.changed)
-        return job_response(pb.CreateJobResponse, decision.job) + rest.SerializeToString()
+        return (
+            job_response(pb.CreateJobResponse, decision.job, to_owner=True)
+            + rest.SerializeToString()
+        )
 
     async def BatchCreateJobs(
         self, request: UnparsedRequest[pb.BatchCreateJobsRequest], call: Call
@@ -76,14 +79,15 @@ class JobService:
         counts = {creations[0].user_id: len(creations)}
         async with self.creations.creating(call.caller, counts):
             decisions = decisions_of(await self.ledger.submit([command], call.caller))
-        jobs = [job_bytes(decision.job) async for decision in paced(decisions)]
+        jobs = [job_bytes(decision.job, to_owner=True) async for decision in paced(decisions)]
         rest = pb.BatchCreateJobsResponse(existing=[not each.changed for each in decisions])
         return jobs_response(pb.BatchCreateJobsResponse, jobs) + rest.SerializeToString()
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
         job_id, user_id, full = job_requests.viewed_job(request)
         read = await self.reads.job(job_id, user_id, call.caller, full=full)
-        return job_response(pb.GetJobResponse, read.job, read.payloads)
+        owner = call.caller.permissions.scope is None
+        return job_response(pb.GetJobResponse, read.job, read.payloads, to_owner=owner)
 
     async def BatchGetJobs(self, request: pb.BatchGetJobsRequest, call: Call) -> bytes:
         ids, user_id, full = job_requests.batch(request)
@@ -97,7 +101,9 @@ class JobService:
             found = [
                 (job, each) for job, each in zip(jobs, payloads, strict=True) if each is not None
             ]
-        serialized = [job_bytes(job, payloads) async for job, payloads in paced(found)]
+        serialized = [
+            job_bytes(job, payloads, to_owner=True) async for job, payloads in paced(found)
+        ]
         _check_size(sum(map(len, serialized)))
         names = {job.id for job, _ in found}
         rest = pb.BatchGetJobsResponse(missing_job_ids=[each for each in ids if each not in names])
@@ -107,12 +113,13 @@ class JobService:
         query, full = job_requests.query(request)
         payloads = partial(payloads_of, self.reads, caller=call.caller) if full else None
         page = Page(request, query.key())
+        to_owner = call.caller.permissions.scope is None
         async with self.lists.turn(call.caller):
             listed, token = await job_page(
                 page,
                 self.store,
                 query,
-                lambda row: job_bytes(row.job, row.payloads),
+                lambda row: job_bytes(row.job, row.payloads, to_owner=to_owner),
                 payloads=payloads,
             )
         rest = pb.ListJobsResponse(next_page_token=token)
@@ -121,7 +128,7 @@ class JobService:
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> bytes:
         command = job_requests.cancel(request)
         decision = decision_of(await self.ledger.submit([command], call.caller))
-        return job_response(pb.CancelJobResponse, decision.job)
+        return job_response(pb.CancelJobResponse, decision.job, to_owner=True)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
         command = job_requests.delete(request)
@@ -135,7 +142,10 @@ class JobService:
         traceparent = traceparent_of(call.metadata)
         decision = await self.bulk.rerun(job_id, user_id, request_id, traceparent, call.caller)
         rest = pb.RerunJobResponse(existing=not decision.changed)
-        return job_response(pb.RerunJobResponse, decision.job) + rest.SerializeToString()
+        return (
+            job_response(pb.RerunJobResponse, decision.job, to_owner=True)
+            + rest.SerializeToString()
+        )
 
     async def RerunJobs(self, request: pb.RerunJobsRequest, call: Call) -> bytes:
         step = bulk_requests.rerun_jobs(request)

@@ -16,6 +16,8 @@ from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobUpdate
 
+_Content = Literal["full", "basic", "outcome"]
+
 
 @dataclass(frozen=True, slots=True)
 class JobStreams:
@@ -41,6 +43,7 @@ class JobStreams:
             Ending: The server is shutting down, or the stream reached its maximum age.
         """
         age = StreamAge(self.max_age)
+        to_owner = call.caller.permissions.scope is None
         # Subscribe, then read: the watch keeps what is committed in between.
         with self.hub.subscribe(job_id, call.caller) as watch:
             read = await self.reads.job(job_id, user_id, call.caller, full=full)
@@ -48,8 +51,9 @@ class JobStreams:
             unsent = tuple(each for each in read.transitions if each.version > after_version)
             first = JobUpdate(read.job, unsent)
             last = first.last
-            make = partial(watch_message, read.job, unsent, read.payloads)
-            message = self.messages.get(_key(first, "full" if full else "basic"), make)
+            make = partial(watch_message, read.job, unsent, read.payloads, to_owner=to_owner)
+            content: _Content = "full" if full else "basic"
+            message = self.messages.get(_key(first, content, to_owner=to_owner), make)
             # The client may not read for a long time. It then holds only the message.
             del read, unsent, first, make
             await call.write(message, refuse=True)
@@ -60,31 +64,31 @@ class JobStreams:
                     message = WATCH_HEARTBEAT
                 else:
                     last = update.last
-                    message = await self._message(update, full=full)
+                    message = await self._message(update, full=full, to_owner=to_owner)
                     del update
                 await call.write(message)
 
-    async def _message(self, update: JobUpdate, *, full: bool) -> bytes:
+    async def _message(self, update: JobUpdate, *, full: bool, to_owner: bool) -> bytes:
         """Return the message of an update, with the outcome if that has payloads and is wanted."""
         job, transitions = update.job, update.transitions
         if not (full and job.outcome_bytes):
-            make = partial(watch_message, job, transitions)
-            return self.messages.get(_key(update, "basic"), make)
+            make = partial(watch_message, job, transitions, to_owner=to_owner)
+            return self.messages.get(_key(update, "basic", to_owner=to_owner), make)
 
         async def read() -> bytes:
             # For all watches that are sent it.
             (payloads,) = await payloads_of(self.reads, [job], SERVICE)
             if payloads is None:  # the job was deleted since, and its outcome with it
-                return watch_message(job, transitions)
+                return watch_message(job, transitions, to_owner=to_owner)
             outcome = Payloads(result=payloads.result, error_details=payloads.error_details)
-            return watch_message(job, transitions, outcome)
+            return watch_message(job, transitions, outcome, to_owner=to_owner)
 
-        return await self.messages.read(_key(update, "outcome"), read)
+        return await self.messages.read(_key(update, "outcome", to_owner=to_owner), read)
 
 
-def _key(update: JobUpdate, content: Literal["full", "basic", "outcome"]) -> Hashable:
+def _key(update: JobUpdate, content: _Content, *, to_owner: bool) -> Hashable:
     """Return what says all of a message's content."""
     job, versions = update.job, tuple(each.version for each in update.transitions)
     # Without a new version only the lease changes. In a restored database a version can be
     # another one, of another time.
-    return content, job.id, job.version, job.update_time, job.lease_expire_time, versions
+    return content, to_owner, job.id, job.version, job.update_time, job.lease_expire_time, versions

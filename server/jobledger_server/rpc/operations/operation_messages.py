@@ -50,7 +50,7 @@ def operation_message(read: StoredJob) -> operations_pb2.Operation:
     # From bytes, as in all answers with jobs: parsing a job only to serialize it again would block
     # the event loop.
     job = read.job
-    packed = AnyMessage(type_url=_JOB, value=job_bytes(job, read.payloads))
+    packed = AnyMessage(type_url=_JOB, value=job_bytes(job, read.payloads, to_owner=True))
     operation = operations_pb2.Operation(
         name=f"{COLLECTION}/{job.id}", metadata=packed, done=job.status in TERMINAL
     )

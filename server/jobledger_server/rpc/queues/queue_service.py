@@ -63,7 +63,9 @@ class QueueService:
         # An owner is not told who paused.
         reasons = [reason_message(each, actor=user_id is None) for each in wait_reasons(facts)]
         rest = pb.ExplainJobResponse(reasons=reasons)
-        return job_response(pb.ExplainJobResponse, facts.job) + rest.SerializeToString()
+        return (
+            job_response(pb.ExplainJobResponse, facts.job, to_owner=True) + rest.SerializeToString()
+        )
 
     async def PauseJobType(self, request: pb.PauseJobTypeRequest, call: Call) -> bytes:
         setting = queue_requests.pause_type(request, call.caller)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase
 from jobledger_server.store import (
     START_OF_ACTIVE,
     Change,
@@ -135,6 +135,11 @@ def _some_query(random: chance.Random, jobs: Sequence[Job]) -> JobQuery:
         "error_reasons": seldom(frozenset({"X", "CANCELLED"}), frozenset()),
         "held": seldom(random.random() < 0.5, None),
         "cancelled": seldom(random.random() < 0.5, None),
+        "unique_key": seldom(random.choice(("u1", "u2")), ""),
+        "request_id": seldom(f"r{random.randrange(9)}", ""),
+        "concurrency_key": seldom(random.choice(("k", "k:1")), ""),
+        "phases": seldom(frozenset(random.sample(list(Phase), 2)), frozenset()),
+        "worker_id": seldom(random.choice(("w", "none")), ""),
         "not_rerun": seldom(True, False),  # noqa: FBT003
         "uncancelled": seldom(True, False),  # noqa: FBT003
     }

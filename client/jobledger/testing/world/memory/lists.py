@@ -63,7 +63,11 @@ def page(
     if query.created_before is not None:
         last = first_id(Instant(query.created_before + ID_AHEAD))
         end = last if before is None else min(before, last)
-    ids = sorted(each for each in tables.members(group) if each >= first)
+    ids = sorted(
+        each
+        for each in tables.members(group)
+        if each >= first and _is_found_by(query, tables.rows[each].job)
+    )
     scanned = [each for each in reversed(ids) if end is None or each < end]
     rest = None
     if _is_scanned(query) and len(scanned) >= MAX_SCANNED_JOBS:
@@ -79,6 +83,15 @@ def page(
             return JobPage(listed, listed[-1].id)
         listed.append(job)
     return JobPage(listed, rest)
+
+
+def _is_found_by(query: JobQuery, job: Job) -> bool:
+    """Return whether an index finds the job, by the key of the query if that has one."""
+    if query.user_id is None:
+        return True
+    if query.request_id:
+        return job.request_id == query.request_id
+    return query.unique_key in ("", job.unique_key)
 
 
 def _is_scanned(query: JobQuery) -> bool:
@@ -97,6 +110,11 @@ def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
         and query.origin_job_id in (None, job.origin_job_id)
         and query.held in (None, job.leased)
         and query.cancelled in (None, job.cancelled)
+        and query.unique_key in ("", job.unique_key)
+        and query.request_id in ("", job.request_id)
+        and query.concurrency_key in ("", job.concurrency_key)
+        and (not query.phases or job.phase in query.phases)
+        and query.worker_id in ("", job.worker_id)
         and not (query.not_rerun and tables.members(rerun_of(job.id)))
         and not (query.uncancelled and job.cancel_request_time is not None)
         and query.labels.items() <= job.labels.items()

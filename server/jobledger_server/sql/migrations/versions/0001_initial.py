@@ -249,6 +249,14 @@ def upgrade() -> None:
         sqlite_where=unique,
         postgresql_where=unique,
     )
+    with_unique_key = sa.text("unique_key <> '' AND delete_seq IS NULL")
+    op.create_index(
+        "ix_jobs_user_id_unique_key_id",
+        "jobs",
+        ["user_id", "unique_key", "id"],
+        sqlite_where=with_unique_key,
+        postgresql_where=with_unique_key,
+    )
     pending = sa.text("deadline IS NOT NULL")
     op.create_index(
         "ix_jobs_deadline",
