@@ -26,6 +26,7 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
+    Update,
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError
@@ -80,6 +81,7 @@ FAR = Instant(10**15)
 
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
 NOT_ON_THE_WIRE = {
+    "updates",
     "attempt_time",
     "outcome_digest",
     "lease_duration",
@@ -154,6 +156,9 @@ class Example:
 
     def cancel(self, user: str = OWNER) -> Cancel:
         return Cancel(job_id=self.id, user_id=user)
+
+    def update(self, **fields: Any) -> Update:
+        return Update(job_id=self.id, user_id=OWNER, **fields)
 
     def release(self, delay: int = 0) -> Release:
         return Release(job_id=self.id, attempt=self.job.attempt, delay=Micros(delay))
@@ -435,6 +440,15 @@ CANCEL_ROWS: Mapping[str, Row] = {
     "by its owner": lambda it: [it.cancel()],
     "by its owner, again": lambda it: [Request(it.cancelled(), it.cancel())],
 }
+UPDATE_ROWS: Mapping[str, Row] = {
+    "another `priority`": lambda it: [it.update(priority=9)],
+    "a later `schedule_time`": lambda it: [it.update(schedule_time=FAR)],
+    "a `schedule_time` that has passed": lambda it: [it.update(schedule_time=Instant(1))],
+    "the `priority` that it has": lambda it: [it.update(priority=it.job.priority)],
+    "another `priority`, with another `expected_version`": lambda it: [
+        it.update(priority=9, expected_version=99)
+    ],
+}
 TIME_ROWS: Mapping[str, Row] = {
     "`queue_expire_time`": _passes("queue_expire_time"),
     "`lease_expire_time`, and attempts are left": _passes("lease_expire_time"),
@@ -555,6 +569,7 @@ def draw() -> str:
         "link": grid(LINK_ROWS, columns),
         "release": grid(RELEASE_ROWS, columns),
         "cancel": grid(CANCEL_ROWS, columns),
+        "update": grid(UPDATE_ROWS, columns),
         "time": grid(TIME_ROWS, columns, head="deadline"),
         "delete": grid(DELETE_ROWS, columns),
     }

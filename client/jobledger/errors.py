@@ -7,6 +7,7 @@ JobledgerError                 any failed call
 ├── JobNotFound                no such job for this user; a LookupError too
 ├── IllegalTransition          the job's status does not allow this
 ├── JobTerminal                the job is terminal and never changes again
+├── JobStarted                 the job was started: it cannot be changed any more
 ├── JobNotDue                  the job is scheduled for later
 ├── WebhookNotFound            no such webhook for this user; a LookupError too
 ├── WebhookNotHeld             another deliverer holds the webhook, or nobody
@@ -175,6 +176,10 @@ class JobTerminal(_StateRefusal):
     """The job is terminal and never changes again."""
 
 
+class JobStarted(JobledgerError):
+    """The job was started: it cannot be changed any more."""
+
+
 class JobNotDue(JobledgerError):
     """The job is scheduled for later: it cannot be started before."""
 
@@ -326,6 +331,7 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "INTERNAL": InternalError,
     "UNAUTHENTICATED": Unauthenticated,
     "JOB_NOT_DUE": JobNotDue,
+    "JOB_STARTED": JobStarted,
     "ASSET_NAME_TAKEN": AssetNameTaken,
     "UNIQUE_KEY_TAKEN": UniqueKeyTaken,
     "PAUSED": Paused,

@@ -167,6 +167,15 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ("BatchGetJobs", {"user_id": "ada", "job_ids": [str(i) for i in range(1001)]}, "job_ids"),
     ("BatchGetJobs", {"user_id": "ada", "job_ids": ["j", ""]}, "job_ids[1]"),
     ("BatchGetJobs", {"user_id": "ada", "job_ids": ["x" * 37]}, "job_ids[0]"),
+    ("UpdateJob", {"user_id": "ada", "priority": 1}, "job_id"),
+    ("UpdateJob", {"job_id": "j", "priority": 1}, "user_id"),
+    ("UpdateJob", {"job_id": "j", "user_id": "ada"}, "priority"),
+    ("UpdateJob", {"job_id": "j", "user_id": "ada", "priority": -1}, "priority"),
+    ("UpdateJob", {"job_id": "j", "user_id": "ada", "priority": 10}, "priority"),
+    *(
+        ("UpdateJob", {"job_id": "j", "user_id": "ada", "schedule_time": time}, "schedule_time")
+        for time in (Timestamp(nanos=-1), Timestamp(seconds=4_000_000_000))
+    ),
     ("RerunJob", {"user_id": "ada"}, "job_id"),
     ("RerunJob", {"job_id": "j"}, "user_id"),
     ("RerunJob", {"job_id": "j", "user_id": "ada", "request_id": "x" * 129}, "request_id"),

@@ -18,7 +18,7 @@ from tests.support.access_file import rule
 
 ALL_USERS = {"ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
 READS = {
-    *("GetJob", "BatchGetJobs", "CancelJob", "DeleteJob", "RerunJob", *ALL_USERS),
+    *("GetJob", "BatchGetJobs", "CancelJob", "UpdateJob", "DeleteJob", "RerunJob", *ALL_USERS),
     *("ListAssets", "ListTransitions", "ListAttempts"),
 }
 WATCHES = {"WatchJob", "WatchJobs"}

@@ -97,6 +97,7 @@ async def seed(
         "backoff_multiplier": "1",
         "releases": "0",
         "quick_releases": "0",
+        "updates": "0",
         "worker_id": "''",
         "request_id": "''",
         "traceparent": "''",

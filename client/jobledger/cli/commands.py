@@ -41,6 +41,7 @@ from jobledger.cli.render import (
 )
 from jobledger.cli.times import date, duration
 from jobledger.cli.token_commands import token
+from jobledger.cli.update_command import update
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.webhook_commands import webhook
 from jobledger.cli.worker_command import worker
@@ -275,7 +276,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-for command in (explain, rerun, cancel, delete, worker):
+for command in (explain, update, rerun, cancel, delete, worker):
     jobledger.add_command(command)
 for command in (stats, pause, resume, limits, token, webhook):
     jobledger.add_command(command)

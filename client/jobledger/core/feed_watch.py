@@ -94,7 +94,8 @@ class FeedWatch(Feed[FeedEvent]):
         self._synced = False
 
     def _event(self, change: JobChange, resume_token: str) -> FeedEvent:
-        has_payloads = self._listing or change.transitions or change.job.version == 1
+        is_queued = JobStatus.from_proto(change.job.status) is JobStatus.QUEUED
+        has_payloads = self._listing or change.transitions or is_queued
         is_full = self._is_full and has_payloads and not change.deleted
         view = JobView.FULL if is_full else JobView.BASIC
         return FeedEvent(

@@ -255,7 +255,8 @@ class Job:
     lease_expire_time: datetime | None = None
     """When the attempt is lost unless its worker renews the lease."""
     schedule_time: datetime | None = None
-    """It is not claimed before: as its creator said, or while it pauses before its next attempt."""
+    """It is not claimed before: as its creator or update_job() said, or while it pauses before its
+    next attempt."""
     queue_expire_time: datetime | None = None
     """When it is FAILED unless a worker has started it."""
     run_expire_time: datetime | None = None
@@ -573,7 +574,7 @@ class FeedEvent:
     """The job as it is now; None with `synced` and `heartbeat`.
 
     Of a deleted job only what identifies it is set. In a watch with the view FULL a job has its
-    payloads in the listing, when it is created and with its transitions; otherwise its view is
+    payloads in the listing, while it is QUEUED and with its transitions; otherwise its view is
     BASIC.
     """
     transitions: tuple[Transition, ...] = ()

@@ -45,6 +45,7 @@ CALLS: Final = (
     Call("POST", "/v1/jobs:cancel", "JobService.CancelJobs"),
     Call("POST", "/v1/jobs:delete", "JobService.DeleteJobs"),
     Call("POST", "/v1/jobs/{job_id}:cancel", "JobService.CancelJob"),
+    Call("POST", "/v1/jobs/{job_id}:update", "JobService.UpdateJob"),
     Call("POST", "/v1/jobs/{job_id}:rerun", "JobService.RerunJob"),
     Call("GET", "/v1/jobs/{job_id}:explain", "QueueService.ExplainJob"),
     Call("GET", "/v1/jobs/{job_id}/transitions", "JobService.ListTransitions"),

@@ -122,6 +122,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: the deliverer does not hold the webhook: another one does, or it was
     disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
     """
+    ERROR_REASON_JOB_STARTED: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the job was started: it cannot be changed any more.
+    Metadata: `job_id`, `current`. With google.rpc.PreconditionFailure.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -229,5 +233,9 @@ ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 20
 ERROR_REASON_WEBHOOK_NOT_HELD: ErrorReason.ValueType  # 21
 """ABORTED: the deliverer does not hold the webhook: another one does, or it was
 disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
+"""
+ERROR_REASON_JOB_STARTED: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the job was started: it cannot be changed any more.
+Metadata: `job_id`, `current`. With google.rpc.PreconditionFailure.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -285,7 +285,7 @@ class Job(_message.Message):
     """The job that this one runs again; see RerunJob. Empty if it is no rerun."""
     priority: _builtins.int
     """0 to 9. Among jobs of its type, one with a higher priority is always claimed
-    first. Always set.
+    first. UpdateJob can change it until the job is started. Always set.
     """
     fairness_key: _builtins.str
     """The tenant that the job is counted for: tenants whose jobs of one type and
@@ -408,9 +408,10 @@ class Job(_message.Message):
 
     @_builtins.property
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
-        """The job is not claimed before this time: what its creator sent, or the end of
-        the pause before its next attempt. It stays when it has passed. In a job that
-        is held or terminal it is what its creator sent. Unset if there is none.
+        """The job is not claimed before this time: what its creator or UpdateJob set,
+        or the end of the pause before its next attempt. It stays when it has passed.
+        In a job that is held or terminal it is what these set. Unset if there is
+        none.
         """
 
     @_builtins.property

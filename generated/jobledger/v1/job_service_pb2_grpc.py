@@ -84,6 +84,11 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/jobledger.v1.JobService/UpdateJob',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.UpdateJobResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/jobledger.v1.JobService/DeleteJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
@@ -253,6 +258,18 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateJob(self, request, context):
+        """Changes a job that is not started: its priority, its `schedule_time`, or both.
+        With another priority it has its turn among the jobs of that one, by its age.
+        Watchers are sent the change as a new version. A job that is so already is
+        returned unchanged, whatever its state, so a retry is safe. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
+        ACCESS_DENIED for a priority that the caller may not choose.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
         """Deletes a terminal job with its linked assets and its transitions. Errors:
         INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
@@ -393,6 +410,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.UpdateJobRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.UpdateJobResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
@@ -665,6 +687,33 @@ class JobService(object):
             '/jobledger.v1.JobService/CancelJob',
             jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/UpdateJob',
+            jobledger_dot_v1_dot_job__service__pb2.UpdateJobRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.UpdateJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -114,6 +114,14 @@ class JobServiceStub:
     CANCELLED. A job that is terminal or was cancelled before is returned
     unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]
+    """Changes a job that is not started: its priority, its `schedule_time`, or both.
+    With another priority it has its turn among the jobs of that one, by its age.
+    Watchers are sent the change as a new version. A job that is so already is
+    returned unchanged, whatever its state, so a retry is safe. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
+    ACCESS_DENIED for a priority that the caller may not choose.
+    """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
     """Deletes a terminal job with its linked assets and its transitions. Errors:
     INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
@@ -258,6 +266,14 @@ class JobServiceAsyncStub(JobServiceStub):
     state. If it has not after 30 seconds, the service fails the job with
     CANCELLED. A job that is terminal or was cancelled before is returned
     unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
+    """Changes a job that is not started: its priority, its `schedule_time`, or both.
+    With another priority it has its turn among the jobs of that one, by its age.
+    Watchers are sent the change as a new version. A job that is so already is
+    returned unchanged, whatever its state, so a retry is safe. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
+    ACCESS_DENIED for a priority that the caller may not choose.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a terminal job with its linked assets and its transitions. Errors:
@@ -448,6 +464,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         state. If it has not after 30 seconds, the service fails the job with
         CANCELLED. A job that is terminal or was cancelled before is returned
         unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _job_service_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.UpdateJobResponse, _abc.Awaitable[_job_service_pb2.UpdateJobResponse]]:
+        """Changes a job that is not started: its priority, its `schedule_time`, or both.
+        With another priority it has its turn among the jobs of that one, by its age.
+        Watchers are sent the change as a new version. A job that is so already is
+        returned unchanged, whatever its state, so a retry is safe. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
+        ACCESS_DENIED for a priority that the caller may not choose.
         """
 
     @_abc_1.abstractmethod

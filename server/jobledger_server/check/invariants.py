@@ -81,7 +81,7 @@ FEED_RULES: Mapping[str, str] = {
     "a job's start comes before its later changes, and its deletion after them": (
         "SELECT id, start_seq, change_seq, delete_seq, version FROM jobs"
         " WHERE start_seq > change_seq OR delete_seq <= change_seq"
-        f" OR (start_seq = change_seq) <> (version = {VERSION_OF_START})"
+        f" OR (start_seq = change_seq) <> (version = {VERSION_OF_START} + updates)"
     ),
 }
 """What is true of each job in the feed, with the statement for those of which it is not."""

@@ -65,6 +65,9 @@ def _numbered(job: Any, numbers: Iterator[int]) -> Iterator[tuple[str, int]]:
     if job.start_seq is not None:
         latest = next(numbers)
         yield start, latest
-    yield change, latest if latest and job.version == VERSION_OF_START else next(numbers)
+    yield (
+        change,
+        latest if latest and job.version == VERSION_OF_START + job.updates else next(numbers),
+    )
     if job.delete_seq is not None:
         yield deletion, next(numbers)

@@ -152,6 +152,19 @@ class Cancel(Struct, frozen=True, kw_only=True):
     worker_id: str = ""
 
 
+class Update(Struct, frozen=True, kw_only=True):
+    """Change a job of this owner that is not started: its priority, or when it may start.
+
+    What is None stays. `expected_version` is checked if given.
+    """
+
+    job_id: JobId
+    user_id: str
+    priority: int | None = None
+    schedule_time: Instant | None = None
+    expected_version: int | None = None
+
+
 class Expire(Struct, frozen=True, kw_only=True):
     """Fail or requeue a job if its deadline has passed. Safe to apply at any time."""
 
@@ -175,7 +188,7 @@ class Purge(Struct, frozen=True, kw_only=True):
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
-JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
+JobCommand = WorkerCommand | Cancel | Update | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
 Command = Create | CreateAll | JobCommand

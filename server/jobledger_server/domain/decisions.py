@@ -22,6 +22,7 @@ from jobledger_server.domain.commands import (
     Purge,
     Release,
     Report,
+    Update,
     WorkerCommand,
 )
 from jobledger_server.domain.errors import (
@@ -71,6 +72,7 @@ from jobledger_server.domain.state_machine import (
     start_attempt,
     with_news,
 )
+from jobledger_server.domain.updates import update
 
 NewId = Callable[[], str]
 """Returns a new UUIDv7, greater than the previous one."""
@@ -197,6 +199,7 @@ def decide(
     named: Mapping[str, Asset] = _NONE,
     resumed_at: Instant | None = None,
     limits: Limits = NO_LIMITS,
+    full: bool = False,
 ) -> Decision:
     """Decide a command.
 
@@ -213,6 +216,7 @@ def decide(
             names.
         resumed_at: When the service's last outage ended, if it had one.
         limits: What an operator lets the job do.
+        full: Whether its concurrency key is probably at its limit.
 
     Raises:
         DomainError: The command is refused.
@@ -230,6 +234,8 @@ def decide(
             decision = release(job, command, now)
         case Cancel():
             decision = cancel(job, command, now)
+        case Update():
+            decision = update(job, command, now, full=full)
         case Expire():
             decision = expire(job, now, resumed_at)
         case Delete():

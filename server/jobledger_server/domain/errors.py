@@ -4,6 +4,7 @@ DomainError
 ├── JobNotFound
 ├── IllegalTransition
 ├── JobTerminal
+├── JobStarted
 ├── JobNotDue
 ├── LeaseLost
 ├── VersionMismatch
@@ -54,6 +55,14 @@ class JobTerminal(DomainError):
     job_id: JobId
     current: JobStatus
     target: str
+
+
+@dataclass(eq=False)
+class JobStarted(DomainError):
+    """The job was started, and is not terminal: only before can it be changed."""
+
+    job_id: JobId
+    current: JobStatus
 
 
 @dataclass(eq=False)

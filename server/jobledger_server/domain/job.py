@@ -162,6 +162,7 @@ class Job(Struct, frozen=True, gc=False):
     `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
     `traceparent` is the creator's trace context, which each attempt continues.
+    `updates` is how often its owner has changed it, which is before its start only.
     `attempt_time` is when the current attempt started, `progress_time` is then or when its worker
     last reported something new. `report_number` is that of the attempt's latest numbered report.
     `parameters_bytes`, `checkpoint_bytes` and `outcome_bytes` are the sizes of its payloads; 0
@@ -196,6 +197,7 @@ class Job(Struct, frozen=True, gc=False):
     asset_bytes: int = 0
     status: JobStatus = JobStatus.QUEUED
     phase: AnyPhase = Phase.READY
+    updates: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     releases: int = 0

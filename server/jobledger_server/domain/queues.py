@@ -299,11 +299,21 @@ class Tally:
             reason = self._reasons.counted(after.job_type, reason, after.complete_time)
             step = after.complete_time // ENDED_STEP * ENDED_STEP
             self.ended[after.job_type, step, after.status, reason] += 1
+        if before is not None and before.priority != after.priority:
+            # It goes from one queue to another, in the phase that it had.
+            self._count(before, old, None)
+            self._count(after, None, old)
         if old is new:
             return
-        name = queue_name(after)
+        self._count(after, old, new)
+        if after.concurrency_key:
+            self._add_key(self.keys[after.concurrency_key], old, new)
+
+    def _count(self, job: Job, old: AnyPhase, new: AnyPhase) -> None:
+        """Count a change of phase in the queue and the level of a job."""
+        name = queue_name(job)
         queue = self.queues.setdefault(name, QueueCount(0, [0] * len(Phase)))
-        level = self.levels[after.job_type, after.priority]
+        level = self.levels[job.job_type, job.priority]
         for phase, change in ((old, -1), (new, 1)):
             if isinstance(phase, Phase):
                 queue.phases[phase] += change
@@ -311,8 +321,6 @@ class Tally:
         if new is Phase.HELD and name in self._vtimes:
             level[0] = max(level[0], self._vtimes[name] + queue.claimed)
             queue.claimed += 1
-        if after.concurrency_key:
-            self._add_key(self.keys[after.concurrency_key], old, new)
 
     def _add_key(self, key: KeyCount, old: AnyPhase, new: AnyPhase) -> None:
         key.running += (new is Phase.HELD) - (old is Phase.HELD)

@@ -97,12 +97,17 @@ def due_time(job: Job) -> Instant | None:
 
 
 VERSION_OF_START = 2
-"""The version of a job after its first transition: a queued job does not change otherwise."""
+"""The version of a job after its first transition, if it was not updated before."""
+
+
+def version_of_start(job: Job) -> int:
+    """Return the job's version after its first transition: until then only updates change it."""
+    return VERSION_OF_START + job.updates
 
 
 def was_just_started(job: Job) -> bool:
     """Whether the job's latest change was its first transition."""
-    return job.version == VERSION_OF_START
+    return job.version == version_of_start(job)
 
 
 def start_attempt(

@@ -77,6 +77,7 @@ class WorkingSet:
                     named=self._named(command.job_id, links) if links else NONE,
                     resumed_at=resumed_at,
                     limits=NO_LIMITS if job is None else self._limits(job, command),
+                    full=job is not None and self.known.is_full(job.concurrency_key),
                 )
                 self._apply(job, decision)
         except DomainError as refusal:

@@ -16,13 +16,15 @@ class Role(StrEnum):
     """What a caller does with jobs."""
 
     OWNER = "owner"
-    """Creates, reads, reruns, cancels and deletes the jobs of the users that it may act for."""
+    """Creates, reads, updates, reruns, cancels and deletes the jobs of the users that it may act
+    for."""
 
     WORKER = "worker"
     """Runs jobs of the types that it may work on."""
 
     OPERATOR = "operator"
-    """Reads, reruns, cancels and deletes the jobs of all users; counts, pauses and limits jobs."""
+    """Reads, updates, reruns, cancels and deletes the jobs of all users; counts, pauses and limits
+    jobs."""
 
 
 JOB_SERVICE = "/jobledger.v1.JobService/"
@@ -86,6 +88,7 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}BatchGetJobs", _READER, reads=True),
         Method(f"{JOB_SERVICE}ListJobs", _READER, reads=True, all_users=True, watches=True),
         Method(f"{JOB_SERVICE}CancelJob", _READER),
+        Method(f"{JOB_SERVICE}UpdateJob", _READER),
         Method(f"{JOB_SERVICE}DeleteJob", _READER),
         Method(f"{JOB_SERVICE}RerunJob", _READER),
         Method(f"{JOB_SERVICE}RerunJobs", _READER, all_users=True),

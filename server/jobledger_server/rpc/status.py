@@ -36,6 +36,7 @@ from jobledger_server.domain.errors import (
     IllegalTransition,
     JobNotDue,
     JobNotFound,
+    JobStarted,
     JobTerminal,
     LeaseLost,
     LimitExceeded,
@@ -178,7 +179,7 @@ def _known(error: Exception) -> Refusal | None:
             return None
 
 
-def _domain(error: DomainError) -> Refusal | None:  # noqa: PLR0911
+def _domain(error: DomainError) -> Refusal | None:  # noqa: C901, PLR0911, PLR0912
     match error:
         case JobNotFound(job_id):
             return Refusal(
@@ -205,6 +206,13 @@ def _domain(error: DomainError) -> Refusal | None:  # noqa: PLR0911
                 current=current.value,
                 target=target,
                 allowed="",
+            )
+        case JobStarted(job_id, current):
+            return _precondition(
+                reasons.ERROR_REASON_JOB_STARTED,
+                f"job {job_id} is {current.value}: it cannot be changed once it was started",
+                job_id=job_id,
+                current=current.value,
             )
         case JobNotDue(job_id, schedule_time):
             time = Timestamp()

@@ -1,7 +1,8 @@
 """The rows that a batch of decisions writes.
 
-A job is written in one of three ways: as a report, which changes no index; as a state, with
-everything that can change; or as deleted.
+A job is written in one of four ways: as a report, which changes no index; as a state, with
+everything that can change after its start; as deleted; or as moved, with its queue, if it was
+updated before its start.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from jobledger_server.domain.job import (
     Instant,
     Job,
     JobId,
+    JobStatus,
     Payload,
 )
 from jobledger_server.domain.queues import Tally
@@ -31,6 +33,7 @@ from jobledger_server.sql.rows import (
     deletion_rows,
     is_report,
     job_rows,
+    move_rows,
     report_rows,
     state_rows,
 )
@@ -82,6 +85,7 @@ class DecisionBatch:
         self._deleted = {decision.job.id for decision in decisions if decision.deleted}
         self.count = len(self._changed)
         self.new = sum(decision.job.version == 1 for decision in self._changed)
+        self.moves = any(map(_is_update, self._changed))
         self.locks_feed = bool(self.count or tally.queues)
         # A creation may use the request id of a deleted job, or the unique key of a finished one.
         self.updates_first = bool(self._deleted) or any(
@@ -183,6 +187,7 @@ class DecisionBatch:
             for statement in (
                 statements.delete_jobs,
                 statements.delete_payloads,
+                statements.move_jobs,
                 statements.update_jobs,
                 statements.report_jobs,
                 statements.move_changes,
@@ -205,6 +210,11 @@ class DecisionBatch:
             history = histories.get(job_id, NO_HISTORY)
             if before is None:
                 rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
+            elif before.job.updates != job.updates:
+                outcome = outcomes.get(job_id, NO_PAYLOADS)
+                rows[statements.move_jobs].append(
+                    (job_id, *move_rows.row(job, seq, history, outcome))
+                )
             elif job_id in self._deleted:
                 rows[statements.delete_jobs].append((job_id, *deletion_rows.row(job, seq, history)))
             elif is_report(before.job, job, self._now):
@@ -237,3 +247,8 @@ class DecisionBatch:
         rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
         rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
         return [(statement, values) for statement, values in rows.items() if values]
+
+
+def _is_update(decision: Decision) -> bool:
+    """Return whether a decision that changes its job updates it."""
+    return decision.job.status is JobStatus.QUEUED and decision.job.version > 1

@@ -129,6 +129,12 @@ class Dialect(Hashable, Protocol):
         is written, if a row is not there.
         """
 
+    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
+        """Return the statement that updates jobs, and gives each the `queue_id` of its queue.
+
+        The rows of the counters are written before. Otherwise as `change`.
+        """
+
     def deletion(self, table: Table, condition: str) -> WriteStatement:
         """Return the statement that deletes rows of a table. Each row given is the id of a job.
 

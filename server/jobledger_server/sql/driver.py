@@ -40,6 +40,7 @@ class Batch(Protocol):
             not locked.
         updates_first: Whether updates come before insertions, as they do in `writes`: they free a
             request id or a unique key that a creation may use.
+        moves: Whether jobs are moved to other queues, whose ids are known once `counts` is written.
         config_version: The version of pauses and limits by which the rows were decided, if they
             depend on it.
     """
@@ -48,10 +49,11 @@ class Batch(Protocol):
     new: int
     locks_feed: bool
     updates_first: bool
+    moves: bool
     config_version: int | None
 
     def counts(self) -> Writes:
-        """Return what to add to the counters, before all else: a new job needs its queue's id."""
+        """Return what to add to the counters, before all else: jobs need their queues' ids."""
 
     def writes(self, *, after: int) -> Writes:
         """Return what else to write, with each NewSeq counted from `after`.

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.decisions import queue_expire_time
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase, Transition
-from jobledger_server.domain.state_machine import TERMINAL, VERSION_OF_START, stall_expire_time
+from jobledger_server.domain.state_machine import TERMINAL, stall_expire_time, version_of_start
 from jobledger_server.sql.tables import NewSeq, jobs
 
 START_COLUMNS = (
@@ -81,7 +81,7 @@ def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transitio
             job_id=job.id,
             from_status=JobStatus.QUEUED,
             to_status=JobStatus.PROCESSING,
-            version=VERSION_OF_START,
+            version=version_of_start(job),
             attempt=0 if job.start_time is None else 1,
             actor=start_actor,
             reason="",

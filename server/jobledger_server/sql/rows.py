@@ -59,7 +59,6 @@ FIXED_COLUMNS = (
     "id",
     "user_id",
     "job_type",
-    "queue_id",
     "parameters_bytes",
     "request_id",
     "labels",
@@ -69,17 +68,18 @@ FIXED_COLUMNS = (
     "initial_backoff",
     "max_backoff",
     "backoff_multiplier",
-    "priority",
     "fairness_key",
     "concurrency_key",
     "unique_key",
-    "schedule_time",
     "origin_job_id",
     "queue_timeout",
     "stall_timeout",
     "run_timeout",
 )
 """The columns of a job that only its deletion changes: it frees the request id."""
+
+MOVE_COLUMNS = ("queue_id", "updates", "priority", "schedule_time")
+"""The columns that only an update of a job that is not started changes."""
 
 REPORT_COLUMNS = (
     "update_time",
@@ -182,17 +182,25 @@ def queue_of_row(row: Row) -> QueueName:
 state_rows = JobRows(
     name
     for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
-    if name not in (*FIXED_COLUMNS, *DELETION_COLUMNS)
+    if name not in (*FIXED_COLUMNS, *MOVE_COLUMNS, *DELETION_COLUMNS)
 )
-"""Makes rows of the columns that can change before the deletion. SQLite writes an index again whose
-condition reads a column that is set, even to the value that it has."""
+"""Makes rows of the columns that can change between an update and the deletion. SQLite writes an
+index again whose condition reads a column that is set, even to the value that it has."""
 
 deletion_rows = JobRows(
     name
     for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
-    if name == "request_id" or name not in FIXED_COLUMNS
+    if name == "request_id" or name not in (*FIXED_COLUMNS, *MOVE_COLUMNS)
 )
 """Makes rows of all that can change, for jobs that are deleted. They may have changed, too."""
+
+move_rows = JobRows(
+    name
+    for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
+    if name == "request_id" or name not in FIXED_COLUMNS
+)
+"""Makes rows of all that can change, for jobs that are updated, without their `queue_id`. They may
+have been started, ended and deleted, too."""
 
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes, also one that only renews the lease."""

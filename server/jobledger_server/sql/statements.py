@@ -32,6 +32,7 @@ from jobledger_server.sql.rows import (
     PAYLOAD_COLUMNS,
     deletion_rows,
     job_rows,
+    move_rows,
     report_rows,
     state_rows,
 )
@@ -148,6 +149,7 @@ class Statements:
         self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns, kept=KEPT_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, state_rows.columns, kept=KEPT_COLUMNS)
         self.delete_jobs = dialect.change(jobs, jobs.c.id, deletion_rows.columns, kept=KEPT_COLUMNS)
+        self.move_jobs = dialect.job_move(move_rows.columns, kept=KEPT_COLUMNS)
         self.counting = Counting(dialect)
         self.insert_changes = dialect.insertion(changes, changes.c.keys())
         self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))

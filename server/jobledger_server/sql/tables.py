@@ -117,7 +117,7 @@ jobs = Table(
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("queue_timeout", BigInteger, nullable=False),
-    # The queue's row when the job was created. It may be gone when the job has ended.
+    # The queue's row. It may be gone when the job has ended.
     Column("queue_id", BigInteger, nullable=False),
     # The transitions and the deletion; see history.py.
     Column("start_seq", BigInteger),
@@ -147,6 +147,8 @@ jobs = Table(
     Column("asset_bytes", Integer, nullable=False),
     Column("status", String(10), nullable=False),
     Column("phase", SmallInteger),
+    # Before its start; see `state_machine.version_of_start`.
+    Column("updates", Integer, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
@@ -191,9 +193,9 @@ jobs = Table(
     CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
     CheckConstraint(f"length(user_id) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="user_id"),
     CheckConstraint(f"length(job_type) BETWEEN 1 AND {MAX_JOB_TYPE_CHARACTERS}", name="job_type"),
-    # A job's first change is its first transition; see `state_machine.was_just_started`.
+    # Only updates come before a job's first transition; see `state_machine.was_just_started`.
     CheckConstraint(
-        "version >= 1 AND (status = 'QUEUED') = (version = 1)"
+        "version >= 1 AND updates >= 0 AND (status = 'QUEUED') = (version = 1 + updates)"
         " AND (status = 'QUEUED') = (start_seq IS NULL)",
         name="version",
     ),
@@ -204,7 +206,8 @@ jobs = Table(
     ),
     # A job that ends without a start passes through PROCESSING, and fails with its next version.
     CheckConstraint(
-        "(start_time IS NULL AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3)))"
+        "(start_time IS NULL"
+        " AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3 + updates)))"
         " OR (start_time IS NOT NULL AND status <> 'QUEUED')",
         name="start_time",
     ),

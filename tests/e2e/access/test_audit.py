@@ -114,7 +114,9 @@ async def test_owners_changes_are_logged_with_their_outcomes(
     metadata = [("authorization", "Bearer web"), ("x-jobledger-user", "ada")]
     request = operations_pb2.CancelOperationRequest(name=f"jobs/{ids[0]}")
     await operations.CancelOperation(request, metadata=metadata)
+    await web.UpdateJob(user_id="ada", job_id=one.id, priority=1)
     await web.CancelJob(user_id="ada", job_id=one.id)
+    await refusal(web.UpdateJob(user_id="ada", job_id=one.id, priority=2))
     await web.DeleteJob(user_id="ada", job_id=one.id)
     await refusal(web.DeleteJob(user_id="ada", job_id=one.id))
     await refusal(web.DeleteJob(user_id="ada", job_id="anything at all"))
@@ -124,7 +126,9 @@ async def test_owners_changes_are_logged_with_their_outcomes(
         ("token:web", "create", tuple(ids), "OK"),
         ("token:web", "create", (one.id,), "OK"),
         ("token:web", "cancel", (ids[0],), "OK"),
+        ("token:web", "update", (one.id,), "OK"),
         ("token:web", "cancel", (one.id,), "OK"),
+        ("token:web", "update", (one.id,), "JOB_TERMINAL"),
         ("token:web", "delete", (one.id,), "OK"),
         ("token:web", "delete", (one.id,), "JOB_NOT_FOUND"),
         ("token:web", "delete", (), "JOB_NOT_FOUND"),

@@ -75,6 +75,20 @@ async def test_a_caller_chooses_only_what_its_rule_allows(
 
 
 @pytest.mark.promise(number=59)
+async def test_a_caller_gives_a_job_no_higher_priority_than_it_may_create_one_with(
+    channel: grpc.aio.Channel,
+) -> None:
+    plain, ops = (Caller(channel, token=name) for name in ("plain", "ops"))
+    job = await plain.job()
+    own = {"job_id": job.id, "user_id": "ada"}
+    refused = await refusal(plain.UpdateJob(**own, priority=6))
+    assert refused.code is StatusCode.PERMISSION_DENIED
+    assert (refused.metadata["missing"], refused.metadata["value"]) == ("max_priority", "6")
+    assert (await ops.UpdateJob(**own, priority=6)).job.priority == 6
+    assert (await plain.UpdateJob(**own, priority=5)).job.priority == 5
+
+
+@pytest.mark.promise(number=59)
 async def test_a_caller_repeats_only_jobs_that_it_may_create(channel: grpc.aio.Channel) -> None:
     web, ops, farm = (Caller(channel, token=name) for name in ("any", "ops", "farm"))
     job = await web.job(priority=9, fairness_key="eve", concurrency_key="x")

@@ -33,6 +33,24 @@ def test_create_prints_nothing_but_the_id(jobledger, client):
     assert list(job.parameters["a"]) == [1, None]
 
 
+def test_update_changes_what_is_given(jobledger, client):
+    job_type = f"t{uuid.uuid4().hex[:12]}"
+    job = client.create_job(job_type, delay=3600)
+    assert jobledger.ok("update", job.id, "--priority", "9") == f"updated {job.id}\n"
+    later = ("--at", "2027-01-01T12:00Z", "--expected-version", "2")
+    (line,) = jobledger.ok("update", job.id, *later, "--json").splitlines()
+    shown = json.loads(line)
+    assert (shown["priority"], shown["schedule_time"]) == (9, "2027-01-01T12:00:00.000000Z")
+    assert jobledger("update", job.id, "--priority", "1", "--expected-version", "2").returncode == 5
+    jobledger.ok("update", job.id, "--now")
+    assert [each.id for each in client.claim_jobs([job_type])] == [job.id]
+    refused = jobledger("update", job.id, "--priority", "1")
+    assert refused.returncode == 5
+    assert "once it was started" in refused.stderr
+    for wrong in ((), ("--now", "--at", "2027-01-01"), ("--priority", "10")):
+        assert jobledger("update", job.id, *wrong).returncode == 2
+
+
 @pytest.mark.parametrize("source", ["file", "stdin"])
 def test_create_reads_parameters_from_elsewhere(jobledger, client, tmp_path, source):
     text = '{"city": "Zürich"}'

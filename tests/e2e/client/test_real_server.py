@@ -1,6 +1,7 @@
 """Both clients against the real server."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
 
@@ -13,6 +14,7 @@ from jobledger import (
     InvalidField,
     JobError,
     JobNotFound,
+    JobStarted,
     JobStatus,
     JobView,
     LimitReached,
@@ -21,6 +23,7 @@ from jobledger import (
     TypePaused,
     UniqueKeyTaken,
     UniquePolicy,
+    VersionMismatch,
 )
 
 PROCESSING = JobStatus.PROCESSING
@@ -257,6 +260,26 @@ def test_an_operator_sets_a_limit_and_a_pause_and_sees_why_a_job_waits(client):
     assert client.admin.remove_concurrency_limit(key).max_running is None
     assert client.start_job(waits.id).held
     assert client.explain_job(waits.id).reasons == ()
+
+
+async def test_a_job_is_updated_until_it_is_started(server):
+    async with AsyncClient(server.target, user_id="ada") as client:
+        job = await client.create_job("update", {"n": 1}, delay=3600)
+        assert job.schedule_time is not None
+        later = job.schedule_time + timedelta(hours=1)
+        updated = await client.update_job(job, schedule_time=later, priority=9)
+        assert (updated.schedule_time, updated.priority, updated.version) == (later, 9, 2)
+        again = await client.update_job(job, schedule_time=later, priority=9, expected_version=1)
+        assert again == updated
+        with pytest.raises(VersionMismatch):
+            await client.update_job(job, priority=1, expected_version=1)
+        ready = await client.update_job(job, schedule_time=job.create_time)
+        assert ready.display_state == "QUEUED"
+        await client.start_job(job)
+        with pytest.raises(JobStarted, match="once it was started"):
+            await client.update_job(job, priority=1)
+        with pytest.raises(InvalidField, match="priority"):
+            await client.update_job(job)
 
 
 async def test_only_one_job_with_a_unique_key_is_active(server):

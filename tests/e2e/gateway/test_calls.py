@@ -54,10 +54,14 @@ async def test_a_job_is_made_read_cancelled_repeated_and_deleted(http: Http, rpc
     reasons = (await http.get(f"{path}:explain?user_id=ada")).json()["reasons"]
     assert {"noWorker": {"jobType": "render"}} in reasons
 
+    updated = await http.post(f"{path}:update", {"userId": "ada", "priority": 9})
+    assert updated.json()["job"]["priority"] == 9
+    late = {"userId": "ada", "priority": 1, "expectedVersion": "1"}
+    assert (await http.post(f"{path}:update", late)).problem["reason"] == "VERSION_MISMATCH"
     cancelled = await http.post(f"{path}:cancel", {"userId": "ada", "reason": "no more"})
     assert cancelled.json()["job"]["cancelReason"] == "no more"
     transitions = (await http.get(f"{path}/transitions?user_id=ada")).json()["transitions"]
-    assert [each["version"] for each in transitions] == ["2", "3"]
+    assert [each["version"] for each in transitions] == ["3", "4"]
     for listed in ("attempts", "assets"):
         assert (await http.get(f"{path}/{listed}?user_id=ada")).json() == {}
 

@@ -33,6 +33,7 @@ JOB = {
     "backoff_multiplier": "1",
     "releases": "0",
     "quick_releases": "0",
+    "updates": "0",
     "worker_id": "''",
     "queue_timeout": "1",
     "cancel_reason": "''",

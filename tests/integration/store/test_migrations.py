@@ -303,6 +303,7 @@ JOB = {
     "backoff_multiplier": 2.0,
     "releases": 0,
     "quick_releases": 0,
+    "updates": 0,
     "worker_id": "",
     "request_id": "",
     "traceparent": "",

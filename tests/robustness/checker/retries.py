@@ -7,7 +7,7 @@ from math import inf
 
 from tests.robustness.checker.board import BRIEF
 from tests.robustness.checker.clock import had_shown
-from tests.robustness.checker.history import History, Outcome
+from tests.robustness.checker.history import History, Outcome, Snapshot
 from tests.robustness.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
 from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
@@ -20,9 +20,15 @@ def check_schedules(history: History) -> Iterator[Violation]:
     That clock may have been set back in between. After a lost lease a job waits for its backoff.
     """
     due: dict[tuple[str, int], int] = {}
+    first: dict[str, Snapshot] = {}
     for job, _ in observations(history):
-        if job.due and not job.held and not job.terminal:
+        waits = not job.held and not job.terminal
+        if waits and job.attempt:
             due[job.job_id, job.attempt + 1] = job.due
+        # Updates may change the first time until the job starts. Then it stays.
+        elif job.due and (job.job_id not in first or first[job.job_id].version < job.version):
+            first[job.job_id] = job
+    due |= {(job_id, 1): job.due for job_id, job in first.items()}
     for job_id, record in history.records.items():
         paused = 0
         for attempt in record.attempts:

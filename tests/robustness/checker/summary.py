@@ -23,6 +23,7 @@ WRITES = ENDS | {
     "CreateJob",
     "StartJob",
     "CancelJob",
+    "UpdateJob",
     "DeleteJob",
     "ClaimJobs",
     "Work",

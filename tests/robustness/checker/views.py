@@ -39,7 +39,7 @@ def _check_one(watcher: Watcher, history: History) -> Iterator[Violation]:
 
 
 def _check_many(watcher: Watcher, history: History) -> Iterator[Violation]:
-    """Payloads come with all up to `synced`, with creations and with transitions."""
+    """Payloads come with all up to `synced`, before the start and with transitions."""
     for line in lines(watcher):
         for told in line.told():
             record = history.records.get(told.job.job_id)
@@ -51,9 +51,9 @@ def _check_many(watcher: Watcher, history: History) -> Iterator[Violation]:
 
 
 def _is_news(message: Message) -> bool:
-    """Whether it is a creation or a transition."""
+    """Whether it is a creation, an update before the start, or a transition."""
     assert message.job is not None
-    return not message.deleted and (bool(message.steps) or message.job.version == 1)
+    return not message.deleted and (bool(message.steps) or message.job.status == "QUEUED")
 
 
 def _check(

@@ -27,6 +27,9 @@ SCHEDULED_IN_SECONDS = (-0.5, 2.0)
 DELAYED = 0.5
 """How many of those that are due later have a delay instead of a time."""
 
+UPDATED = 0.1
+"""How many of the jobs are updated after their creation, if they are not started."""
+
 REPEATED = 0.4
 """How many of the failed jobs are repeated by one or several calls of RerunJob."""
 
@@ -82,6 +85,8 @@ async def create_jobs(
         mark = f"{name}-{number}"
         size = LARGE_BYTES if large and rng.random() < large else 0
         job = await create_job(mark, replicas, rng, board, history, size=size)
+        if job is not None and rng.random() < UPDATED:
+            await update_job(job, replicas, rng, history)
         if job is not None and rng.random() < cancelled:
             await asyncio.sleep(rng.uniform(0, cancelled_within))
             await cancel_job(job, replicas, board, history)
@@ -203,6 +208,32 @@ async def cancel_job(
     if told is not None and told.terminal:
         board.close(told)
     return told
+
+
+async def update_job(
+    job: Snapshot, replicas: Replicas, rng: random.Random, history: History
+) -> None:
+    """Give a job another priority, or another time, or both, by one or several equal calls."""
+    request = pb.UpdateJobRequest(job_id=job.job_id, user_id=job.user_id)
+    changed = rng.choice(("priority", "time", "both"))
+    if changed != "time":
+        request.priority = rng.choice(PRIORITIES)
+    if changed != "priority":
+        due_in = rng.uniform(*SCHEDULED_IN_SECONDS)
+        request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
+    for _ in range(rng.randint(1, 2)):
+        answer = await replicas.ask("UpdateJob", request)
+        told = snapshot(answer.response.job) if answer.response is not None else None
+        history.operations.append(
+            Operation(
+                rpc="UpdateJob",
+                sent=answer.sent,
+                answered=answer.answered,
+                outcome=answer.outcome,
+                job_id=job.job_id,
+                told=told,
+            )
+        )
 
 
 async def repeat_jobs(

@@ -152,4 +152,16 @@ BUGS = {
         "        return",
         gap="it costs half a second at most; test_notifications.py holds it",
     ),
+    "queue stays on PostgreSQL": Bug(
+        "a job that gets another priority has the id of its old queue",
+        DIALECT,
+        'f", queue_id = {queue}"',
+        '""',
+    ),
+    "queue looked up too early": Bug(
+        "a job that gets another priority looks its queue up before that is written",
+        DRIVER,
+        " or batch.moves:\n",
+        ":\n",
+    ),
 }

@@ -33,6 +33,19 @@ BUGS = {
         "    if not freed:\n        return Unblocked()\n",
         "    if True:\n        return Unblocked(settled=freed)\n",
     ),
+    "old queue still counts": Bug(
+        "a job that gets another priority is still counted where it was",
+        "domain.queues",
+        "            self._count(before, old, None)\n",
+        "",
+    ),
+    "queue stays": Bug(
+        "a job that gets another priority stays in its queue",
+        "sql.sqlite.sqlite_dialect",
+        'f", queue_id = {queue}"',
+        '""',
+        sqlite=True,
+    ),
     "turns counted too high": Bug(
         "each turn puts its tenant far behind the others",
         "domain.queues",

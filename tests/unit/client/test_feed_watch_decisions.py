@@ -16,6 +16,7 @@ from jobledger.core.reconnecting import Pause, Why
 from jobledger.v1.job_pb2 import (
     JOB_STATUS_COMPLETED,
     JOB_STATUS_PROCESSING,
+    JOB_STATUS_QUEUED,
     JOB_VIEW_BASIC,
     JOB_VIEW_FULL,
     Job,
@@ -46,8 +47,13 @@ def make():
     return make
 
 
+QUEUED_VERSION = 2
+"""Of a job that was updated before its start."""
+
+
 def job(token, version=1, **fields):
-    change = JobChange(job=Job(id="j", version=version), **fields)
+    status = JOB_STATUS_QUEUED if version in (1, QUEUED_VERSION) else JOB_STATUS_PROCESSING
+    change = JobChange(job=Job(id="j", version=version, status=status), **fields)
     return WatchJobsResponse(changes={"changes": [change]}, resume_token=token)
 
 
@@ -218,6 +224,7 @@ STEP = [JobTransition(to_status=JOB_STATUS_PROCESSING)]
         ([], job("1", 5), True),
         ([synced("1")], job("2", 5), False),
         ([synced("1")], job("2", 1), True),
+        ([synced("1")], job("2", QUEUED_VERSION), True),
         ([synced("1")], job("2", 5, transitions=STEP), True),
         ([synced("1")], job("2", 5, transitions=STEP, deleted=True), False),
         ([synced("1"), EXPIRED], job("2", 5), True),

@@ -317,6 +317,27 @@ CASES = {
         "RerunJobs",
         jobs.RerunJobsRequest(filter=jobs.JobFilter(), all=True),
     ),
+    "update_job": (
+        lambda c: c.update_job("j", priority=0),
+        "UpdateJob",
+        jobs.UpdateJobRequest(job_id="j", user_id="ada", priority=0),
+    ),
+    "update_job with every field": (
+        lambda c: c.update_job(
+            "j",
+            priority=9,
+            schedule_time=datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC),
+            expected_version=2,
+        ),
+        "UpdateJob",
+        jobs.UpdateJobRequest(
+            job_id="j",
+            user_id="ada",
+            priority=9,
+            schedule_time={"seconds": 1, "nanos": 5000},
+            expected_version=2,
+        ),
+    ),
     "cancel_jobs": (
         lambda c: c.cancel_jobs("not needed", job_types=["render"]),
         "CancelJobs",

@@ -14,6 +14,7 @@ from jobledger_server.domain.errors import (
     IllegalTransition,
     JobNotDue,
     JobNotFound,
+    JobStarted,
     JobTerminal,
     LeaseLost,
     Paused,
@@ -252,6 +253,7 @@ REFUSALS = {
     "reused": RequestIdReused,
     "absent": JobNotFound,
     "notdue": JobNotDue,
+    "started": JobStarted,
     "paused": Paused,
     "full": ConcurrencyLimitReached,
 }

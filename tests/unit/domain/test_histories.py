@@ -19,6 +19,7 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
+    Update,
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import (
@@ -26,7 +27,10 @@ from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
     JobNotDue,
+    JobStarted,
+    JobTerminal,
     RequestIdReused,
+    VersionMismatch,
 )
 from jobledger_server.domain.job import (
     Asset,
@@ -98,6 +102,27 @@ class Model:
     reason: str = ""
     version: int = 1
     by_id: bool = False
+    priority: int = 5
+    scheduled: int | None = None
+
+    def updated(self, now: int, priority: int | None, time: int | None) -> "Model":
+        """Update the job, unless it is so already."""
+        priority = self.priority if priority is None else priority
+        is_due = max(time or 0, NOW, self.scheduled or 0) <= now
+        if time is None or time == self.scheduled or is_due:
+            if priority == self.priority:
+                return self
+            return replace(self, priority=priority, version=self.version + 1)
+        time = max(time, now)
+        times = {**self.times, "QUEUE_EXPIRED": time + self.policy.queue_timeout}
+        return replace(
+            self,
+            times=times,
+            due=time,
+            scheduled=time,
+            priority=priority,
+            version=self.version + 1,
+        )
 
     def waits_at(self, now: int) -> bool:
         return self.status not in TERMINAL and not self.held and (self.due or 0) > now
@@ -329,7 +354,7 @@ class Histories(RuleBasedStateMachine):
         self.record = Record(create(None, command, now=NOW, new_id=self.new_id).job)
         due = command.schedule_time
         times = {"QUEUE_EXPIRED": max(NOW, due or NOW) + command.queue_timeout}
-        self.model = Model(command, times, due)
+        self.model = Model(command, times, due, scheduled=due)
 
     def send(self, command: JobCommand) -> Decision | DomainError:
         """Decide on a command and keep what comes of it, as the ledger does."""
@@ -577,6 +602,36 @@ class Histories(RuleBasedStateMachine):
         self.model = self.model.released(self.now, attempt, delay)
         self.send(Release(job_id=JOB_ID, attempt=attempt, delay=delay))
 
+    @rule(
+        priority=st.sampled_from([None, 5, 9]),
+        offset=st.sampled_from([None, -SECOND, 0, 3 * SECOND, HOUR]),
+        version_offset=version_offsets,
+    )
+    def update(self, priority: int | None, offset: int | None, version_offset: int | None) -> None:
+        job = self.record.job
+        time = None if offset is None else Instant(self.now + offset)
+        version = None if version_offset is None else job.version + version_offset
+        command = Update(
+            job_id=JOB_ID,
+            user_id=OWNER,
+            priority=priority,
+            schedule_time=time,
+            expected_version=version,
+        )
+        outcome = self.send(command)
+        model = self.model.updated(self.now, priority, time)
+        if model is self.model:
+            assert isinstance(outcome, Decision)
+        elif self.model.status != "QUEUED":
+            kind = JobTerminal if self.model.status in TERMINAL else JobStarted
+            assert isinstance(outcome, kind)
+        elif version not in (None, job.version):
+            assert isinstance(outcome, VersionMismatch)
+        else:
+            assert isinstance(outcome, Decision)
+            self.model = model
+            assert isinstance(self.send(command), Decision), "it may be repeated"
+
     @rule(reason=st.sampled_from(["", "too dear"]))
     def cancel(self, reason: str) -> None:
         self.model = self.model.cancelled(self.now)
@@ -682,7 +737,7 @@ class Histories(RuleBasedStateMachine):
             model.due,
             model.version,
         )
-        assert job.schedule_time == model.policy.schedule_time
+        assert (job.schedule_time, job.priority) == (model.scheduled, model.priority)
         assert job.checkpoint_bytes == len(model.checkpoint or b"")
         assert self.record.checkpoint == model.checkpoint, "it survives to the next attempt"
         assert deadline(job) == min(model.times.values(), default=None)
@@ -749,7 +804,7 @@ class Histories(RuleBasedStateMachine):
         assert not waits or job.cancel_request_time is None, "who waits was not cancelled"
         assert not waits or not job.worker_id
         assert 0 <= job.releases <= job.attempt
-        assert (job.version == 1) == (job.status is JobStatus.QUEUED)
+        assert (job.version == 1 + job.updates) == (job.status is JobStatus.QUEUED)
         assert not was_just_started(job) or len(self.record.transitions) == 1
 
     @invariant()

@@ -16,6 +16,7 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     Release,
+    Update,
 )
 from jobledger_server.domain.errors import (
     ConcurrencyLimitReached,
@@ -190,6 +191,33 @@ class WhoGoesNext(RuleBasedStateMachine):
         job = self.some(data, Phase.READY, Phase.BLOCKED, Phase.SCHEDULED)
         if job is not None:
             self.world.send(Cancel(job_id=job.id, user_id=job.user_id))
+
+    @rule(
+        data=st.data(),
+        priority=st.sampled_from([None, 5, 9]),
+        due_in=st.sampled_from([None, 0, 2 * SECOND]),
+        cancels=seldom,
+    )
+    def update(
+        self,
+        data: st.DataObject,
+        priority: int | None,
+        due_in: int | None,
+        cancels: bool,  # noqa: FBT001
+    ) -> None:
+        """A job goes to another queue, or gets another time, and may end in the same commit."""
+        job = self.some(data, Phase.READY, Phase.BLOCKED, Phase.SCHEDULED)
+        if job is None or job.status is not JobStatus.QUEUED:
+            return
+        command = Update(
+            job_id=job.id,
+            user_id=job.user_id,
+            priority=priority,
+            schedule_time=None if due_in is None else Instant(self.world.now + due_in),
+        )
+        cancel = Cancel(job_id=job.id, user_id=job.user_id)
+        self.world.send(command, *([cancel] if cancels else []))
+        self.waits.clear()  # it may come before others
 
     @rule(by=st.sampled_from([1, 3 * SECOND]), full=st.booleans())
     def promote(self, by: int, full: bool) -> None:  # noqa: FBT001

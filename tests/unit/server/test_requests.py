@@ -36,6 +36,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "ReleaseJob": REQUESTS.release,
     "RerunJob": job_requests.rerun,
     "RerunJobs": bulk_requests.rerun_jobs,
+    "UpdateJob": job_requests.update,
     "TransitionJob": REQUESTS.change_status,
     "UpdateProgress": REQUESTS.report,
 }

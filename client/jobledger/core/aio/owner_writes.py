@@ -1,10 +1,11 @@
-"""The calls that change one job, or create many: create, cancel, delete."""
+"""The calls that change one job, or create many: create, cancel, update, rerun, delete."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Unpack
 
 from jobledger.core.aio.base import AsyncCalls
-from jobledger.core.conversion import JsonObject, build
+from jobledger.core.conversion import JsonObject, build, to_timestamp
 from jobledger.core.models import Asset, Job, JobView
 from jobledger.core.new_job import JobOptions, NewJob, creations
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
@@ -14,6 +15,7 @@ from jobledger.v1.job_service_pb2 import (
     CancelJobRequest,
     DeleteJobRequest,
     RerunJobRequest,
+    UpdateJobRequest,
 )
 
 
@@ -110,6 +112,49 @@ class AsyncOwnerWrites(AsyncCalls):
         owner = self._identity.owner(user_id)
         request = build(CancelJobRequest, job_id=id_of(job_id), user_id=owner, reason=reason)
         answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC)
+
+    async def update_job(
+        self,
+        job_id: str | Job,
+        *,
+        priority: int | None = None,
+        schedule_time: datetime | None = None,
+        expected_version: int | None = None,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Change a job that is not started: its priority, when it may start, or both.
+
+        A job that is so already is returned as it is, so the call can be repeated.
+
+        Args:
+            job_id: the job, or its id.
+            priority: 0 to 9; None leaves it as it is.
+            schedule_time: no worker gets the job before, at most 365 days from now; with a time
+                zone. A time that has passed: it may start at once. None leaves it as it is.
+            expected_version: refuse the call if the job has another version. None: any.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule, or neither `priority` nor `schedule_time` is
+                given.
+            JobNotFound: the owner has no such job.
+            JobStarted: the job was started.
+            JobTerminal: the job is terminal.
+            VersionMismatch: the job is not at the `expected_version`.
+            AccessDenied: the caller may not choose this priority.
+        """
+        request = build(
+            UpdateJobRequest,
+            job_id=id_of(job_id),
+            user_id=self._identity.owner(user_id),
+            priority=priority,
+            schedule_time=to_timestamp(schedule_time, "schedule_time"),
+            expected_version=expected_version,
+        )
+        answer = await self._call(lambda service: service.jobs.UpdateJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC)
 
     async def rerun_job(

@@ -20,6 +20,7 @@ from jobledger_server.domain.commands import (
     Purge,
     Release,
     Report,
+    Update,
 )
 from jobledger_server.domain.job import is_id
 from jobledger_server.domain.settings import (
@@ -43,6 +44,7 @@ CHANGES: Mapping[type, str | None] = {
     CreateAll: "create",
     Allocation: "claim",
     Cancel: "cancel",
+    Update: "update",
     Delete: "delete",
     ChangeStatus: "change_status",
     LinkAsset: "link_asset",

@@ -107,6 +107,12 @@ def check_job_types(caller: Caller, job_types: Collection[str]) -> None:
         raise AccessDenied("job_types", min(denied))
 
 
+def check_priority(caller: Caller, priority: int) -> None:
+    """Raise AccessDenied unless the caller may give a job this priority."""
+    if priority > caller.permissions.choices.max_priority:
+        raise AccessDenied("max_priority", str(priority))
+
+
 def check_creations(caller: Caller, jobs: Iterable[Create | Job]) -> None:
     """Raise AccessDenied unless the caller may create such jobs, or reruns of these."""
     choices = caller.permissions.choices
@@ -117,8 +123,7 @@ def check_creations(caller: Caller, jobs: Iterable[Create | Job]) -> None:
             raise AccessDenied("create_types", each.job_type)
         if each.fairness_key not in ("", each.user_id) and not choices.any_tenant:
             raise AccessDenied("fairness", each.fairness_key)
-        if each.priority > choices.max_priority:
-            raise AccessDenied("max_priority", str(each.priority))
+        check_priority(caller, each.priority)
         key = each.concurrency_key
         if key and not choices.may_use(key, each.user_id):
             raise AccessDenied("concurrency_keys", key)

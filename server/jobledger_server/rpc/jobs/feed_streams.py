@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.admission.endings import Ending
-from jobledger_server.domain.job import Job, JobId, is_id
+from jobledger_server.domain.job import Job, JobId, JobStatus, is_id
 from jobledger_server.ledger.reads import Reads, assets_bytes
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.jobs.deleted_assets import deleted_assets
@@ -196,8 +196,12 @@ def _parts(
 
 
 def _is_carrier(change: Change) -> bool:
-    """Whether a change in the view FULL always has payloads: a creation or a transition."""
-    return change.job.version == 1 or bool(change.transitions)
+    """Whether a change in the view FULL always has payloads.
+
+    Those before the start have them, for an update may stand for the creation, and so have
+    transitions.
+    """
+    return change.job.status is JobStatus.QUEUED or bool(change.transitions)
 
 
 def selection_key(selection: Selection) -> bytes:

@@ -12,6 +12,7 @@ from jobledger_server.domain.commands import (
     Create,
     CreateAll,
     Delete,
+    Update,
 )
 from jobledger_server.domain.job import (
     DEFAULT_BACKOFF_MULTIPLIER,
@@ -53,7 +54,14 @@ ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttempts
 
 ViewRequest = pb.GetJobRequest | pb.WatchJobRequest
 
-_Owned = ViewRequest | ListRequest | pb.DeleteJobRequest | pb.CancelJobRequest | pb.RerunJobRequest
+_Owned = (
+    ViewRequest
+    | ListRequest
+    | pb.DeleteJobRequest
+    | pb.CancelJobRequest
+    | pb.UpdateJobRequest
+    | pb.RerunJobRequest
+)
 
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
@@ -118,6 +126,23 @@ def cancel(request: pb.CancelJobRequest) -> Cancel:
         job_id, user_id = _owned_job(check, request)
         reason = check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS)
     return Cancel(job_id=job_id, user_id=user_id, reason=reason)
+
+
+def update(request: pb.UpdateJobRequest) -> Update:
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+        priority = _priority(check, request)
+        schedule_time = _schedule_time(check, request)
+        if priority is None and schedule_time is None:
+            check.add("priority", "is required, or schedule_time, or both")
+    version = request.expected_version if request.HasField("expected_version") else None
+    return Update(
+        job_id=job_id,
+        user_id=user_id,
+        priority=priority,
+        schedule_time=schedule_time,
+        expected_version=version,
+    )
 
 
 def rerun(request: pb.RerunJobRequest) -> tuple[JobId, str, str]:
@@ -208,6 +233,7 @@ def _creation(
         bounds = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
         return fields.optional_duration(check, request, field, *bounds)
 
+    priority = _priority(check, request)
     return Create(
         user_id=user_id,
         job_type=check.job_type("job_type", request.job_type),
@@ -226,9 +252,7 @@ def _creation(
         stall_timeout=timeout("stall_timeout"),
         run_timeout=timeout("run_timeout"),
         traceparent=traceparent,
-        priority=check.number("priority", request.priority, 0, MAX_PRIORITY)
-        if request.HasField("priority")
-        else DEFAULT_PRIORITY,
+        priority=DEFAULT_PRIORITY if priority is None else priority,
         fairness_key=_fairness_key(check, request, user_id),
         concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
         unique_key=_key(check, "unique_key", request.unique_key),
@@ -255,7 +279,15 @@ def _return_existing(check: Checker, request: pb.CreateJobRequest) -> bool:
     return policy == pb.UNIQUE_POLICY_RETURN_EXISTING
 
 
-def _schedule_time(check: Checker, request: pb.CreateJobRequest) -> Instant | None:
+def _priority(check: Checker, request: pb.CreateJobRequest | pb.UpdateJobRequest) -> int | None:
+    if not request.HasField("priority"):
+        return None
+    return check.number("priority", request.priority, 0, MAX_PRIORITY)
+
+
+def _schedule_time(
+    check: Checker, request: pb.CreateJobRequest | pb.UpdateJobRequest
+) -> Instant | None:
     found = fields.optional_time(check, request, "schedule_time")
     if found is not None and found > (time.time() + MAX_DELAY_SECONDS) * MICROS_PER_SECOND:
         check.add("schedule_time", f"must be at most {MAX_DELAY_SECONDS // 86400} days from now")

@@ -16,7 +16,7 @@ from jobledger_server.domain.settings import RevokeWatchTokens
 from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.access.permissions import check_creations
+from jobledger_server.rpc.access.permissions import check_creations, check_priority
 from jobledger_server.rpc.access.watch_tokens import TokenTooLong, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
@@ -129,6 +129,13 @@ class JobService:
         command = job_requests.cancel(request)
         decision = decision_of(await self.ledger.submit([command], call.caller))
         return job_response(pb.CancelJobResponse, decision.job, to_owner=True)
+
+    async def UpdateJob(self, request: pb.UpdateJobRequest, call: Call) -> bytes:
+        command = job_requests.update(request)
+        if command.priority is not None:
+            check_priority(call.caller, command.priority)
+        decision = decision_of(await self.ledger.submit([command], call.caller))
+        return job_response(pb.UpdateJobResponse, decision.job, to_owner=True)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
         command = job_requests.delete(request)

@@ -75,12 +75,13 @@ class Update:
     key: Column[object]
     columns: tuple[str, ...]
     kept: Collection[str] = ()
+    more: str = ""
 
     def __call__(self, rows: Rows) -> str:
         table, key = self.table.name, self.key.name
         values = ", ".join(f"{name} = {self._new_value(name)}" for name in self.columns)
         return (
-            f"UPDATE {table} SET {values} "  # noqa: S608
+            f"UPDATE {table} SET {values}{self.more} "  # noqa: S608
             f"FROM counter, {rows.of(self.table, (key, *self.columns))}"
             f" AS new ({', '.join(('key', *self.columns))}) "
             f"WHERE {table}.{key} = new.key RETURNING 1"

@@ -182,6 +182,11 @@ class PostgresqlDialect:
     ) -> WriteStatement:
         return Update(table, key, tuple(columns), kept)
 
+    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
+        owner = tenant("jobs.fairness_key", "jobs.user_id")
+        queue = queue_id("queues", "jobs.job_type", "new.priority", owner)
+        return Update(jobs, jobs.c.id, tuple(columns), kept, f", queue_id = {queue}")
+
     def deletion(self, table: Table, condition: str) -> WriteStatement:
         return Deletion(table, condition)
 

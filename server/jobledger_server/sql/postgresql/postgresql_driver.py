@@ -79,7 +79,7 @@ class PostgresqlDriver:
 
     async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
         # The parts of one statement have no order.
-        if batch.new >= COPY_FROM_ROWS or (batch.new and batch.updates_first):
+        if batch.new >= COPY_FROM_ROWS or (batch.new and batch.updates_first) or batch.moves:
             seq, writer, config = await self._append_in_steps(batch)
         else:
             if last and batch.config_version is None and not self._begun:
@@ -111,21 +111,30 @@ class PostgresqlDriver:
         return tuple((await run(statement, number, updates, *values))[0])
 
     async def _append_in_steps(self, batch: Batch) -> tuple[int, int, int | None]:
-        """Lock the feed first: a copy cannot add to values, nor look the ids of queues up."""
+        """Lock the feed first: a copy cannot add to values, nor look the ids of queues up.
+
+        A job that is moved gets the id of its queue from the table, so its row is written after
+        those of the queues. A copy of new jobs then is, too.
+        """
         await self._begin()
-        copies = batch.new >= COPY_FROM_ROWS
+        copies = batch.new >= COPY_FROM_ROWS or batch.moves
+        updates_first = batch.updates_first and not batch.moves
         first: list[Writing] = []
         rest: list[Writing] = []
         (first if copies else rest).extend(batch.counts())
-        if batch.updates_first:
+        if updates_first:
             writes = batch.writes(after=0)
             first += [each for each in writes if not isinstance(each[0], Insertion)]
         seq, writer, config, *queues = await self._write(
-            LOCK_FEED, batch.count, first, queue_ids=copies
+            LOCK_FEED, batch.count, first, queue_ids=copies and batch.new > 0
         )
-        for writing, rows in batch.writes(after=seq - batch.count):
+        writes = batch.writes(after=seq - batch.count)
+        if batch.moves:
+            moves = [each for each in writes if not isinstance(each[0], Insertion)]
+            await self._write(FEED_LOCKED, seq, moves)
+        for writing, rows in writes:
             if not isinstance(writing, Insertion):
-                if not batch.updates_first:
+                if not (updates_first or batch.moves):
                     rest.append((writing, rows))
             elif copies and writing.table is jobs:
                 # Before the others, which may refer to these jobs.

@@ -44,7 +44,7 @@ from jobledger_server.sql.sqlite.sqlite_driver import (
     WriteGeneration,
     machine_clock,
 )
-from jobledger_server.sql.tables import tenant
+from jobledger_server.sql.tables import jobs, tenant
 
 
 class SqliteDialect:
@@ -147,6 +147,23 @@ class SqliteDialect:
     def change(
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
     ) -> WriteStatement:
+        return self._change(table, key, columns, kept)
+
+    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
+        # The key is the first column of each row.
+        priority = f"column{2 + columns.index('priority')}"
+        owner = tenant("jobs.fairness_key", "jobs.user_id")
+        queue = queue_id("queues", "jobs.job_type", priority, owner)
+        return self._change(jobs, jobs.c.id, columns, kept, f", queue_id = {queue}")
+
+    def _change(
+        self,
+        table: Table,
+        key: Column[Any],
+        columns: Sequence[str],
+        kept: Collection[str],
+        more: str = "",
+    ) -> WriteStatement:
         def new_value(column: str, number: int) -> str:
             value = f"column{number}"
             return f"coalesce({value}, {table.name}.{column})" if column in kept else value
@@ -157,7 +174,7 @@ class SqliteDialect:
             for number, column in enumerate(columns, start=2)
         )
         text = (
-            f"UPDATE {table.name} SET {values} "  # noqa: S608
+            f"UPDATE {table.name} SET {values}{more} "  # noqa: S608
             f"FROM {{rows}} WHERE {table.name}.{key.name} = column1"
         )
         return RowStatement(text, 1 + len(columns), updates=True)

@@ -17,6 +17,7 @@ from jobledger_server.domain.commands import (
     Purge,
     Release,
     Report,
+    Update,
 )
 from jobledger_server.domain.job import (
     MICROS_PER_SECOND,
@@ -54,10 +55,11 @@ def some_command(random: chance.Random, jobs: Sequence[Job]) -> Command:
         (
             (_on_held, [job for job in jobs if job.leased]),
             (_on_ready, [job for job in jobs if job.phase is Phase.READY]),
+            (_update, [job for job in jobs if job.status is JobStatus.QUEUED]),
             (_on_ended, [job for job in jobs if job.phase is None]),
             (_on_any, jobs),
         ),
-        (12, 3, 1, 1),
+        (12, 3, 2, 1, 1),
     )[0]
     return command(random, random.choice(meant if meant and random.random() < 0.95 else jobs))
 
@@ -146,6 +148,18 @@ def _on_ready(random: chance.Random, job: Job) -> Command:
         worker_id="w",
         expected_version=random.choice((None, job.version)),
         lease_duration=random.choice((None, LEASE)),
+    )
+
+
+def _update(random: chance.Random, job: Job) -> Command:
+    """Move a job to another queue, or to another time, or to where it is."""
+    later = random.choice((None, None, 0, 5, 100, 5000))
+    return Update(
+        job_id=job.id,
+        user_id=job.user_id,
+        priority=random.choice((None, 1, 5, 9)) if later is not None else random.choice((1, 5, 9)),
+        schedule_time=None if later is None else Instant(BEGIN + later * SECOND),
+        expected_version=random.choice((None, None, job.version, job.version + 1)),
     )
 
 

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("asset_bytes", sa.Integer, nullable=False),
         sa.Column("status", sa.String(10), nullable=False),
         sa.Column("phase", sa.SmallInteger),
+        sa.Column("updates", sa.Integer, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("releases", sa.Integer, nullable=False),
@@ -106,7 +107,7 @@ def upgrade() -> None:
         sa.CheckConstraint("length(user_id) BETWEEN 1 AND 128", name=op.f("ck_jobs_user_id")),
         sa.CheckConstraint("length(job_type) BETWEEN 1 AND 50", name=op.f("ck_jobs_job_type")),
         sa.CheckConstraint(
-            "version >= 1 AND (status = 'QUEUED') = (version = 1)"
+            "version >= 1 AND updates >= 0 AND (status = 'QUEUED') = (version = 1 + updates)"
             " AND (status = 'QUEUED') = (start_seq IS NULL)",
             name=op.f("ck_jobs_version"),
         ),
@@ -116,7 +117,8 @@ def upgrade() -> None:
             name=op.f("ck_jobs_attempt"),
         ),
         sa.CheckConstraint(
-            "(start_time IS NULL AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3)))"
+            "(start_time IS NULL"
+            " AND (status = 'QUEUED' OR (status = 'FAILED' AND version = 3 + updates)))"
             " OR (start_time IS NOT NULL AND status <> 'QUEUED')",
             name=op.f("ck_jobs_start_time"),
         ),
