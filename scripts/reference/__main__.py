@@ -17,9 +17,8 @@ def made() -> dict[str, str]:
     """Return the text that each page should have, by its name."""
     pages = {
         "grpc-api.md": grpc_api.page(),
-        "python-api.md": python_api.page(),
         "cli.md": command_line.page(),
-    }
+    } | python_api.pages()
     for name, parts in tables.TABLES.items():
         pages[name] = (PAGES / name).read_text(encoding="utf-8")
         for head, rows in parts:
@@ -32,8 +31,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args()
-    stale = []
-    for name, text in made().items():
+    pages = made()
+    # The page of a class that is no more.
+    stale = [file.relative_to(PAGES).as_posix() for file in PAGES.glob("python/*.md")]
+    stale = [name for name in stale if name not in pages]
+    if not arguments.check:
+        for name in stale:
+            (PAGES / name).unlink()
+        stale = []
+        (PAGES / "python").mkdir(exist_ok=True)
+    for name, text in pages.items():
         file = PAGES / name
         if not arguments.check:
             file.write_text(text, encoding="utf-8")

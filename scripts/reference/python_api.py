@@ -1,4 +1,4 @@
-"""The Python API: every public name with its signature and its docstring."""
+"""The Python API: a page for each public class, one for functions and constants, and their list."""
 
 import itertools
 import re
@@ -10,53 +10,95 @@ import griffe
 
 ROOT = Path(__file__).parents[2]
 
-INTRO = """\
+INDEX = """\
 # Python API
 
-Each name of `jobledger`, `jobledger.testing` and `jobledger.webhooks`, with its arguments, its \
-result and the errors that it raises. [The Python client](../guides/python.md) and \
-[Workers](../guides/workers.md) show how to use them.
+Each name of `jobledger`, `jobledger.testing` and `jobledger.webhooks`. A class has a page with \
+its arguments, its methods and the errors that they raise. \
+[The Python client](../guides/python.md) and [Workers](../guides/workers.md) show how to use them.
 
-This page is made from the docstrings by `make docs`.
+These pages are made from the docstrings by `make docs`.
 """
+FUNCTIONS = "functions"  # the page of what is no class
 
 MODULES = ("jobledger", "jobledger.testing", "jobledger.webhooks")
-# Who uses the calls of which class that the clients are made of.
+# Who uses the calls of which class that the clients are made of, and for what.
 GROUPS = {
-    "TaskCalls": "owners of jobs: tasks",
-    "OwnerWrites": "owners of jobs: create, cancel, rerun, delete",
-    "OwnerReads": "owners of jobs: read and list",
-    "OwnerWatches": "owners of jobs: watch and wait",
-    "BulkCalls": "owners of jobs: many at once",
-    "WebhookCalls": "owners of jobs: webhooks",
-    "WorkerCalls": "workers without the worker library",
+    "TaskCalls": ("Producers", "tasks"),
+    "OwnerWrites": ("Producers", "create, cancel, rerun, delete"),
+    "BulkCalls": ("Producers", "many jobs at once"),
+    "OwnerWatches": ("Watchers", "watch and wait"),
+    "OwnerReads": ("Watchers", "read and list"),
+    "WebhookCalls": ("Watchers", "webhooks"),
+    "WorkerCalls": ("Workers", "jobs, without the worker library"),
 }
+ITSELF = ("The client itself", "")
 WHOLE = 100  # characters of a signature on one line
 
 
-def page() -> str:
-    """Return the page."""
-    parts = [INTRO]
+def pages() -> dict[str, str]:
+    """Return the pages, by their paths below `docs/reference`."""
     package = griffe.load(
         "jobledger", search_paths=[str(ROOT / "client")], docstring_parser="google"
     )
+    classes: dict[str, str] = {}
+    others = ["# Functions and constants\n"]
+    index = [INDEX]
     for module in MODULES:
         here: Any = package
         for part in module.split(".")[1:]:
             here = here[part]
-        parts.append(f"## {module}\n")
-        names = [str(name).strip("'\"") for name in here.exports]
-        for name in sorted(names, key=str.lower):
+        lists: dict[str, list[str]] = {"Classes": [], "Errors": [], "Functions and constants": []}
+        for name in sorted((str(name).strip("'\"") for name in here.exports), key=str.lower):
             if name.startswith("__"):
                 continue
-            found = here[name]
-            parts += section(name, found.final_target if found.is_alias else found)
-    return "\n".join(parts)
+            found = here[name].final_target if here[name].is_alias else here[name]
+            if found.is_class:
+                intro = f"From [`{module}`](../python-api.md).\n"
+                classes[name] = "\n".join([f"# {name}\n", intro, *section(name, found)])
+                link = f"python/{name}.md"
+                kind = "Errors" if is_error(found) else "Classes"
+            else:
+                others += [f"## {name}\n", *section(name, found)]
+                link, kind = f"python/{FUNCTIONS}.md#{name.lower()}", "Functions and constants"
+            lists[kind].append(f"| [`{name}`]({link}) | {first_sentence(found)} |")
+        index.append(f"## {module}\n")
+        for kind, rows in lists.items():
+            if rows:
+                index.append("\n".join([f"| {kind.lower()} | |", "| --- | --- |", *rows]) + "\n")
+    made = {f"python/{name}.md": linked(text, name, classes) for name, text in classes.items()}
+    made[f"python/{FUNCTIONS}.md"] = linked("\n".join(others), "", classes)
+    return {"python-api.md": "\n".join(index)} | made
+
+
+def first_sentence(found: Any) -> str:
+    """Return the first sentence of a docstring, for a row of a table."""
+    words = flat(found.docstring.value.split("\n\n")[0]) if found.docstring else ""
+    return re.split(r"(?<=\.) ", words)[0].replace("|", "\\|")
+
+
+def linked(page: str, own: str, names: Any) -> str:
+    """Link the names of other classes to their pages."""
+
+    def link(found: re.Match[str]) -> str:
+        others = [name for name in re.findall(r"\w+", found["span"]) if name in names]
+        if not others or own in others:
+            return found[0]
+        return f"[{found[0]}]({others[0]}.md)"
+
+    def see(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"see [{name}]({name}.md)" if name in names and name != own else found[0]
+
+    pieces = re.split(r"(^ *```.*?^ *```$)", page, flags=re.MULTILINE | re.DOTALL)
+    for number in range(0, len(pieces), 2):  # every second piece is a fenced block
+        text = re.sub(r"(?<!\[)`(?P<span>[\w\[\], .|\\]+)`", link, pieces[number])
+        pieces[number] = re.sub(r"\bsee ([A-Z]\w+)", see, text)
+    return "".join(pieces)
 
 
 def section(name: str, found: Any) -> Iterator[str]:
-    """Yield the section of a public name."""
-    yield f"### {name}\n"
+    """Yield what a page says of a public name, below its heading."""
     if found.is_function:
         yield signature(name, found)
     elif found.is_class:
@@ -120,24 +162,42 @@ def members(owner: str, found: Any) -> Iterator[str]:
         shown = public_members(found.package[blocking].final_target)
         methods = [(n, m) for n, m in methods if n not in shown]
     if any(method.parent.name in GROUPS for _, method in methods):
-        order = [*GROUPS, found.name]
-        methods.sort(key=lambda each: order.index(each[1].parent.name))
-        yield by_group(owner, methods)
+        yield from by_group(methods, blocking=not owner.startswith("Async"))
+        return
     for name, method in methods:
-        yield f"#### {owner}.{name}\n"
-        yield signature(name, method)
-        yield text(method)
+        yield from described(name, method, "##")
 
 
-def by_group(owner: str, methods: list[tuple[str, Any]]) -> str:
-    """Return a table of the methods, by who uses them."""
-    rows = ["| for | methods |", "| --- | --- |"]
-    for group, pairs in itertools.groupby(methods, lambda each: each[1].parent.name):
-        links = [f"[`{name}`](#{owner.lower()}{name})" for name, _ in pairs]
-        rows.append(f"| {GROUPS.get(group, 'the client itself')} | {', '.join(links)} |")
-    if owner == "Client":
-        rows.append(f"| operators | [`{owner.lower()}.admin`](#admin), with calls of its own |")
-    return "\n".join(rows) + "\n"
+def described(name: str, method: Any, heading: str) -> Iterator[str]:
+    yield f"{heading} {name}\n"
+    yield signature(name, method)
+    yield text(method)
+
+
+def by_group(methods: list[tuple[str, Any]], *, blocking: bool) -> Iterator[str]:
+    """Yield the methods by who uses them: a table, then each group with a heading."""
+    order = list(GROUPS)
+
+    def place(each: tuple[str, Any]) -> int:
+        parent = each[1].parent.name
+        return order.index(parent) if parent in GROUPS else len(order)
+
+    def group(each: tuple[str, Any]) -> tuple[str, str]:
+        return GROUPS.get(each[1].parent.name, ITSELF)
+
+    methods = sorted(methods, key=place)
+    rows = ["| who | for | methods |", "| --- | --- | --- |"]
+    for (who, what), pairs in itertools.groupby(methods, group):
+        names = ", ".join(f"[`{name}`](#{name})" for name, _ in pairs)
+        rows.append(f"| {who} | {what} | {names} |")
+    if blocking:
+        admin = "[`client.admin`](Admin.md), with calls of its own"
+        rows.append(f"| Operators | pauses, limits, counts | {admin} |")
+    yield "\n".join(rows) + "\n"
+    for who, pairs in itertools.groupby(methods, lambda each: group(each)[0]):
+        yield f"## {who}\n"
+        for name, method in pairs:
+            yield from described(name, method, "###")
 
 
 def signature(name: str, function: Any) -> str:

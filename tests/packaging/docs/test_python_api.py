@@ -1,49 +1,93 @@
 """The reference of the Python API has all that its reader needs."""
 
+import importlib
+import inspect
 import re
 
 import pytest
 
 from scripts.reference import python_api
 
+INDEX = "python-api.md"
+
 
 @pytest.fixture(scope="module")
-def page() -> str:
-    return python_api.page()
+def pages() -> dict[str, str]:
+    return python_api.pages()
 
 
-def test_each_class_that_the_reference_refers_to_is_in_it(page: str) -> None:
-    headings = set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
-    referred = {
-        *re.findall(r"see ([A-Z]\w+)", page),
-        *re.findall(r"Unpack\[(\w+)\]", page),
-        *re.findall(r"\| `list\[([A-Z]\w+)\]` \|", page),
+def test_each_public_class_has_a_page_and_all_names_are_in_the_list(pages: dict[str, str]) -> None:
+    for module in python_api.MODULES:
+        here = importlib.import_module(module)
+        for name in here.__all__:
+            if name.startswith("__"):
+                continue
+            if inspect.isclass(getattr(here, name)):
+                assert pages[f"python/{name}.md"].startswith(f"# {name}\n")
+            else:
+                assert f"\n## {name}\n" in pages["python/functions.md"]
+            assert f"| [`{name}`](python/" in pages[INDEX]
+
+
+def test_what_a_page_refers_to_is_linked_and_there(pages: dict[str, str]) -> None:
+    links = {
+        (page, link)
+        for page, text in pages.items()
+        for link in re.findall(r"\]\((\w+)\.md", text)
+        if page != INDEX
     }
-    assert {"CallOptions", "RunOptions", "Report"} <= referred
-    assert referred - headings == set()
+    assert {(page, link) for page, link in links if f"python/{link}.md" not in pages} == set()
+    assert ("python/Client.md", "JobOptions") in links
+    assert ("python/FeedEvent.md", "Transition") in links
+    assert ("python/HandlerRun.md", "Report") in links
+    unlinked = {
+        name
+        for page, text in pages.items()
+        if page != INDEX
+        for name in re.findall(r"\bsee ([A-Z]\w+)", text)
+    } & {name.removeprefix("python/").removesuffix(".md") for name in pages}
+    assert unlinked == set()
 
 
-def test_the_reference_has_what_only_the_async_client_can_do(page: str) -> None:
-    assert "#### AsyncClient.open_work\n" in page
-    assert "#### AsyncClient.get_job\n" not in page  # see Client
+def test_the_reference_has_what_only_the_async_client_can_do(pages: dict[str, str]) -> None:
+    shown = pages["python/AsyncClient.md"]
+    assert "## open_work\n" in shown
+    assert "## get_job\n" not in shown  # see Client
+    assert "[`Client`](Client.md)" in shown
 
 
-def test_the_methods_of_a_client_are_grouped_by_who_uses_them(page: str) -> None:
-    _, _, client = page.partition("### Client\n")
-    table = {
-        who.strip(): re.findall(r"`(\w+)`", calls)
-        for who, calls in re.findall(r"^\| ([\w ,:]+) \| (.*) \|$", client, re.MULTILINE)
+def test_the_methods_of_a_client_are_grouped_by_who_uses_them(pages: dict[str, str]) -> None:
+    client = pages["python/Client.md"]
+    rows = re.findall(r"^\| ([\w ]+) \| ([\w ,]*) \| (.*) \|$", client, re.MULTILINE)
+    table = [(who, re.findall(r"`(\w+)`", calls)) for who, _, calls in rows if who != "who"]
+    assert {who for who, _ in table} == {
+        "Producers",
+        "Watchers",
+        "Workers",
+        "Operators",
+        "The client itself",
     }
-    assert {"submit", "result"} == set(table["owners of jobs: tasks"])
-    assert "claim_jobs" in table["workers without the worker library"]
-    listed = [name for names in table.values() for name in names]
-    shown = re.findall(r"^#### Client\.(\w+)$", client, re.MULTILINE)
-    assert shown == [name for name in listed if name in shown]
+    users = {name: who for who, names in table for name in names}
+    assert users["submit"] == users["rerun_jobs"] == "Producers"
+    assert users["watch"] == users["list_jobs"] == "Watchers"
+    assert users["claim_jobs"] == "Workers"
+    assert "| Operators | pauses, limits, counts | [`client.admin`](Admin.md)" in client
+    headings = re.findall(r"^(##+) (.+)$", client, re.MULTILINE)
+    who = ""
+    shown = {}
+    for level, heading in headings:
+        if level == "##":
+            who = heading
+        else:
+            shown[heading] = who
+    assert shown == users
+    assert list(shown) == list(users)
 
 
-def test_the_reference_names_no_private_class_but_has_what_is_inherited_from_it(page: str) -> None:
-    assert re.findall(r"`_\w+`", page) == []
-    _, _, refusal = page.partition("### IllegalTransition\n")
-    shown = refusal.partition("\n### ")[0]
-    assert "A subclass of `JobledgerError`." in shown
-    assert "| `allowed` |" in shown
+def test_the_reference_names_no_private_class_but_has_what_is_inherited_from_it(
+    pages: dict[str, str],
+) -> None:
+    assert re.findall(r"`_\w+`", "".join(pages.values())) == []
+    refusal = pages["python/IllegalTransition.md"]
+    assert "A subclass of [`JobledgerError`](JobledgerError.md)." in refusal
+    assert "| `allowed` |" in refusal
