@@ -33,6 +33,7 @@ from tests.support.pages import (
     Block,
     blocks,
     commands,
+    spans,
 )
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
@@ -94,10 +95,17 @@ def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_
     server: ServerProcess, tmp_path: Path
 ) -> None:
     (block,) = blocks(CLI, "console")
-    lines = shell("\n".join(block.commands), server.target, tmp_path).splitlines()
-    job_id = lines[-1].removeprefix("deleted ")
-    assert f"cancelled {job_id}" in lines
+    variables: dict[str, str] = {}
+    lines = shell("\n".join(block.commands), server.target, tmp_path, variables).splitlines()
+    job_id = variables["JOB"]
     assert [line for line in lines if line.startswith(f"{job_id}  QUEUED")]
+    assert not [line for line in lines if line.startswith("cancelled")]
+    cancel, delete = (
+        span for span in spans(CLI) if span.startswith(("jobledger cancel ", "jobledger delete "))
+    )
+    for command, done in ((cancel, "cancelled"), (delete, "deleted")):
+        printed = shell(command.replace("JOB", job_id), server.target, tmp_path)
+        assert printed == f"{done} {job_id}\n"
 
 
 def test_the_line_of_the_page_deletes_old_failed_jobs_and_no_others(
