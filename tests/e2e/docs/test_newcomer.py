@@ -99,7 +99,7 @@ def a_job_survives_the_kill_of_its_worker(ada: Client, target: str, folder: Path
         first.kill()
         first.wait()
     with running(worker):
-        ended = ada.wait(job)
+        ended = ada.wait(job, timeout=60)
     assert (ended.status, ended.result, ended.attempt) == (
         JobStatus.COMPLETED,
         {"greeting": "Hello Ada"},
@@ -123,7 +123,7 @@ def a_process_executor_runs_each_job_once(web: Client, target: str, folder: Path
         file = write(folder, name, code(TUTORIAL, words), target)
     with running(file, environment={"JOBLEDGER_SERVER": target}) as worker:
         jobs = web.create_jobs(NewJob("picture", {"width": 64, "height": 40}) for _ in range(2))
-        ended = web.wait_all(jobs)
+        ended = web.wait_all(jobs, timeout=60)
         assert [job.status for job in ended] == [JobStatus.COMPLETED] * 2
         assert {job.attempt for job in ended} == {1}
         attempts = [attempt for job in jobs for attempt in web.list_attempts(job)]
@@ -149,7 +149,7 @@ def a_web_application_with_a_worker_inside_ends_at_the_first_sigterm(
     file = write(folder, "application.py", text, target)
     with running(file) as application:
         job_id = _order(f"http://127.0.0.1:{port}/thumbnails/a.png", application)
-        assert web.wait(job_id).result == {"file": "a.png"}
+        assert web.wait(job_id, timeout=60).result == {"file": "a.png"}
         application.send_signal(signal.SIGTERM)
         assert application.wait(30) in {0, -signal.SIGTERM}
 
@@ -189,7 +189,7 @@ def a_rotated_token_loses_no_job(folder: Path) -> None:
             write_access_file(access, rules("new"))
             _until_logged(server, "unknown_token")
             (folder / "worker.token").write_text("new\n")
-            ended = ada.wait(job)
+            ended = ada.wait(job, timeout=60)
             assert (ended.status, ended.attempt) == (JobStatus.COMPLETED, 1)
             assert process.poll() is None
 
