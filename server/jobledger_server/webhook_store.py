@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from jobledger_server.domain.job import Instant
-from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH
+from jobledger_server.domain.errors import RequestIdReused
+from jobledger_server.domain.job import Instant, Micros
+from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_ROTATION_IDS
 
 
 class Webhook(Struct, frozen=True):
@@ -41,7 +43,8 @@ class Webhook(Struct, frozen=True):
         request_id: That of its creation, or nothing.
         previous_secret: The key before the last rotation, or nothing.
         previous_secret_expire_time: Until when deliveries are signed with that, too.
-        rotation_id: The request id of the last rotation, or nothing.
+        rotation_ids: The request ids of the last rotations, the latest one last: empty for one
+            without.
     """
 
     id: str
@@ -67,7 +70,32 @@ class Webhook(Struct, frozen=True):
     request_id: str = ""
     previous_secret: str = ""
     previous_secret_expire_time: Instant | None = None
-    rotation_id: str = ""
+    rotation_ids: Sequence[str] = ()
+
+    def rotated(self, secret: str, *, request_id: str, keep: Micros, now: Instant) -> "Webhook":
+        """Return it with a new secret; as it is where its last rotation is repeated.
+
+        Args:
+            secret: The new key.
+            request_id: That of the rotation, or nothing.
+            keep: How long deliveries are signed with the key until now, too.
+            now: The time.
+
+        Raises:
+            RequestIdReused: An earlier rotation is repeated: its key is not the newest any more.
+        """
+        if request_id and request_id in self.rotation_ids:
+            if self.rotation_ids[-1] == request_id:
+                return self
+            how = "by an earlier rotation"
+            raise RequestIdReused(request_id, "Webhook", self.id, how=how)
+        return replace(
+            self,
+            secret=secret,
+            previous_secret=self.secret if keep else "",
+            previous_secret_expire_time=Instant(now + keep) if keep else None,
+            rotation_ids=(*self.rotation_ids, request_id)[-MAX_ROTATION_IDS:],
+        )
 
 
 class Deliveries(Struct, frozen=True):
@@ -118,6 +146,7 @@ class Webhooks(Protocol):
 
         Raises:
             LimitExceeded: There are as many as may be, in all or of this owner.
+            StoreConflict: There is one with this id.
         """
 
     async def get(self, webhook_id: str, *, user_id: str) -> Webhook | None:

@@ -57,8 +57,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `job_id`, `version` (the current one).
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 8
-    """ALREADY_EXISTS: the `request_id` was used before with other content. With
-    google.rpc.ResourceInfo.
+    """ALREADY_EXISTS: the `request_id` was used before with other content, or by an
+    earlier rotation of the webhook's secret. With google.rpc.ResourceInfo.
     """
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 9
     """OUT_OF_RANGE: the `resume_token` is older than the record of deletions that
@@ -169,8 +169,8 @@ ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 7
 Metadata: `job_id`, `version` (the current one).
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 8
-"""ALREADY_EXISTS: the `request_id` was used before with other content. With
-google.rpc.ResourceInfo.
+"""ALREADY_EXISTS: the `request_id` was used before with other content, or by an
+earlier rotation of the webhook's secret. With google.rpc.ResourceInfo.
 """
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 9
 """OUT_OF_RANGE: the `resume_token` is older than the record of deletions that

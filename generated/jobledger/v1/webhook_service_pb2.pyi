@@ -425,7 +425,9 @@ class RotateSecretRequest(_message.Message):
     """Its owner. Default: whoever owns it, as in CreateWebhookRequest."""
     request_id: _builtins.str
     """Makes the call safe to retry: a repetition of the last call, with the same id,
-    returns its secret. At most 128 characters. Default: each call makes a secret.
+    returns its secret. A repetition of one of the 20 calls before is refused with
+    REQUEST_ID_REUSED: its secret is not the newest any more. At most 128
+    characters. Default: each call makes a secret.
     """
     @_builtins.property
     def keep_previous(self) -> _duration_pb2.Duration:

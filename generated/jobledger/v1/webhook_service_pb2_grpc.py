@@ -124,7 +124,7 @@ class WebhookServiceServicer(object):
     def RotateSecret(self, request, context):
         """Gives a webhook a new secret. For a while deliveries are signed with both, so
         that a receiver may verify by either. Safe to retry with the same `request_id`.
-        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class WebhookServiceStub:
     RotateSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]
     """Gives a webhook a new secret. For a while deliveries are signed with both, so
     that a receiver may verify by either. Safe to retry with the same `request_id`.
-    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND, REQUEST_ID_REUSED.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _webhook_service_pb2.DeleteWebhookResponse]
     """Deletes a webhook. A delivery that is under way may still arrive. Errors:
@@ -102,7 +102,7 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     RotateSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]  # type: ignore[assignment]
     """Gives a webhook a new secret. For a while deliveries are signed with both, so
     that a receiver may verify by either. Safe to retry with the same `request_id`.
-    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+    Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND, REQUEST_ID_REUSED.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _webhook_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
     """Deletes a webhook. A delivery that is under way may still arrive. Errors:
@@ -172,7 +172,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhook_service_pb2.RotateSecretResponse, _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]]:
         """Gives a webhook a new secret. For a while deliveries are signed with both, so
         that a receiver may verify by either. Safe to retry with the same `request_id`.
-        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND.
+        Errors: INVALID_FIELD, WEBHOOK_NOT_FOUND, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

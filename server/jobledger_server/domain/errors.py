@@ -91,7 +91,7 @@ class VersionMismatch(DomainError):
 
 @dataclass(eq=False)
 class RequestIdReused(DomainError):
-    """The request id was used before with other content, for the named resource.
+    """The request id was used before for the named resource: with other content, or as `how` says.
 
     `index` is the index of the creation in a batch, or None for a single one.
     """
@@ -100,6 +100,7 @@ class RequestIdReused(DomainError):
     resource: Literal["Job", "Asset", "Webhook"]
     resource_id: str
     index: int | None = None
+    how: str = "with other content"
 
 
 @dataclass(eq=False)

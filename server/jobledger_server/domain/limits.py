@@ -145,6 +145,9 @@ MAX_PENDING_DELIVERIES = 100
 MAX_PENDING_BYTES = 48 * 1024
 """The same, serialized."""
 
+MAX_ROTATION_IDS = 20
+"""Rotations of a webhook's secret whose request ids are kept: a repetition of these is seen."""
+
 DEFAULT_KEEP_SECRET_SECONDS, MAX_KEEP_SECRET_SECONDS = 24 * 3600, 7 * 24 * 3600
 """How long a webhook's secret before the last one is signed with, too."""
 

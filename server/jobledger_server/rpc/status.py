@@ -237,11 +237,11 @@ def _domain(error: DomainError) -> Refusal | None:  # noqa: C901, PLR0911, PLR09
                 f"job {job_id} is at version {version}, not the expected one",
                 {"job_id": job_id, "version": str(version)},
             )
-        case RequestIdReused(request_id, kind, existing_id, index):
+        case RequestIdReused(request_id, kind, existing_id, index, how):
             return Refusal(
                 codes.ALREADY_EXISTS,
                 reasons.ERROR_REASON_REQUEST_ID_REUSED,
-                f"the request id {request_id!r} was used before with other content",
+                f"the request id {request_id!r} was used before {how}",
                 {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
                 [ResourceInfo(resource_type=f"jobledger.v1.{kind}", resource_name=existing_id)],
             )

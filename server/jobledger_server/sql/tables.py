@@ -626,7 +626,7 @@ webhooks = Table(
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("previous_secret", Text, nullable=False),
     Column("previous_secret_expire_time", BigInteger),
-    Column("rotation_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("rotation_ids", JSON, nullable=False),
     # Empty: nobody.
     Column("holder", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("lease_expire_time", BigInteger, nullable=False),

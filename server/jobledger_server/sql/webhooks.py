@@ -246,5 +246,6 @@ def _owned(user_id: str) -> ColumnElement[bool]:
 
 def _webhook(row: Any) -> Webhook:
     values = dict(zip(Webhook.__struct_fields__, row, strict=True))
+    values["rotation_ids"] = tuple(values["rotation_ids"])
     values["create_time"] = Instant(values["create_time"])
     return Webhook(**values)

@@ -186,6 +186,7 @@ async def test_an_update_goes_on_where_the_webhook_was(call: Caller) -> None:
     assert {change.job.id for change in changes} == {job.id}
 
 
+@both_databases
 async def test_a_rotated_secret_is_the_previous_one_for_a_while(call: Caller) -> None:
     created = await call.CreateWebhook(user_id="ada", url=URL)
     rotate = partial(call.RotateSecret, webhook_id=created.webhook.id)
@@ -197,6 +198,9 @@ async def test_a_rotated_secret_is_the_previous_one_for_a_while(call: Caller) ->
     lasts = one.webhook.previous_secret_expire_time.seconds - created.webhook.create_time.seconds
     assert abs(lasts - 24 * 3600) < 60
     last = await rotate(keep_previous=Duration())
+    reused = await refusal(rotate(request_id="r"))
+    assert (reused.code, reused.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert "by an earlier rotation" in reused.message
     one = await claimed(call)
     assert (one.secret, one.previous_secret) == (last.secret, "")
     assert not one.webhook.HasField("previous_secret_expire_time")

@@ -8,13 +8,17 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import insert, select
 
-from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.job import Instant
-from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_WEBHOOKS
+from jobledger_server.domain.errors import LimitExceeded, RequestIdReused
+from jobledger_server.domain.job import Instant, Micros
+from jobledger_server.domain.limits import (
+    DEFAULT_WEBHOOKS_EACH,
+    MAX_ROTATION_IDS,
+    MAX_WEBHOOKS,
+)
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.tables import webhooks
-from jobledger_server.store import Store
+from jobledger_server.store import Store, StoreConflict
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
 LEASE = 60_000_000
@@ -81,6 +85,47 @@ async def test_a_request_id_names_one_webhook_of_its_owner(store: Store) -> None
     assert len({first.id, *(each.id for each in others)}) == 4
     assert await store.webhooks.remove(first.id, user_id="ada")
     assert (await add("ada", "r")).id != first.id
+
+
+async def test_an_id_names_one_webhook(store: Store) -> None:
+    first = await store.webhooks.add(webhook())
+    with pytest.raises(StoreConflict):
+        await store.webhooks.add(replace(webhook("bob"), id=first.id))
+    assert await store.webhooks.listed(user_id="", after="", limit=10) == [first]
+    # A request id is looked for before.
+    named = await store.webhooks.add(replace(webhook(), request_id="r"))
+    again = replace(webhook(), id=first.id, request_id="r")
+    assert await store.webhooks.add(again) == named
+
+
+async def test_a_repeated_rotation_changes_nothing_and_an_earlier_one_is_refused(
+    store: Store,
+) -> None:
+    created = await store.webhooks.add(webhook())
+
+    async def rotate(secret: str, request_id: str) -> Webhook | None:
+        def change(found: Webhook, now: Instant) -> Webhook:
+            return found.rotated(secret, request_id=request_id, keep=Micros(1000), now=now)
+
+        return await store.webhooks.update(created.id, user_id="ada", change=change)
+
+    async def secrets() -> tuple[str, str]:
+        found = await store.webhooks.get(created.id, user_id="ada")
+        assert found is not None
+        return found.secret, found.previous_secret
+
+    for secret, request_id in (("s1", "r1"), ("other", "r1"), ("s2", "r2")):
+        await rotate(secret, request_id)
+    assert await secrets() == ("s2", "s1")
+    for last, now in (("r2", "s2"), ("", "s3"), ("r4", "s4")):
+        await rotate(now, last)
+        with pytest.raises(RequestIdReused, match="r1"):
+            await rotate("other", "r1")
+        assert (await secrets())[0] == now
+    for number in range(MAX_ROTATION_IDS):
+        await rotate(f"n{number}", "")
+    await rotate("s5", "r1")
+    assert (await secrets())[0] == "s5"
 
 
 async def test_an_update_is_given_to_a_deliverer_anew_and_keeps_what_was_stored(

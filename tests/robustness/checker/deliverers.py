@@ -28,60 +28,104 @@ async def own_webhooks(
     replicas: Replicas, rng: random.Random, board: Board, history: History
 ) -> None:
     """Create, change and delete webhooks until there is no more load."""
-    ids: list[str] = []
-    late: set[str] = set()
-    """Webhooks of which an earlier try may be made yet, after later changes."""
-    asked = 0
+    owner = _Owner(replicas, rng, history)
+    while not board.load.is_set():
+        await pause(board.load, rng.uniform(*PAUSE_SECONDS))
+        await owner.change_something()
 
-    async def change(rpc: str, request: Any, webhook_id: str = "") -> Answer:
+
+class _Owner:
+    def __init__(self, replicas: Replicas, rng: random.Random, history: History) -> None:
+        self._replicas, self._rng, self._history = replicas, rng, history
+        self._ids: list[str] = []
+        self._late: set[str] = set()
+        """Webhooks of which an earlier try may be made yet, after later changes."""
+        self._rotations: dict[str, pb.RotateSecretRequest] = {}
+        """The last one of each webhook that was acknowledged."""
+        self._asked = 0
+
+    async def change_something(self) -> None:
+        """Create a webhook while there are few, else change or delete one."""
+        self._asked += 1
+        if len(self._ids) < MOST:
+            await self._create()
+            return
+        webhook_id = self._rng.choice(self._ids)
+        match self._rng.choice(("update", "update", "rotate", "rotate", "delete")):
+            case "update":
+                await self._update(webhook_id)
+            case "rotate":
+                await self._rotate(webhook_id)
+            case "delete":
+                self._ids.remove(webhook_id)
+                deletion = pb.DeleteWebhookRequest(webhook_id=webhook_id)
+                await self._change("DeleteWebhook", deletion, webhook_id)
+
+    @property
+    def _url(self) -> str:
+        return f"https://{self._asked}.example/"
+
+    @property
+    def _request_id(self) -> str:
+        return f"webhook-{self._asked}"
+
+    async def _create(self) -> None:
+        new = pb.CreateWebhookRequest(
+            user_id=self._rng.choice(USERS), url=self._url, request_id=self._request_id
+        )
+        answer = await self._change("CreateWebhook", new)
+        if answer.response is not None:
+            self._ids.append(answer.response.webhook.id)
+
+    async def _update(self, webhook_id: str) -> None:
+        update = pb.UpdateWebhookRequest(webhook_id=webhook_id, url=self._url)
+        update.update_mask.paths.append("url")
+        updated = await self._change("UpdateWebhook", update, webhook_id)
+        get = pb.GetWebhookRequest(webhook_id=webhook_id)
+        read = await self._replicas.ask("GetWebhook", get, patience=PATIENCE)
+        known = updated.response is not None and webhook_id not in self._late
+        if known and read.response is not None:
+            times, found = (read.sent, read.answered), read.response.webhook.url
+            self._history.webhook_changes.append(
+                WebhookChange("GetWebhook", webhook_id, *times, self._url, found)
+            )
+
+    async def _rotate(self, webhook_id: str) -> None:
+        """Rotate the secret; then, sometimes, repeat the rotation before, which comes too late."""
+        rotation = pb.RotateSecretRequest(webhook_id=webhook_id, request_id=self._request_id)
+        rotated = await self._change("RotateSecret", rotation, webhook_id)
+        if rotated.outcome is not Outcome.ACKNOWLEDGED:
+            return
+        earlier = self._rotations.get(webhook_id)
+        self._rotations[webhook_id] = rotation
+        if earlier is None or self._rng.random() < 0.5:
+            return
+        again = await self._ask("RotateSecret", earlier, webhook_id)
+        if again.outcome is Outcome.ACKNOWLEDGED:
+            times = again.sent, again.answered
+            self._history.webhook_changes.append(
+                WebhookChange("RotateSecret", webhook_id, *times, "a refusal", "another secret")
+            )
+
+    async def _change(self, rpc: str, request: Any, webhook_id: str = "") -> Answer:
         """Ask for a change, with a request id twice: both answers must be the same."""
-        answer = await replicas.ask(rpc, request, patience=PATIENCE)
-        if webhook_id and answer.tries > 1:
-            late.add(webhook_id)
+        answer = await self._ask(rpc, request, webhook_id)
         if answer.outcome is Outcome.ACKNOWLEDGED:
             made = WebhookChange(rpc, webhook_id, answer.sent, answer.answered)
-            if rpc in {"CreateWebhook", "RotateSecret"} and rng.random() < 0.5:
-                again = await replicas.ask(rpc, request, patience=PATIENCE)
-                if webhook_id and again.tries > 1:
-                    late.add(webhook_id)
-                if again.outcome is Outcome.ACKNOWLEDGED and webhook_id not in late:
+            if rpc in {"CreateWebhook", "RotateSecret"} and self._rng.random() < 0.5:
+                again = await self._ask(rpc, request, webhook_id)
+                if again.outcome is Outcome.ACKNOWLEDGED and webhook_id not in self._late:
                     first, second = answer.response, again.response
                     facts = (first.webhook.id, first.secret), (second.webhook.id, second.secret)
                     made = replace(made, wanted=str(facts[0]), found=str(facts[1]))
-            history.webhook_changes.append(made)
+            self._history.webhook_changes.append(made)
         return answer
 
-    while not board.load.is_set():
-        await pause(board.load, rng.uniform(*PAUSE_SECONDS))
-        asked += 1
-        request_id, url = f"webhook-{asked}", f"https://{asked}.example/"
-        if len(ids) < MOST:
-            new = pb.CreateWebhookRequest(user_id=rng.choice(USERS), url=url, request_id=request_id)
-            answer = await change("CreateWebhook", new)
-            if answer.response is not None:
-                ids.append(answer.response.webhook.id)
-            continue
-        webhook_id = rng.choice(ids)
-        match rng.choice(("update", "update", "rotate", "rotate", "delete")):
-            case "update":
-                update = pb.UpdateWebhookRequest(webhook_id=webhook_id, url=url)
-                update.update_mask.paths.append("url")
-                updated = await change("UpdateWebhook", update, webhook_id)
-                get = pb.GetWebhookRequest(webhook_id=webhook_id)
-                read = await replicas.ask("GetWebhook", get, patience=PATIENCE)
-                known = updated.response is not None and webhook_id not in late
-                if known and read.response is not None:
-                    times, found = (read.sent, read.answered), read.response.webhook.url
-                    history.webhook_changes.append(
-                        WebhookChange("GetWebhook", webhook_id, *times, url, found)
-                    )
-            case "rotate":
-                rotation = pb.RotateSecretRequest(webhook_id=webhook_id, request_id=request_id)
-                await change("RotateSecret", rotation, webhook_id)
-            case "delete":
-                ids.remove(webhook_id)
-                deletion = pb.DeleteWebhookRequest(webhook_id=webhook_id)
-                await change("DeleteWebhook", deletion, webhook_id)
+    async def _ask(self, rpc: str, request: Any, webhook_id: str) -> Answer:
+        answer = await self._replicas.ask(rpc, request, patience=PATIENCE)
+        if webhook_id and answer.tries > 1:
+            self._late.add(webhook_id)
+        return answer
 
 
 class Deliverer:

@@ -14,9 +14,15 @@ BUGS = {
     ),
     "rotation repeated": Bug(
         "a rotation that is repeated with its request id makes another secret",
-        SERVICE,
-        "if request_id and webhook.rotation_id == request_id:",
+        "webhook_store",
+        "if request_id and request_id in self.rotation_ids:",
         "if False:",
+    ),
+    "earlier rotation repeated": Bug(
+        "a late repetition of an earlier rotation makes another secret",
+        "webhook_store",
+        "if request_id and request_id in self.rotation_ids:",
+        "if request_id and request_id in self.rotation_ids[-1:]:",
     ),
     "update of a webhook forgotten": Bug(
         "a webhook that was updated posts to its old URL",

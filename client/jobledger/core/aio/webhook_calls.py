@@ -167,12 +167,12 @@ class AsyncWebhookCalls(AsyncPagedCalls):
                 the secret. Default: a day.
             user_id: its owner. Default: that of the client.
             all_users: whoever owns it, without `user_id`; for operators.
-            request_id: makes the call safe to repeat by yourself, until the next rotation.
-                Default: a new id for each call.
+            request_id: makes the call safe to repeat by yourself. Default: a new id for each call.
             **options: see CallOptions.
 
         Raises:
             InvalidField: a field breaks its rule.
+            RequestIdReused: `request_id` is that of an earlier rotation than the last one.
             WebhookNotFound: this user has no such webhook.
             AccessDenied: the caller may not act for this owner.
         """

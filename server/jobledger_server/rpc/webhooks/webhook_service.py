@@ -87,15 +87,7 @@ class WebhookService:
         secret = _new_secret()
 
         def change(webhook: Webhook, now: Instant) -> Webhook:
-            if request_id and webhook.rotation_id == request_id:
-                return webhook
-            return replace(
-                webhook,
-                secret=secret,
-                previous_secret=webhook.secret if keep else "",
-                previous_secret_expire_time=Instant(now + keep) if keep else None,
-                rotation_id=request_id,
-            )
+            return webhook.rotated(secret, request_id=request_id, keep=keep, now=now)
 
         rotate = partial(self.webhooks.update, webhook_id, user_id=user_id, change=change)
         rotated = _found(webhook_id, await in_turn(self.lists, call, rotate))

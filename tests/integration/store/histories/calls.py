@@ -10,7 +10,7 @@ from msgspec.structs import fields
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Command, Purge
-from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.errors import LimitExceeded, RequestIdReused
 from jobledger_server.domain.job import Job, Micros, Phase
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.due_jobs import make_due_ready
@@ -200,6 +200,6 @@ async def call_webhooks(calls: Sequence[WebhookCall], store: Store, _: Ledger) -
     for call in calls:
         try:
             answers.append(await call(store))
-        except LimitExceeded as error:
+        except (LimitExceeded, RequestIdReused) as error:
             answers.append(said(error))
     return answers

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.job import Instant
-from jobledger_server.store import Store
+from jobledger_server.domain.job import Instant, Micros
+from jobledger_server.store import Store, StoreConflict
 from jobledger_server.webhook_store import Deliveries, Webhook
 from tests.integration.store.histories.commands import OWNERS, SECOND, TYPES
 
@@ -61,10 +61,10 @@ def _creation(random: chance.Random) -> WebhookCall:
 
 
 async def create(webhook: Webhook, store: Store) -> object:
-    # No server makes an id twice.
-    if await store.webhooks.get(webhook.id, user_id="") is not None:
-        return None
-    return await store.webhooks.add(webhook, each=EACH)
+    try:
+        return await store.webhooks.add(webhook, each=EACH)
+    except StoreConflict:
+        return "there is one with this id"  # each database says it in other words
 
 
 def _owned(random: chance.Random) -> tuple[str, str]:
@@ -84,23 +84,15 @@ async def change_url(webhook_id: str, user_id: str, url: str, creator: str, stor
 
 
 def _rotation(random: chance.Random) -> WebhookCall:
-    rotation_id = random.choice(("", "r1", "r2"))
-    return partial(rotate, *_owned(random), f"n{random.randrange(9)}", rotation_id)
+    request_id = random.choice(("", "r1", "r2", "r3"))
+    return partial(rotate, *_owned(random), f"n{random.randrange(9)}", request_id)
 
 
 async def rotate(
-    webhook_id: str, user_id: str, secret: str, rotation_id: str, store: Store
+    webhook_id: str, user_id: str, secret: str, request_id: str, store: Store
 ) -> object:
     def change(webhook: Webhook, now: Instant) -> Webhook:
-        if rotation_id and webhook.rotation_id == rotation_id:
-            return webhook
-        return replace(
-            webhook,
-            secret=secret,
-            previous_secret=webhook.secret,
-            previous_secret_expire_time=Instant(now + 100 * SECOND),
-            rotation_id=rotation_id,
-        )
+        return webhook.rotated(secret, request_id=request_id, keep=Micros(100 * SECOND), now=now)
 
     return await store.webhooks.update(webhook_id, user_id=user_id, change=change)
 

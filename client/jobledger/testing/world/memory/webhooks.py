@@ -9,6 +9,7 @@ from jobledger.testing.world.memory.tables import HeldWebhook
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import Instant
 from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH, MAX_WEBHOOKS
+from jobledger_server.store import StoreConflict
 from jobledger_server.webhook_store import Claimed, Deliveries, Webhook
 
 
@@ -29,6 +30,8 @@ class MemoryWebhooks:
             own = sum(row.webhook.user_id == webhook.user_id for row in self._rows.values())
             if webhook.user_id and own >= each:
                 raise LimitExceeded("webhooks_per_user", each)
+            if webhook.id in self._rows:
+                raise StoreConflict(f"there is a webhook {webhook.id}")
             created = replace(webhook, create_time=self._database.clock())
             self._rows[webhook.id] = HeldWebhook(created)
             return created

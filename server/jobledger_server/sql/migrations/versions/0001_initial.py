@@ -544,7 +544,7 @@ def _create_webhooks() -> None:
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("previous_secret", sa.Text, nullable=False),
         sa.Column("previous_secret_expire_time", sa.BigInteger),
-        sa.Column("rotation_id", sa.String(128), nullable=False),
+        sa.Column("rotation_ids", sa.JSON, nullable=False),
         sa.Column("holder", sa.String(128), nullable=False),
         sa.Column("lease_expire_time", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
