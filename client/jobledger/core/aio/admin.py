@@ -1,11 +1,14 @@
 """The calls of operators: counts, pauses, limits, and watch tokens revoked."""
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, Unpack
 
-from jobledger.core.aio.pages import AsyncPagedCalls, AsyncPager
+from jobledger.core.aio.pages import AsyncPager
+from jobledger.core.calls import AsyncMethod
+from jobledger.core.channels import AsyncConnection
 from jobledger.core.conversion import build
 from jobledger.core.options import CallOptions
+from jobledger.core.page import ItemT, PageRequestT, PageResponseT
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
 from jobledger.core.requests import count, texts
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
@@ -19,6 +22,33 @@ from jobledger.v1.queue_service_pb2 import (
     SetConcurrencyLimitRequest,
 )
 
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class AsyncCallOf(Protocol):
+    """Makes a call over the connections of a client."""
+
+    async def __call__(
+        self,
+        method: Callable[[AsyncConnection], AsyncMethod[_Request, _Response]],
+        request: _Request,
+        options: CallOptions,
+    ) -> _Response: ...
+
+
+class AsyncPagesOf(Protocol):
+    """Makes the same call for each page of a list."""
+
+    def __call__(
+        self,
+        method: Callable[[AsyncConnection], AsyncMethod[PageRequestT, PageResponseT]],
+        request: PageRequestT,
+        items_of: Callable[[PageResponseT], Iterable[ItemT]],
+        page_token: str,
+        options: CallOptions,
+    ) -> AsyncPager[ItemT]: ...
+
 
 class AsyncAdmin:
     """The calls of operators, over the connections of a client: `client.admin`.
@@ -27,9 +57,9 @@ class AsyncAdmin:
     job that is held.
     """
 
-    def __init__(self, client: AsyncPagedCalls) -> None:
-        self._call = client._call  # noqa: SLF001
-        self._pages = client._pages  # noqa: SLF001
+    def __init__(self, call: AsyncCallOf, pages: AsyncPagesOf) -> None:
+        self._call = call
+        self._pages = pages
 
     def list_job_type_stats(
         self,

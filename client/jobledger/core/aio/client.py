@@ -75,7 +75,7 @@ class AsyncClient(
     @property
     def admin(self) -> AsyncAdmin:
         """The calls of operators: pauses, limits, counts."""
-        return AsyncAdmin(self)
+        return AsyncAdmin(self._call, self._pages)
 
     async def __aenter__(self) -> Self:
         return self

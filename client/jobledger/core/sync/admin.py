@@ -1,14 +1,17 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """The calls of operators: counts, pauses, limits, and watch tokens revoked."""
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, Unpack
 
+from jobledger.core.calls import Method
+from jobledger.core.channels import Connection
 from jobledger.core.conversion import build
 from jobledger.core.options import CallOptions
+from jobledger.core.page import ItemT, PageRequestT, PageResponseT
 from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
 from jobledger.core.requests import count, texts
-from jobledger.core.sync.pages import PagedCalls, Pager
+from jobledger.core.sync.pages import Pager
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
     ListConcurrencyLimitsRequest,
@@ -20,6 +23,33 @@ from jobledger.v1.queue_service_pb2 import (
     SetConcurrencyLimitRequest,
 )
 
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class CallOf(Protocol):
+    """Makes a call over the connections of a client."""
+
+    def __call__(
+        self,
+        method: Callable[[Connection], Method[_Request, _Response]],
+        request: _Request,
+        options: CallOptions,
+    ) -> _Response: ...
+
+
+class PagesOf(Protocol):
+    """Makes the same call for each page of a list."""
+
+    def __call__(
+        self,
+        method: Callable[[Connection], Method[PageRequestT, PageResponseT]],
+        request: PageRequestT,
+        items_of: Callable[[PageResponseT], Iterable[ItemT]],
+        page_token: str,
+        options: CallOptions,
+    ) -> Pager[ItemT]: ...
+
 
 class Admin:
     """The calls of operators, over the connections of a client: `client.admin`.
@@ -28,9 +58,9 @@ class Admin:
     job that is held.
     """
 
-    def __init__(self, client: PagedCalls) -> None:
-        self._call = client._call  # noqa: SLF001
-        self._pages = client._pages  # noqa: SLF001
+    def __init__(self, call: CallOf, pages: PagesOf) -> None:
+        self._call = call
+        self._pages = pages
 
     def list_job_type_stats(
         self,

@@ -74,7 +74,7 @@ class Client(
     @property
     def admin(self) -> Admin:
         """The calls of operators: pauses, limits, counts."""
-        return Admin(self)
+        return Admin(self._call, self._pages)
 
     def __enter__(self) -> Self:
         return self
