@@ -104,5 +104,5 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
     return (
         "pk_jobs",
         batch_statement(FEED_LOCKED, written, single=single),
-        [JOBS["postgresql"], len(rows), *columns],
+        [JOBS["postgresql"], len(rows), None, *columns],
     )

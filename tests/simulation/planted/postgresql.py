@@ -37,19 +37,27 @@ BUGS = {
     "feed locked late": Bug(
         "the newest sequence number is read without the lock of the feed",
         STATEMENT,
-        "txid_current() AS writer FROM lock_feed()",
-        "txid_current() AS writer FROM (SELECT greatest(compacted_seq, (SELECT max(seq) FROM"
-        " changes)) AS before, config_version AS config FROM feed) AS head",
+        " FROM lock_feed($3::bigint)",
+        " FROM (SELECT greatest(compacted_seq, (SELECT max(seq) FROM changes)) AS before FROM feed"
+        " WHERE $3::bigint IS NULL OR TRUE) AS head",
     ),
     "snapshot older than its lock": Bug(
         "the newest sequence number is that of before the wait for the lock",
         MIGRATION,
+        "DECLARE config bigint;\n"
         "BEGIN\n"
         "    SELECT compacted_seq, config_version INTO before, config FROM feed FOR UPDATE;\n"
+        "    IF expected <> config THEN\n"
+        "        RAISE SQLSTATE 'JL001' USING MESSAGE = 'what operators set has changed';\n"
+        "    END IF;\n"
         "    before := greatest(before, (SELECT max(seq) FROM changes));",
-        "DECLARE newest bigint := (SELECT max(seq) FROM changes);\nBEGIN\n"
+        "DECLARE config bigint; newest bigint := (SELECT max(seq) FROM changes);\n"
+        "BEGIN\n"
         "    SELECT greatest(compacted_seq, newest), config_version INTO before, config"
-        " FROM feed FOR UPDATE;",
+        " FROM feed FOR UPDATE;\n"
+        "    IF expected <> config THEN\n"
+        "        RAISE SQLSTATE 'JL001' USING MESSAGE = 'what operators set has changed';\n"
+        "    END IF;",
     ),
     "limits read before the lock": Bug(
         "whether a key is full is read without the lock of the feed",
@@ -123,9 +131,9 @@ BUGS = {
     ),
     "changed pause ignored": Bug(
         "jobs start although a pause was set since they were found",
-        DRIVER,
-        "if None not in (batch.config_version, config) and batch.config_version != config:",
-        "if False:",
+        MIGRATION,
+        "IF expected <> config THEN",
+        "IF FALSE THEN",
     ),
     "save of an ended claim": Bug(
         "a deliverer stores how far a webhook has come although its claim has ended",

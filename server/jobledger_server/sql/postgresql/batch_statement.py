@@ -10,14 +10,17 @@ from jobledger_server.sql.driver import WriteStatement
 from jobledger_server.sql.tables import ID, NEW_SEQS, QUEUE_NAME, queues
 
 LOCK_FEED = (
-    "SELECT before + $1::bigint AS seq, before, config, txid_current() AS writer FROM lock_feed()"
+    "SELECT before + $1::bigint AS seq, before, txid_current() AS writer FROM lock_feed($3::bigint)"
 )
 FEED_LOCKED = (
-    "SELECT $1::bigint AS seq, 0::bigint AS before, NULL::bigint AS config,"
-    " txid_current() AS writer"
+    "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer, $3::bigint AS config"
 )
 """The two forms of the part `counter` of a batch's statement: `before` is added to each NewSeq,
-which counts from the newest one or is final."""
+which counts from the newest one or is final. Its third parameter is the version of what operators
+set by which the batch was decided, or NULL."""
+
+CONFIG_CHANGED = "JL001"
+"""The SQLSTATE with which a statement undoes itself if that version is another one."""
 
 COUNTED_QUEUES = "counted_queues"
 """The part that writes the counters of queues. It returns their ids and names."""
@@ -127,7 +130,7 @@ def batch_statement(
     """
     parts = [f"counter AS ({counter})"]
     updated = []
-    first = 3
+    first = 4
     for number, (statement, parameters) in enumerate(writes):
         counts_queues = isinstance(statement, Insertion) and statement.table is queues
         name = COUNTED_QUEUES if counts_queues else f"part_{number}"
@@ -138,7 +141,7 @@ def batch_statement(
     ids = f", ARRAY(SELECT (id, {', '.join(QUEUE_NAME)}) FROM {COUNTED_QUEUES})"  # noqa: S608
     return (
         f"WITH {', '.join(parts)} "  # noqa: S608
-        f"SELECT seq, writer, config{ids if queue_ids else ''} FROM counter "
+        f"SELECT seq, writer{ids if queue_ids else ''} FROM counter "
         f"WHERE all_updated({' + '.join(updated) or '0'}, $2)"
     )
 

@@ -11,6 +11,7 @@ from jobledger_server.domain.queues import QueueName
 from jobledger_server.sql.driver import Batch, Writes, Writing
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.postgresql.batch_statement import (
+    CONFIG_CHANGED,
     FEED_LOCKED,
     LOCK_FEED,
     Insertion,
@@ -80,22 +81,26 @@ class PostgresqlDriver:
     async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
         # The parts of one statement have no order.
         if batch.new >= COPY_FROM_ROWS or (batch.new and batch.updates_first) or batch.moves:
-            seq, writer, config = await self._append_in_steps(batch)
+            seq, writer = await self._append_in_steps(batch)
         else:
-            if last and batch.config_version is None and not self._begun:
+            if last and not self._begun:
                 self.committing = True
             else:
                 await self._begin()
             feed = LOCK_FEED if batch.locks_feed else FEED_LOCKED
             writes = [*batch.counts(), *batch.writes(after=0)]
-            seq, writer, config = await self._write(feed, batch.count, writes)
-        if None not in (batch.config_version, config) and batch.config_version != config:
-            raise ConfigChanged
+            seq, writer = await self._write(feed, batch.count, writes, batch.config_version)
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
     async def _write(
-        self, counter: str, number: int, writes: Writes, *, queue_ids: bool = False
+        self,
+        counter: str,
+        number: int,
+        writes: Writes,
+        config: int | None = None,
+        *,
+        queue_ids: bool = False,
     ) -> tuple[Any, ...]:
         """Write rows by one statement; return its row. See `batch_statement`."""
         single = all(len(rows) == 1 for _, rows in writes)
@@ -108,9 +113,14 @@ class PostgresqlDriver:
         statement = batch_statement(counter, widths, single=single, queue_ids=queue_ids)
         updates = sum(len(rows) for statement, rows in writes if isinstance(statement, Update))
         run = self._connection.fetch_committed if self.committing else self._connection.fetch
-        return tuple((await run(statement, number, updates, *values))[0])
+        try:
+            return tuple((await run(statement, number, updates, config, *values))[0])
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == CONFIG_CHANGED:
+                raise ConfigChanged from error
+            raise
 
-    async def _append_in_steps(self, batch: Batch) -> tuple[int, int, int | None]:
+    async def _append_in_steps(self, batch: Batch) -> tuple[int, int]:
         """Lock the feed first: a copy cannot add to values, nor look the ids of queues up.
 
         A job that is moved gets the id of its queue from the table, so its row is written after
@@ -125,8 +135,12 @@ class PostgresqlDriver:
         if updates_first:
             writes = batch.writes(after=0)
             first += [each for each in writes if not isinstance(each[0], Insertion)]
-        seq, writer, config, *queues = await self._write(
-            LOCK_FEED, batch.count, first, queue_ids=copies and batch.new > 0
+        seq, writer, *queues = await self._write(
+            LOCK_FEED,
+            batch.count,
+            first,
+            batch.config_version,
+            queue_ids=copies and batch.new > 0,
         )
         writes = batch.writes(after=seq - batch.count)
         if batch.moves:
@@ -143,7 +157,7 @@ class PostgresqlDriver:
                 rest.append((writing, rows))
         if rest:
             await self._write(FEED_LOCKED, seq, rest)
-        return seq, writer, config
+        return seq, writer
 
     async def _copy_jobs(
         self, columns: Sequence[str], rows: Sequence[Row], queues: Sequence[Any]

@@ -582,9 +582,13 @@ def _tune_postgresql() -> None:
 # Each query of a volatile function sees what was committed before it, and the second one begins
 # when the lock is held. One statement alone would see what was committed before it waited.
 _LOCK_FEED = """
-CREATE FUNCTION lock_feed(OUT before bigint, OUT config bigint) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION lock_feed(expected bigint, OUT before bigint) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE config bigint;
 BEGIN
     SELECT compacted_seq, config_version INTO before, config FROM feed FOR UPDATE;
+    IF expected <> config THEN
+        RAISE SQLSTATE 'JL001' USING MESSAGE = 'what operators set has changed';
+    END IF;
     before := greatest(before, (SELECT max(seq) FROM changes));
 END $$
 """
@@ -637,7 +641,7 @@ def _create_foreign_key_triggers() -> None:
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION lock_feed()")
+        op.execute("DROP FUNCTION lock_feed(bigint)")
         op.execute("DROP FUNCTION lock_keys(text[])")
         op.execute("DROP FUNCTION all_updated(bigint, bigint)")
     for table in (
