@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from jobledger.core.queues import (
         ConcurrencyLimit,
         EndedJobs,
+        JobType,
+        JobTypeDefaults,
         JobTypeStats,
         Pause,
         PriorityStats,
@@ -150,6 +152,8 @@ __all__ = [
     "JobStarted",
     "JobStatus",
     "JobTerminal",
+    "JobType",
+    "JobTypeDefaults",
     "JobTypeStats",
     "JobView",
     "JobledgerError",
@@ -242,6 +246,8 @@ _MODULES = {
     "core.queues": [
         "ConcurrencyLimit",
         "EndedJobs",
+        "JobType",
+        "JobTypeDefaults",
         "JobTypeStats",
         "Pause",
         "PriorityStats",

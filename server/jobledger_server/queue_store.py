@@ -1,4 +1,4 @@
-"""The port to what operators set and read: pauses, limits, counts, and why a job waits.
+"""The port to what operators set and read: pauses, limits, defaults, counts, and why a job waits.
 
 Also the key of watch tokens, which operators renew.
 
@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from jobledger_server.domain.job import Instant, JobId, JobStatus
+from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.domain.waiting import Pause, WaitFacts
 
 
@@ -36,11 +37,12 @@ class Limit(Struct, frozen=True):
 
 
 class QueueSettings(Protocol):
-    """Sets pauses and limits.
+    """Sets pauses, limits and defaults of job types.
 
-    A change is durable when its call returns, and no job starts against it from then on. It raises
-    `config_version`; see `store.Pauses`. Keys with blocked jobs that may have a free slot now are
-    found by `Store.find_rechecks`. However many keys it concerns, others wait for a few at most.
+    A change is durable when its call returns, and no job starts against it from then on, nor is one
+    created without its defaults. It raises `config_version`; see `store.Config`. Keys with blocked
+    jobs that may have a free slot now are found by `Store.find_rechecks`. However many keys it
+    concerns, others wait for a few at most.
     """
 
     async def pause_type(self, job_type: str, *, actor: str, reason: str) -> Pause:
@@ -68,6 +70,16 @@ class QueueSettings(Protocol):
 
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
         """Return the limits and pauses of names after `after`, in the order of their names."""
+
+    async def set_type_defaults(self, job_type: str, defaults: TypeDefaults) -> None:
+        """Replace the defaults of a job type, or remove them if they are NO_DEFAULTS.
+
+        Raises:
+            LimitExceeded: As many types have defaults as may have them.
+        """
+
+    async def type_defaults(self, *, after: str, limit: int) -> list[tuple[str, TypeDefaults]]:
+        """Return the types after `after` that have defaults, in the order of their names."""
 
     async def watch_key(self) -> bytes:
         """Return the key by which watch tokens are signed: 32 random bytes."""

@@ -30,6 +30,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.queues import KeyState, QueueName
 from jobledger_server.domain.retention import Purgeable
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.queue_store import QueueReports, QueueSettings
 from jobledger_server.webhook_store import Webhooks
 
@@ -95,7 +96,7 @@ class FeedCompacted(StoreError):
 
 
 class ConfigChanged(StoreError):
-    """A start was decided by pauses or limits that have changed since: nothing was written."""
+    """It was decided by what operators set, which has changed since: nothing was written."""
 
 
 class FeedHead(Struct, frozen=True):
@@ -268,11 +269,18 @@ class Claimable(Struct, frozen=True):
         return QueueName(self.job_type, self.priority, self.tenant)
 
 
-class Pauses(Struct, frozen=True):
-    """The job types that are paused, as of a version of what operators set."""
+class Config(Struct, frozen=True):
+    """What operators have set, but for limits and pauses of keys: these are read when they matter.
+
+    Attributes:
+        version: Grows with each change of anything that operators set.
+        paused_types: The job types that are paused.
+        defaults: The defaults of the job types that have any.
+    """
 
     version: int
-    job_types: frozenset[str]
+    paused_types: frozenset[str]
+    defaults: Mapping[str, TypeDefaults]
 
 
 class News(Struct, frozen=True):
@@ -281,7 +289,7 @@ class News(Struct, frozen=True):
     Attributes:
         now: The database server's time.
         head: The feed's.
-        config_version: The version of the pauses and limits.
+        config_version: The version of what operators have set.
         overdue: Whether the deadline of a job has passed.
         due: Whether a scheduled job is due.
         recheck: Whether somebody has to look if a blocked job has a free slot.
@@ -412,15 +420,15 @@ class Transaction(Protocol):
 
         Args:
             decisions: Decisions with something to write, about new jobs or loaded ones.
-            config_version: The version of pauses and limits by which they were decided, if they
-                start jobs.
+            config_version: The version of what operators set by which they were decided, if they
+                start or create jobs.
             settled: Concurrency keys whose free slots these decisions give to blocked jobs, so that
                 nobody has to look.
             last: The block ends without any further statement, so `append` may commit.
 
         Raises:
             StoreConflict: A constraint was violated.
-            ConfigChanged: The version of pauses and limits is another one.
+            ConfigChanged: The version of what operators set is another one.
         """
 
 
@@ -495,7 +503,7 @@ class Store(Protocol):
 
     @property
     def queue_settings(self) -> QueueSettings:
-        """What operators set: pauses and limits."""
+        """What operators set: pauses, limits, and defaults of job types."""
 
     @property
     def queue_reports(self) -> QueueReports:
@@ -556,8 +564,8 @@ class Store(Protocol):
             limit: How many jobs at most of all types.
         """
 
-    async def pauses(self) -> Pauses:
-        """Return the job types that are paused."""
+    async def config(self) -> Config:
+        """Return what operators have set."""
 
     async def news(self, job_types: Collection[str]) -> News:
         """Return what there is to do, of these types as to `ready`.

@@ -10,6 +10,7 @@ from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import due_time
+from jobledger_server.domain.type_defaults import FIELDS, NO_DEFAULTS
 from tests.robustness.checker.history import History, Recount, Share, Start
 from tests.robustness.checker.inspector import looking_often
 from tests.support.memory_invariants import violations
@@ -51,15 +52,29 @@ class MemoryInspector:
         return tuple(Share(name, min(each), max(each)) for name, each in ahead.items())
 
     def see(self, changes: Sequence[tuple[Row | None, Row]]) -> None:
-        """Write down the starts of a commit, and what is wrong with each."""
+        """Write down the starts of a commit, and what is wrong with each, and with creations."""
         for before, after in changes:
-            if before is None or after.job.phase is not Phase.HELD:
+            if before is None:
+                self._see_creation(after.job)
+                continue
+            if after.job.phase is not Phase.HELD:
                 continue
             if before.job.phase is not Phase.HELD or before.job.attempt < after.job.attempt:
                 wrong = next(self._wrong(after.job), "")
                 due, at = due_time(before.job) or 0, after.job.attempt_time or 0
                 start = Start(after.job.id, after.job.concurrency_key, wrong, due, at)
                 self._history.starts.append(start)
+
+    def _see_creation(self, job: Job) -> None:
+        """Write down whether a new job lacks a default that its type has in this commit."""
+        defaults = self._tables.defaults.get(job.job_type, NO_DEFAULTS)
+        for part, names in FIELDS.items():
+            for name in names:
+                default, value = getattr(defaults, name), getattr(job, name)
+                silent = part & job.silent and job.origin_job_id is None
+                if silent and default not in (None, value):
+                    what = f"{job.id} of {job.job_type} has the {name} {value}, not {default}"
+                    self._history.undefaulted.append(what)
 
     def _wrong(self, started: Job) -> Iterator[str]:
         tables, key = self._tables, started.concurrency_key

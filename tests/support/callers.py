@@ -37,6 +37,7 @@ WORKERS = {
 QUEUES = {
     *("ListJobTypeStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),
     *("SetConcurrencyLimit", "PauseConcurrencyKey", "ResumeConcurrencyKey", "RevokeWatchTokens"),
+    *("SetJobTypeDefaults", "ListJobTypes"),
     *("ClaimWebhooks", "SaveWebhook"),
     *("IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"),
 }

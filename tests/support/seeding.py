@@ -91,6 +91,7 @@ async def seed(
         "labels": "'{}'",
         "attempt": "0",
         "started_by_id": "FALSE",
+        "silent": "0",
         "max_attempts": "1",
         "initial_backoff": "1",
         "max_backoff": "1",

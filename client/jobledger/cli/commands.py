@@ -41,6 +41,7 @@ from jobledger.cli.render import (
 )
 from jobledger.cli.times import date, duration
 from jobledger.cli.token_commands import token
+from jobledger.cli.type_commands import types
 from jobledger.cli.update_command import update
 from jobledger.cli.watch_commands import top, watch
 from jobledger.cli.webhook_commands import webhook
@@ -176,7 +177,8 @@ def create(
 ) -> None:
     """Create a job and print its id.
 
-    TYPE names the kind of work, for example render; workers claim jobs by it.
+    TYPE names the kind of work, for example render; workers claim jobs by it. An operator may have
+    set other defaults for it; see `jobledger types --help`.
     """
     if (max_attempts, initial_backoff, max_backoff) != (None, None, None):
         # Not always: a creation without a policy has the service's defaults.
@@ -278,7 +280,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
 
 for command in (explain, update, rerun, cancel, delete, worker):
     jobledger.add_command(command)
-for command in (stats, pause, resume, limits, token, webhook):
+for command in (stats, pause, resume, limits, types, token, webhook):
     jobledger.add_command(command)
 
 

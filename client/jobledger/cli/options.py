@@ -157,6 +157,13 @@ class Group(Command, click.Group):
         return code
 
 
+class Listing(Group):
+    """A group of commands, which alone does something of its own."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super(Group, self).invoke(ctx)
+
+
 def pass_connection(
     function: Callable[Concatenate[Connection, _P], _R],
 ) -> Callable[_P, _R]:

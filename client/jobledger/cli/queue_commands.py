@@ -1,14 +1,13 @@
 """The commands about what waits: stats, explain, pause, resume and limits."""
 
 import json
-from typing import Any
 
 import click
 
 from jobledger import ConcurrencyLimit, Pause
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import write
-from jobledger.cli.options import Command, Group, as_json_option, pass_connection
+from jobledger.cli.options import Command, Listing, as_json_option, pass_connection
 from jobledger.cli.queue_tables import (
     LIMIT_COLUMNS,
     STATS_COLUMNS,
@@ -141,14 +140,7 @@ def resume(
     _show_pause(target, None, as_json=as_json)
 
 
-class _Listing(Group):
-    """A group of commands, which alone does something of its own."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        return super(Group, self).invoke(ctx)
-
-
-@click.group(cls=_Listing)
+@click.group(cls=Listing)
 @as_json_option
 @click.pass_context
 def limits(context: click.Context, *, as_json: bool) -> None:

@@ -46,8 +46,9 @@ class JobOptions(TypedDict, total=False):
     """1 to 128 characters. The same id with the same content returns the job that exists.
     Default: a new one for each call of create_job(), whose error has it; for each NewJob."""
     retry_policy: RetryPolicy | None
-    """How often it is tried, and how long it waits in between. Default: three attempts, of
-    which a crash or a retryable error uses up one. `RetryPolicy(max_attempts=1)`: at most once."""
+    """How often it is tried, and how long it waits in between. Default: that of its type, or else
+    three attempts, of which a crash or a retryable error uses up one.
+    `RetryPolicy(max_attempts=1)`: at most once."""
     schedule_time: datetime | timedelta | None
     """It is not claimed before this time, which has a time zone. A timedelta means the same as
     `delay`. Default: it may be at once."""
@@ -56,7 +57,7 @@ class JobOptions(TypedDict, total=False):
     Not together with `schedule_time`. Default: it may be at once."""
     priority: int | None
     """0 to 9: among jobs of its type, one with a higher priority is always claimed first.
-    Default: 5."""
+    Default: that of its type, or else 5."""
     fairness_key: str
     """The tenant that it is counted for, at most 128 characters: tenants whose jobs of one type
     and priority wait are claimed for in turn. Default: the owner."""
@@ -71,12 +72,14 @@ class JobOptions(TypedDict, total=False):
     """What happens if there is such a job already. Only with a `unique_key`. Default: REJECT."""
     queue_timeout: Seconds | None
     """Seconds, or a timedelta, that the job may wait for a worker, from `schedule_time` on.
-    Default: 7 days."""
+    Default: that of its type, or else 7 days."""
     run_timeout: Seconds | None
-    """Seconds, or a timedelta, from its first start to its terminal state. Default: no limit."""
+    """Seconds, or a timedelta, from its first start to its terminal state. Default: that of its
+    type, or else no limit."""
     stall_timeout: Seconds | None
     """Seconds, or a timedelta, that an attempt may go without progress: a report that says
-    something new, or an asset. Then it is lost, as if its lease had expired. Default: no limit."""
+    something new, or an asset. Then it is lost, as if its lease had expired. Default: that of its
+    type, or else no limit."""
 
 
 class NewJob:

@@ -1,11 +1,11 @@
-"""What operators read and set: counts, pauses and limits, as immutable Python values."""
+"""What operators read and set: counts, pauses, limits and defaults, as immutable Python values."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
 from jobledger.core.conversion import from_duration, from_timestamp
-from jobledger.core.models import JobStatus
+from jobledger.core.models import JobStatus, RetryPolicy
 from jobledger.v1 import queue_service_pb2
 
 
@@ -150,3 +150,53 @@ class ConcurrencyLimit:
             running=message.running,
             blocked=message.blocked,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTypeDefaults:
+    """What a job of a type has where its creation says nothing. None leaves it to the service."""
+
+    retry_policy: RetryPolicy | None = None
+    """How often it is tried. A creation with a policy of its own has nothing of this one."""
+    queue_timeout: timedelta | None = None
+    """How long it may wait for a worker."""
+    run_timeout: timedelta | None = None
+    """How long it may take from its first start on."""
+    stall_timeout: timedelta | None = None
+    """How long an attempt may go without news."""
+    priority: int | None = None
+    """0 to 9."""
+
+    @classmethod
+    def from_proto(cls, message: queue_service_pb2.JobTypeDefaults) -> Self:
+        """Convert the message."""
+        policy = message.retry_policy if message.HasField("retry_policy") else None
+        return cls(
+            retry_policy=None if policy is None else RetryPolicy.from_proto(policy),
+            queue_timeout=from_duration(message.queue_timeout)
+            if message.HasField("queue_timeout")
+            else None,
+            run_timeout=from_duration(message.run_timeout)
+            if message.HasField("run_timeout")
+            else None,
+            stall_timeout=from_duration(message.stall_timeout)
+            if message.HasField("stall_timeout")
+            else None,
+            priority=message.priority if message.HasField("priority") else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobType:
+    """A job type, and the defaults that operators have set for it."""
+
+    job_type: str
+    """The type."""
+    defaults: JobTypeDefaults
+    """Its defaults."""
+
+    @classmethod
+    def from_proto(cls, message: queue_service_pb2.JobType) -> Self:
+        """Convert the message."""
+        defaults = JobTypeDefaults.from_proto(message.defaults)
+        return cls(job_type=message.job_type, defaults=defaults)

@@ -57,6 +57,8 @@ CALLS: Final = (
     Call("GET", "/v1/stats", "QueueService.ListJobTypeStats"),
     Call("POST", "/v1/jobTypes/{job_type}:pause", "QueueService.PauseJobType"),
     Call("POST", "/v1/jobTypes/{job_type}:resume", "QueueService.ResumeJobType"),
+    Call("POST", "/v1/jobTypes/{job_type}:setDefaults", "QueueService.SetJobTypeDefaults"),
+    Call("GET", "/v1/jobTypes", "QueueService.ListJobTypes"),
 )
 
 

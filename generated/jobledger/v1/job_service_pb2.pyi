@@ -104,7 +104,9 @@ class CreateJobRequest(_message.Message):
     Default: empty, each call creates a job.
     """
     priority: _builtins.int
-    """0 to 9, higher goes first; see Job.priority. Default: 5."""
+    """0 to 9, higher goes first; see Job.priority. Default: that of its type, or
+    else 5.
+    """
     fairness_key: _builtins.str
     """The tenant that it is counted for; see Job.fairness_key. Default: the owner."""
     concurrency_key: _builtins.str
@@ -129,29 +131,30 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def retry_policy(self) -> _job_pb2.RetryPolicy:
-        """How often the job is tried, and how long it waits in between. Default:
-        three attempts, so a job whose worker dies is run again. Send a policy with
-        `max_attempts` 1 for a job that must run at most once. Without a policy, an
-        attempt that was started by TransitionJob is the last one.
+        """How often the job is tried, and how long it waits in between. Default: that of
+        its type; see QueueService.SetJobTypeDefaults. Without one, three attempts, so
+        a job whose worker dies is run again. Send a policy with `max_attempts` 1 for
+        a job that must run at most once. If neither the creator nor the type sets a
+        policy, an attempt that was started by TransitionJob is the last one.
         """
 
     @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
         """How long the job may wait for a worker, 1 second to 365 days. Each wait is
         timed separately, and from `schedule_time` or the end of a pause on. Default:
-        7 days.
+        that of its type, or else 7 days.
         """
 
     @_builtins.property
     def run_timeout(self) -> _duration_pb2.Duration:
         """How long the job may take from its first start on, 1 second to 365 days,
-        whatever the number of attempts. Default: no limit.
+        whatever the number of attempts. Default: that of its type, or else no limit.
         """
 
     @_builtins.property
     def stall_timeout(self) -> _duration_pb2.Duration:
         """How long an attempt may go without news, 1 second to 365 days; see
-        Job.stall_timeout. Default: no limit.
+        Job.stall_timeout. Default: that of its type, or else no limit.
         """
 
     @_builtins.property

@@ -151,7 +151,8 @@ class JobServiceServicer(object):
 
     def CreateJob(self, request, context):
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
-        and content return the existing job. Errors: INVALID_FIELD,
+        and content return the existing job. What is not said is content too, and
+        defaults that have changed since are not. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

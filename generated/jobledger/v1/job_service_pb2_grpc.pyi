@@ -40,7 +40,8 @@ class JobServiceStub:
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
-    and content return the existing job. Errors: INVALID_FIELD,
+    and content return the existing job. What is not said is content too, and
+    defaults that have changed since are not. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
@@ -193,7 +194,8 @@ class JobServiceAsyncStub(JobServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
-    and content return the existing job. Errors: INVALID_FIELD,
+    and content return the existing job. What is not said is content too, and
+    defaults that have changed since are not. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
@@ -349,7 +351,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
-        and content return the existing job. Errors: INVALID_FIELD,
+        and content return the existing job. What is not said is content too, and
+        defaults that have changed since are not. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
         """
 

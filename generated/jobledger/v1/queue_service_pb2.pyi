@@ -878,3 +878,192 @@ class ListConcurrencyLimitsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListConcurrencyLimitsResponse: _TypeAlias = ListConcurrencyLimitsResponse  # noqa: Y015
+
+@_typing.final
+class JobTypeDefaults(_message.Message):
+    """What a job of a type has where its creation says nothing. What is not set here
+    is the service's own default.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """See CreateJobRequest.priority. The most that a caller may ask for is no bound
+    of it.
+    """
+    @_builtins.property
+    def retry_policy(self) -> _job_pb2.RetryPolicy:
+        """See CreateJobRequest.retry_policy. A creation with a policy of its own has
+        nothing of this one. As with one of its own, a job is tried again even if its
+        attempt was started by TransitionJob.
+        """
+
+    @_builtins.property
+    def queue_timeout(self) -> _duration_pb2.Duration:
+        """See CreateJobRequest.queue_timeout."""
+
+    @_builtins.property
+    def run_timeout(self) -> _duration_pb2.Duration:
+        """See CreateJobRequest.run_timeout."""
+
+    @_builtins.property
+    def stall_timeout(self) -> _duration_pb2.Duration:
+        """See CreateJobRequest.stall_timeout."""
+
+    def __init__(
+        self,
+        *,
+        retry_policy: _job_pb2.RetryPolicy | None = ...,
+        queue_timeout: _duration_pb2.Duration | None = ...,
+        run_timeout: _duration_pb2.Duration | None = ...,
+        stall_timeout: _duration_pb2.Duration | None = ...,
+        priority: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___JobTypeDefaults: _TypeAlias = JobTypeDefaults  # noqa: Y015
+
+@_typing.final
+class JobType(_message.Message):
+    """A job type that has defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_TYPE_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    job_type: _builtins.str
+    """The type."""
+    @_builtins.property
+    def defaults(self) -> Global___JobTypeDefaults:
+        """Its defaults."""
+
+    def __init__(
+        self,
+        *,
+        job_type: _builtins.str = ...,
+        defaults: Global___JobTypeDefaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "job_type", b"job_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobType: _TypeAlias = JobType  # noqa: Y015
+
+@_typing.final
+class SetJobTypeDefaultsRequest(_message.Message):
+    """A request to set the defaults of a type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_TYPE_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    job_type: _builtins.str
+    """The type. Required; it need not have jobs."""
+    @_builtins.property
+    def defaults(self) -> Global___JobTypeDefaults:
+        """All of its defaults: what is not set here is removed. Default: none."""
+
+    def __init__(
+        self,
+        *,
+        job_type: _builtins.str = ...,
+        defaults: Global___JobTypeDefaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "job_type", b"job_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobTypeDefaultsRequest: _TypeAlias = SetJobTypeDefaultsRequest  # noqa: Y015
+
+@_typing.final
+class SetJobTypeDefaultsResponse(_message.Message):
+    """The defaults that were set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_TYPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job_type(self) -> Global___JobType:
+        """The type with its defaults, as they are now."""
+
+    def __init__(
+        self,
+        *,
+        job_type: Global___JobType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobTypeDefaultsResponse: _TypeAlias = SetJobTypeDefaultsResponse  # noqa: Y015
+
+@_typing.final
+class ListJobTypesRequest(_message.Message):
+    """A request for the types that have defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The number at most. Default (0): 50. A number above 1000 is 1000."""
+    page_token: _builtins.str
+    """Continues after an earlier page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobTypesRequest: _TypeAlias = ListJobTypesRequest  # noqa: Y015
+
+@_typing.final
+class ListJobTypesResponse(_message.Message):
+    """A page of types."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Continues after this page. Empty on the last page."""
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobType]:
+        """The types, in the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        job_types: _abc.Iterable[Global___JobType] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobTypesResponse: _TypeAlias = ListJobTypesResponse  # noqa: Y015

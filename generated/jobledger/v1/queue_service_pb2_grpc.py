@@ -31,9 +31,10 @@ if _version_not_supported:
 
 
 class QueueServiceStub(object):
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     def __init__(self, channel):
@@ -82,12 +83,23 @@ class QueueServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsResponse.FromString,
                 _registered_method=True)
+        self.SetJobTypeDefaults = channel.unary_unary(
+                '/jobledger.v1.QueueService/SetJobTypeDefaults',
+                request_serializer=jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsResponse.FromString,
+                _registered_method=True)
+        self.ListJobTypes = channel.unary_unary(
+                '/jobledger.v1.QueueService/ListJobTypes',
+                request_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer(object):
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     def ListJobTypeStats(self, request, context):
@@ -161,6 +173,25 @@ class QueueServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetJobTypeDefaults(self, request, context):
+        """Replaces the defaults of a type, or removes them. They apply where a creation
+        says nothing, and the new job has them from then on: jobs that were created
+        before stay as they are, and a rerun has what its origin has. A repeated
+        creation returns its job, whatever the defaults are by now. Safe to retry.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types have defaults.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobTypes(self, request, context):
+        """Lists the types that have defaults, in the order of their names. Errors:
+        INVALID_FIELD, INVALID_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -204,6 +235,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsResponse.SerializeToString,
             ),
+            'SetJobTypeDefaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetJobTypeDefaults,
+                    request_deserializer=jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsResponse.SerializeToString,
+            ),
+            'ListJobTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobTypes,
+                    request_deserializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'jobledger.v1.QueueService', rpc_method_handlers)
@@ -212,9 +253,10 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService(object):
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     @staticmethod
@@ -423,6 +465,60 @@ class QueueService(object):
             '/jobledger.v1.QueueService/ListConcurrencyLimits',
             jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsRequest.SerializeToString,
             jobledger_dot_v1_dot_queue__service__pb2.ListConcurrencyLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetJobTypeDefaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.QueueService/SetJobTypeDefaults',
+            jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsRequest.SerializeToString,
+            jobledger_dot_v1_dot_queue__service__pb2.SetJobTypeDefaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.QueueService/ListJobTypes',
+            jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesRequest.SerializeToString,
+            jobledger_dot_v1_dot_queue__service__pb2.ListJobTypesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,9 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueueServiceStub:
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     @_typing.overload
@@ -75,12 +76,24 @@ class QueueServiceStub:
     """Lists the limits and the pauses of keys, in the order of their names. Errors:
     INVALID_FIELD, INVALID_TOKEN.
     """
+    SetJobTypeDefaults: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.SetJobTypeDefaultsRequest, _queue_service_pb2.SetJobTypeDefaultsResponse]
+    """Replaces the defaults of a type, or removes them. They apply where a creation
+    says nothing, and the new job has them from then on: jobs that were created
+    before stay as they are, and a rerun has what its origin has. A repeated
+    creation returns its job, whatever the defaults are by now. Safe to retry.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types have defaults.
+    """
+    ListJobTypes: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListJobTypesRequest, _queue_service_pb2.ListJobTypesResponse]
+    """Lists the types that have defaults, in the order of their names. Errors:
+    INVALID_FIELD, INVALID_TOKEN.
+    """
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -123,11 +136,23 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """Lists the limits and the pauses of keys, in the order of their names. Errors:
     INVALID_FIELD, INVALID_TOKEN.
     """
+    SetJobTypeDefaults: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetJobTypeDefaultsRequest, _queue_service_pb2.SetJobTypeDefaultsResponse]  # type: ignore[assignment]
+    """Replaces the defaults of a type, or removes them. They apply where a creation
+    says nothing, and the new job has them from then on: jobs that were created
+    before stay as they are, and a rerun has what its origin has. A repeated
+    creation returns its job, whatever the defaults are by now. Safe to retry.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types have defaults.
+    """
+    ListJobTypes: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListJobTypesRequest, _queue_service_pb2.ListJobTypesResponse]  # type: ignore[assignment]
+    """Lists the types that have defaults, in the order of their names. Errors:
+    INVALID_FIELD, INVALID_TOKEN.
+    """
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For operators: what waits and why, pauses, and limits. A change is durable
-    before it is answered, and holds at every server of the database from then on:
-    no job is started against it.
+    """For operators: what waits and why, pauses, limits, and defaults of job types. A
+    change is durable before it is answered, and holds at every server of the
+    database from then on: no job is started against it, nor created without its
+    defaults.
     """
 
     @_abc_1.abstractmethod
@@ -214,6 +239,29 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.ListConcurrencyLimitsResponse, _abc.Awaitable[_queue_service_pb2.ListConcurrencyLimitsResponse]]:
         """Lists the limits and the pauses of keys, in the order of their names. Errors:
+        INVALID_FIELD, INVALID_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def SetJobTypeDefaults(
+        self,
+        request: _queue_service_pb2.SetJobTypeDefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.SetJobTypeDefaultsResponse, _abc.Awaitable[_queue_service_pb2.SetJobTypeDefaultsResponse]]:
+        """Replaces the defaults of a type, or removes them. They apply where a creation
+        says nothing, and the new job has them from then on: jobs that were created
+        before stay as they are, and a rerun has what its origin has. A repeated
+        creation returns its job, whatever the defaults are by now. Safe to retry.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED if 10,000 types have defaults.
+        """
+
+    @_abc_1.abstractmethod
+    def ListJobTypes(
+        self,
+        request: _queue_service_pb2.ListJobTypesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.ListJobTypesResponse, _abc.Awaitable[_queue_service_pb2.ListJobTypesResponse]]:
+        """Lists the types that have defaults, in the order of their names. Errors:
         INVALID_FIELD, INVALID_TOKEN.
         """
 

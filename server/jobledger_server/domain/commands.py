@@ -32,7 +32,8 @@ class Create(Struct, frozen=True, kw_only=True):
 
     With an `origin_job_id` it is the rerun of that job, which is terminal and has this content,
     unless it has one already. `traceparent` is no content: a retry may belong to another trace.
-    `max_attempts` is 0 if it has no policy.
+    `max_attempts` is 0 if it has no policy. `silent` is what it leaves to the defaults of its type:
+    these fields have the service's own defaults here.
     With a `delay` it is due so long after its creation, and has no `schedule_time`.
     If another job of this owner and type with its `unique_key` is not terminal, it is refused, or
     returns that job if it is to `return_existing`.
@@ -43,6 +44,7 @@ class Create(Struct, frozen=True, kw_only=True):
     parameters: Payload | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+    silent: int = 0
     max_attempts: int = 0
     initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
     max_backoff: Micros = DEFAULT_MAX_BACKOFF

@@ -72,6 +72,12 @@ from jobledger_server.domain.state_machine import (
     start_attempt,
     with_news,
 )
+from jobledger_server.domain.type_defaults import (
+    NO_DEFAULTS,
+    TypeDefaults,
+    says_the_same,
+    with_defaults,
+)
 from jobledger_server.domain.updates import update
 
 NewId = Callable[[], str]
@@ -92,6 +98,7 @@ def create(
     new_id: NewId,
     active: Job | None = None,
     full: bool = False,
+    defaults: TypeDefaults = NO_DEFAULTS,
 ) -> Decision:
     """Decide a creation.
 
@@ -105,6 +112,7 @@ def create(
             one.
         full: Whether the concurrency key is probably at its limit. The job is blocked at once
             then: a claim would only pass over it.
+        defaults: Those of its type.
 
     Raises:
         RequestIdReused: A job was created with that request id and other content.
@@ -120,15 +128,8 @@ def create(
             and existing.job_type == command.job_type
             and parameters == command.parameters
             and existing.labels == command.labels
-            and existing.max_attempts == command.max_attempts
-            and existing.initial_backoff == command.initial_backoff
-            and existing.max_backoff == command.max_backoff
-            and existing.backoff_multiplier == command.backoff_multiplier
+            and says_the_same(existing, command)
             and existing.schedule_time == _schedule_time(command, existing.create_time)
-            and existing.queue_timeout == command.queue_timeout
-            and existing.stall_timeout == command.stall_timeout
-            and existing.run_timeout == command.run_timeout
-            and existing.priority == command.priority
             and existing.fairness_key == command.fairness_key
             and existing.concurrency_key == command.concurrency_key
             and existing.unique_key == command.unique_key
@@ -140,6 +141,8 @@ def create(
         if command.return_existing:
             return Decision(job=active, changed=False)
         raise UniqueKeyTaken(command.unique_key, active.id)
+    if command.origin_job_id is None:  # a rerun has what its origin stores
+        command = with_defaults(command, defaults)
     phase = Phase.BLOCKED if full else Phase.READY
     schedule_time = _schedule_time(command, now)
     if schedule_time is not None and schedule_time > now:
@@ -153,6 +156,7 @@ def create(
             labels=command.labels,
             request_id=command.request_id,
             traceparent=command.traceparent,
+            silent=command.silent,
             max_attempts=command.max_attempts,
             initial_backoff=command.initial_backoff,
             max_backoff=command.max_backoff,

@@ -87,6 +87,19 @@ class Phase(enum.IntEnum):
     __hash__ = int.__hash__
 
 
+class Silent(enum.IntEnum):
+    """What the creator of a job may leave unsaid, so that the defaults of its type apply.
+
+    Each is one bit of `Job.silent`.
+    """
+
+    RETRY_POLICY = 1
+    QUEUE_TIMEOUT = 2
+    RUN_TIMEOUT = 4
+    STALL_TIMEOUT = 8
+    PRIORITY = 16
+
+
 class UnknownPhase(enum.Enum):
     """A phase that only newer servers know: see `decisions.decide`."""
 
@@ -171,7 +184,8 @@ class Job(Struct, frozen=True, gc=False):
     changes without a new version. A job counts for the tenant `fairness_key`, for its owner if that
     is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
-    `max_attempts` is 0 if its creator set no policy. `started_by_id` says that a worker started the
+    `max_attempts` is 0 if neither its creator nor the defaults of its type set a policy. `silent`
+    has the bits of what its creator left unsaid. `started_by_id` says that a worker started the
     current or the latest attempt by the job's id, without a claim: see `leases.has_attempts_left`.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
@@ -222,6 +236,7 @@ class Job(Struct, frozen=True, gc=False):
     outcome_digest: bytes | None = None
     outcome_bytes: int = 0
     parameters_bytes: int = 0
+    silent: int = 0
     max_attempts: int = 0
     initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
     max_backoff: Micros = DEFAULT_MAX_BACKOFF

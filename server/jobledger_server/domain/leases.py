@@ -196,7 +196,8 @@ def _began_within_lease(job: Job, now: Instant) -> bool:
 def has_attempts_left(job: Job) -> bool:
     """Whether the job may have another attempt if this one is used up.
 
-    An attempt that was started by the job's id is the last one, unless the creator set a policy:
+    An attempt that was started by the job's id is the last one, unless its creator or the defaults
+    of its type set a policy:
     perhaps no worker claims jobs of this type, and the job would wait in its queue for days.
     """
     if job.started_by_id and not job.max_attempts:

@@ -130,6 +130,9 @@ MAX_CONCURRENCY_LIMITS = 10_000
 MAX_PAUSED_JOB_TYPES = 10_000
 """Job types that are paused."""
 
+MAX_DEFAULTED_JOB_TYPES = 10_000
+"""Job types that have defaults."""
+
 MAX_WEBHOOKS, DEFAULT_WEBHOOKS_EACH = 1000, 10
 """Webhooks, and those of one owner by default: each end of a job is posted to all of them."""
 

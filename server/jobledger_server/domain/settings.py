@@ -1,6 +1,11 @@
-"""Settings: every request of an operator to change pauses, limits and the key of watch tokens."""
+"""Settings: every request of an operator to change what operators set.
+
+That is pauses, limits, defaults of job types, and the key of watch tokens.
+"""
 
 from msgspec import Struct
+
+from jobledger_server.domain.type_defaults import TypeDefaults
 
 
 class PauseType(Struct, frozen=True):
@@ -41,8 +46,17 @@ class ResumeKey(Struct, frozen=True):
     name: str
 
 
+class SetTypeDefaults(Struct, frozen=True):
+    """Replace the defaults of a job type. It has none if they are NO_DEFAULTS."""
+
+    job_type: str
+    defaults: TypeDefaults
+
+
 class RevokeWatchTokens(Struct, frozen=True):
     """Make all watch tokens invalid."""
 
 
-Setting = PauseType | ResumeType | SetLimit | PauseKey | ResumeKey | RevokeWatchTokens
+Setting = (
+    PauseType | ResumeType | SetLimit | PauseKey | ResumeKey | SetTypeDefaults | RevokeWatchTokens
+)

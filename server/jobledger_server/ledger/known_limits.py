@@ -1,37 +1,42 @@
-"""What this server knows of the pauses and limits that operators set, without asking.
+"""What this server knows of the pauses, limits and defaults that operators set, without asking.
 
-A start is decided by it only if it is still true when the start commits: the version of what
+A start or a creation is decided by it only if it is still true at the commit: the version of what
 operators set is read while the feed is locked, and an outdated one is refreshed and tried again.
 Whether a key is full is a guess, which spares a claim the jobs that it would pass over. If it is
 wrong, the job is blocked for a moment; see maintenance/unblocker.py.
 """
 
-from jobledger_server.store import Pauses, Store
+from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
+from jobledger_server.store import Config, Store
 from jobledger_server.tuning import Tuning
 
 
 class KnownLimits:
-    """The pauses, and the concurrency keys that were full when a start was last decided."""
+    """The pauses and defaults, and the concurrency keys that were full when a start was decided."""
 
     def __init__(self, store: Store, tuning: Tuning = Tuning()) -> None:
         self._store = store
         self._max_full = tuning.full_keys
-        self._pauses = Pauses(-1, frozenset())
+        self._config = Config(-1, frozenset(), {})
         self._full: dict[str, None] = {}  # the one seen last comes last
 
     @property
     def version(self) -> int:
         """The version of what operators set; -1 if it is not known yet."""
-        return self._pauses.version
+        return self._config.version
 
     def is_paused(self, job_type: str) -> bool:
         """Whether no job of this type may start."""
-        return job_type in self._pauses.job_types
+        return job_type in self._config.paused_types
+
+    def defaults_of(self, job_type: str) -> TypeDefaults:
+        """Return the defaults of this type."""
+        return self._config.defaults.get(job_type, NO_DEFAULTS)
 
     async def refresh(self) -> bool:
-        """Read the pauses; return whether anything that operators set has changed."""
+        """Read what operators have set; return whether anything of it has changed."""
         version = self.version
-        self._pauses = await self._store.pauses()
+        self._config = await self._store.config()
         return self.version != version
 
     def is_full(self, key: str) -> bool:

@@ -30,7 +30,11 @@ from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.unblocking import unblock_freed
-from jobledger_server.ledger.working_set import WorkingSet, is_start, load_working_set
+from jobledger_server.ledger.working_set import (
+    WorkingSet,
+    depends_on_settings,
+    load_working_set,
+)
 from jobledger_server.store import (
     Change,
     ConfigChanged,
@@ -287,7 +291,7 @@ class Ledger:
             return await self._commit_or_retry(commands)
 
     async def _commit_or_retry(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        if self.known_limits.version < 0 and any(map(is_start, commands)):
+        if self.known_limits.version < 0 and any(map(depends_on_settings, commands)):
             await retry_if_stale(self.known_limits.refresh)
         while True:
             try:
@@ -323,8 +327,8 @@ class Ledger:
                 self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
                 new_id = partial(self._ids.new_id, now)
-                # Others may learn of a pause before this is written.
-                version = known.version if any(map(is_start, commands)) else None
+                # Others may learn of what operators set before this is written.
+                version = known.version if any(map(depends_on_settings, commands)) else None
                 outcomes = [
                     working_set.decide(command, now, new_id, resumed_at) for command in commands
                 ]

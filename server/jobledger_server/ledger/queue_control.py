@@ -1,7 +1,7 @@
-"""Changes pauses, limits and the key of watch tokens, and has this server act on them at once.
+"""Changes what operators set, and has this server act on it at once.
 
-Other servers act on them when they look next; see maintenance/lookout.py. No start
-commits against them anywhere: see known_limits.py.
+Other servers act on it when they look next; see maintenance/lookout.py. No start and no creation
+commits against it anywhere: see known_limits.py.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from jobledger_server.domain.settings import (
     RevokeWatchTokens,
     SetLimit,
     Setting,
+    SetTypeDefaults,
 )
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.ledger.batcher import Batcher
@@ -97,7 +98,9 @@ class QueueControl:
     async def submit(self, setting: ResumeType | ResumeKey, caller: Caller) -> bool: ...
 
     @overload
-    async def submit(self, setting: RevokeWatchTokens, caller: Caller) -> None: ...
+    async def submit(
+        self, setting: SetTypeDefaults | RevokeWatchTokens, caller: Caller
+    ) -> None: ...
 
     async def submit(self, setting: Setting, caller: Caller) -> object:
         """Change a setting; return once it is durable and this server acts on it.
@@ -143,6 +146,9 @@ class QueueControl:
                 return await store.pause_key(name, actor=actor, reason=reason)
             case ResumeKey(name):
                 return await store.resume_key(name)
+            case SetTypeDefaults(job_type, defaults):
+                await store.set_type_defaults(job_type, defaults)
+                return None
             case RevokeWatchTokens():
                 await store.renew_watch_key()
                 return None

@@ -98,6 +98,7 @@ class WorkingSet:
             new_id=new_id,
             active=self.active.get(unique) if command.unique_key else None,
             full=self.known.is_full(command.concurrency_key),
+            defaults=self.known.defaults_of(command.job_type),
         )
         if command.unique_key and decision.changed:
             self.active[unique] = decision.job
@@ -172,6 +173,11 @@ def links_of(command: Command) -> Sequence[AssetLink]:
 def is_start(command: Command) -> bool:
     """Whether the command starts a job by its id."""
     return isinstance(command, ChangeStatus) and command.target is JobStatus.PROCESSING
+
+
+def depends_on_settings(command: Command) -> bool:
+    """Whether the decision depends on what operators set."""
+    return isinstance(command, Create | CreateAll) or is_start(command)
 
 
 async def load_working_set(

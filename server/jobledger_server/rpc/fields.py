@@ -6,14 +6,33 @@ from functools import partial
 from google.protobuf.message import Message
 
 from jobledger.v1 import job_pb2
-from jobledger_server.domain.job import Instant, JobId, JobStatus, Micros, Phase
+from jobledger_server.domain.job import (
+    DEFAULT_BACKOFF_MULTIPLIER,
+    DEFAULT_INITIAL_BACKOFF,
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_MAX_BACKOFF,
+    MICROS_PER_SECOND,
+    Instant,
+    JobId,
+    JobStatus,
+    Micros,
+    Phase,
+)
 from jobledger_server.domain.limits import (
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_MULTIPLIER,
+    MAX_BACKOFF_SECONDS,
     MAX_ID_CHARACTERS,
+    MAX_INITIAL_BACKOFF_SECONDS,
     MAX_JOB_IDS,
     MAX_JOB_TYPES,
     MAX_NAME_CHARACTERS,
     MAX_PHASES,
     MAX_STATUSES,
+    MAX_TIMEOUT_SECONDS,
+    MIN_BACKOFF_MULTIPLIER,
+    MIN_BACKOFF_SECONDS,
+    MIN_TIMEOUT_SECONDS,
 )
 from jobledger_server.rpc.validation import Checker
 
@@ -83,6 +102,29 @@ def optional_duration(
     if not request.HasField(field):
         return None
     return check.duration(field, getattr(request, field), shortest, longest)
+
+
+def timeout(check: Checker, request: Message, field: str) -> Micros | None:
+    """Return the `queue_timeout`, `run_timeout` or `stall_timeout`, or None if it is not set."""
+    return optional_duration(check, request, field, MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
+
+
+def retry_policy(check: Checker, policy: job_pb2.RetryPolicy) -> tuple[int, Micros, Micros, float]:
+    """Return the fields of a policy in their order, with the service's defaults."""
+    within = check.within("retry_policy.")
+    attempts = within.number("max_attempts", policy.max_attempts, 0, MAX_ATTEMPTS)
+    initial = DEFAULT_INITIAL_BACKOFF
+    if policy.HasField("initial_backoff"):
+        bounds = MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS
+        initial = within.duration("initial_backoff", policy.initial_backoff, *bounds)
+    longest = max(initial, DEFAULT_MAX_BACKOFF)
+    if policy.HasField("max_backoff"):
+        least = initial / MICROS_PER_SECOND
+        longest = within.duration("max_backoff", policy.max_backoff, least, MAX_BACKOFF_SECONDS)
+    multiplier = policy.backoff_multiplier or DEFAULT_BACKOFF_MULTIPLIER
+    bounds = MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
+    within.number("backoff_multiplier", multiplier, *bounds)
+    return attempts or DEFAULT_MAX_ATTEMPTS, initial, longest, multiplier
 
 
 def is_full(check: Checker, view: int, *, default: bool) -> bool:

@@ -123,6 +123,8 @@ METHODS: Mapping[str, Method] = {
         Method(f"{QUEUE_SERVICE}PauseConcurrencyKey", _OPERATOR),
         Method(f"{QUEUE_SERVICE}ResumeConcurrencyKey", _OPERATOR),
         Method(f"{QUEUE_SERVICE}ListConcurrencyLimits", _OPERATOR, reads=True),
+        Method(f"{QUEUE_SERVICE}SetJobTypeDefaults", _OPERATOR),
+        Method(f"{QUEUE_SERVICE}ListJobTypes", _OPERATOR, reads=True),
         Method(f"{WEBHOOK_SERVICE}CreateWebhook", _READER, all_users=True),
         Method(f"{WEBHOOK_SERVICE}GetWebhook", _READER, reads=True, all_users=True),
         Method(f"{WEBHOOK_SERVICE}UpdateWebhook", _READER, all_users=True),

@@ -54,8 +54,8 @@ class DecisionBatch:
         loaded: The latest changes of those jobs that existed before.
         tally: What the decisions do to the counters.
         settled: The keys whose free slots they give to blocked jobs.
-        config_version: The version of pauses and limits by which they were decided, if they start
-            jobs.
+        config_version: The version of what operators set by which they were decided, if they
+            depend on it.
         now: The database server's time.
     """
 

@@ -26,7 +26,6 @@ from jobledger_server.sql.tables import (
     jobs,
     levels,
     limit_keys,
-    paused_types,
 )
 
 
@@ -34,9 +33,6 @@ class BlockingStatements:
     """The statements for a dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.pauses = select(feed.c.config_version, paused_types.c.job_type).outerjoin_from(
-            feed, paused_types, true()
-        )
         due_time = literal_column(DUE_TIME, BigInteger)
         # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
         # would read the table to find one of them.

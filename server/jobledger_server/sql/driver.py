@@ -41,7 +41,7 @@ class Batch(Protocol):
         updates_first: Whether updates come before insertions, as they do in `writes`: they free a
             request id or a unique key that a creation may use.
         moves: Whether jobs are moved to other queues, whose ids are known once `counts` is written.
-        config_version: The version of pauses and limits by which the rows were decided, if they
+        config_version: The version of what operators set by which the rows were decided, if they
             depend on it.
     """
 

@@ -1,10 +1,11 @@
-"""Pauses, limits and the key of watch tokens. See `queue_store.QueueSettings`."""
+"""Pauses, limits, defaults and the key of watch tokens. See `queue_store.QueueSettings`."""
 
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Table, bindparam, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,13 +14,22 @@ from jobledger_server.domain.job import Instant
 from jobledger_server.domain.limits import (
     MAX_CONCURRENCY_LIMITS,
     MAX_COUNTED_KEYS,
+    MAX_DEFAULTED_JOB_TYPES,
     MAX_PAUSED_JOB_TYPES,
 )
+from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.queue_store import Limit
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
-from jobledger_server.sql.tables import feed, limit_keys, limit_rules, paused_types
+from jobledger_server.sql.tables import (
+    feed,
+    limit_keys,
+    limit_rules,
+    paused_types,
+    type_defaults,
+)
+from jobledger_server.store import Config
 from jobledger_server.tuning import Tuning
 
 # A key without a `:` is its own name. The two sums read disjoint keys, each by an index: only one
@@ -70,6 +80,16 @@ _LOCK_FEED = select(feed.c.id).with_for_update()
 _RAISE_VERSION = update(feed).values(config_version=feed.c.config_version + 1)
 
 _WATCH_KEY = select(feed.c.watch_key)
+
+_DEFAULTS = select(
+    type_defaults.c.job_type,
+    *(type_defaults.c[name] for name in TypeDefaults.__struct_fields__),
+)
+_DEFAULTS_PAGE = (
+    _DEFAULTS.where(type_defaults.c.job_type > bindparam("after"))
+    .order_by(type_defaults.c.job_type)
+    .limit(bindparam("count"))
+)
 
 _NO_PAUSE = {"pause_time": None, "pause_actor": "", "pause_reason": ""}
 
@@ -206,6 +226,27 @@ class SqlQueueSettings:
 
         return await self._connections.read_list(read)
 
+    @runs_to_completion
+    async def set_type_defaults(self, job_type: str, defaults: TypeDefaults) -> None:
+        async with self._locked() as connection:
+            one = type_defaults.c.job_type == job_type
+            found = (await connection.execute(_DEFAULTS.where(one))).first()
+            if defaults == (NO_DEFAULTS if found is None else _type_defaults(found)[1]):
+                return
+            if found is None:
+                await _check_room(
+                    connection, type_defaults, "defaulted_job_types", MAX_DEFAULTED_JOB_TYPES
+                )
+            await connection.execute(delete(type_defaults).where(one))
+            if defaults != NO_DEFAULTS:
+                values = {"job_type": job_type, **asdict(defaults)}
+                await connection.execute(insert(type_defaults).values(**values))
+            await connection.execute(_RAISE_VERSION)
+
+    async def type_defaults(self, *, after: str, limit: int) -> list[tuple[str, TypeDefaults]]:
+        rows = await self._connections.read(_DEFAULTS_PAGE, {"after": after, "count": limit})
+        return [_type_defaults(row) for row in rows]
+
     async def watch_key(self) -> bytes:
         ((key,),) = await self._connections.read(_WATCH_KEY, {})
         return bytes.fromhex(key)
@@ -231,6 +272,19 @@ class SqlQueueSettings:
     async def _pause(self, connection: AsyncConnection, actor: str, reason: str) -> dict[str, Any]:
         time = await self._dialect.now(connection)
         return {"pause_time": time, "pause_actor": actor, "pause_reason": reason}
+
+
+async def read_config(connection: AsyncConnection) -> Config:
+    """Return what operators have set, on a connection that reads one snapshot."""
+    version = await connection.scalar(select(feed.c.config_version))
+    paused = await connection.scalars(select(paused_types.c.job_type))
+    defaults = await connection.execute(_DEFAULTS)
+    return Config(version or 0, frozenset(paused), dict(map(_type_defaults, defaults)))
+
+
+def _type_defaults(row: Any) -> tuple[str, TypeDefaults]:
+    job_type, *values = row
+    return job_type, TypeDefaults(**dict(zip(TypeDefaults.__struct_fields__, values, strict=True)))
 
 
 async def _rule(connection: AsyncConnection, name: str) -> Limit:

@@ -64,6 +64,7 @@ FIXED_COLUMNS = (
     "labels",
     "traceparent",
     "create_time",
+    "silent",
     "max_attempts",
     "initial_backoff",
     "max_backoff",

@@ -16,7 +16,7 @@ from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
 from jobledger_server.sql.queue_reports import SqlQueueReports
-from jobledger_server.sql.queue_settings import SqlQueueSettings
+from jobledger_server.sql.queue_settings import SqlQueueSettings, read_config
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
@@ -35,13 +35,13 @@ from jobledger_server.store import (
     ActivePosition,
     Change,
     Claimable,
+    Config,
     FeedCompacted,
     FeedHead,
     FeedPage,
     JobPage,
     JobQuery,
     News,
-    Pauses,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -125,9 +125,10 @@ class SqlStore:
         more = dict.fromkeys(limits, most)
         return (await self.find_claimable(more, limit=most))[:limit]
 
-    async def pauses(self) -> Pauses:
-        rows = await self._connections.read(self._statements.blocking.pauses)
-        return Pauses(rows[0][0], frozenset(name for _, name in rows if name is not None))
+    @runs_to_completion
+    async def config(self) -> Config:
+        async with self._connections.snapshot() as connection:
+            return await read_config(connection)
 
     async def news(self, job_types: Collection[str]) -> News:
         if self._in_doubt:

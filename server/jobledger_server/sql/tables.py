@@ -173,6 +173,7 @@ jobs = Table(
     Column("outcome_digest", LargeBinary),
     Column("outcome_bytes", Integer, nullable=False),
     Column("parameters_bytes", Integer, nullable=False),
+    Column("silent", SmallInteger, nullable=False),
     Column("max_attempts", Integer, nullable=False),
     Column("initial_backoff", BigInteger, nullable=False),
     Column("max_backoff", BigInteger, nullable=False),
@@ -579,6 +580,29 @@ paused_types = Table(
     sqlite_with_rowid=False,
 )
 
+# The defaults of job types. NULL is no default.
+type_defaults = Table(
+    "type_defaults",
+    metadata,
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), primary_key=True),
+    Column("max_attempts", Integer),
+    Column("initial_backoff", BigInteger),
+    Column("max_backoff", BigInteger),
+    Column("backoff_multiplier", Double),
+    Column("queue_timeout", BigInteger),
+    Column("run_timeout", BigInteger),
+    Column("stall_timeout", BigInteger),
+    Column("priority", SmallInteger),
+    CheckConstraint(
+        "(max_attempts IS NULL) = (initial_backoff IS NULL)"
+        " AND (max_attempts IS NULL) = (max_backoff IS NULL)"
+        " AND (max_attempts IS NULL) = (backoff_multiplier IS NULL)",
+        name="policy",
+    ),
+    CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+    sqlite_with_rowid=False,
+)
+
 # Which servers' workers ask for which types.
 pollers = Table(
     "pollers",
@@ -645,8 +669,8 @@ webhooks = Table(
 # commit order. The newest sequence number is the greatest in `changes`: a counter in this row would
 # leave a dead row version for each commit, as many as a long snapshot has seen. `compacted_seq` is
 # the greatest sequence number of a deletion that is no longer known. `config_version` grows with
-# each change of a pause, a limit or `watch_key`, which signs watch tokens and is 32 bytes in
-# hexadecimal digits. `database_identity` differs in a copy of the database.
+# each change of a pause, a limit, a default or `watch_key`, which signs watch tokens and is 32
+# bytes in hexadecimal digits. `database_identity` differs in a copy of the database.
 feed = Table(
     "feed",
     metadata,

@@ -66,7 +66,7 @@ def audit(caplog: pytest.LogCaptureFixture) -> Any:
 def named(record: Any) -> tuple[object, ...]:
     """Return the jobs that a line names, or the pause or the limit."""
     facts = vars(record)
-    settings = ("job_type", "concurrency_key", "max_running")
+    settings = ("job_type", "concurrency_key", "max_running", "defaults")
     return (*facts.get("jobs", ()), *(facts[name] for name in settings if name in facts))
 
 
@@ -81,6 +81,11 @@ async def test_operators_settings_are_logged_with_what_they_set(
     await ops.PauseConcurrencyKey(name="stripe", reason=SECRET)
     await ops.ResumeConcurrencyKey(name="stripe")
     await ops.SetConcurrencyLimit(name="stripe")
+    await ops.SetJobTypeDefaults(
+        job_type="render", defaults={"priority": 8, "run_timeout": {"seconds": 2}}
+    )
+    await ops.SetJobTypeDefaults(job_type="render")
+    await ops.ListJobTypes()
     await ops.ListJobTypeStats()
     monkeypatch.setattr(queue_settings, "MAX_PAUSED_JOB_TYPES", 0)
     await refusal(ops.PauseJobType(job_type="encode"))
@@ -91,6 +96,12 @@ async def test_operators_settings_are_logged_with_what_they_set(
         ("token:ops", "pause_concurrency_key", ("stripe",), "OK"),
         ("token:ops", "resume_concurrency_key", ("stripe",), "OK"),
         ("token:ops", "set_concurrency_limit", ("stripe", None), "OK"),
+        (
+            *("token:ops", "set_job_type_defaults"),
+            ("render", {"priority": 8, "run_timeout": 2_000_000}),
+            "OK",
+        ),
+        ("token:ops", "set_job_type_defaults", ("render", {}), "OK"),
         ("token:ops", "pause_job_type", ("encode",), "LIMIT_EXCEEDED"),
     ]
 

@@ -270,6 +270,7 @@ def test_no_token_reaches_stderr(jobledger):
         (["list", "--status", "p"], {"processing", "partial"}),
         (["re"], {"rerun", "resume"}),
         (["limits", ""], {"set", "remove"}),
+        (["types", ""], {"set", "clear"}),
         (["pause", "--"], {"--concurrency-key", "--reason", "--json"}),
         (["create", "--uni"], {"--unique-key", "--unique-policy"}),
         (["cancel", "--status", ""], {"queued", "processing"}),

@@ -170,6 +170,34 @@ def test_a_limit_is_set_listed_explained_and_removed(jobledger, client, job_type
     assert client.start_job(waits.id).status is JobStatus.PROCESSING
 
 
+def test_defaults_of_a_type_are_set_listed_and_cleared(jobledger, client, job_type):
+    said = jobledger.ok(
+        *("types", "set", job_type, "--max-attempts", "5", "--max-backoff", "1m"),
+        *("--queue-timeout", "2h", "--run-timeout", "90s", "--stall-timeout", "0.5m"),
+        *("--priority", "8"),
+    )
+    words = (
+        "5 attempts after pauses of 1s to 60s, queue timeout 7200s, run timeout 90s,"
+        " stall timeout 30s, priority 8"
+    )
+    assert said == f"type {job_type}: {words}\n"
+    job = client.create_job(job_type)
+    assert (job.priority, job.retry_policy.max_attempts) == (8, 5)
+    head, *rows = jobledger.ok("types").splitlines()
+    assert head.split() == ["TYPE", "DEFAULTS"]
+    assert [" ".join(row.split()[1:]) for row in rows if row.startswith(job_type)] == [words]
+    listed = [json.loads(line) for line in jobledger.ok("types", "--json").splitlines()]
+    (defaults,) = [one["defaults"] for one in listed if one["job_type"] == job_type]
+    assert (defaults["priority"], defaults["run_timeout"]) == (8, "90s")
+
+    once = json.loads(jobledger.ok("types", "set", job_type, "--max-attempts", "1", "--json"))
+    assert (once["job_type"], once["defaults"]["priority"]) == (job_type, None)
+    assert jobledger.ok("types", "clear", job_type) == f"type {job_type}: no defaults\n"
+    assert job_type not in jobledger.ok("types")
+    nothing = jobledger("types", "set", job_type)
+    assert (nothing.returncode, "jobledger types clear" in nothing.stderr) == (2, True)
+
+
 def test_explain_says_who_goes_before_and_for_what_a_job_waits(jobledger, client, job_type):
     first = client.create_job(job_type)
     client.create_job(job_type, fairness_key="team-a")
@@ -213,6 +241,9 @@ def test_only_an_operator_counts_pauses_and_limits(shell, guarded):
         ("limits",),
         ("limits", "set", "stripe", "10"),
         ("limits", "remove", "stripe"),
+        ("types",),
+        ("types", "set", "render", "--priority", "8"),
+        ("types", "clear", "render"),
         ("explain", job.id, "--all-users"),
     ):
         refused = ada(*command)

@@ -20,6 +20,7 @@ from jobledger import (
     LimitReached,
     NewJob,
     Paused,
+    RetryPolicy,
     TypePaused,
     UniqueKeyTaken,
     UniquePolicy,
@@ -280,6 +281,23 @@ async def test_a_job_is_updated_until_it_is_started(server):
             await client.update_job(job, priority=1)
         with pytest.raises(InvalidField, match="priority"):
             await client.update_job(job)
+
+
+async def test_a_type_has_the_defaults_that_an_operator_sets(server):
+    kind = f"type-{uuid.uuid4().hex[:12]}"
+    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        policy = RetryPolicy(max_attempts=1)
+        found = await client.admin.set_job_type_defaults(
+            kind, retry_policy=policy, run_timeout=60, priority=8
+        )
+        assert (found.job_type, found.defaults.run_timeout) == (kind, timedelta(minutes=1))
+        assert (found.defaults.queue_timeout, found.defaults.priority) == (None, 8)
+        assert found in [each async for each in client.admin.list_job_types(page_size=1)]
+        job = await client.create_job(kind)
+        assert (job.priority, job.retry_policy) == (8, found.defaults.retry_policy)
+        assert (await client.create_job(kind, priority=1)).priority == 1
+        await client.admin.clear_job_type_defaults(kind)
+        assert (await client.create_job(kind)).priority == 5
 
 
 async def test_only_one_job_with_a_unique_key_is_active(server):

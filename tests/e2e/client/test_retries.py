@@ -57,6 +57,8 @@ UNARY = {
     "CreateWatchToken": lambda client: client.create_watch_token("j"),
     "RevokeWatchTokens": lambda client: client.admin.revoke_watch_tokens(),
     "ListConcurrencyLimits": lambda client: next(client.admin.list_concurrency_limits(), None),
+    "SetJobTypeDefaults": lambda client: client.admin.clear_job_type_defaults("render"),
+    "ListJobTypes": lambda client: next(client.admin.list_job_types(), None),
 }
 
 

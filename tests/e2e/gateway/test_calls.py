@@ -130,6 +130,18 @@ async def test_an_operator_counts_and_pauses(http: Http) -> None:
     assert "pause" not in stats["stats"][0]
 
 
+async def test_an_operator_sets_and_reads_the_defaults_of_a_type(http: Http) -> None:
+    given = {"priority": 8, "runTimeout": "60s"}
+    answer = await http.post("/v1/jobTypes/some.type:setDefaults", {"defaults": given})
+    assert answer.json() == {"jobType": {"jobType": "some.type", "defaults": given}}
+    job = await created(http, userId="defaults", jobType="some.type")
+    assert job["priority"] == 8
+    listed = (await http.get("/v1/jobTypes?page_size=1000")).json()["jobTypes"]
+    assert answer.json()["jobType"] in listed
+    await http.post("/v1/jobTypes/some.type:setDefaults")
+    assert (await http.get("/v1/jobTypes")).json() == {}
+
+
 async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -> None:
     facts = {"userId": "facts", "requestId": "one"}
     job = await created(http, **facts)

@@ -24,6 +24,7 @@ from jobledger_server.domain.job import (
     Phase,
     first_id,
 )
+from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.promoter import Promoter
@@ -116,6 +117,8 @@ async def operate(store: SqlStore, job_id: JobId) -> None:
     await settings.pause_key("k", actor="o", reason="")
     await settings.pause_type("t", actor="o", reason="")
     await settings.limits(after="", limit=5)
+    await settings.set_type_defaults("t", TypeDefaults(priority=1))
+    await settings.type_defaults(after="", limit=5)
     await store.record_pollers("s", ["t"], lasts=Micros(10**9))
     for filters in ({}, {"job_types": ["t"]}, {"fairness_key": "ada"}):
         await store.queue_reports.stats(limit=5, **filters)

@@ -27,6 +27,7 @@ JOB = {
     "labels": "'{}'",
     "attempt": "1",
     "started_by_id": "FALSE",
+    "silent": "0",
     "max_attempts": "1",
     "initial_backoff": "1",
     "max_backoff": "1",

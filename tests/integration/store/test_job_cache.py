@@ -204,7 +204,7 @@ async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING, ended.status]
 
 
-@pytest.mark.parametrize("look", ["feed_head", "verify_identity", "pauses"])
+@pytest.mark.parametrize("look", ["feed_head", "verify_identity", "config"])
 async def test_any_failed_read_of_an_unavailable_database_clears_the_cache(
     store: SqlStore, database: Database, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Pauses and limits in the database: versions, marks, rows, and how they are found."""
+"""Pauses, limits and defaults in the database: versions, marks, rows, and how they are found."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from sqlalchemy import event
 
 from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import Claim, Create
 from jobledger_server.domain.job import Micros
+from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.unblocking import unblock
 from jobledger_server.queue_store import Limit
@@ -31,7 +33,7 @@ from tests.support.databases import both_databases, several_servers
 from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.query_plans import plan
 
-LEASE = Micros(3600_000_000)
+LEASE = HOUR = Micros(3600_000_000)
 
 
 async def limits(store: SqlStore) -> list[Limit]:
@@ -62,13 +64,49 @@ async def test_the_version_grows_with_each_change_and_not_with_its_repetition(
         lambda: settings.resume_key("k"),
         lambda: settings.set_limit("k", None),
         lambda: settings.resume_type("t"),
+        lambda: settings.set_type_defaults("t", TypeDefaults(priority=8)),
+        lambda: settings.set_type_defaults("t", TypeDefaults(run_timeout=HOUR, priority=8)),
+        lambda: settings.set_type_defaults("t", NO_DEFAULTS),
     )
-    version = (await store.pauses()).version
+    version = (await store.config()).version
     for change in changes:
         version += 1
         for _ in range(2):
             await change()
-            assert (await store.pauses()).version == version
+            assert (await store.config()).version == version
+
+
+WHOLE = TypeDefaults(
+    max_attempts=5,
+    initial_backoff=Micros(250_000),
+    max_backoff=HOUR,
+    backoff_multiplier=1.5,
+    queue_timeout=Micros(2 * HOUR),
+    run_timeout=HOUR,
+    stall_timeout=Micros(60_000_000),
+    priority=0,
+)
+
+
+async def test_defaults_of_a_type_are_replaced_as_a_whole(store: SqlStore) -> None:
+    settings = store.queue_settings
+    assert None not in asdict(WHOLE).values()
+    for defaults in (WHOLE, TypeDefaults(priority=9), TypeDefaults(run_timeout=HOUR)):
+        await settings.set_type_defaults("t", defaults)
+        assert await settings.type_defaults(after="", limit=9) == [("t", defaults)]
+        assert (await store.config()).defaults == {"t": defaults}
+    await settings.set_type_defaults("t", NO_DEFAULTS)
+    assert await settings.type_defaults(after="", limit=9) == []
+    assert (await store.config()).defaults == {}
+
+
+async def test_types_with_defaults_are_listed_by_name(store: SqlStore) -> None:
+    settings = store.queue_settings
+    for name in ("c", "a", "b"):
+        await settings.set_type_defaults(name, WHOLE)
+    first = await settings.type_defaults(after="", limit=2)
+    rest = await settings.type_defaults(after="b", limit=2)
+    assert [name for name, _ in (*first, *rest)] == ["a", "b", "c"]
 
 
 async def test_a_pause_keeps_its_first_time_actor_and_reason(store: SqlStore) -> None:
@@ -76,10 +114,10 @@ async def test_a_pause_keeps_its_first_time_actor_and_reason(store: SqlStore) ->
     first = await settings.pause_type("t", actor="a", reason="r")
     assert (first.actor, first.reason) == ("a", "r")
     assert await settings.pause_type("t", actor="b", reason="s") == first
-    assert (await store.pauses()).job_types == {"t"}
+    assert (await store.config()).paused_types == {"t"}
     assert await settings.resume_type("t")
     assert not await settings.resume_type("t")
-    assert (await store.pauses()).job_types == frozenset()
+    assert (await store.config()).paused_types == frozenset()
     key = await settings.pause_key("k", actor="a", reason="r")
     assert await settings.pause_key("k", actor="b", reason="s") == key
 

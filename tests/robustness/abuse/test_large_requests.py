@@ -244,6 +244,8 @@ def requests() -> Mapping[str, list[bytes]]:
             webhook_deliveries.SaveWebhookRequest(webhook_id=JOB_ID, last_failure="ü" * 512)
         ],
         "QueueService/ListConcurrencyLimits": [queues.ListConcurrencyLimitsRequest(page_size=1000)],
+        "QueueService/SetJobTypeDefaults": [queues.SetJobTypeDefaultsRequest(job_type="t" * 50)],
+        "QueueService/ListJobTypes": [queues.ListJobTypesRequest(page_size=1000)],
     }
     name = f"jobs/{JOB_ID}"
     made |= {

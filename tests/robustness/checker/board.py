@@ -11,6 +11,12 @@ TYPES = ("render", "encode", "index")
 BRIEF = "brief"
 """The type of jobs that one client creates, ends and deletes at once; no worker claims them."""
 
+DEFAULTED = TYPES[1]
+"""The type whose jobs have a default priority throughout."""
+
+DEFAULT_PRIORITY = 7
+"""That priority. No creation says it."""
+
 ONE_AT_A_TIME = "one"
 """The concurrency key whose limit is one."""
 

@@ -115,6 +115,8 @@ class Operation:
     told: Snapshot | None = None
     misdated: int = 0
     """How many microseconds later than asked a job is due that was created with a delay."""
+    misdefaulted: str = ""
+    """What a created job has that neither its creation says nor the defaults of its type."""
     existing: bool | None = None
     """Whether the answer to a creation said that the job was there before."""
     result_of: str = ""
@@ -349,8 +351,12 @@ class History:
     that were so long that each server must have noticed."""
     recounts: list[Recount] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    defaulted_from: float = float("inf")
+    """When it was acknowledged that one type has a default priority."""
+    undefaulted: list[str] = field(default_factory=list)
+    """Creations without the defaults that the database had in their commit."""
     settings: int = 0
-    """How often an operator has changed a pause or a limit."""
+    """How often an operator has changed a pause, a limit or a default."""
     updates: Counter[str] = field(default_factory=Counter)
     """What workers of the library sent on streams of Work, by the kinds of update_kinds.py."""
     webhook_claims: list[WebhookClaim] = field(default_factory=list)

@@ -55,6 +55,15 @@ def check_creations(history: History) -> Iterator[Violation]:
             yield Violation("single", "wrong", f"{operation.job_id} was there before its creation")
 
 
+def check_defaults(history: History) -> Iterator[Violation]:
+    """A job has what its creation says, and the defaults of its type where that says nothing."""
+    for operation in history.operations:
+        if operation.misdefaulted:
+            yield Violation("defaults", "wrong", f"{operation.job_id} {operation.misdefaulted}")
+    for what in history.undefaulted:
+        yield Violation("defaults", "lost", what)
+
+
 def check_policies(history: History) -> Iterator[Violation]:
     """A job uses up no more attempts than its policy has, nor fewer before a lost lease ends it.
 

@@ -15,6 +15,7 @@ from tests.robustness.checker.queues import (
 from tests.robustness.checker.retries import (
     check_checkpoints,
     check_creations,
+    check_defaults,
     check_policies,
     check_repetitions,
     check_schedules,
@@ -47,6 +48,7 @@ PROMISES: tuple[Promise, ...] = (
     "fair",
     "single",
     "webhooks",
+    "defaults",
 )
 
 
@@ -74,6 +76,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_views(history)
     found += check_schedules(history)
     found += check_creations(history)
+    found += check_defaults(history)
     found += check_policies(history)
     found += check_checkpoints(history)
     found += check_repetitions(history)

@@ -25,6 +25,7 @@ Promise = Literal[
     "fair",
     "single",
     "webhooks",
+    "defaults",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

@@ -11,8 +11,17 @@ from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
-from tests.robustness.checker.asking import Replicas
-from tests.robustness.checker.board import KEYS, TENANTS, TYPES, USERS, Board, pause
+from tests.robustness.checker.asking import Answer, Replicas
+from tests.robustness.checker.board import (
+    DEFAULT_PRIORITY,
+    DEFAULTED,
+    KEYS,
+    TENANTS,
+    TYPES,
+    USERS,
+    Board,
+    pause,
+)
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
 from tests.robustness.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
@@ -54,6 +63,12 @@ POLICY = job_pb2.RetryPolicy(
 
 WITH_POLICY = 0.7
 """How many of the creations have a policy."""
+
+WITH_PRIORITY = 0.6
+"""How many of the creations say their priority."""
+
+BATCHED = 0.2
+"""How many of the jobs are created by BatchCreateJobs."""
 
 QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
 
@@ -122,7 +137,7 @@ async def create_job(
         retry_policy=POLICY if rng.random() < WITH_POLICY else None,
         queue_timeout=QUEUE_TIMEOUT,
         run_timeout=RUN_TIMEOUT,
-        priority=rng.choice(PRIORITIES),
+        priority=rng.choice(PRIORITIES) if rng.random() < WITH_PRIORITY else None,
         fairness_key=rng.choice(TENANTS),
         concurrency_key=rng.choice(KEYS) if rng.random() < KEYED else "",
     )
@@ -137,13 +152,13 @@ async def create_job(
             request.delay.FromMicroseconds(int(due_in * 1e6))
         else:
             request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
-    answer = await replicas.ask("CreateJob", request)
-    acknowledged = answer.outcome is Outcome.ACKNOWLEDGED
-    told = snapshot(answer.response.job) if acknowledged else None
+    answer, made = await _create(request, replicas, batched=rng.random() < BATCHED)
+    told = None if made is None else snapshot(made.job)
     if (
         request.unique_policy == pb.UNIQUE_POLICY_RETURN_EXISTING
+        and made is not None
         and told is not None
-        and answer.response.job.labels["mark"] != mark
+        and made.job.labels["mark"] != mark
     ):
         history.operations.append(
             Operation(
@@ -154,7 +169,7 @@ async def create_job(
                 job_id=told.job_id,
                 mark=request.unique_key,
                 told=told,
-                existing=answer.response.existing,
+                existing=made.existing,
             )
         )
         return None
@@ -168,8 +183,11 @@ async def create_job(
             user_id=request.user_id,
             mark=mark,
             told=told,
-            misdated=_misdated(request, answer.response.job) if told is not None else 0,
-            existing=answer.response.existing if told is not None else None,
+            misdated=0 if made is None else _misdated(request, made.job),
+            misdefaulted=""
+            if made is None
+            else _misdefaulted(request, made.job, known=answer.sent > history.defaulted_from),
+            existing=None if made is None else made.existing,
             # A repetition answers with the job as it stands by now.
             changed=told is not None and told.version == 1,
         )
@@ -178,6 +196,30 @@ async def create_job(
         board.created += 1
         board.fresh.append(told)
     return told
+
+
+async def _create(
+    request: pb.CreateJobRequest, replicas: Replicas, *, batched: bool
+) -> tuple[Answer, pb.CreateJobResponse | None]:
+    """Create a job, by itself or as a batch of one; return its answer, if it was acknowledged."""
+    if not batched:
+        answer = await replicas.ask("CreateJob", request)
+        return answer, answer.response
+    batch = pb.BatchCreateJobsRequest(user_id=request.user_id, requests=[request])
+    answer = await replicas.ask("BatchCreateJobs", batch)
+    if answer.response is None:
+        return answer, None
+    (job,), (existing,) = answer.response.jobs, answer.response.existing
+    return answer, pb.CreateJobResponse(job=job, existing=existing)
+
+
+def _misdefaulted(request: pb.CreateJobRequest, job: job_pb2.Job, *, known: bool) -> str:
+    """Return what is wrong with a new job's priority; `known` says that its type's was set."""
+    if request.HasField("priority"):
+        wrong = job.priority != request.priority
+    else:
+        wrong = known and job.job_type == DEFAULTED and job.priority != DEFAULT_PRIORITY
+    return f"has the priority {job.priority}, and was created by {request}" if wrong else ""
 
 
 def _misdated(request: pb.CreateJobRequest, job: job_pb2.Job) -> int:

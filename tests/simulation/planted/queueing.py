@@ -24,8 +24,30 @@ BUGS = {
     "pause of a type ignored": Bug(
         "jobs start although their type is paused",
         "ledger.known_limits",
-        "return job_type in self._pauses.job_types",
+        "return job_type in self._config.paused_types",
         "return False",
+    ),
+    "default forgotten in a batch": Bug(
+        "jobs that are created together do not have the defaults of their type",
+        "ledger.working_set",
+        "                decisions.append(self._create(creation, now, new_id))",
+        "                known = self.known\n"
+        "                self.known = KnownLimits(known._store)\n"
+        "                self.known._full = known._full\n"
+        "                decisions.append(self._create(creation, now, new_id))\n"
+        "                self.known = known",
+    ),
+    "default applied to all": Bug(
+        "a default of a type replaces what a creation says",
+        "domain.type_defaults",
+        "        if part & creation.silent\n",
+        "",
+    ),
+    "changed default ignored": Bug(
+        "jobs are created without the defaults that another server has set",
+        "ledger.working_set",
+        "return isinstance(command, Create | CreateAll) or is_start(command)",
+        "return is_start(command)",
     ),
     "blocked jobs forgotten": Bug(
         "nobody looks for blocked jobs when a slot becomes free",

@@ -688,6 +688,37 @@ CASES = {
         "ListConcurrencyLimits",
         queues.ListConcurrencyLimitsRequest(page_size=7, page_token="p"),
     ),
+    "set_job_type_defaults": (
+        lambda c: c.admin.set_job_type_defaults(
+            "render",
+            retry_policy=RetryPolicy(max_attempts=1),
+            queue_timeout=1,
+            run_timeout=timedelta(minutes=2),
+            stall_timeout=3,
+            priority=0,
+        ),
+        "SetJobTypeDefaults",
+        queues.SetJobTypeDefaultsRequest(
+            job_type="render",
+            defaults=queues.JobTypeDefaults(
+                retry_policy=RetryPolicy(max_attempts=1).to_proto(),
+                queue_timeout=Duration(seconds=1),
+                run_timeout=Duration(seconds=120),
+                stall_timeout=Duration(seconds=3),
+                priority=0,
+            ),
+        ),
+    ),
+    "clear_job_type_defaults": (
+        lambda c: c.admin.clear_job_type_defaults("render"),
+        "SetJobTypeDefaults",
+        queues.SetJobTypeDefaultsRequest(job_type="render"),
+    ),
+    "list_job_types": (
+        lambda c: list(c.admin.list_job_types(page_size=7, page_token="p")),
+        "ListJobTypes",
+        queues.ListJobTypesRequest(page_size=7, page_token="p"),
+    ),
 }
 
 
@@ -757,6 +788,11 @@ def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
 def test_all_jobs_are_not_watched_in_place_of_none(wire):
     with pytest.raises(ValueError, match="job_ids"):
         wire.client.watch_jobs(job_ids=[])
+
+
+def test_defaults_are_not_removed_in_place_of_set(wire):
+    with pytest.raises(ValueError, match=r"clear_job_type_defaults\(\)"):
+        wire.client.admin.set_job_type_defaults("render")
 
 
 def test_a_limit_is_not_removed_in_place_of_set(wire):

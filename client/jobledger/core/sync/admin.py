@@ -1,26 +1,30 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
-"""The calls of operators: counts, pauses, limits, and watch tokens revoked."""
+"""The calls of operators: counts, pauses, limits, defaults, and watch tokens revoked."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar, Unpack
 
 from jobledger.core.calls import Method
 from jobledger.core.channels import Connection
-from jobledger.core.conversion import build
+from jobledger.core.conversion import Seconds, build, to_duration
+from jobledger.core.models import RetryPolicy
 from jobledger.core.options import CallOptions
 from jobledger.core.page import ItemT, PageRequestT, PageResponseT
-from jobledger.core.queues import ConcurrencyLimit, JobTypeStats, Pause
+from jobledger.core.queues import ConcurrencyLimit, JobType, JobTypeStats, Pause
 from jobledger.core.requests import count, texts
 from jobledger.core.sync.pages import Pager
 from jobledger.v1.job_service_pb2 import RevokeWatchTokensRequest
 from jobledger.v1.queue_service_pb2 import (
+    JobTypeDefaults,
     ListConcurrencyLimitsRequest,
+    ListJobTypesRequest,
     ListJobTypeStatsRequest,
     PauseConcurrencyKeyRequest,
     PauseJobTypeRequest,
     ResumeConcurrencyKeyRequest,
     ResumeJobTypeRequest,
     SetConcurrencyLimitRequest,
+    SetJobTypeDefaultsRequest,
 )
 
 _Request = TypeVar("_Request")
@@ -54,8 +58,8 @@ class PagesOf(Protocol):
 class Admin:
     """The calls of operators, over the connections of a client: `client.admin`.
 
-    A pause or a limit holds at every server of the database from the call's return on. It stops no
-    job that is held.
+    A pause, a limit or a default holds at every server of the database from the call's return on.
+    It stops no job that is held, and changes none that was created.
     """
 
     def __init__(self, call: CallOf, pages: PagesOf) -> None:
@@ -229,6 +233,91 @@ class Admin:
             lambda service: service.queues.ListConcurrencyLimits,
             build(ListConcurrencyLimitsRequest, page_size=page_size),
             lambda answer: map(ConcurrencyLimit.from_proto, answer.limits),
+            page_token,
+            options,
+        )
+
+    def set_job_type_defaults(
+        self,
+        job_type: str,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        queue_timeout: Seconds | None = None,
+        run_timeout: Seconds | None = None,
+        stall_timeout: Seconds | None = None,
+        priority: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> JobType:
+        """Set what jobs of a type have where their creation says nothing; return the type.
+
+        These are all of its defaults: those that were set before and are not given are removed.
+        Jobs that were created before stay as they are, and a rerun has what its origin has.
+
+        Args:
+            job_type: the type; it need not have jobs.
+            retry_policy: how often a job is tried, and how long it waits in between. A creation
+                with a policy of its own has nothing of this one.
+            queue_timeout: seconds, or a timedelta, that a job may wait for a worker.
+            run_timeout: seconds, or a timedelta, from its first start to its terminal state.
+            stall_timeout: seconds, or a timedelta, that an attempt may go without news.
+            priority: 0 to 9.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: too many types have defaults.
+            AccessDenied: the caller is no operator.
+            ValueError: no default is given: `clear_job_type_defaults` removes them.
+        """
+        if not isinstance(retry_policy, RetryPolicy | None):
+            raise TypeError(f"retry_policy: {retry_policy!r:.100} is no RetryPolicy")
+        defaults = build(
+            JobTypeDefaults,
+            retry_policy=None if retry_policy is None else retry_policy.to_proto(),
+            queue_timeout=to_duration(queue_timeout, "queue_timeout"),
+            run_timeout=to_duration(run_timeout, "run_timeout"),
+            stall_timeout=to_duration(stall_timeout, "stall_timeout"),
+            priority=priority,
+        )
+        if not defaults.ListFields():
+            raise ValueError("no default is given; clear_job_type_defaults() removes them")
+        request = build(SetJobTypeDefaultsRequest, job_type=job_type, defaults=defaults)
+        answer = self._call(lambda service: service.queues.SetJobTypeDefaults, request, options)
+        return JobType.from_proto(answer.job_type)
+
+    def clear_job_type_defaults(self, job_type: str, **options: Unpack[CallOptions]) -> None:
+        """Remove all defaults of a type, if it has any.
+
+        Args:
+            job_type: the type.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_type` breaks its rule.
+            AccessDenied: the caller is no operator.
+        """
+        request = build(SetJobTypeDefaultsRequest, job_type=job_type)
+        self._call(lambda service: service.queues.SetJobTypeDefaults, request, options)
+
+    def list_job_types(
+        self, *, page_size: int = 0, page_token: str = "", **options: Unpack[CallOptions]
+    ) -> Pager[JobType]:
+        """List the types that have defaults, by name. Iterate over the result, or its `pages()`.
+
+        Args:
+            page_size: types read with one call, at most 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            AccessDenied: the caller is no operator.
+        """
+        return self._pages(
+            lambda service: service.queues.ListJobTypes,
+            build(ListJobTypesRequest, page_size=page_size),
+            lambda answer: map(JobType.from_proto, answer.job_types),
             page_token,
             options,
         )

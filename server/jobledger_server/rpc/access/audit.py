@@ -1,4 +1,4 @@
-"""The audit log: which identity changed which job, pause or limit, and who was denied.
+"""The audit log: which identity changed which job, pause, limit or default, and who was denied.
 
 It has no parameters, results or tokens. Lines are queued like all lines of the log, so no
 call waits for them. The log limits the rate of lines with a `count`, for each caller.
@@ -6,6 +6,8 @@ call waits for them. The log limits the rate of lines with a `count`, for each c
 
 import logging
 from collections.abc import Mapping, Sequence
+
+from msgspec.structs import asdict
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
@@ -31,6 +33,7 @@ from jobledger_server.domain.settings import (
     RevokeWatchTokens,
     SetLimit,
     Setting,
+    SetTypeDefaults,
 )
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Outcome
@@ -61,6 +64,7 @@ SETTINGS: Mapping[type, str] = {
     PauseType: "pause_job_type",
     ResumeType: "resume_job_type",
     SetLimit: "set_concurrency_limit",
+    SetTypeDefaults: "set_job_type_defaults",
     PauseKey: "pause_concurrency_key",
     ResumeKey: "resume_concurrency_key",
     RevokeWatchTokens: "revoke_watch_tokens",
@@ -86,16 +90,19 @@ def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> No
 
 
 def audit_setting(caller: Caller, setting: Setting, outcome: object) -> None:
-    """Log which pause, limit or key a caller has changed, or that it was refused."""
+    """Log what an operator has set, or that it was refused."""
     if not caller.identity:
         return
     facts: dict[str, object] = {}
-    if isinstance(setting, PauseType | ResumeType):
+    if isinstance(setting, PauseType | ResumeType | SetTypeDefaults):
         facts["job_type"] = setting.job_type
     elif not isinstance(setting, RevokeWatchTokens):
         facts["concurrency_key"] = printed(setting.name)
     if isinstance(setting, SetLimit):
         facts["max_running"] = setting.max_running
+    if isinstance(setting, SetTypeDefaults):
+        said = asdict(setting.defaults).items()
+        facts["defaults"] = {name: value for name, value in said if value is not None}
     _log(caller, SETTINGS[type(setting)], outcome, **facts)
 
 

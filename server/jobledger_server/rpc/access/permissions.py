@@ -7,7 +7,7 @@ from typing import Any
 
 from jobledger_server.admission.caller import ALL_CHOICES, Caller, Permissions
 from jobledger_server.domain.commands import Create
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.job import DEFAULT_PRIORITY, Job, Silent
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.methods import METHODS, OPERATIONS, WEBHOOK_SERVICE, Method
 from jobledger_server.rpc.owner import owner_of
@@ -123,7 +123,9 @@ def check_creations(caller: Caller, jobs: Iterable[Create | Job]) -> None:
             raise AccessDenied("create_types", each.job_type)
         if each.fairness_key not in ("", each.user_id) and not choices.any_tenant:
             raise AccessDenied("fairness", each.fairness_key)
-        check_priority(caller, each.priority)
+        # What operators set is no choice of the caller.
+        priority = DEFAULT_PRIORITY if each.silent & Silent.PRIORITY else each.priority
+        check_priority(caller, priority)
         key = each.concurrency_key
         if key and not choices.may_use(key, each.user_id):
             raise AccessDenied("concurrency_keys", key)

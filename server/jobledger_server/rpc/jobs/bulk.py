@@ -235,6 +235,7 @@ def _repetition(
         parameters=parameters,
         labels=job.labels,
         request_id=request_id,
+        silent=job.silent,
         max_attempts=job.max_attempts,
         initial_backoff=job.initial_backoff,
         max_backoff=job.max_backoff,

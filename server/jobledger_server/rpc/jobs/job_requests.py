@@ -3,7 +3,6 @@
 import math
 import time
 
-from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import WatchScope
 from jobledger_server.domain.commands import (
@@ -15,35 +14,24 @@ from jobledger_server.domain.commands import (
     Update,
 )
 from jobledger_server.domain.job import (
-    DEFAULT_BACKOFF_MULTIPLIER,
-    DEFAULT_INITIAL_BACKOFF,
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_MAX_BACKOFF,
     DEFAULT_PRIORITY,
     MICROS_PER_SECOND,
     Instant,
     JobId,
     Micros,
+    Silent,
 )
 from jobledger_server.domain.limits import (
     DEFAULT_WATCH_TOKEN_SECONDS,
-    MAX_ATTEMPTS,
-    MAX_BACKOFF_MULTIPLIER,
-    MAX_BACKOFF_SECONDS,
     MAX_CREATIONS,
     MAX_DELAY_SECONDS,
     MAX_ERROR_REASONS,
     MAX_ID_CHARACTERS,
-    MAX_INITIAL_BACKOFF_SECONDS,
     MAX_JOB_IDS,
     MAX_MESSAGE_CHARACTERS,
     MAX_NAME_CHARACTERS,
     MAX_PRIORITY,
-    MAX_TIMEOUT_SECONDS,
     MAX_WATCH_TOKEN_SECONDS,
-    MIN_BACKOFF_MULTIPLIER,
-    MIN_BACKOFF_SECONDS,
-    MIN_TIMEOUT_SECONDS,
 )
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
@@ -225,14 +213,10 @@ def _owned_job(check: Checker, request: _Owned) -> tuple[JobId, str]:
 def _creation(
     check: Checker, request: pb.CreateJobRequest, user_id: str, traceparent: str
 ) -> Create:
-    policy, within = request.retry_policy, check.within("retry_policy.")
-    initial_backoff, max_backoff = _backoff(within, policy)
-    multiplier = policy.backoff_multiplier or DEFAULT_BACKOFF_MULTIPLIER
-
-    def timeout(field: str) -> Micros | None:
-        bounds = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
-        return fields.optional_duration(check, request, field, *bounds)
-
+    # Without a policy, all of it but the number of attempts is that of the service.
+    attempts, initial_backoff, max_backoff, multiplier = fields.retry_policy(
+        check, request.retry_policy
+    )
     priority = _priority(check, request)
     return Create(
         user_id=user_id,
@@ -240,23 +224,33 @@ def _creation(
         parameters=check.struct("parameters", request.parameters),
         labels=check.labels("labels", request.labels),
         request_id=fields.request_id(check, request.request_id),
-        max_attempts=_max_attempts(within, request),
+        silent=_silent(request),
+        max_attempts=attempts if request.HasField("retry_policy") else 0,
         initial_backoff=initial_backoff,
         max_backoff=max_backoff,
-        backoff_multiplier=within.number(
-            "backoff_multiplier", multiplier, MIN_BACKOFF_MULTIPLIER, MAX_BACKOFF_MULTIPLIER
-        ),
+        backoff_multiplier=multiplier,
         schedule_time=_schedule_time(check, request),
         delay=_delay(check, request),
-        queue_timeout=timeout("queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
-        stall_timeout=timeout("stall_timeout"),
-        run_timeout=timeout("run_timeout"),
+        queue_timeout=fields.timeout(check, request, "queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
+        stall_timeout=fields.timeout(check, request, "stall_timeout"),
+        run_timeout=fields.timeout(check, request, "run_timeout"),
         traceparent=traceparent,
         priority=DEFAULT_PRIORITY if priority is None else priority,
         fairness_key=_fairness_key(check, request, user_id),
         concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
         unique_key=_key(check, "unique_key", request.unique_key),
         return_existing=_return_existing(check, request),
+    )
+
+
+def _silent(request: pb.CreateJobRequest) -> int:
+    """Return what the creation leaves to the defaults of its type."""
+    return (
+        Silent.RETRY_POLICY * (not request.HasField("retry_policy"))
+        | Silent.QUEUE_TIMEOUT * (not request.HasField("queue_timeout"))
+        | Silent.RUN_TIMEOUT * (not request.HasField("run_timeout"))
+        | Silent.STALL_TIMEOUT * (not request.HasField("stall_timeout"))
+        | Silent.PRIORITY * (not request.HasField("priority"))
     )
 
 
@@ -299,24 +293,3 @@ def _delay(check: Checker, request: pb.CreateJobRequest) -> Micros | None:
         check.add("delay", "must not be set together with schedule_time")
     # Without a pause the job is as one that asks for none.
     return fields.optional_duration(check, request, "delay", 0, MAX_DELAY_SECONDS) or None
-
-
-def _max_attempts(check: Checker, request: pb.CreateJobRequest) -> int:
-    """Return how many attempts the policy permits; 0 if there is none."""
-    if not request.HasField("retry_policy"):
-        return 0
-    given = request.retry_policy.max_attempts
-    return check.number("max_attempts", given, 0, MAX_ATTEMPTS) or DEFAULT_MAX_ATTEMPTS
-
-
-def _backoff(check: Checker, policy: job_pb2.RetryPolicy) -> tuple[Micros, Micros]:
-    """Return the first pause and the longest."""
-    initial = DEFAULT_INITIAL_BACKOFF
-    if policy.HasField("initial_backoff"):
-        bounds = MIN_BACKOFF_SECONDS, MAX_INITIAL_BACKOFF_SECONDS
-        initial = check.duration("initial_backoff", policy.initial_backoff, *bounds)
-    longest = max(initial, DEFAULT_MAX_BACKOFF)
-    if policy.HasField("max_backoff"):
-        bounds = initial / MICROS_PER_SECOND, MAX_BACKOFF_SECONDS
-        longest = check.duration("max_backoff", policy.max_backoff, *bounds)
-    return initial, longest

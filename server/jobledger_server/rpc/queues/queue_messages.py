@@ -1,10 +1,11 @@
-"""Converts counts, limits and reasons to messages."""
+"""Converts counts, limits, defaults and reasons to messages."""
 
 from collections.abc import Sequence
 from typing import assert_never
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.domain.job import Instant
+from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.domain.waiting import (
     KeyPaused,
     LimitReached,
@@ -36,6 +37,28 @@ def limit_message(limit: Limit) -> pb.ConcurrencyLimit:
         blocked=limit.blocked,
         pause=None if limit.pause is None else pause_message(limit.pause),
     )
+
+
+def type_message(named: tuple[str, TypeDefaults]) -> pb.JobType:
+    """Make the message of a type with its defaults."""
+    job_type, defaults = named
+    message = pb.JobType(job_type=job_type)
+    if defaults.max_attempts is not None:
+        policy = message.defaults.retry_policy
+        policy.max_attempts = defaults.max_attempts
+        policy.initial_backoff.FromMicroseconds(defaults.initial_backoff or 0)
+        policy.max_backoff.FromMicroseconds(defaults.max_backoff or 0)
+        policy.backoff_multiplier = defaults.backoff_multiplier or 0
+    for field, span in (
+        ("queue_timeout", defaults.queue_timeout),
+        ("run_timeout", defaults.run_timeout),
+        ("stall_timeout", defaults.stall_timeout),
+    ):
+        if span is not None:
+            getattr(message.defaults, field).FromMicroseconds(span)
+    if defaults.priority is not None:
+        message.defaults.priority = defaults.priority
+    return message
 
 
 def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:

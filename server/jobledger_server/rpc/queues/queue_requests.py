@@ -1,14 +1,16 @@
 """Converts requests of QueueService to settings and queries. Raises InvalidRequest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
-from jobledger_server.domain.job import JobId
+from jobledger_server.domain.job import JobId, Silent
 from jobledger_server.domain.limits import (
     MAX_JOB_TYPE_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
     MAX_NAME_CHARACTERS,
+    MAX_PRIORITY,
 )
 from jobledger_server.domain.queues import MAX_RUNNING
 from jobledger_server.domain.settings import (
@@ -17,7 +19,9 @@ from jobledger_server.domain.settings import (
     ResumeKey,
     ResumeType,
     SetLimit,
+    SetTypeDefaults,
 )
+from jobledger_server.domain.type_defaults import FIELDS, TypeDefaults
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import JOB_TYPE, Checker, InvalidRequest
 
@@ -68,6 +72,34 @@ def pause_key(request: pb.PauseConcurrencyKeyRequest, caller: Caller) -> PauseKe
 def resume_key(request: pb.ResumeConcurrencyKeyRequest) -> ResumeKey:
     with Checker() as check:
         return ResumeKey(_name(check, request.name))
+
+
+def type_defaults(request: pb.SetJobTypeDefaultsRequest) -> SetTypeDefaults:
+    given = request.defaults
+    policy: dict[str, Any] = {}
+    with Checker() as check:
+        job_type = check.job_type("job_type", request.job_type)
+        within = check.within("defaults.")
+        if given.HasField("retry_policy"):
+            values = fields.retry_policy(within, given.retry_policy)
+            policy = dict(zip(FIELDS[Silent.RETRY_POLICY], values, strict=True))
+        priority = None
+        if given.HasField("priority"):
+            priority = within.number("priority", given.priority, 0, MAX_PRIORITY)
+        defaults = TypeDefaults(
+            **policy,
+            queue_timeout=fields.timeout(within, given, "queue_timeout"),
+            run_timeout=fields.timeout(within, given, "run_timeout"),
+            stall_timeout=fields.timeout(within, given, "stall_timeout"),
+            priority=priority,
+        )
+    return SetTypeDefaults(job_type, defaults)
+
+
+def types(request: pb.ListJobTypesRequest) -> None:
+    """Check a request for a list of types."""
+    with Checker() as check:
+        check.at_least_zero("page_size", request.page_size)
 
 
 def limits(request: pb.ListConcurrencyLimitsRequest) -> None:

@@ -20,6 +20,7 @@ from jobledger_server.rpc.queues.queue_messages import (
     pause_message,
     reason_message,
     stats_message,
+    type_message,
 )
 from jobledger_server.store import Store
 
@@ -108,4 +109,20 @@ class QueueService:
                 rows, limit_message, cursor=lambda row: queue_requests.name_cursor(row.name)
             )
         response = pb.ListConcurrencyLimitsResponse(limits=listed, next_page_token=token)
+        return response.SerializeToString()
+
+    async def SetJobTypeDefaults(self, request: pb.SetJobTypeDefaultsRequest, call: Call) -> bytes:
+        setting = queue_requests.type_defaults(request)
+        await self.control.submit(setting, call.caller)
+        job_type = type_message((setting.job_type, setting.defaults))
+        return pb.SetJobTypeDefaultsResponse(job_type=job_type).SerializeToString()
+
+    async def ListJobTypes(self, request: pb.ListJobTypesRequest, call: Call) -> bytes:
+        queue_requests.types(request)
+        page = Page(request, "job types")
+        after = queue_requests.type_from(page.after)
+        async with self.lists.turn(call.caller):
+            rows = await self.store.queue_settings.type_defaults(after=after, limit=page.limit + 1)
+            listed, token = await page.messages(rows, type_message, cursor=lambda row: row[0])
+        response = pb.ListJobTypesResponse(job_types=listed, next_page_token=token)
         return response.SerializeToString()

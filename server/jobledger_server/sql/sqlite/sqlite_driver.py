@@ -36,7 +36,7 @@ def machine_clock() -> int:
 
 
 class _Feed(NamedTuple):
-    """The newest sequence number, the data's version, and that of pauses and limits."""
+    """The newest sequence number, the data's version, and that of what operators set."""
 
     seq: int
     version: int

@@ -12,6 +12,7 @@ from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Command, Purge
 from jobledger_server.domain.errors import LimitExceeded, RequestIdReused
 from jobledger_server.domain.job import Job, Micros, Phase
+from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
@@ -22,6 +23,17 @@ from tests.integration.store.histories.commands import LEASE, SECOND, TYPES, som
 from tests.integration.store.histories.webhook_calls import WebhookCall, some_webhook_calls
 
 NAMES = ("k", "k:1", "other")
+
+DEFAULTS = (
+    TypeDefaults(priority=9, run_timeout=Micros(300 * SECOND)),
+    TypeDefaults(queue_timeout=Micros(200 * SECOND), stall_timeout=Micros(30 * SECOND)),
+    TypeDefaults(
+        max_attempts=1,
+        initial_backoff=Micros(SECOND),
+        max_backoff=Micros(2 * SECOND),
+        backoff_multiplier=1.5,
+    ),
+)
 
 ALL = 1000
 """More than are due, or overdue: which are first is not said where their times are the same."""
@@ -127,7 +139,7 @@ async def unblock_all(store: Store, ledger: Ledger) -> object:
 
 
 def _sets(random: chance.Random, jobs: Sequence[Job]) -> Call:
-    match random.choice(("limit", "pause key", "pause type", "resume", "resume")):
+    match random.choice(("limit", "pause key", "pause type", "defaults", "resume", "resume")):
         case "limit":
             limit = random.choice((None, None, 0, 1, 2))
             return partial(set_limit, random.choice(NAMES), limit)
@@ -136,6 +148,9 @@ def _sets(random: chance.Random, jobs: Sequence[Job]) -> Call:
         case "pause type":
             ready = [job.job_type for job in jobs if job.phase is Phase.READY]
             return partial(pause_type, random.choice(ready or TYPES))
+        case "defaults":
+            defaults = random.choice((NO_DEFAULTS, *DEFAULTS))
+            return partial(set_defaults, random.choice(TYPES), defaults)
         case _:
             return partial(resume_all)
 
@@ -159,6 +174,12 @@ async def pause_type(name: str, store: Store, ledger: Ledger) -> object:
     done = await store.queue_settings.pause_type(name, actor="x", reason="y")
     await ledger.known_limits.refresh()
     return done
+
+
+async def set_defaults(name: str, defaults: TypeDefaults, store: Store, ledger: Ledger) -> object:
+    await store.queue_settings.set_type_defaults(name, defaults)
+    await ledger.known_limits.refresh()
+    return None
 
 
 async def resume_all(store: Store, ledger: Ledger) -> object:

@@ -29,6 +29,7 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Phase,
+    Silent,
 )
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
@@ -75,6 +76,7 @@ def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
         parameters=random.choice((None, Payload(b"p" * 9))),
         labels=random.choice(({}, {"n": "1"}, {"n": "2", "ü": "🎬"})),
         request_id=random.choice(("", "", f"r{random.randrange(9)}")),
+        silent=random.choice((0, random.randrange(2 * max(Silent)))),
         max_attempts=random.randint(0, 3),  # 0: no policy
         initial_backoff=Micros(random.choice((1, 10 * SECOND))),
         schedule_time=None if after or not later else Instant(BEGIN + later * SECOND),

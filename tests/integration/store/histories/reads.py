@@ -36,6 +36,7 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
     active = {"until": after, "limit": limit}
     query, before = _some_query(random, jobs), random.choice([None, *ids])
     counts = {"job_types": random.choice(((), TYPES))}
+    after_type = random.choice(("", *TYPES))
     some = random.sample(ids, min(3, len(ids)))
     age = Micros(random.choice((0, 10**8, 10**10)))
     return {
@@ -52,7 +53,10 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
         "active of some": lambda store: store.active_jobs(position, **active, ids=some),
         "jobs": lambda store: store.read_jobs(ids, full=True),
         "list": lambda store: store.list_jobs(query, before=before, limit=limit),
-        "pauses": lambda store: store.pauses(),
+        "config": lambda store: store.config(),
+        "type defaults": lambda store: store.queue_settings.type_defaults(
+            after=after_type, limit=limit
+        ),
         "news": _news,
         "rechecks": lambda store: store.find_rechecks(after="", limit=limit),
         "count": lambda store: store.count_active("ada", limit=limit),

@@ -1,4 +1,4 @@
-"""Pauses, limits and the key of watch tokens. See `queue_store.QueueSettings`."""
+"""Pauses, limits, defaults and the key of watch tokens. See `queue_store.QueueSettings`."""
 
 from collections.abc import Collection
 
@@ -8,9 +8,11 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import (
     MAX_CONCURRENCY_LIMITS,
     MAX_COUNTED_KEYS,
+    MAX_DEFAULTED_JOB_TYPES,
     MAX_PAUSED_JOB_TYPES,
 )
 from jobledger_server.domain.queues import rule_name
+from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.queue_store import Limit
 
@@ -77,6 +79,26 @@ class MemoryQueueSettings:
             return [self._limit(name, MAX_COUNTED_KEYS // len(some)) for name in some]
 
         return await self._database.read(read)
+
+    async def set_type_defaults(self, job_type: str, defaults: TypeDefaults) -> None:
+        def write() -> None:
+            found = self._tables.defaults
+            if found.get(job_type, NO_DEFAULTS) == defaults:
+                return
+            if job_type not in found:
+                _check_room(found, "defaulted_job_types", MAX_DEFAULTED_JOB_TYPES)
+            found[job_type] = defaults
+            if defaults == NO_DEFAULTS:
+                del found[job_type]
+            self._tables.config_version += 1
+
+        await self._database.write(write)
+
+    async def type_defaults(self, *, after: str, limit: int) -> list[tuple[str, TypeDefaults]]:
+        found = self._tables.defaults
+        return await self._database.read(
+            lambda: [(name, found[name]) for name in sorted(found) if name > after][:limit]
+        )
 
     async def watch_key(self) -> bytes:
         return await self._database.read(lambda: self._tables.watch_key)

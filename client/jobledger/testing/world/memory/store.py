@@ -19,12 +19,12 @@ from jobledger_server.store import (
     ActivePage,
     ActivePosition,
     Claimable,
+    Config,
     FeedHead,
     FeedPage,
     JobPage,
     JobQuery,
     News,
-    Pauses,
     StoredJob,
 )
 from jobledger_server.tuning import Tuning
@@ -77,10 +77,12 @@ class MemoryStore:
             lambda: go_next(self.tables, limits, self._database.clock(), limit=limit)
         )
 
-    async def pauses(self) -> Pauses:
+    async def config(self) -> Config:
         tables = self.tables
         return await self._database.read(
-            lambda: Pauses(tables.config_version, frozenset(tables.paused_types))
+            lambda: Config(
+                tables.config_version, frozenset(tables.paused_types), dict(tables.defaults)
+            )
         )
 
     async def news(self, job_types: Collection[str]) -> News:

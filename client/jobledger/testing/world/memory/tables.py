@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from jobledger.testing.world.memory.rows import Group, Row
 from jobledger_server.domain.job import Instant, JobId, JobStatus, Phase
 from jobledger_server.domain.queues import QueueName
+from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.domain.waiting import Pause
 from jobledger_server.store import Change, FeedHead
 from jobledger_server.webhook_store import Webhook
@@ -81,6 +82,7 @@ class Tables:
         keys: By concurrency key.
         ended: By job type, time, status and reason, how many jobs ended.
         paused_types: By job type.
+        defaults: By job type.
         rules: By name.
         pollers: By job type and server, when the record expires.
         webhooks: By id.
@@ -95,6 +97,7 @@ class Tables:
     keys: dict[str, Key] = field(default_factory=dict)
     ended: Counter[tuple[str, int, JobStatus, str]] = field(default_factory=Counter)
     paused_types: dict[str, Pause] = field(default_factory=dict)
+    defaults: dict[str, TypeDefaults] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     pollers: dict[tuple[str, str], Instant] = field(default_factory=dict)
     webhooks: dict[str, HeldWebhook] = field(default_factory=dict)

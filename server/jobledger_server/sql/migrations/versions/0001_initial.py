@@ -84,6 +84,7 @@ def upgrade() -> None:
         sa.Column("outcome_digest", sa.LargeBinary),
         sa.Column("outcome_bytes", sa.Integer, nullable=False),
         sa.Column("parameters_bytes", sa.Integer, nullable=False),
+        sa.Column("silent", sa.SmallInteger, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
         sa.Column("initial_backoff", sa.BigInteger, nullable=False),
         sa.Column("max_backoff", sa.BigInteger, nullable=False),
@@ -502,6 +503,27 @@ def _create_limits() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "type_defaults",
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("max_attempts", sa.Integer),
+        sa.Column("initial_backoff", sa.BigInteger),
+        sa.Column("max_backoff", sa.BigInteger),
+        sa.Column("backoff_multiplier", sa.Double),
+        sa.Column("queue_timeout", sa.BigInteger),
+        sa.Column("run_timeout", sa.BigInteger),
+        sa.Column("stall_timeout", sa.BigInteger),
+        sa.Column("priority", sa.SmallInteger),
+        sa.PrimaryKeyConstraint("job_type", name="pk_type_defaults"),
+        sa.CheckConstraint(
+            "(max_attempts IS NULL) = (initial_backoff IS NULL)"
+            " AND (max_attempts IS NULL) = (max_backoff IS NULL)"
+            " AND (max_attempts IS NULL) = (backoff_multiplier IS NULL)",
+            name=op.f("ck_type_defaults_policy"),
+        ),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name=op.f("ck_type_defaults_priority")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "pollers",
         sa.Column("server", sa.String(36), nullable=False),
         sa.Column("job_type", sa.String(50), nullable=False),
@@ -645,7 +667,8 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION lock_keys(text[])")
         op.execute("DROP FUNCTION all_updated(bigint, bigint)")
     for table in (
-        *("webhooks", "webhook_deliverers", "feed", "pollers", "paused_types", "limit_rules"),
+        *("webhooks", "webhook_deliverers", "feed", "pollers", "type_defaults"),
+        *("paused_types", "limit_rules"),
         *(
             "ended",
             "limit_keys",

@@ -1,0 +1,201 @@
+"""The defaults of job types, through the wire: set, read, removed, and what jobs have of them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
+
+from jobledger.v1 import job_pb2, job_service_pb2
+from jobledger.v1 import queue_service_pb2 as pb
+from jobledger_server.rpc.workers import worker_requests
+from jobledger_server.sql import queue_settings
+from tests.support.databases import both_databases
+from tests.support.in_turn import in_turn
+from tests.support.rpc_caller import FAILED, PROCESSING, Caller, policy, refusal
+
+HOUR = Duration(seconds=3600)
+
+
+def defaults(**fields: Any) -> pb.JobTypeDefaults:
+    return pb.JobTypeDefaults(**fields)
+
+
+def span(job: Any, field: str) -> float:
+    """Return the seconds from a job's creation to a time."""
+    return (getattr(job, field).ToMicroseconds() - job.create_time.ToMicroseconds()) / 1e6
+
+
+@both_databases
+@pytest.mark.promise(number=92)
+async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
+    call: Caller,
+) -> None:
+    given = defaults(
+        retry_policy={"max_attempts": 7},
+        queue_timeout=HOUR,
+        run_timeout=Duration(seconds=60),
+        stall_timeout=Duration(seconds=50),
+        priority=0,
+    )
+    answer = await call.SetJobTypeDefaults(job_type="render", defaults=given)
+    whole = defaults(
+        retry_policy=job_pb2.RetryPolicy(
+            max_attempts=7,
+            initial_backoff=Duration(seconds=1),
+            max_backoff=Duration(seconds=300),
+            backoff_multiplier=2,
+        ),
+        queue_timeout=HOUR,
+        run_timeout=Duration(seconds=60),
+        stall_timeout=Duration(seconds=50),
+        priority=0,
+    )
+    assert answer.job_type == pb.JobType(job_type="render", defaults=whole)
+    many = [job_service_pb2.CreateJobRequest(job_type="render")]
+    batch = await call.BatchCreateJobs(user_id="ada", requests=many)
+    for job in (await call.job(), *batch.jobs):
+        assert (job.priority, job.retry_policy) == (0, whole.retry_policy)
+        assert (job.stall_timeout, span(job, "queue_expire_time")) == (Duration(seconds=50), 3600)
+    own = await call.job(priority=9, stall_timeout=HOUR, retry_policy=policy(2), queue_timeout=HOUR)
+    assert (own.priority, own.stall_timeout, own.retry_policy.max_attempts) == (9, HOUR, 2)
+    other = await call.job(job_type="export")
+    assert (other.priority, other.retry_policy.max_attempts) == (5, 3)
+    started = await call.running()
+    assert span(started, "run_expire_time") == pytest.approx(60 + span(started, "start_time"))
+
+
+async def test_defaults_are_replaced_as_a_whole_and_removed(call: Caller) -> None:
+    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(priority=8))
+    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(run_timeout=HOUR))
+    assert (await call.job()).priority == 5
+    (listed,) = (await call.ListJobTypes()).job_types
+    assert listed == pb.JobType(job_type="render", defaults=defaults(run_timeout=HOUR))
+    for nothing in ({}, {"defaults": {}}):
+        answer = await call.SetJobTypeDefaults(job_type="render", **nothing)
+        assert answer.job_type == pb.JobType(job_type="render")
+        assert not (await call.ListJobTypes()).job_types
+
+
+async def test_types_with_defaults_are_listed_in_pages(call: Caller) -> None:
+    for name in ("c", "a", "d", "b"):
+        await call.SetJobTypeDefaults(job_type=name, defaults=defaults(priority=1))
+    first = await call.ListJobTypes(page_size=3)
+    rest = await call.ListJobTypes(page_size=3, page_token=first.next_page_token)
+    assert [each.job_type for each in (*first.job_types, *rest.job_types)] == ["a", "b", "c", "d"]
+    assert not rest.next_page_token
+    limits = await refusal(call.ListConcurrencyLimits(page_token=first.next_page_token))
+    assert limits.reason == "INVALID_TOKEN"
+
+
+async def test_a_creation_is_repeated_after_its_defaults_have_changed(call: Caller) -> None:
+    first = await call.job(request_id="r")
+    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(priority=8))
+    again = await call.CreateJob(user_id="ada", job_type="render", request_id="r")
+    assert (again.job, again.existing) == (first, True)
+    second = await call.job(request_id="s")
+    await call.SetJobTypeDefaults(job_type="render")
+    again = await call.CreateJob(user_id="ada", job_type="render", request_id="s")
+    assert (again.job, again.existing, second.priority) == (second, True, 8)
+    said = call.CreateJob(user_id="ada", job_type="render", request_id="s", priority=8)
+    assert (await refusal(said)).reason == "REQUEST_ID_REUSED"
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
+
+
+async def crashed(call: Caller, job_type: str) -> Any:
+    """Create a job, have a worker claim it that is heard of no more, and return the job."""
+    job = await call.job(job_type=job_type)
+    lease = Duration(nanos=100_000_000)
+    (claimed,) = (
+        await call.ClaimJobs(worker_id="w1", job_types=[job_type], lease_duration=lease)
+    ).jobs
+    assert claimed.id == job.id
+    return job
+
+
+@pytest.mark.usefixtures("short_leases")
+async def test_a_crash_ends_a_job_whose_type_has_one_attempt_by_default(call: Caller) -> None:
+    at_most_once = defaults(retry_policy={"max_attempts": 1})
+    await call.SetJobTypeDefaults(job_type="charge", defaults=at_most_once)
+    job = await crashed(call, "charge")
+    async with asyncio.timeout(30):
+        async for news in call.WatchJob(job_id=job.id, user_id="ada"):
+            ended = news.job
+    assert (ended.status, ended.error.reason, ended.attempt) == (FAILED, "LEASE_EXPIRED", 1)
+
+
+@pytest.mark.usefixtures("short_leases")
+async def test_a_crash_lets_a_job_be_tried_again_whose_type_has_no_defaults(call: Caller) -> None:
+    job = await crashed(call, "render")
+    (again,) = (
+        await call.ClaimJobs(worker_id="w2", job_types=["render"], wait=Duration(seconds=20))
+    ).jobs
+    assert (again.id, again.attempt, again.status) == (job.id, 2, PROCESSING)
+
+
+@pytest.mark.usefixtures("short_leases")
+async def test_a_policy_of_a_type_holds_for_a_job_that_was_started_by_its_id(call: Caller) -> None:
+    await call.SetJobTypeDefaults(
+        job_type="render", defaults=defaults(retry_policy={"max_attempts": 2})
+    )
+    job = await call.job()
+    lease = Duration(nanos=100_000_000)
+    await call.TransitionJob(
+        job_id=job.id, target_status=PROCESSING, worker_id="w1", lease_duration=lease
+    )
+    (again,) = (
+        await call.ClaimJobs(worker_id="w2", job_types=["render"], wait=Duration(seconds=20))
+    ).jobs
+    assert (again.id, again.attempt) == (job.id, 2)
+
+
+async def test_a_rerun_has_what_its_origin_has(call: Caller) -> None:
+    before = await call.ended()
+    await call.SetJobTypeDefaults(
+        job_type="render", defaults=defaults(priority=8, retry_policy={"max_attempts": 1})
+    )
+    after = await call.ended()
+    for job, priority, attempts in ((before, 5, 3), (after, 8, 1)):
+        rerun = (await call.RerunJob(job_id=job.id, user_id="ada")).job
+        assert (rerun.priority, rerun.retry_policy.max_attempts) == (priority, attempts)
+    await call.SetJobTypeDefaults(job_type="render")
+    again = await call.RerunJob(job_id=after.id, user_id="ada")
+    assert (again.existing, again.job.priority) == (True, 8)
+
+
+@in_turn(
+    ("fields", "field"),
+    [
+        ({}, "job_type"),
+        ({"job_type": "a b"}, "job_type"),
+        ({"job_type": "a", "defaults": {"priority": 10}}, "defaults.priority"),
+        (
+            {"job_type": "a", "defaults": {"retry_policy": {"max_attempts": 1001}}},
+            "defaults.retry_policy.max_attempts",
+        ),
+        ({"job_type": "a", "defaults": {"queue_timeout": Duration()}}, "defaults.queue_timeout"),
+        ({"job_type": "a", "defaults": {"run_timeout": Duration()}}, "defaults.run_timeout"),
+        ({"job_type": "a", "defaults": {"stall_timeout": Duration()}}, "defaults.stall_timeout"),
+    ],
+)
+async def test_a_wrong_default_is_named(call: Caller, fields: dict[str, Any], field: str) -> None:
+    refused = await refusal(call.SetJobTypeDefaults(**fields))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert [each.field for each in refused.details["BadRequest"].field_violations] == [field]
+
+
+async def test_only_so_many_types_have_defaults(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_settings, "MAX_DEFAULTED_JOB_TYPES", 1)
+    await call.SetJobTypeDefaults(job_type="a", defaults=defaults(priority=1))
+    refused = await refusal(call.SetJobTypeDefaults(job_type="b", defaults=defaults(priority=1)))
+    assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert (refused.metadata["limit"], refused.metadata["value"]) == ("defaulted_job_types", "1")
+    await call.SetJobTypeDefaults(job_type="a", defaults=defaults(priority=2))  # the same one
+    await call.SetJobTypeDefaults(job_type="b")
