@@ -1,6 +1,7 @@
 """The commands of the pages do what the pages say, on a real server."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from jobledger import Client, JobStatus
+from jobledger import Client, JobStatus, Worker
 from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access.access_file import read_access_file
 from tests.e2e.docs.programs import shell
+from tests.support import forked
 from tests.support.access_file import write_access_file
 from tests.support.forked import Piped
 from tests.support.pages import (
@@ -28,6 +31,7 @@ from tests.support.pages import (
     DATABASES,
     DEPLOY,
     QUICKSTART,
+    ROOT,
     SECURITY,
     TUTORIAL,
     Block,
@@ -39,6 +43,7 @@ from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
 
+PRODUCTION = ROOT / "docs/operate/workers.md"
 DEFAULT_TARGET = "127.0.0.1:50051"
 PAGES_DATABASE = "postgresql://user:password@db.example/jobledger"
 
@@ -183,6 +188,25 @@ def test_the_access_files_of_the_page_are_valid_and_its_command_checks_them(
     for text in (f"{first}\n{more[0]}", more[1], "\n".join([first, *more])):
         write_access_file(file, text)
         assert "  methods: " in shell(check, "", tmp_path)
+
+
+def test_what_the_page_on_production_gives_a_worker_is_valid_and_leaves_it_time_to_stop(
+    tmp_path: Path,
+) -> None:
+    rule, unit, deployment = (blocks(PRODUCTION, kind)[0] for kind in ("toml", "ini", "yaml"))
+    write_access_file(tmp_path / "access.toml", rule.text)
+    read_access_file(tmp_path / "access.toml")
+    command = re.findall(r"^ExecStart=\S+/(.+) \S+$", unit.text, re.MULTILINE)
+    spec = yaml.safe_load(deployment.text)["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert [" ".join(container["args"][:3])] == command == ["jobledger worker run"]
+    settings = {each["name"] for each in container["env"]}
+    settings |= set(re.findall(r"JOBLEDGER_\w+", unit.text))
+    known = forked.run("jobledger", "--help", env=dict(os.environ)).stdout
+    assert [name for name in settings if name not in known] == []
+    grace = inspect.signature(Worker).parameters["grace"].default
+    stop = re.findall(r"^TimeoutStopSec=(\d+)", unit.text, re.MULTILINE)
+    assert min(int(stop[0]), spec["terminationGracePeriodSeconds"]) > grace + 15
 
 
 def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
