@@ -37,10 +37,11 @@ def test_update_changes_what_is_given(jobledger, client):
     job_type = f"t{uuid.uuid4().hex[:12]}"
     job = client.create_job(job_type, delay=3600)
     assert jobledger.ok("update", job.id, "--priority", "9") == f"updated {job.id}\n"
-    later = ("--at", "2027-01-01T12:00Z", "--expected-version", "2")
+    due = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
+    later = ("--at", due, "--expected-version", "2")
     (line,) = jobledger.ok("update", job.id, *later, "--json").splitlines()
     shown = json.loads(line)
-    assert (shown["priority"], shown["schedule_time"]) == (9, "2027-01-01T12:00:00.000000Z")
+    assert (shown["priority"], shown["schedule_time"]) == (9, due.replace("+00:00", ".000000Z"))
     assert jobledger("update", job.id, "--priority", "1", "--expected-version", "2").returncode == 5
     jobledger.ok("update", job.id, "--now")
     assert [each.id for each in client.claim_jobs([job_type])] == [job.id]

@@ -30,6 +30,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "rerun_job": {},
     "start_job": {},
     "transition_job": {"target_status": JobStatus.COMPLETED, "any_attempt": True},
+    "update_job": {"priority": 1},
     "update_progress": {"progress": 1, "any_attempt": True},
 }
 WATCHES = {"watch", "wait", "result"}

@@ -33,6 +33,7 @@ UNARY = {
     "ListJobs": lambda client: next(client.list_jobs(), None),
     "DeleteJob": lambda client: client.delete_job("j"),
     "CancelJob": lambda client: client.cancel_job("j"),
+    "UpdateJob": lambda client: client.update_job("j", priority=1),
     "RerunJob": lambda client: client.rerun_job("j"),
     "RerunJobs": lambda client: client.rerun_jobs(),
     "CancelJobs": lambda client: client.cancel_jobs(),

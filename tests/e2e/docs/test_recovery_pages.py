@@ -96,15 +96,33 @@ def test_the_next_attempt_goes_on_after_the_checkpoint(
 def test_the_schedules_of_the_page_wait_for_their_time(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
-    printed = output(program(SCHEDULE, "schedule_time", own_server), tmp_path)
+    printed = output(program(SCHEDULE, "tomorrow", own_server), tmp_path)
     assert printed.startswith("QUEUED ")
-    (block,) = blocks(SCHEDULE, "console")
-    (command,) = block.commands
+    create, _ = blocks(SCHEDULE, "console")
+    (command,) = create.commands
     job_id = shell(command, own_server.target, tmp_path).strip()
     due = ada.get_job(job_id).schedule_time
     assert due is not None
     assert abs(due - datetime.now(UTC) - timedelta(hours=2)) < timedelta(minutes=5)
     assert ada.claim_jobs(["report"]) == []
+
+
+def test_the_time_of_a_job_is_changed_as_the_page_says(
+    own_server: ServerProcess, ada: Client, tmp_path: Path
+) -> None:
+    printed = output(program(SCHEDULE, "update_job", own_server), tmp_path)
+    assert printed.endswith(" 9 2\n")
+    assert len(ada.claim_jobs(["report"])) == 1
+    job = ada.create_job("report")
+    _, update = blocks(SCHEDULE, "console")
+    later, now = (command.replace("JOB ", f"{job.id} ") for command in update.commands)
+    due = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
+    later = later.replace("2027-06-01T18:00Z", due.isoformat())  # always in the future
+    shell(later, own_server.target, tmp_path)
+    assert ada.claim_jobs(["report"]) == []
+    assert ada.get_job(job).schedule_time == due
+    shell(now, own_server.target, tmp_path)
+    assert [(each.id, each.priority) for each in ada.claim_jobs(["report"])] == [(job.id, 9)]
 
 
 def test_the_nightly_job_of_the_page_is_created_once(
