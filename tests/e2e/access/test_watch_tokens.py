@@ -127,7 +127,7 @@ async def test_the_holder_of_a_token_neither_sees_a_request_id_nor_finds_a_job_b
                 (await caller.GetJob(**one)).job,
                 *(await caller.ListJobs(**of_ada)).jobs,
                 (await caller.WatchJob(**one).read()).job,
-                *(each.job for each in (await caller.WatchJobs(**of_ada).read()).changes),
+                *(each.job for each in (await caller.WatchJobs(**of_ada).read()).changes.changes),
             )
         }
 

@@ -122,7 +122,7 @@ async def test_watchers_are_sent_an_update_as_a_new_version(call: Caller) -> Non
     assert not message.transitions
     seen = []
     while not seen or seen[-1].version < 2:
-        seen += [change.job for change in (await feed.read()).changes]
+        seen += [change.job for change in (await feed.read()).changes.changes]
     assert [each.parameters["n"] for each in seen] == [1] * len(seen)
     # A watch that resumes before both is sent the update alone, with all of the job.
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
@@ -138,5 +138,6 @@ async def test_a_resumed_watch_gets_the_parameters_of_a_job_that_was_updated_sin
     job = await call.job(parameters={"n": 1})
     await call.UpdateJob(**of(job, priority=9))
     resumed = await call.WatchJobs(user_id="ada", view=FULL, resume_token=token).read()
-    assert resumed.changes[-1].job.version == 2
-    assert [each.job.parameters["n"] for each in resumed.changes] == [1] * len(resumed.changes)
+    jobs = [change.job for change in resumed.changes.changes]
+    assert jobs[-1].version == 2
+    assert [each.parameters["n"] for each in jobs] == [1] * len(jobs)
