@@ -594,11 +594,19 @@ class Store(Protocol):
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         """Return jobs that have been terminal for longer than `age`, by the database's clock.
 
+        Those with a retention of their own are passed over: see `find_outlived`.
+
         They are in the order of their latest changes, which is the order in which they finished.
         A call reads a bounded part of the feed after the sequence number `after`. A job that
         changes later gets a greater number, so a caller that continues at `through` never reads
         an unfinished job twice. Jobs that are passed over are returned once, as `later`: see
         domain/retention.py.
+        """
+
+    async def find_outlived(self, *, limit: int) -> list[JobId]:
+        """Return jobs that have been terminal for longer than their own retention, oldest first.
+
+        Others are not read.
         """
 
     async def feed_head(self) -> FeedHead:

@@ -66,6 +66,11 @@ def _list_types(connection: Connection, /, *, as_json: bool) -> None:
     metavar="N",
     help="0 to 9: among jobs of the type, one with a higher priority is always started first.",
 )
+@click.option(
+    "--retention",
+    type=duration,
+    help="How long a job is kept when it has ended: then it is deleted.",
+)
 @as_json_option
 @pass_connection
 def set_defaults(
@@ -80,6 +85,7 @@ def set_defaults(
     run_timeout: timedelta | None,
     stall_timeout: timedelta | None,
     priority: int | None,
+    retention: timedelta | None,
     as_json: bool,
 ) -> None:
     """Set all defaults of a type: those that are not given are removed.
@@ -94,7 +100,7 @@ def set_defaults(
             initial_backoff=initial_backoff,
             max_backoff=max_backoff,
         )
-    if (policy, queue_timeout, run_timeout, stall_timeout, priority) == (None,) * 5:
+    if (policy, queue_timeout, run_timeout, stall_timeout, priority, retention) == (None,) * 6:
         raise click.UsageError("give a default; `jobledger types clear TYPE` removes all")
     with connection.open(all_users=True) as client:
         found = client.admin.set_job_type_defaults(
@@ -104,6 +110,7 @@ def set_defaults(
             run_timeout=run_timeout,
             stall_timeout=stall_timeout,
             priority=priority,
+            retention=retention,
         )
     _show(found, as_json=as_json)
 
@@ -142,6 +149,7 @@ def _words(defaults: JobTypeDefaults) -> str:
             if (span := getattr(defaults, name)) is not None
         ),
         *([] if defaults.priority is None else [f"priority {defaults.priority}"]),
+        *([] if defaults.retention is None else [f"retention {plain(defaults.retention)}"]),
     ]
     return ", ".join(said)
 

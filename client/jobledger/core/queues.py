@@ -166,6 +166,8 @@ class JobTypeDefaults:
     """How long an attempt may go without news."""
     priority: int | None = None
     """0 to 9."""
+    retention: timedelta | None = None
+    """How long it is kept when it has ended."""
 
     @classmethod
     def from_proto(cls, message: queue_service_pb2.JobTypeDefaults) -> Self:
@@ -183,6 +185,7 @@ class JobTypeDefaults:
             if message.HasField("stall_timeout")
             else None,
             priority=message.priority if message.HasField("priority") else None,
+            retention=from_duration(message.retention) if message.HasField("retention") else None,
         )
 
 

@@ -892,6 +892,7 @@ class JobTypeDefaults(_message.Message):
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """See CreateJobRequest.priority. The most that a caller may ask for is no bound
     of it.
@@ -915,6 +916,13 @@ class JobTypeDefaults(_message.Message):
     def stall_timeout(self) -> _duration_pb2.Duration:
         """See CreateJobRequest.stall_timeout."""
 
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long a job is kept when it has ended, 1 second to 3650 days. Then the
+        service deletes it, as DeleteJob does. Default: as the server is set, which
+        may be for ever.
+        """
+
     def __init__(
         self,
         *,
@@ -923,10 +931,11 @@ class JobTypeDefaults(_message.Message):
         run_timeout: _duration_pb2.Duration | None = ...,
         stall_timeout: _duration_pb2.Duration | None = ...,
         priority: _builtins.int | None = ...,
+        retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retention", b"retention", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "queue_timeout", b"queue_timeout", "retention", b"retention", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -60,6 +60,7 @@ class Create(Struct, frozen=True, kw_only=True):
     fairness_key: str = ""
     concurrency_key: str = ""
     unique_key: str = ""
+    retention: Micros | None = None
     return_existing: bool = False
 
 
@@ -181,10 +182,13 @@ class Delete(Struct, frozen=True, kw_only=True):
 
 
 class Purge(Struct, frozen=True, kw_only=True):
-    """Delete a job that has been terminal for at least `age`. Safe to apply at any time."""
+    """Delete a job that has been terminal for its own retention, or else for at least `age`.
+
+    None keeps jobs without a retention of their own. Safe to apply at any time.
+    """
 
     job_id: JobId
-    age: Micros
+    age: Micros | None
 
 
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release

@@ -165,6 +165,7 @@ def create(
             fairness_key=command.fairness_key,
             concurrency_key=command.concurrency_key,
             unique_key=command.unique_key,
+            retention=command.retention,
             phase=phase,
             origin_job_id=command.origin_job_id,
             schedule_time=schedule_time,
@@ -448,7 +449,8 @@ def _delete(job: Job, command: Delete, now: Instant) -> Decision:
 
 
 def _purge(job: Job, command: Purge, now: Instant) -> Decision:
-    if job.complete_time is None or job.complete_time + command.age > now:
+    age = command.age if job.retention is None else job.retention
+    if job.complete_time is None or age is None or job.complete_time + age > now:
         return Decision(job=job, changed=False)
     return Decision(job=_next_version(job, now), deleted=True)
 

@@ -184,6 +184,7 @@ class Job(Struct, frozen=True, gc=False):
     changes without a new version. A job counts for the tenant `fairness_key`, for its owner if that
     is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
+    `retention` is how long it is kept when it has ended; None leaves that to the service.
     `max_attempts` is 0 if neither its creator nor the defaults of its type set a policy. `silent`
     has the bits of what its creator left unsaid. `started_by_id` says that a worker started the
     current or the latest attempt by the job's id, without a claim: see `leases.has_attempts_left`.
@@ -245,6 +246,7 @@ class Job(Struct, frozen=True, gc=False):
     fairness_key: str = ""
     concurrency_key: str = ""
     unique_key: str = ""
+    retention: Micros | None = None
     last_error: JobError | None = None
     error: JobError | None = None
 

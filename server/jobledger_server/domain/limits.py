@@ -83,6 +83,9 @@ be."""
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 1, 365 * 24 * 3600
 """`queue_timeout`, `stall_timeout` and `run_timeout`."""
 
+MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS = 1, 3650 * 24 * 3600
+"""`retention`."""
+
 MIN_LEASE_SECONDS, MAX_LEASE_SECONDS = 5, 24 * 3600
 
 MAX_CLAIMED_JOBS = 100

@@ -16,7 +16,8 @@ from jobledger_server.domain.job import Job, Micros, Silent
 class TypeDefaults(Struct, frozen=True, kw_only=True):
     """The defaults of a job type, by the names of a creation's fields. None is no default.
 
-    A policy is one default: it has all of its four fields or none.
+    A policy is one default: it has all of its four fields or none. A creation cannot say a
+    retention, so that of the type always applies.
     """
 
     max_attempts: int | None = None
@@ -27,6 +28,7 @@ class TypeDefaults(Struct, frozen=True, kw_only=True):
     run_timeout: Micros | None = None
     stall_timeout: Micros | None = None
     priority: int | None = None
+    retention: Micros | None = None
 
 
 NO_DEFAULTS = TypeDefaults()
@@ -58,7 +60,7 @@ def with_defaults(creation: Create, defaults: TypeDefaults) -> Create:
         for name in names
         if (value := getattr(defaults, name)) is not None
     }
-    return replace(creation, **changes)
+    return replace(creation, **changes, retention=defaults.retention)
 
 
 def says_the_same(job: Job, creation: Create) -> bool:

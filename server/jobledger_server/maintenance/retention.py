@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Purge
 from jobledger_server.domain.errors import DomainError
-from jobledger_server.domain.job import Micros
+from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.domain.retention import Finished
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
@@ -30,7 +30,8 @@ class Retention:
     Args:
         store: The database.
         ledger: Applies the purges.
-        jobs: How long a job stays terminal before it is purged. None: indefinitely.
+        jobs: How long a job stays terminal before it is purged, unless its type has a retention of
+            its own. None: indefinitely.
         deletions: How long a deletion stays in the feed.
         tuning: How often it looks, and how much it does at once.
     """
@@ -75,7 +76,11 @@ class Retention:
 
     async def purge_some(self) -> bool:
         """Purge and compact some; return whether there may be more to do."""
+        outlived = await self._store.find_outlived(limit=self._tuning.purge_search)
+        await self._submit(outlived)
         purged, more = (0, False) if self._jobs is None else await self._purge(self._jobs)
+        purged += len(outlived)
+        more |= len(outlived) == self._tuning.purge_search
         most = self._tuning.compacted_deletions
         compacted = await self._store.compact_deletions(self._deletions, limit=most)
         if purged or compacted:
@@ -84,18 +89,25 @@ class Retention:
 
     async def _purge(self, age: Micros) -> tuple[int, bool]:
         """Purge what one search finds; return how many jobs, and whether there may be more."""
-        loop = asyncio.get_running_loop()
         epoch = (await self._store.feed_head()).epoch
         if epoch != self._epoch:
             self._epoch = epoch
             self._start_over()
-        least, most = self._tuning.purge_least, self._tuning.purge_batch
         old = await self._store.find_purgeable(
             age, after=self._through, limit=self._tuning.purge_search
         )
         due = [job_id for time, job_id in self._later if time < old.before]
         due = due[: self._tuning.purge_search]
-        purges = [Purge(job_id=job_id, age=age) for job_id in (*old.jobs, *due)]
+        await self._submit([*old.jobs, *due])
+        self._through = old.through
+        self._remember(sorted([*self._later[len(due) :], *old.later]))
+        return len(old.jobs) + len(due), old.more or len(due) == self._tuning.purge_search
+
+    async def _submit(self, jobs: Sequence[JobId]) -> None:
+        """Purge these jobs in batches."""
+        loop = asyncio.get_running_loop()
+        least, most = self._tuning.purge_least, self._tuning.purge_batch
+        purges = [Purge(job_id=job_id, age=self._jobs) for job_id in jobs]
         processed = self._ledger.processed
         while purges:
             began = loop.time()
@@ -112,9 +124,6 @@ class Retention:
             self._batch = min(most, size)
             # Some of the time is left to callers.
             await asyncio.sleep((loop.time() - began) * PAUSE)
-        self._through = old.through
-        self._remember(sorted([*self._later[len(due) :], *old.later]))
-        return len(old.jobs) + len(due), old.more or len(due) == self._tuning.purge_search
 
     def _remember(self, later: Sequence[Finished]) -> None:
         """Keep the jobs that were passed over, as many as may be. The rest is found again."""

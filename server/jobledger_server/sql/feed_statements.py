@@ -37,11 +37,13 @@ class FeedStatements:
             owner_and_seq > tuple_(bindparam("user_id"), bindparam("seq")),
             changes.c.user_id <= bindparam("user_id"),
         ).order_by(changes.c.user_id, changes.c.seq)
-        # The row of a start, of an unfinished job or of a deleted one has the time NULL.
+        # The row of a start, of an unfinished job or of a deleted one has the time NULL, and that
+        # of a job with a retention of its own.
         latest = and_(
             jobs.c.id == changes.c.job_id,
             jobs.c.change_seq == changes.c.seq,
             NOT_DELETED,
+            jobs.c.retention.is_(None),
         )
         ends = select(changes.c.seq, changes.c.job_id, jobs.c.complete_time)
         self.ends = (

@@ -72,6 +72,7 @@ FIXED_COLUMNS = (
     "fairness_key",
     "concurrency_key",
     "unique_key",
+    "retention",
     "origin_job_id",
     "queue_timeout",
     "stall_timeout",

@@ -179,6 +179,10 @@ class SqlStore:
         changes = [tuple(row) for row in rows]
         return purgeable(changes, after=after, now=now, age=age, limit=limit, scanned=count)
 
+    async def find_outlived(self, *, limit: int) -> list[JobId]:
+        rows = await self._connections.read(self._statements.outlived, {"count": limit})
+        return [job_id for (job_id,) in rows]
+
     def _doubt(self) -> None:
         self._cache.clear()
         self._in_doubt = True

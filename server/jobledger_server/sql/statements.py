@@ -5,12 +5,14 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Select,
     and_,
     bindparam,
     delete,
     func,
+    literal_column,
     select,
     text,
     update,
@@ -41,6 +43,8 @@ from jobledger_server.sql.tables import (
     KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
+    OUTLIVED_TIME,
+    OUTLIVING,
     RERUNS,
     STATE,
     UNIQUE,
@@ -195,6 +199,13 @@ class Statements:
                 jobs.c.id.in_(old)
             ),
             skip=True,
+        )
+        outlived_time = literal_column(OUTLIVED_TIME, BigInteger)
+        self.outlived = (
+            select(jobs.c.id)
+            .where(text(OUTLIVING), outlived_time < dialect.clock)
+            .order_by(outlived_time)
+            .limit(bindparam("count"))
         )
         ids: BindParameter[Any] = bindparam("ids", expanding=True)
         seqs: BindParameter[Any] = bindparam("seqs", expanding=True)

@@ -98,6 +98,13 @@ DUE_TIME = "coalesce(retry_time, schedule_time)"
 """When a scheduled job is due."""
 
 
+OUTLIVED_TIME = "(complete_time + retention)"
+"""When a job has outlived its own retention."""
+
+OUTLIVING = "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
+"""The condition for an ended job with a retention of its own."""
+
+
 def tenant(fairness_key: str = "fairness_key", user_id: str = "user_id") -> str:
     """Return the tenant of a job, as `Job.tenant`. In `queues` it is the column `fairness_key`."""
     return f"CASE {fairness_key} WHEN '' THEN {user_id} ELSE {fairness_key} END"
@@ -182,6 +189,7 @@ jobs = Table(
     Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("concurrency_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("unique_key", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("retention", BigInteger),
     Column("last_error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("last_error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
@@ -349,6 +357,13 @@ jobs = Table(
         "deadline",
         sqlite_where=text("deadline IS NOT NULL"),
         postgresql_where=text("deadline IS NOT NULL"),
+    ),
+    # Ended jobs with a retention of their own, in the order in which they are to be deleted.
+    Index(
+        "ix_jobs_outlived",
+        text(OUTLIVED_TIME),
+        sqlite_where=text(OUTLIVING),
+        postgresql_where=text(OUTLIVING),
     ),
     # Active jobs: a feed watch starts with these, and does not read finished ones.
     Index(
@@ -593,6 +608,7 @@ type_defaults = Table(
     Column("run_timeout", BigInteger),
     Column("stall_timeout", BigInteger),
     Column("priority", SmallInteger),
+    Column("retention", BigInteger),
     CheckConstraint(
         "(max_attempts IS NULL) = (initial_backoff IS NULL)"
         " AND (max_attempts IS NULL) = (max_backoff IS NULL)"

@@ -174,11 +174,11 @@ def test_defaults_of_a_type_are_set_listed_and_cleared(jobledger, client, job_ty
     said = jobledger.ok(
         *("types", "set", job_type, "--max-attempts", "5", "--max-backoff", "1m"),
         *("--queue-timeout", "2h", "--run-timeout", "90s", "--stall-timeout", "0.5m"),
-        *("--priority", "8"),
+        *("--priority", "8", "--retention", "30d"),
     )
     words = (
         "5 attempts after pauses of 1s to 60s, queue timeout 7200s, run timeout 90s,"
-        " stall timeout 30s, priority 8"
+        " stall timeout 30s, priority 8, retention 2592000s"
     )
     assert said == f"type {job_type}: {words}\n"
     job = client.create_job(job_type)

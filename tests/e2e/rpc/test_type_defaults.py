@@ -38,6 +38,7 @@ async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
         run_timeout=Duration(seconds=60),
         stall_timeout=Duration(seconds=50),
         priority=0,
+        retention=HOUR,
     )
     answer = await call.SetJobTypeDefaults(job_type="render", defaults=given)
     whole = defaults(
@@ -51,6 +52,7 @@ async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
         run_timeout=Duration(seconds=60),
         stall_timeout=Duration(seconds=50),
         priority=0,
+        retention=HOUR,
     )
     assert answer.job_type == pb.JobType(job_type="render", defaults=whole)
     many = [job_service_pb2.CreateJobRequest(job_type="render")]
@@ -181,6 +183,7 @@ async def test_a_rerun_has_what_its_origin_has(call: Caller) -> None:
         ({"job_type": "a", "defaults": {"queue_timeout": Duration()}}, "defaults.queue_timeout"),
         ({"job_type": "a", "defaults": {"run_timeout": Duration()}}, "defaults.run_timeout"),
         ({"job_type": "a", "defaults": {"stall_timeout": Duration()}}, "defaults.stall_timeout"),
+        ({"job_type": "a", "defaults": {"retention": Duration()}}, "defaults.retention"),
     ],
 )
 async def test_a_wrong_default_is_named(call: Caller, fields: dict[str, Any], field: str) -> None:

@@ -107,6 +107,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)
     await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, ids=[jobs[1].id])
     await store.find_purgeable(Micros(0), after=0, limit=5)
+    await store.find_outlived(limit=5)
     await store.compact_deletions(Micros(0), limit=5)
 
 

@@ -13,11 +13,14 @@ from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.database import Database
+from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.statements import statements_for
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, sqlite_only
 from tests.support.ledger_calls import apply
+from tests.support.query_plans import plan
 from tests.support.tasks import running
 
 HOUR = Micros(3600 * 1_000_000)
@@ -108,6 +111,58 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
 
 
 YEAR = 365 * 24 * HOUR
+
+
+@pytest.mark.promise(number=43)
+@pytest.mark.parametrize("default", [HOUR, None], ids=["an hour", "for ever"])
+async def test_jobs_are_purged_earlier_or_later_by_the_retention_of_their_type(
+    store: SqlStore, ledger: Ledger, aged: Aged, default: Micros | None
+) -> None:
+    tuning = Tuning(purge_search=2)
+    brief = [await ended(ledger, retention=Micros(HOUR // 2)) for _ in range(3)]
+    long = await ended(ledger, retention=Micros(10 * HOUR))
+    plain = await ended(ledger)
+    fresh = await ended(ledger, retention=Micros(HOUR // 2))
+    await aged(*brief, by=HOUR * 3 // 4)
+    await aged(long, plain, by=2 * HOUR)
+    retention = Retention(store, ledger, jobs=default, deletions=HOUR, tuning=tuning)
+    while await retention.purge_some():
+        pass
+    kept = {long.id, fresh.id} if default else {long.id, fresh.id, plain.id}
+    assert await ids(store) == kept
+    await aged(long, by=9 * HOUR)
+    await retention.purge_some()
+    assert await ids(store) == kept - {long.id}
+
+
+@pytest.mark.usefixtures("damaged")
+async def test_a_search_by_the_default_remembers_no_job_with_a_retention_of_its_own(
+    store: SqlStore, ledger: Ledger, aged: Aged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Purgeable] = []
+    find = store.find_purgeable
+
+    async def recorded(age: Micros, *, after: int, limit: int) -> Purgeable:
+        found.append(await find(age, after=after, limit=limit))
+        return found[-1]
+
+    monkeypatch.setattr(store, "find_purgeable", recorded)
+    for _ in range(3):
+        await aged(await ended(ledger, retention=YEAR), by=2 * HOUR)
+    retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
+    for _ in range(2):
+        assert not await retention.purge_some()
+    head = (await store.feed_head()).seq
+    assert [(each.jobs, each.later, each.through) for each in found] == [([], [], head)] * 2
+    assert len(await ids(store)) == 3
+
+
+async def test_jobs_that_outlived_their_retention_are_found_by_an_index(
+    store: SqlStore, database: Database
+) -> None:
+    prepared = Prepared(statements_for(database.dialect).outlived, database.dialect.sqlalchemy)
+    found = await plan(database, prepared.text, prepared.values({"count": 5}), "enable_seqscan")
+    assert "ix_jobs_outlived" in found
 
 
 @pytest.mark.usefixtures("damaged")

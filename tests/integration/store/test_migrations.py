@@ -298,6 +298,7 @@ JOB = {
     "attempt": 0,
     "started_by_id": False,
     "silent": 24,
+    "retention": 9,
     "max_attempts": 3,
     "initial_backoff": 1_000_000,
     "max_backoff": 300_000_000,
@@ -466,7 +467,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
     "type_defaults": [
         {"job_type": "render", "max_attempts": 1, "initial_backoff": 2, "max_backoff": 3}
         | {"backoff_multiplier": 1.5, "queue_timeout": 4, "run_timeout": 5, "stall_timeout": 6}
-        | {"priority": 0}
+        | {"priority": 0, "retention": 7}
     ],
     "pollers": [{"server": "s", "job_type": "render", "expire_time": 9}],
     "changes": [

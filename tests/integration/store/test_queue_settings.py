@@ -85,6 +85,7 @@ WHOLE = TypeDefaults(
     run_timeout=HOUR,
     stall_timeout=Micros(60_000_000),
     priority=0,
+    retention=Micros(24 * HOUR),
 )
 
 

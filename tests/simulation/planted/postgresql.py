@@ -135,6 +135,12 @@ BUGS = {
         "IF expected <> config THEN",
         "IF FALSE THEN",
     ),
+    "own retention ignored": Bug(
+        "a search for old jobs finds those that have a retention of their own",
+        "sql.feed_statements",
+        "            jobs.c.retention.is_(None),\n",
+        "",
+    ),
     "save of an ended claim": Bug(
         "a deliverer stores how far a webhook has come although its claim has ended",
         WEBHOOKS,

@@ -696,6 +696,7 @@ CASES = {
             run_timeout=timedelta(minutes=2),
             stall_timeout=3,
             priority=0,
+            retention=4,
         ),
         "SetJobTypeDefaults",
         queues.SetJobTypeDefaultsRequest(
@@ -706,6 +707,7 @@ CASES = {
                 run_timeout=Duration(seconds=120),
                 stall_timeout=Duration(seconds=3),
                 priority=0,
+                retention=Duration(seconds=4),
             ),
         ),
     ),

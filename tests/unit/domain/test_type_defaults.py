@@ -21,6 +21,7 @@ DEFAULTS = TypeDefaults(
     run_timeout=Micros(50 * SECOND),
     stall_timeout=Micros(40 * SECOND),
     priority=8,
+    retention=Micros(30 * SECOND),
 )
 
 SAID = Create(
@@ -50,7 +51,9 @@ def values(one: Job | Create | TypeDefaults) -> dict[str, object]:
 
 
 def test_every_default_belongs_to_something_that_a_creation_may_leave_unsaid() -> None:
-    assert values(DEFAULTS) == asdict(DEFAULTS)
+    sayable = asdict(DEFAULTS)
+    del sayable["retention"]  # no creation says it
+    assert values(DEFAULTS) == sayable
     assert set(FIELDS) == set(Silent)
 
 
@@ -64,6 +67,14 @@ def test_a_default_applies_where_the_creation_is_silent_and_nowhere_else(part: S
 
 def test_a_creation_that_says_everything_has_no_default_of_its_type() -> None:
     assert values(created(SAID, DEFAULTS)) == values(SAID)
+
+
+def test_a_job_has_the_retention_of_its_type_and_a_rerun_that_of_its_origin() -> None:
+    assert created(SAID, DEFAULTS).retention == DEFAULTS.retention
+    assert created(SAID).retention is None
+    for retention in (None, Micros(SECOND)):
+        rerun = replace(SAID, origin_job_id=JobId("failed"), retention=retention)
+        assert created(rerun, DEFAULTS).retention == retention
 
 
 def test_without_a_default_a_silent_creation_has_that_of_the_service() -> None:

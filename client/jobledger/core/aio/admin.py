@@ -247,6 +247,7 @@ class AsyncAdmin:
         run_timeout: Seconds | None = None,
         stall_timeout: Seconds | None = None,
         priority: int | None = None,
+        retention: Seconds | None = None,
         **options: Unpack[CallOptions],
     ) -> JobType:
         """Set what jobs of a type have where their creation says nothing; return the type.
@@ -262,6 +263,8 @@ class AsyncAdmin:
             run_timeout: seconds, or a timedelta, from its first start to its terminal state.
             stall_timeout: seconds, or a timedelta, that an attempt may go without news.
             priority: 0 to 9.
+            retention: seconds, or a timedelta, that a job is kept when it has ended, up to 3650
+                days. Then the service deletes it.
             **options: see CallOptions.
 
         Raises:
@@ -279,6 +282,7 @@ class AsyncAdmin:
             run_timeout=to_duration(run_timeout, "run_timeout"),
             stall_timeout=to_duration(stall_timeout, "stall_timeout"),
             priority=priority,
+            retention=to_duration(retention, "retention"),
         )
         if not defaults.ListFields():
             raise ValueError("no default is given; clear_job_type_defaults() removes them")

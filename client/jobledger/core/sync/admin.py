@@ -246,6 +246,7 @@ class Admin:
         run_timeout: Seconds | None = None,
         stall_timeout: Seconds | None = None,
         priority: int | None = None,
+        retention: Seconds | None = None,
         **options: Unpack[CallOptions],
     ) -> JobType:
         """Set what jobs of a type have where their creation says nothing; return the type.
@@ -261,6 +262,8 @@ class Admin:
             run_timeout: seconds, or a timedelta, from its first start to its terminal state.
             stall_timeout: seconds, or a timedelta, that an attempt may go without news.
             priority: 0 to 9.
+            retention: seconds, or a timedelta, that a job is kept when it has ended, up to 3650
+                days. Then the service deletes it.
             **options: see CallOptions.
 
         Raises:
@@ -278,6 +281,7 @@ class Admin:
             run_timeout=to_duration(run_timeout, "run_timeout"),
             stall_timeout=to_duration(stall_timeout, "stall_timeout"),
             priority=priority,
+            retention=to_duration(retention, "retention"),
         )
         if not defaults.ListFields():
             raise ValueError("no default is given; clear_job_type_defaults() removes them")

@@ -250,4 +250,5 @@ def _repetition(
         fairness_key=job.fairness_key,
         concurrency_key=job.concurrency_key,
         unique_key=job.unique_key,
+        retention=job.retention,
     )

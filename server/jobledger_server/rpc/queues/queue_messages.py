@@ -53,6 +53,7 @@ def type_message(named: tuple[str, TypeDefaults]) -> pb.JobType:
         ("queue_timeout", defaults.queue_timeout),
         ("run_timeout", defaults.run_timeout),
         ("stall_timeout", defaults.stall_timeout),
+        ("retention", defaults.retention),
     ):
         if span is not None:
             getattr(message.defaults, field).FromMicroseconds(span)

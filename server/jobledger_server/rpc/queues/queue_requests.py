@@ -11,6 +11,8 @@ from jobledger_server.domain.limits import (
     MAX_MESSAGE_CHARACTERS,
     MAX_NAME_CHARACTERS,
     MAX_PRIORITY,
+    MAX_RETENTION_SECONDS,
+    MIN_RETENTION_SECONDS,
 )
 from jobledger_server.domain.queues import MAX_RUNNING
 from jobledger_server.domain.settings import (
@@ -92,6 +94,9 @@ def type_defaults(request: pb.SetJobTypeDefaultsRequest) -> SetTypeDefaults:
             run_timeout=fields.timeout(within, given, "run_timeout"),
             stall_timeout=fields.timeout(within, given, "stall_timeout"),
             priority=priority,
+            retention=fields.optional_duration(
+                within, given, "retention", MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS
+            ),
         )
     return SetTypeDefaults(job_type, defaults)
 

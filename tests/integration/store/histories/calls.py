@@ -25,7 +25,7 @@ from tests.integration.store.histories.webhook_calls import WebhookCall, some_we
 NAMES = ("k", "k:1", "other")
 
 DEFAULTS = (
-    TypeDefaults(priority=9, run_timeout=Micros(300 * SECOND)),
+    TypeDefaults(priority=9, run_timeout=Micros(300 * SECOND), retention=Micros(50 * SECOND)),
     TypeDefaults(queue_timeout=Micros(200 * SECOND), stall_timeout=Micros(30 * SECOND)),
     TypeDefaults(
         max_attempts=1,
@@ -206,9 +206,10 @@ def _retires(random: chance.Random, _: Sequence[Job]) -> Call:
 async def retire(age: Micros, limit: int, store: Store, ledger: Ledger) -> object:
     """Purge jobs and forget deletions, as retention does."""
     found = await store.find_purgeable(age, after=0, limit=limit)
-    commands = [Purge(job_id=job_id, age=age) for job_id in found.jobs]
+    outlived = sorted(await store.find_outlived(limit=ALL))
+    commands = [Purge(job_id=job_id, age=age) for job_id in (*found.jobs, *outlived)]
     purged = commands and await submit(commands, store, ledger)
-    return purged, await store.compact_deletions(age, limit=limit)
+    return outlived, purged, await store.compact_deletions(age, limit=limit)
 
 
 def _webhooks(random: chance.Random, _: Sequence[Job]) -> Call:

@@ -89,6 +89,7 @@ def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
         fairness_key=random.choice(("", "t1", "t2")),
         concurrency_key=random.choice(KEYS),
         unique_key=random.choice(("", "", "", "u1", "u2")),
+        retention=random.choice((None, None, Micros(300 * SECOND))),
         return_existing=random.random() < 0.5,
     )
 
@@ -198,7 +199,7 @@ def _on_ended(random: chance.Random, job: Job) -> Command:
     return random.choice(
         (
             Delete(job_id=job.id, user_id=job.user_id),
-            Purge(job_id=job.id, age=Micros(100 * SECOND)),
+            Purge(job_id=job.id, age=random.choice((None, Micros(100 * SECOND)))),
             _end(random, job),
         )
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from jobledger.testing.world.memory.rows import ACTIVE, DELETED, active_of
+from jobledger.testing.world.memory.rows import ACTIVE, DELETED, KEPT, active_of
 from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.domain.retention import End
@@ -54,9 +54,19 @@ def ends(tables: Tables, after: int, *, scanned: int) -> Sequence[End]:
     found: list[End] = []
     for change in tables.changes(after, tables.head.seq, limit=scanned):
         row = tables.rows[change.job.id]
-        is_end = change.seq == row.seq and row.deletion is None
+        is_end = change.seq == row.seq and row.deletion is None and row.job.retention is None
         found.append((change.seq, row.job.id, row.job.complete_time if is_end else None))
     return found
+
+
+def outlived(tables: Tables, now: Instant, *, limit: int) -> list[JobId]:
+    """See `store.Store.find_outlived`."""
+    ends = (
+        (row.job.complete_time + row.job.retention, row.job.id)
+        for row in tables.in_group(KEPT)
+        if row.job.complete_time is not None and row.job.retention is not None
+    )
+    return [job_id for time, job_id in sorted(ends) if time < now][:limit]
 
 
 def compact(tables: Tables, before: Instant, *, limit: int) -> int:

@@ -139,6 +139,11 @@ class MemoryStore:
 
         return await self._database.read(read)
 
+    async def find_outlived(self, *, limit: int) -> list[JobId]:
+        return await self._database.read(
+            lambda: feed.outlived(self.tables, self._database.clock(), limit=limit)
+        )
+
     async def feed_head(self) -> FeedHead:
         return await self._database.read(lambda: self.tables.head)
 

@@ -93,6 +93,7 @@ def upgrade() -> None:
         sa.Column("fairness_key", sa.String(128), nullable=False),
         sa.Column("concurrency_key", sa.String(128), nullable=False),
         sa.Column("unique_key", sa.String(128), nullable=False),
+        sa.Column("retention", sa.BigInteger),
         sa.Column("last_error_reason", sa.String(63)),
         sa.Column("last_error_message", sa.String(4096)),
         sa.Column("error_reason", sa.String(63)),
@@ -226,6 +227,16 @@ def upgrade() -> None:
         [sa.text("coalesce(retry_time, schedule_time)")],
         sqlite_where=scheduled,
         postgresql_where=scheduled,
+    )
+    outliving = sa.text(
+        "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
+    )
+    op.create_index(
+        "ix_jobs_outlived",
+        "jobs",
+        [sa.text("(complete_time + retention)")],
+        sqlite_where=outliving,
+        postgresql_where=outliving,
     )
     ready = sa.text("phase = 0")
     op.create_index(
@@ -513,6 +524,7 @@ def _create_limits() -> None:
         sa.Column("run_timeout", sa.BigInteger),
         sa.Column("stall_timeout", sa.BigInteger),
         sa.Column("priority", sa.SmallInteger),
+        sa.Column("retention", sa.BigInteger),
         sa.PrimaryKeyConstraint("job_type", name="pk_type_defaults"),
         sa.CheckConstraint(
             "(max_attempts IS NULL) = (initial_backoff IS NULL)"
