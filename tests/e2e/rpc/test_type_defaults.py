@@ -3,14 +3,18 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger.v1 import queue_service_pb2 as pb
+from jobledger_server.app import App
+from jobledger_server.domain.job import Silent
 from jobledger_server.rpc.workers import worker_requests
 from jobledger_server.sql import queue_settings
+from tests.support.access_file import rule
 from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import FAILED, PROCESSING, Caller, policy, refusal
@@ -156,15 +160,20 @@ async def test_a_policy_of_a_type_holds_for_a_job_that_was_started_by_its_id(cal
     assert (again.id, again.attempt) == (job.id, 2)
 
 
-async def test_a_rerun_has_what_its_origin_has(call: Caller) -> None:
+async def test_a_rerun_has_what_its_origin_has(call: Caller, app: App) -> None:
     before = await call.ended()
     await call.SetJobTypeDefaults(
-        job_type="render", defaults=defaults(priority=8, retry_policy={"max_attempts": 1})
+        job_type="render",
+        defaults=defaults(priority=8, retry_policy={"max_attempts": 1}, retention=HOUR),
     )
     after = await call.ended()
     for job, priority, attempts in ((before, 5, 3), (after, 8, 1)):
         rerun = (await call.RerunJob(job_id=job.id, user_id="ada")).job
         assert (rerun.priority, rerun.retry_policy.max_attempts) == (priority, attempts)
+        stored = await app.store.read_jobs([job.id, rerun.id], full=False)
+        origin, copy = stored[job.id].job, stored[rerun.id].job
+        assert (copy.silent, copy.retention) == (origin.silent, origin.retention)
+        assert (origin.silent, origin.retention is None) == (sum(Silent), job is before)
     await call.SetJobTypeDefaults(job_type="render")
     again = await call.RerunJob(job_id=after.id, user_id="ada")
     assert (again.existing, again.job.priority) == (True, 8)
@@ -202,3 +211,25 @@ async def test_only_so_many_types_have_defaults(
     assert (refused.metadata["limit"], refused.metadata["value"]) == ("defaulted_job_types", "1")
     await call.SetJobTypeDefaults(job_type="a", defaults=defaults(priority=2))  # the same one
     await call.SetJobTypeDefaults(job_type="b")
+
+
+async def test_a_default_priority_may_be_higher_than_a_caller_may_ask_for(start_with: Any) -> None:
+    rules = {
+        "web": 'roles = ["owner"]\nusers = ["ada"]\nmax_priority = 5',
+        "farm": 'roles = ["worker"]\njob_types = ["*"]',
+        "ops": 'roles = ["operator"]',
+    }
+    app = await start_with("".join(rule(*each) for each in rules.items()))
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        web, farm, ops = (Caller(channel, token=name) for name in rules)
+        await ops.SetJobTypeDefaults(job_type="render", defaults=defaults(priority=9))
+        job = await web.job()
+        await farm.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
+        await farm.MarkCompleted(job_id=job.id, attempt=1)
+        rerun = (await web.RerunJob(job_id=job.id, user_id="ada")).job
+        assert (job.priority, rerun.priority) == (9, 9)
+        asked = web.CreateJob(user_id="ada", job_type="render", priority=9)
+        assert (await refusal(asked)).reason == "ACCESS_DENIED"
+        for caller in (web, farm):
+            refused = await refusal(caller.SetJobTypeDefaults(job_type="render"))
+            assert refused.reason == "ACCESS_DENIED"
