@@ -22,6 +22,7 @@ from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.ledger.lost_answers import LostAnswers
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.lookout import Lookout
@@ -500,6 +501,7 @@ def _services(
     workers = WorkerService(
         ledger,
         long_poll,
+        LostAnswers(store, ledger),
         WorkerRequests(settings.url_schemes),
         WorkStreams(
             ledger,

@@ -588,6 +588,14 @@ class Store(Protocol):
     ) -> None:
         """Record that workers of a server ask for these types. It expires after `lasts`."""
 
+    async def find_held(
+        self, worker_id: str, job_types: Collection[str], *, limit: int
+    ) -> list[tuple[JobId, int]]:
+        """Return jobs of these types that a worker holds, with their attempts, oldest first.
+
+        A change that was committed before the call is seen.
+        """
+
     async def count_active(self, user_id: str, *, limit: int) -> int:
         """Return how many jobs of an owner are not terminal; it counts no further than `limit`."""
 

@@ -365,6 +365,15 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(61)}, "wait"),
     ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(-1)}, "wait"),
+    *(
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "holding": holding, **more}, field)
+        for holding, more, field in (
+            ([{"job_id": "j"}], {}, "holding[0].attempt"),
+            ([FENCED, {"attempt": 1}], {}, "holding[1].job_id"),
+            ([FENCED] * 1001, {}, "holding"),
+            ([FENCED], {"holds_none": True}, "holds_none"),
+        )
+    ),
     (
         "CreateWatchToken",
         {"user_id": "ada", "job_id": "j", "ttl": Duration(seconds=86_400, nanos=1)},

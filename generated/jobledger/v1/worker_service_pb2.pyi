@@ -34,6 +34,8 @@ class ClaimJobsRequest(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    HOLDING_FIELD_NUMBER: _builtins.int
+    HOLDS_NONE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker's id, chosen by itself: 1 to 128 characters without control
     characters. Required.
@@ -42,6 +44,10 @@ class ClaimJobsRequest(_message.Message):
     """The number of jobs at most, 1 to 100. Default (0): 1. The answer may have
     fewer, even if more could be claimed: it is limited to 3 MiB, and
     concurrent claims share the jobs.
+    """
+    holds_none: _builtins.bool
+    """True if the worker holds no job, as an empty `holding` does not say so. Invalid
+    with a `holding`.
     """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -59,6 +65,14 @@ class ClaimJobsRequest(_message.Message):
         longer deadline. Default: do not wait.
         """
 
+    @_builtins.property
+    def holding(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldJob]:
+        """All jobs of these `job_types` that the worker holds under its `worker_id`, also
+        by other calls, at most 1000; those that it does not hold any more do no harm.
+        Others that it holds are released. A worker that sends it has one ClaimJobs call
+        at a time, and a `worker_id` that no other has. Default: nothing is released.
+        """
+
     def __init__(
         self,
         *,
@@ -67,10 +81,12 @@ class ClaimJobsRequest(_message.Message):
         max_jobs: _builtins.int = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
         wait: _duration_pb2.Duration | None = ...,
+        holding: _abc.Iterable[Global___HeldJob] | None = ...,
+        holds_none: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "lease_duration", b"lease_duration", "max_jobs", b"max_jobs", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holding", b"holding", "holds_none", b"holds_none", "job_types", b"job_types", "lease_duration", b"lease_duration", "max_jobs", b"max_jobs", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,9 +57,15 @@ class WorkerServiceStub:
     turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
     Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
     are passed over. No job is claimed by two workers. If there is none, waits
-    for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
-    wait for the next worker once their leases expire, or fail if that was
-    their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
+    for one for at most `wait`.
+
+    A lost answer costs no attempt if the worker says with each claim what it
+    holds, in `holding`: what it holds besides was in an answer that did not
+    arrive. It is released before the call claims, and this call or any worker may
+    claim it at once. So such a call is safe to retry. Without `holding` it is not:
+    the jobs of a lost answer wait for the next worker once their leases expire,
+    or fail if that was their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED,
+    UNAVAILABLE.
     """
     TransitionJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]
     """Changes the state of a job: starts it (`target_status` PROCESSING) or
@@ -190,9 +196,15 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
     Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
     are passed over. No job is claimed by two workers. If there is none, waits
-    for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
-    wait for the next worker once their leases expire, or fail if that was
-    their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
+    for one for at most `wait`.
+
+    A lost answer costs no attempt if the worker says with each claim what it
+    holds, in `holding`: what it holds besides was in an answer that did not
+    arrive. It is released before the call claims, and this call or any worker may
+    claim it at once. So such a call is safe to retry. Without `holding` it is not:
+    the jobs of a lost answer wait for the next worker once their leases expire,
+    or fail if that was their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED,
+    UNAVAILABLE.
     """
     TransitionJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]  # type: ignore[assignment]
     """Changes the state of a job: starts it (`target_status` PROCESSING) or
@@ -326,9 +338,15 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         turn, of one tenant the oldest first; see Job.priority and Job.fairness_key.
         Jobs whose type or `concurrency_key` is paused, or whose limit is reached,
         are passed over. No job is claimed by two workers. If there is none, waits
-        for one for at most `wait`. Not idempotent: if the answer is lost, its jobs
-        wait for the next worker once their leases expire, or fail if that was
-        their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
+        for one for at most `wait`.
+
+        A lost answer costs no attempt if the worker says with each claim what it
+        holds, in `holding`: what it holds besides was in an answer that did not
+        arrive. It is released before the call claims, and this call or any worker may
+        claim it at once. So such a call is safe to retry. Without `holding` it is not:
+        the jobs of a lost answer wait for the next worker once their leases expire,
+        or fail if that was their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED,
+        UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -164,6 +164,13 @@ class SqlStore:
             ]
             await connection.execute(RECORD_POLLER, rows)
 
+    async def find_held(
+        self, worker_id: str, job_types: Collection[str], *, limit: int
+    ) -> list[tuple[JobId, int]]:
+        values = {"worker_id": worker_id, "job_types": sorted(job_types), "count": limit}
+        rows = await self._connections.read(self._statements.find_held, values)
+        return [(JobId(job_id), attempt) for job_id, attempt in rows]
+
     async def count_active(self, user_id: str, *, limit: int) -> int:
         values = {"user_id": user_id, "count": limit}
         ((count,),) = await self._connections.read(self._statements.count_active, values)

@@ -40,6 +40,7 @@ from jobledger_server.sql.rows import (
 )
 from jobledger_server.sql.tables import (
     ACTIVE,
+    HELD,
     KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
@@ -180,6 +181,15 @@ class Statements:
             .subquery()
         )
         self.count_active = select(func.count()).select_from(active)
+        types: BindParameter[Any] = bindparam("job_types", expanding=True)
+        self.find_held = (
+            select(jobs.c.id, jobs.c.attempt)
+            .where(
+                jobs.c.worker_id == bindparam("worker_id"), text(HELD), jobs.c.job_type.in_(types)
+            )
+            .order_by(jobs.c.id)
+            .limit(bindparam("count"))
+        )
         self.feed = FeedStatements()
         self.feed_head = prepared(self.feed.head)
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement

@@ -365,6 +365,14 @@ jobs = Table(
         sqlite_where=text(OUTLIVING),
         postgresql_where=text(OUTLIVING),
     ),
+    # What each worker holds, for those that ask for it.
+    Index(
+        "ix_jobs_worker",
+        "worker_id",
+        "id",
+        sqlite_where=text(HELD),
+        postgresql_where=text(HELD),
+    ),
     # Active jobs: a feed watch starts with these, and does not read finished ones.
     Index(
         "ix_jobs_active",

@@ -151,6 +151,13 @@ def test_a_claim_is_not_retried_because_it_may_have_claimed_jobs(flaky):
     assert len(flaky.requests) == 1
 
 
+def test_a_claim_that_says_what_is_held_is_retried(flaky):
+    flaky.refusals = 2
+    with Client(flaky.target) as client:
+        assert client.claim_jobs(["render"], holding=[]) == []
+    assert (len(flaky.requests), len(set(flaky.requests))) == (3, 1)
+
+
 def test_the_deadline_of_a_claim_is_its_wait_plus_the_call_timeout(flaky):
     with Client(flaky.target, timeout=0.2) as client:
         flaky.delay = 0.6

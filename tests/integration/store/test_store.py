@@ -563,6 +563,28 @@ async def test_a_history_is_complete_or_absent_during_a_deletion(
     await asyncio.gather(delete(), *(read() for _ in range(3)))
 
 
+async def test_what_a_worker_holds_is_found_oldest_first_by_its_types(store: SqlStore) -> None:
+    jobs = []
+    for worker, job_type in (("w", "a"), ("w", "b"), ("v", "a"), ("w", "a"), ("w", "a")):
+        job = await saved(store, job_type=job_type)
+        lease = Micros(10**9)
+        fields = {"worker_id": worker, "lease_duration": lease}
+        jobs.append(await moved(store, job, JobStatus.PROCESSING, **fields))
+
+    async def found(*job_types: str, limit: int = 9) -> list[int]:
+        held = await store.find_held("w", job_types, limit=limit)
+        numbers = [[job.id for job in jobs].index(job_id) for job_id, _ in held]
+        assert [attempt for _, attempt in held] == [1] * len(held)
+        return numbers
+
+    assert await found("a") == [0, 3, 4]
+    assert await found("b", "a", limit=3) == [0, 1, 3]
+    assert await found("c") == []
+    await append(store, step(jobs[0], Release(job_id=jobs[0].id, attempt=1)))
+    await moved(store, jobs[3], JobStatus.COMPLETED)
+    assert await found("a", "b") == [1, 4]
+
+
 async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore) -> None:
     for _ in range(3):
         await saved(store)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections import deque
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -22,6 +23,9 @@ LONGEST_LEASE = 5
 """In seconds."""
 
 WAIT_SECONDS = 0.3
+
+NAMED = 0.7
+"""Of the claims: those that say what their worker holds."""
 
 LISTED = 0.05
 
@@ -59,19 +63,25 @@ class JobWorker:
         self._released = released
         self._retried = retried
         self._lease = Duration(seconds=lease)
+        self._abandoned_jobs: deque[pb.HeldJob] = deque(maxlen=1000)
         self._marks = (f"{name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
         """Work until there is nothing more to do."""
-        request = pb.ClaimJobsRequest(
-            worker_id=self._name,
-            job_types=TYPES,
-            max_jobs=3,
-            lease_duration=self._lease,
-            wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
-        )
         while not self._board.work.is_set():
-            # One try: jobs of an answer that was lost come back when their leases expire.
+            request = pb.ClaimJobsRequest(
+                worker_id=self._name,
+                job_types=TYPES,
+                max_jobs=3,
+                lease_duration=self._lease,
+                wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
+            )
+            # Jobs of an answer that was lost are released by the next claim that says what is
+            # held, or come back when their leases expire. What it abandons it holds, too.
+            if self._rng.random() < NAMED:
+                request.holding.extend(self._abandoned_jobs)
+                request.holds_none = not self._abandoned_jobs
+            # One try, so that answers are lost.
             answer = await self._replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
             jobs = [] if answer.response is None else answer.response.jobs
             for job in jobs:
@@ -88,6 +98,7 @@ class JobWorker:
             if not await self._report(job, percent):
                 return
         if chance < self._abandoned and not self._board.load.is_set():
+            self._abandoned_jobs.append(pb.HeldJob(job_id=job.id, attempt=job.attempt))
             return
         if chance < self._abandoned + self._released:
             await self._release(job)

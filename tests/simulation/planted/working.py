@@ -3,6 +3,12 @@
 from tests.simulation.planted.bug import Bug
 
 BUGS = {
+    "named jobs released": Bug(
+        "a claim that says what its worker holds releases that, too",
+        "ledger.lost_answers",
+        "if held not in named]",
+        "]",
+    ),
     "claim misses changes": Bug(
         "a job that is cancelled while it is claimed is pushed without a signal",
         "rpc.workers.work_slots",

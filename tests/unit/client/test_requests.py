@@ -19,6 +19,7 @@ from jobledger import (
     Asset,
     BulkResult,
     Client,
+    Job,
     JobError,
     JobPhase,
     JobStatus,
@@ -82,6 +83,7 @@ def struct(**fields):
     return message
 
 
+HELD_JOB = Job(id="held", job_type="a", attempt=3)
 ERROR = JobError("disk full", reason="NO_DISK")
 ASSETS = [Asset("image/png", url="https://example.com/a.png", file_size=7)]
 ERROR_MESSAGE = ERROR.to_proto()
@@ -184,6 +186,30 @@ CASES = {
             max_jobs=7,
             lease_duration={"seconds": 5, "nanos": 500_000_000},
             wait={"seconds": 20},
+        ),
+    ),
+    "claim_jobs of a worker that holds one": (
+        lambda c: c.claim_jobs(["a"], worker_id="w", holding=[HELD_JOB]),
+        "ClaimJobs",
+        worker.ClaimJobsRequest(
+            worker_id="w",
+            job_types=["a"],
+            max_jobs=1,
+            lease_duration={"seconds": 60},
+            wait={},
+            holding=[worker.HeldJob(job_id="held", attempt=3)],
+        ),
+    ),
+    "claim_jobs of a worker that holds none": (
+        lambda c: c.claim_jobs(["a"], worker_id="w", holding=()),
+        "ClaimJobs",
+        worker.ClaimJobsRequest(
+            worker_id="w",
+            job_types=["a"],
+            max_jobs=1,
+            lease_duration={"seconds": 60},
+            wait={},
+            holds_none=True,
         ),
     ),
     "release_job": (

@@ -25,7 +25,7 @@ class AsyncClient(
     It connects with its first call, and belongs to the event loop that makes it.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
-    seconds. Every call but claim_jobs, which is not repeated, is safe to
+    seconds. Every call but claim_jobs without `holding`, which is not repeated, is safe to
     repeat. A call that then fails raises a JobledgerError; see `jobledger.errors`. An argument that
     cannot be sent raises a TypeError or a ValueError that names it.
 

@@ -24,7 +24,7 @@ class Client(
     It connects with its first call, and may be shared between threads.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
-    seconds. Every call but claim_jobs, which is not repeated, is safe to
+    seconds. Every call but claim_jobs without `holding`, which is not repeated, is safe to
     repeat. A call that then fails raises a JobledgerError; see `jobledger.errors`. An argument that
     cannot be sent raises a TypeError or a ValueError that names it.
 

@@ -21,6 +21,7 @@ from jobledger.v1.worker_service_pb2 import (
     AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
+    HeldJob,
     MarkCompletedRequest,
     MarkFailedRequest,
     MarkPartialRequest,
@@ -50,6 +51,7 @@ class WorkerCalls(Calls):
         lease_duration: Seconds = 60.0,
         wait: Seconds = 0.0,
         worker_id: str | None = None,
+        holding: Iterable[Job] | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Job]:
         """Claim jobs; the `attempt` of each fences the calls that follow.
@@ -57,8 +59,10 @@ class WorkerCalls(Calls):
         Those with the highest priority come first, of one priority the tenants in turn, of one
         tenant the oldest.
 
-        It is not repeated automatically: jobs whose answer was lost are claimable again when
-        their leases have expired.
+        Give `holding` with each claim, and a lost answer costs no attempt: what the worker holds
+        besides was in it, and is released first. The call is then repeated automatically.
+        Without it, it is not: jobs whose answer was lost are claimable again when their leases
+        have expired.
 
         Args:
             job_types: what the worker can do, 1 to 100.
@@ -68,6 +72,9 @@ class WorkerCalls(Calls):
             wait: seconds, or a timedelta, at most 60 s, to wait for a job if there is none. The
                 call's timeout starts after it.
             worker_id: default: this client's `worker_id`.
+            holding: all jobs of these types that the worker holds under its `worker_id`, at most
+                1000; empty if it holds none. Such a worker has one claim at a time, and a
+                `worker_id` of its own. Default: nothing is released.
             **options: see CallOptions.
 
         Raises:
@@ -75,6 +82,7 @@ class WorkerCalls(Calls):
             LimitExceeded: too many claims are waiting.
             Unavailable: no server.
         """
+        held = None if holding is None else list(holding)
         request = build(
             ClaimJobsRequest,
             worker_id=self.worker_id if worker_id is None else worker_id,
@@ -82,10 +90,13 @@ class WorkerCalls(Calls):
             max_jobs=max_jobs,
             lease_duration=to_duration(lease_duration, "lease_duration"),
             wait=to_duration(wait, "wait"),
+            holding=[HeldJob(job_id=job.id, attempt=job.attempt) for job in held or ()],
+            holds_none=held == [],
         )
+        once = held is None
         extra = to_seconds(wait, "wait")
         answer = self._call(
-            lambda service: service.worker.ClaimJobs, request, options, extra=extra, once=True
+            lambda service: service.worker.ClaimJobs, request, options, extra=extra, once=once
         )
         return [Job.from_proto(job) for job in answer.jobs]
 

@@ -5,21 +5,19 @@ from typing import NamedTuple
 
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.domain.commands import Claim, WorkerCommand
-from jobledger_server.domain.job import JobId
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES, MAX_SLOTS, MAX_UPDATES
 from jobledger_server.domain.state_machine import TERMINAL
-from jobledger_server.rpc import fields
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 from jobledger_server.rpc.workers import updates
-from jobledger_server.rpc.workers.worker_requests import claim, held_attempt, status
+from jobledger_server.rpc.workers.worker_requests import Held, claim, held, holding, status
 
 
 class Hello(NamedTuple):
     """What the worker of a stream claims, as often as it has free slots, and what it holds."""
 
     claim: Claim
-    holding: list[tuple[JobId, int]]
+    holding: Held
 
 
 class Update(NamedTuple):
@@ -66,7 +64,7 @@ def _update(update: pb.JobUpdate, url_schemes: Collection[str]) -> Update:
 
 def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerCommand:
     with Checker() as check:
-        job_id, attempt = _held(check, update)
+        job_id, attempt = held(check, update)
         match update.WhichOneof("update"):
             case "progress":
                 within = check.within("progress.")
@@ -91,13 +89,5 @@ def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerComman
 
 
 def _hello(check: Checker, hello: pb.WorkHello) -> Hello:
-    holding = []
-    if check.at_most("holding", hello.holding, MAX_SLOTS):
-        for index, held in enumerate(hello.holding):
-            holding.append(_held(check.within(f"holding[{index}]."), held))
-    return Hello(claim(check, hello, max_jobs=1), holding)
-
-
-def _held(check: Checker, held: pb.HeldJob | pb.JobUpdate) -> tuple[JobId, int]:
-    attempt = held_attempt(check, held.attempt)
-    return fields.job_id(check, held.job_id), attempt
+    held = holding(check, hello.holding)
+    return Hello(claim(check, hello, max_jobs=1), held)

@@ -1,6 +1,6 @@
 """Converts requests of WorkerService to commands. Raises InvalidRequest."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -16,12 +16,13 @@ from jobledger_server.domain.commands import (
     Report,
     WorkerCommand,
 )
-from jobledger_server.domain.job import MICROS_PER_SECOND, JobStatus, Micros
+from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, JobStatus, Micros
 from jobledger_server.domain.limits import (
     MAX_CLAIM_WAIT_SECONDS,
     MAX_CLAIMED_JOBS,
     MAX_JOB_TYPES,
     MAX_LEASE_SECONDS,
+    MAX_SLOTS,
     MIN_LEASE_SECONDS,
 )
 from jobledger_server.domain.state_machine import TERMINAL
@@ -33,6 +34,9 @@ DEFAULT_CLAIM_LEASE = Micros(60 * MICROS_PER_SECOND)
 """The lease of a claimed job if the request has none."""
 
 Limited = TypeVar("Limited", bound=WorkerCommand)
+
+Held = list[tuple[JobId, int]]
+"""Jobs, with their attempts."""
 
 MarkRequest = pb.MarkCompletedRequest | pb.MarkPartialRequest | pb.MarkFailedRequest
 
@@ -55,13 +59,20 @@ class WorkerRequests:
     def __init__(self, url_schemes: Collection[str]) -> None:
         self._url_schemes = url_schemes
 
-    def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float]:
-        """Return the claim, and the seconds that it may wait for a job."""
+    def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float, Held | None]:
+        """Return the claim, the seconds that it may wait for a job, and what the worker holds.
+
+        The last is None if the worker does not say so.
+        """
         with Checker() as check:
             max_jobs = check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1
             command = claim(check, request, max_jobs)
             wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
-        return command, wait / MICROS_PER_SECOND
+            held = holding(check, request.holding)
+            if held and request.holds_none:
+                check.add("holds_none", "is not allowed with a holding")
+        says = request.holds_none or bool(request.holding)
+        return command, wait / MICROS_PER_SECOND, held if says else None
 
     def release(self, request: pb.ReleaseJobRequest) -> Release:
         with Checker() as check:
@@ -168,6 +179,18 @@ def held_attempt(check: Checker, attempt: int) -> int:
     if attempt < 1:
         check.add("attempt", "is required, 1 or more")
     return attempt
+
+
+def holding(check: Checker, given: Sequence[pb.HeldJob]) -> Held:
+    """Return the jobs that a worker holds, with their attempts."""
+    if not check.at_most("holding", given, MAX_SLOTS):
+        return []
+    return [held(check.within(f"holding[{index}]."), each) for index, each in enumerate(given)]
+
+
+def held(check: Checker, job: pb.HeldJob | pb.JobUpdate) -> tuple[JobId, int]:
+    attempt = held_attempt(check, job.attempt)
+    return fields.job_id(check, job.job_id), attempt
 
 
 def claim(check: Checker, request: pb.ClaimJobsRequest | pb.WorkHello, max_jobs: int) -> Claim:

@@ -9,6 +9,7 @@ from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.ledger.lost_answers import LostAnswers
 from jobledger_server.rpc.access.permissions import check_job_types
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
@@ -29,6 +30,7 @@ class WorkerService:
 
     ledger: Ledger
     long_poll: LongPoll
+    lost_answers: LostAnswers
     requests: WorkerRequests
     work_streams: WorkStreams
 
@@ -37,8 +39,10 @@ class WorkerService:
         return decision_of(await self.ledger.submit([command], call.caller))
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, call: Call) -> bytes:
-        claim, wait = self.requests.claim(request)
+        claim, wait, holding = self.requests.claim(request)
         check_job_types(call.caller, claim.job_types)
+        if holding is not None:
+            await self.lost_answers.release(claim, holding, call.caller)
         started = await self.long_poll.claim(claim, wait, call.caller)
         jobs = [job_bytes(start.job, start.payloads) for start in started]
         return jobs_response(pb.ClaimJobsResponse, jobs)

@@ -35,6 +35,7 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
     position = replace(START_OF_ACTIVE, user_id=random.choice(("", *OWNERS)))
     active = {"until": after, "limit": limit}
     query, before = _some_query(random, jobs), random.choice([None, *ids])
+    worker = random.choice([job.worker_id for job in jobs] or [""])
     counts = {"job_types": random.choice(((), TYPES))}
     after_type = random.choice(("", *TYPES))
     some = random.sample(ids, min(3, len(ids)))
@@ -60,6 +61,7 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
         "news": _news,
         "rechecks": lambda store: store.find_rechecks(after="", limit=limit),
         "count": lambda store: store.count_active("ada", limit=limit),
+        "held": lambda store: store.find_held(worker, TYPES[:2], limit=limit),
         "purgeable": lambda store: store.find_purgeable(age, after=after, limit=limit),
         "limits": lambda store: store.queue_settings.limits(after="", limit=limit),
         "stats": lambda store: store.queue_reports.stats(limit=limit, **counts),

@@ -41,6 +41,11 @@ def active_of(user_id: str) -> Group:
     return "active", user_id
 
 
+def held_by(worker_id: str) -> Group:
+    """Return the group of the jobs that a worker holds."""
+    return "worker", worker_id
+
+
 def of_owner(user_id: str) -> Group:
     """Return the group of an owner's jobs that were not deleted."""
     return "kept", user_id
@@ -145,6 +150,8 @@ class Row(Struct, frozen=True):
             return
         yield ACTIVE
         yield active_of(job.user_id)
+        if job.phase is Phase.HELD:
+            yield held_by(job.worker_id)
         yield in_queue(queue_name(job), phase)
         if phase is Phase.SCHEDULED:
             yield SCHEDULED

@@ -7,7 +7,7 @@ from jobledger.testing.world.memory import feed, lists
 from jobledger.testing.world.memory.link import Database
 from jobledger.testing.world.memory.queue_reports import MemoryQueueReports
 from jobledger.testing.world.memory.queue_settings import MemoryQueueSettings
-from jobledger.testing.world.memory.rows import active_of
+from jobledger.testing.world.memory.rows import active_of, held_by
 from jobledger.testing.world.memory.sweeps import MemorySweeps
 from jobledger.testing.world.memory.transaction import MemoryTransaction
 from jobledger.testing.world.memory.waiting import due_jobs, go_next, overdue_jobs
@@ -119,6 +119,16 @@ class MemoryStore:
             self.tables.pollers.update(((name, server), until) for name in sorted(job_types))
 
         await self._database.write(write, lock=False)
+
+    async def find_held(
+        self, worker_id: str, job_types: Collection[str], *, limit: int
+    ) -> list[tuple[JobId, int]]:
+        def read() -> list[tuple[JobId, int]]:
+            jobs = [row.job for row in self.tables.in_group(held_by(worker_id))]
+            held = sorted((job.id, job.attempt) for job in jobs if job.job_type in job_types)
+            return held[:limit]
+
+        return await self._database.read(read)
 
     async def count_active(self, user_id: str, *, limit: int) -> int:
         return await self._database.read(

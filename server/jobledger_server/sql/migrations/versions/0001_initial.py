@@ -279,6 +279,14 @@ def upgrade() -> None:
         sqlite_where=pending,
         postgresql_where=pending,
     )
+    held = sa.text("phase = 3")
+    op.create_index(
+        "ix_jobs_worker",
+        "jobs",
+        ["worker_id", "id"],
+        sqlite_where=held,
+        postgresql_where=held,
+    )
     active = sa.text("complete_time IS NULL")
     op.create_index(
         "ix_jobs_active",
