@@ -129,7 +129,7 @@ def create(
             and parameters == command.parameters
             and existing.labels == command.labels
             and says_the_same(existing, command)
-            and existing.schedule_time == _schedule_time(command, existing.create_time)
+            and _has_time_of(existing, command)
             and existing.fairness_key == command.fairness_key
             and existing.concurrency_key == command.concurrency_key
             and existing.unique_key == command.unique_key
@@ -178,6 +178,11 @@ def create(
         ),
         payloads=Payloads(parameters=command.parameters),
     )
+
+
+def _has_time_of(job: Job, command: Create) -> bool:
+    """Whether the command creates a job for that time. Which it was is lost by an update."""
+    return job.updates > 0 or job.schedule_time == _schedule_time(command, job.create_time)
 
 
 def _schedule_time(command: Create, create_time: Instant) -> Instant | None:

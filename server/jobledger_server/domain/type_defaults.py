@@ -66,11 +66,13 @@ def with_defaults(creation: Create, defaults: TypeDefaults) -> Create:
 def says_the_same(job: Job, creation: Create) -> bool:
     """Whether the job's creator said the same in these fields, and left the same unsaid.
 
-    What was left unsaid is not compared: the defaults may have changed since.
+    What was left unsaid is not compared: the defaults may have changed since. Nor is the priority
+    of a job that was updated.
     """
+    unknown = job.silent | Silent.PRIORITY if job.updates else job.silent
     return job.silent == creation.silent and all(
         getattr(job, name) == getattr(creation, name)
         for part, names in FIELDS.items()
-        if not part & creation.silent
+        if not part & unknown
         for name in names
     )

@@ -86,6 +86,14 @@ async def test_a_repeated_update_changes_nothing_even_after_the_start(call: Call
     assert (started.status, started.version) == (PROCESSING, 4)
 
 
+async def test_the_creation_of_a_job_that_was_updated_can_still_be_repeated(call: Caller) -> None:
+    fields = {"user_id": "ada", "request_id": "r", "priority": 3, "schedule_time": after(HOUR)}
+    created = await call.CreateJob(job_type="render", **fields)
+    await call.UpdateJob(**of(created.job, priority=9, schedule_time=after(2 * HOUR)))
+    repeated = await call.CreateJob(job_type="render", **fields)
+    assert (repeated.job.id, repeated.existing) == (created.job.id, True)
+
+
 async def test_an_update_that_comes_too_late_or_for_another_version_is_refused(
     call: Caller,
 ) -> None:
