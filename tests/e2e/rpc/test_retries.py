@@ -90,9 +90,9 @@ async def test_every_violation_of_a_retry_policy_is_named(call: Caller) -> None:
     )
     refused = await refusal(call.job(retry_policy=bad))
     assert [each.field for each in refused.details["BadRequest"].field_violations] == [
+        "retry_policy.max_attempts",
         "retry_policy.initial_backoff",
         "retry_policy.max_backoff",
-        "retry_policy.max_attempts",
         "retry_policy.backoff_multiplier",
     ]
 

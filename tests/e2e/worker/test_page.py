@@ -13,7 +13,8 @@ from tests.support.pytest_run import run_pytest
 
 GUIDES = ROOT / "docs/guides"
 PROGRAMS = [block.text for block in blocks(GUIDES / "workers.md", "python")]
-WORKERS = [text for text in PROGRAMS if "worker = Worker(" in text]
+# That in a web application is a step of tests/e2e/docs/test_newcomer.py.
+WORKERS = [text for text in PROGRAMS if "worker = Worker(" in text and "uvicorn" not in text]
 TESTS = [block.text for block in blocks(GUIDES / "testing.md", "python")]
 
 # For each worker of the page, in their order: a job, its result and its last message.

@@ -72,7 +72,8 @@ async def test_threads_that_ignore_their_timeout_are_never_more_than_the_slots(s
     for _ in range(2 * SLOTS):
         service.offer()
     await service.called("TransitionJob", SLOTS)
-    assert [each.error.reason for each in service.requests("TransitionJob")] == ["TIMED_OUT"] * 2
+    finishes = [each.finish for each in service.requests("TransitionJob")]
+    assert [finish.error.reason for finish in finishes] == ["TIMED_OUT"] * SLOTS
     await service.until(lambda: service.messages[-1].slots == 0)
     # One that returns lets one more job run.
     stubborn.go_on[0].set()

@@ -27,9 +27,9 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
     serialized: list[int] = []
     job_bytes = messages.job_bytes
 
-    def noted(job: Job, payloads: Payloads = NO_PAYLOADS) -> bytes:
+    def noted(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = False) -> bytes:
         serialized.append(job.version)
-        return job_bytes(job, payloads)
+        return job_bytes(job, payloads, to_owner=to_owner)
 
     async with calling(app.address) as call:
         job = await call.running()

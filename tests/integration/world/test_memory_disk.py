@@ -230,7 +230,7 @@ def test_a_server_that_is_cut_off_reaches_nothing_and_others_do(run: Run) -> Non
     async def main() -> None:
         store, other = await run.store(run.one), await run.store(run.other)
         run.disk.cut[run.one] = None
-        for call in (store.feed_head, lambda: saved(store), store.pauses):
+        for call in (store.feed_head, lambda: saved(store), store.config):
             with pytest.raises(StoreUnavailable):
                 await call()
         await saved(other)
