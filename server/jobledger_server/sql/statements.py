@@ -40,7 +40,7 @@ from jobledger_server.sql.rows import (
 )
 from jobledger_server.sql.tables import (
     ACTIVE,
-    HELD,
+    HELD_BY,
     KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
@@ -185,7 +185,9 @@ class Statements:
         self.find_held = (
             select(jobs.c.id, jobs.c.attempt)
             .where(
-                jobs.c.worker_id == bindparam("worker_id"), text(HELD), jobs.c.job_type.in_(types)
+                jobs.c.worker_id == bindparam("worker_id"),
+                text(HELD_BY),
+                jobs.c.job_type.in_(types),
             )
             .order_by(jobs.c.id)
             .limit(bindparam("count"))

@@ -85,6 +85,10 @@ KNOWN_PHASE = f"phase BETWEEN {min(Phase):d} AND {max(Phase):d}"
 KEYED = "concurrency_key <> '' AND phase IS NOT NULL"
 """The condition for a job with a concurrency key that is not terminal."""
 
+HELD_BY = f"worker_id <> '' AND {HELD}"
+"""The condition for a job that a worker with an id holds. PostgreSQL would use an index with HELD
+for any question about held jobs, where it has no statistics yet."""
+
 UNIQUE = "unique_key <> '' AND complete_time IS NULL"
 """The condition for a job that no other may have the unique key of."""
 
@@ -370,8 +374,8 @@ jobs = Table(
         "ix_jobs_worker",
         "worker_id",
         "id",
-        sqlite_where=text(HELD),
-        postgresql_where=text(HELD),
+        sqlite_where=text(HELD_BY),
+        postgresql_where=text(HELD_BY),
     ),
     # Active jobs: a feed watch starts with these, and does not read finished ones.
     Index(

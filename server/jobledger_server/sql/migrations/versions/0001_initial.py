@@ -279,7 +279,7 @@ def upgrade() -> None:
         sqlite_where=pending,
         postgresql_where=pending,
     )
-    held = sa.text("phase = 3")
+    held = sa.text("worker_id <> '' AND phase = 3")
     op.create_index(
         "ix_jobs_worker",
         "jobs",
