@@ -42,6 +42,9 @@ KINDS: tuple[Kind, ...] = (*get_args(Kind), *OFTEN)
 NEMESES = 2
 """Sequences of faults that run at the same time."""
 
+ACCESS = 0.3
+"""How many of the plans have an access file: where callers may choose less, less is created."""
+
 CALM = 0.3
 """How many of the plans have no faults: where something is broken, late signals are excused."""
 
@@ -79,6 +82,7 @@ class Plan:
         disk: Attributes of the disk.
         shuffle: How often the order of tasks that are ready is changed, from 0 to 1.
         busy: Seconds; see `WorldLoop.busy`.
+        access: Whether the servers have an access file.
     """
 
     seed: int
@@ -94,6 +98,7 @@ class Plan:
     disk: Mapping[str, Any] = field(default_factory=dict)
     shuffle: float = 0.0
     busy: float = 0.0
+    access: bool = False
 
     @property
     def chance(self) -> Chance:
@@ -136,6 +141,7 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         disk=disk,
         shuffle=rng.choice((0.0, 0.0, 0.2, 0.9)),
         busy=chance.of("busy").choice((0.0, 0.0, 0.001, 0.01)),
+        access=chance.of("access").random() < ACCESS,
     )
 
 

@@ -46,6 +46,8 @@ class Shrinker:
         for name in ("shuffle", "busy"):
             if getattr(self._plan, name):
                 self._try(replace(self._plan, **{name: 0.0}))
+        if self._plan.access:
+            self._try(replace(self._plan, access=False))
         for servers in range(1, self._plan.servers):
             if self._try(replace(self._plan, servers=servers)):
                 break

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -23,12 +25,14 @@ from jobledger_server.tuning import Tuning
 from tests.robustness.checker.history import History
 from tests.robustness.checker.inspector import inspecting
 from tests.robustness.checker.load import Load, Size
+from tests.robustness.checker.permitted import RULES
 from tests.robustness.checker.validate import judge
 from tests.robustness.front import Mutation, standing_before
 from tests.simulation.allowed import is_allowed
 from tests.simulation.faults import Nemesis
 from tests.simulation.memory_inspector import inspecting_memory
 from tests.simulation.plan import Plan
+from tests.support.access_file import write_access_file
 
 SETTINGS: Mapping[str, Any] = {"heartbeat": 1.0}
 """Of the simulated servers; the load's clients expect a heartbeat a second."""
@@ -71,6 +75,7 @@ class Result:
         faults: How often each kind was injected.
         counts: What has happened at the disk.
         updates: What workers of the library sent, by its kinds.
+        beyond: How often a caller asked for jobs that it may not create, by the key of its rule.
         webhooks: How often they were claimed, saved and changed, by the calls that were answered.
     """
 
@@ -83,6 +88,7 @@ class Result:
     faults: Mapping[str, int]
     counts: Mapping[str, int]
     updates: Mapping[str, int]
+    beyond: Mapping[str, int] = field(default_factory=dict)
     webhooks: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -105,6 +111,7 @@ class _Run:
                 plan.chance.seed,
                 replace(SIZE, **plan.load),
                 connect=partial(_connect, world),
+                access=plan.access,
             )
             self.history = load.history
             self.history.retain_deletions = world.settings.retain_deletions
@@ -143,11 +150,18 @@ def simulate(
         front: Makes what stands before the servers, and gives wrong answers.
     """
     began = time.process_time()
+    if front is not None:  # it passes no tokens on
+        plan = replace(plan, access=False)
+    settings = {**SETTINGS, **plan.settings}
+    folder = TemporaryDirectory()
+    if plan.access:
+        settings["access"] = Path(folder.name) / "access.toml"
+        write_access_file(settings["access"], RULES)
     world = World(
         plan.chance.seed,
         servers=plan.servers,
         store=plan.store,
-        settings=Settings(**{**SETTINGS, **plan.settings}),
+        settings=Settings(**settings),
         tuning=Tuning(**plan.tuning),
         shuffle=plan.shuffle,
         trace=trace,
@@ -157,7 +171,7 @@ def simulate(
     run = _Run(plan, front=front)
     broken: dict[str, Sequence[str]] = {}
     try:
-        with patch.object(worker_requests, "MIN_LEASE_SECONDS", MIN_LEASE_SECONDS):
+        with folder, patch.object(worker_requests, "MIN_LEASE_SECONDS", MIN_LEASE_SECONDS):
             world.run(run)
     except Broken as error:
         broken["world"] = [str(error)]
@@ -180,6 +194,11 @@ def simulate(
         faults=Counter(fault.kind for fault in run.history.faults),
         counts=dict(world.disk.counts),
         updates=dict(run.history.updates),
+        beyond=Counter(
+            operation.beyond.partition(":")[0]
+            for operation in run.history.operations
+            if operation.beyond
+        ),
         webhooks=Counter(
             [
                 *("ClaimWebhooks" for _ in run.history.webhook_claims),

@@ -37,6 +37,17 @@ def test_seeds_whose_loads_did_not_send_a_kind_fail() -> None:
     assert "no worker has sent: release.delay" in str(summary)
 
 
+def test_jobs_are_asked_for_that_their_creator_may_not_create() -> None:
+    result = simulate(Plan(seed=1, seconds=6.0, load={"rate": 90.0}, access=True))
+    assert not result.broken, result.broken
+    assert result.beyond.keys() == {
+        "create_types",
+        "fairness",
+        "max_priority",
+        "concurrency_keys",
+    }
+
+
 def test_webhooks_are_claimed_saved_and_changed() -> None:
     result = simulate(Plan(seed=1, seconds=4.0, load={"rate": 30.0}))
     assert not result.broken, result.broken

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -79,8 +80,11 @@ class Replicas:
         options: Options = (),
         *,
         connect: Connect,
+        token: str = "",
     ) -> None:
         self._rng = rng
+        self.token = token
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.refusals = refusals
         self._channels = [connect(target, [*OPTIONS, *options]) for target in targets]
         services = (
@@ -103,7 +107,9 @@ class Replicas:
         self._avoided[replica] = time.monotonic() + AVOID_SECONDS
 
     def method(self, replica: int, rpc: str) -> Any:
-        return next(getattr(stub, rpc) for stub in self._stubs[replica] if hasattr(stub, rpc))
+        stubs = self._stubs[replica]
+        method = next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
+        return partial(method, metadata=self._metadata) if self.token else method
 
     async def ask(
         self, rpc: str, request: Any, *, patience: float = 30.0, wait: float = 0.0

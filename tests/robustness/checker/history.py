@@ -117,6 +117,8 @@ class Operation:
     """How many microseconds later than asked a job is due that was created with a delay."""
     misdefaulted: str = ""
     """What a created job has that neither its creation says nor the defaults of its type."""
+    beyond: str = ""
+    """What a creation asked for that its caller may not choose."""
     existing: bool | None = None
     """Whether the answer to a creation said that the job was there before."""
     result_of: str = ""

@@ -50,7 +50,9 @@ class LibraryWorker:
         board: Board,
         history: History,
         lease: int,
+        token: str | None,
     ) -> None:
+        self._token = token
         self._name = name
         self._channel = channel
         self._rng = rng
@@ -65,7 +67,8 @@ class LibraryWorker:
         observed: Any = ObservedChannel(self._channel, self._rng, self._board, self._history)
         try:
             while not self._board.work.is_set():
-                async with AsyncClient(channel=observed) as client, asyncio.TaskGroup() as group:
+                client = AsyncClient(channel=observed, token=self._token)
+                async with client, asyncio.TaskGroup() as group:
                     worker = Worker(
                         client, concurrency=SLOTS, lease=self._lease, worker_id=self._name
                     )

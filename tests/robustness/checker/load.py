@@ -17,6 +17,7 @@ from tests.robustness.checker.deliverers import Deliverer, own_webhooks
 from tests.robustness.checker.history import History, Watcher
 from tests.robustness.checker.library_workers import LibraryWorker
 from tests.robustness.checker.operators import operate
+from tests.robustness.checker.permitted import token_of
 from tests.robustness.checker.records import any_active, read_all
 from tests.robustness.checker.stream_workers import StreamWorker
 from tests.robustness.checker.timeline import Timeline
@@ -96,7 +97,8 @@ class Size:
 class Load:
     """All clients of a run, and what they write down.
 
-    `targets` are the addresses of the replicas, or of what stands before them.
+    `targets` are the addresses of the replicas, or of what stands before them. `access` says that
+    the replicas have an access file with the rules of `permitted.py`.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Load:
         size: Size,
         *,
         connect: Connect = grpc.aio.insecure_channel,
+        access: bool = False,
     ) -> None:
+        self._access = access
         self.history = History(lease=min(size.lease, LONGEST_LEASE))
         self._targets = targets
         self._seed = seed
@@ -156,7 +160,10 @@ class Load:
     def _connect(self, name: str, options: Options = ()) -> Replicas:
         rng = self.rng(f"{name}'s connections")
         refusals, connect = self.history.refusals, self._connect_to
-        self._connected.append(Replicas(self._targets, rng, refusals, options, connect=connect))
+        token = token_of(name) if self._access else ""
+        self._connected.append(
+            Replicas(self._targets, rng, refusals, options, connect=connect, token=token)
+        )
         return self._connected[-1]
 
     def _writers(self) -> list[Work]:
@@ -229,7 +236,8 @@ class Load:
             target = self._targets[number % len(self._targets)]
             self._channels.append(channel := self._connect_to(target, OPTIONS))
             rng, lease = self.rng(name), self._size.lease
-            workers.append(LibraryWorker(name, channel, rng, board, history, lease).run())
+            token = token_of(name) if self._access else None
+            workers.append(LibraryWorker(name, channel, rng, board, history, lease, token).run())
         connections, rng = self._connect("deleter"), self.rng("deleter")
         deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
         return [*workers, deleter]

@@ -6,6 +6,7 @@ from tests.robustness.checker.cancelling import check_cancelled
 from tests.robustness.checker.delivering import check_webhooks
 from tests.robustness.checker.history import History
 from tests.robustness.checker.holding import check_cancellations, check_losses
+from tests.robustness.checker.permitted import check_permitted
 from tests.robustness.checker.queues import (
     check_counters,
     check_shares,
@@ -49,6 +50,7 @@ PROMISES: tuple[Promise, ...] = (
     "single",
     "webhooks",
     "defaults",
+    "permitted",
 )
 
 
@@ -86,6 +88,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_shares(history)
     found += check_unique_keys(history)
     found += check_webhooks(history)
+    found += check_permitted(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

@@ -26,6 +26,7 @@ Promise = Literal[
     "single",
     "webhooks",
     "defaults",
+    "permitted",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

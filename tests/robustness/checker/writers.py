@@ -24,6 +24,7 @@ from tests.robustness.checker.board import (
 )
 from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Operation, Outcome, Record, Snapshot
+from tests.robustness.checker.permitted import CHOOSER, beyond
 from tests.robustness.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
 from tests.robustness.checker.records import Unreadable, read_record
 
@@ -152,6 +153,7 @@ async def create_job(
             request.delay.FromMicroseconds(int(due_in * 1e6))
         else:
             request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
+    too_much = beyond(request) if replicas.token == CHOOSER else ""
     answer, made = await _create(request, replicas, batched=rng.random() < BATCHED)
     told = None if made is None else snapshot(made.job)
     if (
@@ -169,6 +171,7 @@ async def create_job(
                 job_id=told.job_id,
                 mark=request.unique_key,
                 told=told,
+                beyond=too_much,
                 existing=made.existing,
             )
         )
@@ -183,6 +186,7 @@ async def create_job(
             user_id=request.user_id,
             mark=mark,
             told=told,
+            beyond=too_much,
             misdated=0 if made is None else _misdated(request, made.job),
             misdefaulted=""
             if made is None

@@ -2,6 +2,8 @@
 
 from tests.simulation.planted.bug import Bug
 
+ACCESS = "rpc.access.permissions"
+
 BUGS = {
     "ends not counted": Bug(
         "some jobs that end are still counted",
@@ -73,6 +75,30 @@ BUGS = {
         "domain.queues",
         "queue.claimed += 1",
         "queue.claimed += 500",
+    ),
+    "fairness not checked": Bug(
+        "a caller that may not creates jobs for the share of another tenant",
+        ACCESS,
+        'if each.fairness_key not in ("", each.user_id) and not choices.any_tenant:',
+        "if False:",
+    ),
+    "priority not checked": Bug(
+        "a caller creates jobs of a higher priority than it may",
+        ACCESS,
+        "if priority > caller.permissions.choices.max_priority:",
+        "if False:",
+    ),
+    "concurrency key not checked": Bug(
+        "a caller creates jobs with a concurrency key that it may not use",
+        ACCESS,
+        "if key and not choices.may_use(key, each.user_id):",
+        "if False:",
+    ),
+    "created type not checked": Bug(
+        "a caller creates jobs of a type that it may not create",
+        ACCESS,
+        "if choices.job_types is not None and each.job_type not in choices.job_types:",
+        "if False:",
     ),
     "unique key ignored": Bug(
         "a creation does not look for the active job with its unique key",

@@ -588,6 +588,14 @@ SPOILT = {
         "cancelled: is FAILED BROKEN: cancelled is True",
         insert(OTHER, 0, 10, Message(9.6, replace(B4, reason="BROKEN", cancelled=True))),
     ),
+    "a job is created beyond what its creator may choose": (
+        "permitted: create a was created with max_priority: 9",
+        operation(0, beyond="max_priority: 9"),
+    ),
+    "a job is created beyond what its creator may choose, and no answer came": (
+        "permitted: create a was created with fairness: acme",
+        operation(0, beyond="fairness: acme", **UNKNOWN),
+    ),
     "a job is repeated twice": ("repeated: is repeated by", repeated("c", "d")),
     "a job is repeated with other content": (
         "repeated: with the content of create b",
