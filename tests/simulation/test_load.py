@@ -38,7 +38,8 @@ def test_seeds_whose_loads_did_not_send_a_kind_fail() -> None:
 
 
 def test_jobs_are_asked_for_that_their_creator_may_not_create() -> None:
-    result = simulate(Plan(seed=1, seconds=6.0, load={"rate": 90.0}, access=True))
+    load = {"rate": 200.0, "writers": 1}
+    result = simulate(Plan(seed=1, seconds=6.0, load=load, access=True))
     assert not result.broken, result.broken
     assert result.beyond.keys() == {
         "create_types",
