@@ -169,7 +169,8 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
     async def UpdateProgress(  # noqa: N802
         self, request: workers_pb.UpdateProgressRequest, _context: Context
     ) -> workers_pb.UpdateProgressResponse:
-        return workers_pb.UpdateProgressResponse(job=self._report(request), applied=True)
+        job = self._report(self._jobs[request.job_id], request.progress)
+        return workers_pb.UpdateProgressResponse(job=job, applied=True)
 
     async def Work(  # type: ignore[override]  # noqa: N802
         self, messages: AsyncIterator[workers_pb.WorkRequest], context: Context
@@ -218,9 +219,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job, asset = self._jobs[update.job_id], None
         match update.WhichOneof("update"):
             case "progress":
-                job.progress = update.progress.progress
-                job.progress_message = update.progress.progress_message
-                self._change(job)
+                self._report(job, update.progress)
             case "asset":
                 asset = self._link(job, update.asset.asset)
             case "finish":
@@ -295,8 +294,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
             full.result.CopyFrom(result)
         return full
 
-    def _report(self, report: Any) -> job_pb2.Job:
-        job = self._jobs[report.job_id]
+    def _report(self, job: job_pb2.Job, report: workers_pb.ProgressUpdate) -> job_pb2.Job:
         job.progress = report.progress
         job.progress_message = report.progress_message
         return self._change(job)

@@ -69,7 +69,9 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
         await asyncio.to_thread(end)
         extended = await changed(back)
         assert (extended.status, extended.attempt) == (PROCESSING, 1)
-        assert (await answered(call.UpdateProgress, job_id=back.id, attempt=1, progress=50)).applied
+        half = {"progress": 50}
+        report = await answered(call.UpdateProgress, job_id=back.id, attempt=1, progress=half)
+        assert report.applied
         done = (await answered(call.MarkCompleted, job_id=back.id, attempt=1)).job
         assert (done.status, done.attempt) == (COMPLETED, 1)
 
