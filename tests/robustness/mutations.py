@@ -300,7 +300,7 @@ class ForgetsCheckpoints(Mutation):
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         if rpc == "UpdateProgress" and request.progress.HasField("checkpoint"):
             self.strikes += 1
-            request.ClearField("checkpoint")
+            request.progress.ClearField("checkpoint")
         return await forward(request)
 
 
