@@ -76,8 +76,10 @@ SETTINGS: Knobs = {
 
 SHORT_STAY = [0.1, 1.0]
 
+LEAST_RATE = 30.0
+
 LOAD: Knobs = {
-    "rate": (30.0, 60.0, 90.0),
+    "rate": (LEAST_RATE, 60.0, 90.0),
     "deleted": (0.05, 0.25, 0.9),
     "waits": (0.0, 0.3, 0.9),
     "deaths": (0.0, 0.03, 0.1),
