@@ -60,7 +60,7 @@ class WorldLoop(NoInputOutput):
     Attributes:
         busy: Seconds for which a real loop would be busy before it looks for what has come since.
             All of that runs together then. Without it no two events ever come at the same time.
-        steps: Callbacks that have run.
+        steps: Steps of tasks that have run.
         max_steps: The run fails after so many.
         errors: What asyncio would have logged: exceptions that nobody retrieved.
         trace: What happened, step by step, if it was asked for.
@@ -234,7 +234,7 @@ class WorldLoop(NoInputOutput):
             self._now = max(self._now, timers[0][0] + self.busy)
         while timers and timers[0][0] <= self._now:
             ready.append(heapq.heappop(timers)[2])
-        if len(ready) > 1 and self._shuffle and self._random.random() < self._shuffle:
+        if self._shuffle and len(ready) > 1:
             self._mix()
         for _ in range(len(ready)):
             handle = ready.popleft()
@@ -251,9 +251,9 @@ class WorldLoop(NoInputOutput):
             else:
                 self._graveyard.append(handle)
             return
-        self.steps += 1
         task = handle.task
-        if task is not None:
+        if task is not None:  # callbacks are not counted: Pythons differ in them
+            self.steps += 1
             self.record("" if node is None else node.name, task.get_name())
         try:
             handle.context.run(handle.callback, *handle.args)
@@ -266,12 +266,18 @@ class WorldLoop(NoInputOutput):
         self._interruption = error
 
     def _mix(self) -> None:
-        """Change the order of tasks that are ready, but not that of what one task has to do."""
-        lanes: dict[Task[Any] | None, deque[Handle]] = {}
+        """Sometimes change the order of tasks that are ready, but not of what one has to do.
+
+        What is no task's comes first and decides nothing: Pythons differ in it.
+        """
+        lanes: dict[Task[Any] | None, deque[Handle]] = {None: deque()}
         for handle in self._ready:
             lanes.setdefault(handle.task, deque()).append(handle)
+        first, *left = lanes.values()
+        if len(left) < 2 or self._random.random() >= self._shuffle:  # noqa: PLR2004
+            return
         self._ready.clear()
-        left = list(lanes.values())
+        self._ready.extend(first)
         while left:
             index = self._random.randrange(len(left))
             self._ready.append(left[index].popleft())
