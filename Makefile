@@ -341,7 +341,7 @@ $(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
 # pyenv keeps its Pythons side by side, and puts shims on the path that may find only one of them.
 .venv/python%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
 	bases=$$(python3 -c 'import pathlib, sys; print(pathlib.Path(sys.base_prefix).parent)'); \
-	PATH="$$(printf '%s:' "$$bases"/*/bin)$$PATH" \
+	PATH="$$(printf '%s:' "$$bases"/*/bin)$$PATH:/opt/python$*/usr/bin" \
 		$(UV) venv --quiet --clear --python $* .venv/python$*
 	$(SYNC) --python .venv/python$*/bin/python requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/python$*/bin/python -e .
