@@ -35,6 +35,20 @@ async def test_a_call_in_the_same_batch_gets_no_job_of_a_refused_call(
     assert (await store.feed_head()).seq == before + 1
 
 
+async def test_a_unique_key_of_a_refused_call_is_free_in_the_same_batch(
+    store: SqlStore, ledger: Ledger
+) -> None:
+    await apply(ledger, creation("used"))
+    keyed = Create(user_id="ada", job_type="t", unique_key="u")
+    refused = CreateAll((keyed, creation("used", "other")))
+    outcomes = await asyncio.gather(
+        create_all(ledger, refused), apply(ledger, keyed), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], RequestIdReused)
+    job = outcomes[1].job
+    assert await read_jobs(store, [job.id]) == {job.id: job}
+
+
 async def test_a_call_in_the_same_batch_with_the_same_request_gets_the_same_job(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

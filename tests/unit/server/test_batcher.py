@@ -120,6 +120,23 @@ async def test_an_item_above_the_waiting_limit_is_refused_at_once() -> None:
         assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
 
 
+async def test_what_is_refused_for_its_bytes_takes_no_place() -> None:
+    ada, gate = Caller("1.1.1.1:1", "ada"), Gate()
+    limits = {"max_batch": 1, "max_waiting": 3, "max_waiting_bytes": 100}
+    async with Batcher("numbers", Work(gate), measure=lambda n: n, **limits) as batcher:
+        first = batcher.put([60], ada)
+        await gate.reached.wait()
+        try:
+            for _ in range(3):
+                with pytest.raises(LimitExceeded) as refused:
+                    batcher.put([60], ada)
+                assert refused.value.limit == "waiting_numbers_bytes"
+            others = batcher.put([1], ada), batcher.put([2], ada)
+        finally:
+            gate.open()
+        assert await asyncio.gather(first, *others) == [[120], [2], [4]]
+
+
 @pytest.mark.promise(number=65)
 async def test_the_batcher_never_refuses_the_service_and_callers_share_the_rest() -> None:
     gate = Gate()
