@@ -10,6 +10,7 @@ from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.rpc.workers.work_leases import Leases
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.held_jobs import HeldJobs, Signal
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import read_jobs
@@ -130,3 +131,27 @@ async def test_leases_are_not_renewed_again_at_once(
     before = rate.wait_of(WORKER)
     await leases.renew_if_due()
     assert rate.wait_of(WORKER) == before
+
+
+@pytest.mark.promise(number=50)
+async def test_leases_that_could_not_be_renewed_are_renewed_by_the_next_message(
+    ledger: Ledger,
+    leases: Leases,
+    held: HeldJobs,
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreUnavailable("away", kind="timeout")
+
+    job = await running(ledger)
+    held.add(job.id, 1)
+    leases.seconds = 30.0
+    with monkeypatch.context() as outage:
+        outage.setattr(ledger, "submit", fail)
+        await leases.renew_if_due()
+    await leases.renew_if_due()
+    (renewed,) = (await read_jobs(store, [job.id])).values()
+    assert renewed.lease_expire_time is not None
+    assert job.lease_expire_time is not None
+    assert renewed.lease_expire_time > job.lease_expire_time

@@ -203,6 +203,21 @@ async def test_asking_does_not_wait_after_a_failure(clock):
 # --- the lease -------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(number=17)
+async def test_a_renewal_counts_from_when_it_was_sent_however_late_its_answer_is(clock):
+    class Slow(Stream):
+        async def send(self, *updates):
+            clock.now += 10  # until it is answered
+            return await super().send(*updates)
+
+    sent = Sent(Slow(), clock)
+    begun = clock.now
+    async with sent.renewing() as updates:
+        updates.report(1, None)
+        assert await updates.deliver()
+    assert begun < sent.lease.deadline <= begun + 60
+
+
 def test_a_lease_is_renewed_where_nothing_is_reported():
     loop = WorldLoop(Chance(1))  # its time is simulated: no other process can make a renewal late
 

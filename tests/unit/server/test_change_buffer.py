@@ -36,6 +36,18 @@ def test_the_buffer_returns_every_change_after_its_floor(user_id: str | None) ->
             assert buffer.after(cursor, user_id) == expected
 
 
+@pytest.mark.promise(number=38)
+def test_progress_is_not_conflated_within_8192_changes_and_32_mib() -> None:
+    one, large = change(1), change(1, size=1_000_000)
+    many, heavy = ChangeBuffer(0), ChangeBuffer(0)
+    for seq in range(1, 9001):
+        many.add(replace(one, seq=seq))
+    for seq in range(1, 51):
+        heavy.add(replace(large, seq=seq))
+    assert many.floor == 9000 - 8192
+    assert 32_000_000 < (50 - heavy.floor) * 1_000_000 <= 32 * 1024 * 1024
+
+
 def test_the_buffer_is_bounded_by_bytes_too() -> None:
     buffer = ChangeBuffer(0, Tuning(buffered_bytes=100_000))
     for seq in range(1, 10):
