@@ -134,4 +134,18 @@ BUGS = {
         sqlite=True,
         gap="a transaction that has written is known by its count of changes, too",
     ),
+    "holder of a refused batch": Bug(
+        "a unique key of a refused batch of creations counts as held until its commit",
+        "ledger.working_set",
+        "self.created, self.reruns, self.active = before",
+        "self.created, self.reruns, _ = before",
+        gap="the load makes no batch of creations that is refused",
+    ),
+    "refused bytes stay": Bug(
+        "what is refused for its bytes counts as waiting for ever",
+        "ledger.batcher",
+        "            self._items.release(caller, weight)\n",
+        "            pass\n",
+        gap="the load is never refused for its bytes",
+    ),
 }

@@ -120,4 +120,10 @@ BUGS = {
         self._idle = False
         self._ending = ending""",
     ),
+    "read of another owner": Bug(
+        "watches of two owners that are at one place of the feed are sent the same jobs",
+        "watch.feed_reader",
+        "key = buffer.version, seq, user_id",
+        "key = buffer.version, seq",
+    ),
 }
