@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.core.conversion import (
@@ -332,44 +334,25 @@ class Job:
     ) -> Self:
         """Convert the message of a job that was read in this view; `existing` see there."""
         parameters = from_struct(message.parameters) if view is JobView.FULL else None
+        fields: dict[str, Any] = {name: getattr(message, name) for name in _JOB_PLAIN}
+        for descriptor, value in message.ListFields():
+            if isinstance(value, Timestamp):
+                fields[descriptor.name] = from_timestamp(value)
+            elif isinstance(value, Duration):
+                fields[descriptor.name] = from_duration(value)
         return cls(
             existing=existing,
-            id=message.id,
-            user_id=message.user_id,
-            job_type=message.job_type,
             status=JobStatus.from_proto(message.status),
-            version=message.version,
-            progress=message.progress,
-            progress_message=message.progress_message,
             parameters=parameters,
             result=from_struct(message.result) if message.HasField("result") else None,
             error=JobError.from_proto(message.error) if message.HasField("error") else None,
             labels=dict(message.labels),
-            attempt=message.attempt,
             retry_policy=RetryPolicy.from_proto(message.retry_policy),
             last_error=JobError.from_proto(message.last_error)
             if message.HasField("last_error")
             else None,
             checkpoint=from_struct(message.checkpoint) if message.HasField("checkpoint") else None,
-            origin_job_id=message.origin_job_id,
-            priority=message.priority,
-            fairness_key=message.fairness_key,
-            concurrency_key=message.concurrency_key,
-            unique_key=message.unique_key,
-            request_id=message.request_id,
-            worker_id=message.worker_id,
-            held=message.held,
-            cancelled=message.cancelled,
-            cancel_reason=message.cancel_reason,
-            traceparent=message.traceparent,
-            stall_timeout=from_duration(message.stall_timeout)
-            if message.HasField("stall_timeout")
-            else None,
-            **{
-                field.name: from_timestamp(value)
-                for field, value in message.ListFields()
-                if isinstance(value, Timestamp)
-            },
+            **fields,
         )
 
     def to_proto(self) -> job_pb2.Job:
@@ -379,42 +362,36 @@ class Job:
             ValueError: `parameters`, `result` or the error's details are no JSON objects, or a
                 time has no time zone.
         """
+        fields: dict[str, Any] = {
+            **{name: getattr(self, name) for name in _JOB_PLAIN},
+            **{name: to_timestamp(getattr(self, name), name) for name in _JOB_TIMES},
+            **{name: to_duration(getattr(self, name), name) for name in _JOB_SPANS},
+        }
         return job_pb2.Job(
-            id=self.id,
-            user_id=self.user_id,
-            job_type=self.job_type,
             status=self.status.to_proto(),
-            version=self.version,
-            progress=self.progress,
-            progress_message=self.progress_message,
             parameters=to_struct(self.parameters or None, "parameters"),
             result=to_struct(self.result, "result"),
             error=None if self.error is None else self.error.to_proto(),
             labels=self.labels,
-            attempt=self.attempt,
             retry_policy=self.retry_policy.to_proto(),
             last_error=None if self.last_error is None else self.last_error.to_proto(),
             checkpoint=to_struct(self.checkpoint, "checkpoint"),
-            origin_job_id=self.origin_job_id,
-            priority=self.priority,
-            fairness_key=self.fairness_key,
-            concurrency_key=self.concurrency_key,
-            unique_key=self.unique_key,
-            request_id=self.request_id,
-            worker_id=self.worker_id,
-            held=self.held,
-            cancelled=self.cancelled,
-            cancel_reason=self.cancel_reason,
-            traceparent=self.traceparent,
-            stall_timeout=to_duration(self.stall_timeout, "stall_timeout"),
-            **{name: to_timestamp(getattr(self, name), name) for name in _JOB_TIMES},
+            **fields,
         )
 
 
-_JOB_TIMES: Final = tuple(
-    descriptor.name
-    for descriptor in job_pb2.Job.DESCRIPTOR.fields
-    if descriptor.message_type is Timestamp.DESCRIPTOR
+def _of_type(message: type[Message]) -> tuple[str, ...]:
+    """Return the names of a job's fields that are such messages."""
+    fields = job_pb2.Job.DESCRIPTOR.fields
+    return tuple(field.name for field in fields if field.message_type is message.DESCRIPTOR)
+
+
+_JOB_TIMES: Final = _of_type(Timestamp)
+_JOB_SPANS: Final = _of_type(Duration)
+_JOB_PLAIN: Final = tuple(
+    field.name
+    for field in job_pb2.Job.DESCRIPTOR.fields
+    if field.message_type is None and field.enum_type is None
 )
 
 

@@ -1,16 +1,13 @@
 """Commands: every request to create or change jobs. `decisions` decides their outcomes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from jobledger_server.domain.job import (
-    DEFAULT_BACKOFF_MULTIPLIER,
-    DEFAULT_INITIAL_BACKOFF,
-    DEFAULT_MAX_BACKOFF,
-    DEFAULT_PRIORITY,
     MICROS_PER_SECOND,
     AssetLink,
+    Content,
     Instant,
     JobError,
     JobId,
@@ -20,14 +17,11 @@ from jobledger_server.domain.job import (
     Phase,
 )
 
-DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
-"""How long a job may wait for a worker, unless its creator sets another timeout."""
-
 DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 """The lease of a job that was started by its id, unless its worker sets another one."""
 
 
-class Create(Struct, frozen=True, kw_only=True):
+class Create(Content, frozen=True, kw_only=True):
     """Create a job. Idempotent if `request_id` is not empty, or if it has an `origin_job_id`.
 
     With an `origin_job_id` it is the rerun of that job, which is terminal and has this content,
@@ -39,28 +33,12 @@ class Create(Struct, frozen=True, kw_only=True):
     returns that job if it is to `return_existing`.
     """
 
-    user_id: str
-    job_type: str
     parameters: Payload | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
-    silent: int = 0
-    max_attempts: int = 0
-    initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
-    max_backoff: Micros = DEFAULT_MAX_BACKOFF
-    backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
     schedule_time: Instant | None = None
     delay: Micros | None = None
-    queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
-    stall_timeout: Micros | None = None
-    run_timeout: Micros | None = None
     traceparent: str = ""
     origin_job_id: JobId | None = None
-    priority: int = DEFAULT_PRIORITY
-    fairness_key: str = ""
-    concurrency_key: str = ""
-    unique_key: str = ""
-    retention: Micros | None = None
     return_existing: bool = False
 
 

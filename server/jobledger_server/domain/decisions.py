@@ -50,6 +50,7 @@ from jobledger_server.domain.job import (
     Payloads,
     Phase,
     UnknownPhase,
+    content_of,
 )
 from jobledger_server.domain.leases import (
     backoff,
@@ -125,14 +126,9 @@ def create(
             return Decision(job=existing, changed=False)
         same = (
             origin == command.origin_job_id
-            and existing.job_type == command.job_type
             and parameters == command.parameters
-            and existing.labels == command.labels
             and says_the_same(existing, command)
             and _has_time_of(existing, command)
-            and existing.fairness_key == command.fairness_key
-            and existing.concurrency_key == command.concurrency_key
-            and existing.unique_key == command.unique_key
         )
         if not same:
             raise RequestIdReused(command.request_id, "Job", existing.id)
@@ -150,31 +146,16 @@ def create(
     return Decision(
         job=Job(
             id=JobId(new_id()),
-            user_id=command.user_id,
-            job_type=command.job_type,
             parameters_bytes=len(command.parameters or b""),
-            labels=command.labels,
             request_id=command.request_id,
             traceparent=command.traceparent,
-            silent=command.silent,
-            max_attempts=command.max_attempts,
-            initial_backoff=command.initial_backoff,
-            max_backoff=command.max_backoff,
-            backoff_multiplier=command.backoff_multiplier,
-            priority=command.priority,
-            fairness_key=command.fairness_key,
-            concurrency_key=command.concurrency_key,
-            unique_key=command.unique_key,
-            retention=command.retention,
             phase=phase,
             origin_job_id=command.origin_job_id,
             schedule_time=schedule_time,
-            queue_timeout=command.queue_timeout,
             queue_expire_time=queue_expire_time(schedule_time, command.queue_timeout, now),
-            stall_timeout=command.stall_timeout,
-            run_timeout=command.run_timeout,
             create_time=now,
             update_time=now,
+            **content_of(command),
         ),
         payloads=Payloads(parameters=command.parameters),
     )

@@ -3,7 +3,8 @@
 import enum
 import re
 from collections.abc import Mapping
-from typing import NewType
+from operator import attrgetter
+from typing import Any, NewType
 
 from msgspec import Struct, field
 
@@ -163,6 +164,40 @@ CANCELLED = "CANCELLED"
 """The reason of a job that ended because its cancellation was requested. Workers cannot send it."""
 
 
+DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
+"""How long a job may wait for a worker, unless its creator sets another timeout."""
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """What a job has from its creation on, and its rerun too. See `Job` for the fields.
+
+    A job and the command that creates it have each of these fields. It is copied and compared by
+    their names, so a new one is written here and in `Job`, and nowhere else in the domain. Payloads
+    are apart.
+    """
+
+    user_id: str
+    job_type: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    silent: int = 0
+    max_attempts: int = 0
+    initial_backoff: Micros = DEFAULT_INITIAL_BACKOFF
+    max_backoff: Micros = DEFAULT_MAX_BACKOFF
+    backoff_multiplier: float = DEFAULT_BACKOFF_MULTIPLIER
+    queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
+    stall_timeout: Micros | None = None
+    run_timeout: Micros | None = None
+    priority: int = DEFAULT_PRIORITY
+    fairness_key: str = ""
+    concurrency_key: str = ""
+    unique_key: str = ""
+    retention: Micros | None = None
+
+
+CONTENT = Content.__struct_fields__
+"""The names of what a job has from its creation on."""
+
+
 class Job(Struct, frozen=True, gc=False):
     """A long-running job, as of one `version`, without its payloads.
 
@@ -290,6 +325,14 @@ class Job(Struct, frozen=True, gc=False):
     def cancelled(self) -> bool:
         """Whether it ended because its cancellation was requested."""
         return self.error is not None and self.error.reason == CANCELLED
+
+
+_values_of = attrgetter(*CONTENT)
+
+
+def content_of(origin: Content | Job) -> dict[str, Any]:
+    """Return what a job has from its creation on, of the job or of the command that creates it."""
+    return dict(zip(CONTENT, _values_of(origin), strict=True))
 
 
 class AttemptOutcome(enum.Enum):

@@ -5,12 +5,13 @@ changes no job. A rerun has what its origin stores.
 """
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Create
-from jobledger_server.domain.job import Job, Micros, Silent
+from jobledger_server.domain.job import CONTENT, Job, Micros, Silent
 
 
 class TypeDefaults(Struct, frozen=True, kw_only=True):
@@ -63,14 +64,17 @@ def with_defaults(creation: Create, defaults: TypeDefaults) -> Create:
     return replace(creation, **changes, retention=defaults.retention)
 
 
+_always_said = attrgetter(*(name for name in CONTENT if name not in TypeDefaults.__struct_fields__))
+
+
 def says_the_same(job: Job, creation: Create) -> bool:
-    """Whether the job's creator said the same in these fields, and left the same unsaid.
+    """Whether the job's creator said the same in all fields, and left the same unsaid.
 
     What was left unsaid is not compared: the defaults may have changed since. Nor is the priority
     of a job that was updated.
     """
     unknown = job.silent | Silent.PRIORITY if job.updates else job.silent
-    return job.silent == creation.silent and all(
+    return bool(_always_said(job) == _always_said(creation)) and all(
         getattr(job, name) == getattr(creation, name)
         for part, names in FIELDS.items()
         if not part & unknown

@@ -5,12 +5,15 @@ Jobs are converted to bytes, because their payloads are stored as bytes; see enc
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger_server.domain.job import (
+    CONTENT,
     MICROS_PER_SECOND,
     NO_PAYLOADS,
     Asset,
@@ -32,6 +35,15 @@ from jobledger_server.watch.held_jobs import Signal
 
 STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 """The statuses as messages have them."""
+
+_SHOWN = tuple(
+    field
+    for field in job_pb2.Job.DESCRIPTOR.fields
+    if field.name in CONTENT and field.name not in ("user_id", "job_type", "fairness_key")
+)
+_PLAIN = tuple(field.name for field in _SHOWN if field.message_type is None)
+_SPANS = tuple(field.name for field in _SHOWN if field.message_type is Duration.DESCRIPTOR)
+_plain = attrgetter(*_PLAIN)
 
 _WITHOUT_PAYLOADS: Mapping[int, Payloads] = {}
 _WITHOUT_ASSETS: Mapping[JobId, Sequence[asset_pb2.Asset]] = {}
@@ -60,10 +72,8 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
     message.cancel_reason = job.cancel_reason
     message.version = job.version
     message.traceparent = job.traceparent
-    message.priority = job.priority
     message.fairness_key = job.tenant
-    message.concurrency_key = job.concurrency_key
-    message.unique_key = job.unique_key
+    _set_content(message, job)
     if to_owner:
         message.request_id = job.request_id
     if job.origin_job_id is not None:
@@ -82,8 +92,6 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
     ):
         if instant is not None:  # to touch a field costs as much as to set it
             _set_time(getattr(message, field), instant)
-    if job.stall_timeout is not None:
-        message.stall_timeout.FromMicroseconds(job.stall_timeout)
     if job.last_error is not None:
         message.last_error.CopyFrom(_error_message(job.last_error))
     parts = [
@@ -105,6 +113,17 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
     if payloads.result is not None:
         parts.append(encoded_field(job_pb2.Job, "result", payloads.result))
     return b"".join((message.SerializeToString(), *parts))
+
+
+def _set_content(message: job_pb2.Job, job: Job) -> None:
+    """Set what a job has from its creation on, where its message has a field of the same name."""
+    for name, value in zip(_PLAIN, _plain(job), strict=True):
+        if value:  # few have one
+            setattr(message, name, value)
+    for name in _SPANS:
+        span = getattr(job, name)
+        if span is not None:
+            getattr(message, name).FromMicroseconds(span)
 
 
 @lru_cache(maxsize=256)  # a service's jobs have few different ones

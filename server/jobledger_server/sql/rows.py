@@ -1,8 +1,8 @@
 """Converts rows to values of the domain, and back.
 
 The columns of a table have the names and the order of the fields; `_COMPUTED` has those that
-differ. So a new field of a job needs a column of the same name in the same position, and its
-name in `FIXED_COLUMNS` if it never changes. Parameters are rows of a table of their own.
+differ. So a new field of a job needs a column of the same name in the same position. Parameters are
+rows of a table of their own.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobledger_server.domain.job import (
+    CONTENT,
     NO_PAYLOADS,
     Asset,
     AssetLink,
@@ -55,33 +56,19 @@ _STATUS = {status.value: status for status in JobStatus}
 
 _PHASE: Mapping[int | None, Phase | None] = {None: None, **{phase.value: phase for phase in Phase}}
 
-FIXED_COLUMNS = (
-    "id",
-    "user_id",
-    "job_type",
-    "parameters_bytes",
-    "request_id",
-    "labels",
-    "traceparent",
-    "create_time",
-    "silent",
-    "max_attempts",
-    "initial_backoff",
-    "max_backoff",
-    "backoff_multiplier",
-    "fairness_key",
-    "concurrency_key",
-    "unique_key",
-    "retention",
-    "origin_job_id",
-    "queue_timeout",
-    "stall_timeout",
-    "run_timeout",
-)
-"""The columns of a job that only its deletion changes: it frees the request id."""
-
 MOVE_COLUMNS = ("queue_id", "updates", "priority", "schedule_time")
 """The columns that only an update of a job that is not started changes."""
+
+FIXED_COLUMNS = (
+    "id",
+    "parameters_bytes",
+    "request_id",
+    "traceparent",
+    "create_time",
+    "origin_job_id",
+    *(name for name in CONTENT if name not in MOVE_COLUMNS),
+)
+"""The columns of a job that only its deletion changes: it frees the request id."""
 
 REPORT_COLUMNS = (
     "update_time",

@@ -3,10 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
+from jobledger_server.domain.commands import Create
 from jobledger_server.domain.decisions import create
 from jobledger_server.domain.errors import RequestIdReused, UniqueKeyTaken
 from jobledger_server.domain.job import (
+    DEFAULT_QUEUE_TIMEOUT,
     NO_PAYLOADS,
     Instant,
     Job,

@@ -17,7 +17,14 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import Cancel, Create, Delete
 from jobledger_server.domain.errors import JobNotFound, UniqueKeyTaken
-from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, Payload
+from jobledger_server.domain.job import (
+    MICROS_PER_SECOND,
+    Instant,
+    Job,
+    JobId,
+    Payload,
+    content_of,
+)
 from jobledger_server.domain.limits import MAX_DELAY_SECONDS, MAX_SAMPLED_JOBS
 from jobledger_server.domain.state_machine import TERMINAL, Decision, illegal_transition
 from jobledger_server.ledger.ledger import Ledger, decision_of
@@ -230,25 +237,10 @@ def _repetition(
 ) -> Create:
     """Return the command that creates a job with the content of this one."""
     return Create(
-        user_id=job.user_id,
-        job_type=job.job_type,
         parameters=parameters,
-        labels=job.labels,
         request_id=request_id,
-        silent=job.silent,
-        max_attempts=job.max_attempts,
-        initial_backoff=job.initial_backoff,
-        max_backoff=job.max_backoff,
-        backoff_multiplier=job.backoff_multiplier,
         schedule_time=schedule_time,
-        queue_timeout=job.queue_timeout,
-        stall_timeout=job.stall_timeout,
-        run_timeout=job.run_timeout,
         traceparent=traceparent,
         origin_job_id=job.id,
-        priority=job.priority,
-        fairness_key=job.fairness_key,
-        concurrency_key=job.concurrency_key,
-        unique_key=job.unique_key,
-        retention=job.retention,
+        **content_of(job),
     )

@@ -2,11 +2,11 @@
 
 import math
 import time
+from typing import Any
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import WatchScope
 from jobledger_server.domain.commands import (
-    DEFAULT_QUEUE_TIMEOUT,
     Cancel,
     Create,
     CreateAll,
@@ -37,6 +37,10 @@ from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 from jobledger_server.watch.feed_watch import Selection
+
+_CREATION_FIELDS = pb.CreateJobRequest.DESCRIPTOR.fields_by_name
+_TIMEOUTS = tuple(name for name in _CREATION_FIELDS if name.endswith("_timeout"))
+_KEYS = tuple(name for name in _CREATION_FIELDS if name.endswith("_key"))
 
 ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttemptsRequest
 
@@ -231,15 +235,11 @@ def _creation(
         backoff_multiplier=multiplier,
         schedule_time=_schedule_time(check, request),
         delay=_delay(check, request),
-        queue_timeout=fields.timeout(check, request, "queue_timeout") or DEFAULT_QUEUE_TIMEOUT,
-        stall_timeout=fields.timeout(check, request, "stall_timeout"),
-        run_timeout=fields.timeout(check, request, "run_timeout"),
         traceparent=traceparent,
         priority=DEFAULT_PRIORITY if priority is None else priority,
-        fairness_key=_fairness_key(check, request, user_id),
-        concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
-        unique_key=_key(check, "unique_key", request.unique_key),
         return_existing=_return_existing(check, request),
+        **_timeouts(check, request),
+        **_keys(check, request, user_id),
     )
 
 
@@ -258,9 +258,16 @@ def _key(check: Checker, field: str, value: str) -> str:
     return value and check.name(field, value, MAX_NAME_CHARACTERS)
 
 
-def _fairness_key(check: Checker, request: pb.CreateJobRequest, user_id: str) -> str:
-    key = _key(check, "fairness_key", request.fairness_key)
-    return "" if key == user_id else key  # the default
+def _timeouts(check: Checker, request: pb.CreateJobRequest) -> dict[str, Any]:
+    found = {name: fields.timeout(check, request, name) for name in _TIMEOUTS}
+    return {name: span for name, span in found.items() if span is not None}
+
+
+def _keys(check: Checker, request: pb.CreateJobRequest, user_id: str) -> dict[str, Any]:
+    found = {name: _key(check, name, getattr(request, name)) for name in _KEYS}
+    if found["fairness_key"] == user_id:  # the default
+        found["fairness_key"] = ""
+    return found
 
 
 def _return_existing(check: Checker, request: pb.CreateJobRequest) -> bool:

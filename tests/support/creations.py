@@ -1,0 +1,46 @@
+"""Creations that say each field of the contract: values are made from its descriptor."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1.job_pb2 import RetryPolicy
+from jobledger.v1.job_service_pb2 import CreateJobRequest
+
+FIELDS: Mapping[str, FieldDescriptor] = {
+    field.name: field for field in CreateJobRequest.DESCRIPTOR.fields
+}
+"""The fields of a creation, by name."""
+
+OWN: Mapping[str, Any] = {"user_id": "ada", "job_type": "render"}
+"""What each creation says."""
+
+
+def sample(name: str) -> Any:
+    """Return a value of a field that no creation has by default, nor another field of its type."""
+    field = FIELDS[name]
+    if field.message_type is None:
+        numbers = {FieldDescriptor.CPPTYPE_STRING: f"a {name}", FieldDescriptor.CPPTYPE_BOOL: True}
+        if field.enum_type is not None:
+            return field.enum_type.values[-1].number
+        return OWN.get(name) or numbers.get(field.cpp_type, 7)
+    if field.message_type.GetOptions().map_entry:
+        return {"a": name}
+    values: dict[Any, Any] = {
+        Duration.DESCRIPTOR: Duration(seconds=1000 + field.number),
+        Timestamp.DESCRIPTOR: Timestamp(seconds=int(time.time()) + 86400),
+        Struct.DESCRIPTOR: {"a": name},
+        RetryPolicy.DESCRIPTOR: RetryPolicy(max_attempts=7),
+    }
+    return values[field.message_type]
+
+
+def filled(*without: str) -> dict[str, Any]:
+    """Return a creation with a value in each field but these. It is due at once, or by `delay`."""
+    left_out = {*without, "schedule_time"}
+    return {name: sample(name) for name in FIELDS if name not in left_out}
