@@ -1,4 +1,4 @@
-"""The commands that change jobs, given their ids or filters: retry, cancel and delete."""
+"""The commands that change jobs, given their ids or filters: rerun, cancel and delete."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def _many_options(function: _Function) -> _Function:
 
 
 @click.command(cls=Command)
-@job_filters(TERMINAL, default="failed", held=False)
+@job_filters(TERMINAL, default="failed")
 @click.option(
     "--pace",
     type=click.FloatRange(0.001, 1000),
@@ -123,7 +123,7 @@ def rerun(
 
 @click.command(cls=Command)
 @click.option("--reason", metavar="TEXT", default="", help="Why, for people.")
-@job_filters(ACTIVE, reasons=False)
+@job_filters(ACTIVE)
 @_many_options
 @pass_connection
 def cancel(
@@ -165,7 +165,7 @@ def cancel(
 
 
 @click.command(cls=Command)
-@job_filters(TERMINAL, held=False)
+@job_filters(TERMINAL)
 @_many_options
 @pass_connection
 def delete(

@@ -207,7 +207,7 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
 
 
 @jobledger.command(name="list")
-@job_filters((status for status in JobStatus if status is not JobStatus.UNKNOWN), keys=True)
+@job_filters(status for status in JobStatus if status is not JobStatus.UNKNOWN)
 @all_users_option
 @click.option(
     "--limit",

@@ -17,95 +17,34 @@ TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
 
 
 def job_filters(
-    statuses: Iterable[JobStatus],
-    *,
-    default: str = "all",
-    reasons: bool = True,
-    held: bool = True,
-    keys: bool = False,
+    statuses: Iterable[JobStatus], *, default: str = "all"
 ) -> Callable[[_Function], _Function]:
     """Add the options that select jobs; their values have the names of JobFilters.
+
+    A command for active jobs alone has no option for how jobs ended, and one for ended jobs none
+    for what active ones do.
 
     Args:
         statuses: those that --status can name.
         default: what --status is without one, for its help.
-        reasons: whether there are --reason, --cancelled and --not-cancelled.
-        held: whether there are --held and --not-held.
-        keys: whether there are --unique-key and the others that name what jobs have.
     """
+    possible = tuple(statuses)
     options = [
         click.option(
             "--status",
             "statuses",
             multiple=True,
-            type=click.Choice([status.value for status in statuses], case_sensitive=False),
+            type=click.Choice([status.value for status in possible], case_sensitive=False),
             help=f"Only jobs with this status; repeat it for several.  [default: {default}]",
         ),
         filter_options,
     ]
-    if reasons:
-        options.append(
-            click.option(
-                "--reason",
-                "error_reasons",
-                multiple=True,
-                metavar="REASON",
-                help="Only jobs whose error has this reason, for example LEASE_EXPIRED; repeat it"
-                " for several.",
-            )
-        )
-        options.append(
-            click.option(
-                "--cancelled/--not-cancelled",
-                "cancelled",
-                default=None,
-                help="Only jobs that were cancelled, or only others.",
-            )
-        )
-    if held:
-        options.append(
-            click.option(
-                "--held/--not-held",
-                "held",
-                default=None,
-                help="Only jobs that a worker holds, or only those that wait for one.",
-            )
-        )
-    options += [
-        click.option(
-            "--created-after",
-            type=moment,
-            metavar="WHEN",
-            help="Only jobs created later: 2026-11-01, 2026-11-01T15:30Z, or 2h for 2 hours ago.",
-        ),
-        click.option(
-            "--created-before", type=moment, metavar="WHEN", help="Only jobs created earlier."
-        ),
-        click.option(
-            "--origin",
-            "origin_job_id",
-            metavar="JOB",
-            help="Only the rerun of this job; see `jobledger rerun --help`.",
-        ),
-    ]
-    if keys:
-        options += [
-            _named("--unique-key", "KEY", "Only the user's jobs with this unique key."),
-            _named("--request-id", "TEXT", "Only the user's job that was created with this id."),
-            _named("--concurrency-key", "KEY", "Only jobs with this concurrency key."),
-            click.option(
-                "--phase",
-                "phases",
-                multiple=True,
-                type=click.Choice([phase.value for phase in JobPhase], case_sensitive=False),
-                help="Only jobs in this phase, none that have ended; repeat it for several.",
-            ),
-            _named(
-                "--worker", "ID", "Only jobs that this worker holds, or held last.", "worker_id"
-            ),
-        ]
+    if any(status in TERMINAL for status in possible):
+        options += _ENDED
+    if any(status in ACTIVE for status in possible):
+        options += _ACTIVE
     return lambda function: functools.reduce(
-        lambda wrapped, option: option(wrapped), reversed(options), function
+        lambda wrapped, option: option(wrapped), reversed([*options, *_ALL]), function
     )
 
 
@@ -113,6 +52,62 @@ def _named(option: str, metavar: str, text: str, *names: str) -> Callable[[_Func
     return click.option(
         option, *names, metavar=metavar, default="", callback=not_empty_if_given, help=text
     )
+
+
+_ENDED = [
+    click.option(
+        "--reason",
+        "error_reasons",
+        multiple=True,
+        metavar="REASON",
+        help="Only jobs whose error has this reason, for example LEASE_EXPIRED; repeat it"
+        " for several.",
+    ),
+    click.option(
+        "--cancelled/--not-cancelled",
+        "cancelled",
+        default=None,
+        help="Only jobs that were cancelled, or only others.",
+    ),
+]
+
+_ACTIVE = [
+    click.option(
+        "--held/--not-held",
+        "held",
+        default=None,
+        help="Only jobs that a worker holds, or only those that wait for one.",
+    ),
+    click.option(
+        "--phase",
+        "phases",
+        multiple=True,
+        type=click.Choice([phase.value for phase in JobPhase], case_sensitive=False),
+        help="Only jobs in this phase, none that have ended; repeat it for several.",
+    ),
+]
+
+_ALL = [
+    click.option(
+        "--created-after",
+        type=moment,
+        metavar="WHEN",
+        help="Only jobs created later: 2026-11-01, 2026-11-01T15:30Z, or 2h for 2 hours ago.",
+    ),
+    click.option(
+        "--created-before", type=moment, metavar="WHEN", help="Only jobs created earlier."
+    ),
+    _named(
+        "--origin",
+        "JOB",
+        "Only the rerun of this job; see `jobledger rerun --help`.",
+        "origin_job_id",
+    ),
+    _named("--unique-key", "KEY", "Only the user's jobs with this unique key."),
+    _named("--request-id", "TEXT", "Only the user's job that was created with this id."),
+    _named("--concurrency-key", "KEY", "Only jobs with this concurrency key."),
+    _named("--worker", "ID", "Only jobs that this worker holds, or held last.", "worker_id"),
+]
 
 
 def selected(options: dict[str, Any]) -> JobFilters:

@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from jobledger import JobStatus, NewJob
+from jobledger import JobFilters, JobStatus, NewJob
+from jobledger.cli import commands
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import job_service_pb2_grpc
 from tests.e2e.cli.tmux import Tmux
@@ -221,3 +222,65 @@ def test_an_error_in_the_middle_says_what_was_done_before(shell):
         server.stop(0).wait()
     assert (run.returncode, run.stdout) == (7, "")
     assert run.stderr == "error: no more; deleted 100 jobs, the same command continues\n"
+
+
+NOT_OF_ENDED = {"held", "phases"}
+NOT_OF_ACTIVE = {"error_reasons", "cancelled"}
+"""Filters that no such job passes, or each one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("list", set()), ("rerun", NOT_OF_ENDED), ("cancel", NOT_OF_ACTIVE), ("delete", NOT_OF_ENDED)],
+)
+def test_a_command_has_each_filter_that_its_jobs_can_pass(name, left_out):
+    options = {parameter.name for parameter in commands.jobledger.commands[name].params}
+    assert set(JobFilters.__annotations__) & options == set(JobFilters.__annotations__) - left_out
+
+
+@pytest.mark.parametrize(
+    ("command", "done", "make"),
+    [
+        ("rerun", "rerun", failed),
+        ("cancel", "cancelled", create),
+        ("delete", "deleted", failed),
+    ],
+)
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        ("--unique-key", "unique_key"),
+        ("--request-id", "request_id"),
+        ("--concurrency-key", "concurrency_key"),
+    ],
+)
+def test_jobs_are_changed_by_what_names_them(jobledger, client, command, done, make, option, field):
+    ours, _ = make(client, 1, **{field: "ours"}), make(client, 1, **{field: "theirs"})
+    assert jobledger.ok(command, option, "none", "--yes") == "no job matches\n"
+    matched = list(client.list_jobs(**{field: "ours"}))
+    assert [job.id for job in matched] == ours
+    assert jobledger.ok(command, option, "ours", "--yes") == f"{done} 1 job\n"
+    # A script whose variable is unset does not change all others.
+    assert jobledger(command, option, "", "--created-before", "2999-01-01", "--yes").returncode == 2
+    left = {job.id for job in client.list_jobs(**{field: "theirs"}) if not job.is_terminal}
+    assert len(left) == (1 if command == "cancel" else 0)
+
+
+def test_jobs_are_changed_by_who_held_them_by_their_phase_and_by_their_origin(jobledger, client):
+    one, other = create(client, 2)
+    for job_id, worker in (one, "w-1"), (other, "w-2"):
+        client.start_job(job_id, worker_id=worker)
+    assert jobledger.ok("cancel", "--worker", "w-1", "--yes") == "cancelled 1 job\n"
+    assert client.get_job(other).cancel_request_time is None
+    for job_id in (one, other):
+        client.mark_failed(job_id, "no", attempt=1)
+    assert jobledger.ok("rerun", "--worker", "w-2", "--yes") == "rerun 1 job\n"
+    (again,) = client.list_jobs(origin_job_id=other)
+    later = client.create_job("render", delay=3600).id
+    assert jobledger.ok("cancel", "--phase", "scheduled", "--yes") == "cancelled 1 job\n"
+    assert client.get_job(later).cancelled
+    assert client.get_job(again.id).cancel_request_time is None
+    assert jobledger("cancel", "--origin", "", "--held", "--yes").returncode == 2
+    assert jobledger.ok("cancel", "--origin", other, "--yes") == "cancelled 1 job\n"
+    assert jobledger.ok("delete", "--worker", "w-1", "--yes") == "deleted 1 job\n"
+    assert {job.id for job in client.list_jobs()} == {other, later, again.id}
