@@ -265,6 +265,9 @@ class Job:
     """When it is FAILED unless it has reached a terminal state."""
     stall_timeout: timedelta | None = None
     """How long an attempt may go without progress before it is lost; heartbeats do not count."""
+    retention: timedelta | None = None
+    """How long it is kept after its end, from the defaults of its type. None: as the operator has
+    set for all jobs."""
     progress_time: datetime | None = None
     """When the attempt last made progress: it started, or reported something new."""
     cancel_request_time: datetime | None = None

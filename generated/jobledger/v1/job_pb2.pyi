@@ -238,6 +238,7 @@ class Job(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -428,6 +429,14 @@ class Job(_message.Message):
         `details`. Unset if there is none, or if all were released.
         """
 
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long the job is kept after its end, from the defaults of its type; see
+        QueueService.SetJobTypeDefaults. Then the service deletes it. Unset if its
+        type had none when the job was created: the operator's setting for all jobs
+        applies.
+        """
+
     def __init__(
         self,
         *,
@@ -468,10 +477,11 @@ class Job(_message.Message):
         unique_key: _builtins.str = ...,
         cancelled: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "request_id", b"request_id", "result", b"result", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,10 +64,12 @@ async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
     for job in (await call.job(), *batch.jobs):
         assert (job.priority, job.retry_policy) == (0, whole.retry_policy)
         assert (job.stall_timeout, span(job, "queue_expire_time")) == (Duration(seconds=50), 3600)
+        assert job.retention == HOUR
     own = await call.job(priority=9, stall_timeout=HOUR, retry_policy=policy(2), queue_timeout=HOUR)
     assert (own.priority, own.stall_timeout, own.retry_policy.max_attempts) == (9, HOUR, 2)
     other = await call.job(job_type="export")
     assert (other.priority, other.retry_policy.max_attempts) == (5, 3)
+    assert not other.HasField("retention")
     started = await call.running()
     assert span(started, "run_expire_time") == pytest.approx(60 + span(started, "start_time"))
 
@@ -170,6 +172,7 @@ async def test_a_rerun_has_what_its_origin_has(call: Caller, app: App) -> None:
     for job, priority, attempts in ((before, 5, 3), (after, 8, 1)):
         rerun = (await call.RerunJob(job_id=job.id, user_id="ada")).job
         assert (rerun.priority, rerun.retry_policy.max_attempts) == (priority, attempts)
+        assert (rerun.HasField("retention"), rerun.retention) == (job is after, job.retention)
         stored = await app.store.read_jobs([job.id, rerun.id], full=False)
         origin, copy = stored[job.id].job, stored[rerun.id].job
         assert (copy.silent, copy.retention) == (origin.silent, origin.retention)

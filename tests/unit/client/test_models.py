@@ -62,6 +62,7 @@ MESSAGE = ParseDict(
         "cancel_reason": "no",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "stall_timeout": "90.5s",
+        "retention": "3600s",
         "progress_time": "2026-11-26T12:00:00.5Z",
     },
     job_pb2.Job(),
@@ -83,6 +84,7 @@ def test_a_message_becomes_plain_values(job):
     assert job.labels == {"team": "a"}
     assert job.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert job.stall_timeout == timedelta(seconds=90.5)
+    assert job.retention == timedelta(hours=1)
     assert job.retry_policy == RetryPolicy(
         max_attempts=3,
         initial_backoff=timedelta(seconds=0.5),
