@@ -165,6 +165,10 @@ test-lowest: $(LOWEST)/.installed ## run the tests of `make test-pythons` with t
 test-newest: $(NEWEST)/.installed ## run the client's tests with the newest versions that pyproject.toml allows a client
 	@$(NEWEST)/bin/python -m pytest $(IN_PARALLEL) $(CLIENT) $(ARGS)
 
+.PHONY: test-protobufs
+test-protobufs: .venv/protobuf5/.installed .venv/protobuf6/.installed ## run the client's unit tests with the lowest versions that it allows, on protobuf 5 and on 6
+	@for major in 5 6; do .venv/protobuf$$major/bin/python -m pytest $(IN_PARALLEL) tests/unit/client $(ARGS); done
+
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
 	@$(PYTHON) -m pytest -m image tests/packaging $(ARGS)
@@ -366,6 +370,22 @@ $(NEWEST)/.installed: $(INSTALLED) | $(UV)
 		pyproject.toml --extra cli -o $(NEWEST)/requirements.txt
 	$(UV) pip install --quiet --python $(NEWEST)/bin/python -r $(NEWEST)/requirements.txt
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(NEWEST)/bin/python -e .
+
+# The lowest versions that the client runs with, by the major version of protobuf. The tests import
+# the server's packages of gRPC, which have to fit. They start no server: it needs a newer protobuf.
+.venv/protobuf%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv/protobuf$*
+	$(SYNC) --python .venv/protobuf$*/bin/python requirements.lock
+	echo "protobuf==$*.*" > .venv/protobuf$*/constraints.txt
+	$(UV) pip compile --quiet --resolution lowest-direct --no-header --python $(PYTHON) \
+		--constraints .venv/protobuf$*/constraints.txt pyproject.toml --extra cli \
+		-o .venv/protobuf$*/requirements.txt
+	version="$$(sed -n 's/^grpcio-status==//p' .venv/protobuf$*/requirements.txt)"; \
+	$(UV) pip install --quiet --python .venv/protobuf$*/bin/python \
+		-r .venv/protobuf$*/requirements.txt "grpcio-reflection==$$version" \
+		"grpcio-channelz==$$version" "grpcio-testing==$$version"
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/protobuf$*/bin/python -e .
+	@touch $@
 
 $(UV): requirements-uv.lock | $(PYTHON)
 	$(PYTHON) -m venv .venv/uv
