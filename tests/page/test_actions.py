@@ -1,6 +1,8 @@
-"""What people do on the page: cancel, run again, delete, and pause a type."""
+"""What people do on the page: cancel, change, run again, delete, and pause a type."""
 
 from collections.abc import Callable
+from datetime import UTC, timedelta
+from zoneinfo import ZoneInfo
 
 from playwright.sync_api import Page, Response, expect
 
@@ -73,6 +75,22 @@ def test_what_is_filtered_runs_again_after_a_count_and_a_sample(
     assert {job.origin_job_id for job in made} == set(failed[1::2])
 
 
+def test_no_job_runs_again_that_a_filter_leaves_out(visit: Visit, client: Client) -> None:
+    wanted = client.cancel_job(client.create_job("narrow", concurrency_key="narrow"))
+    other_key = client.cancel_job(client.create_job("narrow", concurrency_key="other"))
+    broken = client.create_job("narrow", concurrency_key="narrow")
+    started = client.start_job(broken.id, lease_duration=600)
+    client.mark_failed(broken.id, "broken", reason="BROKEN", attempt=started.attempt)
+    page = visit("/?job_types=narrow&concurrency_key=narrow&cancelled=true")
+    page.get_by_role("button", name="Run failed jobs again").click()
+    expect(page.get_by_text("1 failed job would run again")).to_be_visible()
+    page.get_by_role("button", name="Run them again").click()
+    expect(page.locator("#announcer")).to_have_text("1 of 1 run again.")
+    (made,) = client.list_jobs(job_types=["narrow"], statuses=[JobStatus.QUEUED])
+    assert made.origin_job_id == wanted.id
+    assert not list(client.list_jobs(origin_job_id=other_key.id))
+
+
 def test_a_click_counts_though_what_is_around_it_changes_meanwhile(
     visit: Visit, client: Client
 ) -> None:
@@ -138,3 +156,47 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
     expect(item.get_by_role("button", name="Pause pausing")).to_be_focused()
     assert len(client.claim_jobs(["pausing"])) == 1
     expect(item.get_by_text("1 running")).to_be_visible()
+
+
+def test_a_job_that_is_not_started_gets_another_priority_and_time(
+    visit: Visit, client: Client
+) -> None:
+    job = client.create_job("changed", delay=3600)
+    page = visit(f"/jobs/{job.id}?user_id=ada", timezone_id="America/New_York")
+    page.get_by_role("button", name="Change").click()
+    dialog = page.get_by_role("dialog", name="Change this job?")
+    local = job.schedule_time.astimezone(ZoneInfo("America/New_York"))
+    expect(dialog.get_by_label("Not before")).to_have_value(f"{local:%Y-%m-%dT%H:%M:%S}")
+    dialog.get_by_label("Priority").fill("7")
+    dialog.get_by_role("button", name="Change the job").click()
+    expect(page.locator("#announcer")).to_have_text("The job was changed.")
+    expect(page.locator("dt:text-is('Priority') + dd")).to_have_text("7")
+    changed = client.get_job(job.id)
+    assert (changed.priority, changed.schedule_time) == (7, job.schedule_time)
+    page.get_by_role("button", name="Change").click()
+    later = local.replace(microsecond=0) + timedelta(days=2)
+    dialog.get_by_label("Not before").fill(f"{later:%Y-%m-%dT%H:%M:%S}")
+    dialog.get_by_role("button", name="Change the job").click()
+    expect(page.locator(".state.big")).to_contain_text("scheduled, in 2 d")
+    changed = client.get_job(job.id)
+    assert (changed.priority, changed.schedule_time) == (7, later.astimezone(UTC))
+    page.get_by_role("button", name="Change").click()
+    dialog.get_by_label("Not before").fill("")
+    dialog.get_by_role("button", name="Change the job").click()
+    expect(page.locator(".state.big")).to_have_text("queued")
+    client.start_job(job.id, lease_duration=600)
+    expect(page.locator(".state.big")).to_have_text("running")
+    expect(page.get_by_role("button", name="Change")).to_be_hidden()
+
+
+def test_a_change_does_not_undo_what_others_changed_meanwhile(visit: Visit, client: Client) -> None:
+    job = client.create_job("twice")
+    page = visit(f"/jobs/{job.id}?user_id=ada")
+    page.get_by_role("button", name="Change").click()
+    dialog = page.get_by_role("dialog", name="Change this job?")
+    dialog.get_by_label("Priority").fill("2")
+    client.update_job(job.id, priority=9)
+    expect(page.locator("dt:text-is('Priority') + dd")).to_have_text("9")
+    dialog.get_by_role("button", name="Change the job").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("version")
+    assert client.get_job(job.id).priority == 9

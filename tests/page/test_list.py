@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from jobledger import Client, NewJob
@@ -140,6 +141,70 @@ def test_a_filter_is_a_link_and_holds_live(visit: Visit, client: Client) -> None
     expect(page.locator(".count")).to_have_text("3 jobs")
     page.go_back()
     expect(page.locator(".count")).to_have_text("2 jobs")
+
+
+CHOICES = [
+    ("Unique key", "k", "unique_key=k", "unique key: k"),
+    ("Request id", "r", "request_id=r", "request id: r"),
+    ("Concurrency key", "disk", "concurrency_key=disk", "concurrency key: disk"),
+    ("Worker", "w", "worker_id=w", "worker id: w"),
+    ("Held by a worker", "yes", "held=true", "held: yes"),
+    ("Cancelled", "no", "cancelled=false", "cancelled: no"),
+    ("Held by a worker", "no", "held=false", "held: no"),
+    ("Cancelled", "yes", "cancelled=true", "cancelled: yes"),
+]
+
+
+@pytest.mark.parametrize(("label", "entered", "query", "chip"), CHOICES)
+def test_each_filter_of_the_service_is_in_the_form_and_in_the_address(
+    visit: Visit, client: Client, label: str, entered: str, query: str, chip: str
+) -> None:
+    owner = query.replace("=", "-")
+    held = client.create_job(
+        "chosen", user_id=owner, unique_key="k", request_id="r", concurrency_key="disk"
+    )
+    client.start_job(held.id, worker_id="w", lease_duration=600)
+    cancelled = client.create_job("chosen", user_id=owner)
+    client.cancel_job(cancelled.id, user_id=owner)
+    shown, hidden = (
+        (cancelled, held) if query in {"held=false", "cancelled=true"} else (held, cancelled)
+    )
+    page = visit(f"/?user_id={owner}")
+    expect(page.locator(".count")).to_have_text("2 jobs")
+    page.get_by_text("Filter", exact=True).click()
+    field = page.get_by_label(label, exact=True)
+    if entered in {"yes", "no"}:
+        field.select_option(entered)
+    else:
+        field.fill(entered)
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator(".count")).to_have_text("1 job")
+    assert page.url.endswith(f"/?user_id={owner}&{query}")
+    expect(page.get_by_role("row").filter(has_text=shown.id)).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text=hidden.id)).to_have_count(0)
+    page.get_by_role("link", name=f"Drop the filter {chip}").click()
+    expect(page.locator(".count")).to_have_text("2 jobs")
+    assert page.url.endswith(f"/?user_id={owner}")
+
+
+def test_a_list_of_held_jobs_follows_who_holds_them(visit: Visit, client: Client) -> None:
+    job = client.create_job("followed")
+    page = visit("/?job_types=followed&held=true")
+    row = page.get_by_role("row").filter(has_text=job.id)
+    expect(page.get_by_text("No job matches.")).to_be_visible()
+    started = client.start_job(job.id, lease_duration=600)
+    expect(row.get_by_text("running")).to_be_visible()
+    client.mark_completed(job.id, attempt=started.attempt)
+    expect(row).to_have_count(0)
+
+
+def test_a_key_without_an_owner_asks_for_the_owner(visit: Visit, client: Client) -> None:
+    job = client.create_job("keyed", unique_key="whose")
+    page = visit("/?unique_key=whose")
+    expect(page.get_by_role("heading", name="The service does not show this")).to_be_visible()
+    page.get_by_label("Owner").fill("ada")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("row").filter(has_text=job.id)).to_be_visible()
 
 
 def test_nothing_moves_under_the_mouse_when_the_panel_is_read(visit: Visit, client: Client) -> None:

@@ -1,6 +1,7 @@
-/** Cancel, run again and delete one job, each after a question. */
+/** Cancel, change, run again and delete one job, each after a question. */
 
 import { call } from "./api.js";
+import { isToCome, localTime, now } from "./clock.js";
 import { ask } from "./dialog.js";
 import { announce, h } from "./dom.js";
 import { jobAddress } from "./filter.js";
@@ -21,6 +22,28 @@ export function cancel(job) {
     act: async (reason) => {
       await call("POST", path(job, ":cancel"), { body: { ...owner(job), reason } });
       announce("The job is being cancelled.");
+    },
+  });
+}
+
+/** Ask for another priority and another time of a job that is not started. */
+export function change(job) {
+  const shown = { priority: String(job.priority ?? 0), time: isToCome(job.scheduleTime) ? localTime(job.scheduleTime) : "" };
+  const priority = h("input", { type: "number", id: "c-priority", min: "0", max: "9", required: true, value: shown.priority });
+  const time = h("input", { type: "datetime-local", id: "c-time", step: "1", value: shown.time });
+  const field = (input, label) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+  return ask({
+    title: "Change this job?",
+    body: [field(priority, "Priority, 0 to 9: the highest goes first"), field(time, "Not before, in your time zone (empty: at once)")],
+    confirm: "Change the job",
+    act: async () => {
+      const changes = {};
+      if (priority.value !== shown.priority) changes.priority = priority.valueAsNumber;
+      if (time.value !== shown.time) changes.scheduleTime = new Date(time.value || now()).toISOString();
+      if (!Object.keys(changes).length) return;
+      // Nobody overwrites a change that was made since the question was asked.
+      await call("POST", path(job, ":update"), { body: { ...owner(job), ...changes, expectedVersion: job.version } });
+      announce("The job was changed.");
     },
   });
 }

@@ -32,6 +32,11 @@ export function since(timestamp) {
   return (now() - Date.parse(timestamp)) / 1000;
 }
 
+/** Whether a time is still to come; an unset one is not. */
+export function isToCome(timestamp) {
+  return Date.parse(timestamp) > now();
+}
+
 /** Write how long ago something was, or how soon it will be. */
 export function relative(timestamp) {
   const seconds = since(timestamp);
@@ -42,6 +47,12 @@ export function relative(timestamp) {
 /** Write a time in full, in the reader's time zone. */
 export function absolute(timestamp) {
   return full.format(new Date(timestamp));
+}
+
+/** Write a time as the value of a field for the reader's own time, to the second. */
+export function localTime(timestamp) {
+  const time = new Date(timestamp);
+  return new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }
 
 /** Read a protobuf duration (`1.5s`) as seconds. */

@@ -1,8 +1,9 @@
 /** What is known of a job, apart from what happens to it: facts, errors and assets. */
 
-import { absolute, duration, relative, seconds } from "./clock.js";
+import { absolute, duration, isToCome, relative, seconds } from "./clock.js";
 import { h } from "./dom.js";
 import { jobAddress, listAddress } from "./filter.js";
+import { waits } from "./states.js";
 import { tree } from "./tree.js";
 
 /** Return the terms and descriptions of a job. */
@@ -11,6 +12,7 @@ export function facts(job, rerun) {
   const owner = job.userId && h("a", { href: listAddress({ user_id: job.userId }) }, job.userId);
   const labels = Object.entries(job.labels ?? {}).sort().map(([key, value]) =>
     h("a", { class: "label", href: listAddress({ user_id: job.userId ?? "", labels: { [key]: value } }) }, `${key}=${value}`));
+  const alike = (name, value) => value && h("a", { href: listAddress({ user_id: job.userId ?? "", [name]: value }) }, value);
   const other = (id) => id && h("a", { href: jobAddress({ id, userId: job.userId }) }, id);
   const policy = job.retryPolicy ?? {};
   const rows = [
@@ -20,15 +22,17 @@ export function facts(job, rerun) {
     ["Started", time(job.startTime)],
     ["Ended", time(job.completeTime)],
     ["Attempt", job.attempt ? `${job.attempt} of at most ${policy.maxAttempts ?? 1}` : null],
-    ["Worker", job.workerId],
+    ["Worker", alike("worker_id", job.workerId)],
     ["Lease ends", job.held && time(job.leaseExpireTime)],
+    ["Not before", waits(job) && isToCome(job.scheduleTime) && time(job.scheduleTime)],
     ["Must start", !job.held && time(job.queueExpireTime)],
     ["Must end", !job.completeTime && time(job.runExpireTime)],
     ["Stalls after", job.stallTimeout && duration(seconds(job.stallTimeout))],
     ["Priority", job.priority ?? 0],
     ["Tenant", job.fairnessKey !== job.userId && job.fairnessKey],
-    ["Concurrency key", job.concurrencyKey],
-    ["Unique key", job.uniqueKey],
+    ["Concurrency key", alike("concurrency_key", job.concurrencyKey)],
+    ["Unique key", alike("unique_key", job.uniqueKey)],
+    ["Request id", job.requestId],
     ["Rerun of", other(job.originJobId)],
     ["Rerun", rerun && other(rerun.id)],
     ["Trace", job.traceparent && h("code", {}, job.traceparent)],

@@ -3,6 +3,10 @@
 export const STATUSES = ["QUEUED", "PROCESSING", "COMPLETED", "PARTIAL", "FAILED"];
 const TERMINAL = ["COMPLETED", "PARTIAL", "FAILED"];
 const LABEL = "labels.";
+/** Fields of a filter with one text each, and their names in a job. */
+export const TEXTS = { unique_key: "uniqueKey", request_id: "requestId", concurrency_key: "concurrencyKey", worker_id: "workerId" };
+/** Fields of a filter that are `true`, `false` or, for all jobs, empty. They have these names in a job, too. */
+export const FLAGS = ["cancelled", "held"];
 
 /** Read a filter from the query of an address. What it does not know it leaves out. */
 export function parseFilter(search) {
@@ -17,6 +21,8 @@ export function parseFilter(search) {
     job_types: query.getAll("job_types").filter(Boolean),
     labels,
     error_reasons: query.getAll("error_reasons").filter(Boolean),
+    ...Object.fromEntries(Object.keys(TEXTS).map((name) => [name, query.get(name) ?? ""])),
+    ...Object.fromEntries(FLAGS.map((name) => [name, ["true", "false"].includes(query.get(name)) ? query.get(name) : ""])),
   };
 }
 
@@ -25,10 +31,11 @@ export function filterQuery(filter) {
   const query = watchQuery(filter);
   for (const status of filter.statuses) query.append("statuses", status);
   for (const reason of filter.error_reasons) query.append("error_reasons", reason);
+  for (const name of [...Object.keys(TEXTS), ...FLAGS]) if (filter[name]) query.set(name, filter[name]);
   return query;
 }
 
-/** Write the part of a filter that a watch knows: what never changes of a job. */
+/** Write the part of a filter that a watch knows. */
 export function watchQuery(filter) {
   const query = new URLSearchParams();
   if (filter.user_id) query.set("user_id", filter.user_id);
@@ -54,12 +61,15 @@ export function matches(job, filter) {
   const status = (job.status ?? "").replace("JOB_STATUS_", "");
   return (
     (!filter.statuses.length || filter.statuses.includes(status)) &&
-    (!filter.error_reasons.length || filter.error_reasons.includes(job.error?.reason))
+    (!filter.error_reasons.length || filter.error_reasons.includes(job.error?.reason)) &&
+    Object.entries(TEXTS).every(([name, field]) => !filter[name] || filter[name] === job[field]) &&
+    FLAGS.every((name) => !filter[name] || filter[name] === String(job[name] ?? false))
   );
 }
 
 /** Return the terminal states that the filter selects; FAILED if it selects by none. */
 export function terminalOnes(filter) {
+  if (filter.held === "true") return [];
   if (!filter.statuses.length) return ["FAILED"];
   return filter.statuses.filter((status) => TERMINAL.includes(status));
 }
@@ -71,5 +81,7 @@ export function filterMessage(filter) {
     jobTypes: filter.job_types,
     labels: filter.labels,
     errorReasons: filter.error_reasons,
+    ...Object.fromEntries(Object.entries(TEXTS).map(([name, field]) => [field, filter[name]])),
+    ...Object.fromEntries(FLAGS.filter((name) => filter[name]).map((name) => [name, filter[name] === "true"])),
   };
 }

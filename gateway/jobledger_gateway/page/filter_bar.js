@@ -1,11 +1,16 @@
 /** The filter of the list: states as links, the rest as a form, what is chosen as links to drop. */
 
 import { h } from "./dom.js";
-import { listAddress, STATUSES } from "./filter.js";
+import { FLAGS, listAddress, STATUSES, TEXTS } from "./filter.js";
+
+const YES_NO = { true: "yes", false: "no" };
+const words = (name) => name.replaceAll("_", " ");
 
 /** Make the bar; `go` opens an address. */
 export function filterBar(filter, go) {
   const field = (name, label, hint) => h("p", { class: "field" }, h("label", { for: `f-${name}` }, label), h("input", { id: `f-${name}`, name, placeholder: hint, autocomplete: "off", spellcheck: "false" }));
+  const choice = (name, label) => h("p", { class: "field" }, h("label", { for: `f-${name}` }, label), h("select", { id: `f-${name}`, name },
+    Object.entries({ "": "all", ...YES_NO }).map(([value, text]) => h("option", { value, selected: value === filter[name] }, text))));
   const submit = (event) => {
     event.preventDefault();
     go(listAddress(withEntered(filter, new FormData(event.currentTarget))));
@@ -19,6 +24,12 @@ export function filterBar(filter, go) {
       field("type", "Type", "render"),
       field("label", "Label", "team=blue"),
       field("reason", "Error reason", "TIMEOUT"),
+      field("unique_key", "Unique key", "invoice-17"),
+      field("request_id", "Request id"),
+      field("concurrency_key", "Concurrency key", "stripe"),
+      field("worker_id", "Worker", "render-7"),
+      choice("held", "Held by a worker"),
+      choice("cancelled", "Cancelled"),
       h("button", { type: "submit", class: "primary" }, "Show")),
   );
   return h("nav", { class: "filters", "aria-label": "Filter" }, statusLinks(filter), chosen(filter), more);
@@ -46,6 +57,8 @@ function chosen(filter) {
       return chip(`${key}=${value}`, { labels });
     }),
     ...filter.error_reasons.map((reason) => chip(`reason: ${reason}`, { error_reasons: without(filter.error_reasons, reason) })),
+    ...Object.keys(TEXTS).map((name) => filter[name] && chip(`${words(name)}: ${filter[name]}`, { [name]: "" })),
+    ...FLAGS.map((name) => filter[name] && chip(`${name}: ${YES_NO[filter[name]]}`, { [name]: "" })),
   ].filter(Boolean);
   return chips.length > 0 && h("ul", { class: "chips", "aria-label": "Chosen" }, chips);
 }
@@ -61,5 +74,7 @@ function withEntered(filter, form) {
     job_types: added(filter.job_types, text("type")),
     error_reasons: added(filter.error_reasons, text("reason")),
     labels: key ? { ...filter.labels, [key]: value.join("=") } : filter.labels,
+    ...Object.fromEntries(Object.keys(TEXTS).map((name) => [name, text(name) || filter[name]])),
+    ...Object.fromEntries(FLAGS.map((name) => [name, text(name)])),
   };
 }

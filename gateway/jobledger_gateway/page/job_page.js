@@ -1,12 +1,12 @@
 /** The page of one job, live. */
 
-import { cancel, remove, rerun } from "./actions.js";
+import { cancel, change, remove, rerun } from "./actions.js";
 import { announce, h, oncePerFrame, redraw, setClass, setText } from "./dom.js";
 import { assetItems, errors, facts } from "./facts.js";
 import { Feed } from "./feed.js";
 import { JobDetails } from "./job_details.js";
 import { onlyWatches } from "./session.js";
-import { isTerminal, stateOf } from "./states.js";
+import { isTerminal, notStarted, stateOf } from "./states.js";
 import { timeline } from "./timeline.js";
 import { tree } from "./tree.js";
 import { sentences } from "./waiting.js";
@@ -34,6 +34,7 @@ export function jobPage(main, id, owner, view) {
     refused: view.refused,
   });
   parts.cancel.addEventListener("click", () => cancel(details.job));
+  parts.change.addEventListener("click", () => change(details.job));
   parts.rerun.addEventListener("click", () => rerun(details.job, view.go));
   parts.remove.addEventListener("click", () => remove(details.job, view.go, view.listed));
   const ticking = setInterval(draw, 1000);
@@ -53,6 +54,7 @@ function skeleton(id, listed) {
     bar: h("progress", { max: "100", "aria-label": "progress", hidden: true }),
     text: h("p", { class: "progress-text" }),
     cancel: button("Cancel …"),
+    change: button("Change …"),
     rerun: button("Run again …"),
     remove: button("Delete …", true),
     why: h("ul", { class: "why" }),
@@ -68,7 +70,7 @@ function skeleton(id, listed) {
     h("p", { class: "back" }, h("a", { href: listed }, "← Jobs")),
     h("header", { class: "job-head" },
       h("div", {}, h("h1", { tabindex: "-1" }, parts.type, " ", h("code", {}, id)), parts.state),
-      h("div", { class: "buttons" }, parts.rerun, parts.cancel, parts.remove)),
+      h("div", { class: "buttons" }, parts.rerun, parts.cancel, parts.change, parts.remove)),
     h("div", { class: "job-progress" }, parts.bar, parts.text),
     h("div", { class: "columns" },
       h("div", {}, section("Why it waits", parts.why), parts.errors, section("What happened", parts.timeline), section("Assets", parts.assets)),
@@ -87,6 +89,7 @@ function drawHead(parts, job, deleted) {
   setText(parts.text, job.held ? `${job.progress ?? 0} %  ${job.progressMessage ?? ""}` : "");
   const may = !onlyWatches() && !deleted;
   parts.cancel.hidden = !may || isTerminal(job) || Boolean(job.cancelRequestTime);
+  parts.change.hidden = !may || !notStarted(job);
   parts.rerun.hidden = parts.remove.hidden = !may || !isTerminal(job);
   return state;
 }

@@ -13,6 +13,11 @@ export function isTerminal(job) {
   return job.status in ENDED;
 }
 
+/** Whether the job may still be changed. */
+export function notStarted(job) {
+  return job.status === "JOB_STATUS_QUEUED";
+}
+
 /** Whether the job waits for a worker: a PROCESSING one that none holds does, too. */
 export function waits(job) {
   return !isTerminal(job) && !job.held;
