@@ -1,7 +1,8 @@
 """Writes the pages of `docs/reference/`, or compares them: `python -m scripts.reference --check`.
 
 Some pages are made as a whole, of others a table. Each comes from one source: the protos, the
-docstrings, `--help`, the settings, the limits, the error reasons, the metrics.
+docstrings, `--help`, the settings, the limits, the error reasons, the metrics. The site's menu in
+`zensical.toml` lists the pages of the classes.
 """
 
 import argparse
@@ -11,14 +12,18 @@ from pathlib import Path
 from scripts.reference import command_line, grpc_api, python_api, tables
 
 PAGES = Path(__file__).parents[2] / "docs/reference"
+MENU = "../../zensical.toml"  # the menu of the site names each page of a class
 
 
 def made() -> dict[str, str]:
     """Return the text that each page should have, by its name."""
+    classes = python_api.pages()
     pages = {
         "grpc-api.md": grpc_api.page(),
         "cli.md": command_line.page(),
-    } | python_api.pages()
+    } | classes
+    names = [name for name in classes if name.startswith("python/")]
+    pages[MENU] = python_api.in_menu((PAGES / MENU).read_text(encoding="utf-8"), names)
     for name, parts in tables.TABLES.items():
         pages[name] = (PAGES / name).read_text(encoding="utf-8")
         for head, rows in parts:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ its arguments, its methods and the errors that they raise. \
 
 These pages are made from the docstrings by `make docs`.
 """
+# Between these lines the menu of the site has the pages.
+MENU_HEAD = '    { "Python API" = [\n      "reference/python-api.md",\n'
+MENU_END = "    ] },\n"
 FUNCTIONS = "functions"  # the page of what is no class
 
 MODULES = ("jobledger", "jobledger.testing", "jobledger.webhooks")
@@ -69,6 +72,14 @@ def pages() -> dict[str, str]:
     made = {f"python/{name}.md": linked(text, name, classes) for name, text in classes.items()}
     made[f"python/{FUNCTIONS}.md"] = linked("\n".join(others), "", classes)
     return {"python-api.md": "\n".join(index)} | made
+
+
+def in_menu(menu: str, names: Iterable[str]) -> str:
+    """Return the text of `zensical.toml` with these pages below the list of all names."""
+    before, start, rest = menu.partition(MENU_HEAD)
+    _, end, after = rest.partition(MENU_END)
+    lines = "".join(f'      "reference/{name}",\n' for name in names)
+    return f"{before}{start}{lines}{end}{after}"
 
 
 def first_sentence(found: Any) -> str:

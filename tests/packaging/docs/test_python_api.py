@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 
 import pytest
 
@@ -27,6 +28,13 @@ def test_each_public_class_has_a_page_and_all_names_are_in_the_list(pages: dict[
             else:
                 assert f"\n## {name}\n" in pages["python/functions.md"]
             assert f"| [`{name}`](python/" in pages[INDEX]
+
+
+def test_each_page_is_in_the_menu_of_the_site(pages: dict[str, str]) -> None:
+    menu = tomllib.loads((python_api.ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    (reference,) = (group["Reference"] for group in menu["project"]["nav"] if "Reference" in group)
+    (listed,) = (one["Python API"] for one in reference if isinstance(one, dict))
+    assert sorted(listed) == sorted(f"reference/{name}" for name in pages)
 
 
 def test_what_a_page_refers_to_is_linked_and_there(pages: dict[str, str]) -> None:
