@@ -23,7 +23,8 @@ class Admission:
         if scope["type"] != "http" or connection is None:
             await self._app(scope, receive, send)
             return
-        with connection.request():
+        connection.begin_request()
+        try:
             try:
                 _check(scope, is_refused=connection.is_refused)
             except HttpProblem as problem:
@@ -34,6 +35,8 @@ class Admission:
             if _has_body(scope):
                 receive, send = _closing(receive, send)
             await self._app(scope, receive, send)
+        finally:
+            connection.end_request()
 
 
 def _check(scope: Scope, *, is_refused: bool) -> None:

@@ -5,11 +5,9 @@ import ipaddress
 import random
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
 from starlette.types import Scope
 
@@ -43,17 +41,12 @@ def counted_address(host: str) -> str:
 SLOW: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
-@asynccontextmanager
-async def slow_refusals() -> AsyncIterator[None]:
+async def delay_refusal(problem: HttpProblem) -> None:
     """Delay the refusal of too much: clients that ask again at once would take all the time."""
-    try:
-        yield
-    except HttpProblem as problem:
-        if problem.status in SLOW:
-            # What was refused counts no more: the frames of the traceback must not keep it.
-            traceback.clear_frames(problem.__traceback__)
-            await asyncio.sleep(random.uniform(*REFUSAL_SECONDS))  # noqa: S311
-        raise
+    if problem.status in SLOW:
+        # What was refused counts no more: the frames of the traceback must not keep it.
+        traceback.clear_frames(problem.__traceback__)
+        await asyncio.sleep(random.uniform(*REFUSAL_SECONDS))  # noqa: S311
 
 
 class Budget:
@@ -99,32 +92,36 @@ class Budget:
         if not self._of[address]:
             del self._of[address]
 
-    @contextmanager
-    def holding(self, address: str, amount: int = 0) -> Iterator["Holding"]:
-        """Count an amount until the block ends. It may change meanwhile.
+    def holding(self, address: str, amount: int = 0) -> "Holding":
+        """Count an amount until the block of this context manager ends. It may change meanwhile.
 
         Raises:
             HttpProblem: it would be too much.
         """
         holding = Holding(self, address)
-        try:
-            holding.take(amount)
-            yield holding
-        finally:
-            holding.give_back(holding.amount)
+        holding.take(amount)
+        return holding
 
 
 class Holding:
-    """What one request holds of a budget.
+    """What one request holds of a budget, until its block ends.
 
     Attributes:
         amount: how much that is.
     """
 
+    __slots__ = ("_address", "_budget", "amount")
+
     def __init__(self, budget: Budget, address: str) -> None:
         self._budget = budget
         self._address = address
         self.amount = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back(self.amount)
 
     def take(self, amount: int) -> None:
         """Hold more. Raises HttpProblem: it would be too much."""

@@ -7,8 +7,7 @@ uvicorn's protocol, which knows HTTP.
 
 import asyncio
 import ipaddress
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -142,17 +141,16 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the requests of this connection are refused: there are too many."""
         return self._connections.too_many
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Wait for no head until the block ends: a request is under way."""
+    def begin_request(self) -> None:
+        """Wait for no head until `end_request`: a request is under way."""
         self._stop_timer()
         self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            if self._requests == 0 and self._name is not None:
-                self._await_head()
+
+    def end_request(self) -> None:
+        """Wait for the next head, if no other request is under way."""
+        self._requests -= 1
+        if self._requests == 0 and self._name is not None:
+            self._await_head()
 
     def _await_head(self) -> None:
         loop = asyncio.get_running_loop()

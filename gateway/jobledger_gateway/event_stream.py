@@ -8,17 +8,24 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from math import ceil
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from jobledger.errors import JobledgerError
 from jobledger_gateway.answers import parts
-from jobledger_gateway.budget import Holding
+from jobledger_gateway.budget import Budget
+from jobledger_gateway.limits import PART_BYTES
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.problems import HttpProblem, problem_of
+from jobledger_gateway.upstream import count_error
 
 RETRY_MS: Final = range(1_000, 3_000)
 """After how many milliseconds a browser reconnects: not all at once when a gateway stops."""
+
+COMMENT: Final = b":\n\n"
+"""Says that the stream is alive. No client shows it."""
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,18 +45,29 @@ class EventStream:
 
     Args:
         stopped: is done when the gateway stops; of this stream alone.
-        held: what counts for events that are not sent yet.
-        heartbeat: seconds of silence after which a comment is sent.
+        answers: counts the bytes of large events that are not sent yet.
+        address: what they are counted for.
+        heartbeat: seconds of silence after which a comment is sent, or a fifteenth later.
     """
 
-    def __init__(self, stopped: "asyncio.Future[None]", held: Holding, *, heartbeat: float) -> None:
+    __slots__ = ("_address", "_answers", "_heartbeat", "_send", "_sent", "_stopped", "_writing")
+
+    def __init__(
+        self,
+        stopped: "asyncio.Future[None]",
+        answers: Budget,
+        address: str,
+        *,
+        heartbeat: float,
+    ) -> None:
         self._stopped = stopped
-        self._held = held
+        self._answers = answers
+        self._address = address
         self._heartbeat = heartbeat
         self._send: Send | None = None
         self._sent = 0.0
+        # No comment between the parts of an event.
         self._writing = asyncio.Lock()
-        """No comment between the parts of an event."""
 
     async def write(self, chunk: bytes) -> None:
         """Send events, when the client has read enough of the earlier ones.
@@ -59,21 +77,21 @@ class EventStream:
         Raises:
             HttpProblem: they are large, and too much is unsent already.
         """
-        send = self._send
-        if send is None:
+        if self._send is None:
             return
         self._sent = asyncio.get_running_loop().time()
-        rest = parts(chunk)
-        large = len(chunk) if len(rest) > 1 else 0
-        del chunk
-        self._held.take(large)
-        try:
+        if len(chunk) <= PART_BYTES:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            return
+        with self._answers.holding(self._address, len(chunk)):
+            rest = parts(chunk)
+            del chunk
             async with self._writing:
                 while rest:
                     part = rest.pop()
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        finally:
-            self._held.give_back(large)
+                    await self._send(
+                        {"type": "http.response.body", "body": part, "more_body": True}
+                    )
 
     async def run(
         self, chunks: AsyncIterator[bytes], scope: Scope, receive: Receive, send: Send
@@ -83,9 +101,12 @@ class EventStream:
         if scope["method"] != "HEAD":
             self._send = send
             retry = random.choice(RETRY_MS)  # noqa: S311
-            with FIGURES.stream():
+            FIGURES.streams += 1
+            try:
                 await self.write(f"retry: {retry}\n\n".encode())
                 await self._until_end(chunks, receive)
+            finally:
+                FIGURES.streams -= 1
         self._send = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -94,17 +115,21 @@ class EventStream:
         pump = asyncio.create_task(self._pump(chunks))
         gone = asyncio.create_task(_disconnected(receive))
         ends: set[asyncio.Future[None]] = {pump, gone, self._stopped}
+        # Streams share the moments of their comments, so that the loop wakes for many at once. And
+        # the service's own heartbeat, which becomes a comment, comes before.
+        step = self._heartbeat / 15
         try:
             while True:
-                seconds = self._sent + self._heartbeat - time()
+                due = ceil((self._sent + self._heartbeat) / step) * step
                 done, _ = await asyncio.wait(
-                    ends, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED
+                    ends, timeout=max(due - time(), 0.0), return_when=asyncio.FIRST_COMPLETED
                 )
                 if done:
                     break
                 if time() - self._sent >= self._heartbeat:
                     # Waits as long as the client reads nothing, and `pump` waits with it.
-                    await self.write(b":\n\n")
+                    async with self._writing:
+                        await self.write(COMMENT)
         finally:
             pump.cancel()
             gone.cancel()
@@ -116,8 +141,10 @@ class EventStream:
         try:
             async for chunk in chunks:
                 await self.write(chunk)
-        except HttpProblem as problem:
-            await self.write(event(json.dumps(problem_of(problem)).encode(), name="error"))
+        except (HttpProblem, JobledgerError) as error:
+            if isinstance(error, JobledgerError):
+                count_error(error)
+            await self.write(event(json.dumps(problem_of(error)).encode(), name="error"))
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -47,15 +47,6 @@ class Figures:
     files: Sequence[FollowedFiles] = ()
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Count an event stream during the block."""
-        self.streams += 1
-        try:
-            yield
-        finally:
-            self.streams -= 1
-
-    @contextmanager
     def holding(self, webhook_id: str, backlog: Backlog) -> Iterator[None]:
         """Count a webhook as held, with its backlog, during the block."""
         self.backlogs[webhook_id] = backlog

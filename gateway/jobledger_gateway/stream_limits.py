@@ -82,6 +82,8 @@ class Place:
         address: where this one's request comes from.
     """
 
+    __slots__ = ("_full", "_of_client", "_opening", "address", "stopped")
+
     def __init__(
         self,
         stopped: "asyncio.Future[None]",
@@ -94,7 +96,7 @@ class Place:
         self._of_client = of_client
         self._full = full
         self._opening = opening
-        self._address = address
+        self.address = address
 
     @asynccontextmanager
     async def opening(self, view: JobView.ValueType) -> AsyncIterator[None]:
@@ -106,7 +108,7 @@ class Place:
         """
         if view == JOB_VIEW_FULL:
             self._full.take(1)
-        async with self._opening.turn(self._address):
+        async with self._opening.turn(self.address):
             yield
         self._of_client.take(1)
 

@@ -4,8 +4,7 @@ The core of the Python client does the rest: its channel, errors and watches tha
 that a browser does not see when the service's server stops, or another one takes over.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -97,8 +96,11 @@ class Upstream(AsyncCalls):
 
         if isinstance(request, CreateJobRequest) and not request.request_id:
             request.request_id = fresh_id()  # the call may be repeated
-        with counted_errors():
+        try:
             answer: bytes = await self._call(method, request, {"metadata": headers})
+        except JobledgerError as error:
+            count_error(error)
+            raise
         return answer
 
     async def check_health(self) -> None:
@@ -149,14 +151,9 @@ class Upstream(AsyncCalls):
         return await super()._headers(metadata, seconds)
 
 
-@contextmanager
-def counted_errors() -> Iterator[None]:
-    """Count an error of the service that ends the block."""
-    try:
-        yield
-    except JobledgerError as error:
-        FIGURES.upstream_errors[error.code.name] += 1
-        raise
+def count_error(error: JobledgerError) -> None:
+    """Count an error of the service that ended a call or a watch."""
+    FIGURES.upstream_errors[error.code.name] += 1
 
 
 def _stream(
@@ -170,6 +167,8 @@ def _stream(
 
 class _Stream:
     """A call with a stream of answers, as gRPC's, whose messages are read by a coroutine."""
+
+    __slots__ = ("_call", "_read", "cancel")
 
     def __init__(self, call: Any, read: Callable[[bytes], Awaitable[Message]]) -> None:
         self._call = call

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobledger.v1.job_service_pb2 import CreateJobResponse
 from jobledger_gateway.answers import Answer, expected_bytes
-from jobledger_gateway.budget import Budget, Holding, address_of, slow_refusals
+from jobledger_gateway.budget import Budget, Holding, address_of, delay_refusal
 from jobledger_gateway.known_callers import KnownCallers
 from jobledger_gateway.large_messages import LargeMessages
 from jobledger_gateway.limits import ADDRESS_BODY_BYTES, BODY_BYTES
@@ -79,10 +79,13 @@ def call_routes(
 def _endpoint(answered: Callable[[Request, Holding], Awaitable[ASGIApp]], answers: Budget) -> Any:
     class Endpoint:
         async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
-            async with slow_refusals():
+            try:
                 with answers.holding(address_of(scope)) as held:
                     answer = await answered(Request(scope, receive), held)
                     await answer(scope, receive, send)
+            except HttpProblem as problem:
+                await delay_refusal(problem)
+                raise
 
     return Endpoint()
 

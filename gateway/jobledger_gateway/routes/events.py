@@ -1,7 +1,6 @@
 """The routes that are event streams: one job, and many."""
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -23,17 +22,19 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsRequest,
     WatchJobsResponse,
 )
-from jobledger_gateway.budget import Budget, address_of, slow_refusals
-from jobledger_gateway.event_stream import EventStream, event
+from jobledger_gateway.budget import Budget, delay_refusal
+from jobledger_gateway.event_stream import COMMENT, EventStream, event
 from jobledger_gateway.large_messages import LargeMessages
-from jobledger_gateway.problems import invalid_field, problem_of
+from jobledger_gateway.problems import HttpProblem, invalid_field
 from jobledger_gateway.requests import credentials, from_query
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import Place, StreamLimits
-from jobledger_gateway.upstream import Sign, Upstream, counted_errors
+from jobledger_gateway.upstream import Sign, Upstream, count_error
 
 LOST: Final = event(b'{"connected":false}', name="upstream")
 REGAINED: Final = event(b'{"connected":true}', name="upstream")
+RESET: Final = event(b"{}", name="reset")
+END: Final = event(b"{}", name="end")
 
 Respond: TypeAlias = Callable[[Request, Place, EventStream, Receive, Send], Awaitable[None]]
 
@@ -82,23 +83,22 @@ class Events:
         class Endpoint:
             async def __call__(_self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N805
                 request = Request(scope, receive)
-                async with slow_refusals():
-                    await _self.serve(request, receive, send)
-
-            async def serve(_self, request: Request, receive: Receive, send: Send) -> None:  # noqa: N805
-                scope = request.scope
-                with (
-                    self._limits.stream(request) as place,
-                    self._answers.holding(address_of(scope)) as held,
-                ):
-                    stream = EventStream(place.stopped, held, heartbeat=self._settings.heartbeat)
-                    try:
-                        with counted_errors():
+                heartbeat = self._settings.heartbeat
+                try:
+                    with self._limits.stream(request) as place:
+                        stream = EventStream(
+                            place.stopped, self._answers, place.address, heartbeat=heartbeat
+                        )
+                        try:
                             await respond(request, place, stream, receive, send)
-                    except JobledgerError as error:
-                        if not _comes_again(request, error):
-                            raise
-                        await stream.run(_service_away(), scope, receive, send)
+                        except JobledgerError as error:
+                            count_error(error)
+                            if not _comes_again(request, error):
+                                raise
+                            await stream.run(_service_away(), scope, receive, send)
+                except HttpProblem as problem:
+                    await delay_refusal(problem)
+                    raise
 
         return Endpoint()
 
@@ -120,9 +120,8 @@ class Events:
                 # Stops an EventSource, which would reconnect for ever.
                 await Response(status_code=204)(request.scope, receive, send)
                 return
-            async with aclosing(
-                _with_error(self._job_events(request, message.view, first, watch))
-            ) as chunks:
+            make = partial(self._job_event, request, message.view)
+            async with aclosing(_events(make, first, watch, end=END)) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
 
     async def jobs(
@@ -135,42 +134,29 @@ class Events:
         async with self._upstream.watch_jobs(message, options(request, stream), read) as watch:
             async with place.opening(message.view):
                 first = await anext(watch)
-            async with aclosing(
-                _with_error(self._feed_events(request, message.view, first, watch))
-            ) as chunks:
+            make = partial(self._feed_event, request, message.view)
+            async with aclosing(_events(make, first, watch)) as chunks:
                 await stream.run(chunks, request.scope, receive, send)
 
-    async def _job_events(
-        self,
-        request: Request,
-        view: JobView.ValueType,
-        first: WatchJobResponse | Sign,
-        rest: AsyncWatch[WatchJobResponse | Sign],
-    ) -> AsyncGenerator[bytes, None]:
-        async for message in _chain(first, rest):
-            if isinstance(message, WatchJobResponse):
-                data = await self._messages.encoded(request, message, view)
-                yield event(data, event_id=str(message.job.version))
-        yield event(b"{}", name="end")
+    async def _job_event(
+        self, request: Request, view: JobView.ValueType, message: WatchJobResponse | Sign
+    ) -> bytes:
+        if isinstance(message, Sign):
+            return COMMENT
+        data = await self._messages.encoded(request, message, view)
+        return event(data, event_id=str(message.job.version))
 
-    async def _feed_events(
-        self,
-        request: Request,
-        view: JobView.ValueType,
-        first: WatchJobsResponse | Sign,
-        rest: AsyncWatch[WatchJobsResponse | Sign],
-    ) -> AsyncGenerator[bytes, None]:
-        async for message in _chain(first, rest):
-            if isinstance(message, Sign):
-                if message is Sign.RESET:
-                    yield event(b"{}", name="reset")
-                continue
-            has_news = message.WhichOneof("content") in ("changes", "synced")
-            token = message.resume_token
-            message.resume_token = ""
-            data = await self._messages.encoded(request, message, view) if has_news else b""
-            # A heartbeat is an id without data: the client resumes from there.
-            yield event(data, event_id=token)
+    async def _feed_event(
+        self, request: Request, view: JobView.ValueType, message: WatchJobsResponse | Sign
+    ) -> bytes:
+        if isinstance(message, Sign):
+            return RESET if message is Sign.RESET else COMMENT
+        has_news = message.WhichOneof("content") in ("changes", "synced")
+        token = message.resume_token
+        message.resume_token = ""
+        data = await self._messages.encoded(request, message, view) if has_news else b""
+        # A heartbeat is an id without data: the client resumes from there.
+        return event(data, event_id=token)
 
 
 def last_event_id(request: Request) -> str | None:
@@ -207,16 +193,11 @@ def _is_over(first: WatchJobResponse | Sign, after_version: int) -> bool:
     )
 
 
-async def _chain(first: Any, rest: AsyncWatch[Any]) -> AsyncIterator[Any]:
-    yield first
+async def _events(
+    make: Callable[[Any], Awaitable[bytes]], first: Any, rest: AsyncWatch[Any], *, end: bytes = b""
+) -> AsyncGenerator[bytes, None]:
+    yield await make(first)
     async for message in rest:
-        yield message
-
-
-async def _with_error(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    try:
-        with counted_errors():
-            async for chunk in chunks:
-                yield chunk
-    except JobledgerError as error:
-        yield event(json.dumps(problem_of(error)).encode(), name="error")
+        yield await make(message)
+    if end:
+        yield end

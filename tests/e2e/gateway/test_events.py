@@ -114,6 +114,18 @@ async def test_a_silent_stream_has_heartbeats(server: ServerProcess, rpc: Caller
             assert await events.event() == Event("comment")
 
 
+async def test_heartbeats_of_the_service_are_passed_on(start, start_gateway) -> None:
+    app = await start(heartbeat=0.1)
+    http = await start_gateway(app.address, heartbeat=3600.0)
+    async with calling(app.address) as call:
+        job_id = await a_job(call)
+    async with http.events(f"/v1/jobs/{job_id}/events?user_id=ada") as events:
+        assert (await events.event()).name == "message"
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                assert await events.event() == Event("comment")
+
+
 async def test_streams_are_limited_in_all_and_for_each_client(
     server: ServerProcess, start_gateway
 ) -> None:
