@@ -1,9 +1,14 @@
 """The maximum age of streams: watches reconnect regularly, so load spreads over servers."""
 
 import asyncio
+import math
 import random
+from typing import Final
 
 from jobledger_server.admission.endings import StreamTooOld
+
+HEARTBEAT_STEP: Final = 1 / 150
+"""Between two moments at which streams are sent heartbeats, as a part of the interval."""
 
 
 class StreamAge:
@@ -32,3 +37,14 @@ class StreamAge:
         if left <= 0:
             raise StreamTooOld
         return min(heartbeat, left)
+
+    def until_heartbeat(self, heartbeat: float) -> float:
+        """Return how many seconds the stream may wait for the next update before a heartbeat.
+
+        Streams share the moments of their heartbeats, at most HEARTBEAT_STEP of the interval
+        early: the loop wakes once for many of them, and so do clients that have many streams.
+
+        Raises StreamTooOld once the stream has reached its age.
+        """
+        now, step = self._loop.time(), heartbeat * HEARTBEAT_STEP
+        return self.max_wait(math.floor((now + heartbeat) / step) * step - now)

@@ -85,7 +85,7 @@ class FeedStreams:
             await self.reader.check(cursor.seq)
             while True:
                 try:
-                    update = await watch.next_update(age.max_wait(self.heartbeat))
+                    update = await watch.next_update(age.until_heartbeat(self.heartbeat))
                 except Ending as ending:
                     ending.resume_token = tokens.token_at(watch.cursor)
                     raise

@@ -59,7 +59,7 @@ class JobStreams:
             await call.write(message, refuse=True)
             while not last:
                 del message
-                update = await watch.next_update(age.max_wait(self.heartbeat))
+                update = await watch.next_update(age.until_heartbeat(self.heartbeat))
                 if update is None:
                     message = WATCH_HEARTBEAT
                 else:
