@@ -5,14 +5,15 @@ streams.
 """
 
 import json
-from functools import partial
-from typing import Final, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Final, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from starlette.requests import Request
 
 from jobledger.v1.job_pb2 import JOB_VIEW_FULL, JobView
+from jobledger_gateway.limits import SHARED_MESSAGES
 from jobledger_gateway.requests import INLINE_BYTES, caller_of, from_body
 from jobledger_gateway.turns import Turns
 
@@ -40,9 +41,12 @@ class LargeMessages:
 
     async def encoded(self, request: Request, message: Message, view: JobView.ValueType) -> bytes:
         """Return a message for a request's caller in protobuf's JSON mapping, in one line."""
-        # The size of payloads is nearly as dear as to read them.
-        if view != JOB_VIEW_FULL and message.ByteSize() <= INLINE_ANSWER_BYTES:
-            return json_of(message)
+        # To write payloads, or to ask for their size, is nearly as dear as to read them.
+        if view != JOB_VIEW_FULL:
+            kind: Any = type(message)
+            data = message.SerializeToString()
+            if len(data) <= INLINE_ANSWER_BYTES:
+                return _shared_json(kind, data)
         return await self._turns.run(caller_of(request), partial(json_of, message))
 
     async def read(self, request: Request, kind: type[MessageT], data: bytes) -> MessageT:
@@ -60,6 +64,12 @@ class LargeMessages:
         if len(data) <= INLINE_ANSWER_BYTES:
             return translate()
         return await self._turns.run(caller_of(request), translate)
+
+
+@lru_cache(maxsize=SHARED_MESSAGES)
+def _shared_json(kind: type[Message], data: bytes) -> bytes:
+    """Return a message in JSON. Many streams are sent the same one within a short time."""
+    return json_of(kind.FromString(data))
 
 
 def json_of(message: Message) -> bytes:

@@ -55,6 +55,9 @@ ROW_BYTES: Final = 4 * 1024
 USUAL_ROWS: Final = 50
 """Rows of a page, if the request does not say."""
 
+SHARED_MESSAGES: Final = 64
+"""Messages of at most 16 KiB whose JSON is kept, for further event streams that are sent them."""
+
 FULL_STREAMS, ADDRESS_FULL_STREAMS = 100, 10
 """Event streams of the view FULL, in all and of one address."""
 
