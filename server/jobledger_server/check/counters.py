@@ -8,8 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
-from jobledger_server.sql.counters import PHASES
-from jobledger_server.sql.tables import tenant
+from jobledger_server.sql.tables import PHASES, tenant
 
 Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""

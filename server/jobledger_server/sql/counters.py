@@ -9,10 +9,7 @@ from jobledger_server.domain.queues import KeyCount, Tally, rule_name
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import WriteStatement
 from jobledger_server.sql.rows import Row
-from jobledger_server.sql.tables import QUEUE_NAME, ended, levels, limit_keys, queues
-
-PHASES = ("ready", "blocked", "scheduled", "held")
-"""The counters, in the order of Phase."""
+from jobledger_server.sql.tables import PHASES, QUEUE_NAME, ended, levels, limit_keys, queues
 
 _LEVEL_COLUMNS = ("job_type", "priority", "vtime", *PHASES)
 _QUEUE_COLUMNS = ("job_type", "priority", "fairness_key", "claimed", *PHASES)

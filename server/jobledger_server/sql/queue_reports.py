@@ -38,7 +38,6 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
 from jobledger_server.domain.waiting import Pause, Queued, WaitFacts
 from jobledger_server.queue_store import EndedCount, PhaseCounts, StatsPage, TypeStats
-from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.dialect import FIRST_QUEUES, Dialect
 from jobledger_server.sql.rows import job_from_row
 from jobledger_server.sql.store_connections import StoreConnections
@@ -48,6 +47,7 @@ from jobledger_server.sql.tables import (
     ID,
     KEYED,
     NOT_DELETED,
+    PHASES,
     READY,
     STATE,
     ended,

@@ -20,10 +20,10 @@ from sqlalchemy import (
 
 from jobledger_server.domain.job import Micros
 from jobledger_server.domain.queues import FORGOTTEN_STARTS
-from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import (
+    PHASES,
     READY,
     ended,
     feed,

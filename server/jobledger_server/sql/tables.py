@@ -4,7 +4,7 @@ Times are microseconds since the Unix epoch and payloads are serialized Structs,
 domain, so nothing is converted. See docs/decisions/0002-rows-hold-what-the-domain-holds.md.
 """
 
-from typing import NewType
+from typing import Any, NewType
 
 from sqlalchemy import (
     JSON,
@@ -75,6 +75,9 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 ACTIVE = "complete_time IS NULL"
 """The condition for a job that has not finished."""
 
+PHASES = ("ready", "blocked", "scheduled", "held")
+"""The counters of jobs by phase, in the order of Phase."""
+
 READY, BLOCKED, SCHEDULED, HELD = (f"phase = {phase:d}" for phase in Phase)
 """The conditions for jobs that are in these phases. They read no column that a report changes, for
 an index with such a condition would make each report change every index."""
@@ -112,6 +115,11 @@ OUTLIVING = "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq 
 def tenant(fairness_key: str = "fairness_key", user_id: str = "user_id") -> str:
     """Return the tenant of a job, as `Job.tenant`. In `queues` it is the column `fairness_key`."""
     return f"CASE {fairness_key} WHEN '' THEN {user_id} ELSE {fairness_key} END"
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Return the arguments of an index on the rows with this condition, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 KEPT = "delete_seq IS NULL"
@@ -288,44 +296,15 @@ jobs = Table(
         " AND (delete_seq IS NULL OR complete_time IS NOT NULL)",
         name="deleted",
     ),
-    Index(
-        "ix_jobs_user_id_id",
-        "user_id",
-        "id",
-        sqlite_where=text(KEPT),
-        postgresql_where=text(KEPT),
-    ),
+    Index("ix_jobs_user_id_id", "user_id", "id", **_where(KEPT)),
     # Deleted jobs, which are kept for the feed for some time.
-    Index(
-        "ix_jobs_delete_seq",
-        "delete_seq",
-        sqlite_where=text("delete_seq IS NOT NULL"),
-        postgresql_where=text("delete_seq IS NOT NULL"),
-    ),
+    Index("ix_jobs_delete_seq", "delete_seq", **_where("delete_seq IS NOT NULL")),
     # A job has one rerun. Deleted jobs are reruns of none.
-    Index(
-        "uq_jobs_origin_job_id",
-        "origin_job_id",
-        unique=True,
-        sqlite_where=text(RERUNS),
-        postgresql_where=text(RERUNS),
-    ),
+    Index("uq_jobs_origin_job_id", "origin_job_id", unique=True, **_where(RERUNS)),
     # Jobs that wait for their time.
-    Index(
-        "ix_jobs_scheduled",
-        text(DUE_TIME),
-        sqlite_where=text(SCHEDULED),
-        postgresql_where=text(SCHEDULED),
-    ),
+    Index("ix_jobs_scheduled", text(DUE_TIME), **_where(SCHEDULED)),
     # Jobs that may be claimed, oldest first within each queue.
-    Index(
-        "ix_jobs_ready",
-        "queue_id",
-        "create_time",
-        "id",
-        sqlite_where=text(READY),
-        postgresql_where=text(READY),
-    ),
+    Index("ix_jobs_ready", "queue_id", "create_time", "id", **_where(READY)),
     # Jobs with a concurrency key: those that hold its slots, and those that go next.
     Index(
         "ix_jobs_keyed",
@@ -335,64 +314,25 @@ jobs = Table(
         text("priority DESC"),
         "create_time",
         "id",
-        sqlite_where=text(KEYED),
-        postgresql_where=text(KEYED),
+        **_where(KEYED),
     ),
-    Index(
-        "uq_jobs_unique_key",
-        "user_id",
-        "job_type",
-        "unique_key",
-        unique=True,
-        sqlite_where=text(UNIQUE),
-        postgresql_where=text(UNIQUE),
-    ),
+    Index("uq_jobs_unique_key", "user_id", "job_type", "unique_key", unique=True, **_where(UNIQUE)),
     # All jobs with a unique key, to list them.
     Index(
         "ix_jobs_user_id_unique_key_id",
         "user_id",
         "unique_key",
         "id",
-        sqlite_where=text(f"{WITH_UNIQUE_KEY} AND {KEPT}"),
-        postgresql_where=text(f"{WITH_UNIQUE_KEY} AND {KEPT}"),
+        **_where(f"{WITH_UNIQUE_KEY} AND {KEPT}"),
     ),
-    Index(
-        "ix_jobs_deadline",
-        "deadline",
-        sqlite_where=text("deadline IS NOT NULL"),
-        postgresql_where=text("deadline IS NOT NULL"),
-    ),
+    Index("ix_jobs_deadline", "deadline", **_where("deadline IS NOT NULL")),
     # Ended jobs with a retention of their own, in the order in which they are to be deleted.
-    Index(
-        "ix_jobs_outlived",
-        text(OUTLIVED_TIME),
-        sqlite_where=text(OUTLIVING),
-        postgresql_where=text(OUTLIVING),
-    ),
+    Index("ix_jobs_outlived", text(OUTLIVED_TIME), **_where(OUTLIVING)),
     # What each worker holds, for those that ask for it.
-    Index(
-        "ix_jobs_worker",
-        "worker_id",
-        "id",
-        sqlite_where=text(HELD_BY),
-        postgresql_where=text(HELD_BY),
-    ),
+    Index("ix_jobs_worker", "worker_id", "id", **_where(HELD_BY)),
     # Active jobs: a feed watch starts with these, and does not read finished ones.
-    Index(
-        "ix_jobs_active",
-        "user_id",
-        "id",
-        sqlite_where=text(ACTIVE),
-        postgresql_where=text(ACTIVE),
-    ),
-    Index(
-        "uq_jobs_user_id_request_id",
-        "user_id",
-        "request_id",
-        unique=True,
-        sqlite_where=text(REQUESTED),
-        postgresql_where=text(REQUESTED),
-    ),
+    Index("ix_jobs_active", "user_id", "id", **_where(ACTIVE)),
+    Index("uq_jobs_user_id_request_id", "user_id", "request_id", unique=True, **_where(REQUESTED)),
 )
 
 OUTCOME_COLUMNS = ("result", "error_details")
@@ -467,21 +407,13 @@ assets = Table(
     CheckConstraint("length(url) > 0 OR length(storage_path) > 0", name="location"),
     CheckConstraint("length(sha256) IN (0, 64)", name="sha256"),
     CheckConstraint("attempt >= 1", name="attempt"),
-    Index(
-        "uq_assets_job_id_name",
-        "job_id",
-        "name",
-        unique=True,
-        sqlite_where=text("name <> ''"),
-        postgresql_where=text("name <> ''"),
-    ),
+    Index("uq_assets_job_id_name", "job_id", "name", unique=True, **_where("name <> ''")),
     Index(
         "uq_assets_job_id_request_id",
         "job_id",
         "request_id",
         unique=True,
-        sqlite_where=text("request_id <> ''"),
-        postgresql_where=text("request_id <> ''"),
+        **_where("request_id <> ''"),
     ),
     sqlite_with_rowid=False,
 )
@@ -508,10 +440,7 @@ levels = Table(
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("vtime", BigInteger, nullable=False),
-    Column("ready", BigInteger, nullable=False),
-    Column("blocked", BigInteger, nullable=False),
-    Column("scheduled", BigInteger, nullable=False),
-    Column("held", BigInteger, nullable=False),
+    *(Column(phase, BigInteger, nullable=False) for phase in PHASES),
     # How often the row was written: whoever deletes it knows by this that no queue came since.
     Column("writes", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("job_type", "priority"),
@@ -534,18 +463,14 @@ queues = Table(
     Column("claimed", BigInteger, nullable=False),
     # Whether any job is ready.
     Column("claimable", SmallInteger, nullable=False),
-    Column("ready", BigInteger, nullable=False),
-    Column("blocked", BigInteger, nullable=False),
-    Column("scheduled", BigInteger, nullable=False),
-    Column("held", BigInteger, nullable=False),
+    *(Column(phase, BigInteger, nullable=False) for phase in PHASES),
     Index(
         "ix_queues_claimable",
         "job_type",
         text("priority DESC"),
         "vtime",
         "id",
-        sqlite_where=text("claimable = 1"),
-        postgresql_where=text("claimable = 1"),
+        **_where("claimable = 1"),
     ),
     Index("uq_queues_fairness_key_job_type_priority", *QUEUE_NAME, unique=True),
 )
@@ -561,12 +486,7 @@ limit_keys = Table(
     # Whether somebody has to look if a blocked job has a free slot.
     Column("recheck", SmallInteger, nullable=False),
     Index("ix_limit_keys_name_key", "name", "key"),
-    Index(
-        "ix_limit_keys_recheck",
-        "key",
-        sqlite_where=text("recheck = 1"),
-        postgresql_where=text("recheck = 1"),
-    ),
+    Index("ix_limit_keys_recheck", "key", **_where("recheck = 1")),
     sqlite_with_rowid=False,
 )
 
@@ -687,8 +607,7 @@ webhooks = Table(
         "user_id",
         "request_id",
         unique=True,
-        sqlite_where=text("request_id <> ''"),
-        postgresql_where=text("request_id <> ''"),
+        **_where("request_id <> ''"),
     ),
     sqlite_with_rowid=False,
 )

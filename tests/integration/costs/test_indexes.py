@@ -30,10 +30,9 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.promoter import Promoter
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.unblocker import Unblocker
-from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.tables import queues
+from jobledger_server.sql.tables import PHASES, queues
 from jobledger_server.store import START_OF_ACTIVE, JobQuery
 from jobledger_server.webhook_store import Webhook
 from tests.support.counted import Counted, counting
