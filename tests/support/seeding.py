@@ -7,10 +7,8 @@ from sqlalchemy import text
 from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import rule_name
-from jobledger_server.sql.counters import PHASES
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.dialect import queue_id
-from jobledger_server.sql.tables import QUEUE_NAME, tenant
+from jobledger_server.sql.tables import PHASES, QUEUE_NAME, tenant
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""
@@ -65,7 +63,8 @@ async def seed(
     """
     due = "NULL" if schedule_time is None else str(schedule_time)
     phase = Phase.BLOCKED if blocked else Phase.READY if schedule_time is None else Phase.SCHEDULED
-    name = f"'{job_type}'", "0", f"'{user_id}'"
+    name = f"'{user_id}'", f"'{job_type}'", "0"  # in the order of QUEUE_NAME
+    queue = f"SELECT id FROM queues WHERE ({', '.join(QUEUE_NAME)}) = ({', '.join(name)})"
     last = first + count - 1
     if database.dialect.name == "sqlite":
         rows = f"SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last}"
@@ -81,7 +80,7 @@ async def seed(
         "job_type": f"'{job_type}'",
         "status": "'QUEUED'",
         "phase": f"{phase:d}",
-        "queue_id": queue_id("queues", *name),
+        "queue_id": f"({queue})",
         "priority": "0",
         "fairness_key": "''",
         "concurrency_key": ":key",
@@ -119,7 +118,7 @@ async def seed(
         "asset_bytes": "0",
     }
     insert_queue = (
-        "INSERT INTO queues (job_type, priority, fairness_key, vtime, claimed, claimable,"
+        f"INSERT INTO queues ({', '.join(QUEUE_NAME)}, vtime, claimed, claimable,"
         f" {', '.join(PHASES)}) VALUES ({', '.join(name)}, 0, 0, 0, 0, 0, 0, 0)"
         f" ON CONFLICT ({', '.join(QUEUE_NAME)}) DO NOTHING"
     )

@@ -103,7 +103,7 @@ _RULES: Mapping[str, str] = {
     "a job has the id of its queue": (
         "SELECT jobs.id, queue_id, queues.id AS queue FROM jobs LEFT JOIN queues"
         " ON queues.job_type = jobs.job_type AND queues.priority = jobs.priority"
-        f" AND queues.fairness_key = {tenant('jobs.fairness_key', 'jobs.user_id')}"
+        f" AND queues.fairness_key = {tenant()}"
         " WHERE phase IS NOT NULL AND (queues.id IS NULL OR queues.id <> queue_id)"
     ),
     "a payload has its job": _orphans("payloads", f"AND {KEPT}"),

@@ -6,7 +6,7 @@ updated before its start.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -22,7 +22,8 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.queues import Tally
 from jobledger_server.domain.state_machine import Decision, was_just_started
-from jobledger_server.sql.driver import Writes, WriteStatement
+from jobledger_server.sql.counters import counted
+from jobledger_server.sql.driver import Writes
 from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transition
 from jobledger_server.sql.rows import (
     CHECKPOINT,
@@ -40,6 +41,9 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import NewSeq
 from jobledger_server.store import Change
+
+if TYPE_CHECKING:
+    from jobledger_server.sql.write_statements import WriteStatement
 
 
 class DecisionBatch:
@@ -176,7 +180,7 @@ class DecisionBatch:
 
     def counts(self) -> Writes:
         """Return the statements that change counters, with their rows."""
-        return list(self._statements.counting.rows(self._tally, self._settled))
+        return counted(self._tally, self._settled)
 
     def writes(self, *, after: int) -> Writes:
         """Return the other statements with their rows, at the sequence numbers after this one."""

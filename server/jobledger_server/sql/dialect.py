@@ -3,15 +3,13 @@
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Column, ColumnElement, Select, Table
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Driver, WriteStatement
+from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.tables import READY, tenant
-
-NOTHING: Mapping[str, str] = {}
 
 
 class Dialect(Hashable, Protocol):
@@ -86,60 +84,9 @@ class Dialect(Hashable, Protocol):
         the lock is held, and by that time.
         """
 
-    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
-        """Return the statement that inserts jobs, given without their `queue_id`.
-
-        Each gets that of its queue. The batch writes the rows of these queues before, or by the
-        same statement.
-        """
-
-    def insertion(
-        self, table: Table, columns: Sequence[str], *, replace: bool = False
-    ) -> WriteStatement:
-        """Return the statement that inserts rows of these columns.
-
-        With `replace` a row of the same primary key is replaced.
-        """
-
-    def count(
-        self,
-        table: Table,
-        columns: Sequence[str],
-        changed: Mapping[str, str],
-        *,
-        key: Sequence[str] = (),
-        inserted: Mapping[str, str] = NOTHING,
-    ) -> WriteStatement:
-        """Return the statement that adds rows of these columns to the counters of a table.
-
-        Args:
-            table: The table.
-            columns: The columns of the rows that are given, here called `new`.
-            key: The unique columns by which a row is found, if they are not the primary key.
-            changed: By column, its new value in a row that exists.
-            inserted: By column, its value in a row that is inserted, if not that of `new`.
-        """
-
-    def change(
-        self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
-    ) -> WriteStatement:
-        """Return the statement that updates rows: each is given as its key and the new values.
-
-        A column of `kept` keeps its value where the new one is NULL. It is an error, and nothing
-        is written, if a row is not there.
-        """
-
-    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
-        """Return the statement that updates jobs, and gives each the `queue_id` of its queue.
-
-        The rows of the counters are written before. Otherwise as `change`.
-        """
-
-    def deletion(self, table: Table, condition: str) -> WriteStatement:
-        """Return the statement that deletes rows of a table. Each row given is the id of a job.
-
-        The condition has `{in_ids}` where a column is to be one of these ids.
-        """
+    counted_queues: str
+    """The table in which a batch that counts its jobs finds the ids of their queues, or the part of
+    its statement that has them."""
 
     def drivers(self) -> Callable[[Any], Driver]:
         """Return what wraps the driver's own connections to one database, for its batches."""
@@ -159,13 +106,6 @@ class Dialect(Hashable, Protocol):
 
     async def now(self, connection: AsyncConnection) -> Instant:
         """Return the database server's time."""
-
-
-def replacing(table: Table, columns: Sequence[str]) -> str:
-    """Return the end of an insertion that replaces rows of the same primary key."""
-    key = [column.name for column in table.primary_key]
-    values = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-    return f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
 
 
 # As JSON, labels have at least as many characters as they have bytes in an answer. A character of
@@ -188,15 +128,6 @@ QUEUE_OF = "(SELECT own.queue_id FROM jobs AS own WHERE own.id = {id})"
 
 QUEUE_COLUMNS = "job_type, priority, fairness_key, id, vtime, ready"
 """The columns read of queues."""
-
-
-def queue_id(table: str, job_type: str, priority: str, tenant: str) -> str:
-    """Return the query for the id of a queue, by its name."""
-    return (
-        f"(SELECT queue.id FROM {table} AS queue WHERE queue.job_type = {job_type}"  # noqa: S608
-        f" AND queue.priority = {priority} AND queue.fairness_key = {tenant})"
-    )
-
 
 _NEXT = "ORDER BY priority DESC, vtime, id"
 

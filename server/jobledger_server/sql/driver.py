@@ -5,7 +5,7 @@ to run a statement is long: on SQLite it makes up to four round trips to the dri
 for each statement, this port one, and one for all that a batch writes. See docs/decisions/0045.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -14,17 +14,14 @@ from sqlalchemy.sql import ClauseElement
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
+from jobledger_server.sql.write_statements import WriteStatement
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
-WriteStatement = Callable[[Any], str]
-"""A statement that inserts, updates or deletes rows. Each dialect chooses what its text depends
-on."""
-
 Writing = tuple[WriteStatement, Sequence[Row]]
-"""A statement of the dialect's `insertion`, `count`, `change` or `deletion`, with its rows."""
+"""A statement with its rows."""
 
 Writes = Sequence[Writing]
 """Each of them has at least one row."""

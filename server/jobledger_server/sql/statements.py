@@ -21,7 +21,6 @@ from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.domain.job import JobId, is_id
 from jobledger_server.sql.blocking_statements import BlockingStatements
-from jobledger_server.sql.counters import Counting
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
@@ -56,7 +55,9 @@ from jobledger_server.sql.tables import (
     jobs,
     payloads,
     queues,
+    tenant,
 )
+from jobledger_server.sql.write_statements import Deletion, Insertion, Update, replacement
 
 # In the text and not bound: otherwise the planner cannot use a partial index.
 _NONE = text("''")
@@ -81,6 +82,17 @@ def with_payloads(*kinds: int) -> Select[Any]:
         own = and_(payload.c.job_id == jobs.c.id, payload.c.kind == text(str(kind)))
         statement = statement.add_columns(payload.c.content).outerjoin_from(jobs, payload, own)
     return statement
+
+
+def _queue_id(queues: str, job: str) -> str:
+    """Return the query for the id of the queue of a job that gets the priority of `new`.
+
+    The rows of queues are written before those of their jobs, or by the same statement.
+    """
+    return (
+        f"(SELECT queue.id FROM {queues} AS queue WHERE queue.job_type = {job}.job_type"  # noqa: S608
+        f" AND queue.priority = new.priority AND queue.fairness_key = {tenant(job)})"
+    )
 
 
 class Statements:
@@ -150,20 +162,20 @@ class Statements:
                 "names",
             )
         )
-        self.insert_jobs = dialect.job_insertion(job_rows.columns)
-        self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns, kept=KEPT_COLUMNS)
-        self.update_jobs = dialect.change(jobs, jobs.c.id, state_rows.columns, kept=KEPT_COLUMNS)
-        self.delete_jobs = dialect.change(jobs, jobs.c.id, deletion_rows.columns, kept=KEPT_COLUMNS)
-        self.move_jobs = dialect.job_move(move_rows.columns, kept=KEPT_COLUMNS)
-        self.counting = Counting(dialect)
-        self.insert_changes = dialect.insertion(changes, changes.c.keys())
-        self.move_changes = dialect.change(changes, changes.c.seq, ("seq",))
-        self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
-        self.replace_assets = dialect.insertion(assets, ASSET_COLUMNS, replace=True)
-        self.insert_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS)
-        self.replace_payloads = dialect.insertion(payloads, PAYLOAD_COLUMNS, replace=True)
-        self.delete_payloads = dialect.deletion(payloads, "job_id {in_ids}")
-        self.insert_attempts = dialect.insertion(attempts, ATTEMPT_COLUMNS)
+        new, moved = _queue_id(dialect.counted_queues, "new"), _queue_id("queues", "jobs")
+        self.insert_jobs = Insertion(jobs, job_rows.columns, inserted={"queue_id": new})
+        self.report_jobs = Update(jobs, report_rows.columns, KEPT_COLUMNS)
+        self.update_jobs = Update(jobs, state_rows.columns, KEPT_COLUMNS)
+        self.delete_jobs = Update(jobs, deletion_rows.columns, KEPT_COLUMNS)
+        self.move_jobs = Update(jobs, move_rows.columns, KEPT_COLUMNS, {"queue_id": moved})
+        self.insert_changes = Insertion(changes, changes.c.keys())
+        self.move_changes = Update(changes, ("seq",))
+        self.insert_assets = Insertion(assets, ASSET_COLUMNS)
+        self.replace_assets = replacement(assets, ASSET_COLUMNS)
+        self.insert_payloads = Insertion(payloads, PAYLOAD_COLUMNS)
+        self.replace_payloads = replacement(payloads, PAYLOAD_COLUMNS)
+        self.delete_payloads = Deletion(payloads, "job_id")
+        self.insert_attempts = Insertion(attempts, ATTEMPT_COLUMNS)
         self.overdue = prepared(
             dialect.locked(
                 select(*STATE, dialect.clock)

@@ -112,9 +112,9 @@ OUTLIVING = "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq 
 """The condition for an ended job with a retention of its own."""
 
 
-def tenant(fairness_key: str = "fairness_key", user_id: str = "user_id") -> str:
+def tenant(job: str = "jobs") -> str:
     """Return the tenant of a job, as `Job.tenant`. In `queues` it is the column `fairness_key`."""
-    return f"CASE {fairness_key} WHEN '' THEN {user_id} ELSE {fairness_key} END"
+    return f"CASE {job}.fairness_key WHEN '' THEN {job}.user_id ELSE {job}.fairness_key END"
 
 
 def _where(condition: str) -> dict[str, Any]:

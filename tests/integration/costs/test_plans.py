@@ -9,6 +9,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.batch_statement import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
+from jobledger_server.sql.sqlite.sqlite_driver import text_of
 from jobledger_server.sql.statements import Statements, bind_ids, statements_for
 from tests.support.ledger_calls import create_all
 from tests.support.query_plans import plan
@@ -97,7 +98,7 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
     ]
     if statements.dialect.name == "sqlite":
         values = [value for row in rows for value in row]
-        return "sqlite_autoindex_jobs_1", statements.report_jobs(len(rows)), values
+        return "sqlite_autoindex_jobs_1", text_of(statements.report_jobs, len(rows)), values
     single = len(rows) == 1
     columns = list(rows[0] if single else zip(*rows, strict=True))
     written = ((statements.report_jobs, len(columns)),)

@@ -9,6 +9,7 @@ from tests.simulation.planted.bug import Bug
 DRIVER = "sql.postgresql.postgresql_driver"
 STATEMENT = "sql.postgresql.batch_statement"
 DIALECT = "sql.postgresql.postgresql_dialect"
+WRITES = "sql.write_statements"
 WEBHOOKS = "sql.webhooks"
 MIGRATION = "sql.migrations.versions.0001_initial"
 
@@ -29,10 +30,10 @@ BUGS = {
     "missing row ignored": Bug(
         "a row of the feed is looked for where it is not, and nothing says so",
         STATEMENT,
-        'f"WHERE {table}.{key} = new.key RETURNING 1"',
-        'f"WHERE {table}.{key} = new.key RETURNING 1"'
-        '.replace("changes.seq = new.key", "changes.seq = new.key + (new.key % 7 = 0)::int")'
-        '.replace("RETURNING 1", "RETURNING 1" if table == "jobs" else "")',
+        '            text += " RETURNING 1"\n',
+        '            other = "changes.seq = new.key + (new.key % 7 = 0)::int"\n'
+        '            text = text.replace("changes.seq = new.key", other)\n'
+        '            text += " RETURNING 1" if statement.table.name == "jobs" else ""\n',
     ),
     "feed locked late": Bug(
         "the newest sequence number is read without the lock of the feed",
@@ -74,9 +75,9 @@ BUGS = {
     ),
     "delta lost": Bug(
         "a queue's counter is set to what is to be added where the row exists",
-        DIALECT,
-        'changes = ", ".join(f"{name} = {value}" for name, value in changed.items())',
-        'changes = ", ".join(f"{name} = {value}" for name, value in changed.items())'
+        WRITES,
+        'ON CONFLICT ({key}) DO UPDATE SET {changes}"',
+        'ON CONFLICT ({key}) DO UPDATE SET {changes}"'
         '.replace("queues.held + excluded.held", "excluded.held")',
     ),
     "array misaligned": Bug(
@@ -94,9 +95,9 @@ BUGS = {
     ),
     "job in another queue": Bug(
         "new jobs have the id of any queue that is written with them",
-        DIALECT,
-        'queue = queue_id(COUNTED_QUEUES, "new.job_type", "new.priority", owner)',
-        'queue = f"(SELECT min(id) FROM {COUNTED_QUEUES})"',
+        "sql.statements",
+        'inserted={"queue_id": new}',
+        'inserted={"queue_id": f"(SELECT min(id) FROM {dialect.counted_queues})"}',
     ),
     "copied job in another queue": Bug(
         "jobs that are copied have the id of any queue that is written with them",
@@ -113,9 +114,9 @@ BUGS = {
     ),
     "nothing is kept": Bug(
         "a column without a new value is emptied",
-        STATEMENT,
-        'return f"coalesce({value}, {self.table.name}.{name})" if name in self.kept else value',
-        "return value",
+        WRITES,
+        'return f"coalesce({new}, {self.table.name}.{name})" if name in self.kept else new',
+        "return new",
     ),
     "cached job trusted": Bug(
         "a cached job is used although another server has written its row",
@@ -165,12 +166,6 @@ BUGS = {
         "        self._send(COMMITTED)",
         "        return",
         gap="it costs half a second at most; test_notifications.py holds it",
-    ),
-    "queue stays on PostgreSQL": Bug(
-        "a job that gets another priority has the id of its old queue",
-        DIALECT,
-        'f", queue_id = {queue}"',
-        '""',
     ),
     "queue looked up too early": Bug(
         "a job that gets another priority looks its queue up before that is written",

@@ -65,9 +65,9 @@ BUGS = {
     ),
     "queue stays": Bug(
         "a job that gets another priority stays in its queue",
-        "sql.sqlite.sqlite_dialect",
-        'f", queue_id = {queue}"',
-        '""',
+        "sql.statements",
+        ', {"queue_id": moved})',
+        ")",
         sqlite=True,
     ),
     "turns counted too high": Bug(

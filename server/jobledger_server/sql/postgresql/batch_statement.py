@@ -1,13 +1,12 @@
 """The one statement that writes a batch on PostgreSQL, and its parts."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, LargeBinary, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, LargeBinary
 
-from jobledger_server.sql.driver import WriteStatement
 from jobledger_server.sql.tables import ID, NEW_SEQS, QUEUE_NAME, queues
+from jobledger_server.sql.write_statements import Insertion, Update, WriteStatement
 
 LOCK_FEED = (
     "SELECT before + $1::bigint AS seq, before, txid_current() AS writer FROM lock_feed($3::bigint)"
@@ -40,72 +39,15 @@ class Rows:
     first: int
     single: bool
 
-    def of(self, table: Table, columns: Sequence[str]) -> str:
-        """Return what is selected from, with these columns of a table."""
+    def of(self, statement: WriteStatement) -> str:
+        """Return what the statement selects `new` from."""
         array = "" if self.single else "[]"
         parameters = ", ".join(
-            f"${number}::{_element_type(table.c[column])}{array}"
-            for number, column in enumerate(columns, start=self.first)
+            f"${number}::{_element_type(column)}{array}"
+            for number, column in enumerate(statement.given.values(), start=self.first)
         )
-        return f"(VALUES ({parameters}))" if self.single else f"unnest({parameters})"
-
-
-@dataclass(frozen=True, eq=False)
-class Insertion:
-    """See `driver.WriteStatement`: the text depends on how its rows are passed."""
-
-    table: Table
-    columns: tuple[str, ...]
-    on_conflict: str = ""
-    inserted: Mapping[str, str] = field(default_factory=dict)
-
-    def __call__(self, rows: Rows) -> str:
-        names = [*self.columns, *(name for name in self.inserted if name not in self.columns)]
-        values = (self.inserted.get(name) or _value(self.table.c[name]) for name in names)
-        returning = f" RETURNING id, {', '.join(QUEUE_NAME)}" if self.table is queues else ""
-        return (
-            f"INSERT INTO {self.table.name} ({', '.join(names)}) SELECT {', '.join(values)} "  # noqa: S608
-            f"FROM counter, {rows.of(self.table, self.columns)}"
-            f" AS new ({', '.join(self.columns)}) {self.on_conflict}{returning}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """See `dialect.Dialect.change`: the text depends on how its rows are passed."""
-
-    table: Table
-    key: Column[object]
-    columns: tuple[str, ...]
-    kept: Collection[str] = ()
-    more: str = ""
-
-    def __call__(self, rows: Rows) -> str:
-        table, key = self.table.name, self.key.name
-        values = ", ".join(f"{name} = {self._new_value(name)}" for name in self.columns)
-        return (
-            f"UPDATE {table} SET {values}{self.more} "  # noqa: S608
-            f"FROM counter, {rows.of(self.table, (key, *self.columns))}"
-            f" AS new ({', '.join(('key', *self.columns))}) "
-            f"WHERE {table}.{key} = new.key RETURNING 1"
-        )
-
-    def _new_value(self, name: str) -> str:
-        value = _value(self.table.c[name])
-        return f"coalesce({value}, {self.table.name}.{name})" if name in self.kept else value
-
-
-@dataclass(frozen=True, eq=False)
-class Deletion:
-    """See `dialect.Dialect.deletion`: the text depends on how its rows are passed."""
-
-    table: Table
-    condition: str
-
-    def __call__(self, rows: Rows) -> str:
-        id_ = f"${rows.first}::uuid"
-        in_ids = self.condition.format(in_ids=f"= {id_}" if rows.single else f"= ANY({id_}[])")
-        return f"DELETE FROM {self.table.name} USING counter WHERE {in_ids}"  # noqa: S608
+        rows = f"(VALUES ({parameters}))" if self.single else f"unnest({parameters})"
+        return f"{rows} AS new ({', '.join(statement.given)})"
 
 
 @cache
@@ -134,10 +76,14 @@ def batch_statement(
     for number, (statement, parameters) in enumerate(writes):
         counts_queues = isinstance(statement, Insertion) and statement.table is queues
         name = COUNTED_QUEUES if counts_queues else f"part_{number}"
-        parts.append(f"{name} AS ({statement(Rows(first, single))})")
+        text = statement.text(f"counter, {Rows(first, single).of(statement)}", _value)
         first += parameters
         if isinstance(statement, Update):
+            text += " RETURNING 1"
             updated.append(f"(SELECT count(*) FROM part_{number})")  # noqa: S608
+        elif counts_queues:
+            text += f" RETURNING id, {', '.join(QUEUE_NAME)}"
+        parts.append(f"{name} AS ({text})")
     ids = f", ARRAY(SELECT (id, {', '.join(QUEUE_NAME)}) FROM {COUNTED_QUEUES})"  # noqa: S608
     return (
         f"WITH {', '.join(parts)} "  # noqa: S608

@@ -6,10 +6,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import (
     ARRAY,
-    Column,
     ColumnElement,
     Select,
-    Table,
     Text,
     any_,
     bindparam,
@@ -28,28 +26,20 @@ from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
     FIRST_QUEUES,
-    NOTHING,
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
     QUEUE_OF,
     READY_AFTER,
-    queue_id,
-    replacing,
 )
-from jobledger_server.sql.driver import Driver, WriteStatement
-from jobledger_server.sql.postgresql.batch_statement import (
-    COUNTED_QUEUES,
-    Deletion,
-    Insertion,
-    Update,
-)
+from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.postgresql.batch_statement import COUNTED_QUEUES
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
     PROTOCOL_ERRORS,
     PostgresqlDriver,
 )
-from jobledger_server.sql.tables import ID, jobs, tenant
+from jobledger_server.sql.tables import ID, jobs
 
 CLOSE_SECONDS = 3
 """How long PostgreSQL may take to close all connections gracefully."""
@@ -92,6 +82,7 @@ class PostgresqlDialect:
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     close_timeout: float | None = CLOSE_SECONDS
+    counted_queues = COUNTED_QUEUES
     # Differs in another cluster, in another timeline of the same cluster (a promoted standby, a
     # point-in-time restore), and in a table that was restored from a dump.
     database_identity: ColumnElement[str] = literal_column(
@@ -152,43 +143,6 @@ class PostgresqlDialect:
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return f"SELECT *, {CLOCK} FROM lock_keys($1)", [list(keys)]  # noqa: S608
-
-    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
-        owner = tenant("new.fairness_key", "new.user_id")
-        queue = queue_id(COUNTED_QUEUES, "new.job_type", "new.priority", owner)
-        return Insertion(jobs, tuple(columns), inserted={"queue_id": queue})
-
-    def insertion(
-        self, table: Table, columns: Sequence[str], *, replace: bool = False
-    ) -> WriteStatement:
-        return Insertion(table, tuple(columns), replacing(table, columns) if replace else "")
-
-    def count(
-        self,
-        table: Table,
-        columns: Sequence[str],
-        changed: Mapping[str, str],
-        *,
-        key: Sequence[str] = (),
-        inserted: Mapping[str, str] = NOTHING,
-    ) -> WriteStatement:
-        keys = ", ".join(key or table.primary_key.columns.keys())
-        changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
-        conflict = f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-        return Insertion(table, tuple(columns), conflict, inserted)
-
-    def change(
-        self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
-    ) -> WriteStatement:
-        return Update(table, key, tuple(columns), kept)
-
-    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
-        owner = tenant("jobs.fairness_key", "jobs.user_id")
-        queue = queue_id("queues", "jobs.job_type", "new.priority", owner)
-        return Update(jobs, jobs.c.id, tuple(columns), kept, f", queue_id = {queue}")
-
-    def deletion(self, table: Table, condition: str) -> WriteStatement:
-        return Deletion(table, condition)
 
     def drivers(self) -> Callable[[Any], Driver]:
         return PostgresqlDriver

@@ -14,12 +14,11 @@ from jobledger_server.sql.postgresql.batch_statement import (
     CONFIG_CHANGED,
     FEED_LOCKED,
     LOCK_FEED,
-    Insertion,
-    Update,
     batch_statement,
 )
 from jobledger_server.sql.rows import Row, queue_of_row
 from jobledger_server.sql.tables import jobs
+from jobledger_server.sql.write_statements import Insertion, Update
 from jobledger_server.store import ConfigChanged
 
 COPY_FROM_ROWS = 16

@@ -9,10 +9,8 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Column,
     ColumnElement,
     Select,
-    Table,
     bindparam,
     func,
     literal,
@@ -28,23 +26,18 @@ from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
     FIRST_QUEUES,
-    NOTHING,
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
     QUEUE_OF,
     READY_AFTER,
-    queue_id,
-    replacing,
 )
-from jobledger_server.sql.driver import Driver, WriteStatement
+from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.sqlite.sqlite_driver import (
-    RowStatement,
     SqliteDriver,
     WriteGeneration,
     machine_clock,
 )
-from jobledger_server.sql.tables import jobs, tenant
 
 
 class SqliteDialect:
@@ -63,6 +56,7 @@ class SqliteDialect:
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
     close_timeout: float | None = None
+    counted_queues = "queues"
     # A file does not show that it is a copy: see file_lock.py.
     database_identity: ColumnElement[str] = literal("")
 
@@ -100,89 +94,6 @@ class SqliteDialect:
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return _LOCK_KEYS, [machine_clock(), json.dumps(list(keys))]
-
-    def job_insertion(self, columns: Sequence[str]) -> WriteStatement:
-        job_type, priority, *owner = (
-            f"column{1 + columns.index(name)}"
-            for name in ("job_type", "priority", "fairness_key", "user_id")
-        )
-        text = (
-            f"INSERT INTO jobs ({', '.join(columns)}, queue_id) "  # noqa: S608
-            f"SELECT *, {queue_id('queues', job_type, priority, tenant(*owner))} FROM {{rows}} "
-            "WHERE column1 IS NOT NULL"
-        )
-        return RowStatement(text, len(columns))
-
-    def insertion(
-        self, table: Table, columns: Sequence[str], *, replace: bool = False
-    ) -> WriteStatement:
-        insertion = (
-            f"INSERT INTO {table.name} ({', '.join(columns)}) "  # noqa: S608
-            "SELECT * FROM {rows} WHERE column1 IS NOT NULL"
-        )
-        text = insertion + (replacing(table, columns) if replace else "")
-        return RowStatement(text, len(columns))
-
-    def count(
-        self,
-        table: Table,
-        columns: Sequence[str],
-        changed: Mapping[str, str],
-        *,
-        key: Sequence[str] = (),
-        inserted: Mapping[str, str] = NOTHING,
-    ) -> WriteStatement:
-        columns_of_table = [*columns, *(name for name in inserted if name not in columns)]
-        values = ", ".join(inserted.get(name, f"new.{name}") for name in columns_of_table)
-        changes = ", ".join(f"{name} = {value}" for name, value in changed.items())
-        keys = ", ".join(key or table.primary_key.columns.keys())
-        text = (
-            f"WITH new ({', '.join(columns)}) AS {{rows}} "  # noqa: S608
-            f"INSERT INTO {table.name} ({', '.join(columns_of_table)}) "
-            f"SELECT {values} FROM new WHERE new.{columns[0]} IS NOT NULL "
-            f"ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-        )
-        return RowStatement(text, len(columns))
-
-    def change(
-        self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
-    ) -> WriteStatement:
-        return self._change(table, key, columns, kept)
-
-    def job_move(self, columns: Sequence[str], *, kept: Collection[str]) -> WriteStatement:
-        # The key is the first column of each row.
-        priority = f"column{2 + columns.index('priority')}"
-        owner = tenant("jobs.fairness_key", "jobs.user_id")
-        queue = queue_id("queues", "jobs.job_type", priority, owner)
-        return self._change(jobs, jobs.c.id, columns, kept, f", queue_id = {queue}")
-
-    def _change(
-        self,
-        table: Table,
-        key: Column[Any],
-        columns: Sequence[str],
-        kept: Collection[str],
-        more: str = "",
-    ) -> WriteStatement:
-        def new_value(column: str, number: int) -> str:
-            value = f"column{number}"
-            return f"coalesce({value}, {table.name}.{column})" if column in kept else value
-
-        # The key comes first in each row, as it does on PostgreSQL.
-        values = ", ".join(
-            f"{column} = {new_value(column, number)}"
-            for number, column in enumerate(columns, start=2)
-        )
-        text = (
-            f"UPDATE {table.name} SET {values}{more} "  # noqa: S608
-            f"FROM {{rows}} WHERE {table.name}.{key.name} = column1"
-        )
-        return RowStatement(text, 1 + len(columns), updates=True)
-
-    def deletion(self, table: Table, condition: str) -> WriteStatement:
-        in_ids = condition.format(in_ids="IN (SELECT column1 FROM ids)")
-        text = f"WITH ids AS {{rows}} DELETE FROM {table.name} WHERE {in_ids}"  # noqa: S608
-        return RowStatement(text, 1)
 
     def drivers(self) -> Callable[[Any], Driver]:
         return partial(SqliteDriver, generation=WriteGeneration())

@@ -3,7 +3,6 @@
 import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain, starmap
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ import aiosqlite
 
 from jobledger_server.database.sqlite_connection import SEVERAL, Run
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Batch, WriteStatement
+from jobledger_server.sql.driver import Batch
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
+from jobledger_server.sql.write_statements import Insertion, Update, WriteStatement
 from jobledger_server.store import ConfigChanged
 
 VALUES_PER_STATEMENT = 16_384
@@ -142,47 +142,36 @@ def _made(batch: Batch, before: int) -> Iterator[tuple[WriteStatement, Sequence[
     yield from batch.writes(after=before)
 
 
-@dataclass(frozen=True, eq=False)
-class RowStatement:
-    """See `driver.WriteStatement`: the text depends on how many rows it writes.
-
-    SQLite names the columns of `{rows}` column1, column2 and so on. Rows of NULLs only are padding:
-    they fill a statement that has more rows than are to be written.
-
-    Attributes:
-        text: The text, with `{rows}` where its rows belong.
-        columns: How many values each row has.
-        updates: Whether each row is to update one.
-    """
-
-    text: str
-    columns: int
-    updates: bool = False
-
-    def __call__(self, rows: int) -> str:
-        return _text_of(self, rows)
-
-
 @cache
-def _text_of(statement: RowStatement, rows: int) -> str:
-    row = f"({', '.join('?' * statement.columns)})"
-    return statement.text.format(rows=f"(VALUES {', '.join([row] * rows)})")
+def text_of(statement: WriteStatement, rows: int) -> str:
+    """Return the text of a statement that writes so many rows.
+
+    Rows of NULLs only are padding: they fill a statement that has more rows than are to be written.
+    """
+    names = list(statement.given)
+    row = f"({', '.join('?' * len(names))})"
+    given = f"WITH given ({', '.join(names)}) AS (VALUES {', '.join([row] * rows)})"
+    # Not at the beginning: the driver counts what an UPDATE has updated by the first word.
+    source = f"({given} SELECT * FROM given) AS new"  # noqa: S608
+    if isinstance(statement, Insertion):
+        source += f" WHERE new.{names[0]} IS NOT NULL"
+    return statement.text(source, lambda column: f"new.{column.name}")
 
 
-def _run(statement: RowStatement, rows: Sequence[Row]) -> Run:
+def _run(statement: WriteStatement, rows: Sequence[Row]) -> Run:
     """Return how the statement writes these rows.
 
     The driver releases the interpreter lock for each statement, and must wait for the event loop to
     get it back. A statement for each row would do that too often.
     """
-    updates = len(rows) if statement.updates else None
+    updates = len(rows) if isinstance(statement, Update) else None
     # Sizes are powers of two, so that there are few texts for the driver to prepare.
-    most = 1 << (VALUES_PER_STATEMENT // statement.columns).bit_length() - 1
+    most = 1 << (VALUES_PER_STATEMENT // len(rows[0])).bit_length() - 1
     if len(rows) > most:
         parts = [_values(rows[start : start + most], most) for start in range(0, len(rows), most)]
-        return Run(statement(most), parts, often=True, updates=updates)
+        return Run(text_of(statement, most), parts, often=True, updates=updates)
     size = 1 << (len(rows) - 1).bit_length()
-    return Run(statement(size), _values(rows, size), updates=updates)
+    return Run(text_of(statement, size), _values(rows, size), updates=updates)
 
 
 def _values(rows: Sequence[Row], size: int) -> list[Any]:
