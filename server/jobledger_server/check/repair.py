@@ -12,7 +12,7 @@ from jobledger_server.domain.state_machine import VERSION_OF_START
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.feed_statements import feed_head
 from jobledger_server.sql.history import SEQ_COLUMNS
-from jobledger_server.sql.sweeps import LOCK_FEED
+from jobledger_server.sql.store_connections import LOCK_FEED
 from jobledger_server.sql.tables import changes, feed, jobs
 
 

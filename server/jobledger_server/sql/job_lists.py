@@ -4,14 +4,12 @@ Lists take longer than all other reads, so they have connections of their own, a
 whose caller has disconnected is interrupted.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    Executable,
     Select,
     Table,
     exists,
@@ -26,9 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jobledger_server.domain.job import (
     CANCELLED,
     ID_AHEAD,
-    Asset,
     AssetId,
-    Attempt,
     Instant,
     Job,
     JobId,
@@ -36,8 +32,7 @@ from jobledger_server.domain.job import (
     is_id,
 )
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_FULL_PAGE_BYTES, MAX_SCANNED_JOBS
-from jobledger_server.sql.rows import asset_from_row, attempt_from_row, job_from_row
-from jobledger_server.sql.store_connections import StoreConnections
+from jobledger_server.sql.rows import job_from_row
 from jobledger_server.sql.tables import (
     ID,
     KEPT,
@@ -51,47 +46,24 @@ from jobledger_server.sql.tables import (
     jobs,
 )
 from jobledger_server.store import JobPage, JobQuery
-from jobledger_server.tuning import Tuning
 
 JOB_BYTES = 1024
 """About the bytes that a job takes in an answer besides its longer texts and its payloads."""
 
 
-class JobLists:
-    """See `store.Store`."""
+def attempts_of(job_id: JobId, *, after: int, limit: int) -> Select[Any]:
+    """Return the statement for a page of a job's attempts; see `store.Store.list_attempts`."""
+    # A token can be made up, with a number that the column cannot have.
+    page = _of_job(attempts, job_id).where(attempts.c.number > literal(after, BigInteger))
+    return page.order_by(attempts.c.number).limit(limit)
 
-    def __init__(self, connections: StoreConnections, step: int = Tuning().list_step) -> None:
-        self._connections = connections
-        self._step = step  # jobs that are read at once
 
-    async def list_jobs(
-        self, query: JobQuery, *, before: JobId | None, limit: int, full: bool
-    ) -> JobPage:
-        async def read(connection: AsyncConnection) -> JobPage:
-            return await _job_page(
-                connection, query, before=before, limit=limit, full=full, most=self._step
-            )
-
-        return await self._connections.read_list(read)
-
-    async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
-        # A token can be made up, with a number that the column cannot have.
-        statement = _of_job(attempts, job_id).where(attempts.c.number > literal(after, BigInteger))
-        rows = await self._rows(statement.order_by(attempts.c.number).limit(limit))
-        return [attempt_from_row(row) for row in rows]
-
-    async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
-        statement = _of_job(assets, job_id).where(assets.c.name != "")
-        if after is not None:
-            statement = statement.where(assets.c.id > after)
-        rows = await self._rows(statement.order_by(assets.c.id).limit(limit))
-        return [asset_from_row(row) for row in rows]
-
-    async def _rows(self, statement: Executable) -> Sequence[Any]:
-        async def read(connection: AsyncConnection) -> Sequence[Any]:
-            return (await connection.execute(statement)).all()
-
-        return await self._connections.read_list(read)
+def assets_of(job_id: JobId, *, after: AssetId | None, limit: int) -> Select[Any]:
+    """Return the statement for a page of a job's assets; see `store.Store.list_assets`."""
+    page = _of_job(assets, job_id).where(assets.c.name != "")
+    if after is not None:
+        page = page.where(assets.c.id > after)
+    return page.order_by(assets.c.id).limit(limit)
 
 
 def _of_job(table: Table, job_id: JobId) -> Select[Any]:
@@ -100,16 +72,16 @@ def _of_job(table: Table, job_id: JobId) -> Select[Any]:
     return select(table).where(table.c.job_id == job_id, kept)
 
 
-async def _job_page(
+async def job_page(
     connection: AsyncConnection,
     query: JobQuery,
     *,
     before: JobId | None,
     limit: int,
     full: bool,
-    most: int,
+    step: int,
 ) -> JobPage:
-    """Read a page of jobs: first how far to scan, then the jobs in steps of `most`."""
+    """Read a page of jobs: first how far to scan, then so many jobs at once."""
     first, end = _range(query, before)
     filters = _filters(query)
     newest_first = _newest_first(query)
@@ -121,10 +93,10 @@ async def _job_page(
     listed: list[Job] = []
     room = MAX_FULL_PAGE_BYTES if full else MAX_ANSWER_BYTES
     while True:
-        step = select(*STATE).where(*_span(query, rest or first, end), *filters)
+        following = select(*STATE).where(*_span(query, rest or first, end), *filters)
         # One more than needed shows whether any follow.
-        count = min(most, limit + 1 - len(listed))
-        rows = (await connection.execute(step.order_by(*newest_first).limit(count))).all()
+        count = min(step, limit + 1 - len(listed))
+        rows = (await connection.execute(following.order_by(*newest_first).limit(count))).all()
         for row in rows:
             job = job_from_row(row)
             room -= JOB_BYTES + job.content_bytes + (job.payload_bytes if full else 0)

@@ -1,8 +1,7 @@
 """Pauses, limits, defaults and the key of watch tokens. See `queue_store.QueueSettings`."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import asdict
@@ -75,8 +74,6 @@ _MARK = (
     .values(recheck=1)
 )
 
-# In the order in which every writer locks: the feed first.
-_LOCK_FEED = select(feed.c.id).with_for_update()
 _RAISE_VERSION = update(feed).values(config_version=feed.c.config_version + 1)
 
 _WATCH_KEY = select(feed.c.watch_key)
@@ -109,7 +106,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def pause_type(self, job_type: str, *, actor: str, reason: str) -> Pause:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             one = select(paused_types).where(paused_types.c.job_type == job_type)
             found = (await connection.execute(one)).first()
             if found is not None:
@@ -122,7 +119,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def resume_type(self, job_type: str) -> bool:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             one = delete(paused_types).where(paused_types.c.job_type == job_type)
             resumed = (await connection.execute(one)).rowcount > 0
             if resumed:
@@ -135,7 +132,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def _set_limit(self, name: str, max_running: int | None) -> str | None:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             before = await _rule(connection, name)
             if max_running != before.max_running:
                 await _write_rule(connection, before, max_running=max_running)
@@ -148,7 +145,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def _pause_key(self, name: str, actor: str, reason: str) -> None:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             before = await _rule(connection, name)
             if before.pause is None:
                 pause = await self._pause(connection, actor, reason)
@@ -162,7 +159,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def _resume_key(self, name: str) -> tuple[bool, str | None]:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             before = await _rule(connection, name)
             if before.pause is not None:
                 await _write_rule(connection, before, **_NO_PAUSE)
@@ -208,7 +205,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def _mark_blocked(self, found: Sequence[str]) -> None:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             await connection.execute(_MARK, {"found": found})
 
     async def limits(self, *, after: str, limit: int) -> list[Limit]:
@@ -228,7 +225,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def set_type_defaults(self, job_type: str, defaults: TypeDefaults) -> None:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             one = type_defaults.c.job_type == job_type
             found = (await connection.execute(_DEFAULTS.where(one))).first()
             if defaults == (NO_DEFAULTS if found is None else _type_defaults(found)[1]):
@@ -253,7 +250,7 @@ class SqlQueueSettings:
 
     @runs_to_completion
     async def renew_watch_key(self) -> None:
-        async with self._locked() as connection:
+        async with self._connections.writing_under_lock() as connection:
             await connection.execute(update(feed).values(watch_key=os.urandom(32).hex()))
             await connection.execute(_RAISE_VERSION)
 
@@ -262,12 +259,6 @@ class SqlQueueSettings:
         bounds = {"first": name, "last": name, "keys": MAX_COUNTED_KEYS}
         rows = await self._connections.read(LIMITS, bounds)
         return _limit(rows[0]) if rows else Limit(name)
-
-    @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connections.writing() as connection:
-            await connection.execute(_LOCK_FEED)
-            yield connection
 
     async def _pause(self, connection: AsyncConnection, actor: str, reason: str) -> dict[str, Any]:
         time = await self._dialect.now(connection)

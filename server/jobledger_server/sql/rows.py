@@ -43,7 +43,6 @@ from jobledger_server.sql.tables import (
     NewSeq,
     assets,
     attempts,
-    payloads,
 )
 from jobledger_server.store import Change, Claimable, StoredJob
 
@@ -277,8 +276,6 @@ def recorded_change(row: Sequence[Any], seq: int) -> Change:
         job = job_after_start(job, transition, row)
     return Change(job, seq, (transition,))
 
-
-PAYLOAD_COLUMNS = tuple(payloads.c.keys())
 
 PARAMETERS, CHECKPOINT = 1, 2
 """The values of the column `kind`."""

@@ -4,6 +4,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Executable
@@ -14,11 +15,12 @@ from jobledger_server.domain.retention import Purgeable, purgeable
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
-from jobledger_server.sql.job_lists import JobLists
+from jobledger_server.sql.job_lists import assets_of, attempts_of, job_page
 from jobledger_server.sql.queue_reports import SqlQueueReports
 from jobledger_server.sql.queue_settings import SqlQueueSettings, read_config
 from jobledger_server.sql.rows import (
     asset_from_row,
+    attempt_from_row,
     change_from_row,
     queues_from_rows,
     ready_in_order,
@@ -58,7 +60,6 @@ class SqlStore:
         self._reasons = EndedReasons()
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
-        self._lists = JobLists(self._connections, tuning.list_step)
         self.queue_settings = SqlQueueSettings(self._connections, self._dialect, tuning)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
@@ -93,15 +94,20 @@ class SqlStore:
         return await self._connections.fetch(statement.text, values)
 
     async def list_attempts(self, job_id: JobId, *, after: int, limit: int) -> list[Attempt]:
-        return await self._lists.list_attempts(job_id, after=after, limit=limit)
+        rows = await self._connections.list_rows(attempts_of(job_id, after=after, limit=limit))
+        return [attempt_from_row(row) for row in rows]
 
     async def list_jobs(
         self, query: JobQuery, *, before: JobId | None, limit: int, full: bool = False
     ) -> JobPage:
-        return await self._lists.list_jobs(query, before=before, limit=limit, full=full)
+        step = self._tuning.list_step
+        return await self._connections.read_list(
+            partial(job_page, query=query, before=before, limit=limit, full=full, step=step)
+        )
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
-        return await self._lists.list_assets(job_id, after=after, limit=limit)
+        rows = await self._connections.list_rows(assets_of(job_id, after=after, limit=limit))
+        return [asset_from_row(row) for row in rows]
 
     async def read_assets(self, ids: Collection[JobId]) -> dict[JobId, Sequence[Asset]]:
         rows = await self._read_jobs(self._statements.read_assets, ids)

@@ -30,7 +30,6 @@ from jobledger_server.sql.rows import (
     CHECKPOINT,
     KEPT_COLUMNS,
     PARAMETERS,
-    PAYLOAD_COLUMNS,
     deletion_rows,
     job_rows,
     move_rows,
@@ -172,8 +171,8 @@ class Statements:
         self.move_changes = Update(changes, ("seq",))
         self.insert_assets = Insertion(assets, ASSET_COLUMNS)
         self.replace_assets = replacement(assets, ASSET_COLUMNS)
-        self.insert_payloads = Insertion(payloads, PAYLOAD_COLUMNS)
-        self.replace_payloads = replacement(payloads, PAYLOAD_COLUMNS)
+        self.insert_payloads = Insertion(payloads, payloads.c.keys())
+        self.replace_payloads = replacement(payloads, payloads.c.keys())
         self.delete_payloads = Deletion(payloads, "job_id")
         self.insert_attempts = Insertion(attempts, ATTEMPT_COLUMNS)
         self.overdue = prepared(

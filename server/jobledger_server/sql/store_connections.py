@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Executable, event, exc
+from sqlalchemy import Executable, event, exc, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
@@ -34,7 +34,10 @@ from sqlalchemy.util import greenlet_spawn
 from jobledger_server.database.errors import cause_of, failure
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Driver, Prepared
+from jobledger_server.sql.tables import feed
 from jobledger_server.store import StoreConflict
+
+LOCK_FEED = select(feed.c.id).with_for_update()
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -232,6 +235,14 @@ class StoreConnections:
 
         return await to_completion(reading(), interrupt_reading)
 
+    async def list_rows(self, statement: Executable) -> Sequence[Any]:
+        """Run a reading statement as `read_list` does."""
+
+        async def read(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(statement)).all()
+
+        return await self.read_list(read)
+
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Begin a transaction that writes and that the end of the block commits.
@@ -249,6 +260,16 @@ class StoreConnections:
     async def close(self) -> None:
         """Close all connections."""
         await self._database.close()
+
+    @asynccontextmanager
+    async def writing_under_lock(self) -> AsyncIterator[AsyncConnection]:
+        """Begin such a transaction, and lock the feed: every writer locks it first.
+
+        A statement of its own: the next one sees what was committed before the lock.
+        """
+        async with self.writing() as connection:
+            await connection.execute(LOCK_FEED)
+            yield connection
 
     @asynccontextmanager
     async def _driver(self, pool: _Pool) -> AsyncIterator[Driver]:

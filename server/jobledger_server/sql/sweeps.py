@@ -26,7 +26,6 @@ from jobledger_server.sql.tables import (
     PHASES,
     READY,
     ended,
-    feed,
     jobs,
     levels,
     limit_keys,
@@ -53,7 +52,6 @@ _IDLE_KEY = and_(*(limit_keys.c[name] == 0 for name in ("running", "blocked", "r
 _LEVEL = tuple_(levels.c.job_type, levels.c.priority)
 _ENDED = tuple_(*ended.primary_key.columns)
 
-LOCK_FEED = select(feed.c.id).with_for_update()
 LEVELS = (
     select(levels.c.job_type, levels.c.priority, levels.c.writes, _empty(levels).label("idle"))
     .where(tuple_(bindparam("job_type"), bindparam("priority")) < _LEVEL)
@@ -148,7 +146,5 @@ class SqlSweeps:
         """Delete or mark rows by their keys while the feed is locked, if they are still so."""
         if not found:
             return 0
-        async with self._connections.writing() as connection:
-            # A statement of its own: the next one sees what was committed before the lock.
-            await connection.execute(LOCK_FEED)
+        async with self._connections.writing_under_lock() as connection:
             return (await connection.execute(statement, {"found": found})).rowcount

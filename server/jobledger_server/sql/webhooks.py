@@ -79,21 +79,14 @@ class SqlWebhooks:
         some = select(*_COLUMNS).where(_owned(user_id)).order_by(id_).limit(limit)
         if after:
             some = some.where(id_ > after)
-
-        async def read(connection: AsyncConnection) -> list[Webhook]:
-            return [_webhook(row) for row in await connection.execute(some)]
-
-        return await self._connections.read_list(read)
+        return [_webhook(row) for row in await self._connections.list_rows(some)]
 
     async def get(self, webhook_id: str, *, user_id: str) -> Webhook | None:
         if not is_id(webhook_id):
             return None
         one = select(*_COLUMNS).where(webhooks.c.id == webhook_id, _owned(user_id))
-
-        async def read(connection: AsyncConnection) -> list[Webhook]:
-            return [_webhook(row) for row in await connection.execute(one)]
-
-        return next(iter(await self._connections.read_list(read)), None)
+        rows = await self._connections.list_rows(one)
+        return _webhook(rows[0]) if rows else None
 
     @runs_to_completion
     async def update(
@@ -138,11 +131,8 @@ class SqlWebhooks:
 
     async def creators(self) -> Collection[tuple[str, str]]:
         pairs = select(webhooks.c.creator, webhooks.c.user_id).where(_ENABLED).distinct()
-
-        async def read(connection: AsyncConnection) -> list[tuple[str, str]]:
-            return [(row.creator, row.user_id) for row in await connection.execute(pairs)]
-
-        return await self._connections.read_list(read)
+        rows = await self._connections.list_rows(pairs)
+        return [(row.creator, row.user_id) for row in rows]
 
     @runs_to_completion
     async def disable(self, creator: str, *, user_id: str, reason: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.sweeper import Sweeper
-from jobledger_server.sql import sweeps
+from jobledger_server.sql import store_connections, sweeps
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import CountedLevel
@@ -199,7 +199,7 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
     for (job_id,) in await rows(database, "SELECT id::text FROM jobs"):
         await apply(ledger, ChangeStatus(job_id=job_id, target=JobStatus.COMPLETED, attempt=1))
     async with database.writer.connect() as connection, connection.begin():
-        await connection.execute(sweeps.LOCK_FEED)
+        await connection.execute(store_connections.LOCK_FEED)
         creating = asyncio.create_task(created(ledger, user_id="bob"))
         waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         async with asyncio.timeout(20):
@@ -240,7 +240,7 @@ async def test_a_sweep_that_finds_nothing_idle_locks_nothing(
 ) -> None:
     await created(ledger)
 
-    monkeypatch.setattr(sweeps, "LOCK_FEED", text("this is no statement"))
+    monkeypatch.setattr(store_connections, "LOCK_FEED", text("this is no statement"))
     await swept(store)
 
 
