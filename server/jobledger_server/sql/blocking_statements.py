@@ -1,7 +1,11 @@
-"""The statements about blocked jobs, and about what lets jobs that wait go on."""
+"""The statements about blocked jobs, jobs whose time has come, and what lets others go on."""
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
+    Select,
     and_,
     bindparam,
     func,
@@ -33,33 +37,29 @@ class BlockingStatements:
     """The statements for a dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
-        due_time = literal_column(DUE_TIME, BigInteger)
-        # In order: PostgreSQL expects a third of all that wait to be due, and without an order it
-        # would read the table to find one of them.
-        self.due = Prepared(
-            dialect.locked(
-                select(*STATE, dialect.clock)
-                .where(text(SCHEDULED), due_time <= dialect.clock)
-                .order_by(due_time)
-                .limit(bindparam("count")),
-                skip=True,
-            ),
-            dialect.sqlalchemy,
-        )
+        clock = dialect.clock
+
+        def passed(condition: str, time: ColumnElement[int], *columns: ColumnElement[Any]) -> Any:
+            """Return the statement for jobs whose time has passed, the earliest first."""
+            # In order: PostgreSQL expects a third of all that wait to be due, and without an order
+            # it would read the table to find one of them.
+            found = select(*columns).select_from(jobs).where(text(condition), time <= clock)
+            return found.order_by(time)
+
+        def locked(statement: Select[Any]) -> Prepared:
+            some = statement.limit(bindparam("count"))
+            return Prepared(dialect.locked(some, skip=True), dialect.sqlalchemy)
+
+        deadline, due_time = jobs.c.deadline, literal_column(DUE_TIME, BigInteger)
+        self.overdue = locked(passed(KNOWN_PHASE, deadline, *STATE, clock))
+        self.due = locked(passed(SCHEDULED, due_time, *STATE, clock))
         self.rechecks = (
             select(limit_keys.c.key)
             .where(text("recheck = 1"), limit_keys.c.key > bindparam("after"))
             .order_by(limit_keys.c.key)
             .limit(bindparam("count"))
         )
-        first_due = (
-            select(due_time).select_from(jobs).where(text(SCHEDULED)).order_by(due_time).limit(1)
-        )
-        first_due = first_due.where(due_time <= dialect.clock)
         recheck = select(limit_keys.c.key).where(text("recheck = 1")).limit(1)
-        deadline = select(jobs.c.deadline).where(
-            jobs.c.deadline <= dialect.clock, text(KNOWN_PHASE)
-        )
         ready = (
             select(levels.c.job_type, func.sum(levels.c.ready).label("ready"))
             .where(dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)
@@ -68,11 +68,11 @@ class BlockingStatements:
         )
         # At least one row.
         news = select(
-            dialect.clock,
+            clock,
             *feed_head(),
             feed.c.config_version,
-            deadline.order_by(jobs.c.deadline).limit(1).scalar_subquery(),
-            first_due.scalar_subquery(),
+            passed(KNOWN_PHASE, deadline, deadline).limit(1).scalar_subquery(),
+            passed(SCHEDULED, due_time, due_time).limit(1).scalar_subquery(),
             recheck.scalar_subquery(),
             ready,
         )
@@ -100,15 +100,10 @@ class BlockingStatements:
             .limit(bindparam("count")),
             dialect.sqlalchemy,
         )
-        self.blocked = Prepared(
-            dialect.locked(
-                select(*STATE)
-                .where(keyed, text(BLOCKED), jobs.c.job_type == bindparam("job_type"))
-                .order_by(jobs.c.priority.desc(), jobs.c.create_time, jobs.c.id)
-                .limit(bindparam("count")),
-                skip=True,
-            ),
-            dialect.sqlalchemy,
+        self.blocked = locked(
+            select(*STATE)
+            .where(keyed, text(BLOCKED), jobs.c.job_type == bindparam("job_type"))
+            .order_by(jobs.c.priority.desc(), jobs.c.create_time, jobs.c.id)
         )
         clear = update(limit_keys).where(limit_keys.c.key == bindparam("wanted")).values(recheck=0)
         self.clear_recheck = Prepared(clear, dialect.sqlalchemy)

@@ -233,11 +233,9 @@ class SqlQueueReports:
         if job.phase in (None, Phase.HELD):
             return WaitFacts(job, polled=True)
         now = await self._dialect.now(connection)
-        poller = select(pollers.c.server).where(
-            pollers.c.job_type == job.job_type, pollers.c.expire_time > now
-        )
-        paused = select(paused_types).where(paused_types.c.job_type == job.job_type)
-        pause = (await connection.execute(paused)).first()
+        named = self._dialect.bind_list("types", [job.job_type])
+        polled = await connection.execute(self._statements.polled, {**named, "now": now})
+        pause = (await connection.execute(self._statements.pauses, named)).first()
         key, key_pauses = KeyState(), _NO_PAUSES
         holders: Sequence[JobId] = ()
         if job.concurrency_key:
@@ -245,7 +243,7 @@ class SqlQueueReports:
             holders = await _holders(connection, job.concurrency_key, user_id)
         return WaitFacts(
             job,
-            polled=(await connection.execute(poller.limit(1))).first() is not None,
+            polled=polled.first() is not None,
             type_pause=None if pause is None else Pause(*pause[1:]),
             key=key,
             key_pauses=key_pauses,

@@ -3,7 +3,7 @@
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -65,11 +65,8 @@ class SqlStore:
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
         self.sweeps = SqlSweeps(self._connections, database.dialect)
 
-    def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
-        return self._transaction()
-
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[SqlTransaction]:
+    async def transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._connections.transaction() as driver:
             transaction = SqlTransaction(
                 driver,

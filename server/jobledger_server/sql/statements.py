@@ -39,7 +39,6 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.tables import (
     ACTIVE,
     HELD_BY,
-    KNOWN_PHASE,
     NOT_DELETED,
     OUTCOME_COLUMNS,
     OUTLIVED_TIME,
@@ -175,15 +174,6 @@ class Statements:
         self.replace_payloads = replacement(payloads, payloads.c.keys())
         self.delete_payloads = Deletion(payloads, "job_id")
         self.insert_attempts = Insertion(attempts, ATTEMPT_COLUMNS)
-        self.overdue = prepared(
-            dialect.locked(
-                select(*STATE, dialect.clock)
-                .where(jobs.c.deadline <= dialect.clock, text(KNOWN_PHASE))
-                .order_by(jobs.c.deadline)
-                .limit(bindparam("count")),
-                skip=True,
-            )
-        )
         self.blocking = BlockingStatements(dialect)
         active = (
             select(jobs.c.id)

@@ -151,7 +151,7 @@ class SqlTransaction:
         return await self._find_first(self._statements.blocking.due, limit)
 
     async def find_overdue(self, *, limit: int) -> dict[JobId, Job]:
-        found = await self._find_first(self._statements.overdue, limit)
+        found = await self._find_first(self._statements.blocking.overdue, limit)
         return {job.id: job for job in found}
 
     async def _find_first(self, statement: Prepared, limit: int) -> list[Job]:

@@ -651,7 +651,7 @@ async def test_due_and_claimable_jobs_are_found_by_an_index(
     """A plan, not a time: no poll reads jobs that are not due and do not wait."""
     dialect = database.dialect
     await seed(database, 20_000 if dialect.name == "postgresql" else 2000)
-    overdue = statements_for(dialect).overdue
+    overdue = statements_for(dialect).blocking.overdue
     due = await plan(database, overdue.text, overdue.values({"count": 100}))
     types = {"few": 1, "none": 1, "many": 5}
     # There are so few queues that PostgreSQL would rather read all.
