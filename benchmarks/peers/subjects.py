@@ -40,17 +40,16 @@ class Subject:
 
 
 @contextmanager
-def bullmq(folder: Path) -> Iterator[Subject]:
-    """Serve BullMQ on Redis, with QueueEvents as the observer."""
+def bullmq(database: str, folder: Path) -> Iterator[Subject]:
+    """Serve BullMQ on Redis or on PostgreSQL, with QueueEvents as the observer."""
     node = _find("node", "nodejs and npm")
     program = HERE / "bullmq" / "lifecycle.mjs"
     lock = program.with_name("package-lock.json")
     _install(lock, program.with_name("node_modules"), [_find("npm", "npm"), "ci", "--silent"])
     lifecycle = {"inFlight": IN_FLIGHT, "percents": PERCENTS, "parameters": PARAMETERS}
-    with _redis(folder) as (pid, port):
+    with _redis(folder) if database == "Redis" else _postgresql() as (pid, url):
         owners, worker = (
-            [node, str(program), role, str(port), json.dumps(lifecycle)]
-            for role in ("owners", "worker")
+            [node, str(program), role, url, json.dumps(lifecycle)] for role in ("owners", "worker")
         )
         yield Subject(pid, None, owners, worker)
 
@@ -62,13 +61,13 @@ def celery(folder: Path) -> Iterator[Subject]:
     tasks = "benchmarks.peers.celery_tasks"
     worker = ["-A", tasks, "worker", "--loglevel", "ERROR"]
     worker += ["--pool", "threads", "--concurrency", str(IN_FLIGHT)]
-    with _redis(folder) as (pid, port):
+    with _redis(folder) as (pid, url):
         yield Subject(
             pid,
             None,
             owners=[python, "-m", tasks],
             worker=[python, "-m", "celery", *worker],
-            environment={"PEERS_REDIS": f"redis://127.0.0.1:{port}/0"},
+            environment={"PEERS_REDIS": url},
         )
 
 
@@ -101,7 +100,8 @@ def jobledger(database: str, folder: Path) -> Iterator[Subject]:
 
 
 SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Subject]]] = {
-    "bullmq": bullmq,
+    "bullmq-redis": partial(bullmq, "Redis"),
+    "bullmq-postgresql": partial(bullmq, "PostgreSQL"),
     "celery": celery,
     "fastapi": fastapi,
     "jobledger-sqlite": partial(jobledger, "SQLite"),
@@ -110,8 +110,8 @@ SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Subject]]] = {
 
 
 @contextmanager
-def _redis(folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a Redis that has each write on the disk before it answers; yield its pid and port."""
+def _redis(folder: Path) -> Iterator[tuple[int, str]]:
+    """Run a Redis that has each write on the disk before it answers; yield its pid and URL."""
     port = str(free_port())
     command = [_find("redis-server", "redis-server"), "--port", port, "--dir", str(folder)]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
@@ -122,7 +122,14 @@ def _redis(folder: Path) -> Iterator[tuple[int, int]]:
         return subprocess.run(query, check=False, capture_output=True).stdout.endswith(b"always\n")
 
     with running(command, folder / "server.log", serves) as pid:
-        yield pid, int(port)
+        yield pid, f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def _postgresql() -> Iterator[tuple[int, str]]:
+    """Run a PostgreSQL with an empty database; yield its pid and the database's URL."""
+    with postgres.cluster() as cluster:
+        yield cluster.pid, cluster.create_database()
 
 
 def _answers(target: str) -> bool:

@@ -1,11 +1,17 @@
-// The lifecycle on BullMQ: `node lifecycle.mjs worker|owners PORT LIFECYCLE`, the last as JSON.
+// The lifecycle on BullMQ: `node lifecycle.mjs worker|owners URL LIFECYCLE`, the last as JSON.
 import { createInterface } from 'node:readline';
 import { randomUUID } from 'node:crypto';
-import { Queue, QueueEvents, Worker } from 'bullmq';
+import { createPostgresBackend, Queue, QueueEvents, setDefaultBackendFactory, Worker } from 'bullmq';
 
-const [role, port, lifecycle] = process.argv.slice(2);
+const [role, url, lifecycle] = process.argv.slice(2);
 const { inFlight, percents, parameters } = JSON.parse(lifecycle);
-const connection = { host: '127.0.0.1', port: Number(port) };
+const { protocol, hostname: host, port } = new URL(url);
+const isPostgres = protocol === 'postgresql:';
+// A pool as large as the concurrency, as BullMQ's guide to PostgreSQL says.
+const connection = isPostgres
+  ? { connectionString: url, max: inFlight, migrate: true }
+  : { host, port: Number(port) };
+if (isPostgres) setDefaultBackendFactory(createPostgresBackend);
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
 function work() {
@@ -24,21 +30,28 @@ function work() {
 
 async function own() {
   const queue = new Queue('render', { connection });
-  const events = new QueueEvents('render', { connection });
+  // From the first event on. By default it misses those before its first read, which may come after
+  // it is ready.
+  const events = new QueueEvents('render', { connection, lastEventId: '0' });
   await events.waitUntilReady();
   const observed = new Map();
-  events.on('progress', ({ jobId, data }) => observed.get(jobId).seen.add(data.percent));
-  events.on('completed', ({ jobId, returnvalue }) => {
-    const { seen, resolve } = observed.get(jobId);
-    observed.delete(jobId);
-    resolve([returnvalue.completed, now(), seen.size]);
-  });
+  events.on('progress', ({ jobId, data }) => observed.get(jobId)?.seen.add(data.percent));
+  const end = (jobId, { completed }) => {
+    const life = observed.get(jobId);
+    if (observed.delete(jobId)) life.resolve([completed, now(), life.seen.size]);
+  };
+  events.on('completed', ({ jobId, returnvalue }) => end(jobId, returnvalue));
   events.on('failed', ({ failedReason }) => fail(failedReason));
   const live = async () => {
     const jobId = randomUUID();
     const life = new Promise((resolve) => observed.set(jobId, { seen: new Set(), resolve }));
     await queue.add('render', parameters, { jobId });
-    return life;
+    // Events get lost on PostgreSQL: one that commits after a later one is never read.
+    const asking = setInterval(async () => {
+      const { finishedOn, returnvalue } = await queue.getJob(jobId);
+      if (finishedOn) end(jobId, returnvalue);
+    }, 1000);
+    return life.finally(() => clearInterval(asking));
   };
   for await (const line of createInterface({ input: process.stdin })) {
     const lives = [];
