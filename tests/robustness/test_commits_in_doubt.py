@@ -214,17 +214,16 @@ async def test_what_is_open_is_read_from_while_the_standby_is_away(
 async def test_a_statement_timeout_that_an_operator_set_ends_no_write(
     primary: Primary, write: Write
 ) -> None:
-    await primary.ask("ALTER ROLE u SET statement_timeout = '50ms'")
+    await primary.ask("ALTER ROLE u SET statement_timeout = '300ms'")
     store = SqlStore(open_database(parse_url(primary.url)))
-    await store.feed_head()
     before = await primary.visible()
-    holder = await asyncpg.connect(primary.url)
+    holder = await asyncpg.connect(primary.url, server_settings={"statement_timeout": "0"})
     transaction = holder.transaction()
     await transaction.start()
     await holder.execute("SELECT 1 FROM feed FOR UPDATE")
     writing = asyncio.ensure_future(write(store))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(writing), 0.2)
+        await asyncio.wait_for(asyncio.shield(writing), 0.6)
     await transaction.rollback()
     await holder.close()
     await writing
