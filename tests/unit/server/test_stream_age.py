@@ -4,21 +4,28 @@ import asyncio
 
 import pytest
 
+from jobledger.testing.world.chance import Chance
+from jobledger.testing.world.loop import WorldLoop
 from jobledger_server.admission.endings import StreamTooOld
 from jobledger_server.rpc.stream_age import HEARTBEAT_STEP, StreamAge
 
 HEARTBEAT = 15_000.0
 
 
-async def test_streams_share_the_moments_of_their_heartbeats() -> None:
-    time = asyncio.get_running_loop().time
-    moments = set()
-    for _ in range(100):
-        before = time()
-        wait = StreamAge(0).until_heartbeat(HEARTBEAT)
-        assert HEARTBEAT * (1 - HEARTBEAT_STEP) - 1 < wait <= HEARTBEAT
-        moments.add(round(before + wait))
-    assert len(moments) <= 3  # rounded up or down, or the step has just begun
+def test_streams_share_the_moments_of_their_heartbeats() -> None:
+    async def moments_of_1000_streams() -> set[float]:
+        moments = set()
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            wait = StreamAge(0).until_heartbeat(15.0)
+            assert 15 * (1 - HEARTBEAT_STEP) - 1e-6 <= wait <= 15 + 1e-6
+            moments.add(round(asyncio.get_running_loop().time() + wait, 6))
+        return moments
+
+    # In simulated time they are opened within 10 seconds: with steps of 0.1 that is 101 moments.
+    loop: WorldLoop = WorldLoop(Chance(1))
+    assert len(loop.run_until_complete(moments_of_1000_streams())) <= 101
+    loop.close()
 
 
 async def test_a_heartbeat_is_never_due_at_once() -> None:
