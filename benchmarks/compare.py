@@ -3,7 +3,8 @@
 Servers of both run side by side, on databases of their own, and are given the same work in
 turn. Each round starts new servers: by where it happens to lie in memory, one process of the same
 code is a few percent slower than another for as long as it lives. So a round gives one ratio of
-each number. The load always comes from this tree, whatever the revisions are.
+each number. The load is each revision's own, for the messages may differ: where what is asked has
+changed too, so have the figures.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from benchmarks.measure import (
 from benchmarks.processes import ROOT, BenchmarkError, Generator, all_do, cpu_seconds
 from benchmarks.scenarios.watch import Fanout, watch_jobs_bytes
 from benchmarks.stats import Kind, Report
-from benchmarks.targets import DATABASES, PROGRAMS, Database, Server, new_database
+from benchmarks.targets import DATABASES, Database, Server, new_database
 
 ROUNDS = 10
 COUNTED_ROUNDS = 5
@@ -86,10 +87,19 @@ STEADY = {"autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "16GB
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision that can be served: its commit, and the folder of its programs."""
+    """A revision that can be served: its commit, and the tree with its environment."""
 
     commit: str
-    programs: Path
+    tree: Path
+
+    @property
+    def programs(self) -> Path:
+        return self.tree / ".venv/bin"
+
+    def generator(self) -> Generator:
+        """Return a generator of its load."""
+        command = [str(self.programs / "python"), "-m", "benchmarks.load"]
+        return Generator(command, tree=self.tree)
 
 
 def check_out(name: str) -> Revision:
@@ -100,17 +110,16 @@ def check_out(name: str) -> Revision:
     """
     commit = _run("git", "rev-parse", "--short", "HEAD" if name == "." else f"{name}^{{commit}}")
     if name == ".":
-        return Revision(f"{commit} and what was changed since", PROGRAMS)
+        return Revision(f"{commit} and what was changed since", ROOT)
     tree = CACHE / commit
-    programs = tree / ".venv/bin"
-    if not (programs / "jobledger-server").exists():
+    if not (tree / ".venv/bin/jobledger-server").exists():
         print(f"compare: make setup of {name}", file=sys.stderr, flush=True)
         tree.mkdir(parents=True, exist_ok=True)
         archive = str(CACHE / f"{commit}.tar")
         _run("git", "archive", "--output", archive, commit)
         _run("tar", "--extract", "--file", archive, "--directory", str(tree))
         _run("make", "--directory", str(tree), "setup")
-    return Revision(commit, programs)
+    return Revision(commit, tree)
 
 
 def _run(*command: str) -> str:
@@ -132,7 +141,10 @@ class Comparing:
         self._cluster = None
         if "PostgreSQL" in databases:
             self._cluster = stack.enter_context(postgres.cluster(**STEADY))
-        self._generators = [stack.enter_context(Generator()) for _ in range(GENERATORS)]
+        self._generators = {
+            revision: [stack.enter_context(revision.generator()) for _ in range(GENERATORS)]
+            for revision in revisions
+        }
 
     def count_round(self, name: str) -> None:
         """Count what servers of both ask of their databases."""
@@ -144,31 +156,31 @@ class Comparing:
     def measure_round(self, name: str, turn: int) -> None:
         """Start servers of both, and have them do everything. Odd turns begin with the second."""
         with ExitStack() as stack:
-            servers, starts, used = [], [], []
+            servers, starts, used = {}, [], []
             for revision in in_order(self._revisions, turn):
                 database = stack.enter_context(self._new_database(name, revision))
                 server = Server(database, command=[str(revision.programs / "jobledger-server")])
                 stack.callback(server.kill)
                 starts.append(server.start())
                 used.append(cpu_seconds(server.pid))
-                servers.append(server)
+                servers[server] = self._generators[revision]
             self._add(Kind.TIME, f"start to SERVING, {name}", "s", starts, turn)
             self._add(Kind.SERVER_CPU, f"start to SERVING, {name}", "s", used, turn)
             self._add_watches(name, servers, turn)
-            for server in servers:
-                all_do(self._generators, "calls.prepare", target=server.target, jobs=JOBS)
-                measure(server, self._generators[:1], BACKLOG)
+            for server, generators in servers.items():
+                all_do(generators, "calls.prepare", target=server.target, jobs=JOBS)
+                measure(server, generators[:1], BACKLOG)
             for work in (*WORKS, *CLAIMS):
-                for server in servers:
-                    measure(server, self._generators, work, WARM_UP_SECONDS)
+                for server, generators in servers.items():
+                    measure(server, generators, work, WARM_UP_SECONDS)
                 slices: dict[Server, list[Usage]] = {server: [] for server in servers}
                 for server in SLICES * (*servers, *reversed(servers)):
-                    usage = measure(server, self._generators, work, SLICE_SECONDS)
+                    usage = measure(server, servers[server], work, SLICE_SECONDS)
                     slices[server].append(usage)
                 first, second = in_order([together(usages) for usages in slices.values()], turn)
                 add_usage(self.report, f"{work.title}, {name}", work, second, first)
-            for server in servers:
-                all_do(self._generators, "calls.check", target=server.target)
+            for server, generators in servers.items():
+                all_do(generators, "calls.check", target=server.target)
 
     def _new_database(self, name: str, revision: Revision) -> AbstractContextManager[Database]:
         return new_database(name, self._folder, self._cluster, revision.programs)
@@ -177,13 +189,15 @@ class Comparing:
         first, second = in_order(values, turn)
         self.report.add(kind, name, unit, second, first)
 
-    def _add_watches(self, name: str, servers: Sequence[Server], turn: int) -> None:
+    def _add_watches(
+        self, name: str, servers: Mapping[Server, Sequence[Generator]], turn: int
+    ) -> None:
         """Open streams while a server's memory is still as small as at its start."""
         one, many, cpu = [], [], []
-        for server in servers:
-            fanout = Fanout(server, self._generators, WATCHES)
+        for server, generators in servers.items():
+            fanout = Fanout(server, generators, WATCHES)
             one.append(fanout.bytes_each)
-            many.append(watch_jobs_bytes(server, self._generators[0], FEED_WATCHES))
+            many.append(watch_jobs_bytes(server, generators[0], FEED_WATCHES))
             changes = [fanout.change() for _ in range(CHANGES)]
             cpu.append(statistics.mean(used for *_, used in changes) * 1e6)
             fanout.close()
@@ -193,7 +207,7 @@ class Comparing:
 
     def _count(self, name: str, revision: Revision) -> dict[tuple[Kind, str, str], float]:
         with self._new_database(name, revision) as database:
-            return count(database, self._generators, revision.programs)
+            return count(database, self._generators[revision], revision.programs)
 
 
 def compare(revisions: Sequence[Revision], databases: Sequence[str], rounds: int) -> Report:

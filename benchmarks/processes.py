@@ -97,16 +97,22 @@ class Generator:
     """A process that answers lines of JSON with lines of JSON. A context manager.
 
     Without a command it is a generator of load (load/__main__.py).
+
+    Args:
+        command: The command.
+        environment: Variables that it has besides those of this process.
+        tree: The tree in which it runs.
     """
 
     def __init__(
         self,
         command: Sequence[str] = (sys.executable, "-m", "benchmarks.load"),
         environment: Mapping[str, str] | None = None,
+        tree: Path = ROOT,
     ) -> None:
         self._process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=tree,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
