@@ -97,31 +97,48 @@ test-client: $(INSTALLED) ## run the tests of the client and the worker library,
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what callers saw; ARGS="--duration 600 --seed 7"
-	@$(PYTHON) -m tests.robustness.checker $(ARGS)
+	@$(PYTHON) -m tests.checker $(ARGS)
 
 .PHONY: simulate
 simulate: $(INSTALLED) ## run servers and clients in simulated time, with a seed for all that breaks; ARGS="--seeds 1000", ARGS="--seed 27 --shrink"
 	@$(PYTHON) -m tests.simulation $(ARGS)
 
 # Attacks are judged by how others are served, and histories by how much has happened: nothing else
-# may run at the same time. A mutant is waited for until it has done its harm.
-ALONE := tests/robustness/abuse $(addprefix tests/robustness/test_,history.py rolling_upgrade.py)
-MUTANTS := tests/robustness/test_mutants.py
+# may run at the same time.
+ALONE := tests/robustness/abuse tests/robustness/test_rolling_upgrade.py
+HISTORY := tests/robustness/test_history.py
+# Servers that die and freeze, and lose their database.
+FAULTS := $(addprefix tests/robustness/test_,commits_in_doubt.py outages.py processes.py standby.py)
 
-.PHONY: test-slow
-test-slow: test-faults test-attacks test-mutants ## run the tests that `make test` leaves out
+# Other seeds than those of the commit before, and the same ones if a commit is run again.
+FIRST_SEED = $$((16\#$$(git rev-parse --short=8 HEAD)))
 
 .PHONY: test-faults
-test-faults: $(INSTALLED) ## run the long fault tests, and those that install the wheel
-	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(MUTANTS)) $(ARGS)
+test-faults: $(INSTALLED) ## kill and freeze servers and their databases, and check what callers saw
+	@$(PYTHON) -m pytest -m slow -n 4 --dist worksteal $(FAULTS) $(ARGS)
+	@$(PYTHON) -m pytest -m slow $(HISTORY) $(ARGS)
+
+.PHONY: test-load
+test-load: $(INSTALLED) ## check what callers saw while two servers on PostgreSQL are killed, for a minute
+	@$(PYTHON) -m tests.checker --servers 2 --only "kill -9" --duration 60 --seed $(FIRST_SEED) $(ARGS)
+
+.PHONY: test-seeds
+test-seeds: $(INSTALLED) ## run the simulated seeds that this commit is tried with
+	@$(PYTHON) -m tests.simulation --seeds 150 --store memory --load 5 --first $(FIRST_SEED) $(ARGS)
+	@$(PYTHON) -m tests.simulation --seeds 30 --store sqlite --load 5 --first $(FIRST_SEED) $(ARGS)
+
+.PHONY: test-many-seeds
+test-many-seeds: $(INSTALLED) ## run thousands of simulated seeds, and have them find every planted bug, for half an hour
+	@$(PYTHON) -m tests.simulation --seeds 5000 --minutes 20 --first $(FIRST_SEED) --shrink $(ARGS)
+	@$(PYTHON) -m tests.simulation --planted --seeds 1000 $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## run the tests that take long: examples, installs, processes, watchers
+	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(FAULTS) $(HISTORY)) $(ARGS)
 
 .PHONY: test-attacks
-test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time
+test-attacks: $(INSTALLED) ## run the long attacks, and the replacement of servers, one at a time
 	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
-
-.PHONY: test-mutants
-test-mutants: $(INSTALLED) ## have the checker find what broken servers do wrong, three at a time
-	@$(PYTHON) -m pytest -m slow -n 3 --dist worksteal $(MUTANTS) $(ARGS)
 
 .PHONY: test-night
 test-night: $(INSTALLED) ## compare the databases under long random histories, for a quarter of an hour
@@ -213,7 +230,7 @@ check-workflows: ## check .github/workflows with actionlint; needs Go
 	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: check-manifests
-check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ## check deploy/kubernetes and the Helm chart with Helm, Kustomize and kubeconform; needs Go
+check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ## check deploy/ with Helm, Kustomize, kubeconform and promtool; needs Go, and Debian's prometheus
 	@$(PYTHON) -m pytest -m manifests tests/packaging/deploy $(ARGS)
 
 .PHONY: check-drift

@@ -3,11 +3,11 @@
 import pytest
 import uvloop
 
-from tests.robustness.checker.faults import KINDS
-from tests.robustness.checker.run import Options, run
-from tests.robustness.checker.summary import describe, summarize
-from tests.robustness.checker.timeline import observations
-from tests.robustness.checker.validate import judge
+from tests.checker.faults import KINDS
+from tests.checker.judge.validate import judge
+from tests.checker.run import Options, run
+from tests.checker.summary import describe, summarize
+from tests.checker.timeline import observations
 from tests.support.seed import SEED
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.robustness.checker.history import Fault, History
-from tests.robustness.checker.load import Load, Size
-from tests.robustness.checker.summary import describe, summarize
-from tests.robustness.checker.validate import judge
+from tests.checker.history import Fault, History
+from tests.checker.judge.validate import judge
+from tests.checker.load import Load, Size
+from tests.checker.summary import describe, summarize
 from tests.support.next_version import NextVersion, run_migrate
 from tests.support.postgres_server import PostgresServer
 from tests.support.seed import SEED

@@ -1,6 +1,6 @@
 """What breaks no promise in a plan, although the validators find it: they know no such settings."""
 
-from tests.robustness.checker.violation import Violation
+from tests.checker.judge.violation import Violation
 from tests.simulation.plan import Plan
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tests.robustness.checker.update_kinds import unused
+from tests.checker.clients.update_kinds import unused
 from tests.simulation.plan import Plan
 from tests.simulation.simulate import Result, simulate
 

@@ -11,8 +11,8 @@ from jobledger.testing.world.network.connection import Connection
 from jobledger.testing.world.processes import Server
 from jobledger.testing.world.world import World
 from jobledger_server.ledger.outages import MAX_GAP
-from tests.robustness.checker import history as histories
-from tests.robustness.checker.clock import Jump
+from tests.checker import history as histories
+from tests.checker.clock import Jump
 from tests.simulation.plan import Fault, Kind
 
 PARTS: Mapping[Kind, tuple[str, str, float]] = {

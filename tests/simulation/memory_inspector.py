@@ -11,8 +11,8 @@ from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.state_machine import due_time
 from jobledger_server.domain.type_defaults import FIELDS, NO_DEFAULTS
-from tests.robustness.checker.history import History, Recount, Share, Start
-from tests.robustness.checker.inspector import looking_often
+from tests.checker.history import History, Recount, Share, Start
+from tests.checker.inspector import looking_often
 from tests.support.memory_invariants import violations
 
 

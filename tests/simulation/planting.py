@@ -96,7 +96,7 @@ def _find_on_postgresql(name: str, bug: Bug, *, first: int, seeds: int) -> Findi
         if done.returncode == 1:
             return Finding(name, bug.what, "postgresql", 1, ["histories"])
         assert done.returncode == 0, done.stdout
-        load = [sys.executable, "-m", "tests.robustness.checker", "--servers", "2"]
+        load = [sys.executable, "-m", "tests.checker", "--servers", "2"]
         load += ["--only", "kill -9", "--duration", str(LOAD_SECONDS)]
         for number in range(seeds):
             done = run([*load, "--seed", str(first + number)])

@@ -22,12 +22,12 @@ from jobledger.testing.world.world import World
 from jobledger_server.rpc.workers import worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
-from tests.robustness.checker.history import History
-from tests.robustness.checker.inspector import inspecting
-from tests.robustness.checker.load import Load, Size
-from tests.robustness.checker.permitted import RULES
-from tests.robustness.checker.validate import judge
-from tests.robustness.front import Mutation, standing_before
+from tests.checker.front import Mutation, standing_before
+from tests.checker.history import History
+from tests.checker.inspector import inspecting
+from tests.checker.judge.permitted import RULES
+from tests.checker.judge.validate import judge
+from tests.checker.load import Load, Size
 from tests.simulation.allowed import is_allowed
 from tests.simulation.faults import Nemesis
 from tests.simulation.memory_inspector import inspecting_memory

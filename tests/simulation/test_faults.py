@@ -5,7 +5,7 @@ import time
 import pytest
 
 from jobledger.testing.world.world import World
-from tests.robustness.checker.history import History
+from tests.checker.history import History
 from tests.simulation.faults import Nemesis
 from tests.simulation.plan import Fault
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.robustness.checker.update_kinds import KINDS, unused
+from tests.checker.clients.update_kinds import KINDS, unused
 from tests.simulation.campaign import SEEDS_FOR_ALL_KINDS, Summary
 from tests.simulation.plan import Plan
 from tests.simulation.simulate import Result, simulate

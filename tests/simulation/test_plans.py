@@ -10,7 +10,7 @@ import pytest
 
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
-from tests.robustness.checker.load import Size
+from tests.checker.load import Size
 from tests.simulation import knobs
 from tests.simulation.plan import Plan, load, plan_of, save
 from tests.simulation.shrink import Shrinker

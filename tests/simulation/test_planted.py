@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.robustness.front import Mutation
+from tests.checker.front import Mutation
 from tests.simulation.plan import plan_of
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted.postgresql import BUGS

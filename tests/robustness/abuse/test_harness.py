@@ -1,7 +1,9 @@
 """The measure itself: a client that is not served fails it, and attackers end by themselves."""
 
 import asyncio
+import os
 import signal
+import time
 
 import pytest
 
@@ -59,6 +61,25 @@ async def test_a_server_that_freezes_or_dies_fails_the_measurement(server: Serve
         await _calls(cut_off, cut_off.calls + 1)
     with pytest.raises(AssertionError, match="UNAVAILABLE"):
         cut_off.assert_served(alone)
+
+
+@pytest.mark.slow
+@sqlite_only
+async def test_calls_do_not_count_while_the_disk_stands_still(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with good_client(server.target) as good:
+        with monkeypatch.context() as slow:
+            slow.setattr(os, "fsync", lambda file: time.sleep(2))
+            await asyncio.sleep(0.2)
+            server.signal(signal.SIGSTOP)
+            await asyncio.sleep(1)
+            server.signal(signal.SIGCONT)
+            await asyncio.sleep(1)
+        await _calls(good, good.calls + 10)
+    assert good.left_out > 30
+    good.assert_served(good)
+    assert good.p99 < 0.5
 
 
 async def _calls(good: Good, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Bugs of queues, limits and pauses, as in the robustness suite; see its `queue_mutants`."""
+"""Bugs of queues, limits and pauses: clients do not see what the server counts."""
 
 from tests.simulation.planted.bug import Bug
 

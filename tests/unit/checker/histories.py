@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.robustness.checker.history import (
+from tests.checker.history import (
     Attempt,
     History,
     Message,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.robustness.checker.clock import Jump, earliest_between, had_shown
-from tests.robustness.checker.history import Attempt
-from tests.robustness.checker.validate import judge
+from tests.checker.clock import Jump, earliest_between, had_shown
+from tests.checker.history import Attempt
+from tests.checker.judge.validate import judge
 from tests.unit.checker.histories import A1, MADE, story
 from tests.unit.checker.test_validators import (
     attempts_of_a,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.robustness.checker.history import History, WebhookChange, WebhookClaim, WebhookSave
-from tests.robustness.checker.validate import judge
+from tests.checker.history import History, WebhookChange, WebhookClaim, WebhookSave
+from tests.checker.judge.validate import judge
 
 CLAIM = WebhookClaim("d1", "w", 1, sent=1.0, answered=2.0)
 LATER_CLAIM = WebhookClaim("d2", "w", 2, sent=3.0, answered=4.0)

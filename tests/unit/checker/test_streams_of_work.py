@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.robustness.checker.history import (
+from tests.checker.history import (
     Attempt,
     Fault,
     History,
@@ -15,8 +15,8 @@ from tests.robustness.checker.history import (
     Snapshot,
     Step,
 )
-from tests.robustness.checker.holding import DELIVERY_SECONDS
-from tests.robustness.checker.validate import judge
+from tests.checker.judge.holding import DELIVERY_SECONDS
+from tests.checker.judge.validate import judge
 from tests.unit.checker.histories import done, given
 
 START, END = Step(2, "QUEUED", "PROCESSING"), Step(6, "PROCESSING", "FAILED")

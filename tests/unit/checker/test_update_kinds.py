@@ -4,9 +4,7 @@ from collections import Counter
 from typing import Any
 
 from jobledger.v1 import worker_service_pb2 as pb
-from tests.robustness.checker.history import History
-from tests.robustness.checker.summary import describe, summarize
-from tests.robustness.checker.update_kinds import (
+from tests.checker.clients.update_kinds import (
     KINDS,
     NEWS,
     NO_NEWS,
@@ -15,6 +13,8 @@ from tests.robustness.checker.update_kinds import (
     REPEATED_NUMBER,
     UpdateKinds,
 )
+from tests.checker.history import History
+from tests.checker.summary import describe, summarize
 
 
 def report(job_id: str = "a", attempt: int = 1, **fields: Any) -> pb.JobUpdate:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.robustness.checker.board import BRIEF
-from tests.robustness.checker.history import (
+from tests.checker.clients.board import BRIEF
+from tests.checker.history import (
     Attempt,
     Fault,
     History,
@@ -22,8 +22,8 @@ from tests.robustness.checker.history import (
     Stream,
     Watcher,
 )
-from tests.robustness.checker.summary import summarize
-from tests.robustness.checker.validate import judge
+from tests.checker.judge.validate import judge
+from tests.checker.summary import summarize
 from tests.unit.checker.histories import (
     A1,
     A2,

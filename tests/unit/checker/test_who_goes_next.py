@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.robustness.checker.clock import Jump
-from tests.robustness.checker.history import (
+from tests.checker.clock import Jump
+from tests.checker.history import (
     Fault,
     Operation,
     Outcome,
@@ -13,8 +13,8 @@ from tests.robustness.checker.history import (
     Share,
     Start,
 )
-from tests.robustness.checker.queues import LATE_SECONDS, MOST_APART
-from tests.robustness.checker.validate import judge
+from tests.checker.judge.queues import LATE_SECONDS, MOST_APART
+from tests.checker.judge.validate import judge
 from tests.unit.checker.histories import story
 
 LEVEL = ("render", 5)

@@ -4,10 +4,10 @@ import random
 from typing import Any
 
 from jobledger.v1 import job_service_pb2 as pb
-from tests.robustness.checker.asking import Answer
-from tests.robustness.checker.board import Board
-from tests.robustness.checker.history import History, Outcome
-from tests.robustness.checker.writers import delete_jobs
+from tests.checker.clients.asking import Answer
+from tests.checker.clients.board import Board
+from tests.checker.clients.writers import delete_jobs
+from tests.checker.history import History, Outcome
 from tests.unit.checker.histories import A5
 
 

@@ -1,0 +1,268 @@
+"""Clients that claim jobs and work on them: most to the end, some not."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import deque
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import asset_pb2, job_pb2
+from jobledger.v1 import worker_service_pb2 as pb
+from tests.checker.clients.asking import Answer, Replicas
+from tests.checker.clients.board import TYPES, Board, pause
+from tests.checker.clients.records import Unreadable, list_attempts
+from tests.checker.clients.writers import marked
+from tests.checker.facts import snapshot
+from tests.checker.history import History, Operation, Outcome
+from tests.checker.judge.writing import RETRYABLE
+
+LONGEST_LEASE = 5
+"""In seconds."""
+
+WAIT_SECONDS = 0.3
+
+NAMED = 0.7
+"""Of the claims: those that say what their worker holds."""
+
+LISTED = 0.05
+
+CHECKPOINTS = 0.3
+"""How many of the reports bring a checkpoint."""
+
+
+def a_delay(rng: random.Random) -> Duration | None:
+    """Return a delay of a release or a retry, or none, by chance."""
+    return rng.choice((None, None, Duration(), Duration(nanos=500_000_000)))
+
+
+class JobWorker:
+    """One worker. Each job is worked on by a task of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        replicas: Replicas,
+        rng: random.Random,
+        board: Board,
+        history: History,
+        *,
+        abandoned: float,
+        released: float,
+        retried: float,
+        lease: int,
+    ) -> None:
+        self._name = name
+        self._replicas = replicas
+        self._rng = rng
+        self._board = board
+        self._history = history
+        self._abandoned = abandoned
+        self._released = released
+        self._retried = retried
+        self._lease = Duration(seconds=lease)
+        self._abandoned_jobs: deque[pb.HeldJob] = deque(maxlen=1000)
+        self._marks = (f"{name}-{number}" for number in itertools.count())
+
+    async def run(self) -> None:
+        """Work until there is nothing more to do."""
+        while not self._board.work.is_set():
+            request = pb.ClaimJobsRequest(
+                worker_id=self._name,
+                job_types=TYPES,
+                max_jobs=3,
+                lease_duration=self._lease,
+                wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
+            )
+            # Jobs of an answer that was lost are released by the next claim that says what is
+            # held, or come back when their leases expire. What it abandons it holds, too.
+            if self._rng.random() < NAMED:
+                request.holding.extend(self._abandoned_jobs)
+                request.holds_none = not self._abandoned_jobs
+            # One try, so that answers are lost.
+            answer = await self._replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
+            jobs = [] if answer.response is None else answer.response.jobs
+            for job in jobs:
+                self._record("ClaimJobs", answer, job.id, told=job, changed=True)
+            await asyncio.gather(*map(self._work, jobs))
+            await pause(self._board.work, 0.0 if jobs else 0.02)
+
+    async def _work(self, job: Any) -> None:
+        chance = self._rng.random()
+        if job.attempt > 1 or self._rng.random() < LISTED:
+            await self._list(job)
+        for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
+            await asyncio.sleep(self._rng.uniform(0.01, 0.08))
+            if not await self._report(job, percent):
+                return
+        if chance < self._abandoned and not self._board.load.is_set():
+            self._abandoned_jobs.append(pb.HeldJob(job_id=job.id, attempt=job.attempt))
+            return
+        if chance < self._abandoned + self._released:
+            await self._release(job)
+            return
+        if self._rng.random() < self._retried:
+            await self._fail(job)
+            return
+        if chance > 0.6 and not await self._link(job):
+            return
+        await self._end(job)
+
+    async def _list(self, job: Any) -> None:
+        sent = time.monotonic()
+        size = self._rng.choice((1, 1000))
+        try:
+            attempts = await list_attempts(self._replicas, job.id, job.user_id, size)
+        except Unreadable:
+            return
+        self._history.operations.append(
+            Operation(
+                rpc="ListAttempts",
+                sent=sent,
+                answered=time.monotonic(),
+                outcome=Outcome.ACKNOWLEDGED,
+                job_id=job.id,
+                attempt=job.attempt,
+                attempts=attempts,
+            )
+        )
+
+    async def _report(self, job: Any, percent: int) -> bool:
+        mark = next(self._marks)
+        checkpoint = self._rng.random() < CHECKPOINTS
+        request = pb.UpdateProgressRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            progress={
+                "progress": percent,
+                "progress_message": mark,
+                "report_number": percent,  # it grows with each report
+                "checkpoint": marked(mark) if checkpoint else None,
+            },
+        )
+        answer = await self._replicas.ask("UpdateProgress", request)
+        response = answer.response
+        told = None if response is None else response.job
+        changed = response is not None and response.applied
+        self._record(
+            "UpdateProgress",
+            answer,
+            job.id,
+            mark=mark,
+            told=told,
+            changed=changed,
+            attempt=job.attempt,
+            checkpoint=mark if checkpoint else "",
+        )
+        return changed
+
+    async def _release(self, job: Any) -> None:
+        request = pb.ReleaseJobRequest(
+            job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self._rng)}
+        )
+        answer = await self._replicas.ask("ReleaseJob", request)
+        told = None if answer.response is None else answer.response.job
+        # A repetition may find the job with the next worker.
+        changed = told is not None and answer.tries == 1
+        self._record("ReleaseJob", answer, job.id, told=told, changed=changed, attempt=job.attempt)
+
+    async def _fail(self, job: Any) -> None:
+        mark = next(self._marks)
+        error = job_pb2.JobError(reason="BUSY", message=mark)
+        request = pb.MarkFailedRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            finish={
+                "result": marked(mark),
+                "error": error,
+                "retryable": True,
+                "retry_delay": a_delay(self._rng),
+            },
+        )
+        answer = await self._replicas.ask("MarkFailed", request)
+        told = None if answer.response is None else answer.response.job
+        # A repetition may find the job with the next worker.
+        changed = told is not None and answer.tries == 1
+        self._record(
+            RETRYABLE, answer, job.id, mark=mark, told=told, changed=changed, attempt=job.attempt
+        )
+        if told is not None and snapshot(told).terminal:
+            self._board.close(snapshot(told))
+
+    async def _link(self, job: Any) -> bool:
+        mark = next(self._marks)
+        request = pb.CreateAssetRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            asset={"asset": {"asset_type": "image/png", "storage_path": mark}, "request_id": mark},
+        )
+        answer = await self._replicas.ask("CreateAsset", request)
+        self._record("CreateAsset", answer, job.id, mark=mark, assets=(mark,))
+        return answer.response is not None
+
+    async def _end(self, job: Any) -> None:
+        mark = next(self._marks)
+        paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
+        fields: dict[str, Any] = {
+            "result": marked(mark),
+            "assets": [asset_pb2.NewAsset(asset_type="image/png", storage_path=p) for p in paths],
+        }
+        finish, names = pb.FinishUpdate(**fields), {"job_id": job.id, "attempt": job.attempt}
+        error = job_pb2.JobError(
+            reason="OUT_OF_PAINT", message="no paint is left", details=marked(mark)
+        )
+        rpc, request = self._rng.choices(
+            [
+                ("MarkCompleted", pb.MarkCompletedRequest(**names, finish=finish)),
+                ("MarkPartial", pb.MarkPartialRequest(**names, finish=finish)),
+                ("MarkFailed", pb.MarkFailedRequest(**names, finish={**fields, "error": error})),
+                (
+                    "TransitionJob",
+                    pb.TransitionJobRequest(
+                        **names,
+                        target_status=job_pb2.JOB_STATUS_COMPLETED,
+                        finish=finish,
+                        worker_id=self._name,
+                    ),
+                ),
+            ],
+            weights=(70, 10, 10, 10),
+        )[0]
+        answer = await self._replicas.ask(rpc, request)
+        told = None if answer.response is None else answer.response.job
+        self._record(
+            rpc, answer, job.id, mark=mark, assets=paths, told=told, changed=told is not None
+        )
+        if told is not None:
+            self._board.close(snapshot(told))
+
+    def _record(
+        self,
+        rpc: str,
+        answer: Answer,
+        job_id: str,
+        *,
+        mark: str = "",
+        assets: tuple[str, ...] = (),
+        told: Any = None,
+        changed: bool = False,
+        attempt: int = 0,
+        checkpoint: str = "",
+    ) -> None:
+        self._history.operations.append(
+            Operation(
+                rpc=rpc,
+                sent=answer.sent,
+                answered=answer.answered,
+                outcome=answer.outcome,
+                job_id=job_id,
+                mark=mark,
+                assets=assets,
+                told=None if told is None else snapshot(told),
+                changed=changed and answer.outcome is Outcome.ACKNOWLEDGED,
+                attempt=attempt,
+                checkpoint=checkpoint,
+            )
+        )

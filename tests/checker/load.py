@@ -1,0 +1,304 @@
+"""The clients of a run, from their start until they know the final state of all jobs."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from tests.checker.clients.asking import OPTIONS, SLOW_READER, Connect, Options, Replicas
+from tests.checker.clients.board import TYPES, USERS, Board
+from tests.checker.clients.brief_jobs import run_brief_jobs
+from tests.checker.clients.deliverers import Deliverer, own_webhooks
+from tests.checker.clients.library_workers import LibraryWorker
+from tests.checker.clients.operators import operate
+from tests.checker.clients.records import any_active, read_all
+from tests.checker.clients.stream_workers import StreamWorker
+from tests.checker.clients.watchers import JobsWatcher, watch_jobs_one_by_one
+from tests.checker.clients.workers import LONGEST_LEASE, JobWorker
+from tests.checker.clients.writers import create_jobs, delete_jobs, repeat_jobs
+from tests.checker.history import History, Watcher
+from tests.checker.judge.permitted import token_of
+from tests.checker.judge.watching_many import all_lines, check_newest
+from tests.checker.timeline import Timeline
+
+CHANGES_PER_JOB = 8
+"""About: creation, claim, four reports, perhaps an asset, the end, perhaps a deletion."""
+
+ALL_ENDED_SECONDS = 60.0
+"""How long jobs may take to end after the last one was made: their deadlines see to it. A server
+that is slow may take longer, by the load's patience."""
+
+STALL_SECONDS = 0.5
+
+MOST_BETWEEN_LOOKS = 5.0
+
+MANY = (
+    Watcher(name="all"),
+    Watcher(name="all, slow"),
+    *(Watcher(name=f"of {user}", user_id=user) for user in USERS[:2]),
+    Watcher(name=f"of type {TYPES[0]}", job_types=frozenset({TYPES[0]})),
+    Watcher(name=f"of {USERS[2]}, two types", user_id=USERS[2], job_types=frozenset(TYPES[:2])),
+    Watcher(name="all, in full", full=True),
+)
+
+Work = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many clients there are, and how much they do.
+
+    `rate` is in changes a second; `abandoned`, `released`, `deleted`, `cancelled` and `large` are
+    shares of the jobs, `retried` of the attempts, which fail retryably, `deaths`
+    of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
+    for a signal. Jobs are cancelled `cancelled_within` so many seconds of their creation; `brief`
+    are clients that delete their jobs at once. `patience` is how many seconds, besides those that
+    deadlines need, servers may take to end all jobs, and then watchers to hear of everything. These
+    resume from an older cursor than their last in the share `go_back` of all cases,
+    as if they had not stored that, and stay with a stream that works for a time within `stay`.
+    `job_stay` is that time for half of the streams of watchers of one job.
+    `start_over` is the share of their streams that begin without a cursor, `stalls` that of the
+    messages after which a slow one reads no more for a while.
+    `lease` is that of the workers with streams, in seconds. That of the others is no longer than
+    five, for what these abandon waits for its end.
+    """
+
+    rate: float = 360.0
+    writers: int = 8
+    workers: int = 6
+    stream_workers: int = 6
+    library_workers: int = 2
+    job_watchers: int = 30
+    deliverers: int = 2
+    abandoned: float = 0.02
+    released: float = 0.03
+    retried: float = 0.08
+    deleted: float = 0.25
+    cancelled: float = 0.04
+    cancelled_within: float = 0.3
+    large: float = 0.0
+    brief: int = 2
+    deaths: float = 0.01
+    waits: float = 0.3
+    patience: float = 30.0
+    go_back: float = 0.2
+    stay: tuple[float, float] = (1.0, 8.0)
+    job_stay: tuple[float, float] = (0.1, 2.0)
+    start_over: float = 0.0
+    stalls: float = 0.01
+    lease: int = 5
+
+
+class Load:
+    """All clients of a run, and what they write down.
+
+    `targets` are the addresses of the replicas, or of what stands before them. `access` says that
+    the replicas have an access file with the rules of `permitted.py`.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        seed: int | str,
+        size: Size,
+        *,
+        connect: Connect = grpc.aio.insecure_channel,
+        access: bool = False,
+    ) -> None:
+        self._access = access
+        self.history = History(lease=min(size.lease, LONGEST_LEASE))
+        self._targets = targets
+        self._seed = seed
+        self._size = size
+        self._connect_to = connect
+        self._board = Board()
+        self._connected: list[Replicas] = []
+        self._channels: list[grpc.aio.Channel] = []
+
+    def rng(self, name: str) -> random.Random:
+        """Return a source of chance that depends on the seed and the name alone."""
+        return random.Random(f"{self._seed} {name}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Create, work and watch during the block, then until all jobs have finished."""
+        board, history = self._board, self.history
+        history.load_began = time.monotonic()
+        async with asyncio.TaskGroup() as clients:
+            writing = [clients.create_task(work) for work in self._writers()]
+            working = [clients.create_task(work) for work in self._workers()]
+            watching = [clients.create_task(work) for work in self._watchers_of_one()]
+            following = [clients.create_task(work) for work in self._watchers_of_many()]
+            try:
+                yield
+                history.load_ended = time.monotonic()
+                board.load.set()
+                await asyncio.gather(*writing)
+                reader = self._connect("reader")
+                patience = self._size.patience
+                await _until(lambda: _all_ended(reader), ALL_ENDED_SECONDS + patience)
+                board.work.set()
+                await asyncio.gather(*working)
+                await read_all(reader, history)
+                # The validators report what is not delivered by then.
+                await asyncio.wait(watching, timeout=patience)
+                timeline = Timeline(history)
+                await _until(lambda: self._all_told(timeline), patience)
+            finally:
+                for task in (*writing, *working, *watching, *following):
+                    task.cancel()
+        for replicas in self._connected:
+            await replicas.close()
+        for channel in self._channels:
+            await channel.close()
+
+    def _connect(self, name: str, options: Options = ()) -> Replicas:
+        rng = self.rng(f"{name}'s connections")
+        refusals, connect = self.history.refusals, self._connect_to
+        token = token_of(name) if self._access else ""
+        self._connected.append(
+            Replicas(self._targets, rng, refusals, options, connect=connect, token=token)
+        )
+        return self._connected[-1]
+
+    def _writers(self) -> list[Work]:
+        rate = self._size.rate / CHANGES_PER_JOB / self._size.writers
+        names = [f"writer-{number}" for number in range(self._size.writers)]
+        board, history = self._board, self.history
+        brief = [f"brief-{number}" for number in range(self._size.brief)]
+        return [
+            *(
+                create_jobs(
+                    name,
+                    self._connect(name),
+                    self.rng(name),
+                    board,
+                    history,
+                    rate,
+                    self._size.cancelled,
+                    self._size.cancelled_within,
+                    self._size.large,
+                )
+                for name in names
+            ),
+            *(
+                run_brief_jobs(name, self._connect(name), self.rng(name), board, history)
+                for name in brief
+            ),
+            repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
+            operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
+            own_webhooks(self._connect("webhooks"), self.rng("webhooks"), board, history),
+            *(
+                Deliverer(name, self._connect(name), self.rng(name), board, history).run()
+                for name in (f"deliverer-{number}" for number in range(self._size.deliverers))
+            ),
+        ]
+
+    def _workers(self) -> list[Work]:
+        names = [f"worker-{number}" for number in range(self._size.workers)]
+        board, history = self._board, self.history
+        workers = [
+            JobWorker(
+                name,
+                self._connect(name),
+                self.rng(name),
+                board,
+                history,
+                abandoned=self._size.abandoned,
+                released=self._size.released,
+                retried=self._size.retried,
+                lease=self.history.lease,
+            ).run()
+            for name in names
+        ]
+        for number in range(self._size.stream_workers):
+            name = f"stream-worker-{number}"
+            connections, rng = self._connect(name), self.rng(name)
+            worker = StreamWorker(
+                name,
+                connections,
+                rng,
+                board,
+                history,
+                deaths=self._size.deaths,
+                waits=self._size.waits,
+                retried=self._size.retried,
+                lease=self._size.lease,
+            )
+            workers.append(worker.run())
+        for number in range(self._size.library_workers):
+            name = f"library-worker-{number}"
+            target = self._targets[number % len(self._targets)]
+            self._channels.append(channel := self._connect_to(target, OPTIONS))
+            rng, lease = self.rng(name), self._size.lease
+            token = token_of(name) if self._access else None
+            workers.append(LibraryWorker(name, channel, rng, board, history, lease, token).run())
+        connections, rng = self._connect("deleter"), self.rng("deleter")
+        deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
+        return [*workers, deleter]
+
+    def _watchers_of_one(self) -> list[Work]:
+        # They share connections: each stream is short.
+        shared = [self._connect(f"watchers-{number}") for number in range(3)]
+        names = [f"watcher-{number}" for number in range(self._size.job_watchers)]
+        board, history = self._board, self.history
+        return [
+            watch_jobs_one_by_one(
+                name,
+                shared[n % 3],
+                self.rng(name),
+                board,
+                history,
+                self._size.go_back,
+                self._size.job_stay,
+            )
+            for n, name in enumerate(names)
+        ]
+
+    def _watchers_of_many(self) -> list[Work]:
+        work = []
+        for who in MANY:
+            watcher = replace(who, streams=[])
+            self.history.watchers.append(watcher)
+            slow = "slow" in watcher.name
+            connections = self._connect(watcher.name, SLOW_READER if slow else ())
+            stall = STALL_SECONDS if slow else 0.0
+            rng, size = self.rng(watcher.name), self._size
+            following = JobsWatcher(
+                watcher,
+                connections,
+                rng,
+                self._board,
+                stall,
+                stalls=size.stalls,
+                go_back=size.go_back,
+                start_over=size.start_over,
+                stay=size.stay,
+            )
+            work.append(following.run())
+        return work
+
+    async def _all_told(self, timeline: Timeline) -> bool:
+        records = list(self.history.records.values())
+        return not any(
+            next(check_newest(line, timeline, records), None)
+            for line in all_lines(self.history)
+            if line.last
+        )
+
+
+async def _all_ended(replicas: Replicas) -> bool:
+    return not await any_active(replicas)
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Wait until a condition is true, for a limited time."""
+    deadline, pause = time.monotonic() + seconds, 0.1
+    while not await condition() and time.monotonic() < deadline:
+        await asyncio.sleep(pause)
+        pause = min(MOST_BETWEEN_LOOKS, 1.2 * pause)  # who lost something waits for long, in vain
