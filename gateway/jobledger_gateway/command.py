@@ -297,11 +297,11 @@ def gateway(
         Path(layer[name]) if name in layer else None for name in ("ca_file", "cert", "key")
     )
     credentials = RenewedCredentials(ca, cert, key, lambda: Connection.of([layer]).credentials)
-    tls = _tls(tls_cert, tls_key)
+    certificate = _certificate(tls_cert, tls_key)
     _raise_descriptor_limit()
     listener = _bound(*listen)
     is_loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-    if not (is_loopback or tls or insecure):
+    if not (is_loopback or certificate or insecure):
         raise click.UsageError(
             "--listen: off loopback give --tls-cert and --tls-key, or --insecure behind a proxy"
             " that encrypts connections"
@@ -327,7 +327,7 @@ def gateway(
         **options,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, tls, credentials.files, child=child))
+        runner.run(_serve(settings, listener, certificate, credentials.files, child=child))
 
 
 @gateway.command()
@@ -357,17 +357,17 @@ def health(context: click.Context, timeout: float) -> None:
     click.echo("SERVING")
 
 
-def _tls(cert: str | None, key: str | None) -> dict[str, str]:
-    """Return uvicorn's options for a certificate. Raises click.ClickException."""
+def _certificate(cert: str | None, key: str | None) -> tuple[str, str] | None:
+    """Return the files of a certificate that can be used. Raises click.ClickException."""
     if cert is None and key is None:
-        return {}
+        return None
     if cert is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key go together: give both")
     try:
         server_context(cert, key)
     except OSError as error:
         raise click.UsageError(f"--tls-cert {cert}, --tls-key {key}: {error}") from None
-    return {"ssl_certfile": cert, "ssl_keyfile": key}
+    return cert, key
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -388,7 +388,7 @@ def _raise_descriptor_limit() -> None:
 async def _serve(
     settings: Settings,
     listener: socket.socket,
-    tls: dict[str, str],
+    certificate: tuple[str, str] | None,
     files: FollowedFiles,
     *,
     child: bool,
@@ -406,7 +406,7 @@ async def _serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
-    url = f"http{'s' if tls else ''}://{name}:{port}"
+    url = f"http{'s' if certificate else ''}://{name}:{port}"
 
     def started() -> None:
         log.info("serving url=%s target=%s", url, settings.target)
@@ -429,7 +429,15 @@ async def _serve(
             raise click.ClickException(
                 f"--metrics: cannot serve at {settings.metrics}: {reason}"
             ) from None
-        await serve(settings, listener, stop, started=started, files=[files], reload=reload, **tls)
+        await serve(
+            settings,
+            listener,
+            stop,
+            started=started,
+            files=[files],
+            reload=reload,
+            certificate=certificate,
+        )
 
 
 def _on_terminal() -> bool:

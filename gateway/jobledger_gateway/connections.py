@@ -78,7 +78,15 @@ class Connection(asyncio.BufferedProtocol):
         _loop: not needed.
     """
 
-    __slots__ = ("_connections", "_http", "_name", "_requests", "_timer", "_transport")
+    __slots__ = (
+        "_connections",
+        "_has_begun",
+        "_http",
+        "_name",
+        "_requests",
+        "_timer",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -93,16 +101,27 @@ class Connection(asyncio.BufferedProtocol):
         self._name: str | None = None
         self._requests = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._has_begun = False
+
+    def count(self, host: str, port: int) -> None:
+        """Count it before it is made: at the begin of a TLS handshake.
+
+        Raises:
+            HttpProblem: there are too many.
+        """
+        self._name = self._connections.add(host, port)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, if there are not too many connections."""
         self._transport = transport
-        peer = transport.get_extra_info("peername") or ("", 0)
-        try:
-            self._name = self._connections.add(*peer[:2])
-        except HttpProblem:
-            transport.abort()
-            return
+        if self._name is None:
+            peer = transport.get_extra_info("peername") or ("", 0)
+            try:
+                self.count(*peer[:2])
+            except HttpProblem:
+                transport.abort()
+                return
+        self._has_begun = True
         transport.set_write_buffer_limits(high=PART_BYTES)
         self._http.connection_made(transport)
         self._await_head()
@@ -134,7 +153,8 @@ class Connection(asyncio.BufferedProtocol):
         self._stop_timer()
         self._connections.remove(self._name)
         self._name = None
-        self._http.connection_lost(exc)
+        if self._has_begun:
+            self._http.connection_lost(exc)
 
     @property
     def is_refused(self) -> bool:

@@ -4,14 +4,21 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
 
 from jobledger_gateway.app import make_app
-from jobledger_gateway.followed_files import FollowedFiles, ServerCertificate, follow
+from jobledger_gateway.connections import Connection
+from jobledger_gateway.followed_files import (
+    FollowedFiles,
+    ServerCertificate,
+    follow,
+    server_context,
+)
+from jobledger_gateway.handshakes import BACKLOG, accept
 from jobledger_gateway.limits import MAX_HEAD
 from jobledger_gateway.metrics import FIGURES
 from jobledger_gateway.settings import Network, Settings
@@ -78,7 +85,7 @@ async def serve(
     started: Callable[[], object] = lambda: None,
     files: Sequence[FollowedFiles] = (),
     reload: asyncio.Event | None = None,
-    **options: Any,
+    certificate: tuple[str, str] | None = None,
 ) -> None:
     """Serve on a bound socket until `stop` is set; then end the streams and the other requests.
 
@@ -87,14 +94,18 @@ async def serve(
         listener: the socket, which is closed at the end.
         stop: ends it.
         started: called when it serves.
-        files: read again when they change. So is the certificate of `options`.
+        files: read again when they change. So are those of `certificate`.
         reload: has them read again at once.
-        **options: further ones of uvicorn.Config, for TLS.
+        certificate: the files of a certificate chain and its key, to serve HTTPS.
     """
+    tls = None
+    if certificate is not None:
+        tls = server_context(*certificate)
+        files = (*files, ServerCertificate(tls, *certificate).files)
+    FIGURES.files = files
     app = make_app(settings)
     config = uvicorn.Config(
         app,
-        ssl_ciphers=None,  # those of Python: older versions of uvicorn offer those of TLS 1.0
         http="jobledger_gateway.connections:Connection",
         h11_max_incomplete_event_size=MAX_HEAD,
         lifespan="on",
@@ -105,25 +116,21 @@ async def serve(
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        **options,
     )
-    config.load()
-    if config.ssl is not None:
-        pair = options["ssl_certfile"], options["ssl_keyfile"]
-        files = (*files, ServerCertificate(config.ssl, *pair).files)
-    FIGURES.files = files
-    server = _Server(config, started)
+    server = _Server(config, started, tls)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     delivering = asyncio.create_task(_deliver(settings))
     following = asyncio.create_task(follow(files, reload or asyncio.Event()))
+    accepting = asyncio.create_task(server.accept(listener, settings.head_timeout))
     try:
-        tasks = {serving, stopping, delivering, following}
+        tasks = {serving, stopping, delivering, following, accepting}
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         following.cancel()
         delivering.cancel()
+        accepting.cancel()
         app.state.limits.drain()
         server.should_exit = True
         await serving
@@ -132,6 +139,8 @@ async def serve(
             await delivering
         with contextlib.suppress(asyncio.CancelledError):
             await following
+        with contextlib.suppress(asyncio.CancelledError):
+            await accepting
 
 
 def _trusted(proxies: Iterable[Network]) -> Iterator[str]:
@@ -156,14 +165,38 @@ async def _deliver(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+    """uvicorn's server. With TLS it is given no socket: `accept` gives it its connections."""
+
+    def __init__(
+        self, config: uvicorn.Config, started: Callable[[], object], tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(config)
         self._report = started
+        self._tls = tls
+        self._has_started = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._tls is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for each in sockets or []:
+                each.settimeout(0)
+                each.listen(BACKLOG)
         if self.started:
+            self._has_started.set()
             self._report()
+
+    async def accept(self, listener: socket.socket, timeout: float) -> None:  # noqa: ASYNC109
+        """Accept connections over TLS, until this is cancelled; see `handshakes.accept`."""
+        await self._has_started.wait()
+        if self._tls is None:
+            await asyncio.Event().wait()  # uvicorn does it
+        else:
+            await accept(listener, self._tls, timeout, self._connection)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -18,7 +18,12 @@ SILENCE_MS = 500
 
 @asynccontextmanager
 async def running_gateway(
-    target: str, host: str = "127.0.0.1", *, send_buffer: int | None = None, **settings: object
+    target: str,
+    host: str = "127.0.0.1",
+    *,
+    send_buffer: int | None = None,
+    certificate: tuple[str, str] | None = None,
+    **settings: object,
 ) -> AsyncIterator[Http]:
     """Run a gateway on a free port until the block ends.
 
@@ -30,7 +35,9 @@ async def running_gateway(
     port = listener.getsockname()[1]
     stop, started = asyncio.Event(), asyncio.Event()
     configured = Settings(target=target, **{"access_log": False, **settings})
-    serving = asyncio.create_task(serve(configured, listener, stop, started=started.set))
+    serving = asyncio.create_task(
+        serve(configured, listener, stop, started=started.set, certificate=certificate)
+    )
     waiting = asyncio.create_task(started.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     http = Http(port)

@@ -63,6 +63,20 @@ async def test_a_connection_that_sends_no_request_is_closed(
 
 
 @pytest.mark.promise(number=67)
+async def test_a_tls_handshake_has_its_time(
+    server: ServerProcess, start_gateway, tmp_path: Path
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(LOCALHOST_CERTIFICATE)
+    key.write_bytes(LOCALHOST_KEY)
+    pair = (str(cert), str(key))
+    http = await start_gateway(server.target, certificate=pair, head_timeout=0.2)
+    async with connections(http, 3) as readers, asyncio.timeout(10):
+        for reader in readers:
+            await ended(reader)
+
+
+@pytest.mark.promise(number=67)
 @pytest.mark.parametrize("requests_before", [0, 1])
 async def test_a_head_that_comes_in_pieces_has_its_time(
     server: ServerProcess, start_gateway, requests_before: int

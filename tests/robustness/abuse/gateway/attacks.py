@@ -19,6 +19,16 @@ def idle(target: str, *, connections: int) -> Mapping[str, object]:
     return {"open": _open(sockets)}
 
 
+def unfinished_handshakes(target: str, *, connections: int) -> Mapping[str, object]:
+    """Send the begin of a TLS handshake over each connection, and no more."""
+    sockets = _connected(target, connections)
+    # A record of 512 bytes with a ClientHello, of which most is missing.
+    _send_all(sockets, bytes.fromhex("1603010200010001fc0303") + b"a" * 32, seconds=5)
+    begin()
+    wait_for_parent()
+    return {"open": _open(sockets)}
+
+
 def half_sent_bodies(target: str, *, connections: int, size: int) -> Mapping[str, object]:
     """Send all of each body except its last byte."""
     head = _post(size)

@@ -1,12 +1,16 @@
 """Connections that send no request, and heads that are too large."""
 
 import asyncio
+import ssl
+from pathlib import Path
 
 import pytest
 
 from tests.robustness.abuse.attacker import attack
-from tests.robustness.abuse.gateway.attacks import idle, requests
+from tests.robustness.abuse.gateway.attacks import idle, requests, unfinished_handshakes
 from tests.robustness.abuse.gateway.good_browser import browser_alone, good_browser
+from tests.robustness.abuse.good_client import DEADLINE
+from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
 from tests.support.databases import sqlite_only
 from tests.support.gateway_process import GatewayProcess
 from tests.support.server_process import MIB, ServerProcess
@@ -37,6 +41,30 @@ async def test_idle_connections_of_one_address_are_limited_and_closed(
         assert (await attacker.report())["open"] <= 1_050
     good.assert_served(alone)
     assert gateway.peak_memory < 300 * MIB
+
+
+@pytest.mark.promise(number=67)
+@sqlite_only
+async def test_tls_handshakes_that_stop_are_limited_by_address(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(LOCALHOST_CERTIFICATE)
+    key.write_bytes(LOCALHOST_KEY)
+    arguments = ["--tls-cert", str(cert), "--tls-key", str(key), "--max-streams", "5"]
+    trust = ssl.create_default_context(cafile=cert)
+    with GatewayProcess(server.target, arguments) as gateway:
+        host, _, port = gateway.target.rpartition(":")
+        async with attack(unfinished_handshakes, gateway.target, connections=200) as attacker:
+            await attacker.begun()
+            async with asyncio.timeout(DEADLINE):
+                reader, writer = await asyncio.open_connection(
+                    host, port, local_addr=("127.0.0.2", 0), ssl=trust
+                )
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                assert b" 200 " in await reader.read()
+            writer.close()
+            assert (await attacker.report())["open"] == 60
 
 
 @pytest.mark.promise(number=61)
