@@ -1,4 +1,4 @@
-# `make` lists what can be made. Everything lives in .venv; nothing is installed elsewhere.
+# `make` lists what people use. Everything lives in .venv; nothing is installed elsewhere.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -47,8 +47,12 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
 .PHONY: help
-help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list the targets that people use; `make help-all` lists all
+	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: help-all
+help-all: ### list all targets
+	@awk -F ':.* ###? ' '/^[a-z-]+:.* ###? / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- use -----------------------------------------------------------------------------------------
 
@@ -64,7 +68,7 @@ bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scen
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 .PHONY: dist
-dist: $(INSTALLED) ## build the wheel and the sdist into dist/
+dist: $(INSTALLED) ### build the wheel and the sdist into dist/
 	@$(PYTHON) -m hatchling build -t sdist -t wheel
 
 # --- develop -------------------------------------------------------------------------------------
@@ -92,11 +96,11 @@ test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server o
 	@$(PYTHON) -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
 
 .PHONY: test-client
-test-client: $(INSTALLED) ## run the tests of the client and the worker library, on SQLite, as CI does on macOS
+test-client: $(INSTALLED) ### run the tests of the client and the worker library, on SQLite, as CI does on macOS
 	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit/client tests/e2e/client tests/e2e/worker $(ARGS)
 
 .PHONY: test-robustness
-test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what callers saw; ARGS="--duration 600 --seed 7"
+test-robustness: $(INSTALLED) ### break everything under load for two minutes, and check what callers saw; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.checker $(ARGS)
 
 .PHONY: simulate
@@ -114,54 +118,54 @@ FAULTS := $(addprefix tests/robustness/test_,commits_in_doubt.py outages.py proc
 FIRST_SEED = $$((16\#$$(git rev-parse --short=8 HEAD)))
 
 .PHONY: test-faults
-test-faults: $(INSTALLED) ## kill and freeze servers and their databases, and check what callers saw
+test-faults: $(INSTALLED) ### kill and freeze servers and their databases, and check what callers saw
 	@$(PYTHON) -m pytest -m slow -n 4 --dist worksteal $(FAULTS) $(ARGS)
 	@$(PYTHON) -m pytest -m slow $(HISTORY) $(ARGS)
 
 .PHONY: test-load
-test-load: $(INSTALLED) ## check what callers saw while two servers on PostgreSQL are killed, for a minute
+test-load: $(INSTALLED) ### check what callers saw while two servers on PostgreSQL are killed, for a minute
 	@$(PYTHON) -m tests.checker --servers 2 --only "kill -9" --duration 60 --seed $(FIRST_SEED) $(ARGS)
 
 .PHONY: test-seeds
-test-seeds: $(INSTALLED) ## run the simulated seeds that this commit is tried with
+test-seeds: $(INSTALLED) ### run the simulated seeds that this commit is tried with
 	@$(PYTHON) -m tests.simulation --seeds 150 --store memory --load 5 --first $(FIRST_SEED) $(ARGS)
 	@$(PYTHON) -m tests.simulation --seeds 30 --store sqlite --load 5 --first $(FIRST_SEED) $(ARGS)
 
 .PHONY: test-many-seeds
-test-many-seeds: $(INSTALLED) ## run thousands of simulated seeds, and have them find every planted bug, for half an hour
+test-many-seeds: $(INSTALLED) ### run thousands of simulated seeds, and have them find every planted bug, for half an hour
 	@$(PYTHON) -m tests.simulation --seeds 5000 --minutes 20 --first $(FIRST_SEED) --shrink $(ARGS)
 	@$(PYTHON) -m tests.simulation --planted --seeds 1000 $(ARGS)
 
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## run the tests that take long: examples, installs, processes, watchers
+test-slow: $(INSTALLED) ### run the tests that take long: examples, installs, processes, watchers
 	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(FAULTS) $(HISTORY)) $(ARGS)
 
 .PHONY: test-attacks
-test-attacks: $(INSTALLED) ## run the long attacks, and the replacement of servers, one at a time
+test-attacks: $(INSTALLED) ### run the long attacks, and the replacement of servers, one at a time
 	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
 
 .PHONY: test-night
-test-night: $(INSTALLED) ## compare the databases under long random histories, for a quarter of an hour
+test-night: $(INSTALLED) ### compare the databases under long random histories, for a quarter of an hour
 	@$(PYTHON) -m pytest -m night -n 2 --dist worksteal -o faulthandler_timeout=900 tests/integration/store/histories $(ARGS)
 
 .PHONY: test-abuse
-test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks
+test-abuse: $(INSTALLED) ### attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks
 	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse tests/robustness/test_fuzz.py $(ARGS)
 
 .PHONY: test-page
-test-page: $(INSTALLED) $(PAGE_INSTALLED) ## use the page in Debian's chromium, as people do
+test-page: $(INSTALLED) $(PAGE_INSTALLED) ### use the page in Debian's chromium, as people do
 	@$(PYTHON) -m pytest -m page tests/page $(ARGS)
 
 .PHONY: test-polyglot
-test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
+test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ### try the clients in all languages that are here; ARGS="-k [go" for one
 	@$(PYTHON) -m pytest -m "polyglot and not slow" -n 4 tests/polyglot tests/e2e/worker/test_exec.py tests/packaging/test_types.py $(ARGS)
 
 .PHONY: test-exposed
-test-exposed: $(INSTALLED) $(POLYGLOT_INSTALLED) ## attack a server through Envoy, one flood at a time
+test-exposed: $(INSTALLED) $(POLYGLOT_INSTALLED) ### attack a server through Envoy, one flood at a time
 	@$(PYTHON) -m pytest -m "polyglot and slow" tests/polyglot $(ARGS)
 
 .PHONY: test-pythons
-test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Pythons that pyproject.toml names
+test-pythons: $(INSTALLED) ### run pure code, and each part once, on the other Pythons that pyproject.toml names
 	@expected="$$($(PYTHON) $(SAME_RUN))"; \
 	for version in $(CLAIMED_PYTHONS); do \
 		case "$$($(PYTHON) --version)" in *" $$version".*) continue ;; esac; \
@@ -175,34 +179,34 @@ test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Py
 	done
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/.installed ## run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows
+test-lowest: $(LOWEST)/.installed ### run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows
 	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS)
 
 .PHONY: test-newest
-test-newest: $(NEWEST)/.installed ## run the client's tests with the newest versions that pyproject.toml allows a client
+test-newest: $(NEWEST)/.installed ### run the client's tests with the newest versions that pyproject.toml allows a client
 	@$(NEWEST)/bin/python -m pytest $(IN_PARALLEL) $(CLIENT) $(ARGS)
 
 .PHONY: test-protobufs
-test-protobufs: .venv/protobuf5/.installed .venv/protobuf6/.installed ## run the client's unit tests with the lowest versions that it allows, on protobuf 5 and on 6
+test-protobufs: .venv/protobuf5/.installed .venv/protobuf6/.installed ### run the client's unit tests with the lowest versions that it allows, on protobuf 5 and on 6
 	@for major in 5 6; do .venv/protobuf$$major/bin/python -m pytest $(IN_PARALLEL) tests/unit/client $(ARGS); done
 
 .PHONY: test-image
-test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
+test-image: $(INSTALLED) ### build the Dockerfile with buildah and run the image
 	@$(PYTHON) -m pytest -m image tests/packaging $(ARGS)
 
 .PHONY: coverage
-coverage: $(INSTALLED) ## run the tests and say which lines and branches of the product they leave out
+coverage: $(INSTALLED) ### run the tests and say which lines and branches of the product they leave out
 	@rm -rf .coverage && mkdir .coverage
 	@$(PYTHON) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report
 
 .PHONY: mutants
-mutants: $(INSTALLED) ## break the product in small ways, and name what no test notices; ARGS="--sample 200 --seed 1"
+mutants: $(INSTALLED) ### break the product in small ways, and name what no test notices; ARGS="--sample 200 --seed 1"
 	@$(PYTHON) -m scripts.mutants $(ARGS)
 
 .PHONY: audit
-audit: $(AUDIT_INSTALLED) ## ask PyPI's vulnerability service about what the image runs
+audit: $(AUDIT_INSTALLED) ### ask PyPI's vulnerability service about what the image runs
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-image.lock || { \
 		echo "Vulnerable packages are named above, or the service does not answer for them:" \
 			"it is another one than the package index, and a mirror may lack it." >&2; \
@@ -213,28 +217,28 @@ audit: $(AUDIT_INSTALLED) ## ask PyPI's vulnerability service about what the ima
 check: check-code check-protos check-drift docs-check ## check all that can be checked without running it
 
 .PHONY: check-code
-check-code: $(INSTALLED)
+check-code: $(INSTALLED) ### format, lint, types and import rules, within seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES) $(SCRIPTS) tests
 	$(BIN)/lint-imports
 
 .PHONY: check-protos
-check-protos: $(INSTALLED)
+check-protos: $(INSTALLED) ### lint the protos, and compare them with earlier ones
 	$(BUF) lint
 	$(BUF) format -d --exit-code
 	for image in tests/packaging/compat/*.binpb; do $(BUF) breaking --against "$$image"; done
 
 .PHONY: check-workflows
-check-workflows: ## check .github/workflows with actionlint; needs Go
+check-workflows: ### check .github/workflows with actionlint; needs Go
 	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: check-manifests
-check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ## check deploy/ with Helm, Kustomize, kubeconform and promtool; needs Go, and Debian's prometheus
+check-manifests: $(INSTALLED) $(MANIFESTS_INSTALLED) ### check deploy/ with Helm, Kustomize, kubeconform and promtool; needs Go, and Debian's prometheus
 	@$(PYTHON) -m pytest -m manifests tests/packaging/deploy $(ARGS)
 
 .PHONY: check-drift
-check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
+check-drift: $(INSTALLED) $(CODEGEN_INSTALLED) ### generate again, and compare with what is committed
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
 	diff -r -x __pycache__ generated "$$fresh" || { \
@@ -272,14 +276,14 @@ docs: $(INSTALLED) ## write the pages that are made from the code, and build the
 	$(PYTHON) scripts/build_site.py
 
 .PHONY: pictures
-pictures: $(INSTALLED) $(PAGE_INSTALLED) ## draw the pictures of `jobledger watch` and `top` and of the page again
+pictures: $(INSTALLED) $(PAGE_INSTALLED) ### draw the pictures of `jobledger watch` and `top` and of the page again
 	$(PYTHON) scripts/draw_terminal.py
 	$(PYTHON) scripts/draw_page.py
 
 SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server gateway
 
 .PHONY: docs-check
-docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, the site
+docs-check: $(INSTALLED) ### check the docs: made pages, spelling, names, links, the site
 	$(PYTHON) scripts/draw_state_machine.py --check
 	$(PYTHON) -m scripts.reference --check
 	$(BIN)/codespell $(SPELLED)
@@ -288,7 +292,7 @@ docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, 
 
 .PHONY: lock
 # Not uv.lock, which holds the address of the package index of every file.
-lock: $(UV) ## renew the lock files
+lock: $(UV) ### renew the lock files
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
 	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \
 		--extra cli --extra web --group image \
@@ -303,11 +307,11 @@ lock: $(UV) ## renew the lock files
 		--python-version 3.11 --no-annotate --no-header requirements.in -o requirements.lock
 
 .PHONY: baseline
-baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them
+baseline: $(INSTALLED) ### at a release: keep its protos, so that no later change can break them
 	$(BUF) build --exclude-source-info -o tests/packaging/compat/jobledger-v$(VERSION).binpb
 
 .PHONY: clean
-clean: ## remove builds and caches; .venv stays
+clean: ### remove builds and caches; .venv stays
 	rm -rf dist .site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
