@@ -23,6 +23,8 @@ UV := .venv/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header
 SYNC := $(UV) pip sync --quiet --require-hashes
+# Its hashes are checked: uv does so for constraints that have some.
+ADD := $(UV) pip install --quiet --constraints requirements-tools.lock
 BUF := $(BIN)/buf
 
 # Tried in this order; the first that is new enough makes the environment. The system's own was
@@ -297,12 +299,8 @@ lock: $(UV) ### renew the lock files
 	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \
 		--extra cli --extra web --group image \
 		-c requirements.lock -o requirements-image.lock
-	$(COMPILE) --group codegen -o requirements-codegen.lock
-	$(COMPILE) --group page -c requirements.lock -o requirements-page.lock
-	$(COMPILE) --group polyglot -o requirements-polyglot.lock
-	$(COMPILE) --group manifests -o requirements-manifests.lock
-	$(COMPILE) --group audit -o requirements-audit.lock
-	$(COMPILE) --group uv -o requirements-uv.lock
+	$(COMPILE) $(addprefix --group ,page polyglot manifests audit uv codegen) \
+		-c <(sed -nE 's/^((greenlet|typing-extensions)==[^ ]*).*/\1/p' requirements.lock) --no-annotate -o requirements-tools.lock
 	cd benchmarks/peers && ../../$(UV) pip compile --quiet --upgrade --universal \
 		--python-version 3.11 --no-annotate --no-header requirements.in -o requirements.lock
 
@@ -332,14 +330,14 @@ $(INSTALLED): requirements.lock pyproject.toml | $(PYTHON) $(UV)
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(PYTHON) -e .
 	@touch $@
 
-$(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON) $(UV)
+$(CODEGEN_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(CODEGEN)
-	$(SYNC) --python $(CODEGEN)/bin/python requirements-codegen.lock
+	$(ADD) --python $(CODEGEN)/bin/python --group codegen
 	@touch $@
 
-$(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON) $(UV)
+$(POLYGLOT_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(POLYGLOT)
-	$(SYNC) --python $(POLYGLOT)/bin/python requirements-polyglot.lock
+	$(ADD) --python $(POLYGLOT)/bin/python --group polyglot
 	@touch $@
 
 # Their releases are not in a package registry: they are compiled, in two minutes of CPU.
@@ -347,20 +345,20 @@ KUBERNETES_TOOLS := helm.sh/helm/v3/cmd/helm@v3.19.5 \
 	sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
 	github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 
-$(MANIFESTS_INSTALLED): requirements-manifests.lock | $(PYTHON) $(UV)
+$(MANIFESTS_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(MANIFESTS)
-	$(SYNC) --python $(MANIFESTS)/bin/python requirements-manifests.lock
+	$(ADD) --python $(MANIFESTS)/bin/python --group manifests
 	@for tool in $(KUBERNETES_TOOLS); do GOBIN=$(CURDIR)/$(MANIFESTS)/bin go install "$$tool"; done
 	@touch $@
 
 # Beside what the tests need anyway: they are run by the same pytest.
-$(PAGE_INSTALLED): requirements-page.lock $(INSTALLED) | $(UV)
-	$(UV) pip install --quiet --require-hashes --python $(PYTHON) -r requirements-page.lock
+$(PAGE_INSTALLED): requirements-tools.lock $(INSTALLED) | $(UV)
+	$(ADD) --python $(PYTHON) --group page
 	@touch $@
 
-$(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
+$(AUDIT_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(AUDIT)
-	$(SYNC) --python $(AUDIT)/bin/python requirements-audit.lock
+	$(ADD) --python $(AUDIT)/bin/python --group audit
 	@touch $@
 
 # pyenv keeps its Pythons side by side, and puts shims on the path that may find only one of them.
@@ -408,7 +406,8 @@ $(NEWEST)/.installed: $(INSTALLED) | $(UV)
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/protobuf$*/bin/python -e .
 	@touch $@
 
-$(UV): requirements-uv.lock | $(PYTHON)
+$(UV): requirements-tools.lock | $(PYTHON)
 	$(PYTHON) -m venv .venv/uv
-	.venv/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
+	.venv/uv/bin/python -m pip install --quiet --require-hashes \
+		-r <(awk '/^uv==/ { own = 1 } own { print } own && !/\\$$/ { exit }' requirements-tools.lock)
 	@touch $@

