@@ -80,39 +80,45 @@ class Attempts:
     async def deliver(self, job: Job, transition: JobTransition) -> None:
         """Deliver a transition, or leave it pending: after its first try, or behind earlier ones.
 
+        If there is no room for it, this waits: it is not under way then, and is read again.
+
         Raises Disabled.
         """
         with self._under_way.one():
-            await self._deliver(job, transition)
+            delivery = await self._tried(job, transition)
+            if delivery is None:
+                return
+            if self._state.pending.has_room():
+                self._state.pending.add(delivery)
+                return
+        await self._state.pending.room()
+        self._state.pending.add(delivery)
 
     async def end(self) -> None:
         """Begin no attempt any more, and return once those under way have ended."""
         self._stopping.set()
         await self._under_way.none()
 
-    async def _deliver(self, job: Job, transition: JobTransition) -> None:
-        pending = self._state.pending
-        earlier = pending.of_job(job.id)
+    async def _tried(self, job: Job, transition: JobTransition) -> PendingDelivery | None:
+        """Try once if nothing earlier of the job is pending; return what is left to deliver."""
+        earlier = self._state.pending.of_job(job.id)
         if earlier and transition.version <= earlier[-1].transition.version:
-            return  # read again after a restart: it was delivered, or is pending
+            return None  # read again after a restart: it was delivered, or is pending
         first = next_time = time.time()
         attempts = 0
         if not earlier:
             with contextlib.suppress(Stopping):
                 answer = await self._attempt(event_of(job, transition))
                 if not answer.failure:
-                    return
+                    return None
                 attempts, next_time = 1, time.time() + self._backoff(1, answer)
-        await pending.room()
-        pending.add(
-            PendingDelivery(
-                transition=transition,
-                user_id=job.user_id,
-                job_type=job.job_type,
-                attempts=attempts,
-                first_time=timestamp(first),
-                next_time=timestamp(next_time),
-            )
+        return PendingDelivery(
+            transition=transition,
+            user_id=job.user_id,
+            job_type=job.job_type,
+            attempts=attempts,
+            first_time=timestamp(first),
+            next_time=timestamp(next_time),
         )
 
     async def keep_trying(self) -> None:

@@ -82,7 +82,9 @@ class Delivery:
         """Begin nothing any more, and return once all that is under way has ended."""
         self._ending = True
         await self._attempts.end()
-        await self._messages.none()
+        # A message with an event that there is no room for does not end: it is read again.
+        if not self._state.pending.awaiting_room:
+            await self._messages.none()
 
     async def release(self) -> None:
         """Store the state and let another deliverer go on. Call it after `run` was cancelled."""

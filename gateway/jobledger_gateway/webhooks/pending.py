@@ -22,6 +22,8 @@ class Pending:
         self._removed = asyncio.Condition()
         self.added = asyncio.Event()
         """Set when one was added."""
+        self.awaiting_room = 0
+        """How many wait until there is room for another one."""
         for each in deliveries:
             self.add(each)
 
@@ -43,8 +45,12 @@ class Pending:
 
     async def room(self) -> None:
         """Wait until there is room for another one."""
-        async with self._removed:
-            await self._removed.wait_for(self._has_room)
+        self.awaiting_room += 1
+        try:
+            async with self._removed:
+                await self._removed.wait_for(self.has_room)
+        finally:
+            self.awaiting_room -= 1
 
     def add(self, delivery: PendingDelivery) -> None:
         """Add one, after the others of its job."""
@@ -62,7 +68,8 @@ class Pending:
         async with self._removed:
             self._removed.notify_all()
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Return whether another one may be added."""
         # Counted anew: a delivery's times change, and with them its size.
         sizes = [each.ByteSize() + 4 for each in self]
         return len(sizes) < MAX_DELIVERIES and sum(sizes) < MAX_BYTES

@@ -384,11 +384,11 @@ async def test_more_pending_deliveries_than_may_be_wait_in_the_feed(
     receiver.answer = always(500)
     await client.create_webhook(receiver.url)
     wanted = set(await asyncio.gather(*(ended(client) for _ in range(12))))
-    async with delivering(app.address):
+    async with delivering(app.address, max_backoff=0.05, end=600.0):  # it does not take the time
         await until(client, lambda each: each.pending >= held)
     assert (await the_webhook(client)).pending == held
     receiver.answer = accepted
-    async with delivering(app.address):
+    async with delivering(app.address, max_backoff=0.05):
         await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
 
 
