@@ -39,7 +39,10 @@ def test_a_server_runs_without_standard_files(tmp_path: Path) -> None:
     listen = f"127.0.0.1:{free_port()}"
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", program, "serve", "--listen", listen]
     with subprocess.Popen(closed, cwd=tmp_path) as server:
-        with grpc.insecure_channel(listen) as channel:
-            grpc.channel_ready_future(channel).result(30)
-        server.terminate()
-        assert server.wait(30) == 0
+        try:
+            with grpc.insecure_channel(listen) as channel:
+                grpc.channel_ready_future(channel).result(30)
+            server.terminate()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
