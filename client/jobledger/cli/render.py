@@ -156,6 +156,13 @@ def job_card(job: Job) -> list[str]:
         ("started", time_text(job.start_time)),
         ("updated", time_text(job.update_time)),
         ("completed", time_text(job.complete_time)),
+        ("queue limit", _until(job.queue_expire_time)),
+        ("run limit", _until(job.run_expire_time)),
+        (
+            "stall limit",
+            f"{plain(job.stall_timeout)} without progress" if job.stall_timeout else "",
+        ),
+        ("kept for", f"{plain(job.retention)} after its end" if job.retention else ""),
         ("version", str(job.version)),
         ("parameters", _for_people(job.parameters)),
         ("checkpoint", _for_people(job.checkpoint)),
@@ -205,6 +212,10 @@ def _waits(job: Job, now: datetime, last_error: str) -> str:
 
 def _error(error: JobError | None) -> str:
     return ": ".join(filter(None, (error.reason, error.message))) if error else ""
+
+
+def _until(limit: datetime | None) -> str:
+    return f"until {time_text(limit)}" if limit else ""
 
 
 def _retries(policy: RetryPolicy) -> str:

@@ -204,6 +204,23 @@ def test_create_sets_the_retry_policy(jobledger, client):
     assert card["retries"] == "5 attempts in all, after pauses of 0.5s to 3600s"
 
 
+def test_get_shows_the_time_limits_of_a_job_and_how_long_it_is_kept(jobledger, client):
+    client.admin.set_job_type_defaults("render", retention=timedelta(hours=2))
+    limits = ("--queue-timeout", "5m", "--run-timeout", "1h", "--stall-timeout", "90s")
+    job = client.get_job(jobledger.ok("create", "render", *limits).strip())
+
+    def card():
+        lines = jobledger.ok("get", job.id).splitlines()
+        return dict(map(str.strip, line.split("  ", 1)) for line in lines)
+
+    waiting = card()
+    assert waiting["queue limit"] == f"until {job.queue_expire_time:%Y-%m-%dT%H:%M:%SZ}"
+    assert waiting["stall limit"] == "90s without progress"
+    assert waiting["kept for"] == "7200s after its end"
+    job = client.start_job(job.id)
+    assert card()["run limit"] == f"until {job.run_expire_time:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def test_a_job_for_later_is_scheduled_until_then(jobledger, client):
     before = datetime.now(UTC)
     noon = f"{before + timedelta(days=30):%Y-%m-%d}T12:00"
