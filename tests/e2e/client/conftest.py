@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from jobledger import AsyncClient, Client, FeedEvent, JobChange
+from tests.e2e.client.both_clients import kind_of
 from tests.support.server_process import ServerProcess
 
 
@@ -68,12 +69,12 @@ def flaky() -> Iterator[Flaky]:
         yield server
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture
 def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Watch to the end with either client; return what was yielded."""
 
     async def collect(target: str, job_id: str, **options: Any) -> list[JobChange]:
-        if request.param == "async":
+        if kind_of(request) == "async":
             async with AsyncClient(target, user_id="ada") as client:
                 return [message async for message in client.watch(job_id, **options)]
 
@@ -86,12 +87,12 @@ def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return collect
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture
 def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Watch many jobs with either client, for a number of messages; return what was yielded."""
 
     async def collect(target: str, count: int, **options: Any) -> list[FeedEvent]:
-        if request.param == "async":
+        if kind_of(request) == "async":
             async with (
                 AsyncClient(target, user_id="ada") as client,
                 client.watch_jobs(**options) as news,
@@ -110,7 +111,7 @@ def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return collect
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture
 def first_of(request: pytest.FixtureRequest, fault_server: Any) -> Callable[..., Any]:
     """Return at most so many events of a client's watch, with either client."""
 
@@ -134,7 +135,7 @@ def first_of(request: pytest.FixtureRequest, fault_server: Any) -> Callable[...,
             return list(itertools.islice(events, count))
 
     async def first_of(count: int, *call: Any, **options: Any) -> list[Any]:
-        if request.param == "async":
+        if kind_of(request) == "async":
             return await read_async(count, *call, **options)
         return await asyncio.to_thread(read, count, *call, **options)
 

@@ -14,6 +14,7 @@ from jobledger import (
     JobStatus,
     NewJob,
 )
+from tests.e2e.client.both_clients import BOTH, kind_of
 
 
 @pytest.fixture
@@ -127,12 +128,12 @@ async def test_what_ends_one_of_several_streams_ends_the_waiting(client):
         await client.wait_all([*ids, (await client.create_job("render")).id], timeout=0.5)
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture
 def completed(request):
     """Wait for jobs with either client; return what was yielded."""
 
     async def completed(target, ids, **options):
-        if request.param == "async":
+        if kind_of(request) == "async":
             async with AsyncClient(target, user_id="ada") as client:
                 return [job async for job in client.as_completed(ids, **options)]
 
@@ -145,6 +146,7 @@ def completed(request):
     return completed
 
 
+@pytest.mark.parametrize("completed", BOTH, indirect=True)
 async def test_waiting_for_many_jobs_uses_one_stream_and_survives_breaks_and_a_gap(
     fault_server, completed
 ):

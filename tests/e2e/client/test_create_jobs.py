@@ -15,15 +15,16 @@ from jobledger import (
     RequestIdReused,
     RetryPolicy,
 )
+from tests.e2e.client.both_clients import BOTH, kind_of
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture
 def create(request, server):
     """Create jobs with either client, for an owner of the test's own."""
     owner = f"user-{uuid.uuid4()}"
 
     async def create(jobs, **options):
-        if request.param == "async":
+        if kind_of(request) == "async":
             async with AsyncClient(server.target, user_id=owner) as client:
                 return await client.create_jobs(jobs, **options)
 
@@ -43,6 +44,7 @@ async def listed(server, owner):
         return [job async for job in jobs]
 
 
+@pytest.mark.parametrize("create", BOTH, indirect=True)
 async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, server):
     jobs = await create(
         NewJob(
@@ -67,6 +69,7 @@ async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, 
 
 
 @pytest.mark.promise(number=46)
+@pytest.mark.parametrize("create", BOTH, indirect=True)
 async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
     good, never = NewJob("render"), RetryPolicy(max_attempts=-1)
     with pytest.raises(InvalidField) as refused:

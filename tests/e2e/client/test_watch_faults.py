@@ -22,6 +22,7 @@ from jobledger import (
 )
 from jobledger.core import reconnecting
 from jobledger.v1.job_service_pb2 import WatchJobResponse
+from tests.e2e.client.both_clients import BOTH
 from tests.support.observed_channel import ObservedChannel
 
 
@@ -41,6 +42,7 @@ def versions(messages):
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ],
 )
+@pytest.mark.parametrize("collect", BOTH, indirect=True)
 async def test_a_broken_watch_resumes_after_the_last_version_seen(fault_server, collect, code):
     say, message = fault_server.says, fault_server.message
     say(message(1), message(3), then=fault_server.aborts(code))

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger import AccessDenied, AsyncClient, Client, JobledgerError, JobNotFound
+from tests.e2e.client.both_clients import BOTH
 
 OFTEN = 0.05
 
@@ -24,6 +25,7 @@ async def test_a_quiet_watch_yields_heartbeats_with_the_job_and_how_long_the_sil
     assert 0 < beats[0].silence < beats[1].silence < beats[2].silence
 
 
+@pytest.mark.parametrize("first_of", BOTH, indirect=True)
 async def test_heartbeats_come_also_while_the_connection_is_opened_again(fault_server, first_of):
     """Its next stream never begins, so nothing but heartbeats can come."""
     aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
@@ -50,6 +52,7 @@ async def test_the_services_own_heartbeats_do_not_count_as_changes_and_end_the_s
     assert any(beat.silence < OFTEN * 2 for beat in beats)
 
 
+@pytest.mark.parametrize("first_of", BOTH, indirect=True)
 async def test_a_watch_with_heartbeats_ends_with_its_job_or_its_error(fault_server, first_of):
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     changes = await first_of(9, "watch", "j", heartbeats=60)

@@ -17,6 +17,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core import reconnecting
+from tests.e2e.client.both_clients import BOTH
 
 EXPIRED = (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
 FOREIGN = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
@@ -43,6 +44,7 @@ def tokens(server):
         grpc.StatusCode.OK,
     ],
 )
+@pytest.mark.parametrize("collect_jobs", BOTH, indirect=True)
 async def test_a_broken_stream_is_resumed_after_the_last_message(fault_server, collect_jobs, code):
     say, news = fault_server.says, fault_server.news
     breaks = fault_server.aborts(code) if code is not grpc.StatusCode.OK else None
