@@ -91,7 +91,7 @@ CLIENT := tests/unit/client $(addprefix tests/e2e/,client worker/test_real_serve
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests in five processes, without those of `make check`; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(IN_PARALLEL) $(patsubst %,--ignore=tests/%,packaging/docs page polyglot) $(ARGS)
+	@$(PYTHON) -m pytest $(IN_PARALLEL) $(patsubst %,--ignore=tests/%,e2e/docs/pages page polyglot) $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
@@ -290,7 +290,7 @@ docs-check: $(INSTALLED) ### check the docs: made pages, spelling, names, links,
 	$(PYTHON) -m scripts.reference --check
 	$(BIN)/codespell $(SPELLED)
 	$(PYTHON) scripts/build_site.py
-	$(PYTHON) -m pytest -q tests/packaging/docs
+	$(PYTHON) -m pytest -q tests/e2e/docs/pages
 
 .PHONY: lock
 # Not uv.lock, which holds the address of the package index of every file.
