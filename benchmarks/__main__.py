@@ -1,4 +1,4 @@
-"""The benchmarks' one program: `python -m benchmarks run|compare|profile|peers`."""
+"""The benchmarks' one program: `python -m benchmarks run|compare|peers`."""
 
 import argparse
 import signal
@@ -8,48 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import compare, profile
+from benchmarks import compare
 from benchmarks.peers import table
 from benchmarks.processes import BenchmarkError
-from benchmarks.scenarios import (
-    Run,
-    backlog,
-    calls,
-    claims,
-    due,
-    failing,
-    growth,
-    lifecycle,
-    limits,
-    payloads,
-    reactions,
-    restart,
-    security,
-    watch,
-    web,
-)
+from benchmarks.scenarios import Run, claims, growth, lifecycle, unary, watch, web
 from benchmarks.targets import DATABASES
 
-COMMANDS = {"compare": compare, "profile": profile, "peers": table}
+COMMANDS = {"compare": compare, "peers": table}
 """The modules of the commands: each has `add_arguments` and `run`."""
 
 SCENARIOS = {
-    "unary": calls.UNARY,
-    "streams": calls.STREAMS,
-    "batches": calls.BATCHES,
-    "watch": watch.SCENARIO,
-    "web": web.SCENARIO,
-    "claims": claims.SCENARIO,
-    "reactions": reactions.SCENARIO,
+    "unary": unary.SCENARIO,
     "lifecycle": lifecycle.SCENARIO,
+    "watch": watch.SCENARIO,
     "growth": growth.SCENARIO,
-    "backlog": backlog.SCENARIO,
-    "due": due.SCENARIO,
-    "failing": failing.SCENARIO,
-    "restart": restart.SCENARIO,
-    "limits": limits.SCENARIO,
-    "payloads": payloads.SCENARIO,
-    "security": security.SCENARIO,
+    "claims": claims.SCENARIO,
+    "web": web.SCENARIO,
 }
 
 
@@ -72,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Measures Jobledger on this machine."
     )
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
-    run = commands.add_parser("run", help="measure one scenario, or all")
+    run = commands.add_parser("run", help="measure one scenario")
     names = run.add_subparsers(metavar="SCENARIO", required=True)
     for name, scenario in SCENARIOS.items():
         command = _add_parser(names, name, scenario.measure.__doc__)
@@ -86,9 +60,6 @@ def parser() -> argparse.ArgumentParser:
                 help=f"{what}; default: {default:,}",
             )
         command.set_defaults(command=_run, name=name)
-    command = _add_parser(names, "all", _run_all.__doc__)
-    _add_common_arguments(command)
-    command.set_defaults(command=_run_all)
     for name, module in COMMANDS.items():
         command = _add_parser(commands, name, module.__doc__)
         module.add_arguments(command)
@@ -132,18 +103,6 @@ def _run(arguments: argparse.Namespace) -> int:
             "that make it would be the limit itself."
         )
     run.report.publish(arguments.json)
-    return 0
-
-
-def _run_all(arguments: argparse.Namespace) -> int:
-    """Measure all scenarios, one after the other; each has a --json file with its name."""
-    for name, scenario in SCENARIOS.items():
-        each = argparse.Namespace(**vars(arguments), name=name)
-        for option, (default, _) in scenario.options.items():
-            setattr(each, option.replace("-", "_"), default)
-        if (file := arguments.json) is not None:
-            each.json = file.with_stem(f"{file.stem}-{name}")
-        _run(each)
     return 0
 
 

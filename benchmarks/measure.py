@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.load import BATCH, IN_FLIGHT
 from benchmarks.processes import BenchmarkError, Generator, all_do, cpu_seconds
 from benchmarks.stats import Kind, Report
-from benchmarks.targets import Database
+from benchmarks.targets import Database, Server
 
 T = TypeVar("T")
 
@@ -95,21 +95,6 @@ def lifecycles(
     )
 
 
-class Target(Protocol):
-    """What is measured: a server, and its database if that is to be checked."""
-
-    @property
-    def target(self) -> str: ...
-    @property
-    def pid(self) -> int: ...
-    @property
-    def database(self) -> Database | None: ...
-
-
-def name_of(target: Target) -> str:
-    return target.database.name if target.database else "bare server"
-
-
 @dataclass
 class Usage:
     """What a server did, and what that took, in seconds of processor time."""
@@ -129,14 +114,9 @@ class Usage:
     worker: dict[str, Any] = field(default_factory=dict)
     """What the worker replied at the end, where there was one."""
 
-    @property
-    def microseconds(self) -> float:
-        """Of the server, for each unit."""
-        return self.server / self.done * 1e6
-
 
 def measure(
-    server: Target, generators: Sequence[Generator], work: Work, seconds: float = 0.0
+    server: Server, generators: Sequence[Generator], work: Work, seconds: float = 0.0
 ) -> Usage:
     """Have work done.
 
@@ -148,11 +128,10 @@ def measure(
     if work.timed:
         how["seconds"] = seconds
     database = server.database
-    database_pid = None if database is None else database.pid
-    pids = [server.pid, database_pid, *(generator.pid for generator in generators)]
+    pids = [server.pid, database.pid, *(generator.pid for generator in generators)]
     if work.worker is not None:
         generators[-1].do("lives.work", target=server.target, **work.worker)
-    seq = 0 if database is None else database.feed_seq()
+    seq = database.feed_seq()
     before = [cpu_seconds(pid) for pid in pids]
     begin = time.monotonic()
     replies = all_do(callers, work.command, target=server.target, **how)
@@ -162,13 +141,12 @@ def measure(
     done = sum(reply["done"] for reply in replies)
     if not done:
         raise BenchmarkError("no call was answered in time: give it more --seconds")
-    if database is not None:
-        check(database, seq, sum(r.get("changes", r["done"] * work.changes) for r in replies))
+    check(database, seq, sum(r.get("changes", r["done"] * work.changes) for r in replies))
     return Usage(
         done=done,
         rate=sum(reply["done"] / reply["seconds"] for reply in replies),
         server=used[0],
-        database=None if database_pid is None else used[1],
+        database=None if database.pid is None else used[1],
         load=sum(used[2:]),
         load_cores=sum(used[2:]) / wall,
         replies=replies,
@@ -200,15 +178,16 @@ def check(database: Database, before: int, acknowledged: int) -> None:
 
 
 def add_usage(
-    report: Report, name: str, work: Work, usage: Usage, beside: Usage, *, bar: float | None = None
+    report: Report, name: str, work: Work, usage: Usage, beside: Usage | None = None
 ) -> None:
-    """Add a round: what the work took, and what the same work took on the reference."""
+    """Add a round: what the work took, and what it took `beside`, of another revision."""
+    both = (usage,) if beside is None else (usage, beside)
     unit = f"µs/{work.unit}"
-    report.add(Kind.SERVER_CPU, name, unit, usage.microseconds, beside.microseconds)
+    report.add(Kind.SERVER_CPU, name, unit, *(one.server / one.done * 1e6 for one in both))
     if usage.database is not None:
-        other = None if beside.database is None else beside.database / beside.done * 1e6
-        report.add(Kind.DATABASE_CPU, name, unit, usage.database / usage.done * 1e6, other)
-    report.add(Kind.RATE, name, f"{work.unit}s/s", usage.rate, beside.rate, bar=bar)
+        used = ((one.database or 0) / one.done * 1e6 for one in both)
+        report.add(Kind.DATABASE_CPU, name, unit, *used)
+    report.add(Kind.RATE, name, f"{work.unit}s/s", *(one.rate for one in both))
 
 
 def in_order(targets: Sequence[T], turn: int) -> Sequence[T]:

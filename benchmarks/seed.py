@@ -1,28 +1,25 @@
 """Fills a database before it is measured: jobs as they are after some time.
 
 A server makes a template of TEMPLATE jobs through its own calls. Then plain SQL copies their rows
-as often as it takes: each copy has its own time in its ids and its own numbers in the feed. Jobs
-that wait for their schedule, or for a retry, are copied as often as is said for them.
+as often as it takes: each copy has its own time in its ids and its own numbers in the feed.
 So this knows what a copy must not share with the others, and nothing else of the schema.
 """
 
 import itertools
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from benchmarks.load import asset_url
 from benchmarks.load.messages import create_requests
 from benchmarks.targets import Database, Server
 from jobledger.v1.asset_pb2 import NewAsset
-from jobledger.v1.job_pb2 import JOB_STATUS_PROCESSING as PROCESSING
-from jobledger.v1.job_pb2 import JobError, RetryPolicy
+from jobledger.v1.job_pb2 import JobError
 from jobledger.v1.job_service_pb2 import BatchCreateJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import (
@@ -31,7 +28,6 @@ from jobledger.v1.worker_service_pb2 import (
     MarkCompletedRequest,
     MarkFailedRequest,
     MarkPartialRequest,
-    TransitionJobRequest,
 )
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -41,9 +37,6 @@ EACH = 100
 TEMPLATE = 2 * EACH
 
 JOB_TYPES = ("render", "upscale", "caption", "train", "export", "transcode", "thumbnail")
-
-SCHEDULED, RETRYING = "scheduled", "retrying"
-"""Owners of jobs that wait for their schedule, and for a retry: EACH of them in the template."""
 
 QUEUED, RUNNING, PARTIAL, FAILED = 1, 1, 6, 12
 """Jobs of the template; all others are COMPLETED, with an asset each."""
@@ -71,14 +64,11 @@ _COUNT_QUEUES = (
     f" CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END, {_COUNTS}"
     " FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2, 3, 4"
 )
-COUNT_AGAIN = ("DELETE FROM levels", _COUNT_LEVELS, "DELETE FROM queues", _COUNT_QUEUES)
+_COUNT_AGAIN = ("DELETE FROM levels", _COUNT_LEVELS, "DELETE FROM queues", _COUNT_QUEUES)
 """Counts the jobs in their queues again, which have had no turn then. No job has a concurrency
 key."""
 
 DAY = Duration(seconds=86_400)
-
-WAIT = Duration(seconds=6 * 86_400)
-"""Until the time of the jobs that wait for it."""
 
 
 class Job(NamedTuple):
@@ -118,30 +108,16 @@ class Filled:
         return Job(_prefix(self.oldest + number) + job_id[13:], _owner(owner, number), job_type)
 
 
-def fill(database: Database, jobs: int, *, scheduled: int = 0, retrying: int = 0) -> Filled:
-    """Make that many jobs, a multiple of TEMPLATE. Raises BenchmarkError.
-
-    Args:
-        database: where.
-        jobs: how many, but for those that wait for their time.
-        scheduled: how many more wait for their schedule, a multiple of EACH.
-        retrying: how many more wait for a retry, a multiple of EACH.
-    """
+def fill(database: Database, jobs: int) -> Filled:
+    """Make that many jobs, a multiple of TEMPLATE. Raises BenchmarkError."""
     begin = time.monotonic()
-    waiting = {SCHEDULED: scheduled // EACH, RETRYING: retrying // EACH}
     with Server(database) as server:
         _make_template(server.target)
-        _make_waiting(server.target, [owner for owner, count in waiting.items() if count])
-    template = database.fetch(
-        "SELECT CAST(id AS VARCHAR(36)), user_id, job_type, status FROM jobs"
-        f" WHERE user_id NOT IN ('{SCHEDULED}', '{RETRYING}')"
-    )
+    template = database.fetch("SELECT CAST(id AS VARCHAR(36)), user_id, job_type, status FROM jobs")
     copies = jobs // TEMPLATE - 1
     ((newest,),) = database.fetch("SELECT min(create_time) / 1000 FROM jobs")
-    of_waiting = {owner: max(0, count - 1) for owner, count in waiting.items()}
-    oldest = int(newest) - copies - sum(of_waiting.values()) - 1
-    filled = Filled(database, template, copies, oldest, 0.0)
-    copying = _copies(filled, database, {"large": copies, "small": copies, **of_waiting})
+    filled = Filled(database, template, copies, int(newest) - copies - 1, 0.0)
+    copying = _copies(filled, database)
     if database.cluster is None:
         database.execute(
             *(
@@ -162,82 +138,39 @@ def fill(database: Database, jobs: int, *, scheduled: int = 0, retrying: int = 0
     return replace(filled, seconds=time.monotonic() - begin)
 
 
-def _copies(filled: Filled, database: Database, copies: Mapping[str, int]) -> Iterator[str]:
-    """Yield the statements that copy all rows of jobs, as often as their owners' are to be."""
+def _copies(filled: Filled, database: Database) -> Iterator[str]:
+    """Yield the statements that copy all rows of jobs, as often as it takes."""
     seq = database.feed_seq()
-    tables = columns_of(database)
-    # The jobs first: the other rows refer to them.
-    of_jobs = {"jobs": tables.pop("jobs")}
-    of_jobs |= {table: own for table, own in tables.items() if "job_id" in own}
-    numbers = itertools.count(1)
-    for count, owners in _by_count(copies):
-        ids = f"SELECT id FROM jobs WHERE user_id IN ({', '.join(map(repr, owners))})"
-        for table in of_jobs:
-            key = "id" if table == "jobs" else "job_id"
-            of_owners = f"SELECT * FROM {table} WHERE {key} IN ({ids})"
-            yield f"CREATE TEMPORARY TABLE template_{table} AS {of_owners}"
-        yield "BEGIN"
-        for number in itertools.islice(numbers, count):
-            prefix = _prefix(filled.oldest + number)
-            changed = {
-                "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
-                "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
-                "user_id": f"CASE user_id WHEN 'small' THEN 'small-{number}' ELSE user_id END",
-                # The small owners are one tenant, so that copies are in the queues of the template.
-                "fairness_key": "CASE user_id WHEN 'small' THEN 'small' ELSE fairness_key END",
-                "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
-                "create_time": f"{(filled.oldest + number) * 1000}",
-                "change_seq": f"change_seq + {number * seq}",
-                "seq": f"seq + {number * seq}",
-            }
-            for table, own in of_jobs.items():
-                values = ", ".join(changed.get(column, column) for column in own)
-                into = f"INSERT INTO {table} ({', '.join(own)})"
-                yield f"{into} SELECT {values} FROM template_{table}"
-        yield "COMMIT"
-        for table in of_jobs:
-            yield f"DROP TABLE template_{table}"
-    yield from COUNT_AGAIN
-
-
-def columns_of(database: Database) -> dict[str, list[str]]:
-    """Return the columns of each table, in order."""
     tables: dict[str, list[str]] = {}
     for table, column in database.fetch(_COLUMNS[database.name]):
         tables.setdefault(table, []).append(column)
-    return tables
-
-
-def _by_count(copies: Mapping[str, int]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield the owners whose jobs are copied as often, the numbers of the others after theirs."""
-    for count, owners in itertools.groupby(copies, copies.__getitem__):
-        yield count, list(owners)
-
-
-def _make_waiting(target: str, owners: Sequence[str]) -> None:
-    """Make the templates of jobs that wait for their time."""
-    later = Timestamp(seconds=int(time.time()) + WAIT.seconds)
-    policy = RetryPolicy(max_attempts=2)
-    error = JobError(reason="UNKNOWN", message="it failed")
-    with grpc.insecure_channel(target) as channel:
-        jobs, workers = JobServiceStub(channel), WorkerServiceStub(channel)
-        for owner in owners:
-            requests = list(itertools.islice(create_requests(owner), EACH))
-            for number, request in enumerate(requests):
-                request.job_type = JOB_TYPES[number % len(JOB_TYPES)]
-                request.retry_policy.CopyFrom(policy)
-                if owner == SCHEDULED:
-                    request.schedule_time.CopyFrom(later)
-            made = jobs.BatchCreateJobs(BatchCreateJobsRequest(user_id=owner, requests=requests))
-            for job in made.jobs if owner == RETRYING else ():
-                start = TransitionJobRequest(job_id=job.id, target_status=PROCESSING, worker_id="w")
-                workers.TransitionJob(start)
-                failed = MarkFailedRequest(
-                    job_id=job.id,
-                    attempt=1,
-                    finish=FinishUpdate(error=error, retryable=True, retry_delay=WAIT),
-                )
-                workers.MarkFailed(failed)
+    # The jobs first: the other rows refer to them.
+    of_jobs = {"jobs": tables.pop("jobs")}
+    of_jobs |= {table: own for table, own in tables.items() if "job_id" in own}
+    for table in of_jobs:
+        yield f"CREATE TEMPORARY TABLE template_{table} AS SELECT * FROM {table}"
+    yield "BEGIN"
+    for number in range(1, filled.copies + 1):
+        prefix = _prefix(filled.oldest + number)
+        changed = {
+            "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
+            "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
+            "user_id": f"CASE user_id WHEN 'small' THEN 'small-{number}' ELSE user_id END",
+            # The small owners are one tenant, so that copies are in the queues of the template.
+            "fairness_key": "CASE user_id WHEN 'small' THEN 'small' ELSE fairness_key END",
+            "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
+            "create_time": f"{(filled.oldest + number) * 1000}",
+            "change_seq": f"change_seq + {number * seq}",
+            "seq": f"seq + {number * seq}",
+        }
+        for table, own in of_jobs.items():
+            values = ", ".join(changed.get(column, column) for column in own)
+            into = f"INSERT INTO {table} ({', '.join(own)})"
+            yield f"{into} SELECT {values} FROM template_{table}"
+    yield "COMMIT"
+    for table in of_jobs:
+        yield f"DROP TABLE template_{table}"
+    yield from _COUNT_AGAIN
 
 
 def _make_template(target: str) -> None:

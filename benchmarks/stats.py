@@ -1,8 +1,8 @@
 """Results: what was measured in rounds, against what, and what the rounds say.
 
 Each round gives a value and, where there is one, a reference that was measured in the same round:
-the ceiling, or another revision. What counts is the median of their ratios and its spread: the
-interval of the median that the sign test has, which assumes nothing about how ratios are
+another revision, or a smaller database. What counts is the median of their ratios and its spread:
+the interval of the median that the sign test has, which assumes nothing about how ratios are
 distributed. So one disturbed round of ten changes nothing.
 """
 
@@ -57,15 +57,14 @@ class Kind(Enum):
 class Figure:
     """One thing that is measured, round by round, each value with its reference if it has one.
 
-    `bar` is what the ratio is to reach (of rates) or to stay under, `bar_value` the same of the
-    value.
+    `bar` is what the value is to stay under, `ratio_bar` the same of the ratio.
     """
 
     kind: Kind
     name: str
     unit: str
     bar: float | None = None
-    bar_value: float | None = None
+    ratio_bar: float | None = None
     rounds: list[tuple[float, float | None]] = field(default_factory=list)
 
     @property
@@ -114,15 +113,13 @@ class Figure:
 
     @property
     def judgement(self) -> str:
-        """The bar, and whether it is met: `≥ 0.80 met`, `≤ 2 ms missed`."""
+        """The bar, and whether it is met: `≤ 1.2 met`, `≤ 20 ms missed`."""
         for measured, bar, unit in (
-            (self.ratio, self.bar, ""),
-            (self.value, self.bar_value, f" {self.unit}"),
+            (self.value, self.bar, f" {self.unit}"),
+            (self.ratio, self.ratio_bar, ""),
         ):
             if measured is not None and bar is not None:
-                more = self.kind is Kind.RATE
-                met = measured >= bar if more else measured <= bar
-                return f"{'≥' if more else '≤'} {bar:g}{unit} {'met' if met else 'missed'}"
+                return f"≤ {bar:g}{unit} {'met' if measured <= bar else 'missed'}"
         return ""
 
 
@@ -146,7 +143,7 @@ class Report:
 
     Args:
         comparing: whether the references are those of another revision, which judge the values;
-            else they are ceilings, and bars do.
+            else bars do.
     """
 
     def __init__(self, *, comparing: bool = False) -> None:
@@ -163,7 +160,7 @@ class Report:
         reference: float | None = None,
         *,
         bar: float | None = None,
-        bar_value: float | None = None,
+        ratio_bar: float | None = None,
     ) -> None:
         """Add a round of a result.
 
@@ -173,10 +170,10 @@ class Report:
             unit: such as µs/call.
             value: as measured in this round.
             reference: what was measured in the same round to compare it with.
-            bar: what the ratio must meet.
-            bar_value: what the value must meet.
+            bar: what the value must stay under.
+            ratio_bar: what the ratio must stay under.
         """
-        new = Figure(kind, name, unit, bar, bar_value)
+        new = Figure(kind, name, unit, bar, ratio_bar)
         figure = self._figures.setdefault((kind, name), new)
         figure.rounds.append((value, reference))
 
@@ -212,7 +209,7 @@ class Report:
 
     def table(self) -> str:
         """Draw the medians, the median of the ratios with its interval, and the word."""
-        columns = ("first", "second") if self._comparing else ("ceiling", "median")
+        columns = ("first", "second") if self._comparing else ("reference", "median")
         rows: list[tuple[str, ...]] = [("", "", *columns, "ratio", "interval", "")]
         kind = None
         for figure in self.figures:

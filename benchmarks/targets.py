@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import postgres
-from benchmarks.processes import BenchmarkError, end, free_port, listens, running, start
+from benchmarks.processes import BenchmarkError, end, free_port, listens, start
 
 DATABASES = ("SQLite", "PostgreSQL")
 
@@ -113,14 +113,12 @@ class Server:
     Args:
         command: what serves, where it is not this tree's `jobledger-server`.
         url: of the database, where it is reached by another way than its own.
-        credentials: of a client, where the server speaks TLS.
     """
 
     def __init__(
         self,
         database: Database,
         *arguments: str,
-        credentials: grpc.ChannelCredentials | None = None,
         command: Sequence[str] = (str(PROGRAMS / "jobledger-server"),),
         environment: Mapping[str, str] | None = None,
         url: str | None = None,
@@ -133,7 +131,6 @@ class Server:
             *("--database", url or database.url, *arguments),
         ]
         self._environment = environment
-        self._credentials = credentials
         self._log = Path(tempfile.mkdtemp(dir=database.folder)) / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -161,17 +158,12 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _channel(self, options: Sequence[tuple[str, int]]) -> grpc.Channel:
-        if self._credentials is None:
-            return grpc.insecure_channel(self.target, options)
-        return grpc.secure_channel(self.target, self._credentials, options)
-
     def _serves(self) -> bool:
         # By a socket first: a channel that finds no one would try again much later.
         if not listens(self._port):
             return False
         options = [("grpc.use_local_subchannel_pool", 1)]
-        with self._channel(options) as channel:
+        with grpc.insecure_channel(self.target, options) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(_SERVICE, timeout=30)
             except grpc.RpcError as error:
@@ -179,21 +171,3 @@ class Server:
                     return False
                 raise BenchmarkError(f"a server that starts answers {error.code()}") from None
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-@dataclass(frozen=True)
-class Other:
-    """A server that is measured for comparison."""
-
-    target: str
-    pid: int
-    database: None = None
-
-
-@contextmanager
-def bare_server(folder: Path) -> Iterator[Other]:
-    """Serve the ceiling, baseline.py, for as long as the block lasts."""
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks.baseline", str(port)]
-    with running(command, folder / f"bare-{port}.log", lambda: listens(port)) as pid:
-        yield Other(f"127.0.0.1:{port}", pid)

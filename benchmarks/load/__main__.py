@@ -13,22 +13,15 @@ import traceback
 
 import uvloop
 
-from benchmarks.load.abuse import Abuse
 from benchmarks.load.calls import Calls
 from benchmarks.load.events import Events
-from benchmarks.load.failing import Failing
-from benchmarks.load.lives import Keys, Lives
-from benchmarks.load.reactions import Reactions
+from benchmarks.load.lives import Lives
 from benchmarks.load.watches import Watches
 
 PARTS = {
-    "abuse": Abuse,
     "calls": Calls,
     "events": Events,
-    "failing": Failing,
     "lives": Lives,
-    "keys": Keys,
-    "reactions": Reactions,
     "watches": Watches,
 }
 """All that this process can do: each method of a part is a command."""

@@ -2,20 +2,18 @@
 
 import asyncio
 import itertools
-import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.load import BATCH, COMMITS_USER, JOB_TYPE, USER, Reply, Wrong
-from benchmarks.load.http2 import Call, CallFailed, Connection, connect
+from benchmarks.load.http2 import Call, Connection, connect
 from benchmarks.load.messages import create_requests, report, update
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
-from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkRequest, WorkResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -39,20 +37,19 @@ class Target:
     returns how many jobs or reports it was of.
     """
 
-    def __init__(self, connection: Connection, user_id: str = USER) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._user_id = user_id
         channel: Any = connection
         self.jobs: Any = JobServiceStub(channel)
         self.workers: Any = WorkerServiceStub(channel)
-        self._requests = create_requests(user_id)
+        self._requests = create_requests()
         self.running: deque[RunningJob] = deque()
         """The jobs that were made and started, the one reported on longest ago first."""
         self.claimed: list[str] = []
 
-    async def make_job(self, requests: Iterator[CreateJobRequest] | None = None) -> None:
+    async def make_job(self) -> None:
         """Create and start a job."""
-        created = await self.jobs.CreateJob(next(requests or self._requests))
+        created = await self.jobs.CreateJob(next(self._requests))
         started = await self.workers.TransitionJob(
             worker_service_pb2.TransitionJobRequest(
                 job_id=created.job.id,
@@ -73,17 +70,9 @@ class Target:
         """Read the next job, and see that it is as the last answer said."""
         job = self.running[0]
         self.running.rotate(-1)
-        answer = await self.jobs.GetJob(
-            job_service_pb2.GetJobRequest(job_id=job.id, user_id=self._user_id)
-        )
+        answer = await self.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job.id, user_id=USER))
         if (answer.job.id, answer.job.version) != (job.id, job.version):
             raise Wrong(f"{job.id} has version {answer.job.version}, not {job.version}")
-        return 1
-
-    async def list(self) -> int:
-        await self.jobs.ListJobs(
-            job_service_pb2.ListJobsRequest(user_id=self._user_id, page_size=100)
-        )
         return 1
 
     async def create(self) -> int:
@@ -93,7 +82,7 @@ class Target:
     async def create_batch(self) -> int:
         requests = itertools.islice(self._requests, BATCH)
         answer = await self.jobs.BatchCreateJobs(
-            job_service_pb2.BatchCreateJobsRequest(user_id=self._user_id, requests=requests)
+            job_service_pb2.BatchCreateJobsRequest(user_id=USER, requests=requests)
         )
         if len(answer.jobs) != BATCH:
             raise Wrong(f"{len(answer.jobs)} jobs were made of {BATCH}")
@@ -129,14 +118,6 @@ class Target:
     async def claim_100(self) -> int:
         return await self.claim(100)
 
-    async def refused(self) -> int:
-        """Create a job without an owner, which is refused."""
-        try:
-            await self.jobs.CreateJob(job_service_pb2.CreateJobRequest())
-        except CallFailed:
-            return 1
-        raise Wrong("a job without an owner was created")
-
 
 class Calls:
     """Commands. Every call that is begun is waited for: `done` is what the server acknowledged."""
@@ -144,55 +125,17 @@ class Calls:
     def __init__(self) -> None:
         self._targets: dict[str, Target] = {}
 
-    async def open(
-        self, target: str, token: str = "", ca: str = "", cert: str = "", key: str = ""
-    ) -> Reply:
-        """Connect to a server with a token, and with TLS if a CA is given."""
-        tls = None
-        if ca:
-            tls = ssl.create_default_context(cafile=ca)
-            tls.set_alpn_protocols(["h2"])
-            if cert:
-                tls.load_cert_chain(cert, key)
-        self._targets[target] = Target(await connect(target, tls=tls, token=token))
-        return {}
-
-    async def steady(
-        self, target: str, tokens: Sequence[str], every: float, seconds: float
-    ) -> Reply:
-        """Create jobs at even intervals, one caller for each token; return the seconds of each."""
-        callers = [Target(await connect(target, token=token)) for token in tokens]
-        begin = time.monotonic()
-        each: list[float] = []
-
-        async def caller(made: Target, offset: float) -> None:
-            for number in range(round(seconds / every)):
-                due = begin + offset + number * every
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                await made.create()
-                each.append(time.monotonic() - due)
-
-        async with asyncio.TaskGroup() as running:
-            for number, made in enumerate(callers):
-                running.create_task(caller(made, every * number / len(callers)))
-        for made in callers:
-            made.connection.close()
-        return {"done": len(each), "each": each}
-
-    async def prepare(self, target: str, jobs: int, added_bytes: int = 0) -> Reply:
+    async def prepare(self, target: str, jobs: int) -> Reply:
         """Create and start jobs until there are that many; return their ids.
-
-        Their parameters have so many bytes more than those of other jobs.
 
         None are kept from an earlier server that ended: another one may have its port.
         """
         if target in self._targets and self._targets[target].connection.closed:
             del self._targets[target]
         made = await self._target(target)
-        requests = create_requests(added_bytes=added_bytes) if added_bytes else None
         async with asyncio.TaskGroup() as making:
             for _ in range(jobs - len(made.running)):
-                making.create_task(made.make_job(requests))
+                making.create_task(made.make_job())
         return {"jobs": [job.id for job in made.running]}
 
     async def check(self, target: str) -> Reply:

@@ -1,13 +1,12 @@
 """gRPC calls over HTTP/2 made by hand: a client library takes more.
 
-A grpc.aio client uses nearly as much processor time as the bare server that it calls, and
+A grpc.aio client uses nearly as much processor time as the server that it calls, and
 where there are few cores takes it from that server. This is what it takes to call a grpc
 server on the same machine, and no more: no deadlines, no compression, no retries. RFC 9113 has the
 frames, RFC 7541 the headers.
 """
 
 import asyncio
-import ssl
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
@@ -29,9 +28,6 @@ _INITIAL_WINDOW_SIZE = 4
 _MAX_FRAME = 16_384
 _WINDOW = 65_535
 """Bytes that either side may send at first."""
-
-_SMALL_WINDOW = 4_096
-"""Of a call whose answers are not read: a few messages, and the server must wait."""
 
 _LARGEST_WINDOW = 2**31 - 1
 _GRANT = 2**30
@@ -111,13 +107,8 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(
-        self, target: str, *, reads: bool = True, tls: bool = False, token: str = ""
-    ) -> None:
+    def __init__(self, target: str) -> None:
         self._target = target
-        self._scheme = b"\x87" if tls else b"\x86"  # :scheme https, http
-        self._token = token
-        self._reads = reads
         self._calls: dict[int, Call] = {}
         self._headers: dict[tuple[str, str], int] = {}
         self._next_id = 1
@@ -140,15 +131,13 @@ class Connection(asyncio.Protocol):
         self._next_id += 2
         self._calls[call.id] = call
         headers = (
-            b"\x83"  # :method POST
-            + self._scheme
+            b"\x83\x86"  # :method POST, :scheme http
             + self._header(":path", path)
             + self._header(":authority", self._target)
             + self._header("content-type", "application/grpc")
             + self._header("user-agent", "jobledger-benchmark")
             + self._header("te", "trailers")
             + self._header("grpc-accept-encoding", "identity")
-            + (self._header("authorization", f"Bearer {self._token}") if self._token else b"")
         )
         self._write(_HEADERS, _END_HEADERS, call.id, headers)
 
@@ -195,10 +184,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one but in name
         self._transport.write(_PREFACE)
-        window = _LARGEST_WINDOW if self._reads else _SMALL_WINDOW
-        self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, window))
-        if self._reads:
-            self._grant(_LARGEST_WINDOW - _WINDOW)
+        self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, _LARGEST_WINDOW))
+        self._grant(_LARGEST_WINDOW - _WINDOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
         calls, self._calls = self._calls, {}
@@ -288,8 +275,8 @@ class Connection(asyncio.Protocol):
         if number is not None:
             return bytes([0x80 | _STATIC_HEADERS + len(self._headers) - number])
         self._headers[name, value] = len(self._headers)
-        texts = (name.encode(), value.encode())
-        return b"\x40" + b"".join(_length(len(text)) + text for text in texts)
+        texts = (name.encode(), value.encode())  # each shorter than 127 bytes
+        return b"\x40" + b"".join(bytes([len(text)]) + text for text in texts)
 
     def _write(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Write a frame: all that come together at once."""
@@ -303,37 +290,10 @@ class Connection(asyncio.Protocol):
         self._out.clear()
 
 
-def _length(size: int) -> bytes:
-    """Return the length of a text: one byte, or HPACK's number of several."""
-    if size < 127:
-        return bytes([size])
-    rest, number = size - 127, b"\x7f"
-    while rest >= 128:
-        number += bytes([rest & 0x7F | 0x80])
-        rest >>= 7
-    return number + bytes([rest])
-
-
-async def connect(
-    target: str,
-    *,
-    reads: bool = True,
-    tls: ssl.SSLContext | None = None,
-    token: str = "",
-) -> Connection:
-    """Connect to a server.
-
-    Args:
-        target: its HOST:PORT.
-        reads: whether the server may send without end; else a few KiB of each call.
-        tls: how to encrypt; else the connection is plain text.
-        token: the bearer token to send with each call.
-    """
+async def connect(target: str) -> Connection:
+    """Connect to a server at HOST:PORT."""
     host, _, port = target.rpartition(":")
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(target, reads=reads, tls=tls is not None, token=token),
-        host,
-        int(port),
-        ssl=tls,
+        lambda: Connection(target), host, int(port)
     )
     return connection

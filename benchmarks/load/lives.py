@@ -1,24 +1,15 @@
 """Whole lives of jobs by the Python client, the owners in one process and the worker in another.
 
 The worker is one of the worker library, or its calls are made by hand, one after the other.
-
-And lives of etcd's keys, which are put as often as a job is changed.
 """
 
 import asyncio
-import re
 import time
-import uuid
 from collections import defaultdict
 from contextlib import nullcontext
-from typing import Any, Self, cast
-
-import grpc
-from google.protobuf.any_pb2 import Any as Pair
-from google.protobuf.wrappers_pb2 import BytesValue
+from typing import Self, cast
 
 from benchmarks.load import (
-    CHANGES,
     IN_FLIGHT,
     PARAMETERS,
     PERCENTS,
@@ -37,11 +28,6 @@ JOB_TYPE = "upscale"
 """Not the type of the jobs that other loads create: those stay queued."""
 
 ASSET_BYTES = 1_234_567
-
-VALUE_BYTES = 250
-"""About as many as a job's message has."""
-
-_PUT = re.compile(rb"put (\d) ")
 
 
 class Lives:
@@ -247,52 +233,3 @@ class _OneWatch:
         async for event in self._watch:
             if event.job is not None:
                 self._jobs[event.job.id].see(event.job)
-
-
-class Keys:
-    """Commands for etcd: keys that are watched, and put as often as a job is changed."""
-
-    async def live(self, target: str, jobs: int, in_flight: int) -> Reply:
-        """Put each key CHANGES times, one put after the other, and watch it from before the first.
-
-        Return of each key when its last put was acknowledged, when its watch received it, and how
-        many puts that watch has received.
-        """
-        async with grpc.aio.insecure_channel(target) as channel:
-            begin = time.monotonic()
-            lives = await live_many(jobs, lambda: _live_key(channel, uuid.uuid4().hex), in_flight)
-            seconds = time.monotonic() - begin
-        return {"lives": lives, "done": jobs, "seconds": seconds}
-
-
-async def _live_key(channel: grpc.aio.Channel, key: str) -> Life:
-    # Bytes in, bytes out. On the wire etcd's PutRequest, a key and a value, is an Any, and its
-    # WatchRequest, of a WatchCreateRequest, of a key, are two BytesValues.
-    put: Any = channel.unary_unary("/etcdserverpb.KV/Put")
-    watch: Any = channel.stream_stream("/etcdserverpb.Watch/Watch")()
-    try:
-        create = BytesValue(value=key.encode()).SerializeToString()
-        await watch.write(BytesValue(value=create).SerializeToString())
-        await watch.read()  # confirms it; a watch that began in the past would be slower
-        watching = asyncio.create_task(_receive(watch))
-        for number in range(CHANGES):
-            value = f"put {number} ".encode().ljust(VALUE_BYTES)
-            await put(Pair(type_url=key, value=value).SerializeToString())
-        acknowledged = time.monotonic()
-        return acknowledged, await watching, CHANGES
-    finally:
-        watch.cancel()
-
-
-async def _receive(watch: Any) -> float:
-    """Read every put; return when the last one was received."""
-    puts: list[int] = []
-    while len(puts) < CHANGES:
-        message = await watch.read()
-        received = time.monotonic()
-        if message is grpc.aio.EOF:
-            raise Wrong("a watch ended before its key was complete")
-        puts += map(int, _PUT.findall(message))
-    if puts != list(range(CHANGES)):
-        raise Wrong(f"a watch received puts {puts}")
-    return received

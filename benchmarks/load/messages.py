@@ -14,20 +14,14 @@ from jobledger.v1.worker_service_pb2 import JobUpdate, ProgressUpdate, UpdatePro
 _PARAMETERS: Struct = json_format.ParseDict(PARAMETERS, Struct())
 
 
-def create_requests(
-    user_id: str = USER, job_type: str = JOB_TYPE, *, added_bytes: int = 0
-) -> Iterator[CreateJobRequest]:
-    """Yield requests without end, each with a `request_id` of its own, with larger parameters."""
-    parameters = Struct()
-    parameters.CopyFrom(_PARAMETERS)
-    if added_bytes:
-        parameters["added"] = "x" * added_bytes
+def create_requests(user_id: str = USER, job_type: str = JOB_TYPE) -> Iterator[CreateJobRequest]:
+    """Yield requests without end, each with a `request_id` of its own."""
     prefix = uuid.uuid4().hex
     for number in itertools.count():
         yield CreateJobRequest(
             user_id=user_id,
             job_type=job_type,
-            parameters=parameters,
+            parameters=_PARAMETERS,
             labels=LABELS,
             request_id=f"{prefix}-{number}",
         )

@@ -19,7 +19,7 @@ WATCH_JOB = "/jobledger.v1.JobService/WatchJob"
 WATCH_JOBS = "/jobledger.v1.JobService/WatchJobs"
 
 AT_ONCE = 250
-"""Streams that are being opened at once, where nothing else is said."""
+"""Streams that are being opened at once."""
 
 Delivery = tuple[float, float]
 """When the message came by the monotonic clock, and how many seconds after the service had decided
@@ -32,45 +32,24 @@ class Watches:
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
 
-    async def watch_job(
-        self, name: str, target: str, job_ids: list[str], streams: int, at_once: int = AT_ONCE
-    ) -> Reply:
-        """Open streams of WatchJob, each of the next job; return the seconds until all are open."""
+    async def watch_job(self, name: str, target: str, job_ids: list[str], streams: int) -> Reply:
+        """Open streams of WatchJob, each of the next job."""
         group = self._groups[name] = _Group()
-        begin = time.monotonic()
-        await group.open(target, [_watch_job(job_id) for job_id in job_ids], streams, at_once)
+        await group.open(target, [_watch_job(job_id) for job_id in job_ids], streams)
         gc.freeze()  # or a collection would walk through all of it during a delivery
-        return {"seconds": time.monotonic() - begin}
+        return {}
 
     async def watch_jobs(self, name: str, target: str, streams: int) -> Reply:
-        """Open streams of WatchJobs; return the seconds until all are in sync."""
+        """Open streams of WatchJobs, until all are in sync."""
         group = self._groups[name] = _Group()
-        begin = time.monotonic()
-        await group.open(target, [_WATCH_JOBS], streams)
-        return {"seconds": time.monotonic() - begin}
+        await group.open(target, [_watch_jobs(USER)], streams)
+        return {}
 
     async def watch_commits(self, name: str, target: str, streams: int) -> Reply:
         """Open streams of WatchJobs of the owner of commits; each message is one delivery."""
         group = self._groups[name] = _Group()
-        request = WatchJobsRequest(user_id=COMMITS_USER).SerializeToString()
-        await group.open(
-            target, [(WATCH_JOBS, request, WatchJobsResponse)], streams, watch=_Counted
-        )
+        await group.open(target, [_watch_jobs(COMMITS_USER)], streams, _Counted)
         gc.freeze()
-        return {}
-
-    async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
-        """Open streams of WatchJob and WatchJobs in turn, and wait for the first bytes of each.
-
-        Each has a connection of its own, on which the server may send a few KiB.
-        """
-        group = self._groups["stalled"] = _Group()
-        for number in range(streams):
-            connection = await connect(target, reads=False)
-            group.connections.append(connection)
-            one = _watch_job(job_ids[number % len(job_ids)])
-            path, body, kind = _WATCH_JOBS if number % 2 else one
-            await group.open_one(connection, path, body, _Stalled(group, kind))
         return {}
 
     async def collect(self, name: str, changes: int, patience: float) -> Reply:
@@ -109,7 +88,9 @@ def _watch_job(job_id: str) -> Opening:
     return WATCH_JOB, request.SerializeToString(), WatchJobResponse
 
 
-_WATCH_JOBS = WATCH_JOBS, WatchJobsRequest(user_id=USER).SerializeToString(), WatchJobsResponse
+def _watch_jobs(user_id: str) -> Opening:
+    request = WatchJobsRequest(user_id=user_id)
+    return WATCH_JOBS, request.SerializeToString(), WatchJobsResponse
 
 
 class _Group:
@@ -131,15 +112,17 @@ class _Group:
         target: str,
         openings: list[Opening],
         streams: int,
-        at_once: int = AT_ONCE,
-        watch: "type[_Watch] | None" = None,
+        kind: "type[_Watch] | None" = None,
     ) -> None:
-        turn = asyncio.Semaphore(at_once)
+        turn = asyncio.Semaphore(AT_ONCE)
 
         async def open_in_turn(connection: Connection, opening: Opening) -> None:
             async with turn:
-                path, body, kind = opening
-                await self.open_one(connection, path, body, (watch or _Watch)(self, kind))
+                path, body, response = opening
+                watch = (kind or _Watch)(self, response)
+                connection.begin(watch, path)
+                connection.send(watch, body, last=True)
+                await watch.opened
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(streams):
@@ -148,13 +131,6 @@ class _Group:
                     self.connections.append(connection)
                 opening = openings[number % len(openings)]
                 tasks.create_task(open_in_turn(connection, opening))
-
-    async def open_one(
-        self, connection: Connection, path: str, body: bytes, watch: "_Watch"
-    ) -> None:
-        connection.begin(watch, path)
-        connection.send(watch, body, last=True)
-        await watch.opened
 
     def add(self, delivery: Delivery, changes: int) -> None:
         self.deliveries.append(delivery)
@@ -215,16 +191,6 @@ class _Watch(Call):
             self._group.fail(failure)
         else:
             self.opened.set_exception(failure)
-
-
-class _Stalled(_Watch):
-    """A stream that is not read: `opened` is done when anything has come."""
-
-    __slots__ = ()
-
-    def received(self, data: bytes) -> None:  # noqa: ARG002
-        if not self.opened.done():
-            self.opened.set_result(None)
 
 
 class _Counted(_Watch):

@@ -9,22 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import grpc
-
 from benchmarks import postgres
-from benchmarks.measure import (
-    GENERATORS,
-    Target,
-    Usage,
-    Work,
-    add_usage,
-    in_order,
-    measure,
-    name_of,
-)
+from benchmarks.measure import GENERATORS, Usage, Work, add_usage, in_order, measure
 from benchmarks.processes import Generator
 from benchmarks.stats import Report
-from benchmarks.targets import DATABASES, Database, Other, Server, bare_server, new_database
+from benchmarks.targets import Database, Server, new_database
 
 T = TypeVar("T")
 
@@ -68,56 +57,27 @@ class Run:
             self._cluster = self.enter(postgres.cluster())
         return self.enter(new_database(name, self.folder, self._cluster))
 
-    def serving(
-        self,
-        database: str | Database,
-        *arguments: str,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> Server:
+    def serving(self, database: str | Database, *arguments: str) -> Server:
         """Serve on a database, a new one where only its kind is named, until the run ends."""
         if isinstance(database, str):
             database = self.database(database)
-        given = (*arguments, *self.arguments.serve)
-        return self.enter(Server(database, *given, credentials=credentials))
-
-    def bare(self) -> Other:
-        """Start the ceiling; it ends with the run."""
-        return self.enter(bare_server(self.folder))
-
-    def targets(self, *arguments: str) -> list[Target]:
-        """Start the ceiling, and a server on each database; they end with the run."""
-        self.tell("starting the servers")
-        return [self.bare(), *(self.serving(name, *arguments) for name in self.databases)]
+        return self.enter(Server(database, *arguments, *self.arguments.serve))
 
     @cached_property
     def generators(self) -> list[Generator]:
         """Processes that make load; they end with the run."""
         return [self.enter(Generator()) for _ in range(GENERATORS)]
 
-    def compare(
-        self,
-        work: Work,
-        targets: Sequence[Target],
-        turn: int,
-        ceiling: Work | None = None,
-        bars: tuple[float, float] | None = None,
-    ) -> dict[Target, Usage]:
-        """Have all do the same in turn, and add what it took of each, compared with the first.
+    def measure(self, work: Work, servers: Sequence[Server], turn: int) -> dict[Server, Usage]:
+        """Have all do the same in turn, and add what it took. Raises BenchmarkError.
 
-        In every second round the order is the other way round. Where there is a `ceiling`, the
-        first does that instead. `bars` are of the rates on each database. Raises BenchmarkError.
+        In every second round the order is the other way round.
         """
-        usages: dict[Target, Usage] = {}
-        bare, *servers = targets
-        for target in in_order(targets, turn):
-            what = ceiling if ceiling and target is bare else work
-            usages[target] = measure(target, self.generators, what, self.seconds)
-            self.load_cores = max(self.load_cores, usages[target].load_cores)
-        for server in servers:
-            name = name_of(server)
-            bar = bars[DATABASES.index(name)] if bars else None
-            used = usages[server], usages[bare]
-            add_usage(self.report, f"{work.title}, {name}", work, *used, bar=bar)
+        usages: dict[Server, Usage] = {}
+        for server in in_order(servers, turn):
+            usage = usages[server] = measure(server, self.generators, work, self.seconds)
+            self.load_cores = max(self.load_cores, usage.load_cores)
+            add_usage(self.report, f"{work.title}, {server.database.name}", work, usage)
         return usages
 
     def tell(self, what: str) -> None:

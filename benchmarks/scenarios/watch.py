@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from benchmarks.measure import Target
 from benchmarks.processes import (
     BenchmarkError,
     Generator,
@@ -24,7 +23,6 @@ COMMIT = 200
 SETTLE_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
 
-MEMORY_BAR, FANOUT_BAR = 1.3, 1.25
 P99_BAR = 20.0
 """Milliseconds, from the service's decision on."""
 
@@ -50,22 +48,22 @@ SCENARIO = Scenario(
 class Fanout:
     """Watches of one job, which is changed."""
 
-    def __init__(self, target: Target, watchers: Sequence[Generator], streams: int) -> None:
+    def __init__(self, server: Server, watchers: Sequence[Generator], streams: int) -> None:
         """Open the watches, and note the memory that each takes.
 
         Each of the watchers, which are processes, opens its share.
         """
-        self._target = target
+        self._server = server
         self._watchers = watchers
         self._each = streams // len(watchers)
         self.watches = self._each * len(watchers)
-        call = {"target": target.target}
+        call = {"target": server.target}
         ids = watchers[0].do("calls.prepare", jobs=1, **call)["jobs"]
         watchers[0].do("calls.alone", operation="create", calls=100, **call)
-        before = resident_bytes(target.pid)
-        how = {"name": target.target, "job_ids": ids, "streams": self._each, **call}
+        before = resident_bytes(server.pid)
+        how = {"name": server.target, "job_ids": ids, "streams": self._each, **call}
         all_do(watchers, "watches.watch_job", **how)
-        self.bytes_each = (resident_bytes(target.pid) - before) / self.watches
+        self.bytes_each = (resident_bytes(server.pid) - before) / self.watches
         self.change()  # every stream does some things for the first time
 
     def change(self) -> tuple[float, float, float]:
@@ -75,19 +73,19 @@ class Fanout:
         processor time for each delivery.
         """
         time.sleep(SETTLE_SECONDS)
-        used = cpu_seconds(self._target.pid)
-        how = {"target": self._target.target, "rate": 1, "seconds": 1}
+        used = cpu_seconds(self._server.pid)
+        how = {"target": self._server.target, "rate": 1, "seconds": 1}
         ((_, _, sent, _),) = self._watchers[0].do("calls.write", **how)["written"]
-        how = {"name": self._target.target, "changes": self._each, "patience": PATIENCE_SECONDS}
+        how = {"name": self._server.target, "changes": self._each, "patience": PATIENCE_SECONDS}
         replies = all_do(self._watchers, "watches.collect", **how)
-        used = cpu_seconds(self._target.pid) - used
+        used = cpu_seconds(self._server.pid) - used
         times = sorted(at - sent for reply in replies for at, _ in reply["deliveries"])
         if len(times) != self.watches:
             raise BenchmarkError(f"{len(times)} of {self.watches} watches received the change")
         return times[len(times) // 2] * 1000, times[-1] * 1000, used / self.watches
 
     def close(self) -> None:
-        all_do(self._watchers, "watches.close", name=self._target.target)
+        all_do(self._watchers, "watches.close", name=self._server.target)
 
 
 def watch_jobs_bytes(server: Server, watcher: Generator, streams: int) -> float:
@@ -100,25 +98,19 @@ def watch_jobs_bytes(server: Server, watcher: Generator, streams: int) -> float:
 
 
 def _measure_fanout(run: Run, server: Server) -> None:
-    """Open the watches of one job on the bare server and on ours, and change it in turn."""
+    """Open the watches of one job, and change it."""
     run.tell("opening the watches of one job")
-    watchers = run.generators
-    bare, ours = (
-        Fanout(target, watchers, run.arguments.watches) for target in (run.bare(), server)
-    )
-    memory = [fanout.bytes_each / 1024 for fanout in (ours, bare)]
-    run.report.add(Kind.MEMORY, "an idle WatchJob", "KiB", *memory, bar=MEMORY_BAR)
-    feed = watch_jobs_bytes(server, watchers[0], max(1, ours.watches // 10)) / 1024
+    fanout = Fanout(server, run.generators, run.arguments.watches)
+    run.report.add(Kind.MEMORY, "an idle WatchJob", "KiB", fanout.bytes_each / 1024)
+    feed = watch_jobs_bytes(server, run.generators[0], max(1, fanout.watches // 10)) / 1024
     run.report.add(Kind.MEMORY, "an idle WatchJobs of one owner", "KiB", feed)
-    title = f"one change to {ours.watches:,} watches"
+    title = f"one change to {fanout.watches:,} watches"
     for _ in run.each_round():
-        ceiling, change = bare.change(), ours.change()
-        cpu = change[2] * 1e6, ceiling[2] * 1e6
-        run.report.add(Kind.SERVER_CPU, title, "µs/delivery", *cpu)
-        run.report.add(Kind.TIME, f"{title}: half have it", "ms", change[0], ceiling[0])
-        last = change[1], ceiling[1]
-        run.report.add(Kind.TIME, f"{title}: all have it", "ms", *last, bar=FANOUT_BAR)
-    ours.close()
+        half, last, cpu = fanout.change()
+        run.report.add(Kind.SERVER_CPU, title, "µs/delivery", cpu * 1e6)
+        run.report.add(Kind.TIME, f"{title}: half have it", "ms", half)
+        run.report.add(Kind.TIME, f"{title}: all have it", "ms", last)
+    fanout.close()
 
 
 def _measure_commits(run: Run, server: Server) -> None:
@@ -179,13 +171,13 @@ def _measure_delivery(run: Run, servers: Sequence[Server]) -> None:
             for other in others:
                 routes["a WatchJobs at another replica"] = other.target
             for route, name in routes.items():
-                took = collect(watcher, name, len(written))
+                took = _collect(watcher, name, len(written))
                 skipped += len(written) - len(took)
                 title = f"{run.arguments.rate:,} changes/s to {route}, {server.database.name}"
                 p50, p99 = percentiles(took)
                 bar = P99_BAR if "own" in route else None
                 run.report.add(Kind.TIME, f"{title}, p50", "ms", p50)
-                run.report.add(Kind.TIME, f"{title}, p99", "ms", p99, bar_value=bar)
+                run.report.add(Kind.TIME, f"{title}, p99", "ms", p99, bar=bar)
             for other, used in zip(others, before, strict=True):
                 cpu = (cpu_seconds(other.pid) - used) / len(written) * 1e6
                 title = "a change read and delivered by another replica"
@@ -196,7 +188,7 @@ def _measure_delivery(run: Run, servers: Sequence[Server]) -> None:
     )
 
 
-def collect(watcher: Generator, name: str, changes: int) -> list[float]:
+def _collect(watcher: Generator, name: str, changes: int) -> list[float]:
     """Return the seconds from the service's decision on each change until it was delivered.
 
     Raises BenchmarkError unless exactly that many changes were, by as many messages or fewer.
