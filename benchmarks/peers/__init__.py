@@ -1,4 +1,4 @@
-"""The same lifecycle on Jobledger and on what people use instead; see README.md.
+"""The same lifecycle on Jobledger and on what people use instead; see docs/project/peers.md.
 
 Needs the standard library only: the peers' own environment imports it too.
 """
