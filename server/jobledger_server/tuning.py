@@ -73,6 +73,9 @@ class Tuning:
     """Bytes of payloads in one transaction, and one message more. A small command waits for the
     batch that is under way and for its own, so both are short; more would make nothing cheaper."""
 
+    waiting_command_bytes: int = 256 * MIB
+    """Bytes of the commands that wait or are under way, of all callers together."""
+
     linger_ticks: int = 10
     """A batch is waited for at most this many milliseconds after the one before, so that of many
     callers some are answered while the database works for others."""

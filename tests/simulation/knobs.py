@@ -25,6 +25,7 @@ TUNING: Knobs = {
     "shared_messages": (1, 5),
     "command_batch": (1, 5),
     "command_batch_bytes": (1,),
+    "waiting_command_bytes": (1, 300),
     "linger_ticks": (1,),
     "claim_batch": (1, 5),
     "claim_batch_bytes": (1, 1000),

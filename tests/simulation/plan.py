@@ -125,6 +125,7 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         # soon.
         tuning.pop("command_batch", None)
         tuning.pop("command_batch_bytes", None)
+        tuning.pop("waiting_command_bytes", None)
         tuning.pop("promote_batch", None)
         # Nor for more than this: batches of seconds, one after the other, would keep a job locked.
         load["rate"] = knobs.LEAST_RATE

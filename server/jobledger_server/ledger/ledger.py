@@ -126,6 +126,7 @@ class Ledger:
             max_batch_bytes=tuning.command_batch_bytes,
             linger_ticks=tuning.linger_ticks,
             max_waiting=max_waiting,
+            max_waiting_bytes=tuning.waiting_command_bytes,
             share=share,
             weigh=_weigh,
             measure=_content_bytes,

@@ -146,6 +146,5 @@ BUGS = {
         "ledger.batcher",
         "            self._items.release(caller, weight)\n",
         "            pass\n",
-        gap="the load is never refused for its bytes",
     ),
 }
