@@ -13,7 +13,7 @@ from jobledger import AsyncClient, Client, DeadlineExceeded, Unavailable
 from jobledger.cli.options import Command
 from jobledger.core.connection_options import PREFIX, from_environment
 from jobledger.core.system_roots import system_roots
-from tests.e2e.client.both_clients import Flaky
+from tests.e2e.client.conftest import Flaky
 from tests.e2e.client.test_tls import doorman, servers_of
 from tests.support.certificates import LOCALHOST_CERTIFICATE
 

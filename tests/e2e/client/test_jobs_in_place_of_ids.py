@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobledger import Client, Job, JobStatus, Pager
-from tests.e2e.client.both_clients import Flaky
+from tests.e2e.client.conftest import Flaky
 
 JOB = Job(id=str(uuid.uuid4()), job_type="render")
 

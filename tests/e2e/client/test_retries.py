@@ -18,7 +18,7 @@ from jobledger import (
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import worker_service_pb2 as worker
-from tests.e2e.client.both_clients import flaky_server
+from tests.e2e.client.conftest import flaky_server
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
