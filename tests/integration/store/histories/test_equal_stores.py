@@ -90,7 +90,9 @@ async def check(run: Run, steps: int) -> None:
         pytest.fail("\n".join((f"steps {history.steps}:", *history.done, str(broken))))
 
 
-@pytest.mark.parametrize("seed", ["a", "b", "c"])
+@pytest.mark.parametrize(
+    "seed", ["a", *(pytest.param(each, marks=pytest.mark.slow) for each in "bc")]
+)
 async def test_databases_that_are_asked_the_same_answer_the_same(run: Run) -> None:
     await check(run, STEPS)
 
