@@ -210,7 +210,8 @@ def outcome_of(code: int, result: dict[str, Any] | None, stderr: bytes) -> Outco
         name = signal.Signals(-code).name.removeprefix("SIG")
     except ValueError:
         name = str(-code)
-    return Failed(words or f"ended by SIG{name}", f"SIGNAL_{name}", result=result)
+    # As the process of a Python handler that dies: memory may suffice at another time.
+    return Failed(words or f"ended by SIG{name}", f"SIGNAL_{name}", result=result, retryable=True)
 
 
 def last_lines(stderr: bytes) -> str:

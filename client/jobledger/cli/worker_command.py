@@ -88,8 +88,9 @@ def exec_(
     JOBLEDGER_JOB_ID, JOBLEDGER_JOB_TYPE, JOBLEDGER_ATTEMPT, JOBLEDGER_MAX_ATTEMPTS,
     JOBLEDGER_USER_ID, JOBLEDGER_WORKER_ID. Each line that it writes to stdout
     is a JSON object: {"progress": 40, "message": "..."}, {"checkpoint": {...}}, {"asset": {...}}
-    or, at last, the result. Exit code 0 means COMPLETED, 3 PARTIAL, 75 that the job is tried again
-    if it has attempts left, any other FAILED; the last lines of stderr are the error's message.
+    or, at last, the result. Exit code 0 means COMPLETED, 3 PARTIAL, 75 or a signal that the job is
+    tried again if it has attempts left, any other FAILED; the last lines of stderr are the error's
+    message.
     docs/guides/worker-programs.md has the details.
 
     What the program writes to stderr is passed on; with --concurrency above 1 each line starts

@@ -236,9 +236,17 @@ async def test_only_an_object_is_a_checkpoint(worker):
     assert '{"progress": 1, "checkpoint": [1]}\n' in worker.stderr
 
 
-async def test_a_program_that_dies_of_a_signal_is_failed_with_its_name(worker):
-    job = await worker.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    assert (job.status, job.error.reason) == (FAILED, "SIGNAL_KILL")
+async def test_a_program_that_dies_of_a_signal_is_a_lost_attempt(worker):
+    program = """
+import json, os, signal, sys
+if json.load(sys.stdin)["attempt"] == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    worker.start([sys.executable, "-c", program])
+    job = await worker.job(retry_policy=RetryPolicy(initial_backoff=0.1))
+    assert (job.status, job.attempt, job.last_error.reason) == (COMPLETED, 2, "SIGNAL_KILL")
+    once = await worker.job(retry_policy=RetryPolicy(max_attempts=1))
+    assert (once.status, once.error.reason) == (FAILED, "SIGNAL_KILL")
 
 
 @pytest.mark.parametrize(
@@ -422,8 +430,9 @@ def test_an_exit_code_without_stderr_has_a_default_message():
     assert outcome_of(3, {"a": 1}, b"") == Partial({"a": 1})
     assert outcome_of(7, None, b"") == Failed("exit code 7", "EXIT_7")
     assert outcome_of(75, None, b"") == Failed("exit code 75", "EXIT_75", retryable=True)
-    assert outcome_of(-signal.SIGTERM, None, b"") == Failed("ended by SIGTERM", "SIGNAL_TERM")
-    assert outcome_of(-40, None, b"") == Failed("ended by SIG40", "SIGNAL_40")
+    by_signal = Failed("ended by SIGTERM", "SIGNAL_TERM", retryable=True)
+    assert outcome_of(-signal.SIGTERM, None, b"") == by_signal
+    assert outcome_of(-40, None, b"") == Failed("ended by SIG40", "SIGNAL_40", retryable=True)
 
 
 @pytest.mark.polyglot
