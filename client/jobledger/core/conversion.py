@@ -148,10 +148,13 @@ def to_timestamp(moment: datetime | None, where: str) -> Timestamp | None:
     """Convert an aware datetime.
 
     Raises:
+        TypeError: it is no datetime.
         ValueError: it has no time zone.
     """
     if moment is None:
         return None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{where}: {type(moment).__name__} is no datetime")
     if moment.utcoffset() is None:
         raise ValueError(f"{where}: a datetime needs a time zone")
     timestamp = Timestamp()
