@@ -236,7 +236,17 @@ def optional_by_keyword(job, *, params: Layer | None = None, more=1):
     return params
 
 
-@pytest.mark.parametrize("function", [keyword_only, optional, optional_by_keyword])
+def after_others(
+    job,
+    retries: int = 3,
+    *,
+    log: "Unknown" = None,  # type: ignore[name-defined]  # noqa: F821
+    params: Layer | None = None,
+):
+    return params
+
+
+@pytest.mark.parametrize("function", [keyword_only, optional, optional_by_keyword, after_others])
 def test_the_parameters_may_be_keyword_only_and_optional(function):
     assert with_parameters(function)(Job()) == Layer("a")
 

@@ -81,9 +81,14 @@ def _typed_parameter(function: Callable[..., Any]) -> tuple[inspect.Parameter, A
     needed = [each for each in candidates if each.default is each.empty]
     if len(needed) > 1:
         raise TypeError(f"{_name(function)}: takes more than a job and its parameters")
-    # Of several optional ones only the first: the others are the function's own.
-    for chosen in needed or candidates[:1]:
-        kind = annotation_of(function, chosen.name, chosen.annotation)
+    # Of several optional ones the first that is typed: the others are the function's own.
+    for chosen in needed or candidates:
+        try:
+            kind = annotation_of(function, chosen.name, chosen.annotation)
+        except TypeError:
+            if needed or chosen is candidates[0]:
+                raise
+            continue  # a name that only a type checker imports, of the function's own
         if is_typed(_without_none(kind)):
             return chosen, kind
         if needed:
