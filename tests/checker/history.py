@@ -119,6 +119,8 @@ class Operation:
     """What a created job has that neither its creation says nor the defaults of its type."""
     beyond: str = ""
     """What a creation asked for that its caller may not choose."""
+    owed: Outcome | None = None
+    """The outcome that it must have, if that is known."""
     existing: bool | None = None
     """Whether the answer to a creation said that the job was there before."""
     result_of: str = ""

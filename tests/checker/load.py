@@ -17,6 +17,7 @@ from tests.checker.clients.deliverers import Deliverer, own_webhooks
 from tests.checker.clients.library_workers import LibraryWorker
 from tests.checker.clients.operators import operate
 from tests.checker.clients.records import any_active, read_all
+from tests.checker.clients.refused import create_in_vain
 from tests.checker.clients.stream_workers import StreamWorker
 from tests.checker.clients.watchers import JobsWatcher, watch_jobs_one_by_one
 from tests.checker.clients.workers import LONGEST_LEASE, JobWorker
@@ -190,6 +191,7 @@ class Load:
                 run_brief_jobs(name, self._connect(name), self.rng(name), board, history)
                 for name in brief
             ),
+            create_in_vain(self._connect("refused"), self.rng("refused"), board, history),
             repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
             operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
             own_webhooks(self._connect("webhooks"), self.rng("webhooks"), board, history),

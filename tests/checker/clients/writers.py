@@ -124,13 +124,16 @@ async def create_job(
     job_types: Sequence[str] = TYPES,
     *,
     size: int = 0,
+    users: Sequence[str] = USERS,
+    free_key: str = "",
 ) -> Snapshot | None:
-    """Create a job of one of the types; return it if that was acknowledged.
+    """Create a job of one of the users and types; return it if that was acknowledged.
 
-    Its parameters are larger than others by `size` bytes.
+    Its parameters are larger than others by `size` bytes. `free_key` is a unique key that no job of
+    theirs has.
     """
     request = pb.CreateJobRequest(
-        user_id=rng.choice(USERS),
+        user_id=rng.choice(users),
         job_type=rng.choice(job_types),
         parameters=marked(mark, size=size),
         labels={"mark": mark},
@@ -142,8 +145,8 @@ async def create_job(
         fairness_key=rng.choice(TENANTS),
         concurrency_key=rng.choice(KEYS) if rng.random() < KEYED else "",
     )
-    if rng.random() < UNIQUE:
-        request.unique_key = f"unique-{rng.randrange(UNIQUE_KEYS)}"
+    if free_key or rng.random() < UNIQUE:
+        request.unique_key = free_key or f"unique-{rng.randrange(UNIQUE_KEYS)}"
         request.unique_policy = rng.choice(
             (pb.UNIQUE_POLICY_REJECT, pb.UNIQUE_POLICY_RETURN_EXISTING)
         )
@@ -192,6 +195,7 @@ async def create_job(
             if made is None
             else _misdefaulted(request, made.job, known=answer.sent > history.defaulted_from),
             existing=None if made is None else made.existing,
+            owed=Outcome.ACKNOWLEDGED if free_key else None,
             # A repetition answers with the job as it stands by now.
             changed=told is not None and told.version == 1,
         )

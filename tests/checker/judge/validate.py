@@ -13,6 +13,7 @@ from tests.checker.judge.queues import (
     check_starts,
     check_unique_keys,
 )
+from tests.checker.judge.refusing import check_refusals
 from tests.checker.judge.retries import (
     check_checkpoints,
     check_creations,
@@ -89,6 +90,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_unique_keys(history)
     found += check_webhooks(history)
     found += check_permitted(history)
+    found += check_refusals(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

@@ -139,7 +139,6 @@ BUGS = {
         "ledger.working_set",
         "self.created, self.reruns, self.active = before",
         "self.created, self.reruns, _ = before",
-        gap="the load makes no batch of creations that is refused",
     ),
     "refused bytes stay": Bug(
         "what is refused for its bytes counts as waiting for ever",
