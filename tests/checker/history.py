@@ -303,6 +303,18 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Unblocked:
+    """A blocked job that was made ready, and the highest priority that stayed blocked.
+
+    Those of its concurrency key and type count.
+    """
+
+    job_id: str
+    priority: int
+    highest_left: int
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookClaim:
     """A webhook that a deliverer was given."""
 
@@ -355,6 +367,8 @@ class History:
     that were so long that each server must have noticed."""
     recounts: list[Recount] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    unblocked: list[Unblocked] = field(default_factory=list)
+    """Blocked jobs that were made ready while others of their key and type stayed blocked."""
     defaulted_from: float = float("inf")
     """When it was acknowledged that one type has a default priority."""
     undefaulted: list[str] = field(default_factory=list)

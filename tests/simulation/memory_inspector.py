@@ -2,16 +2,16 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, Row, with_key
 from jobledger.testing.world.memory.tables import Tables
 from jobledger.testing.world.memory.waiting import key_state
-from jobledger_server.domain.job import Job, Phase
+from jobledger_server.domain.job import Job, JobId, Phase
 from jobledger_server.domain.state_machine import due_time
 from jobledger_server.domain.type_defaults import FIELDS, NO_DEFAULTS
-from tests.checker.history import History, Recount, Share, Start
+from tests.checker.history import History, Recount, Share, Start, Unblocked
 from tests.checker.inspector import looking_often
 from tests.support.memory_invariants import violations
 
@@ -53,10 +53,13 @@ class MemoryInspector:
 
     def see(self, changes: Sequence[tuple[Row | None, Row]]) -> None:
         """Write down the starts of a commit, and what is wrong with each, and with creations."""
+        written = {after.job.id for _, after in changes}
         for before, after in changes:
             if before is None:
                 self._see_creation(after.job)
                 continue
+            if (before.job.phase, after.job.phase) == (Phase.BLOCKED, Phase.READY):
+                self._see_unblocked(after.job, written)
             if after.job.phase is not Phase.HELD:
                 continue
             if before.job.phase is not Phase.HELD or before.job.attempt < after.job.attempt:
@@ -75,6 +78,14 @@ class MemoryInspector:
                 if silent and default not in (None, value):
                     what = f"{job.id} of {job.job_type} has the {name} {value}, not {default}"
                     self._history.undefaulted.append(what)
+
+    def _see_unblocked(self, job: Job, written: Collection[JobId]) -> None:
+        """Write down which priority stayed blocked, of jobs that the commit did not write."""
+        blocked = self._tables.in_group(with_key(job.concurrency_key, Phase.BLOCKED))
+        left = [row.job for row in blocked if row.job.id not in written]
+        highest = max((each.priority for each in left if each.job_type == job.job_type), default=-1)
+        if highest >= 0:
+            self._history.unblocked.append(Unblocked(job.id, job.priority, highest))
 
     def _wrong(self, started: Job) -> Iterator[str]:
         tables, key = self._tables, started.concurrency_key

@@ -13,6 +13,11 @@ MOST_APART = 150
 """Turns by which queues that take turns may be apart. A claim gives up to 100 jobs together, and
 servers plan theirs at the same time."""
 
+MOST_OVERTAKING = 2
+OVERTAKING_SHARE = 0.2
+"""Blocked jobs that are made ready before others of a higher priority: so many, and so large a
+share of those that were chosen among several priorities."""
+
 
 def check_counters(history: History) -> Iterator[Violation]:
     """Counters are what the jobs are, in each snapshot, and nobody who may go on is forgotten."""
@@ -28,6 +33,18 @@ def check_counters(history: History) -> Iterator[Violation]:
         if recount.overdue > LATE_SECONDS and not broken:
             what = f"a job waits {recount.overdue:.1f} s after its time"
             yield Violation("scheduled", "lost", what)
+
+
+def check_unblocked(history: History) -> Iterator[Violation]:
+    """Of the blocked jobs of a key, those of the highest priority are made ready.
+
+    One is passed over while another transaction has locked it, so a few may be overtaken.
+    """
+    overtaking = [each for each in history.unblocked if each.priority < each.highest_left]
+    choices = sum(each.priority != each.highest_left for each in history.unblocked)
+    if len(overtaking) > MOST_OVERTAKING and len(overtaking) > choices * OVERTAKING_SHARE:
+        what = f"{len(overtaking)} of {choices} unblocked jobs overtook others, as {overtaking[0]}"
+        yield Violation("unblocked", "wrong", what)
 
 
 def check_starts(history: History) -> Iterator[Violation]:

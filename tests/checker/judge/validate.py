@@ -11,6 +11,7 @@ from tests.checker.judge.queues import (
     check_counters,
     check_shares,
     check_starts,
+    check_unblocked,
     check_unique_keys,
 )
 from tests.checker.judge.refusing import check_refusals
@@ -86,6 +87,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += many.check_removed(history)
     found += check_counters(history)
     found += check_starts(history)
+    found += check_unblocked(history)
     found += check_shares(history)
     found += check_unique_keys(history)
     found += check_webhooks(history)

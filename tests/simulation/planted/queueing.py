@@ -57,6 +57,14 @@ BUGS = {
         "    if not freed:\n        return Unblocked()\n",
         "    if True:\n        return Unblocked(settled=freed)\n",
     ),
+    "lowest priority unblocked": Bug(
+        "of the blocked jobs of a key, those of the lowest priority get the slots",
+        "ledger.unblocking",
+        "            jobs += await transaction.find_blocked("
+        "key, each.job_type, limit=ready - each.ready)\n",
+        "            blocked = await transaction.find_blocked(key, each.job_type, limit=1000)\n"
+        "            jobs += blocked[each.ready - ready :]\n",
+    ),
     "old queue still counts": Bug(
         "a job that gets another priority is still counted where it was",
         "domain.queues",

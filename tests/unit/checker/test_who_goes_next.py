@@ -12,8 +12,9 @@ from tests.checker.history import (
     Recount,
     Share,
     Start,
+    Unblocked,
 )
-from tests.checker.judge.queues import LATE_SECONDS, MOST_APART
+from tests.checker.judge.queues import LATE_SECONDS, MOST_APART, MOST_OVERTAKING
 from tests.checker.judge.validate import judge
 from tests.unit.checker.histories import story
 
@@ -58,6 +59,17 @@ def test_each_start_is_judged() -> None:
     assert len(judge(history)["limited"]) == 1
     history.jumps = [Jump(8, 6)]  # its time had come, and then the clock was set back
     assert not judge(history)["limited"]
+
+
+def test_blocked_jobs_of_a_lower_priority_overtake_no_others_but_a_few() -> None:
+    history = story()
+    right, even, overtaking = Unblocked("a", 9, 5), Unblocked("b", 5, 5), Unblocked("c", 0, 5)
+    history.unblocked = [even] * 100 + [right] * 5 + [overtaking] * MOST_OVERTAKING
+    assert not any(judge(history).values())
+    history.unblocked.append(overtaking)
+    assert len(judge(history)["unblocked"]) == 1
+    history.unblocked += [right] * 20  # then those were locked
+    assert not any(judge(history).values())
 
 
 def test_a_creation_may_return_only_a_job_with_its_unique_key() -> None:
