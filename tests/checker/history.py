@@ -380,6 +380,8 @@ class History:
     webhook_claims: list[WebhookClaim] = field(default_factory=list)
     webhook_saves: list[WebhookSave] = field(default_factory=list)
     webhook_changes: list[WebhookChange] = field(default_factory=list)
+    answered: Counter[str] = field(default_factory=Counter)
+    """The calls that were answered, and the streams that brought something, by the RPC."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Of all calls, by `RPC CODE REASON`."""
     load_began: float = 0.0

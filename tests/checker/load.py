@@ -16,6 +16,7 @@ from tests.checker.clients.brief_jobs import run_brief_jobs
 from tests.checker.clients.deliverers import Deliverer, own_webhooks
 from tests.checker.clients.library_workers import LibraryWorker
 from tests.checker.clients.operators import operate
+from tests.checker.clients.readers import look
 from tests.checker.clients.records import any_active, read_all
 from tests.checker.clients.refused import create_in_vain
 from tests.checker.clients.stream_workers import StreamWorker
@@ -160,10 +161,18 @@ class Load:
 
     def _connect(self, name: str, options: Options = ()) -> Replicas:
         rng = self.rng(f"{name}'s connections")
-        refusals, connect = self.history.refusals, self._connect_to
+        history, connect = self.history, self._connect_to
         token = token_of(name) if self._access else ""
         self._connected.append(
-            Replicas(self._targets, rng, refusals, options, connect=connect, token=token)
+            Replicas(
+                self._targets,
+                rng,
+                history.refusals,
+                history.answered,
+                options,
+                connect=connect,
+                token=token,
+            )
         )
         return self._connected[-1]
 
@@ -193,6 +202,7 @@ class Load:
             ),
             create_in_vain(self._connect("refused"), self.rng("refused"), board, history),
             repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
+            look(self._connect("reader-of-all"), self.rng("reader-of-all"), board, history),
             operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
             own_webhooks(self._connect("webhooks"), self.rng("webhooks"), board, history),
             *(

@@ -5,10 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.checker.clients.calls import not_made
 from tests.checker.clients.update_kinds import unused
 from tests.checker.history import Fault, History, Outcome, Watcher
 from tests.checker.judge.violation import Kind, Promise, Violation
-from tests.checker.judge.writing import ENDS, RETRYABLE
+from tests.checker.judge.writing import DELETIONS, ENDS, RETRYABLE
 from tests.checker.timeline import Timeline
 
 LEAST_RATE = 100.0
@@ -17,20 +18,23 @@ LEAST_RATE = 100.0
 SHOWN = 10
 """Violations of one kind that are shown in words."""
 
-WRITES = ENDS | {
-    RETRYABLE,
-    "RerunJob",
-    "CreateJob",
-    "StartJob",
-    "CancelJob",
-    "UpdateJob",
-    "DeleteJob",
-    "ClaimJobs",
-    "Work",
-    "UpdateProgress",
-    "ReleaseJob",
-    "CreateAsset",
-}
+WRITES = (
+    ENDS
+    | DELETIONS
+    | {
+        RETRYABLE,
+        "RerunJob",
+        "CreateJob",
+        "StartJob",
+        "CancelJob",
+        "UpdateJob",
+        "ClaimJobs",
+        "Work",
+        "UpdateProgress",
+        "ReleaseJob",
+        "CreateAsset",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Summary:
     """The counts of a run.
 
     `changes` are acknowledged ones while there was load, `attempts` those that ended, by outcome,
-    `unused` the kinds of updates that no worker sent.
+    `unused` the kinds of updates that no worker sent, `not_made` the calls that no client made.
     """
 
     seconds: float
@@ -59,6 +63,7 @@ class Summary:
     keyed: int
     settings: int
     unused: Sequence[str]
+    not_made: Sequence[str]
     recoveries: Mapping[str, Sequence[float | None]]
 
     @property
@@ -96,6 +101,7 @@ def summarize(history: History) -> Summary:
         keyed=sum(bool(start.key) for start in history.starts),
         settings=history.settings,
         unused=unused(history.updates),
+        not_made=not_made(history.answered),
         recoveries=_recoveries(history),
     )
 
@@ -165,6 +171,8 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
         lines.append(f"{kind:20} {count:3} times; {_recovered(summary.recoveries.get(kind, ()))}")
     if summary.unused:
         lines.append(f"no worker has sent: {', '.join(summary.unused)}")
+    if summary.not_made:
+        lines.append(f"no client has made: {', '.join(summary.not_made)}")
     refusals = ", ".join(f"{count} x {what}" for what, count in summary.refusals.most_common())
     lines.append(f"not answered, or refused: {refusals}")
     shown: Counter[tuple[Promise, Kind]] = Counter()

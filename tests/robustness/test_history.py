@@ -35,3 +35,4 @@ def test_every_guarantee_holds_under_load_and_injected_failures() -> None:
     assert summary.keyed > 0, found
     assert summary.settings > 0, found
     assert not summary.unused, found
+    assert not summary.not_made, found

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from itertools import islice
 
+from tests.checker.clients.calls import not_made
 from tests.checker.clients.update_kinds import unused
 from tests.simulation.plan import Plan
 from tests.simulation.simulate import Result, simulate
@@ -15,7 +16,7 @@ RUNS_OF_A_PROCESS = 100
 """A process is replaced after so many, since its memory is collected only between two runs."""
 
 SEEDS_FOR_ALL_KINDS = 20
-"""So many seeds send updates of all kinds; one with little load may not."""
+"""So many seeds send updates of all kinds and make all calls; one with little load may not."""
 
 
 def results(
@@ -56,11 +57,17 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     updates: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
 
     @property
     def unused(self) -> list[str]:
         """The kinds of updates that no load has sent, if there were enough seeds for all."""
         return unused(self.updates) if self.seeds.total() >= SEEDS_FOR_ALL_KINDS else []
+
+    @property
+    def not_made(self) -> list[str]:
+        """The calls that no load has made, if there were enough seeds for all."""
+        return not_made(self.answered) if self.seeds.total() >= SEEDS_FOR_ALL_KINDS else []
 
     def add(self, result: Result) -> None:
         """Add what one run came to."""
@@ -72,6 +79,7 @@ class Summary:
         self.faults.update(result.faults)
         self.counts.update(result.counts)
         self.updates.update(result.updates)
+        self.answered.update(result.answered)
 
     def __str__(self) -> str:
         cpu, seeds = self.cpu or 1.0, self.seeds.total()
@@ -84,6 +92,7 @@ class Summary:
             f"at the database: {_listed(self.counts)}",
             f"updates: {_listed(self.updates)}",
             *([f"no worker has sent: {', '.join(self.unused)}"] if self.unused else ()),
+            *([f"no client has made: {', '.join(self.not_made)}"] if self.not_made else ()),
         )
         return "\n".join(lines)
 

@@ -26,7 +26,7 @@ MINUTE = 60.0
 
 
 def main() -> int:
-    """Return 0 if every promise was kept in all runs, and every kind of update sent, else 1."""
+    """Return 0 if every promise was kept in all runs, and every update and call made, else 1."""
     arguments = _arguments()
     stores = STORES if arguments.store == "both" else (arguments.store,)
     summary = Summary()
@@ -44,7 +44,7 @@ def main() -> int:
             _tell(f"seed {result.plan.seed}: hash {result.hash}, {result.steps} steps")
     if arguments.seed is None and arguments.plan is None:
         _tell(str(summary))
-    return 1 if summary.failed or summary.unused else 0
+    return 1 if summary.failed or summary.unused or summary.not_made else 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -76,6 +76,7 @@ class Result:
         counts: What has happened at the disk.
         updates: What workers of the library sent, by its kinds.
         beyond: How often a caller asked for jobs that it may not create, by the key of its rule.
+        answered: The calls that were answered, by the RPC.
         webhooks: How often they were claimed, saved and changed, by the calls that were answered.
     """
 
@@ -89,6 +90,7 @@ class Result:
     counts: Mapping[str, int]
     updates: Mapping[str, int]
     beyond: Mapping[str, int] = field(default_factory=dict)
+    answered: Mapping[str, int] = field(default_factory=dict)
     webhooks: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -199,6 +201,7 @@ def simulate(
             for operation in run.history.operations
             if operation.beyond
         ),
+        answered=dict(run.history.answered),
         webhooks=Counter(
             [
                 *("ClaimWebhooks" for _ in run.history.webhook_claims),

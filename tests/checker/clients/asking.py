@@ -77,6 +77,7 @@ class Replicas:
         targets: Sequence[str],
         rng: random.Random,
         refusals: Counter[str],
+        answered: Counter[str],
         options: Options = (),
         *,
         connect: Connect,
@@ -86,6 +87,7 @@ class Replicas:
         self.token = token
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.refusals = refusals
+        self.answered = answered
         self._channels = [connect(target, [*OPTIONS, *options]) for target in targets]
         services = (
             JobServiceStub,
@@ -140,6 +142,7 @@ class Replicas:
                     return Answer(sent, now, Outcome.UNKNOWN, tries=tries)
                 await asyncio.sleep(self._rng.uniform(0.01, 0.1))
             else:
+                self.answered[rpc] += 1
                 return Answer(sent, time.monotonic(), Outcome.ACKNOWLEDGED, response, tries)
 
     async def close(self) -> None:

@@ -51,11 +51,14 @@ class _Owner:
             await self._create()
             return
         webhook_id = self._rng.choice(self._ids)
-        match self._rng.choice(("update", "update", "rotate", "rotate", "delete")):
+        match self._rng.choice(("update", "update", "rotate", "rotate", "enable", "delete")):
             case "update":
                 await self._update(webhook_id)
             case "rotate":
                 await self._rotate(webhook_id)
+            case "enable":  # it is, so nothing changes: its claim goes on
+                enabling = pb.EnableWebhookRequest(webhook_id=webhook_id)
+                await self._ask("EnableWebhook", enabling, webhook_id)
             case "delete":
                 self._ids.remove(webhook_id)
                 deletion = pb.DeleteWebhookRequest(webhook_id=webhook_id)

@@ -238,6 +238,7 @@ class StreamWorker:
             now = time.monotonic()
             if not greeted:
                 greeted = True
+                self._replicas.answered["Work"] += 1
                 for hold in self._holds.values():
                     hold.greeted = now
             for result in message.results:

@@ -124,6 +124,7 @@ class JobsWatcher:
                 call, watch_jobs_messages, stream, self.replicas.refusals, stay=stay, take=take
             ):
                 tokens[len(stream.messages) - 1] = token
+            self.replicas.answered["WatchJobs"] += bool(stream.messages)
             if stream.end != "left":
                 self.replicas.avoid(replica)
                 await asyncio.sleep(self.rng.uniform(0.01, 0.1))
@@ -194,6 +195,7 @@ async def _watch_to_the_end(
         # Jobs are short: who stays as long as others do would never resume.
         stay = rng.uniform(*short) if rng.random() < 0.5 else 60.0
         await read_stream(call, watch_job_messages, stream, replicas.refusals, stay=stay, take=take)
+        replicas.answered["WatchJob"] += bool(stream.messages)
         if stream.end in ("OK", "NOT_FOUND"):
             return
         version = _version(watcher, rng, go_back)

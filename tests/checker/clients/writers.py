@@ -22,6 +22,7 @@ from tests.checker.clients.board import (
     Board,
     pause,
 )
+from tests.checker.clients.bulk import cancel_by_filter, delete_by_filter
 from tests.checker.clients.records import Unreadable, read_record
 from tests.checker.facts import snapshot
 from tests.checker.history import History, Operation, Outcome, Record, Snapshot
@@ -68,6 +69,9 @@ WITH_POLICY = 0.7
 WITH_PRIORITY = 0.6
 """How many of the creations say their priority."""
 
+IN_BULK = 0.3
+"""How many of the cancellations and deletions are made by the calls for many jobs."""
+
 BATCHED = 0.2
 """How many of the jobs are created by BatchCreateJobs."""
 
@@ -105,7 +109,12 @@ async def create_jobs(
             await update_job(job, replicas, rng, history)
         if job is not None and rng.random() < cancelled:
             await asyncio.sleep(rng.uniform(0, cancelled_within))
-            await cancel_job(job, replicas, board, history)
+            if rng.random() < IN_BULK:
+                ended = await cancel_by_filter(mark, job, replicas, history)
+                if ended is not None and ended.terminal:
+                    board.close(ended)
+            else:
+                await cancel_job(job, replicas, board, history)
 
 
 def marked(mark: str, *, size: int = 0) -> Struct:
@@ -349,10 +358,10 @@ async def delete_jobs(
         for _ in range(len(board.ended)):
             job = board.ended.popleft()
             if rng.random() < share:
-                await _delete(job, replicas, history)
+                await _delete(job, replicas, rng, history)
 
 
-async def _delete(job: Snapshot, replicas: Replicas, history: History) -> None:
+async def _delete(job: Snapshot, replicas: Replicas, rng: random.Random, history: History) -> None:
     try:
         record = await read_record(replicas, job.job_id, job.user_id)
     except Unreadable:  # something is broken for long
@@ -360,7 +369,10 @@ async def _delete(job: Snapshot, replicas: Replicas, history: History) -> None:
     if record is None:
         return
     # What has ended does not change any more, so this is what is deleted.
-    await delete_job(record, replicas, history)
+    if not job.origin and rng.random() < IN_BULK:
+        await delete_by_filter(record, replicas, history)
+    else:
+        await delete_job(record, replicas, history)
 
 
 async def delete_job(record: Record, replicas: Replicas, history: History) -> None:

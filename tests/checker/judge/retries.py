@@ -9,7 +9,7 @@ from tests.checker.clients.board import BRIEF
 from tests.checker.clock import had_shown
 from tests.checker.history import History, Outcome, Snapshot
 from tests.checker.judge.violation import Violation
-from tests.checker.judge.writing import GIVEN
+from tests.checker.judge.writing import DELETIONS, GIVEN
 from tests.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
 from tests.checker.timeline import observations
 
@@ -115,7 +115,7 @@ def check_repetitions(history: History) -> Iterator[Violation]:
             origins[job.origin].add(job.job_id)
     deleted: dict[str, float] = {}
     for operation in history.operations:
-        if operation.rpc == "DeleteJob":
+        if operation.rpc in DELETIONS:
             deleted.setdefault(operation.job_id, operation.sent)
     for origin, found in origins.items():
         jobs = sorted(found, key=lambda job_id: seen[job_id])

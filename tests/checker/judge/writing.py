@@ -11,6 +11,7 @@ from tests.checker.timeline import observations
 
 ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
 GIVEN = frozenset({"ClaimJobs", "StartJob", "Work"})
+DELETIONS = frozenset({"DeleteJob", "DeleteJobs"})
 RETRYABLE = "FailRetryably"
 """MarkFailed with `retryable`: an end only if no attempt is left."""
 EDGES = frozenset(
@@ -68,7 +69,7 @@ def _check_found(operation: Operation, record: Record, where: str) -> Iterator[V
         yield Violation("kept", "lost", f"{where}: ended by {record.ended_by or 'the service'}")
     if operation.rpc == "CreateAsset" and operation.assets[0] not in record.assets:
         yield Violation("kept", "lost", f"{where}: not linked")
-    if operation.rpc == "DeleteJob" and not record.deleted:
+    if operation.rpc in DELETIONS and not record.deleted:
         yield Violation("kept", "lost", f"{where}: still there")
 
 
@@ -98,7 +99,7 @@ def _check_created_once(history: History) -> Iterator[Violation]:
         seen[snapshot.job_id] = min(at, seen.get(snapshot.job_id, at))
     deleted: dict[str, float] = {}
     for operation in history.operations:
-        if operation.rpc == "DeleteJob":
+        if operation.rpc in DELETIONS:
             deleted.setdefault(operation.job_id, operation.sent)
     made: dict[tuple[str, str], list[str]] = defaultdict(list)
     for job_id, record in history.records.items():
