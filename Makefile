@@ -138,6 +138,10 @@ test-many-seeds: $(INSTALLED) ### run thousands of simulated seeds, and have the
 	@$(PYTHON) -m tests.simulation --seeds 5000 --minutes 20 --first $(FIRST_SEED) --shrink $(ARGS)
 	@$(PYTHON) -m tests.simulation --planted --seeds 1000 $(ARGS)
 
+.PHONY: test-promises
+test-promises: $(INSTALLED) ## break each promise of the docs, and see its test fail, for half an hour; ARGS="24 50" for some
+	@$(PYTHON) -m tests.promises $(ARGS)
+
 .PHONY: test-slow
 test-slow: $(INSTALLED) ### run the tests that take long: examples, installs, processes, watchers
 	@$(PYTHON) -m pytest -m "slow and not polyglot" -n 4 --dist worksteal $(patsubst %,--ignore=%,$(ALONE) $(FAULTS) $(HISTORY)) $(ARGS)
