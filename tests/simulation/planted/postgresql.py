@@ -130,12 +130,6 @@ BUGS = {
         "return statement.with_for_update(of=jobs, skip_locked=skip)",
         "return statement.with_for_update(of=jobs, skip_locked=skip) if skip else statement",
     ),
-    "lowest priority found first": Bug(
-        "of the blocked jobs of a key, those of the lowest priority are found first",
-        "sql.blocking_statements",
-        ".order_by(jobs.c.priority.desc(), jobs.c.create_time, jobs.c.id)",
-        ".order_by(jobs.c.priority, jobs.c.create_time, jobs.c.id)",
-    ),
     "changed pause ignored": Bug(
         "jobs start although a pause was set since they were found",
         MIGRATION,
