@@ -10,13 +10,17 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
+OTHERS = "jobledger", "jobledger_gateway"
+"""The packages beside the server."""
+
 
 class Bug(NamedTuple):
     """A bug.
 
     Attributes:
         what: What is wrong then.
-        module: Where, below `jobledger_server`.
+        module: Where: below `jobledger_server`, or the whole name of a module of the client or the
+            gateway.
         before: A part of its source; it is there once.
         after: What replaces it.
         sqlite: Only servers on SQLite have it.
@@ -32,7 +36,8 @@ class Bug(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"jobledger_server.{self.module}"
+        package = self.module.partition(".")[0]
+        return self.module if package in OTHERS else f"jobledger_server.{self.module}"
 
     def source(self) -> str:
         """Return the module's source with the bug.
@@ -49,9 +54,9 @@ class Bug(NamedTuple):
         return source.replace(self.before, self.after)
 
     def write(self, folder: Path) -> None:
-        """Write the server's packages with the bug into a folder, for $PYTHONPATH."""
+        """Write the package of the module with the bug into a folder, for $PYTHONPATH."""
         source = self.source()
-        root = find_spec("jobledger_server")
+        root = find_spec(self.name.partition(".")[0])
         assert root is not None
         assert root.origin is not None
         package = Path(root.origin).parent
