@@ -102,9 +102,10 @@ async def test_no_more_jobs_are_held_than_a_limit_permits_over_all_servers(
 
     async def work(through: Ledger) -> None:
         while len(ended_jobs) < len(made):
-            for job in await claim_jobs(through, claim(max_jobs=2)):
-                held.add(job.id)
-                assert len(held) <= 3
+            claimed = await claim_jobs(through, claim(max_jobs=2))
+            held.update(ids(claimed))
+            assert len(held) <= 3
+            for job in claimed:
                 await asyncio.sleep(0)
                 held.discard(job.id)  # before its end: it may be claimed no more
                 await apply(through, ended(job))
