@@ -139,7 +139,7 @@ test-many-seeds: $(INSTALLED) ### run thousands of simulated seeds, and have the
 	@$(PYTHON) -m tests.simulation --planted --seeds 1000 $(ARGS)
 
 .PHONY: test-promises
-test-promises: $(INSTALLED) ## break each promise of the docs, and see its test fail, for half an hour; ARGS="24 50" for some
+test-promises: $(INSTALLED) ### break each promise of the docs, and see its test fail, for half an hour; ARGS="24 50" for some
 	@$(PYTHON) -m tests.promises $(ARGS)
 
 .PHONY: test-slow

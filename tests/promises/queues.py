@@ -92,10 +92,14 @@ ENTRIES = {
     ),
     91: Entry(
         Bug(
-            "an event of a job overtakes one that could not be delivered",
+            "an event that could not be delivered at once is not tried again",
             "jobledger_gateway.webhooks.attempts",
-            "        if not earlier:\n            with",
-            "        if True:\n            with",
+            "                if not answer.failure:\n"
+            "                    return None\n"
+            "                attempts, next_time",
+            "                if not answer.failure or answer.status:\n"
+            "                    return None\n"
+            "                attempts, next_time",
         ),
         "tests/e2e/webhooks/test_deliveries.py"
         "::test_all_transitions_come_in_order_though_the_first_attempts_fail[sqlite]",
