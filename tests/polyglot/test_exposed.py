@@ -55,7 +55,6 @@ def closed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
         yield server, envoy
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack_with", "options", "closes"),
@@ -89,7 +88,6 @@ async def test_floods_fail_no_call_of_others(
     assert server.peak_memory < 200 * MIB
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack_with", "options"),
@@ -129,7 +127,6 @@ async def test_large_requests_without_a_token_do_not_reach_the_server(
         assert (await Caller(channel, token="any").job(parameters=large)).id
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.slow
 async def test_large_creations_of_one_address_delay_no_other(
     exposed: tuple[ServerProcess, str],
@@ -147,7 +144,6 @@ async def test_large_creations_of_one_address_delay_no_other(
 MALFORMED = (b"/\xff", GET_JOB + b"\xff", GET_JOB + b"/more", GET_JOB + b"%2f", b"")
 
 
-@pytest.mark.promise(number=66)
 async def test_malformed_paths_do_not_reach_the_server(exposed: tuple[ServerProcess, str]) -> None:
     server, envoy = exposed
     server.signal(signal.SIGSTOP)  # so it is Envoy that answers
@@ -185,7 +181,6 @@ NO_TABLE = b"\x20"
 """At the beginning of headers: their sender uses a table of no bytes (RFC 7541, 6.3)."""
 
 
-@pytest.mark.promise(number=66)
 async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProcess, str]) -> None:
     _, envoy = exposed
     with Connection(envoy) as attacker:
@@ -197,7 +192,6 @@ async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProc
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.promise(number=66)
 async def test_concurrent_calls_of_an_address_are_limited(
     exposed: tuple[ServerProcess, str],
 ) -> None:

@@ -140,7 +140,6 @@ async def code_of(address: str, authority: Authority, own: Pair) -> grpc.StatusC
     return grpc.StatusCode.OK
 
 
-@pytest.mark.promise(number=59)
 @pytest.mark.parametrize("details", [CERTIFICATE, NAMES])
 async def test_envoy_reports_whom_a_certificate_names_and_nobody_else(
     tmp_path: Path, sqlite_template: Path, details: str

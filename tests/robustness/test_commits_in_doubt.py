@@ -19,7 +19,7 @@ from tests.support.ledger_calls import apply
 from tests.support.postgres_server import PostgresServer
 from tests.support.store_writer import append, creation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60), pytest.mark.promise(number=3)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 """Counts the commits that wait for a standby."""

@@ -80,7 +80,6 @@ def server(
         yield stack.enter_context(ServerProcess(folder, database=database))
 
 
-@pytest.mark.promise(number=55)
 @pytest.mark.parametrize(
     ("server", "count"),
     [

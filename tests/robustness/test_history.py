@@ -11,7 +11,6 @@ from tests.checker.timeline import observations
 from tests.support.seed import SEED
 
 
-@pytest.mark.promise(number=42)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_guarantee_holds_under_load_and_injected_failures() -> None:

@@ -90,7 +90,6 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
         assert (extended.status, extended.error.reason) == (FAILED, "LEASE_EXPIRED")
 
 
-@pytest.mark.promise(number=17)
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_worker_that_returns_after_an_outage_of_three_leases_keeps_its_job(

@@ -57,7 +57,6 @@ def serve(tmp_path: Path, database_url: str) -> Any:
         server.kill()
 
 
-@pytest.mark.promise(number=2)
 @pytest.mark.slow
 async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
     server = serve()
@@ -99,7 +98,6 @@ async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
             assert (await call.GetJob(job_id=job_id, user_id="ada")).job.version >= version
 
 
-@pytest.mark.promise(number=73)
 @sqlite_only
 async def test_sigterm_drains_the_server(serve: Serve) -> None:
     """NOT_SERVING, watchers are sent elsewhere, running calls finish, exit code 0."""
@@ -156,7 +154,6 @@ async def test_sigterm_drains_the_server(serve: Serve) -> None:
     assert after.version == job.version + acknowledged
 
 
-@pytest.mark.promise(number=73)
 @several_servers
 async def test_a_watch_of_a_draining_server_continues_at_once_at_another_one(serve: Serve) -> None:
     one, other = serve(), serve()
@@ -192,7 +189,6 @@ async def test_sigterm_with_watchers_that_do_not_read_ends_the_server(
         assert await asyncio.to_thread(server.terminate) == 0
 
 
-@pytest.mark.promise(number=30)
 @sqlite_only
 @pytest.mark.slow
 async def test_2000_watches_opened_in_one_burst_all_get_their_first_message(serve: Serve) -> None:

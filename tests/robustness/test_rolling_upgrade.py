@@ -88,7 +88,6 @@ async def rehearse(folder: Path, before: Path | None, after: Path | None) -> His
         return rollout.load.history
 
 
-@pytest.mark.promise(number=79)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_servers_are_replaced_by_the_next_version_and_back_without_a_broken_promise(

@@ -168,7 +168,6 @@ def test_systemd_hears_of_all_processes_once_and_from_the_parent(database: str) 
                 systemd.recv(4096)
 
 
-@pytest.mark.promise(number=74)
 async def test_changes_through_one_process_reach_watches_of_another(
     steady: SeveralProcesses,
 ) -> None:
@@ -228,7 +227,6 @@ def test_a_signal_during_startup_exits_with_0(server: SeveralProcesses) -> None:
     assert "serving" not in [line["event"] for line in server.lines]
 
 
-@pytest.mark.promise(number=74)
 async def test_a_killed_process_is_replaced_without_an_error_and_sigterm_drains_them_all(
     server: SeveralProcesses,
 ) -> None:
@@ -278,7 +276,6 @@ async def test_a_killed_process_is_replaced_without_an_error_and_sigterm_drains_
         assert server.events_of(child)[-2:] == ["draining", "stopped"]
 
 
-@pytest.mark.promise(number=74)
 def test_all_processes_exit_when_the_first_is_killed(server: SeveralProcesses) -> None:
     server.until("serving")
     server.process.kill()

@@ -96,7 +96,6 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
     return told
 
 
-@pytest.mark.promise(number=39)
 @pytest.mark.slow
 @sqlite_only
 @pytest.mark.parametrize(
@@ -161,7 +160,6 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
 
 
-@pytest.mark.promise(number=39)
 @sqlite_only
 @pytest.mark.parametrize("tuning", [Tuning(buffered_bytes=1)])  # else jobs are shared
 async def test_a_stalled_watch_keeps_its_message_but_not_the_job(start: Start) -> None:
@@ -231,7 +229,6 @@ def serialized() -> Iterator[Callable[[], int]]:
     tracemalloc.stop()
 
 
-@pytest.mark.promise(number=39)
 @sqlite_only
 @pytest.mark.parametrize("tuning", [Tuning(shared_message_bytes=200_000)])
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(

@@ -150,7 +150,6 @@ async def replicate_synchronously(url: str) -> None:
     )
 
 
-@pytest.mark.promise(number=3)
 async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
     primary: PostgresServer,
 ) -> None:
@@ -198,7 +197,6 @@ async def answered(call: Callable[[], Awaitable[object]]) -> bool:
     return False
 
 
-@pytest.mark.promise(number=3)
 @pytest.mark.parametrize("primary_then", ["stays", "crashes and starts again"])
 async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_watchers(
     primary: PostgresServer, primary_then: str, monkeypatch: pytest.MonkeyPatch
@@ -272,7 +270,6 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
         standby.close()
 
 
-@pytest.mark.promise(number=3)
 async def test_a_server_leaves_a_primary_that_hangs_for_the_standby_that_took_over(
     primary: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -299,7 +296,6 @@ async def test_a_server_leaves_a_primary_that_hangs_for_the_standby_that_took_ov
         standby.close()
 
 
-@pytest.mark.promise(number=3)
 async def test_a_standby_is_not_read_from(primary: PostgresServer) -> None:
     """It shows changes that the primary does not show yet."""
     url = await asyncio.to_thread(migrated, primary.create_database())
@@ -317,7 +313,6 @@ async def test_a_standby_is_not_read_from(primary: PostgresServer) -> None:
         standby.close()
 
 
-@pytest.mark.promise(number=4)
 async def test_a_dump_under_load_is_complete_and_has_another_database_identity(
     primary: PostgresServer, other: PostgresServer
 ) -> None:

@@ -149,7 +149,6 @@ async def started_elsewhere(server: ServerProcess, job_ids: list[str]) -> None:
         )
 
 
-@pytest.mark.promise(number=30)
 @pytest.mark.slow
 async def test_2000_watches_reconnect_after_kill_9_and_miss_nothing(
     database_url: str, tmp_path: Path

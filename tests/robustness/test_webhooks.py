@@ -9,7 +9,6 @@ from tests.robustness.webhooks import run
 from tests.support.seed import SEED
 
 
-@pytest.mark.promise(number=91)
 @pytest.mark.slow
 @pytest.mark.timeout(420)
 async def test_no_end_is_lost_or_out_of_order_while_everything_fails(tmp_path: Path) -> None:

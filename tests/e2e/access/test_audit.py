@@ -70,7 +70,6 @@ def named(record: Any) -> tuple[object, ...]:
     return (*facts.get("jobs", ()), *(facts[name] for name in settings if name in facts))
 
 
-@pytest.mark.promise(number=60)
 async def test_operators_settings_are_logged_with_what_they_set(
     channel: grpc.aio.Channel, audit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,13 +105,11 @@ async def test_operators_settings_are_logged_with_what_they_set(
     ]
 
 
-@pytest.mark.promise(number=60)
 def test_every_command_has_an_entry_in_the_audit_table() -> None:
     assert set(CHANGES) == {*get_args(Command), Allocation}
     assert set(SETTINGS) == {*get_args(Setting)}
 
 
-@pytest.mark.promise(number=60)
 async def test_owners_changes_are_logged_with_their_outcomes(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -147,7 +144,6 @@ async def test_owners_changes_are_logged_with_their_outcomes(
     ]
 
 
-@pytest.mark.promise(number=60)
 async def test_changes_of_many_jobs_are_logged_one_by_one(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -179,7 +175,6 @@ async def test_changes_of_many_jobs_are_logged_one_by_one(
     ]
 
 
-@pytest.mark.promise(number=60)
 async def test_workers_changes_are_logged_by_call_and_by_stream(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -222,7 +217,6 @@ async def test_workers_changes_are_logged_by_call_and_by_stream(
     ]
 
 
-@pytest.mark.promise(number=60)
 async def test_denials_are_logged_with_what_is_known_of_the_caller(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -250,7 +244,6 @@ async def test_a_server_without_an_access_file_has_no_audit_log(call: Caller, au
     assert audit() == []
 
 
-@pytest.mark.promise(number=60)
 async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     tmp_path: Path,
 ) -> None:

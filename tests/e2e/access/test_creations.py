@@ -35,7 +35,6 @@ async def channel(start_with: Any) -> Any:
         yield channel
 
 
-@pytest.mark.promise(number=59)
 @pytest.mark.parametrize(
     ("name", "choice", "missing"),
     [
@@ -74,7 +73,6 @@ async def test_a_caller_chooses_only_what_its_rule_allows(
         assert not (await call.ListJobs(user_id="ada")).jobs
 
 
-@pytest.mark.promise(number=59)
 async def test_a_caller_gives_a_job_no_higher_priority_than_it_may_create_one_with(
     channel: grpc.aio.Channel,
 ) -> None:
@@ -88,7 +86,6 @@ async def test_a_caller_gives_a_job_no_higher_priority_than_it_may_create_one_wi
     assert (await plain.UpdateJob(**own, priority=5)).job.priority == 5
 
 
-@pytest.mark.promise(number=59)
 async def test_a_caller_repeats_only_jobs_that_it_may_create(channel: grpc.aio.Channel) -> None:
     web, ops, farm = (Caller(channel, token=name) for name in ("any", "ops", "farm"))
     job = await web.job(priority=9, fairness_key="eve", concurrency_key="x")

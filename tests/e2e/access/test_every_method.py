@@ -31,7 +31,6 @@ Call = tuple[str, MethodDescriptor, str | None, str]
 """The path and the descriptor of a method, a token, and a user."""
 
 
-@pytest.mark.promise(number=59)
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
     assert set(METHODS) == {path for path, _ in methods()}
     assert {method.name for _, method in methods()} == OWNERS | WORKERS | QUEUES
@@ -108,7 +107,6 @@ def calls_of_callers() -> Iterator[tuple[Call, bool]]:
                 yield (path, method, name, user), method.name in allowed
 
 
-@pytest.mark.promise(number=59)
 async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Channel) -> None:
     calls, allowed = zip(*calls_of_callers(), strict=True)
     for call, may, code in zip(calls, allowed, await codes_of(channel, calls), strict=True):
@@ -116,7 +114,6 @@ async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Chan
         assert {code} & REFUSALS == expected, (call[0], *call[2:], code)
 
 
-@pytest.mark.promise(number=59)
 async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel) -> None:
     calls: list[Call] = []
     for path, method in methods():
@@ -127,7 +124,6 @@ async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel)
         assert code is StatusCode.UNAUTHENTICATED, (call[0], call[2])
 
 
-@pytest.mark.promise(number=59)
 async def test_a_watch_token_permits_four_methods_for_its_user(channel: grpc.Channel) -> None:
     make = job_service_pb2.CreateWatchTokenRequest(user_id="ada", labels={"team": "blue"})
     metadata = [("authorization", "Bearer owner")]

@@ -99,7 +99,6 @@ async def channel(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[gr
 KEYS = [SigningKey(name, name) for name in ("RS256", "ES256", "EdDSA")]
 
 
-@pytest.mark.promise(number=59)
 async def test_no_altered_token_is_accepted(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -137,7 +137,6 @@ async def connected(
         yield connected
 
 
-@pytest.mark.promise(number=59)
 async def test_a_certificate_names_its_holder(connected: Connect) -> None:
     web = "spiffe://example.org/web"
     cases: list[tuple[dict[str, Any], tuple[StatusCode, str]]] = [
@@ -174,7 +173,6 @@ async def test_a_certificate_names_its_holder(connected: Connect) -> None:
         assert (names, await answer(await connected(**names))) == (names, expected)
 
 
-@pytest.mark.promise(number=59)
 async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_session(
     connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +196,6 @@ async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_sessio
     assert await answer(expired_proxy, **names) == UNKNOWN
 
 
-@pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
     connected: Connect, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +214,6 @@ async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
     assert not any(stream.done() for stream in stay)
 
 
-@pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_the_key_of_its_callers_token_is_removed(
     serve: Serve, tmp_path: Path, keys: dict[str, SigningKey]
 ) -> None:
@@ -284,7 +280,6 @@ async def test_a_token_takes_precedence_over_a_certificate(connected: Connect) -
     assert await answer(channel, authorization="Basic am86") == UNKNOWN
 
 
-@pytest.mark.promise(number=59)
 async def test_only_a_trusted_proxy_may_name_its_client(
     connected: Connect, authority: Authority
 ) -> None:
@@ -468,7 +463,6 @@ def bad_tokens(keys: dict[str, SigningKey]) -> Iterator[tuple[str, str]]:
     yield "a text as claims", jwt.api_jws.encode(b'"ada"', rsa.private, "RS256", {"kid": rsa.kid})
 
 
-@pytest.mark.promise(number=59)
 async def test_an_invalid_token_is_unauthenticated(
     channel: grpc.aio.Channel, keys: dict[str, SigningKey]
 ) -> None:
@@ -505,7 +499,6 @@ class _Later:
         return datetime.now(tz) + timedelta(seconds=36)
 
 
-@pytest.mark.promise(number=59)
 async def test_a_changed_key_file_is_reloaded_and_old_keys_are_refused(
     channel: grpc.aio.Channel, tmp_path: Path, keys: dict[str, SigningKey]
 ) -> None:

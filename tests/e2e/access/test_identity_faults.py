@@ -58,7 +58,6 @@ def faults(caplog: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
-@pytest.mark.promise(number=60)
 async def test_the_audit_log_says_why_a_token_is_refused_and_the_answer_does_not(
     start_with: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,7 +74,6 @@ async def test_the_audit_log_says_why_a_token_is_refused_and_the_answer_does_not
     assert TOKENS.keys() | {"no_name"} == set(IdentityFault)
 
 
-@pytest.mark.promise(number=60)
 async def test_the_audit_log_says_why_a_certificate_is_refused_and_the_answer_does_not(
     start_with: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

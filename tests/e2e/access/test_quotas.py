@@ -63,7 +63,6 @@ def is_own(refused: Refusal, limit: str, value: str, caller: str = "eve") -> boo
     )
 
 
-@pytest.mark.promise(number=63)
 async def test_calls_a_second_are_limited_on_all_connections_of_an_identity(callers: Any) -> None:
     served = await callers(caller("eve", calls_per_second=5))
     eves = [await served.calls("eve") for _ in range(5)]
@@ -107,7 +106,6 @@ async def test_large_messages_count_as_several_calls(callers: Any, large: str) -
     assert refused.details["RetryInfo"].retry_delay.seconds >= 1
 
 
-@pytest.mark.promise(number=63)
 async def test_jobs_created_a_second_count_each_job_of_a_batch(callers: Any) -> None:
     served = await callers(caller("eve", jobs_per_second=0.5))
     eve, free = await served.calls("eve"), await served.calls("free")
@@ -142,7 +140,6 @@ async def test_a_refusal_is_immediate_and_says_when_to_try_again(callers: Any) -
         assert refused.details["RetryInfo"].retry_delay.seconds > 900
 
 
-@pytest.mark.promise(number=63)
 async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
     served = await callers(caller("eve", unfinished_jobs=3))
     eve, free = await served.calls("eve"), await served.calls("free")
@@ -170,7 +167,6 @@ async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
     assert is_own(await refusal(eve.job()), "unfinished_jobs", "3")
 
 
-@pytest.mark.promise(number=63)
 async def test_a_quota_of_watches_may_be_below_or_above_the_default_share(callers: Any) -> None:
     served = await callers(
         caller("eve", watches=2), caller("gateway", watches=8), max_watches=10, caller_share=0.4
@@ -189,7 +185,6 @@ async def test_a_quota_of_watches_may_be_below_or_above_the_default_share(caller
         await open_watch("free")  # less than an equal part
 
 
-@pytest.mark.promise(number=63)
 async def test_open_streams_of_workers_are_limited(callers: Any) -> None:
     served = await callers(caller("eve", work_streams=1))
     channel = await served.channel()
@@ -212,7 +207,6 @@ async def test_the_jobs_that_workers_say_they_hold_count_in_bytes(callers: Any) 
         assert len(await third.signals(100)) == 100
 
 
-@pytest.mark.promise(number=63)
 async def test_queued_request_bytes_are_limited(callers: Any) -> None:
     served = await callers(caller("eve", waiting_bytes=100_000))
     eve, free = await served.calls("eve"), await served.calls("free")
@@ -236,7 +230,6 @@ async def failed_jobs(call: Caller, *users: str) -> None:
         await call.CancelJob(user_id=user_id, job_id=job.id)
 
 
-@pytest.mark.promise(number=63)
 async def test_jobs_that_are_repeated_count_as_created(callers: Any) -> None:
     served = await callers(caller("eve", jobs_per_second=0.01), caller("tom", unfinished_jobs=2))
     eve, tom, free = [await served.calls(name) for name in ("eve", "tom", "free")]

@@ -64,7 +64,6 @@ def listing(channel: grpc.aio.Channel, token: str, user: str) -> Callable[[], Aw
     return lambda: Caller(channel, token=token).ListJobs(user_id=user)
 
 
-@pytest.mark.promise(number=59)
 async def test_a_change_of_the_file_changes_who_may_call(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -77,7 +76,6 @@ async def test_a_change_of_the_file_changes_who_may_call(
     assert (await refusal(listing(channel, "bob", "bob")())).reason == "ACCESS_DENIED"
 
 
-@pytest.mark.promise(number=59)
 async def test_a_change_that_keeps_the_time_and_size_of_the_file_counts(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -91,7 +89,6 @@ async def test_a_change_that_keeps_the_time_and_size_of_the_file_counts(
     await until(StatusCode.OK, listing(channel, "ada", "eve"))
 
 
-@pytest.mark.promise(number=59)
 async def test_open_calls_end_when_their_callers_permissions_change_and_others_stay(
     app: Any, file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -204,7 +201,6 @@ async def _failure(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     return failed.value
 
 
-@pytest.mark.promise(number=59)
 async def test_a_later_message_of_a_stream_is_checked_like_the_first(
     channel: grpc.aio.Channel,
 ) -> None:
@@ -220,7 +216,6 @@ async def test_a_later_message_of_a_stream_is_checked_like_the_first(
         assert (reason(refused), reason(finished)) == ("JOB_NOT_FOUND", "")
 
 
-@pytest.mark.promise(number=59)
 async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once(
     file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,7 +241,6 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
         assert "access_file_reloaded" in [record.message for record in caplog.records]
 
 
-@pytest.mark.promise(number=59)
 async def test_a_file_that_is_completed_while_it_is_read_is_read_again(
     file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

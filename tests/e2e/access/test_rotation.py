@@ -119,7 +119,6 @@ async def keys_at_a_url(folder: Path) -> AsyncIterator[tuple[str, Publish]]:
         assert ROTATIONS <= served.requests <= ROTATIONS + 2
 
 
-@pytest.mark.promise(number=58)
 @pytest.mark.parametrize(
     ("published", "rotations"),
     [

@@ -97,7 +97,6 @@ def test_a_token_that_is_refused_is_a_note_on_stderr_and_the_jobs_are_listed(she
     assert [request.resume_token for request in fault_server.requests] == ["mine", ""]
 
 
-@pytest.mark.promise(number=37)
 def test_every_transition_is_printed_once_although_the_server_is_killed(shell, own_server):
     with (
         Client(own_server.target, user_id="ada") as client,

@@ -163,7 +163,6 @@ async def test_a_server_that_is_connected_but_slow_is_named_so(flaky):
     flaky.stopped.set()
 
 
-@pytest.mark.promise(number=45)
 async def test_the_error_of_a_creation_has_the_request_id_to_repeat_it_with(flaky):
     flaky.delay = 5
     errors = []

@@ -68,7 +68,6 @@ async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, 
     ]
 
 
-@pytest.mark.promise(number=46)
 @pytest.mark.parametrize("create", BOTH, indirect=True)
 async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
     good, never = NewJob("render"), RetryPolicy(max_attempts=-1)

@@ -204,7 +204,6 @@ def test_watching_after_a_version_yields_only_what_is_newer(client, running):
     assert [step.version for step in message.transitions] == [done.version]
 
 
-@pytest.mark.promise(number=67)
 def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_calls(client):
     job = client.create_job("render")
     watches = [client.watch(job.id) for _ in range(120)]
@@ -213,7 +212,6 @@ def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_ca
     assert {[*watch][-1].job.status for watch in watches} == {FAILED}
 
 
-@pytest.mark.promise(number=67)
 async def test_an_async_client_with_more_watches_than_a_connection_has_streams_makes_calls(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")

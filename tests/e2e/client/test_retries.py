@@ -69,7 +69,6 @@ def test_every_unary_rpc_of_the_contract_is_covered():
     assert unary == set(UNARY) | {"ClaimJobs"}
 
 
-@pytest.mark.promise(number=45)
 def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage():
     def requests(call):
         with flaky_server() as flaky, Client(flaky.target, user_id="ada") as client:

@@ -30,7 +30,6 @@ def versions(messages):
     return [message.job.version for message in messages]
 
 
-@pytest.mark.promise(number=33)
 @pytest.mark.parametrize(
     "code",
     [
@@ -56,7 +55,6 @@ async def test_a_broken_watch_resumes_after_the_last_version_seen(fault_server, 
     }
 
 
-@pytest.mark.promise(number=33)
 async def test_a_stream_that_ends_with_ok_before_the_terminal_state_is_resumed(
     fault_server, collect
 ):
@@ -71,7 +69,6 @@ async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server
     assert versions(messages) == [4]
 
 
-@pytest.mark.promise(number=33)
 async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, monkeypatch):
     monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)

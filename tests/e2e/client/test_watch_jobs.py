@@ -47,7 +47,6 @@ async def test_the_async_client_watches_the_feed_too(server):
             assert (await anext(news)).job == started
 
 
-@pytest.mark.promise(number=40)
 def test_a_token_from_within_a_message_repeats_changes_and_skips_none(client):
     with client.watch_jobs() as news:
         listing(news)
@@ -137,7 +136,6 @@ def check(follower, done):
     assert not any(message.heartbeat for message in follower.messages)
 
 
-@pytest.mark.promise(number=37)
 async def test_every_transition_is_yielded_once_although_the_server_is_killed(own_server):
     count = 40
     followers = [Follower(count), Follower(count)]
@@ -167,7 +165,6 @@ async def test_every_transition_is_yielded_once_although_the_server_is_killed(ow
         check(follower, done)
 
 
-@pytest.mark.promise(number=40)
 async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, caplog):
     """Many short streams, of the watch of all jobs and of a watch of each."""
     caplog.set_level(logging.DEBUG, "jobledger")
@@ -204,7 +201,6 @@ async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, c
     assert logged.total() > 2 * count
 
 
-@pytest.mark.promise(number=40)
 def test_a_restored_database_is_a_gap_followed_by_a_listing_of_its_jobs(own_server):
     with Client(own_server.target, user_id="ada") as client:
         kept = client.create_job("render")

@@ -31,7 +31,6 @@ def tokens(server):
     return [request.resume_token for request in server.requests]
 
 
-@pytest.mark.promise(number=40)
 @pytest.mark.parametrize(
     "code",
     [
@@ -86,7 +85,6 @@ async def test_a_silent_feed_stream_is_cancelled_and_resumed(
     assert await asyncio.to_thread(fault_server.ended.wait, 10)
 
 
-@pytest.mark.promise(number=40)
 @pytest.mark.parametrize("refusal", [EXPIRED, FOREIGN])
 @pytest.mark.parametrize("own", ["", "mine"])
 async def test_on_gap_is_called_between_the_old_changes_and_the_new_listing(
@@ -125,7 +123,6 @@ async def test_the_callers_own_token_refused_at_once_is_a_gap_too(
     assert [gap.reason for gap in gaps] == [refusal[1]]
 
 
-@pytest.mark.promise(number=40)
 @pytest.mark.parametrize(
     ("refusal", "kind"), [(EXPIRED, ResumeTokenExpired), (FOREIGN, InvalidToken)]
 )

@@ -46,7 +46,6 @@ def drain(server):
     server.start()
 
 
-@pytest.mark.promise(number=26)
 @pytest.mark.parametrize("interrupt", [kill, drain])
 async def test_a_watch_yields_every_transition_once_and_in_order(own_server, interrupt):
     seen_async, seen_sync = Seen(), Seen()
@@ -92,7 +91,6 @@ async def test_a_watch_yields_every_transition_once_and_in_order(own_server, int
         assert [step.to_status for step in steps] == [PROCESSING, COMPLETED]
 
 
-@pytest.mark.promise(number=26)
 async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_transitions(
     own_server,
 ):
@@ -111,7 +109,6 @@ async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_tra
     assert rest[-1].job.status == JobStatus.FAILED
 
 
-@pytest.mark.promise(number=2)
 async def test_a_kill_loses_no_acknowledged_change(own_server):
     """With a request id, a call repeated until it is answered takes effect exactly once."""
     async with AsyncClient(own_server.target, user_id="ada") as client:

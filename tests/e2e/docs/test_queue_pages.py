@@ -20,7 +20,6 @@ def ada(own_server: ServerProcess) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.promise(number=85)
 def test_jobs_of_the_page_are_claimed_by_priority(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -29,7 +28,6 @@ def test_jobs_of_the_page_are_claimed_by_priority(
     assert claimed == [9, 5, 1]
 
 
-@pytest.mark.promise(number=85)
 def test_a_tenant_with_one_job_is_among_the_first_beside_one_with_a_thousand(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -49,8 +47,6 @@ def test_the_commands_of_the_page_say_why_a_job_waits_and_how_many_do(
     assert "render" in shell(stats, own_server.target, tmp_path)
 
 
-@pytest.mark.promise(number=86)
-@pytest.mark.promise(number=87)
 def test_at_most_as_many_jobs_of_the_page_are_held_as_its_limit_allows(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -80,7 +76,6 @@ def test_a_key_of_the_page_has_its_own_limit_before_that_of_its_name(
     assert sorted(claimed) == ["tenant:acme"] * 8 + ["tenant:newton"] * 4
 
 
-@pytest.mark.promise(number=89)
 def test_the_program_of_the_page_creates_a_job_once(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -89,7 +84,6 @@ def test_the_program_of_the_page_creates_a_job_once(
     assert len(list(ada.list_jobs())) == 1
 
 
-@pytest.mark.promise(number=88)
 def test_a_paused_type_starts_no_job_until_it_is_resumed(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -101,7 +95,6 @@ def test_a_paused_type_starts_no_job_until_it_is_resumed(
     assert last == "[True]"
 
 
-@pytest.mark.promise(number=88)
 def test_the_commands_of_the_page_pause_and_resume(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:

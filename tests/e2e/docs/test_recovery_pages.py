@@ -74,7 +74,6 @@ def test_the_worker_of_the_page_imports_a_file_once_it_is_there(
         assert creator.wait(60) == 0  # an interrupt while it ends would leave it hanging in gRPC
 
 
-@pytest.mark.promise(number=82)
 def test_the_next_attempt_goes_on_after_the_checkpoint(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
@@ -92,7 +91,6 @@ def test_the_next_attempt_goes_on_after_the_checkpoint(
     assert "users" not in messages
 
 
-@pytest.mark.promise(number=80)
 def test_the_schedules_of_the_page_wait_for_their_time(
     own_server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:

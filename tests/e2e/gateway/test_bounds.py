@@ -52,7 +52,6 @@ async def ended(reader: asyncio.StreamReader) -> None:
         assert await reader.read() == b""
 
 
-@pytest.mark.promise(number=67)
 async def test_a_connection_that_sends_no_request_is_closed(
     server: ServerProcess, start_gateway
 ) -> None:
@@ -62,7 +61,6 @@ async def test_a_connection_that_sends_no_request_is_closed(
             await ended(reader)
 
 
-@pytest.mark.promise(number=67)
 async def test_a_tls_handshake_has_its_time(
     server: ServerProcess, start_gateway, tmp_path: Path
 ) -> None:
@@ -76,7 +74,6 @@ async def test_a_tls_handshake_has_its_time(
             await ended(reader)
 
 
-@pytest.mark.promise(number=67)
 @pytest.mark.parametrize("requests_before", [0, 1])
 async def test_a_head_that_comes_in_pieces_has_its_time(
     server: ServerProcess, start_gateway, requests_before: int
@@ -113,7 +110,6 @@ async def test_requests_under_way_have_no_time_limit_of_a_head(
     writer.close()
 
 
-@pytest.mark.promise(number=67)
 async def test_connections_of_an_address_are_limited_those_of_a_proxy_are_not(
     server: ServerProcess, start_gateway
 ) -> None:
@@ -194,7 +190,6 @@ async def test_the_bounds_hold_over_tls(server: ServerProcess, tmp_path: Path) -
             writer.close()
 
 
-@pytest.mark.promise(number=64)
 async def test_bodies_of_an_address_are_limited_in_bytes_until_their_calls_have_ended(
     server: ServerProcess, start_gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +211,6 @@ async def test_bodies_of_an_address_are_limited_in_bytes_until_their_calls_have_
             pass
 
 
-@pytest.mark.promise(number=64)
 async def test_unread_answers_of_an_address_are_limited_in_bytes_and_dropped_as_they_are_read(
     server: ServerProcess, start_gateway, rpc: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +239,6 @@ async def test_unread_answers_of_an_address_are_limited_in_bytes_and_dropped_as_
     writer.close()
 
 
-@pytest.mark.promise(number=64)
 async def test_large_events_that_are_not_read_end_a_stream_that_resumes(
     server: ServerProcess, start_gateway, rpc: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

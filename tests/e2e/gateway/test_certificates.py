@@ -93,7 +93,6 @@ async def test_another_authority_of_the_service_is_trusted_once_it_is_in_the_fil
                 assert (await events.news()).data == {"connected": True}
 
 
-@pytest.mark.promise(number=71)
 async def test_metrics_say_when_certificates_expire_and_which_cannot_be_used(
     server: ServerProcess, tmp_path: Path, authority: Authority
 ) -> None:

@@ -26,7 +26,6 @@ async def _ignored(_: Message) -> None:
     pass
 
 
-@pytest.mark.promise(number=64)
 async def test_a_body_with_too_many_values_is_not_kept_while_its_refusal_waits(
     server: ServerProcess, monkeypatch: pytest.MonkeyPatch, traced: None
 ) -> None:

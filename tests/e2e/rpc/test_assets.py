@@ -131,7 +131,6 @@ async def test_a_job_with_too_many_bytes_of_assets_is_refused_more(call: Caller)
     assert refused.metadata["value"] == str(2**20)
 
 
-@pytest.mark.promise(number=84)
 async def test_a_deletion_delivers_the_assets_to_its_caller_and_to_every_watch(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

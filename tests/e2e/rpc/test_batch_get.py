@@ -28,7 +28,6 @@ async def test_jobs_come_in_the_order_of_the_request_and_missing_ones_are_named(
     assert list(full.missing_job_ids) == list(answer.missing_job_ids)
 
 
-@pytest.mark.promise(number=72)
 async def test_more_than_fits_an_answer_is_refused_before_payloads_are_read(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,6 @@ async def count(call: Caller, user_id: str = "ada") -> int:
     return len((await call.ListJobs(user_id=user_id, page_size=1000)).jobs)
 
 
-@pytest.mark.promise(number=46)
 async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
         creation(
@@ -58,7 +57,6 @@ async def test_a_batch_has_between_one_and_a_thousand_jobs(app: App, call: Calle
     assert app.hub.seq == 1000
 
 
-@pytest.mark.promise(number=46)
 async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_created(
     call: Caller,
 ) -> None:
@@ -80,7 +78,6 @@ async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_create
     assert await count(call) == 0
 
 
-@pytest.mark.promise(number=46)
 async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     requests = [creation(request_id=f"r{i}") for i in range(5)]
     first = await call.BatchCreateJobs(user_id="ada", requests=requests)
@@ -104,7 +101,6 @@ async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     assert await count(call) == 5 + 1 + 2
 
 
-@pytest.mark.promise(number=46)
 @pytest.mark.parametrize("within", [False, True])
 async def test_a_reused_request_id_is_named_by_index_and_no_job_is_created(
     call: Caller, *, within: bool

@@ -47,7 +47,6 @@ async def requeued(call: Caller, checkpoint: Any) -> Any:
     return (await call.ReleaseJob(job_id=job.id, attempt=1)).job
 
 
-@pytest.mark.promise(number=82)
 async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(call: Caller) -> None:
     job = await call.running()
     for step in (1, 2):
@@ -76,7 +75,6 @@ async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(cal
     assert not basic.HasField("checkpoint")
 
 
-@pytest.mark.promise(number=82)
 async def test_a_checkpoint_is_pushed_with_its_job(call: Caller, app: App) -> None:
     job = await requeued(call, {"step": 7})
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:

@@ -82,7 +82,6 @@ async def test_one_job_is_claimed_by_default(call: Caller) -> None:
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs) == 1
 
 
-@pytest.mark.promise(number=12)
 async def test_a_claim_returns_as_many_jobs_as_fit_in_a_message(
     call: Caller,
 ) -> None:
@@ -97,7 +96,6 @@ async def test_a_claim_returns_as_many_jobs_as_fit_in_a_message(
     assert given == [job.id for job in made]
 
 
-@pytest.mark.promise(number=13)
 async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_often(
     app: App, call: Caller, claims_made: list[Claim]
 ) -> None:
@@ -113,7 +111,6 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_oft
     assert len(claims_made) <= 2
 
 
-@pytest.mark.promise(number=13)
 async def test_one_job_wakes_one_of_many_waiting_claims(
     app: App, call: Caller, claims_made: list[Claim]
 ) -> None:
@@ -133,7 +130,6 @@ async def test_one_job_wakes_one_of_many_waiting_claims(
     assert len(claims_made) <= 50 + 1 + 49
 
 
-@pytest.mark.promise(number=13)
 async def test_a_claim_that_was_woken_for_no_job_waits_on(
     app: App, call: Caller, claims_made: list[Claim]
 ) -> None:
@@ -151,7 +147,6 @@ async def test_a_claim_that_was_woken_for_no_job_waits_on(
     assert claimed.id == job.id
 
 
-@pytest.mark.promise(number=14)
 @pytest.mark.parametrize("how", ["release", "expiry"])
 async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
     app: App, call: Caller, how: str
@@ -169,7 +164,6 @@ async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
     assert (await refusal(call.MarkCompleted(job_id=job.id, attempt=1))).reason == "LEASE_LOST"
 
 
-@pytest.mark.promise(number=13)
 @several_servers
 async def test_a_claim_is_woken_by_a_creation_through_another_server(
     start: Start, call: Caller, claims_made: list[Claim]
@@ -186,7 +180,6 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
     assert len(claims_made) <= 2
 
 
-@pytest.mark.promise(number=20)
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with calling(gated.address) as call:
@@ -229,7 +222,6 @@ async def test_a_draining_server_answers_waiting_claims_with_no_job(
     await channel.close()
 
 
-@pytest.mark.promise(number=20)
 async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Caller) -> None:
     job = await call.job()
     await call.ClaimJobs(worker_id="w", job_types=["render"])
@@ -251,7 +243,6 @@ async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Ca
     ]
 
 
-@pytest.mark.promise(number=22)
 async def test_a_cancelled_queued_job_fails_at_once_through_processing(call: Caller) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -270,7 +261,6 @@ async def test_a_cancelled_queued_job_fails_at_once_through_processing(call: Cal
     assert (await call.CancelJob(job_id=job.id, user_id="ada", reason="again")).job == ended
 
 
-@pytest.mark.promise(number=22)
 async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller) -> None:
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -287,8 +277,6 @@ async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller
     assert (await call.CancelJob(job_id=job.id, user_id="ada")).job == ended
 
 
-@pytest.mark.promise(number=14)
-@pytest.mark.promise(number=15)
 async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(call: Caller) -> None:
     fails = {
         "run_timeout": ("RUN_EXPIRED", "the job did not finish within its run timeout"),

@@ -33,7 +33,6 @@ def struct(**values: Any) -> Struct:
     return made
 
 
-@pytest.mark.promise(number=5)
 @both_databases
 async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     parameters = struct(frames=240, scene={"name": "Café 🎬", "layers": [1, None, True]})
@@ -127,7 +126,6 @@ async def test_an_error_without_a_reason_gets_one(call: Caller) -> None:
     assert job.error.reason == "UNKNOWN"
 
 
-@pytest.mark.promise(number=8)
 async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> None:
     job = await call.running()
     job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})).job
@@ -148,7 +146,6 @@ async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> 
     assert (late.applied, late.job) == (False, ended)
 
 
-@pytest.mark.promise(number=45)
 async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> None:
     fields = {"request_id": "r", "parameters": struct(a=1, b=[2.5]), "labels": {"k": "v"}}
     job = await call.job(**fields)
@@ -188,7 +185,6 @@ async def test_a_full_list_has_each_job_as_it_was_listed(gated: App) -> None:
     assert job == finishes
 
 
-@pytest.mark.promise(number=72)
 async def test_jobs_are_paged_newest_first_without_gap_or_duplicate(call: Caller) -> None:
     ids = [(await call.job()).id for _ in range(7)]
     await call.job("bob")
@@ -214,7 +210,6 @@ async def test_a_full_last_page_has_no_token(call: Caller) -> None:
     assert (len(page.jobs), page.next_page_token) == (3, "")
 
 
-@pytest.mark.promise(number=72)
 async def test_a_page_of_huge_jobs_stays_below_the_message_limit_of_a_client(call: Caller) -> None:
     for _ in range(20):
         await call.job(parameters=struct(pad="x" * 250_000))
@@ -313,7 +308,6 @@ async def test_a_request_id_is_shown_to_the_owner_and_not_to_workers(call: Calle
     assert rerun.request_id == "again"
 
 
-@pytest.mark.promise(number=55)
 async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None:
     job = await call.running()
     other = await call.running()
@@ -348,7 +342,6 @@ async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None
     assert [found.id for found in page.jobs] == [job.id]
 
 
-@pytest.mark.promise(number=72)
 async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> None:
     job = await call.running()
     for i in range(5):
@@ -378,7 +371,6 @@ async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> No
     assert second.next_page_token == ""
 
 
-@pytest.mark.promise(number=9)
 @both_databases
 async def test_every_field_of_a_job_is_read_back_exactly(app: App) -> None:
     """Numbers and text that databases and JSON may alter."""

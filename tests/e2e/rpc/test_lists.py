@@ -20,7 +20,6 @@ from tests.support.rpc_caller import refusal
 from tests.support.seeding import seed
 
 
-@pytest.mark.promise(number=65)
 async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
     app: App, call: Stub, database: Database
 ) -> None:
@@ -44,7 +43,6 @@ async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
     assert await asyncio.to_thread(listed) == [oldest.id]
 
 
-@pytest.mark.promise(number=65)
 async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_to_try_again(
     call: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +62,6 @@ async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_
         assert "RetryInfo" in refused.details
 
 
-@pytest.mark.promise(number=65)
 async def test_callers_list_in_turn_and_none_waits_indefinitely() -> None:
     turns = Lists()
     order: list[str] = []

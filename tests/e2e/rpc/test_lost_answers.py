@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_pb2
@@ -29,7 +28,6 @@ def named(*jobs: Any) -> list[dict[str, Any]]:
 
 
 @both_databases
-@pytest.mark.promise(number=20)
 async def test_an_answer_that_never_arrives_costs_no_attempt(app: App, call: Caller) -> None:
     async with Proxy(app.address) as proxy, calling(proxy.target) as worker:
         lost = worker.ClaimJobs(**CLAIM, holds_none=True, wait=WAIT)

@@ -259,7 +259,6 @@ async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller
     assert Counter([len(await listed(call, user)) for user in ("ada", "bob", "eve")]) == {0: 3}
 
 
-@pytest.mark.promise(number=83)
 async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> None:
     for _ in range(6):
         await failed(call)
@@ -398,7 +397,6 @@ async def test_a_step_that_takes_too_long_is_unavailable(
         assert refused.details["RetryInfo"].retry_delay.seconds > 0
 
 
-@pytest.mark.promise(number=83)
 @pytest.mark.parametrize("tuning", [Tuning(bulk_part=2)])
 async def test_a_step_that_fails_in_the_middle_can_be_repeated(gated: App) -> None:
     async with calling(gated.address) as call:
@@ -482,7 +480,6 @@ async def test_a_pace_holds_across_steps(call: Caller) -> None:
     assert answer.sample[0].schedule_time.ToMicroseconds() < times[-1]
 
 
-@pytest.mark.promise(number=19)
 @several_servers
 @pytest.mark.parametrize("hours", [-2, 2])
 async def test_a_pace_begins_by_the_clock_of_the_database(

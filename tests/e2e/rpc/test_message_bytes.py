@@ -86,7 +86,6 @@ async def call(start: Callable[..., Awaitable[App]]) -> AsyncIterator[Caller]:
         yield call
 
 
-@pytest.mark.promise(number=29)
 @in_turn(
     "measure",
     [

@@ -64,7 +64,6 @@ async def test_a_failed_job_is_run_again_as_a_new_job_with_its_content(call: Cal
     assert (stored, stored.origin_job_id) == (job, "")
 
 
-@pytest.mark.promise(number=83)
 async def test_a_job_is_rerun_once(call: Caller) -> None:
     job = await failed(call)
     first = await call.RerunJob(job_id=job.id, user_id="ada")
@@ -85,7 +84,6 @@ async def test_a_job_is_rerun_once(call: Caller) -> None:
     assert (await rerun(call, job)).id not in {job.id, again.id, third.id}
 
 
-@pytest.mark.promise(number=83)
 @several_servers
 async def test_a_job_is_rerun_once_by_many_calls_at_once(start: Any, call: Caller) -> None:
     other = await start()

@@ -61,7 +61,6 @@ def backed_up(url: str, target: Path) -> Path:
     return target
 
 
-@pytest.mark.promise(number=37)
 @both_databases
 async def test_tokens_survive_restarts(database_url: str) -> None:
     tokens = []
@@ -72,7 +71,6 @@ async def test_tokens_survive_restarts(database_url: str) -> None:
             tokens.append(await newest_token(call))
 
 
-@pytest.mark.promise(number=37)
 async def test_a_token_of_changes_that_a_restore_undid_is_refused(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -94,7 +92,6 @@ async def test_a_token_of_changes_that_a_restore_undid_is_refused(
         assert await goes_on(call, await newest_token(call))
 
 
-@pytest.mark.promise(number=37)
 async def test_a_copy_of_a_database_refuses_tokens_of_the_original(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -118,7 +115,6 @@ async def test_an_unreadable_lock_file_voids_the_tokens_and_nothing_else(
         assert not await goes_on(call, token)
 
 
-@pytest.mark.promise(number=37)
 @several_servers
 async def test_another_cluster_refuses_the_tokens(database_url: str) -> None:
     """A standby that took over, or a restore, has another timeline or another identifier."""
@@ -140,7 +136,6 @@ async def test_another_cluster_refuses_the_tokens(database_url: str) -> None:
         assert not await goes_on(call, token)
 
 
-@pytest.mark.promise(number=37)
 @several_servers
 async def test_a_table_restored_from_a_dump_refuses_the_tokens(
     database_url: str,
@@ -203,7 +198,6 @@ async def hole(_store: SqlStore, database: Database) -> None:
     await execute(database, HOLE)
 
 
-@pytest.mark.promise(number=37)
 @pytest.mark.parametrize("why", [forgotten_deletion, hole])
 @pytest.mark.parametrize("user_id", ["ada", "nobody"])
 async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(

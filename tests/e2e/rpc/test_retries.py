@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_pb2
@@ -151,7 +150,6 @@ async def by_stream(call: Caller, app: App) -> AsyncIterator[Fail]:
 each_way = in_turn("way", [by_mark, by_transition, by_stream])
 
 
-@pytest.mark.promise(number=81)
 @each_way
 async def test_a_retryable_failure_waits_and_the_next_attempt_goes_on(
     call: Caller, app: App, way: Any
@@ -234,7 +232,6 @@ async def test_a_failure_that_is_not_retryable_is_final(call: Caller) -> None:
     assert (ended.status, ended.HasField("last_error")) == (FAILED, False)
 
 
-@pytest.mark.promise(number=81)
 async def test_each_pause_is_longer_up_to_the_longest(call: Caller) -> None:
     longer = job_pb2.RetryPolicy(
         max_attempts=5,
@@ -356,7 +353,6 @@ async def test_a_job_that_is_released_again_and_again_waits_longer_each_time(
 
 
 # --- jobs that lose their worker -----------------------------------------------------------------
-@pytest.mark.promise(number=81)
 async def test_a_lost_lease_takes_the_same_pause(call: Caller) -> None:
     job = await call.job(retry_policy={"max_attempts": 2})
     await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=Duration(seconds=5))

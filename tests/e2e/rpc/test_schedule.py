@@ -40,7 +40,6 @@ async def claim(call: Caller, **fields: Any) -> list[Any]:
     return list((await call.ClaimJobs(worker_id="w", job_types=["render"], **fields)).jobs)
 
 
-@pytest.mark.promise(number=80)
 async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Caller) -> None:
     async with standstill() as stood:
         due = after(SOON)
@@ -57,7 +56,6 @@ async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Calle
     assert (await call.GetJob(job_id=later.id, user_id="ada")).job == later
 
 
-@pytest.mark.promise(number=80)
 @several_servers
 async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
     start: Any, call: Caller
@@ -76,7 +74,6 @@ async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
     assert 0 <= lateness(claimed, due) <= 2 + stood.seconds
 
 
-@pytest.mark.promise(number=80)
 async def test_a_scheduled_job_is_pushed_when_it_is_due(call: Caller, app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:
         due = after(SOON)
@@ -86,7 +83,6 @@ async def test_a_scheduled_job_is_pushed_when_it_is_due(call: Caller, app: App) 
     assert micros(due) <= micros(pushed.start_time)
 
 
-@pytest.mark.promise(number=80)
 async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -> None:
     due = after(HOUR)
     job = await call.job(schedule_time=due)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from grpc.aio import Channel
 
 from jobledger.v1 import job_service_pb2 as pb
@@ -19,7 +18,6 @@ async def created(channel: Channel, *traceparents: str, **fields: Any) -> Any:
     return (await JobServiceStub(channel).CreateJob(request, metadata=metadata)).job
 
 
-@pytest.mark.promise(number=70)
 async def test_a_traceparent_is_kept_and_given_to_each_attempt(
     call: Caller, channel: Channel
 ) -> None:
@@ -48,13 +46,11 @@ async def test_all_jobs_of_a_batch_have_the_traceparent(channel: Channel) -> Non
     assert [each.traceparent for each in jobs] == [VALID, VALID]
 
 
-@pytest.mark.promise(number=70)
 async def test_a_retry_from_another_trace_returns_the_job_unchanged(channel: Channel) -> None:
     first = await created(channel, VALID, request_id="r")
     other = await created(channel, f"00-{PARENT * 2}-{PARENT}-00", request_id="r")
     assert other == first
 
 
-@pytest.mark.promise(number=70)
 async def test_a_malformed_traceparent_of_a_creation_is_ignored(channel: Channel) -> None:
     assert (await created(channel, VALID.upper())).traceparent == ""

@@ -32,7 +32,6 @@ def span(job: Any, field: str) -> float:
 
 
 @both_databases
-@pytest.mark.promise(number=92)
 async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
     call: Caller,
 ) -> None:

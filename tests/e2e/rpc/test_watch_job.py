@@ -53,7 +53,6 @@ def assert_ordered_and_unique(messages: list[Message]) -> None:
     assert versions == sorted(set(versions))
 
 
-@pytest.mark.promise(number=24)
 @both_databases
 @in_turn("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
 async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
@@ -75,7 +74,6 @@ async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     assert_ordered_and_unique([first, *messages])
 
 
-@pytest.mark.promise(number=25)
 async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
     job = await call.running()
     streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(10)]
@@ -104,7 +102,6 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
         assert messages[-1].job.status == COMPLETED
 
 
-@pytest.mark.promise(number=26)
 async def test_resumable_after_any_version_no_transition_is_lost(call: Caller) -> None:
     job = await call.running()
     await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 10})
@@ -118,7 +115,6 @@ async def test_resumable_after_any_version_no_transition_is_lost(call: Caller) -
         assert (after, message.job.version, steps_of([message])) == (after, 5, missed)
 
 
-@pytest.mark.promise(number=26)
 @several_servers
 async def test_resumable_on_another_server_over_the_same_database(
     start: Start, call: Caller
@@ -135,7 +131,6 @@ async def test_resumable_on_another_server_over_the_same_database(
     assert_ordered_and_unique([first, *messages])
 
 
-@pytest.mark.promise(number=27)
 async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: Caller) -> None:
     """A watcher that does not read for a while gets the newest state, and every transition."""
     job = await call.job(labels=BIG_LABELS)
@@ -153,7 +148,6 @@ async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: C
     assert_ordered_and_unique(messages)
 
 
-@pytest.mark.promise(number=24)
 async def test_ending_a_deleted_job_is_not_found(call: Caller) -> None:
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -166,7 +160,6 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller) -> None:
     assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
 
-@pytest.mark.promise(number=24)
 async def test_payloads_are_sent_once_the_parameters_first_and_the_outcome_last(
     call: Caller,
 ) -> None:
@@ -207,7 +200,6 @@ async def test_payloads_are_sent_once_the_parameters_first_and_the_outcome_last(
     assert message.job == (await call.GetJob(job_id=job.id, user_id="ada")).job
 
 
-@pytest.mark.promise(number=24)
 async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +222,6 @@ async def test_the_outcome_is_read_once_for_all_watches_of_a_job(
     assert reads == [True]
 
 
-@pytest.mark.promise(number=24)
 async def test_a_job_that_is_deleted_at_once_ends_without_its_outcome(gated: App) -> None:
     async with calling(gated.address) as call:
         job = await call.running()
@@ -245,7 +236,6 @@ async def test_a_job_that_is_deleted_at_once_ends_without_its_outcome(gated: App
     assert (end.job.status, end.job.HasField("result")) == (COMPLETED, False)
 
 
-@pytest.mark.promise(number=28)
 async def test_ending_a_draining_server_sends_that_a_retry_need_not_wait(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as app:
@@ -262,7 +252,6 @@ async def test_ending_a_draining_server_sends_that_a_retry_need_not_wait(databas
     await channel.close()
 
 
-@pytest.mark.promise(number=29)
 async def test_an_idle_watch_sends_heartbeats_without_the_job(start: Start) -> None:
     """With it, thousands of idle watches of large jobs would fill the network."""
     app = await start(heartbeat=0.05)
@@ -275,7 +264,6 @@ async def test_an_idle_watch_sends_heartbeats_without_the_job(start: Start) -> N
     assert [beat, again] == [pb.WatchJobResponse(heartbeat=True)] * 2
 
 
-@pytest.mark.promise(number=24)
 async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: App) -> None:
     """Both orders: committed before the read sees it, and after the read has seen the old."""
     async with calling(gated.address) as call:
@@ -292,7 +280,6 @@ async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: App) 
         assert steps_of(await until_the_end(stream)) == [(PROCESSING, COMPLETED)]
 
 
-@pytest.mark.promise(number=24)
 async def test_a_change_between_reading_and_the_first_message_is_not_lost(
     gated: App,
 ) -> None:
@@ -311,8 +298,6 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
-@pytest.mark.promise(number=30)
-@pytest.mark.promise(number=38)
 async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, call: Caller) -> None:
     job = await call.job(labels=BIG_LABELS)
     async with grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as channel:
@@ -336,7 +321,6 @@ async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, cal
             assert len(messages) < 10
 
 
-@pytest.mark.promise(number=30)
 async def test_a_watcher_that_disconnects_frees_its_slot(app: App, call: Caller) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -348,7 +332,6 @@ async def test_a_watcher_that_disconnects_frees_its_slot(app: App, call: Caller)
             await call.GetJob(job_id=job.id, user_id="ada")
 
 
-@pytest.mark.promise(number=64)
 async def test_more_watches_than_allowed_are_refused(start: Start) -> None:
     app = await start(max_watches=1)
     async with calling(app.address) as call:

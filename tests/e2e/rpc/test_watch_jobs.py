@@ -85,7 +85,6 @@ def steps(events: list[Event], job_id: str) -> list[tuple[int, int]]:
 WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
-@pytest.mark.promise(number=34)
 async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller) -> None:
     ended = await call.ended()
     waiting, running = await call.job(), await call.running()
@@ -108,7 +107,6 @@ async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller
         assert len(set(tokens)) == len(tokens)
 
 
-@pytest.mark.promise(number=34)
 async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None:
     request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
     async with (
@@ -131,8 +129,6 @@ async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None
             assert [event.job for event in found] == missed
 
 
-@pytest.mark.promise(number=34)
-@pytest.mark.promise(number=36)
 @pytest.mark.parametrize("read_from", ["list", "buffer", "table"])
 @pytest.mark.parametrize("view", [BASIC, FULL])
 async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
@@ -177,7 +173,6 @@ async def test_a_message_has_a_mebibyte_at_most_and_a_token_to_resume_after_it(
             assert [each.job.id for each in (await until_synced(stream))[:-1]] == made[sent:]
 
 
-@pytest.mark.promise(number=34)
 async def test_filters_apply_to_the_listing_and_to_the_changes(call: Caller) -> None:
     cases: list[tuple[dict[str, Any], set[str]]] = [
         ({}, {"ada-render", "bob-render", "ada-export", "ada-gold"}),
@@ -242,7 +237,6 @@ async def test_a_watch_of_some_jobs_has_these_only(call: Caller) -> None:
         assert [event.job for event in missed] == [event.job for event in found]
 
 
-@pytest.mark.promise(number=34)
 async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call: Caller) -> None:
     listed = await call.job(parameters={"n": 1})
     async with watching(call.WatchJobs(view=FULL)) as stream:
@@ -274,7 +268,6 @@ async def test_payloads_come_with_the_list_the_creation_and_the_transitions(call
     assert (await call.GetJob(job_id=listed.id, user_id="ada")).job == first.job
 
 
-@pytest.mark.promise(number=34)
 async def test_a_job_that_is_reported_after_the_list_was_begun_comes_with_its_payloads(
     call: Caller,
 ) -> None:
@@ -291,7 +284,6 @@ async def test_a_job_that_is_reported_after_the_list_was_begun_comes_with_its_pa
         assert not later.job.HasField("parameters")
 
 
-@pytest.mark.promise(number=35)
 async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: Caller) -> None:
     job = await call.ended(labels={"k": "v"})
     other = await call.job()
@@ -311,8 +303,6 @@ async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: C
         assert (again.job, again.deleted) == (gone.job, True)
 
 
-@pytest.mark.promise(number=36)
-@pytest.mark.promise(number=37)
 @both_databases
 async def test_resumable_after_any_message_without_loss_or_duplicates(
     call: Caller,
@@ -343,7 +333,6 @@ async def test_resumable_after_any_message_without_loss_or_duplicates(
     assert steps(messages, job.id) == steps(messages, gone.id) == WHOLE
 
 
-@pytest.mark.promise(number=37)
 async def test_resumable_on_another_server_and_across_a_restart(
     start: Start, database_url: str
 ) -> None:
@@ -365,8 +354,6 @@ async def test_resumable_on_another_server_and_across_a_restart(
     assert steps(messages, job.id) == WHOLE
 
 
-@pytest.mark.promise(number=38)
-@pytest.mark.promise(number=39)
 @pytest.mark.parametrize("tuning", [Tuning(buffered_changes=20)])
 async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
     app: App, call: Caller
@@ -389,7 +376,6 @@ async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
             assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(ids, WHOLE)
 
 
-@pytest.mark.promise(number=35)
 @pytest.mark.parametrize("tuning", [Tuning(feed_page=1)])
 async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present_state(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
@@ -429,7 +415,6 @@ async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present
     assert versions(rest, third.id)[-1] == 3
 
 
-@pytest.mark.promise(number=29)
 async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
     start: Start,
 ) -> None:
@@ -458,7 +443,6 @@ async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
         assert job.status == COMPLETED
 
 
-@pytest.mark.promise(number=34)
 @several_servers
 async def test_changes_through_another_server_arrive_in_the_same_order_at_all_watchers(
     start: Start,
@@ -518,7 +502,6 @@ async def test_an_invented_token_is_refused(call: Caller, app: App, content: str
     )
 
 
-@pytest.mark.promise(number=37)
 async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
     async with watching(call.WatchJobs(user_id="ada")) as stream:
         (synced,) = await until_synced(stream)
@@ -532,7 +515,6 @@ async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
         assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
 
 
-@pytest.mark.promise(number=37)
 async def test_a_token_of_an_older_epoch_is_refused(call: Caller, app: App) -> None:
     """As every token is after a restore."""
     async with watching(call.WatchJobs()) as stream:
@@ -551,8 +533,6 @@ async def test_a_token_of_an_older_epoch_is_refused(call: Caller, app: App) -> N
         assert (await until_synced(stream))[-1].resume_token != synced.resume_token
 
 
-@pytest.mark.promise(number=37)
-@pytest.mark.promise(number=52)
 async def test_a_token_before_the_compacted_sequence_has_expired(call: Caller, app: App) -> None:
     async with watching(call.WatchJobs()) as stream:
         (synced,) = await until_synced(stream)
@@ -583,8 +563,6 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
     assert fields == {"user_id", "job_types[1]", "labels"}
 
 
-@pytest.mark.promise(number=32)
-@pytest.mark.promise(number=37)
 async def test_a_stream_at_its_maximum_age_ends_with_the_token_to_resume_with(start: Start) -> None:
     app = await start(max_watch_age=0.2)
     async with calling(app.address) as call:
@@ -616,7 +594,6 @@ async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: 
     assert decoded(ended.value).metadata["resume_token"]
 
 
-@pytest.mark.promise(number=37)
 async def test_a_draining_server_sends_the_token_to_resume_with(app: App, call: Caller) -> None:
     async with watching(call.WatchJobs()) as stream:
         (synced,) = await until_synced(stream)

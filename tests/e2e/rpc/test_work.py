@@ -72,7 +72,6 @@ async def waiting(app: App, count: int) -> None:
 # --- jobs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=48)
 async def test_jobs_are_pushed_while_there_are_free_slots(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -92,7 +91,6 @@ async def test_jobs_are_pushed_while_there_are_free_slots(
         assert not worker.unread
 
 
-@pytest.mark.promise(number=48)
 async def test_a_job_is_pushed_as_soon_as_it_is_created(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -119,7 +117,6 @@ async def test_a_worker_without_free_slots_is_pushed_no_job(
         assert job.id == made.id
 
 
-@pytest.mark.promise(number=48)
 async def test_pushed_messages_stay_below_the_message_limit_of_a_client(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -131,7 +128,6 @@ async def test_pushed_messages_stay_below_the_message_limit_of_a_client(
     assert max(message.ByteSize() for message in worker.messages) <= MAX_ANSWER_BYTES
 
 
-@pytest.mark.promise(number=48)
 async def test_a_silent_worker_is_pushed_no_job(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +144,6 @@ async def test_a_silent_worker_is_pushed_no_job(
 # --- updates -----------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=47)
 @both_databases
 async def test_every_kind_of_update_has_a_result_and_takes_effect(
     channel: grpc.aio.Channel, call: Caller
@@ -206,7 +201,6 @@ async def test_every_kind_of_update_has_a_result_and_takes_effect(
         assert not worker.unread
 
 
-@pytest.mark.promise(number=47)
 async def test_results_are_in_the_order_of_the_updates(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -224,7 +218,6 @@ async def test_results_are_in_the_order_of_the_updates(
     assert (await stored(call, jobs[3])).progress == 30
 
 
-@pytest.mark.promise(number=47)
 async def test_updates_of_a_message_are_committed_together_and_answered_afterwards(
     gated: App,
 ) -> None:
@@ -253,7 +246,6 @@ async def test_updates_of_a_message_are_committed_together_and_answered_afterwar
             assert commits == 1
 
 
-@pytest.mark.promise(number=47)
 async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -358,7 +350,6 @@ async def test_updates_read_before_a_stream_broke_are_committed(
 # --- signals -----------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=49)
 async def test_a_cancellation_is_pushed_once(channel: grpc.aio.Channel, call: Caller) -> None:
     await call.job()
     async with working(channel, slots=1) as worker:
@@ -376,7 +367,6 @@ async def test_a_cancellation_is_pushed_once(channel: grpc.aio.Channel, call: Ca
     assert (await stored(call, job)).error.reason == "CANCELLED"
 
 
-@pytest.mark.promise(number=49)
 @several_servers
 async def test_a_cancellation_at_another_server_is_pushed(start: Start) -> None:
     here, there = await start(), await start()
@@ -413,7 +403,6 @@ async def test_a_signal_found_by_an_update_is_sent_with_its_result(
         assert len(worker.messages) == 2  # the answer to hello, and all of this
 
 
-@pytest.mark.promise(number=49)
 @pytest.mark.parametrize("buffered", [True, False])
 async def test_a_cancellation_right_after_the_claim_is_pushed(
     start: Start, monkeypatch: pytest.MonkeyPatch, *, buffered: bool
@@ -439,7 +428,6 @@ async def test_a_cancellation_right_after_the_claim_is_pushed(
             assert (signal.job_id, signal.cancel_requested.reason) == (made.id, "at once")
 
 
-@pytest.mark.promise(number=48)
 async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the_next_message(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,7 +448,6 @@ async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the
         assert (again.id, again.attempt) == (made.id, 2)
 
 
-@pytest.mark.promise(number=49)
 async def test_a_job_finished_or_deleted_by_another_caller_is_lost(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -481,7 +468,6 @@ async def test_a_job_finished_or_deleted_by_another_caller_is_lost(
 # --- leases ------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=50)
 @pytest.mark.parametrize("tuning", [Tuning(renewals_per_lease=10**9)])
 async def test_an_empty_message_renews_all_leases_and_is_no_change(
     app: App, channel: grpc.aio.Channel, call: Caller
@@ -505,7 +491,6 @@ async def test_an_empty_message_renews_all_leases_and_is_no_change(
         assert (await app.store.feed_head()).seq == seq
 
 
-@pytest.mark.promise(number=49)
 @several_servers
 async def test_a_worker_resumes_at_another_server(start: Start) -> None:
     here, there = await start(), await start()
@@ -549,7 +534,6 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return event
 
 
-@pytest.mark.promise(number=50)
 async def test_jobs_that_were_not_sent_are_released_when_the_stream_breaks(
     app: App, call: Caller, pushed: asyncio.Event
 ) -> None:
@@ -570,7 +554,6 @@ async def test_jobs_that_were_not_sent_are_released_when_the_stream_breaks(
     assert (again.attempt, again.retry_policy.max_attempts) == (2, 1)
 
 
-@pytest.mark.promise(number=50)
 async def test_a_worker_that_does_not_read_is_given_one_message(
     app: App, call: Caller, pushed: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,7 +582,6 @@ async def test_a_worker_that_does_not_read_is_given_one_message(
         assert {job.attempt for job in jobs} == {1}
 
 
-@pytest.mark.promise(number=50)
 @pytest.mark.usefixtures("gates")
 async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt(
     database_url: str,
@@ -637,7 +619,6 @@ async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt
         assert (await stored(Caller(channel), job)).attempt == 1
 
 
-@pytest.mark.promise(number=50)
 async def test_a_work_stream_at_its_maximum_age_ends_after_answering_all_updates(
     start: Start,
 ) -> None:
@@ -657,7 +638,6 @@ async def test_a_work_stream_at_its_maximum_age_ends_after_answering_all_updates
             assert len(await worker.results(10)) == 10
 
 
-@pytest.mark.promise(number=49)
 async def test_a_work_stream_ends_when_the_feed_restarts(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -672,7 +652,6 @@ async def test_a_work_stream_ends_when_the_feed_restarts(
         assert (await worker.finish(job))[0].applied
 
 
-@pytest.mark.promise(number=50)
 async def test_a_claim_of_a_broken_stream_releases_its_job(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:

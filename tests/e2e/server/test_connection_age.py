@@ -20,7 +20,6 @@ def aging(tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.mark.promise(number=32)
 def test_a_connection_of_the_maximum_age_is_sent_goaway(aging: ServerProcess) -> None:
     with connect(aging.target) as connection, connection.makefile("rb") as received:
         connection.settimeout(20)
@@ -37,7 +36,6 @@ def test_a_connection_of_the_maximum_age_is_sent_goaway(aging: ServerProcess) ->
     assert payload[8:] == b"max_age"
 
 
-@pytest.mark.promise(number=32)
 async def test_a_client_keeps_working_while_its_connections_reach_their_age(
     aging: ServerProcess,
 ) -> None:

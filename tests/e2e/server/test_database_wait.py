@@ -50,7 +50,6 @@ async def started_without_database(server: ServerProcess) -> AsyncIterator[async
         server.kill()
 
 
-@pytest.mark.promise(number=75)
 async def test_a_server_waits_for_a_database_that_starts_later(
     postgres_of_its_own: PostgresServer, tmp_path: Path
 ) -> None:

@@ -159,7 +159,6 @@ OF_OTHER_SERVICES = (
 )
 
 
-@pytest.mark.promise(number=68)
 @in_turn("method", OF_OTHER_SERVICES)
 async def test_a_malformed_message_to_another_service_is_no_internal_error(
     app: App, caplog: pytest.LogCaptureFixture, method: str
@@ -179,7 +178,6 @@ async def test_a_malformed_message_to_another_service_is_no_internal_error(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-@pytest.mark.promise(number=67)
 @in_turn(
     "path",
     (b"/jobledger.v1.JobService/CreateJob", *(each.encode() for each in OF_OTHER_SERVICES[:2])),

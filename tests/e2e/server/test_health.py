@@ -45,7 +45,6 @@ def locked(file: Path) -> Iterator[None]:
         holder.execute("ROLLBACK")
 
 
-@pytest.mark.promise(number=75)
 async def test_health_stays_serving_while_the_database_is_unavailable(
     own_server: ServerProcess,
 ) -> None:

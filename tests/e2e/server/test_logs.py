@@ -78,7 +78,6 @@ def test_only_the_constant_part_of_a_librarys_message_is_logged(log: Log) -> Non
     }
 
 
-@pytest.mark.promise(number=68)
 async def test_a_programming_error_is_logged_with_its_traceback_by_any_logger(log: Log) -> None:
     async def broken() -> None:
         # Any code of ours that fails: a handler of something that is no server.
@@ -242,7 +241,6 @@ def printed_at(level: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.promise(number=68)
 def test_who_printed_is_logged_and_what_was_printed_is_not() -> None:
     lines = printed_at("info")
     assert "secret" not in str(lines)

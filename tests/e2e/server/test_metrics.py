@@ -89,7 +89,6 @@ async def test_the_metrics_of_the_process_read_nothing_that_systemd_hides(
         assert page[f"process_{name}"] > 0, name
 
 
-@pytest.mark.promise(number=71)
 async def test_a_server_has_the_metrics_that_are_declared_and_no_others(
     address: str, app: App
 ) -> None:

@@ -60,7 +60,6 @@ async def test_a_call_is_a_span_of_its_callers_trace(collector: Collector, start
     assert refused.status.code == refused.status.STATUS_CODE_UNSET  # no error of the server
 
 
-@pytest.mark.promise(number=69)
 async def test_the_span_of_a_stream_ends_with_its_first_message(
     collector: Collector, start: Start
 ) -> None:
@@ -77,7 +76,6 @@ async def test_the_span_of_a_stream_ends_with_its_first_message(
     assert names.count(f"{JOBS}/WatchJob") == 1
 
 
-@pytest.mark.promise(number=69)
 async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
     collector: Collector, start: Start
 ) -> None:

@@ -165,7 +165,6 @@ async def test_changes_are_delivered_although_the_lock_file_cannot_be_written(
             assert (await stream.read()).job.status != job.status
 
 
-@pytest.mark.promise(number=56)
 @pytest.mark.parametrize(
     ("flags", "variables"),
     [(["--database-file", "url"], {}), ([], {"JOBLEDGER_DATABASE_FILE": "url"})],
@@ -203,7 +202,6 @@ def modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.glob("kept*")}
 
 
-@pytest.mark.promise(number=56)
 def test_files_that_the_server_creates_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/kept.db") as server:
         names = ("kept.db", "kept.db-shm", "kept.db-wal", "kept.db.lock")
@@ -211,7 +209,6 @@ def test_files_that_the_server_creates_are_readable_by_their_owner_only(tmp_path
     assert "file_readable_by_others" not in server.log.read_text()
 
 
-@pytest.mark.promise(number=56)
 def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None:
     access, url, kept = tmp_path / "access.toml", tmp_path / "url", tmp_path / "kept.db"
     write_access_file(
@@ -247,7 +244,6 @@ async def test_a_unix_socket_is_for_its_owner_only(tmp_path: Path, sqlite_templa
         assert left == 0
 
 
-@pytest.mark.promise(number=57)
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
 def test_a_second_server_is_refused_under_any_name_of_the_file(
     tmp_path: Path, link: Callable[[Path, Path], None]

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 
 import grpc
-import pytest
 
 from tests.support.pages import ROOT
 from tests.support.proxy import Proxy
@@ -61,7 +60,6 @@ async def test_a_thousand_concurrent_calls_over_one_connection_are_not_refused(
     assert Counter(await created_at_once(own_server.target, 1000)) == {"OK": 1000}
 
 
-@pytest.mark.promise(number=45)
 async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(
     own_server: ServerProcess,
 ) -> None:

@@ -34,7 +34,6 @@ main()
 """
 
 
-@pytest.mark.promise(number=77)
 @pytest.mark.parametrize(
     "breaks",
     [

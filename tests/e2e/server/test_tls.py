@@ -86,7 +86,6 @@ async def test_both_clients_and_the_command_line_speak_tls(
         assert await code_of(refused) is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.promise(number=58)
 async def test_where_clients_need_a_certificate_no_other_client_can_call(
     serve: Serve, authority: Authority, files: TlsFiles
 ) -> None:
@@ -102,7 +101,6 @@ async def test_where_clients_need_a_certificate_no_other_client_can_call(
             assert (name, await code_of(Caller(connected, timeout=5).job())) == (name, code)
 
 
-@pytest.mark.promise(number=58)
 async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
     serve: Serve, tmp_path: Path, authority: Authority
 ) -> None:
@@ -122,7 +120,6 @@ async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
         assert await watch.read() is grpc.aio.EOF
 
 
-@pytest.mark.promise(number=58)
 async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_stays(
     serve: Serve,
     tmp_path: Path,
@@ -211,7 +208,6 @@ def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:
     return TlsFiles(cert, key, client_ca)
 
 
-@pytest.mark.promise(number=58)
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -257,7 +253,6 @@ def test_the_server_does_not_start_without_its_certificate(tmp_path: Path) -> No
     assert (run.returncode, run.stderr) == (1, error)
 
 
-@pytest.mark.promise(number=58)
 @pytest.mark.parametrize("access", [(), ("--access", "access.toml")])
 def test_off_loopback_the_server_needs_tls_or_the_insecure_option(
     tmp_path: Path, access: tuple[str, ...]

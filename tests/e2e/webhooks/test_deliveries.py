@@ -100,7 +100,6 @@ async def test_a_webhook_gets_its_owner_types_and_labels_and_ends_only(
     assert len(receiver.received) == 1
 
 
-@pytest.mark.promise(number=91)
 async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -303,7 +302,6 @@ async def test_an_address_that_is_not_permitted_is_not_called(
     assert webhook.pending == 1
 
 
-@pytest.mark.promise(number=91)
 async def test_the_next_deliverer_goes_on_where_the_last_one_ended(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -500,7 +498,6 @@ async def test_an_update_and_a_new_secret_reach_a_webhook_that_is_delivered(
             verify(rotated.secret, other.received[-1].headers, other.received[-1].body)
 
 
-@pytest.mark.promise(number=91)
 async def test_a_killed_server_loses_no_end(own_server: ServerProcess, receiver: Receiver) -> None:
     async with AsyncClient(own_server.target, user_id="ada") as client:
         await client.create_webhook(receiver.url)

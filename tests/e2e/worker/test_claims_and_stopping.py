@@ -110,7 +110,6 @@ async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(servic
     assert service.requests("ReleaseJob") == []
 
 
-@pytest.mark.promise(number=21)
 async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     service, fake_client, running
 ):

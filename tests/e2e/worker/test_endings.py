@@ -104,7 +104,6 @@ async def lost_handler(service, client, running, **options):
     return [request.job_id for request in service.requests("ReleaseJob")]
 
 
-@pytest.mark.promise(number=21)
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
 async def test_a_handler_whose_job_is_gone_is_stopped_and_its_outcome_discarded(
     service, fake_client, running, on_cancel
@@ -171,7 +170,6 @@ async def until(happened):
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.promise(number=22)
 @pytest.mark.parametrize("blocking", [False, True])
 async def test_a_lost_lease_is_raised_by_the_next_progress_call(
     service, fake_client, running, blocking

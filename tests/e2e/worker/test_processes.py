@@ -23,7 +23,6 @@ OUTAGE = float(os.environ.get("JOBLEDGER_TEST_OUTAGE", "6"))
 on a busy machine; a lease is three times that."""
 
 
-@pytest.mark.promise(number=21)
 async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     server, client, job_type, start_worker
 ):
@@ -40,7 +39,6 @@ async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     assert done.result["pid"] == rescuer.process.pid
 
 
-@pytest.mark.promise(number=21)
 async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     server, client, job_type, start_worker
 ):
@@ -52,7 +50,6 @@ async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     assert (done.status, done.error.reason) == (FAILED, "LEASE_EXPIRED")
 
 
-@pytest.mark.promise(number=21)
 async def test_a_job_without_a_policy_is_run_again_if_its_worker_was_killed(
     server, client, job_type, start_worker
 ):
@@ -67,7 +64,6 @@ async def test_a_job_without_a_policy_is_run_again_if_its_worker_was_killed(
     assert (done.status, done.attempt) == (COMPLETED, 2)
 
 
-@pytest.mark.promise(number=82)
 async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_killed_five_times(
     server, client, job_type, start_worker, tmp_path
 ):
@@ -105,7 +101,6 @@ async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
     return frozen, other, await client.get_job(job.id)
 
 
-@pytest.mark.promise(number=21)
 async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
     server, client, job_type, start_worker
 ):
@@ -139,7 +134,6 @@ async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_not
     assert await client.get_job(before.id) == done
 
 
-@pytest.mark.promise(number=21)
 async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     server, client, job_type, start_worker
 ):
@@ -160,8 +154,6 @@ async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
         assert (done.status, done.retry_policy.max_attempts) == (COMPLETED, 1)
 
 
-@pytest.mark.promise(number=21)
-@pytest.mark.promise(number=51)
 @pytest.mark.slow
 async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its_jobs(
     own_server, running
@@ -208,7 +200,6 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             assert len([asset async for asset in client.list_assets(job.id)]) == 1
 
 
-@pytest.mark.promise(number=17)
 @pytest.mark.slow
 async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_server, running):
     """Work finished in the outage is reported after it; other work is released and done again."""
@@ -267,7 +258,6 @@ async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_se
             await run
 
 
-@pytest.mark.promise(number=21)
 @pytest.mark.slow
 async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
@@ -294,7 +284,6 @@ async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_serv
             assert (done.status, done.result["attempt"]) == (COMPLETED, 1)
 
 
-@pytest.mark.promise(number=21)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_many_workers_that_are_killed_complete_each_job_once(

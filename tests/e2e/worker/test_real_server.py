@@ -172,7 +172,6 @@ async def test_a_worker_whose_tasks_start_at_once_stops_as_any_other(
     assert (await client.get_job(job.id)).status == JobStatus.COMPLETED
 
 
-@pytest.mark.promise(number=22)
 async def test_a_handler_sees_a_cancellation_by_the_service_at_its_next_progress_call(
     client, running, job_type
 ):

@@ -93,7 +93,6 @@ async def test_a_later_attempt_goes_on_with_the_checkpoint_and_knows_the_last_er
     assert done.result == {"checkpoint": {"frame": 2}, "last": "attempt 2"}
 
 
-@pytest.mark.promise(number=81)
 async def test_the_last_attempt_fails_with_the_error_of_the_handler(client, running, job_type):
     worker = Worker(client)
 

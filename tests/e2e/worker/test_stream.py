@@ -271,7 +271,6 @@ async def test_any_answer_renews_all_leases(service, fake_client, running):
 # --- streams that end --------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=51)
 async def test_only_unanswered_updates_are_sent_again(service, fake_client, running):
     """The next stream begins with the jobs that are still held, and with the updates in order."""
     worker = Worker(fake_client, concurrency=3)
@@ -329,7 +328,6 @@ async def test_a_new_stream_does_not_list_lost_jobs(service, start_waiting):
     assert again.hello.holding == [pb.HeldJob(job_id=held.id, attempt=1)]
 
 
-@pytest.mark.promise(number=51)
 async def test_a_stream_without_answers_is_replaced(service, start_waiting):
     silent = []
 
@@ -478,7 +476,6 @@ async def test_a_worker_uses_one_stream_for_all_calls_to_the_real_service(
     assert observed.counts() == {"Work": 1}
 
 
-@pytest.mark.promise(number=22)
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
 async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
     server, running, job_type, on_cancel

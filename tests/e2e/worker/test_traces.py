@@ -43,7 +43,6 @@ async def test_a_creation_sends_the_current_context(client, server, traced, job_
     assert before.traceparent == ""
 
 
-@pytest.mark.promise(number=70)
 async def test_a_handler_continues_the_trace(client, running, traced, job_type):
     worker = Worker(client)
     seen = {}
@@ -91,7 +90,6 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
 
 
-@pytest.mark.promise(number=69)
 def test_a_program_without_opentelemetry_imports_none_of_it(server):
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, server.target], capture_output=True, text=True, check=True

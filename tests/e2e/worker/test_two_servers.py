@@ -4,8 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
-
 from jobledger import AsyncClient, JobStatus
 from jobledger.worker import ClaimedJob, Worker
 from jobledger_server.check.invariants import violations
@@ -18,7 +16,6 @@ JOBS = 16
 REPORTS = 3
 
 
-@pytest.mark.promise(number=35)
 @several_servers
 async def test_each_end_of_a_job_that_reports_the_same_again_reaches_a_watcher_at_another_server(
     database_url: str, database: Database, tmp_path: Path, running: Running

@@ -65,7 +65,6 @@ def pass_time(database: Database) -> PassTime:
     return pass_time
 
 
-@pytest.mark.promise(number=11)
 async def test_claims_get_the_oldest_jobs_of_each_type_first(ledger: Ledger) -> None:
     made = [await created(ledger, job_type) for job_type in "abaacb"]
     assert await claim_jobs(ledger, claim("x")) == []
@@ -79,7 +78,6 @@ async def test_claims_get_the_oldest_jobs_of_each_type_first(ledger: Ledger) -> 
     assert await claim_jobs(ledger, claim("a", "b", "c", max_jobs=9)) == []
 
 
-@pytest.mark.promise(number=11)
 async def test_a_worker_that_claims_one_job_at_a_time_gets_jobs_of_each_of_its_types(
     ledger: Ledger,
 ) -> None:
@@ -104,7 +102,6 @@ async def test_claims_that_arrive_together_share_the_jobs_out(ledger: Ledger) ->
     assert sorted(ids) == [job.id for job in made]
 
 
-@pytest.mark.promise(number=11)
 async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -> None:
     for _ in range(10):
         await created(ledger)
@@ -116,7 +113,6 @@ async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -
     assert [len(jobs) for jobs in got] == [5, 4, 1]
 
 
-@pytest.mark.promise(number=11)
 async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
     ledger: Ledger,
 ) -> None:
@@ -228,7 +224,6 @@ async def test_a_job_deleted_during_a_claim_stays_deleted(ledger: Ledger, store:
     assert await read_jobs(store, [job.id]) == {}
 
 
-@pytest.mark.promise(number=65)
 async def test_a_claim_that_finds_nothing_waits_for_no_writer(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -288,7 +283,6 @@ async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
     assert time.monotonic() - began >= 0.1
 
 
-@pytest.mark.promise(number=12)
 @both_databases
 async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
@@ -307,7 +301,6 @@ async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     ]
 
 
-@pytest.mark.promise(number=12)
 async def test_a_claim_counts_the_labels_of_its_jobs(ledger: Ledger) -> None:
     labels = {f"key-{number}": "\U0001f600" * 255 for number in range(32)}
     for _ in range(40):
@@ -317,7 +310,6 @@ async def test_a_claim_counts_the_labels_of_its_jobs(ledger: Ledger) -> None:
     assert sum(len(job_bytes(job)) for job in claimed) <= MAX_ANSWER_BYTES
 
 
-@pytest.mark.promise(number=12)
 @both_databases
 async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transaction_may(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
@@ -337,7 +329,6 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
     assert max(commits) <= Tuning().claim_batch_bytes // 250_000
 
 
-@pytest.mark.promise(number=65)
 @both_databases
 async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
     await asyncio.gather(*(created(ledger, "busy") for _ in range(40)))
@@ -404,7 +395,6 @@ async def test_50_claimers_claim_each_of_1000_jobs_exactly_once(
     assert set(given) == {job.id for job in made}
 
 
-@pytest.mark.promise(number=15)
 async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_timeout(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
@@ -432,7 +422,6 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
             await apply(ledger, done)
 
 
-@pytest.mark.promise(number=14)
 async def test_a_postponed_deadline_is_found_and_corrected_once(
     ledger: Ledger, store: SqlStore, database: Database, published: list[Change]
 ) -> None:
@@ -456,7 +445,6 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
     assert published == []
 
 
-@pytest.mark.promise(number=14)
 @pytest.mark.parametrize(
     ("fields", "start", "seconds", "reason"),
     [
@@ -494,7 +482,6 @@ async def test_the_reaper_fails_every_expired_job(
     assert await Reaper(ledger).reap() == 0
 
 
-@pytest.mark.promise(number=18)
 async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
@@ -534,7 +521,6 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
         assert after.version == 3
 
 
-@pytest.mark.promise(number=18)
 async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_loss(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
@@ -558,7 +544,6 @@ async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_
         await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
 
 
-@pytest.mark.promise(number=18)
 async def test_two_reapers_expire_each_job_once(
     ledger: Ledger, other: Ledger, store: SqlStore, database: Database
 ) -> None:
@@ -572,7 +557,6 @@ async def test_two_reapers_expire_each_job_once(
     assert (await store.feed_head()).seq == 150 * 3
 
 
-@pytest.mark.promise(number=18)
 @several_servers
 async def test_the_reapers_of_several_servers_share_the_work(
     ledger: Ledger, database: Database, database_url: str
@@ -599,7 +583,6 @@ async def test_the_reapers_of_several_servers_share_the_work(
     assert await violations(database) == []
 
 
-@pytest.mark.promise(number=18)
 async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore
 ) -> None:
@@ -616,7 +599,6 @@ async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
         assert asked.changed == (after.cancel_request_time is not None)
 
 
-@pytest.mark.promise(number=19)
 async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:

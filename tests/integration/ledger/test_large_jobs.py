@@ -38,7 +38,6 @@ class CountedStore:
         return await self._store.read_jobs(ids, full=full)
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 @pytest.mark.parametrize("full", [False, True])
 async def test_one_statement_reads_few_jobs(ledger: Ledger, store: SqlStore, *, full: bool) -> None:
@@ -60,7 +59,6 @@ async def test_one_statement_reads_few_jobs(ledger: Ledger, store: SqlStore, *, 
         assert counted.reads == [1]  # the same job is read once
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 async def test_fewer_jobs_are_read_at_once_while_they_are_large(
     ledger: Ledger, store: SqlStore
@@ -78,7 +76,6 @@ async def test_fewer_jobs_are_read_at_once_while_they_are_large(
     assert counted.reads == [8, 3, 3, 2, 3, 8, 5]
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 async def test_large_creations_come_in_small_batches(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch

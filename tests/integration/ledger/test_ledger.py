@@ -71,7 +71,6 @@ async def together(ledger: Ledger, *commands: Command) -> list[Decision | Domain
     return await asyncio.gather(*(apply(ledger, each) for each in commands), return_exceptions=True)
 
 
-@pytest.mark.promise(number=6)
 async def test_200_concurrent_commands_on_one_job_lose_no_update(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -86,7 +85,6 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
 
 
 @sqlite_only
-@pytest.mark.promise(number=16)
 async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
     ledger: Ledger, store: SqlStore, published: list[Change]
 ) -> None:
@@ -196,7 +194,6 @@ async def test_commands_that_arrive_together_are_one_commit(
 
 
 @sqlite_only
-@pytest.mark.promise(number=5)
 async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -355,7 +352,6 @@ async def test_a_job_can_be_finished_deleted_and_recreated_in_one_batch(ledger: 
     assert made.job.id != job.id
 
 
-@pytest.mark.promise(number=1)
 @sqlite_only
 async def test_a_caller_is_never_answered_before_its_commit(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
@@ -372,7 +368,6 @@ async def test_a_caller_is_never_answered_before_its_commit(
     assert await read_jobs(gated, [job.id]) == {job.id: job}
 
 
-@pytest.mark.promise(number=1)
 @sqlite_only
 async def test_watchers_are_notified_before_the_caller_is_answered(
     ledger: Ledger, published: list[Change]
@@ -381,7 +376,6 @@ async def test_watchers_are_notified_before_the_caller_is_answered(
     assert [change.job for change in published] == [job]
 
 
-@pytest.mark.promise(number=5)
 async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
 ) -> None:
@@ -413,7 +407,6 @@ async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole
 
 
 @sqlite_only
-@pytest.mark.promise(number=23)
 async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -426,7 +419,6 @@ async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     assert (await store.feed_head()).seq == 3
 
 
-@pytest.mark.promise(number=23)
 @sqlite_only
 async def test_sequence_numbers_follow_the_order_of_the_commands(
     ledger: Ledger, published: list[Change]
@@ -436,7 +428,6 @@ async def test_sequence_numbers_follow_the_order_of_the_commands(
     assert [c.job.job_type for c in published] == [f"t{i}" for i in range(50)]
 
 
-@pytest.mark.promise(number=45)
 async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlStore) -> None:
     """The other server is faster: the loser of the race finds the winner's job."""
     async with (
@@ -450,7 +441,6 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
     assert (await store.feed_head()).seq == 20
 
 
-@pytest.mark.promise(number=5)
 @pytest.mark.parametrize(
     "bad",
     [
@@ -574,7 +564,6 @@ class _Halving:
         return await self._transaction.append(decisions, **options)
 
 
-@pytest.mark.promise(number=5)
 @sqlite_only
 async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore) -> None:
     async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:
@@ -588,7 +577,6 @@ async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore)
     assert (await read_jobs(store, stored)).keys() == set(stored)
 
 
-@pytest.mark.promise(number=65)
 @pytest.mark.parametrize(
     ("differ", "least"),
     [("fairness_key", 3), ("job_type", 3), ("concurrency_key", 2), ("request_id", 1)],

@@ -22,7 +22,7 @@ from tests.support.ledger_calls import apply, claim, claim_jobs, created
 from tests.support.store_writer import read_job
 
 # What newer servers write is damage to the invariants of this one.
-pytestmark = [pytest.mark.promise(number=79), pytest.mark.usefixtures("damaged")]
+pytestmark = [pytest.mark.usefixtures("damaged")]
 
 
 @pytest.fixture

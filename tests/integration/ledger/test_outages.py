@@ -131,7 +131,6 @@ async def writes_refused(database: Database) -> AsyncIterator[None]:
             yield
 
 
-@pytest.mark.promise(number=17)
 async def test_an_expiry_decided_before_an_outage_extends_the_lease_if_applied_after_it(
     restarted: Ledger, let_leases_expire: LetLeasesExpire, database: Database
 ) -> None:
@@ -155,7 +154,6 @@ async def test_without_an_outage_a_lease_that_expired_is_lost(
     assert (await read_jobs(store, [job.id]))[job.id].status is JobStatus.FAILED
 
 
-@pytest.mark.promise(number=17)
 async def test_extended_leases_do_not_delay_later_expiries(
     ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:

@@ -21,7 +21,6 @@ from tests.support.store_writer import read_jobs
 CLAIM = claim(max_jobs=3)
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 @pytest.mark.parametrize("max_waiting", [100, 3])
 async def test_one_release_that_fails_does_not_stop_the_others(

@@ -59,7 +59,6 @@ async def ids(store: SqlStore) -> set[JobId]:
     return {job.id for job in page.jobs}
 
 
-@pytest.mark.promise(number=43)
 async def test_old_terminal_jobs_are_purged_and_the_rest_stays(
     store: SqlStore, ledger: Ledger, published: list[Change], aged: Aged
 ) -> None:
@@ -74,7 +73,6 @@ async def test_old_terminal_jobs_are_purged_and_the_rest_stays(
     assert sum(change.deleted for change in page.changes) == 3
 
 
-@pytest.mark.promise(number=43)
 @sqlite_only
 async def test_without_retention_nothing_is_purged(
     store: SqlStore, ledger: Ledger, aged: Aged
@@ -113,7 +111,6 @@ async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter
 YEAR = 365 * 24 * HOUR
 
 
-@pytest.mark.promise(number=43)
 @pytest.mark.parametrize("default", [HOUR, None], ids=["an hour", "for ever"])
 async def test_jobs_are_purged_earlier_or_later_by_the_retention_of_their_type(
     store: SqlStore, ledger: Ledger, aged: Aged, default: Micros | None
@@ -166,7 +163,6 @@ async def test_jobs_that_outlived_their_retention_are_found_by_an_index(
 
 
 @pytest.mark.usefixtures("damaged")
-@pytest.mark.promise(number=43)
 @pytest.mark.parametrize("tuning", [Tuning(purge_search=2, scanned_ends=9)])
 async def test_jobs_whose_end_is_in_the_future_do_not_keep_the_others(
     store: SqlStore, ledger: Ledger, aged: Aged, monkeypatch: pytest.MonkeyPatch, tuning: Tuning
@@ -264,7 +260,6 @@ async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
     assert left == 0
 
 
-@pytest.mark.promise(number=43)
 async def test_several_servers_purge_each_job_once(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:

@@ -1,7 +1,5 @@
 """Creations, after an operator has set the defaults of their type at another server."""
 
-import pytest
-
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.domain.job import Job, Silent
 from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
@@ -22,7 +20,6 @@ async def stored(store: SqlStore) -> list[Job]:
     return list(page.jobs)
 
 
-@pytest.mark.promise(number=92)
 async def test_no_job_is_created_without_the_defaults_whose_call_has_returned(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -57,7 +54,6 @@ async def test_a_creation_is_repeated_after_its_defaults_have_changed(
     assert (again.changed, again.job) == (False, first)
 
 
-@pytest.mark.promise(number=92)
 async def test_a_default_that_is_set_changes_no_job(ledger: Ledger, store: SqlStore) -> None:
     job = await created(ledger, silent=Silent.PRIORITY)
     await store.queue_settings.set_type_defaults("render", URGENT)

@@ -55,7 +55,6 @@ async def looked(store: SqlStore, ledger: Ledger, tuning: Tuning = Tuning()) -> 
     await Unblocker(store, ledger, ClaimWaiters(), tuning).unblock()
 
 
-@pytest.mark.promise(number=85)
 async def test_a_higher_priority_goes_first_and_the_oldest_of_equal_ones(ledger: Ledger) -> None:
     made = {n: (await created(ledger, priority=n))[0] for n in (5, 0, 9, 4)}
     again = (await created(ledger, priority=9))[0]
@@ -66,7 +65,6 @@ async def test_a_higher_priority_goes_first_and_the_oldest_of_equal_ones(ledger:
     assert ids(claimed) == [made[9].id, again.id, made[5].id, made[4].id, made[0].id]
 
 
-@pytest.mark.promise(number=85)
 async def test_the_only_job_of_a_tenant_is_soon_claimed_beside_thousands_of_another(
     ledger: Ledger, database: Database
 ) -> None:
@@ -76,7 +74,6 @@ async def test_the_only_job_of_a_tenant_is_soon_claimed_beside_thousands_of_anot
     assert one.id in ids(await claim_jobs(ledger, claim(max_jobs=8)))
 
 
-@pytest.mark.promise(number=85)
 async def test_tenants_take_turns_and_one_that_was_away_saves_nothing_up(ledger: Ledger) -> None:
     await created(ledger, user_id="late")
     await claim_jobs(ledger, claim())
@@ -91,7 +88,6 @@ async def test_tenants_take_turns_and_one_that_was_away_saves_nothing_up(ledger:
     assert set(then) == {"a", "b", "c", "late"}
 
 
-@pytest.mark.promise(number=86)
 async def test_no_more_jobs_are_held_than_a_limit_permits_over_all_servers(
     ledger: Ledger, other: Ledger, store: SqlStore
 ) -> None:
@@ -117,7 +113,6 @@ async def test_no_more_jobs_are_held_than_a_limit_permits_over_all_servers(
     assert sorted(ended_jobs) == sorted(ids(made))
 
 
-@pytest.mark.promise(number=86)
 async def test_a_keys_own_limit_comes_before_that_of_its_name(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -133,7 +128,6 @@ async def test_a_keys_own_limit_comes_before_that_of_its_name(
     }
 
 
-@pytest.mark.promise(number=87)
 async def test_nobody_waits_behind_the_jobs_of_a_full_key(
     ledger: Ledger, store: SqlStore, database: Database
 ) -> None:
@@ -143,7 +137,6 @@ async def test_nobody_waits_behind_the_jobs_of_a_full_key(
     assert ids(await claim_jobs(ledger, claim())) == [free.id]
 
 
-@pytest.mark.promise(number=87)
 async def test_a_free_slot_is_offered_to_each_type_that_waits_for_it(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -159,7 +152,6 @@ async def test_a_free_slot_is_offered_to_each_type_that_waits_for_it(
     assert await claim_jobs(ledger, claim(max_jobs=3)) == []
 
 
-@pytest.mark.promise(number=87)
 async def test_the_end_of_a_job_gives_its_slot_to_a_blocked_one_in_the_same_commit(
     ledger: Ledger, other: Ledger, store: SqlStore
 ) -> None:
@@ -238,7 +230,6 @@ async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed
     assert await store.find_rechecks(after="", limit=9) == []
 
 
-@pytest.mark.promise(number=86)
 async def test_a_start_by_its_id_obeys_the_limit(ledger: Ledger, store: SqlStore) -> None:
     await store.queue_settings.set_limit("k", 1)
     made = await created(ledger, 2, concurrency_key="k")
@@ -263,7 +254,6 @@ async def test_a_job_that_is_requeued_gives_up_its_slot(ledger: Ledger, store: S
     assert ids(await claim_jobs(ledger, claim(max_jobs=2))) == [made[1].id]
 
 
-@pytest.mark.promise(number=89)
 async def test_a_unique_key_is_refused_or_returns_the_job_that_has_it(
     ledger: Ledger, other: Ledger
 ) -> None:
@@ -288,7 +278,6 @@ async def test_a_unique_key_is_refused_or_returns_the_job_that_has_it(
     assert not any(isinstance(each, Exception) for each in outcomes)
 
 
-@pytest.mark.promise(number=89)
 async def test_servers_that_race_for_a_unique_key_create_one_job(
     ledger: Ledger, other: Ledger
 ) -> None:
@@ -305,7 +294,6 @@ async def test_servers_that_race_for_a_unique_key_create_one_job(
             assert (one.job.id, one.changed, two.changed) == (two.job.id, False, True)
 
 
-@pytest.mark.promise(number=88)
 async def test_no_job_of_a_paused_type_or_key_starts_until_it_goes_on(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -347,7 +335,6 @@ async def test_a_pause_that_the_server_learns_of_after_the_plan_prevents_the_sta
     assert await claim_jobs(ledger, claim()) == []
 
 
-@pytest.mark.promise(number=88)
 async def test_a_pause_that_commits_before_a_start_prevents_it(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,7 +379,6 @@ async def test_a_mark_of_a_key_is_gone_when_none_of_its_jobs_is_blocked(
         assert [tuple(row) for row in rows] == [("k", 0, 0)]
 
 
-@pytest.mark.promise(number=61)
 async def test_a_claim_reads_no_more_queues_than_it_requests_jobs(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,7 +404,6 @@ async def test_a_claim_reads_no_more_queues_than_it_requests_jobs(
     assert {job.priority for job in claimed} == {1}
 
 
-@pytest.mark.promise(number=87)
 async def test_blocked_jobs_delay_a_claim_of_another_type_by_few_commits(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -453,7 +438,6 @@ async def test_blocked_jobs_delay_a_claim_of_another_type_by_few_commits(
     assert commits >= 999 / Tuning().passed_at_once
 
 
-@pytest.mark.promise(number=87)
 async def test_claims_that_pass_over_blocked_jobs_of_different_types_take_turns(
     ledger: Ledger, store: SqlStore
 ) -> None:

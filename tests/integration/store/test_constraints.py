@@ -216,14 +216,12 @@ BROKEN_JOBS = [
 ]
 
 
-@pytest.mark.promise(number=7)
 def test_a_job_that_breaks_a_rule_is_refused(run: Run, subtests: pytest.Subtests) -> None:
     for constraint, changed in BROKEN_JOBS:
         with subtests.test(constraint, **changed):
             assert constraint in refused(run, insert("jobs", JOB, **changed))
 
 
-@pytest.mark.promise(number=7)
 def test_a_job_cannot_be_updated_into_breaking_a_rule(run: Run) -> None:
     run(insert("jobs", JOB))
     assert "progress" in refused(run, "UPDATE jobs SET progress = 101")
@@ -239,7 +237,6 @@ def test_two_jobs_cannot_repeat_the_same_one_unless_one_is_deleted(run: Run) -> 
     run(insert("jobs", JOB, id=OTHER_ID, **repeats))
 
 
-@pytest.mark.promise(number=89)
 def test_two_active_jobs_of_an_owner_and_type_cannot_share_a_unique_key(run: Run) -> None:
     unique = {"unique_key": "'u'"}
     run(insert("jobs", JOB, **unique))
@@ -261,7 +258,6 @@ def test_two_jobs_cannot_share_a_sequence_number_or_a_request_id(run: Run) -> No
     refused(run, insert("changes", change, job_id=OTHER_ID))
 
 
-@pytest.mark.promise(number=7)
 def test_an_asset_without_its_job_is_refused(run: Run) -> None:
     refused(run, insert("assets", ASSET))
     run(insert("jobs", JOB), insert("assets", ASSET))

@@ -58,7 +58,6 @@ async def phases(database: Database) -> dict[str, Phase | None]:
     return {row[0]: None if row[1] is None else Phase(row[1]) for row in rows}
 
 
-@pytest.mark.promise(number=80)
 async def test_a_job_is_claimable_once_its_time_has_come_and_not_before(
     store: SqlStore, database: Database
 ) -> None:

@@ -93,7 +93,6 @@ def assert_told_once_and_in_order(changes: Iterable[Change]) -> dict[JobId, list
     return steps
 
 
-@pytest.mark.promise(number=23)
 async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> None:
     first = await saved(store)
     second = await saved(store)
@@ -120,7 +119,6 @@ async def test_a_page_ends_at_the_change_that_it_is_read_up_to(store: SqlStore) 
     assert (await store.changes_after(0, limit=10, until=99)).through == 4
 
 
-@pytest.mark.promise(number=23)
 async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore) -> None:
     """Else a reader whose cursor is already after it would never get it."""
     job = await saved(store, labels={"k": "v"})
@@ -240,7 +238,6 @@ async def test_a_start_in_the_feed_has_no_later_cancellation_of_an_earlier_time(
     assert second.job.cancel_request_time == sooner
 
 
-@pytest.mark.promise(number=23)
 async def test_a_deleted_job_is_in_the_feed_at_its_start_its_end_and_its_deletion(
     store: SqlStore,
 ) -> None:
@@ -276,7 +273,6 @@ async def test_a_change_of_a_job_that_the_feed_has_lost_is_refused_and_writes_no
     ]
 
 
-@pytest.mark.promise(number=23)
 async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) -> None:
     jobs = [await moved(store, await saved(store), PROCESSING) for _ in range(5)]
     for progress in (10, 20):
@@ -312,7 +308,6 @@ async def test_the_feed_of_one_owner_is_complete(store: SqlStore) -> None:
         assert changes[-1].job.id == gone.id
 
 
-@pytest.mark.promise(number=65)
 async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: Database) -> None:
     """For any number of changes, and any statistics of the planner."""
     first = await saved(store)
@@ -328,7 +323,6 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     assert "ix_changes_user_id_seq" in found
 
 
-@pytest.mark.promise(number=23)
 async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:
     """Idea 3: a reader that has seen n can ask for everything after n and never miss one."""
     writers, rounds = 4, 2
@@ -433,7 +427,6 @@ async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
         assert "TEMP B-TREE" not in found
 
 
-@pytest.mark.promise(number=44)
 async def test_deletions_are_compacted_oldest_first_and_an_older_cursor_is_refused(
     store: SqlStore,
 ) -> None:
@@ -508,7 +501,6 @@ async def test_the_identity_of_an_unchanged_database_is_verified(
     assert (await store.verify_identity()).epoch != head.epoch
 
 
-@pytest.mark.promise(number=3)
 async def test_after_any_failed_read_the_database_identity_is_verified(
     store: SqlStore, database: Database
 ) -> None:

@@ -28,7 +28,6 @@ from tests.support.store_writer import append, creation, finished, saved
 NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
 
 
-@pytest.mark.promise(number=65)
 async def test_a_list_with_a_selective_filter_scans_a_bounded_number_of_jobs(
     store: SqlStore, database: Database
 ) -> None:
@@ -153,7 +152,6 @@ async def test_newer_jobs_of_others_are_not_read(store: SqlStore, database: Data
         assert "ix_jobs_user_id_id" in await plan(database, statement, values)
 
 
-@pytest.mark.promise(number=65)
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_page_ends_where_its_jobs_would_not_fit_an_answer(
     store: SqlStore,
@@ -209,7 +207,6 @@ async def endless_lists(database: Database) -> AsyncIterator[None]:
     await execute(database, "DROP VIEW jobs", "ALTER TABLE all_jobs RENAME TO jobs")
 
 
-@pytest.mark.promise(number=65)
 async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
     store: SqlStore, database: Database
 ) -> None:
@@ -259,7 +256,6 @@ async def test_a_list_cancelled_twice_stops_before_its_task_ends(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.promise(number=65)
 async def test_cancelled_lists_leave_nothing_open(store: SqlStore, database: Database) -> None:
     await seed(database, 1000)
     await asyncio.gather(

@@ -136,7 +136,6 @@ async def test_a_database_without_a_schema_is_refused_with_the_command_to_run(
     await database.close()
 
 
-@pytest.mark.promise(number=56)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -228,7 +227,6 @@ async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
     await database.close()
 
 
-@pytest.mark.promise(number=78)
 @pytest.mark.slow
 async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> None:
     taken, release = asyncio.Event(), asyncio.Event()
@@ -245,7 +243,6 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
     assert (process.returncode, errors) == (0, b"")
 
 
-@pytest.mark.promise(number=78)
 @pytest.mark.slow
 async def test_a_long_statement_of_a_migration_is_not_cut(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
@@ -270,7 +267,6 @@ def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> 
         pass
 
 
-@pytest.mark.promise(number=56)
 async def test_an_unusable_database_is_named_without_its_password() -> None:
     database = open_database(parse_url("postgresql://u:secret@127.0.0.1:1/n"))
     with pytest.raises(StoreUnavailable, match=r"postgresql://u:\*{3}@127.0.0.1:1/n: ") as caught:
@@ -511,7 +507,6 @@ def held(connection: Connection) -> dict[str, list[dict[str, object]]]:
 
 
 @EXPRESSIONS
-@pytest.mark.promise(number=78)
 async def test_a_populated_database_keeps_its_values_through_every_migration(
     empty_url: str,
 ) -> None:

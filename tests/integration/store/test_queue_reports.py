@@ -1,6 +1,5 @@
 """Counts, and what keeps a job waiting, as the store reads them in one snapshot."""
 
-import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, Claim
@@ -33,7 +32,6 @@ async def written(database: Database, statement: str, **values: object) -> None:
         await connection.execute(text(statement), values)
 
 
-@pytest.mark.promise(number=90)
 async def test_each_job_is_counted_once_by_its_type_priority_and_phase(
     store: SqlStore, ledger: Ledger
 ) -> None:

@@ -45,7 +45,6 @@ from tests.support.store_writer import (
 )
 
 
-@pytest.mark.promise(number=9)
 async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
     payloads = Payloads(parameters=Payload(b"\n\x07\n\x01a\x12\x02 \x01"))
     job = await saved(
@@ -76,7 +75,6 @@ async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> 
     }
 
 
-@pytest.mark.promise(number=9)
 async def test_each_job_is_read_with_its_own_payloads(store: SqlStore) -> None:
     jobs = [await saved(store, parameters=Payload(bytes([n, 1]))) for n in range(3)]
     none = await saved(store)
@@ -140,7 +138,6 @@ async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
     assert await read_jobs(store, []) == {}
 
 
-@pytest.mark.promise(number=1)
 async def test_changes_are_visible_only_after_the_commit(
     store: SqlStore,
 ) -> None:
@@ -154,7 +151,6 @@ async def test_changes_are_visible_only_after_the_commit(
     assert (await store.feed_head()).seq == 0
 
 
-@pytest.mark.promise(number=23)
 async def test_sequence_numbers_are_dense_across_rollbacks(store: SqlStore) -> None:
     assert [c.seq for c in await append(store, creation(), creation())] == [1, 2]
     with pytest.raises(RuntimeError):
@@ -171,7 +167,6 @@ async def test_the_epoch_stays(store: SqlStore) -> None:
     assert (await store.feed_head()).epoch == before.epoch != ""
 
 
-@pytest.mark.promise(number=6)
 async def test_a_loaded_job_is_locked_until_the_end_of_the_transaction(store: SqlStore) -> None:
     """Two transactions that load, decide and write one job lose no update."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
@@ -428,7 +423,6 @@ async def rows_of(store: SqlStore, table: str) -> int:
         return int(await connection.scalar(text(f"SELECT count(*) FROM {table}")))
 
 
-@pytest.mark.promise(number=23)
 async def test_a_deleted_job_is_kept_for_the_feed_alone(store: SqlStore) -> None:
     job = await saved(store, max_attempts=2, labels={"k": "v"}, parameters=Payload(b"p"))
     job = await moved(store, job, JobStatus.PROCESSING, worker_id="w", progress=3)
@@ -495,7 +489,6 @@ async def repeats(store: SqlStore, *origins: JobId) -> dict[JobId, JobId]:
     return {origin: job.id for origin, job in found.items()}
 
 
-@pytest.mark.promise(number=83)
 async def test_a_job_is_repeated_once_until_its_repetition_is_deleted(store: SqlStore) -> None:
     origin, other = await finished(store), await finished(store)
     repeat = await finished(store, origin_job_id=origin.id)
@@ -521,7 +514,6 @@ async def test_the_transactions_time_is_the_databases(store: SqlStore, database:
     assert abs(theirs - ours) < 1_000_000
 
 
-@pytest.mark.promise(number=2)
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(database: Database) -> None:
     """No test can cut the power, so this checks the settings that guarantee it."""
     settings = {
@@ -594,7 +586,6 @@ async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore
     assert await store.count_active("eve", limit=9) == 0
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 async def test_transactions_that_follow_each_other_leave_no_other_one_behind(
     store: SqlStore,

@@ -23,7 +23,6 @@ ADDS_TABLE = """
 """
 
 
-@pytest.mark.promise(number=79)
 @both_databases
 async def test_a_server_works_with_the_schema_of_the_next_version(
     database: Database, database_url: str, tmp_path: Path
@@ -68,7 +67,6 @@ async def other(database_url: str) -> AsyncIterator[Any]:
 WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted)"
 
 
-@pytest.mark.promise(number=78)
 @several_servers
 async def test_what_waits_behind_a_migration_that_waits_goes_on(
     database_url: str, tmp_path: Path, reader: Any, other: Any
@@ -90,7 +88,6 @@ async def test_what_waits_behind_a_migration_that_waits_goes_on(
     assert [line["tries"] for line in logs] == list(range(1, len(logs) + 1))
 
 
-@pytest.mark.promise(number=78)
 @several_servers
 async def test_a_migration_that_gets_no_lock_ends_with_what_to_do_and_keeps_what_it_did(
     database: Database, database_url: str, tmp_path: Path, reader: Any

@@ -164,7 +164,6 @@ async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     assert len(known) == 3
 
 
-@pytest.mark.promise(number=38)
 @both_databases
 @pytest.mark.parametrize("filled", [False, True])
 async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_table(
@@ -258,7 +257,6 @@ async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
     assert watch.cursor == Cursor(0)
 
 
-@pytest.mark.promise(number=39)
 @pytest.mark.parametrize(
     ("room", "expected"), [(1, {1}), (3 * (20_000 + CHANGE_BYTES), {2, 3, 4, 5})]
 )
@@ -284,7 +282,6 @@ async def test_each_update_is_bounded_by_bytes(
     assert max(sizes) in expected
 
 
-@pytest.mark.promise(number=39)
 @pytest.mark.parametrize("answered", [0, 1])
 async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
     ledger: Ledger, store: SqlStore, answered: int

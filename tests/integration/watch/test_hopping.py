@@ -6,8 +6,6 @@ own commits and by pages of the table, not by the commits of other servers.
 
 import random
 
-import pytest
-
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
 from jobledger_server.domain.job import Job, JobStatus
@@ -122,7 +120,6 @@ class Reader:
         assert steps == ([*start, job.version] if job.status in TERMINAL else start)
 
 
-@pytest.mark.promise(number=35)
 async def test_a_reader_that_changes_servers_gets_every_transition_once(store: SqlStore) -> None:
     rng = random.Random(SEED)
     servers = [Server(store, rng) for _ in range(3)]

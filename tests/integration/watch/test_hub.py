@@ -93,7 +93,6 @@ async def test_a_commit_is_delivered_at_once_without_a_poll(
     assert not poll_now.is_set()
 
 
-@pytest.mark.promise(number=31)
 async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, poll_now: asyncio.Event, store: SqlStore
 ) -> None:
@@ -236,7 +235,6 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
     assert "feed_epoch_changed" in caplog.text
 
 
-@pytest.mark.promise(number=31)
 async def test_commits_of_another_server_are_seen_without_a_notification(
     elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
@@ -249,7 +247,6 @@ async def test_commits_of_another_server_are_seen_without_a_notification(
     assert [version for _, steps in seen for version in steps] == [2, 3]
 
 
-@pytest.mark.promise(number=24)
 @both_databases
 async def test_a_deletion_by_another_server_is_seen(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
@@ -264,7 +261,6 @@ async def test_a_deletion_by_another_server_is_seen(
             await watch.next_update(MAX_WAIT)
 
 
-@pytest.mark.promise(number=6)
 @both_databases
 async def test_two_servers_that_race_leave_no_gap(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
@@ -284,7 +280,6 @@ async def test_two_servers_that_race_leave_no_gap(
     assert hub.seq == 53
 
 
-@pytest.mark.promise(number=75)
 async def test_the_tail_continues_after_an_outage_of_the_database(
     elsewhere: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +351,6 @@ async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) 
     assert hub.watches == 0
 
 
-@pytest.mark.promise(number=33)
 @several_servers
 @pytest.mark.parametrize(
     ("identity", "cause"),
@@ -417,7 +411,6 @@ async def test_a_restored_database_ends_every_watch_and_new_watches_work(
         assert (await news_of(watch, 3))[-1][0] == 3
 
 
-@pytest.mark.promise(number=65)
 async def test_many_watchers_are_woken_a_few_at_a_time_and_all_are_woken(
     here: Ledger, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
@@ -444,7 +437,6 @@ async def test_many_watchers_are_woken_a_few_at_a_time_and_all_are_woken(
     assert len(served) == 500
 
 
-@pytest.mark.promise(number=23)
 async def test_a_hole_in_the_feed_is_logged_counted_and_ends_every_watch(
     here: Ledger,
     hub: WatchHub,
@@ -492,7 +484,6 @@ async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_pag
     assert [version for _, steps in seen for version in steps] == [2]
 
 
-@pytest.mark.promise(number=44)
 async def test_a_tail_behind_the_compacted_sequence_restarts_the_feed(
     elsewhere: Ledger, hub: WatchHub, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
@@ -510,7 +501,6 @@ async def test_a_tail_behind_the_compacted_sequence_restarts_the_feed(
     assert hub.seq == 4
 
 
-@pytest.mark.promise(number=37)
 async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, buffer: ChangeBuffer, store: SqlStore
 ) -> None:

@@ -58,7 +58,6 @@ async def until_listening(database_url: str, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.promise(number=31)
 @no_polling
 async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll(
     start: Start, database_url: str
@@ -69,7 +68,6 @@ async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll
     await sees_the_end(there, here)
 
 
-@pytest.mark.promise(number=31)
 @no_polling
 async def test_listeners_reconnect_after_a_broken_connection(
     start: Start, database_url: str
@@ -83,7 +81,6 @@ async def test_listeners_reconnect_after_a_broken_connection(
     await sees_the_end(there, here)
 
 
-@pytest.mark.promise(number=31)
 async def test_without_notifications_changes_are_found_by_polling(
     start: Start, database_url: str
 ) -> None:

@@ -48,7 +48,6 @@ async def synced(feed: FeedReader, selection: Selection, caller: Caller) -> None
         pass
 
 
-@pytest.mark.promise(number=65)
 @pytest.mark.parametrize("good", [Caller("there", "good"), Caller("here", "good")])
 async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
     counting: CountingStore, good: Caller
@@ -65,7 +64,6 @@ async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
     assert counting.pages == 21 * JOBS / 10
 
 
-@pytest.mark.promise(number=65)
 async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothing(
     counting: CountingStore,
 ) -> None:
@@ -88,7 +86,6 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
         seen += len(update.changes) if update else 0
 
 
-@pytest.mark.promise(number=65)
 async def test_a_watch_without_matches_reports_its_cursor_while_it_reads(
     counting: CountingStore,
 ) -> None:

@@ -133,7 +133,6 @@ async def test_leases_are_not_renewed_again_at_once(
     assert rate.wait_of(WORKER) == before
 
 
-@pytest.mark.promise(number=50)
 async def test_leases_that_could_not_be_renewed_are_renewed_by_the_next_message(
     ledger: Ledger,
     leases: Leases,

@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from jobledger import AsyncClient, Worker
 from jobledger.testing.world.world import World
 from jobledger.worker import ClaimedJob
@@ -14,7 +12,6 @@ LATE = 8.0
 """Seconds until the answer comes; more than the worker's margin of 5, and no stream is replaced."""
 
 
-@pytest.mark.promise(number=17)
 def test_a_late_answer_counts_for_all_leases_from_when_its_message_was_sent() -> None:
     sent, answered, lost = 0.0, asyncio.Event(), 0.0
 

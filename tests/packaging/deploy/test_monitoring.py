@@ -55,7 +55,6 @@ def queries() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
-@pytest.mark.promise(number=71)
 def test_every_metric_and_label_of_a_query_exists() -> None:
     known = series()
     for title, query in queries():

@@ -63,7 +63,6 @@ def server(database_url: str, tmp_path: Path) -> ServerProcess:
         yield server
 
 
-@pytest.mark.promise(number=65)
 @pytest.mark.parametrize(
     ("types", "shared", "max_jobs"),
     [

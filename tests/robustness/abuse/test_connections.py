@@ -35,7 +35,6 @@ DESCRIPTORS = 1_024
 SILENT = 1_500
 
 
-@pytest.mark.promise(number=67)
 @pytest.mark.slow
 @sqlite_only
 async def test_silent_connections_leave_descriptors_for_others_and_are_closed(
@@ -73,7 +72,6 @@ async def _until_a_new_client_is_served(target: str) -> None:
             return
 
 
-@pytest.mark.promise(number=67)
 @pytest.mark.slow
 @sqlite_only
 async def test_2000_idle_connections_delay_no_other_client(server: ServerProcess) -> None:
@@ -87,7 +85,6 @@ async def test_2000_idle_connections_delay_no_other_client(server: ServerProcess
     assert server.peak_memory < 400 * MIB
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_a_connection_without_calls_is_closed_and_one_with_a_watch_is_not(
     start: Callable[..., object],
@@ -103,7 +100,6 @@ async def test_a_connection_without_calls_is_closed_and_one_with_a_watch_is_not(
                 assert unused.closed.is_set()
 
 
-@pytest.mark.promise(number=67)
 async def test_near_the_connection_limit_the_oldest_idle_connection_is_closed(
     tmp_path: Path,
 ) -> None:
@@ -126,7 +122,6 @@ async def test_near_the_connection_limit_the_oldest_idle_connection_is_closed(
             assert await stream.read() is not None
 
 
-@pytest.mark.promise(number=67)
 async def test_near_the_connection_limit_connections_with_calls_stay_open(tmp_path: Path) -> None:
     async with (
         ServerProcess(tmp_path, arguments=("--max-connections", "40")) as server,
@@ -152,7 +147,6 @@ async def test_near_the_connection_limit_connections_with_calls_stay_open(tmp_pa
         assert len((await claim).jobs) == 1
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_more_connections_than_allowed_are_closed(start: Callable[..., object]) -> None:
     app = await start(max_connections=3)
@@ -163,7 +157,6 @@ async def test_more_connections_than_allowed_are_closed(start: Callable[..., obj
                 await asyncio.sleep(0.01)
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_a_watch_blocked_by_flow_control_ends_at_its_maximum_age(
     start: Callable[..., object],
@@ -186,7 +179,6 @@ async def test_a_watch_blocked_by_flow_control_ends_at_its_maximum_age(
         await Caller(channel).WatchJobs(user_id="ada").read()
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_streams_of_a_connection_are_limited_and_further_calls_wait(
     start: Callable[..., object],
@@ -204,7 +196,6 @@ async def test_streams_of_a_connection_are_limited_and_further_calls_wait(
             await call.GetJob(job_id=job.id, user_id="ada")
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_a_shared_connection_has_as_many_streams_as_the_setting_allows(
     start: Callable[..., object],

@@ -21,7 +21,6 @@ LONGEST_WAIT = 3
 begins while the claim looks for a job."""
 
 
-@pytest.mark.promise(number=65)
 @sqlite_only
 @pytest.mark.parametrize("kind", ["fairness_key", "job_type"])
 async def test_claims_wait_for_few_and_short_batches_of_creations_in_many_queues(

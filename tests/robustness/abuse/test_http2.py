@@ -36,7 +36,6 @@ async def attacked(
     return good
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.parametrize("attack_with", [attacks.rapid_reset, attacks.cancelled_claims])
 async def test_resets_of_many_connections_fail_no_call_of_other_clients(
     server: ServerProcess, attack_with: Callable[..., object]
@@ -44,7 +43,6 @@ async def test_resets_of_many_connections_fail_no_call_of_other_clients(
     await attacked(server, attack_with, connections=10)
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options"),
     [
@@ -63,7 +61,6 @@ async def test_an_http2_attack_delays_other_clients_little(
     assert good.p50 < LONGEST_P99, good
 
 
-@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options"),
     [
@@ -87,7 +84,6 @@ async def test_rapid_resets_of_one_connection_do_not_delay_other_clients(
     assert (await attacked(server, attacks.rapid_reset)).p99 <= LONGEST_P99
 
 
-@pytest.mark.promise(number=66)
 async def test_500_half_sent_messages_use_no_more_memory_than_their_bytes(
     server: ServerProcess,
 ) -> None:

@@ -373,7 +373,6 @@ def frozen_heap() -> Iterator[None]:
     gc.set_threshold(*thresholds)
 
 
-@pytest.mark.promise(number=61)
 @sqlite_only
 @pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
@@ -419,7 +418,6 @@ async def test_no_message_of_work_blocks_the_event_loop(
     assert holds.pause <= LONGEST_PAUSE, f"{holds.pause:.3f} s"
 
 
-@pytest.mark.promise(number=61)
 @sqlite_only
 @pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
@@ -462,7 +460,6 @@ FAT = b"\x0a\x00" + b"\xc2\x3e\x0bxxxxxxxxxxx" * 4000
 """A request of 56 kB with 4,000 fields that no method knows: slow to parse."""
 
 
-@pytest.mark.promise(number=61)
 @pytest.mark.parametrize("method", ["JobService/GetJob", "WorkerService/Work"])
 @sqlite_only
 async def test_the_event_loop_parses_no_large_request(

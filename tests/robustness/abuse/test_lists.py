@@ -63,7 +63,6 @@ def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.mark.promise(number=65)
 async def test_a_hundred_lists_for_an_unused_label_delay_no_other_client(
     server: ServerProcess,
 ) -> None:

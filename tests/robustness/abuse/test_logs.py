@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -25,7 +24,6 @@ from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
 
-@pytest.mark.promise(number=68)
 @sqlite_only
 async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url: str) -> None:
     access = tmp_path / "access.toml"
@@ -88,7 +86,6 @@ async def transitions(call: Caller, count: int) -> None:
         assert len(claimed.jobs) == 100
 
 
-@pytest.mark.promise(number=69)
 @sqlite_only
 async def test_a_blocked_log_pipe_does_not_block_the_server(
     tmp_path: Path, database_url: str
@@ -111,7 +108,6 @@ async def test_a_blocked_log_pipe_does_not_block_the_server(
     assert len(text) < 10 * 1024 * 1024
 
 
-@pytest.mark.promise(number=69)
 @sqlite_only
 async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
     tmp_path: Path, database_url: str
@@ -126,7 +122,6 @@ async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
 REPORTS = 1_000
 
 
-@pytest.mark.promise(number=68)
 @sqlite_only
 async def test_late_reports_are_merged_into_one_log_line(tmp_path: Path, database_url: str) -> None:
     server = ServerProcess(tmp_path, database=database_url)

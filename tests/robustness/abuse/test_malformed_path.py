@@ -9,8 +9,6 @@ To lift the limit `grpcio<1.84` of the server in pyproject.toml, renew the lock 
 version and see this test pass.
 """
 
-import pytest
-
 from tests.robustness.abuse.attacker import attack
 from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.robustness.abuse.http2_attacks import MALFORMED_PATHS, malformed_paths
@@ -18,7 +16,6 @@ from tests.support.databases import sqlite_only
 from tests.support.server_process import ServerProcess
 
 
-@pytest.mark.promise(number=77)
 @sqlite_only
 async def test_a_path_that_is_not_utf8_does_not_stop_the_server(server: ServerProcess) -> None:
     async with (

@@ -42,7 +42,6 @@ def send(target: str, *, count: int, token: str, tail: str, times: int) -> objec
     return codes
 
 
-@pytest.mark.promise(number=61)
 @pytest.mark.parametrize(
     ("token", "tail", "times", "code"),
     [

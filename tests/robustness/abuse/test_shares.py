@@ -65,7 +65,6 @@ async def flood(eve: Caller, choices: Iterator[dict[str, Any]]) -> str:
     return missing
 
 
-@pytest.mark.promise(number=62)
 @pytest.mark.parametrize(
     ("choices", "key"),
     [

@@ -13,7 +13,6 @@ from tests.support.server_process import MIB
 pytestmark = [sqlite_only, pytest.mark.slow]
 
 
-@pytest.mark.promise(number=66)
 async def test_large_requests_without_an_identity_fail_no_call_of_others(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -21,7 +21,6 @@ from tests.support.rpc_caller import BASIC, FULL, SMALL_WINDOW, Caller, refusal,
 from tests.support.server_process import MIB, ServerProcess
 
 
-@pytest.mark.promise(number=64)
 @pytest.mark.slow
 @sqlite_only
 async def test_unread_answers_do_not_delay_other_clients(proxied_server: ServerProcess) -> None:
@@ -48,7 +47,6 @@ BLOB = Struct(fields={"blob": Value(string_value="x" * 250_000)})
 Start = Callable[..., Awaitable[App]]
 
 
-@pytest.mark.promise(number=64)
 @sqlite_only
 @pytest.mark.parametrize("many", [False, True], ids=["WatchJob", "WatchJobs"])
 async def test_streams_that_are_not_read_hold_no_more_than_their_caller_may(
@@ -90,7 +88,6 @@ def watch(call: Caller, job_id: str, *, many: bool) -> Any:
     return call.WatchJob(job_id=job_id, user_id="eve", view=FULL)
 
 
-@pytest.mark.promise(number=62)
 @sqlite_only
 async def test_watches_of_many_jobs_with_their_payloads_have_a_limit_of_their_own(
     start: Start,
@@ -108,7 +105,6 @@ async def test_watches_of_many_jobs_with_their_payloads_have_a_limit_of_their_ow
             assert (await other.read()).synced
 
 
-@pytest.mark.promise(number=64)
 @sqlite_only
 async def test_a_page_of_jobs_with_their_payloads_is_a_third_of_another_one(start: Start) -> None:
     app = await start()

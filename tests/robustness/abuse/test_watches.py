@@ -108,7 +108,6 @@ async def seconds_to_sync(call: Caller, token: str) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.promise(number=65)
 async def test_many_old_tokens_of_one_caller_do_not_delay_other_watches(
     proxied_server: ServerProcess,
 ) -> None:
@@ -130,7 +129,6 @@ async def test_many_old_tokens_of_one_caller_do_not_delay_other_watches(
     good.assert_served(alone)
 
 
-@pytest.mark.promise(number=39)
 @sqlite_only
 async def test_a_watch_that_does_not_read_uses_the_memory_of_one_message(
     proxied_server: ServerProcess,

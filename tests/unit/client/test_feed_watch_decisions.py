@@ -75,7 +75,6 @@ def told(events):
     return [(event.job and event.job.id, event.synced, event.resume_token) for event in events]
 
 
-@pytest.mark.promise(number=40)
 def test_only_the_last_change_of_a_message_has_its_token(make):
     """A caller that stores the token of an earlier one repeats changes, and skips none."""
     watch = make(resume_token="mine")

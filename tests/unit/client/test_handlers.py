@@ -51,7 +51,6 @@ def test_a_handler_may_take_any_arguments():
         assert run.outcome == Completed({"count": 1})
 
 
-@pytest.mark.promise(number=21)
 @pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
 def test_a_return_value_that_is_no_outcome_makes_the_job_failed(returned):
     for run in run_both(lambda job: returned):
@@ -81,7 +80,6 @@ def broken_assets():
     raise OSError("disk full")
 
 
-@pytest.mark.promise(number=21)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

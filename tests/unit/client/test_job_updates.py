@@ -203,7 +203,6 @@ async def test_asking_does_not_wait_after_a_failure(clock):
 # --- the lease -------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(number=17)
 async def test_a_renewal_counts_from_when_it_was_sent_however_late_its_answer_is(clock):
     class Slow(Stream):
         async def send(self, *updates):
@@ -351,7 +350,6 @@ async def test_an_outcome_that_is_refused_makes_the_job_failed(clock):
     )
 
 
-@pytest.mark.promise(number=21)
 async def test_an_outcome_that_was_changed_after_it_was_made_makes_the_job_failed(clock):
     result = {}
     outcome = Completed(result)

@@ -834,7 +834,6 @@ def test_a_view_that_does_not_exist_is_refused(wire, view):
         wire.client.get_job("j", view=view)
 
 
-@pytest.mark.promise(number=45)
 def test_a_creating_call_carries_a_fresh_request_id(wire):
     new = [NewJob("render")] * 2
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
@@ -845,7 +844,6 @@ def test_a_creating_call_carries_a_fresh_request_id(wire):
     assert len({uuid.UUID(value[:36]) for value in ids}) == 5
 
 
-@pytest.mark.promise(number=45)
 def test_a_new_job_has_one_request_id_in_all_calls(wire):
     new, own = NewJob("render"), NewJob("render", request_id="own")
     jobs = [new, new, own, own]

@@ -198,7 +198,6 @@ def test_a_repeated_creation_is_not_refused_for_the_unique_key_of_its_own_job() 
     assert again == Decision(job=first, changed=False)
 
 
-@pytest.mark.promise(number=83)
 def test_a_job_is_repeated_by_one_job_whatever_is_sent() -> None:
     """The pace of RerunJobs gives each call another time, and a call need not have a request id."""
     repeat = replace(COMMAND, origin_job_id=JobId("failed"), request_id="", schedule_time=NOW)

@@ -147,7 +147,6 @@ def test_a_job_can_be_claimed_until_its_queue_timeout_expires(state: State) -> N
     assert claim_due(job, CLAIM, job.queue_expire_time) is None
 
 
-@pytest.mark.promise(number=80)
 @pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
 def test_a_job_is_claimed_when_its_time_has_come_and_not_before(state: State) -> None:
     job = job_in(state)

@@ -278,7 +278,6 @@ def asked_to_cancel(job: Job) -> Job:
     return replace(job, cancel_request_time=Instant(2_500_000), cancel_reason="too dear")
 
 
-@pytest.mark.promise(number=7)
 def test_the_transitions_are_those_of_the_contract() -> None:
     assert {
         state: tuple(target.value for target in targets) for state, targets in TRANSITIONS.items()
@@ -292,7 +291,6 @@ def test_a_job_is_waiting_if_it_is_neither_terminal_nor_leased(state: State) -> 
     assert job_in(state).leased is (state is HELD)
 
 
-@pytest.mark.promise(number=5)
 @pytest.mark.parametrize("state", STATES)
 def test_every_transition_from_every_state(state: State) -> None:
     job = job_in(state)
@@ -314,7 +312,6 @@ def test_every_transition_from_every_state(state: State) -> None:
         assert name == expected[target.value, state], (target, fence, expects)
 
 
-@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("state", STATES)
 def test_starting_a_job_again_by_the_same_worker(state: State) -> None:
     job = job_in(state)
@@ -329,7 +326,6 @@ def test_starting_a_job_again_by_the_same_worker(state: State) -> None:
         assert name_of(job, outcome_of(job, start)) == STARTING_AGAIN[version, state], version
 
 
-@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_the_report_that_finished_a_job_changes_nothing(state: State) -> None:
     job = job_in(state)
@@ -343,7 +339,6 @@ def test_repeating_the_report_that_finished_a_job_changes_nothing(state: State) 
             assert name == expected[target.value, state], (target, fence, version)
 
 
-@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("state", ENDED)
 def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> None:
     job, end = job_in(state), ENDED_BY[state.status]
@@ -378,7 +373,6 @@ def test_every_retryable_failure_in_every_state(state: State) -> None:
             assert name_of(of, outcome) == expected, (name, fence)
 
 
-@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_report_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -401,7 +395,6 @@ def test_every_report_in_every_state(state: State) -> None:
         assert name == expected, (content, fence)
 
 
-@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_link_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -457,7 +450,6 @@ def test_every_cancellation_in_every_state(state: State) -> None:
             assert name_of(cancelled, outcome_of(cancelled, again)) == CANCELS["again", state]
 
 
-@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_expiry_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -472,7 +464,6 @@ def test_every_expiry_in_every_state(state: State) -> None:
         assert name_of(job, outcome) == EXPIRES[when, state], when
 
 
-@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_claim_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -507,7 +498,6 @@ def test_every_start_that_an_operator_does_not_allow(state: State) -> None:
         assert name_of(job, outcome_of(job, start, limits=limits)) == LIMITED[name, state], name
 
 
-@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("who", ["owner", "stranger"])
 @pytest.mark.parametrize("state", STATES)
 def test_every_deletion_in_every_state(state: State, who: str) -> None:
@@ -643,7 +633,6 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
     assert repr(refusal.value) == repr(RequestIdReused("link-1", "Asset", "asset-1"))
 
 
-@pytest.mark.promise(number=54)
 @pytest.mark.parametrize(
     "command",
     [

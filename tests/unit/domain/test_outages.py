@@ -36,7 +36,6 @@ def test_a_lease_is_extended_to_a_full_lease_after_the_outage() -> None:
     )
 
 
-@pytest.mark.promise(number=17)
 @pytest.mark.parametrize("max_attempts", [1, 3])
 def test_a_worker_that_does_not_return_loses_the_extended_lease(max_attempts: int) -> None:
     job = replace(JOB, max_attempts=max_attempts)
@@ -84,7 +83,6 @@ def test_a_lease_that_has_not_expired_is_not_extended() -> None:
     assert expire(JOB, 62 * SECOND, 61 * SECOND).job == JOB
 
 
-@pytest.mark.promise(number=17)
 def test_an_outage_extends_neither_the_run_timeout_nor_the_cancellation_grace() -> None:
     running = replace(JOB, run_timeout=RUN_TIMEOUT, run_expire_time=Instant(100 * SECOND))
     error = expire(running, RESUMED).job.error

@@ -209,7 +209,6 @@ def test_only_the_worker_that_started_a_job_may_start_it_again() -> None:
     assert outcome_of(nameless, START) == "illegal"
 
 
-@pytest.mark.promise(number=8)
 @pytest.mark.parametrize(
     ("progress", "message", "after"),
     [

@@ -177,7 +177,6 @@ def test_a_retry_delay_stands_in_place_of_the_pause(seconds: int) -> None:
     assert (job.retry_time is None) == (seconds == 0)
 
 
-@pytest.mark.promise(number=81)
 @pytest.mark.parametrize("max_attempts", [1, 2, 5])
 def test_lost_leases_stalls_and_failures_use_up_the_same_attempts(max_attempts: int) -> None:
     job = replace(job_in(QUEUED), max_attempts=max_attempts, stall_timeout=Micros(SECOND))
@@ -226,7 +225,6 @@ def test_a_failure_of_an_attempt_that_was_lost_before_does_not_end_the_job() -> 
     assert decided(job, fails, 64 * SECOND).job.status is JobStatus.FAILED
 
 
-@pytest.mark.promise(number=20)
 def test_quick_releases_in_a_row_wait_longer_each_time_from_the_second_on() -> None:
     job, waited = pauses(job_in(QUEUED), Release(job_id=JOB_ID, attempt=0), 12)
     assert waited[0] == 0

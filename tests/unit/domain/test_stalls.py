@@ -52,14 +52,12 @@ STARTED = claimed(replace(job_in(QUEUED), stall_timeout=LIMIT))
 STALLS_AT = NOW + LIMIT
 
 
-@pytest.mark.promise(number=15)
 def test_the_stall_timeout_counts_from_the_start_of_the_attempt() -> None:
     assert STARTED.progress_time == NOW
     assert deadline(STARTED) == STALLS_AT
     assert after(STARTED, Expire(job_id=JOB_ID), STALLS_AT - 1).job == STARTED
 
 
-@pytest.mark.promise(number=15)
 @pytest.mark.parametrize(
     "news",
     [
@@ -74,7 +72,6 @@ def test_new_progress_restarts_the_stall_timeout(news: JobCommand) -> None:
     assert (job.progress_time, deadline(job)) == (STALLS_AT - 1, STALLS_AT - 1 + LIMIT)
 
 
-@pytest.mark.promise(number=15)
 @pytest.mark.parametrize(
     "command",
     [
@@ -89,7 +86,6 @@ def test_no_other_command_restarts_the_stall_timeout(command: JobCommand) -> Non
     assert (job.progress_time, deadline(job)) == (NOW, STALLS_AT)
 
 
-@pytest.mark.promise(number=15)
 def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     job = after(STARTED, Report(job_id=JOB_ID, attempt=1), STALLS_AT).job
     decision = after(job, Expire(job_id=JOB_ID), STALLS_AT)
@@ -104,7 +100,6 @@ def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     assert deadline(again) == due + LIMIT
 
 
-@pytest.mark.promise(number=15)
 @pytest.mark.parametrize(("lease", "reason"), [(LEASE, "STALLED"), (LIMIT, "LEASE_EXPIRED")])
 def test_a_stalled_job_without_attempts_left_fails(lease: Micros, reason: str) -> None:
     job = replace(STARTED, max_attempts=1, lease_expire_time=Instant(NOW + lease))
@@ -114,7 +109,6 @@ def test_a_stalled_job_without_attempts_left_fails(lease: Micros, reason: str) -
     assert failed.stall_expire_time is None
 
 
-@pytest.mark.promise(number=15)
 def test_a_job_that_waits_does_not_stall() -> None:
     waiting = after(STARTED, Release(job_id=JOB_ID, attempt=1), NOW + 1).job
     assert deadline(waiting) == waiting.queue_expire_time
@@ -122,7 +116,6 @@ def test_a_job_that_waits_does_not_stall() -> None:
     assert deadline(reported) == waiting.queue_expire_time
 
 
-@pytest.mark.promise(number=15)
 def test_the_stall_timeout_restarts_after_an_outage() -> None:
     expire, resumed = Expire(job_id=JOB_ID), STALLS_AT + SECOND
     decision = after(STARTED, expire, resumed, resumed)
@@ -131,7 +124,6 @@ def test_the_stall_timeout_restarts_after_an_outage() -> None:
     assert after(decision.job, expire, resumed + LIMIT, resumed).job.leased is False
 
 
-@pytest.mark.promise(number=15)
 def test_a_job_without_the_limit_never_stalls() -> None:
     job = job_in(HELD)
     assert (job.stall_timeout, job.stall_expire_time) == (None, None)

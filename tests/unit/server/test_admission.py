@@ -32,7 +32,6 @@ def test_all_callers_together_cannot_take_more_than_the_total() -> None:
     watches.acquire(Caller(ADA.origin, "bob"))
 
 
-@pytest.mark.promise(number=62)
 def test_many_connections_cannot_shut_out_another_one() -> None:
     watches = Admission("watches", total=100, each=50)
     for number in range(10):
@@ -82,7 +81,6 @@ def test_callers_are_served_in_turn_whatever_one_of_them_queues() -> None:
     assert [queue.pop() for _ in range(len(queue))] == ["eve 0", "ada", "eve 1", "grace", "eve 2"]
 
 
-@pytest.mark.promise(number=65)
 def test_heavy_requests_wait_for_light_ones_of_other_callers() -> None:
     queue: FairQueue[str] = FairQueue()
     for _ in range(2):
@@ -92,7 +90,6 @@ def test_heavy_requests_wait_for_light_ones_of_other_callers() -> None:
     assert [queue.pop() for _ in range(5)] == ["eve", "ada", "ada", "ada", "eve"]
 
 
-@pytest.mark.promise(number=65)
 def test_new_connections_that_keep_coming_do_not_stand_before_one_that_was_served() -> None:
     queue: FairQueue[str] = FairQueue()
     for number in range(3):
@@ -116,7 +113,6 @@ def test_the_services_own_work_is_never_refused_admission() -> None:
         queued.acquire(ADA)
 
 
-@pytest.mark.promise(number=65)
 def test_invented_user_names_gain_a_connection_no_extra_turns() -> None:
     queue: FairQueue[str] = FairQueue()
     for number in range(1000):
@@ -149,7 +145,6 @@ async def test_slots_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> 
         pass
 
 
-@pytest.mark.promise(number=65)
 async def test_a_cancelled_waiter_does_not_lose_the_slot_that_it_was_given() -> None:
     turns = Turns(1)
 

@@ -105,7 +105,6 @@ async def test_a_cancelled_caller_cancels_neither_its_item_nor_others() -> None:
     assert work.batches == [[1, 2]]
 
 
-@pytest.mark.promise(number=64)
 async def test_an_item_above_the_waiting_limit_is_refused_at_once() -> None:
     ada = Caller("1.1.1.1:1", "ada")
     gate = Gate()
@@ -137,7 +136,6 @@ async def test_what_is_refused_for_its_bytes_takes_no_place() -> None:
         assert await asyncio.gather(first, *others) == [[120], [2], [4]]
 
 
-@pytest.mark.promise(number=65)
 async def test_the_batcher_never_refuses_the_service_and_callers_share_the_rest() -> None:
     gate = Gate()
     work = Work(gate)
@@ -155,7 +153,6 @@ async def test_the_batcher_never_refuses_the_service_and_callers_share_the_rest(
     assert work.batches == [[1, 2], [4, 6], [5, 7]]
 
 
-@pytest.mark.promise(number=73)
 async def test_accepted_items_are_finished_before_the_batcher_closes() -> None:
     gate = Gate()
     work = Work(gate)

@@ -36,7 +36,6 @@ def test_the_buffer_returns_every_change_after_its_floor(user_id: str | None) ->
             assert buffer.after(cursor, user_id) == expected
 
 
-@pytest.mark.promise(number=38)
 def test_progress_is_not_conflated_within_8192_changes_and_32_mib() -> None:
     one, large = change(1), change(1, size=1_000_000)
     many, heavy = ChangeBuffer(0), ChangeBuffer(0)
@@ -121,7 +120,6 @@ def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
     assert tracemalloc.get_traced_memory()[0] - before < 20_000  # 10 bytes an owner
 
 
-@pytest.mark.promise(number=39)
 @pytest.mark.parametrize(("kind", "changes"), [(large, 75), (small, 500)])
 @pytest.mark.usefixtures("traced")
 def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
@@ -143,7 +141,6 @@ def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
         assert bound / 5 < taken <= bound
 
 
-@pytest.mark.promise(number=34)
 @pytest.mark.parametrize("change", [large(1), small(1)])
 def test_an_encoded_change_is_no_larger_than_its_counted_size(change: Change) -> None:
     counted = CHANGE_BYTES + change.job.content_bytes

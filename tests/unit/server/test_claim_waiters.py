@@ -3,14 +3,11 @@
 import asyncio
 from contextlib import ExitStack
 
-import pytest
-
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.store import Change
 from tests.support.store_writer import creation
 
 
-@pytest.mark.promise(number=13)
 def test_a_woken_claim_that_is_cancelled_before_it_queries_wakes_the_next() -> None:
     claim_waiters = ClaimWaiters()
     with ExitStack() as leaving, ExitStack() as staying:

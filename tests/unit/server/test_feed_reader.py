@@ -2,8 +2,6 @@
 
 from typing import cast
 
-import pytest
-
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.store import Change, Store
 from jobledger_server.watch.change_buffer import ChangeBuffer
@@ -14,7 +12,6 @@ NO_STORE = cast("Store", None)
 """What the change buffer has is not read from the database."""
 
 
-@pytest.mark.promise(number=41)
 async def test_watches_of_two_owners_at_one_place_are_sent_their_own_jobs() -> None:
     buffer = ChangeBuffer(0)
     changes = {name: Change(creation(name).job, seq) for seq, name in enumerate(("ada", "bob"), 1)}

@@ -86,7 +86,6 @@ def test_the_hidden_keys_are_some() -> None:
     assert len(Struct.FromString(hidden(10)).fields) == 10
 
 
-@pytest.mark.promise(number=61)
 @pytest.mark.parametrize(
     "data",
     [

@@ -75,7 +75,6 @@ async def test_only_transitions_after_the_read_are_in_the_update() -> None:
     assert update.transitions == (step(3, JobStatus.FAILED),)
 
 
-@pytest.mark.promise(number=27)
 async def test_progress_conflates_and_transitions_do_not() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
@@ -89,7 +88,6 @@ async def test_progress_conflates_and_transitions_do_not() -> None:
     assert (update.job.version, update.transitions, update.last) == (1000, (step(2), end), True)
 
 
-@pytest.mark.promise(number=25)
 async def test_a_change_offered_twice_is_delivered_once() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
@@ -122,7 +120,6 @@ async def test_a_known_terminal_state_is_delivered_before_the_not_found_of_a_del
         await slot.next_update(NOW)
 
 
-@pytest.mark.promise(number=28)
 async def test_a_draining_watch_still_delivers_a_known_terminal_state() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)

@@ -16,7 +16,6 @@ def test_a_valid_traceparent_of_any_version_is_kept(value: str) -> None:
     assert traceparent_of([("tracestate", "a=1"), ("traceparent", value)]) == value
 
 
-@pytest.mark.promise(number=70)
 @pytest.mark.parametrize(
     "values",
     [

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.pages import ROOT
 
 SCRIPT = ROOT / "scripts/draw_state_machine.py"
@@ -21,7 +19,6 @@ def draw(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.promise(number=7)
 def test_the_committed_page_is_up_to_date() -> None:
     run = draw("--check")
     assert run.returncode == 0, run.stderr

@@ -53,8 +53,6 @@ async def ask(start_with: Any) -> Any:
         yield ask
 
 
-@pytest.mark.promise(number=52)
-@pytest.mark.promise(number=59)
 @in_turn(
     ("authorization", "what", "user_id"),
     [
@@ -80,8 +78,6 @@ async def test_a_caller_without_a_valid_token_is_unauthenticated(
     )
 
 
-@pytest.mark.promise(number=41)
-@pytest.mark.promise(number=52)
 @in_turn(
     ("authorization", "what", "user_id", "missing"),
     [

@@ -66,7 +66,6 @@ def unchanged(app: App) -> Callable[[], AbstractAsyncContextManager[None]]:
     return unchanged
 
 
-@pytest.mark.promise(number=5)
 @in_turn(
     ("method", "fields", "field", "words"),
     # The last one of each method: `test_requests.py` has them all.
@@ -102,7 +101,6 @@ async def test_the_largest_job_allowed_is_accepted_and_read_back_unchanged(call:
     assert (await call.GetJob(job_id=deep.id, user_id="ada")).job.parameters == parameters
 
 
-@pytest.mark.promise(number=55)
 @in_turn("depth", [33, 1000])
 async def test_a_struct_nested_too_deeply_is_refused(app: App, unchanged: Any, depth: int) -> None:
     async with unchanged():
@@ -123,7 +121,6 @@ async def test_a_struct_of_32_levels_is_accepted_and_can_be_watched(app: App, ca
     stream.cancel()
 
 
-@pytest.mark.promise(number=55)
 @in_turn("data", [b"\xff\xff\xff", b"\x0a\x02\xc3\x28", b"\x0a\xff\xff\xff\xff\x0f"])
 async def test_bytes_that_are_no_message_are_invalid_argument(
     app: App, unchanged: Any, data: bytes
@@ -140,7 +137,6 @@ async def test_bytes_that_are_no_message_are_invalid_argument(
         assert refused.code is StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.promise(number=55)
 async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unchanged: Any) -> None:
     job = await call.running()
     async with unchanged():

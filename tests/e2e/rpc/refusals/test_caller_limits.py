@@ -32,7 +32,6 @@ async def scope_of(reading: Awaitable[Any]) -> str:
     return decoded(refused.value).metadata["scope"]
 
 
-@pytest.mark.promise(number=62)
 async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start) -> None:
     app = await start(**SHARE)
     async with grpc.aio.insecure_channel(app.address) as channel, AsyncExitStack() as open_watches:
@@ -53,7 +52,6 @@ async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start)
         assert await scope_of(call.WatchJobs(user_id="dan").read()) == "server"
 
 
-@pytest.mark.promise(number=62)
 async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
     """Each of them is sent every change: with 4,000 a good client's calls failed."""
     app = await start(max_watches=160)  # 2 in all, 1 for each
@@ -70,7 +68,6 @@ async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
             await second.read()
 
 
-@pytest.mark.promise(number=62)
 async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
     limited = await start(**SHARE)
     async with calling(limited.address) as call:
@@ -84,7 +81,6 @@ async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
             claim.cancel()
 
 
-@pytest.mark.promise(number=62)
 async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> None:
     app = await start(**SHARE)
 
@@ -110,7 +106,6 @@ async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> No
             stream.cancel()
 
 
-@pytest.mark.promise(number=62)
 async def test_one_connection_cannot_use_up_the_health_watches(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +127,6 @@ async def test_one_connection_cannot_use_up_the_health_watches(
             each.cancel()
 
 
-@pytest.mark.promise(number=62)
 async def test_an_identity_is_one_caller_on_all_its_connections(start_with: Start) -> None:
     roles = 'roles = ["owner"]\nusers = ["*"]'
     app = await start_with(rule("eve", roles) + rule("ada", roles), **SHARE)

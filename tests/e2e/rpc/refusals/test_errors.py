@@ -30,7 +30,6 @@ async def answer(call: Caller, method: str, **fields: Any) -> Any:
     return await (called.read() if method == "WatchJob" else called)
 
 
-@pytest.mark.promise(number=52)
 async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller) -> None:
     refused = await refusal(
         call.CreateJob(user_id="", job_type="no spaces", labels={"": "x"}, request_id="x" * 129)
@@ -41,7 +40,6 @@ async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller
     assert all(v.description for v in violations)
 
 
-@pytest.mark.promise(number=53)
 @in_turn(("method", "fields"), FOREIGN_CALLS)
 async def test_an_absent_job_and_another_owners_job_give_identical_answers(
     call: Caller, method: str, fields: dict[str, Any]
@@ -63,7 +61,6 @@ async def test_an_absent_job_and_another_owners_job_give_identical_answers(
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Job"
 
 
-@pytest.mark.promise(number=52)
 async def test_a_transition_that_is_not_in_the_table_is_refused(call: Caller) -> None:
     job = await call.job()
     refused = await refusal(
@@ -91,7 +88,6 @@ async def test_a_transition_that_is_not_in_the_table_is_refused(call: Caller) ->
     )
 
 
-@pytest.mark.promise(number=52)
 async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
     job = await call.ended()
     error = {"message": "no"}
@@ -107,8 +103,6 @@ async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
         assert refused.details["PreconditionFailure"].violations[0].type == "JOB_TERMINAL"
 
 
-@pytest.mark.promise(number=10)
-@pytest.mark.promise(number=52)
 @in_turn(
     ("method", "fields"),
     [
@@ -130,8 +124,6 @@ async def test_a_report_with_a_stale_attempt_is_refused(
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 
-@pytest.mark.promise(number=10)
-@pytest.mark.promise(number=52)
 async def test_a_report_with_another_version_than_expected_is_refused(call: Caller) -> None:
     job = await call.running()
     refused = await refusal(
@@ -141,8 +133,6 @@ async def test_a_report_with_another_version_than_expected_is_refused(call: Call
     assert refused.metadata == {"job_id": job.id, "version": "2"}
 
 
-@pytest.mark.promise(number=45)
-@pytest.mark.promise(number=52)
 async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     job = await call.job(request_id="r")
     refused = await refusal(call.CreateJob(user_id="ada", job_type="other", request_id="r"))
@@ -168,7 +158,6 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Asset"
 
 
-@pytest.mark.promise(number=52)
 @in_turn("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
 async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) -> None:
     """Clients drop trailers larger than 8 KiB, and the violations with them."""
@@ -183,7 +172,6 @@ async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) 
     assert refused.message.endswith(f"and {refused.metadata['more']} more")
 
 
-@pytest.mark.promise(number=52)
 async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,7 +192,6 @@ async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full
         assert "a secret of the inside" in str(record.exc_info)
 
 
-@pytest.mark.promise(number=55)
 async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

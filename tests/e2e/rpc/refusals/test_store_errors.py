@@ -163,7 +163,6 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
     return {(line.levelname, vars(line)["kind"]) for line in lines}
 
 
-@pytest.mark.promise(number=76)
 @both_databases
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
@@ -201,7 +200,6 @@ async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
         assert (await call.GetJob(job_id=again.id, user_id="ada", view=BASIC)).job == again
 
 
-@pytest.mark.promise(number=76)
 @both_databases
 async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_missing(
     start: Start, database_url: str, caplog: pytest.LogCaptureFixture
@@ -255,7 +253,6 @@ def damage(file: Path, table: str) -> None:
         data.write(b"\xff" * size[0])
 
 
-@pytest.mark.promise(number=76)
 async def test_a_file_that_is_damaged_is_internal_and_the_log_says_to_restore_it(
     tmp_path: Path, sqlite_template: Path
 ) -> None:
@@ -273,7 +270,6 @@ async def test_a_file_that_is_damaged_is_internal_and_the_log_says_to_restore_it
     assert ledger.store_errors["corrupt"] == 1
 
 
-@pytest.mark.promise(number=76)
 async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as server:
         assert await asyncio.to_thread(server.terminate) == 0
@@ -306,8 +302,6 @@ async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> No
             assert (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job == job
 
 
-@pytest.mark.promise(number=75)
-@pytest.mark.promise(number=76)
 @pytest.mark.timeout(120)
 async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_without_a_restart(
     tmp_path: Path,
@@ -361,7 +355,6 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
         postgres.close()
 
 
-@pytest.mark.promise(number=76)
 async def test_repeated_database_errors_are_logged_once_a_second(
     store: SqlStore, database: Database, database_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,14 +111,12 @@ async def now(call: Caller, job: job_pb2.Job) -> job_pb2.Job:
     return (await call.GetJob(job_id=job.id, user_id="ada")).job
 
 
-@pytest.mark.promise(number=54)
 def test_every_method_of_the_contract_is_tested() -> None:
     service = workers.DESCRIPTOR.services_by_name["WorkerService"]
     here = {method.partition(" ")[0] for method in ON_A_JOB}
     assert {method.name for method in service.methods} == {"ClaimJobs", *here}
 
 
-@pytest.mark.promise(number=54)
 @in_turn("method", ON_A_JOB)
 async def test_a_job_of_another_type_does_not_exist(
     channel: grpc.aio.Channel, everything: Caller, method: str
@@ -133,7 +131,6 @@ async def test_a_job_of_another_type_does_not_exist(
     assert await now(everything, foreign) == foreign
 
 
-@pytest.mark.promise(number=54)
 async def test_a_job_of_another_type_can_be_neither_started_nor_claimed(
     channel: grpc.aio.Channel, everything: Caller
 ) -> None:
@@ -169,7 +166,6 @@ async def test_a_stream_holds_no_job_of_another_type(
     assert await now(everything, foreign) == foreign
 
 
-@pytest.mark.promise(number=54)
 @in_turn("method", ON_A_JOB)
 async def test_a_call_without_its_fence_is_refused(
     channel: grpc.aio.Channel, everything: Caller, method: str

@@ -15,7 +15,6 @@ from tests.support.rpc_caller import Caller
 from tests.support.server_process import MIB, ServerProcess
 
 
-@pytest.mark.promise(number=64)
 @pytest.mark.slow
 @sqlite_only
 async def test_half_sent_bodies_of_one_address_are_limited(gateway: GatewayProcess) -> None:
@@ -29,7 +28,6 @@ async def test_half_sent_bodies_of_one_address_are_limited(gateway: GatewayProce
     assert gateway.peak_memory < 300 * MIB
 
 
-@pytest.mark.promise(number=64)
 @pytest.mark.slow
 @sqlite_only
 @pytest.mark.parametrize(

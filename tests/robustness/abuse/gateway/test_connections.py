@@ -16,7 +16,6 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.server_process import MIB, ServerProcess
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_a_few_idle_connections_take_nothing_from_others(server: ServerProcess) -> None:
     with GatewayProcess(server.target, ["--max-streams", "5"]) as gateway:
@@ -27,7 +26,6 @@ async def test_a_few_idle_connections_take_nothing_from_others(server: ServerPro
             assert good.failed == []
 
 
-@pytest.mark.promise(number=67)
 @pytest.mark.slow
 @sqlite_only
 async def test_idle_connections_of_one_address_are_limited_and_closed(
@@ -43,7 +41,6 @@ async def test_idle_connections_of_one_address_are_limited_and_closed(
     assert gateway.peak_memory < 300 * MIB
 
 
-@pytest.mark.promise(number=67)
 @sqlite_only
 async def test_tls_handshakes_that_stop_are_limited_by_address(
     server: ServerProcess, tmp_path: Path
@@ -67,7 +64,6 @@ async def test_tls_handshakes_that_stop_are_limited_by_address(
             assert (await attacker.report())["open"] == 60
 
 
-@pytest.mark.promise(number=61)
 @pytest.mark.slow
 @sqlite_only
 @pytest.mark.parametrize(

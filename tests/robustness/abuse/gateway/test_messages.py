@@ -17,7 +17,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.http_client import Http
 from tests.support.server_process import ServerProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.promise(number=61)]
+pytestmark = [pytest.mark.slow]
 
 PERIOD = 0.02
 """Seconds between the starts of two calls."""

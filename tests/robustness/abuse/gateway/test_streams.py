@@ -12,7 +12,6 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.server_process import MIB
 
 
-@pytest.mark.promise(number=65)
 @pytest.mark.slow
 @sqlite_only
 async def test_event_streams_of_one_address_are_limited_whatever_their_tokens(

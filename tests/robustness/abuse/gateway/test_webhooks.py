@@ -17,7 +17,6 @@ MEASURED = 10
 DELIVERING = ("--webhooks", "--webhook-allow-network", "127.0.0.0/8", "--no-access-log")
 
 
-@pytest.mark.promise(number=67)
 @pytest.mark.slow
 async def test_webhooks_of_one_owner_delay_neither_health_nor_other_owners(
     tmp_path: Path,

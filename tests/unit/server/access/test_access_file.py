@@ -27,7 +27,6 @@ def policy(tmp_path: Path, content: str) -> Policy:
     return read_access_file(file)
 
 
-@pytest.mark.promise(number=59)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -137,7 +136,6 @@ def test_a_bad_access_file_is_refused_with_an_explanation(
         policy(tmp_path, content)
 
 
-@pytest.mark.promise(number=59)
 def test_an_access_file_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "access.toml"
     write_access_file(
@@ -251,7 +249,6 @@ def test_an_operator_may_read_everybodys_jobs_and_create_none(tmp_path: Path) ->
     assert f"{JOB_SERVICE}CreateJob" in found.methods - found.any_user
 
 
-@pytest.mark.promise(number=62)
 @pytest.mark.parametrize(
     ("rules", "summary"),
     [
@@ -299,7 +296,6 @@ def may_call(permissions: Permissions, method: Method, user: str) -> bool:
     return True
 
 
-@pytest.mark.promise(number=59)
 @pytest.mark.parametrize("name", CALLERS)
 def test_each_caller_may_call_its_methods_and_no_others(tmp_path: Path, name: str) -> None:
     found = policy(tmp_path, rules_of_callers()).token(token_digest(name))

@@ -32,7 +32,6 @@ def test_a_key_of_each_algorithm_is_used() -> None:
     assert kids(*(SigningKey(name, name).public for name in names)) == list(names)
 
 
-@pytest.mark.promise(number=59)
 def test_a_short_rsa_key_is_refused_however_long_its_text_is() -> None:
     good, short = rsa_key(2048), rsa_key(1024)
     for key in (
