@@ -119,6 +119,24 @@ async def test_all_transitions_come_in_order_though_the_first_attempts_fail(
     assert len({request.id for request in receiver.received}) == 2
 
 
+async def test_no_event_overtakes_an_earlier_one_of_its_job(
+    app: Any, client: AsyncClient, receiver: Receiver
+) -> None:
+    async def answer(request: Received) -> int:
+        failing = request.event["type"].endswith(".processing") and len(receiver.received) < 4
+        return 500 if failing else 204
+
+    receiver.answer = answer
+    await client.create_webhook(
+        receiver.url, transitions=[JobStatus.PROCESSING, JobStatus.COMPLETED]
+    )
+    async with delivering(app.address, max_backoff=0.05):
+        await ended(client)
+        await receiver.until(lambda: len(receiver.succeeded) == 2)
+    types = [request.event["type"].rpartition(".")[2] for request in receiver.received]
+    assert types == ["processing"] * 4 + ["completed"]
+
+
 async def test_a_webhook_gets_transitions_to_the_states_that_it_names(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
