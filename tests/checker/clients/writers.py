@@ -172,7 +172,8 @@ async def create_job(
         request.unique_policy == pb.UNIQUE_POLICY_RETURN_EXISTING
         and made is not None
         and told is not None
-        and made.job.labels["mark"] != mark
+        # A rerun has the mark of its origin. If that is deleted, the rerun is the existing job.
+        and (told.origin or made.job.labels["mark"] != mark)
     ):
         history.operations.append(
             Operation(

@@ -46,7 +46,7 @@ def check_creations(history: History) -> Iterator[Violation]:
     """A job with a delay is due as long after its creation, and one that was there is told so."""
     for operation in history.operations:
         if operation.misdated:
-            what = f"{operation.job_id} is due {operation.misdated} µs too late"
+            what = f"{operation} is due {operation.misdated} µs too late"
             yield Violation("scheduled", "wrong", what)
         found = operation.rpc == "ReturnExisting" or (
             operation.told is not None and operation.told.version > 1
