@@ -54,8 +54,9 @@ _COUNTS = ", ".join(f"count(CASE WHEN phase = {n} THEN 1 END)" for n in range(le
 _TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
 
 _COUNT_LEVELS = (
-    f"INSERT INTO levels (job_type, priority, vtime, {', '.join(_PHASES)})"
-    f" SELECT job_type, priority, 0, {_COUNTS} FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2"
+    "INSERT INTO queues (job_type, priority, fairness_key, vtime, claimed, claimable,"
+    f" {', '.join(_PHASES)}) SELECT job_type, priority, '', 0, 0, 0, {_COUNTS}"
+    " FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2"
 )
 _COUNT_QUEUES = (
     "INSERT INTO queues (id, job_type, priority, fairness_key, vtime, claimed, claimable,"
@@ -64,7 +65,7 @@ _COUNT_QUEUES = (
     f" CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END, {_COUNTS}"
     " FROM jobs WHERE phase IS NOT NULL GROUP BY 1, 2, 3, 4"
 )
-_COUNT_AGAIN = ("DELETE FROM levels", _COUNT_LEVELS, "DELETE FROM queues", _COUNT_QUEUES)
+_COUNT_AGAIN = ("DELETE FROM queues", _COUNT_QUEUES, _COUNT_LEVELS)
 """Counts the jobs in their queues again, which have had no turn then. No job has a concurrency
 key."""
 

@@ -91,9 +91,9 @@ _SQLITE = (
 _SHARES = """
     SELECT queues.job_type, queues.priority,
         min(queues.vtime) - min(levels.vtime), max(queues.vtime) - min(levels.vtime)
-    FROM queues JOIN levels ON levels.job_type = queues.job_type
-        AND levels.priority = queues.priority
-    WHERE claimable = 1 GROUP BY queues.job_type, queues.priority
+    FROM queues JOIN queues AS levels ON levels.fairness_key = ''
+        AND levels.job_type = queues.job_type AND levels.priority = queues.priority
+    WHERE queues.claimable = 1 GROUP BY queues.job_type, queues.priority
 """
 _DOUBLES = """
     SELECT user_id, job_type, unique_key, count(*) FROM jobs

@@ -18,16 +18,16 @@ _CLAIMABLE = "CASE WHEN min(phase) = 0 THEN 1 ELSE 0 END"
 _QUEUE = f"job_type, priority, {tenant()}"
 _ACTIVE = "FROM jobs WHERE phase IS NOT NULL"
 _COUNT = (
-    "DELETE FROM levels",
-    (
-        f"INSERT INTO levels (job_type, priority, vtime, {', '.join(PHASES)})"
-        f" SELECT job_type, priority, 0, {_CASES} {_ACTIVE} GROUP BY job_type, priority"
-    ),
     "DELETE FROM queues",
     (
         "INSERT INTO queues (id, job_type, priority, fairness_key, vtime, claimed, claimable,"
         f" {', '.join(PHASES)}) SELECT queue_id, {_QUEUE}, 0, 0, {_CLAIMABLE}, {_CASES}"
         f" {_ACTIVE} GROUP BY queue_id, {_QUEUE}"
+    ),
+    (
+        "INSERT INTO queues (job_type, priority, fairness_key, vtime, claimed, claimable,"
+        f" {', '.join(PHASES)}) SELECT job_type, priority, '', 0, 0, 0, {_CASES}"
+        f" {_ACTIVE} GROUP BY job_type, priority"
     ),
 )
 """Counts the jobs again. No queue has had a turn then."""

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
-from jobledger_server.sql.tables import PHASES, tenant
+from jobledger_server.sql.tables import IS_LEVEL, PHASES, tenant
 
 Counts = Mapping[tuple[Any, ...], Sequence[int]]
 """The counts of each queue, level or key, but for those with none."""
@@ -53,7 +53,7 @@ def differences(name: str, counters: Counts, jobs: Counts) -> list[str]:
 
 async def _levels(connection: AsyncConnection) -> list[str]:
     level = "job_type, priority"
-    stored = f"SELECT {level}, {', '.join(PHASES)} FROM levels"
+    stored = f"SELECT {level}, {', '.join(PHASES)} FROM queues WHERE {IS_LEVEL}"
     counted = f"SELECT {level}, {_COUNTED} FROM jobs WHERE phase IS NOT NULL GROUP BY {level}"
     return differences(
         "level",
@@ -63,7 +63,8 @@ async def _levels(connection: AsyncConnection) -> list[str]:
 
 
 async def _queues(connection: AsyncConnection) -> list[str]:
-    stored = f"SELECT job_type, priority, fairness_key, {', '.join(PHASES)} FROM queues"
+    columns = f"job_type, priority, fairness_key, {', '.join(PHASES)}"
+    stored = f"SELECT {columns} FROM queues WHERE NOT {IS_LEVEL}"
     counted = (
         f"SELECT job_type, priority, {tenant()} AS tenant, {_COUNTED} FROM jobs"
         " WHERE phase IS NOT NULL GROUP BY job_type, priority, tenant"
@@ -73,7 +74,7 @@ async def _queues(connection: AsyncConnection) -> list[str]:
         await _counts(connection, stored, 3),
         await _counts(connection, counted, 3),
     )
-    claimable = "(CASE WHEN ready > 0 THEN 1 ELSE 0 END)"
+    claimable = f"(CASE WHEN ready > 0 AND NOT {IS_LEVEL} THEN 1 ELSE 0 END)"
     rows = await _fetch(connection, f"SELECT id FROM queues WHERE claimable <> {claimable}")
     return [*wrong, *(f"claimable of queue {id_}" for (id_,) in rows)]
 

@@ -15,7 +15,7 @@ from jobledger_server.domain.state_machine import VERSION_OF_START
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.history import SEQ_COLUMNS
 from jobledger_server.sql.rows import CHECKPOINT, PARAMETERS
-from jobledger_server.sql.tables import ACTIVE, KEPT, tenant
+from jobledger_server.sql.tables import ACTIVE, HELD, KEPT, tenant
 
 SHOWN = 10
 """Rows at most that are named of those that break the same rule."""
@@ -69,14 +69,17 @@ def _payload(kind: int, counted: str) -> str:
     )
 
 
+# The row of a report has no owner: an owner's feed has the latest changes of held jobs by itself.
+_REPORT = f" OR (changes.user_id IS NULL AND {HELD} AND change_seq > start_seq)"
+
 FEED_RULES: Mapping[str, str] = {
     **{
         f"{column} of a job has its row in the feed": (
             f"SELECT jobs.id, {column}, version FROM jobs LEFT JOIN changes"
-            f" ON seq = {column} AND job_id = jobs.id AND changes.user_id = jobs.user_id"
+            f" ON seq = {column} AND job_id = jobs.id AND (changes.user_id = jobs.user_id{report})"
             f" WHERE {column} IS NOT NULL AND seq IS NULL"
         )
-        for column in SEQ_COLUMNS
+        for column, report in zip(SEQ_COLUMNS, ("", _REPORT, ""), strict=True)
     },
     "a job's start comes before its later changes, and its deletion after them": (
         "SELECT id, start_seq, change_seq, delete_seq, version FROM jobs"

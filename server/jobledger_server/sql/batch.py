@@ -19,6 +19,7 @@ from jobledger_server.domain.job import (
     JobId,
     JobStatus,
     Payload,
+    Phase,
 )
 from jobledger_server.domain.queues import Tally
 from jobledger_server.domain.state_machine import Decision, was_just_started
@@ -211,6 +212,7 @@ class DecisionBatch:
         }
         for job_id, (job, seq) in latest.items():
             before = self._loaded.get(job_id)
+            owner: str | None = job.user_id
             history = histories.get(job_id, NO_HISTORY)
             if before is None:
                 rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
@@ -223,6 +225,7 @@ class DecisionBatch:
                 rows[statements.delete_jobs].append((job_id, *deletion_rows.row(job, seq, history)))
             elif is_report(before.job, job, self._now):
                 rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
+                owner = None if job.phase is Phase.HELD else job.user_id  # see tables.changes
             else:
                 outcome = outcomes.get(job_id, NO_PAYLOADS)
                 rows[statements.update_jobs].append(
@@ -231,9 +234,9 @@ class DecisionBatch:
             if seq is None:
                 continue
             if before is None or was_just_started(before.job):  # a start keeps its row in the feed
-                rows[statements.insert_changes].append((seq, job_id, job.user_id))
+                rows[statements.insert_changes].append((seq, job_id, owner))
             else:
-                rows[statements.move_changes].append((before.seq, seq))
+                rows[statements.move_changes].append((before.seq, seq, owner))
         for place, decision in self._more:
             job, seq = decision.job, NewSeq(after + place)
             if decision.deleted:

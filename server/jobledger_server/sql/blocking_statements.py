@@ -22,6 +22,7 @@ from jobledger_server.sql.feed_statements import feed_head
 from jobledger_server.sql.tables import (
     BLOCKED,
     DUE_TIME,
+    IS_LEVEL,
     KNOWN_PHASE,
     READY,
     SCHEDULED,
@@ -62,7 +63,7 @@ class BlockingStatements:
         recheck = select(limit_keys.c.key).where(text("recheck = 1")).limit(1)
         ready = (
             select(levels.c.job_type, func.sum(levels.c.ready).label("ready"))
-            .where(dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)
+            .where(text(IS_LEVEL), dialect.one_of(levels.c.job_type, "types"), levels.c.ready > 0)
             .group_by(levels.c.job_type)
             .subquery()
         )

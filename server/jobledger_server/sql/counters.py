@@ -7,18 +7,19 @@ from collections.abc import Collection
 
 from jobledger_server.domain.queues import KeyCount, Tally, rule_name
 from jobledger_server.sql.driver import Writes
-from jobledger_server.sql.tables import PHASES, QUEUE_NAME, ended, levels, limit_keys, queues
+from jobledger_server.sql.tables import PHASES, QUEUE_NAME, ended, limit_keys, queues
 from jobledger_server.sql.write_statements import Insertion
 
 # A sweep may delete the row while a batch waits for the feed. The queues of the batch begin at its
 # virtual time as it was before, and so does the row.
-_BEFORE = (
-    "coalesce((SELECT old.vtime FROM levels AS old"
-    " WHERE old.job_type = new.job_type AND old.priority = new.priority), 0)"
+_LEVEL = (
+    "coalesce((SELECT level.vtime FROM queues AS level WHERE level.fairness_key = ''"
+    " AND level.job_type = new.job_type AND level.priority = new.priority), 0)"
 )
 
-# A queue that was empty begins at the virtual time of its level, unless its own is later.
-_BEGINS = "queues.claimable = 0 AND queues.ready + excluded.ready > 0"
+# A queue that was empty begins at the virtual time of its level, unless its own is later. That of a
+# level never falls.
+_RISES = "queues.fairness_key = '' OR (queues.claimable = 0 AND queues.ready + excluded.ready > 0)"
 
 _BLOCKED = "limit_keys.blocked + excluded.blocked > 0 AND excluded.recheck = 1"
 
@@ -31,27 +32,23 @@ def _added(table: str, *columns: str) -> dict[str, str]:
     return {name: f"{table}.{name} + excluded.{name}" for name in columns}
 
 
-LEVELS = Insertion(
-    levels,
-    ("job_type", "priority", "vtime", *PHASES),
-    {
-        "vtime": _greatest("levels.vtime", "excluded.vtime"),
-        "writes": "levels.writes + 1",
-        **_added("levels", *PHASES),
-    },
-    inserted={"vtime": _greatest("new.vtime", _BEFORE), "writes": "1"},
-)
 QUEUES = Insertion(
     queues,
-    ("job_type", "priority", "fairness_key", "claimed", *PHASES),
+    ("job_type", "priority", "fairness_key", "vtime", "claimed", *PHASES),
     {
-        "vtime": f"CASE WHEN {_BEGINS} THEN {_greatest('queues.vtime', 'excluded.vtime')}"
+        "vtime": f"CASE WHEN {_RISES} THEN {_greatest('queues.vtime', 'excluded.vtime')}"
         " ELSE queues.vtime END + excluded.claimed",
-        "claimable": "CASE WHEN queues.ready + excluded.ready > 0 THEN 1 ELSE 0 END",
+        "claimable": "CASE WHEN queues.fairness_key <> '' AND queues.ready + excluded.ready > 0"
+        " THEN 1 ELSE 0 END",
+        "writes": "queues.writes + 1",
         **_added("queues", "claimed", *PHASES),
     },
     key=QUEUE_NAME,
-    inserted={"vtime": _BEFORE, "claimable": "CASE WHEN new.ready > 0 THEN 1 ELSE 0 END"},
+    inserted={
+        "vtime": _greatest("new.vtime", _LEVEL),
+        "claimable": "CASE WHEN new.fairness_key <> '' AND new.ready > 0 THEN 1 ELSE 0 END",
+        "writes": "1",
+    },
 )
 KEYS = Insertion(
     limit_keys,
@@ -82,9 +79,12 @@ def counted(tally: Tally, settled: Collection[str] = ()) -> Writes:
         for key, count in tally.keys.items()
         if count != KeyCount()
     ]
+    # The levels last: SQLite may write the rows with several statements.
+    rows = [(*name, 0, each.claimed, *each.phases) for name, each in tally.queues.items()]
+    for level, (vtime, *phases) in tally.levels.items():
+        rows.append((*level, "", vtime, 0, *phases))
     changes: Writes = (
-        (LEVELS, [(*level, *counts) for level, counts in tally.levels.items()]),
-        (QUEUES, [(*name, each.claimed, *each.phases) for name, each in tally.queues.items()]),
+        (QUEUES, rows),
         (KEYS, keys),
         (
             ENDED,
@@ -94,4 +94,4 @@ def counted(tally: Tally, settled: Collection[str] = ()) -> Writes:
             ],
         ),
     )
-    return [(statement, rows) for statement, rows in changes if rows]
+    return [(statement, values) for statement, values in changes if values]

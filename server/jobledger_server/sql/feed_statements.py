@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, text, tuple_
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, text, tuple_, union
 
-from jobledger_server.sql.tables import ACTIVE, ID, NOT_DELETED, STATE, changes, feed, jobs
+from jobledger_server.sql.tables import (
+    ACTIVE,
+    HELD_OF,
+    ID,
+    NOT_DELETED,
+    STATE,
+    changes,
+    feed,
+    jobs,
+)
 
 
 def feed_head() -> Sequence[ColumnElement[Any]]:
@@ -33,10 +42,29 @@ class FeedStatements:
         # Only one index has this order. With an equation of the owner PostgreSQL might read
         # everybody's changes in the order of `seq`.
         owner_and_seq = tuple_(changes.c.user_id, changes.c.seq)
-        self.owned_changes = entries.where(
-            owner_and_seq > tuple_(bindparam("user_id"), bindparam("seq")),
-            changes.c.user_id <= bindparam("user_id"),
-        ).order_by(changes.c.user_id, changes.c.seq)
+        indexed = (
+            select(changes.c.seq, changes.c.job_id)
+            .where(
+                owner_and_seq > tuple_(bindparam("user_id"), bindparam("seq")),
+                changes.c.user_id <= bindparam("user_id"),
+            )
+            .order_by(changes.c.user_id, changes.c.seq)
+            .limit(bindparam("count"))
+            .subquery()
+        )
+        # Reports are not in that index.
+        held = select(jobs.c.change_seq, jobs.c.id).where(
+            jobs.c.user_id == bindparam("user_id"),
+            text(HELD_OF),
+            jobs.c.change_seq > bindparam("seq"),
+        )
+        owned = union(select(indexed), held).subquery()
+        self.owned_changes = (
+            select(owned.c.seq, *STATE)
+            .outerjoin_from(owned, jobs, jobs.c.id == owned.c.job_id)
+            .order_by(owned.c.seq)
+            .limit(bindparam("count"))
+        )
         # The row of a start, of an unfinished job or of a deleted one has the time NULL, and that
         # of a job with a retention of its own.
         latest = and_(

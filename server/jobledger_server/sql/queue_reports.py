@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
     Select,
     Table,
     bindparam,
@@ -45,6 +46,7 @@ from jobledger_server.sql.tables import (
     DUE_TIME,
     HELD,
     ID,
+    IS_LEVEL,
     KEYED,
     NOT_DELETED,
     PHASES,
@@ -85,7 +87,8 @@ _ANY = " OR ".join(f"{name} > 0" for name in PHASES)
 # index on times: nearly every row's is later.
 _NEXT_NAME = f"""
     SELECT min(job_type) FROM (
-        SELECT min(job_type) AS job_type FROM levels WHERE job_type > {{after}} AND ({_ANY})
+        SELECT min(job_type) AS job_type FROM queues
+        WHERE {IS_LEVEL} AND job_type > {{after}} AND ({_ANY})
         UNION ALL SELECT min(job_type) FROM paused_types WHERE job_type > {{after}}
         UNION ALL SELECT min(job_type) FROM ended WHERE job_type > {{after}} AND time + 0 > :since
     ) AS following
@@ -121,10 +124,10 @@ class ReportStatements:
     """The statements for a dialect that read the counts of the types that are bound as `types`."""
 
     def __init__(self, dialect: Dialect) -> None:
-        def named(table: Table) -> ColumnElement[bool]:
+        def named(table: FromClause) -> ColumnElement[bool]:
             return dialect.one_of(table.c.job_type, "types")
 
-        self.counts = _counts(levels).where(named(levels))
+        self.counts = _counts(queues).where(text(IS_LEVEL), named(queues))
         self.counts_of_tenant = _counts(queues).where(
             queues.c.fairness_key == bindparam("fairness_key"), named(queues)
         )
@@ -136,7 +139,7 @@ class ReportStatements:
         )
         self.oldest = (
             select(levels.c.job_type, text(_OLDEST))
-            .where(named(levels), levels.c.ready > 0)
+            .where(text(f"levels.{IS_LEVEL}"), named(levels), levels.c.ready > 0)
             .group_by(levels.c.job_type)
         )
         self.ended = _ended(named(ended))
@@ -357,7 +360,7 @@ async def _place(connection: AsyncConnection, job: Job) -> Queued:
     """Return where a job stands, or would stand, in its queue."""
     ahead = await _count(connection, ahead_of(job), MAX_COUNTED + 1)
     higher = select(func.coalesce(func.sum(levels.c.ready), 0)).where(
-        levels.c.job_type == job.job_type, levels.c.priority > job.priority
+        text(IS_LEVEL), levels.c.job_type == job.job_type, levels.c.priority > job.priority
     )
     tenants = select(queues.c.id).where(
         queues.c.job_type == job.job_type,

@@ -167,7 +167,7 @@ class Statements:
         self.delete_jobs = Update(jobs, deletion_rows.columns, KEPT_COLUMNS)
         self.move_jobs = Update(jobs, move_rows.columns, KEPT_COLUMNS, {"queue_id": moved})
         self.insert_changes = Insertion(changes, changes.c.keys())
-        self.move_changes = Update(changes, ("seq",))
+        self.move_changes = Update(changes, ("seq", "user_id"))
         self.insert_assets = Insertion(assets, ASSET_COLUMNS)
         self.replace_assets = replacement(assets, ASSET_COLUMNS)
         self.insert_payloads = Insertion(payloads, payloads.c.keys())

@@ -7,7 +7,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Executable,
-    Table,
+    FromClause,
     and_,
     bindparam,
     delete,
@@ -23,6 +23,7 @@ from jobledger_server.domain.queues import FORGOTTEN_STARTS
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.store_connections import StoreConnections, runs_to_completion
 from jobledger_server.sql.tables import (
+    IS_LEVEL,
     PHASES,
     READY,
     ended,
@@ -36,25 +37,26 @@ from jobledger_server.sql.tables import (
 from jobledger_server.store import CountedLevel, Swept
 
 
-def _empty(table: Table) -> ColumnElement[bool]:
+def _empty(table: FromClause) -> ColumnElement[bool]:
     """Return the condition that no job is counted."""
     return and_(*(table.c[name] == 0 for name in PHASES))
 
 
 _BUSY_LEVEL_FAR_BEHIND = exists().where(
+    text(f"levels.{IS_LEVEL}"),
     levels.c.job_type == queues.c.job_type,
     levels.c.priority == queues.c.priority,
     levels.c.vtime + text(str(FORGOTTEN_STARTS)) < queues.c.vtime,
     ~_empty(levels),
 )
-_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_FAR_BEHIND)
+_IDLE_QUEUE = and_(queues.c.fairness_key != "", _empty(queues), ~_BUSY_LEVEL_FAR_BEHIND)
 _IDLE_KEY = and_(*(limit_keys.c[name] == 0 for name in ("running", "blocked", "recheck")))
 _LEVEL = tuple_(levels.c.job_type, levels.c.priority)
 _ENDED = tuple_(*ended.primary_key.columns)
 
 LEVELS = (
     select(levels.c.job_type, levels.c.priority, levels.c.writes, _empty(levels).label("idle"))
-    .where(tuple_(bindparam("job_type"), bindparam("priority")) < _LEVEL)
+    .where(text(IS_LEVEL), tuple_(bindparam("job_type"), bindparam("priority")) < _LEVEL)
     .order_by(levels.c.job_type, levels.c.priority)
     .limit(bindparam("count"))
 )
@@ -91,8 +93,10 @@ _FOUND: BindParameter[Any] = bindparam("found", expanding=True)
 DELETE_QUEUES = delete(queues).where(queues.c.id.in_(_FOUND), _IDLE_QUEUE)
 DELETE_KEYS = delete(limit_keys).where(limit_keys.c.key.in_(_FOUND), _IDLE_KEY)
 MARK_KEYS = update(limit_keys).where(limit_keys.c.key.in_(_FOUND), _FORGOTTEN).values(recheck=1)
-DELETE_LEVELS = delete(levels).where(
-    tuple_(levels.c.job_type, levels.c.priority, levels.c.writes).in_(_FOUND), _empty(levels)
+DELETE_LEVELS = delete(queues).where(
+    text(IS_LEVEL),
+    tuple_(queues.c.job_type, queues.c.priority, queues.c.writes).in_(_FOUND),
+    _empty(queues),
 )
 DELETE_OLD = delete(ended).where(_ENDED.in_(_FOUND))
 DELETE_POLLERS = delete(pollers).where(pollers.c.expire_time < bindparam("before"))

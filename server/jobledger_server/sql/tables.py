@@ -92,6 +92,9 @@ HELD_BY = f"worker_id <> '' AND {HELD}"
 """The condition for a job that a worker with an id holds. PostgreSQL would use an index with HELD
 for any question about held jobs, where it has no statistics yet."""
 
+HELD_OF = f"user_id <> '' AND {HELD}"
+"""The condition for a job that is held, in statements about one owner's jobs; see HELD_BY."""
+
 UNIQUE = "unique_key <> '' AND complete_time IS NULL"
 """The condition for a job that no other may have the unique key of."""
 
@@ -328,6 +331,8 @@ jobs = Table(
     Index("ix_jobs_deadline", "deadline", **_where("deadline IS NOT NULL")),
     # Ended jobs with a retention of their own, in the order in which they are to be deleted.
     Index("ix_jobs_outlived", text(OUTLIVED_TIME), **_where(OUTLIVING)),
+    # What an owner's feed has of held jobs; see `changes`.
+    Index("ix_jobs_user_id_held", "user_id", **_where(HELD_OF)),
     # What each worker holds, for those that ask for it.
     Index("ix_jobs_worker", "worker_id", "id", **_where(HELD_BY)),
     # Active jobs: a feed watch starts with these, and does not read finished ones.
@@ -421,35 +426,25 @@ assets = Table(
 # The feed: a row for the latest change of each job, for its first transition, and for its deletion.
 # A change replaces the row of the job's previous one, unless that was the first transition or the
 # end. It is apart from the jobs, so that a report changes the indexes of a narrow row only.
+# The row of a report has no owner, and is in no other index: its job is held, and an owner's held
+# jobs are few.
 changes = Table(
     "changes",
     metadata,
     Column("seq", _SEQ, primary_key=True, autoincrement=False),
     Column("job_id", ID, nullable=False),
-    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
-    Index("ix_changes_user_id_seq", "user_id", "seq"),
-)
-
-# Who goes next, and how many jobs there are; see domain/queues.py. These counters change in the
-# commit that changes their jobs, while the feed is locked. No index is on a counter, so that
-# PostgreSQL need not add to the indexes. No constraint is on them either: a row that is proposed to
-# an upsert has the difference, which may be negative.
-levels = Table(
-    "levels",
-    metadata,
-    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
-    Column("priority", SmallInteger, nullable=False),
-    Column("vtime", BigInteger, nullable=False),
-    *(Column(phase, BigInteger, nullable=False) for phase in PHASES),
-    # How often the row was written: whoever deletes it knows by this that no queue came since.
-    Column("writes", BigInteger, nullable=False, server_default=text("0")),
-    PrimaryKeyConstraint("job_type", "priority"),
-    sqlite_with_rowid=False,
+    Column("user_id", String(MAX_NAME_CHARACTERS)),
+    Index("ix_changes_user_id_seq", "user_id", "seq", **_where("user_id IS NOT NULL")),
 )
 
 QUEUE_NAME = ("fairness_key", "job_type", "priority")
 """The columns of `queues` that are the queue's name. The tenant is first: its counts are read."""
 
+# Who goes next, and how many jobs there are; see domain/queues.py. A level, of all queues with the
+# same type and priority, is a row without a tenant: it lies beside those of its queues, and changes
+# with them. These counters change in the commit that changes their jobs, while the feed is locked.
+# No index is on a counter, so that PostgreSQL need not add to the indexes. No constraint is on them
+# either: a row that is proposed to an upsert has the difference, which may be negative.
 queues = Table(
     "queues",
     metadata,
@@ -461,9 +456,11 @@ queues = Table(
     Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("vtime", BigInteger, nullable=False),
     Column("claimed", BigInteger, nullable=False),
-    # Whether any job is ready.
+    # Whether any job is ready. Nobody claims from a level.
     Column("claimable", SmallInteger, nullable=False),
     *(Column(phase, BigInteger, nullable=False) for phase in PHASES),
+    # How often the row was written: whoever deletes a level knows by this that no queue came since.
+    Column("writes", BigInteger, nullable=False, server_default=text("0")),
     Index(
         "ix_queues_claimable",
         "job_type",
@@ -474,6 +471,11 @@ queues = Table(
     ),
     Index("uq_queues_fairness_key_job_type_priority", *QUEUE_NAME, unique=True),
 )
+
+levels = queues.alias("levels")
+
+IS_LEVEL = "fairness_key = ''"
+"""The condition for the row of a level, in text: PostgreSQL knows how few there are."""
 
 limit_keys = Table(
     "limit_keys",

@@ -100,7 +100,9 @@ async def test_check_names_what_is_wrong_beside_a_server_and_repair_mends_the_fe
                 pass
         sound = await asyncio.to_thread(run_server, *check)
         assert (sound.returncode, sound.stdout) == (0, "the database is sound\n"), sound.stderr
-    await execute(database, "DELETE FROM changes", "UPDATE levels SET ready = 7")
+    await execute(
+        database, "DELETE FROM changes", "UPDATE queues SET ready = 7 WHERE fairness_key = ''"
+    )
     damaged = run_server(*check)
     lines = damaged.stdout.splitlines()
     assert f"start_seq of a job has its row in the feed: id {job.id}, start_seq 2" in lines[0]

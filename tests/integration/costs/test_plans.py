@@ -101,9 +101,8 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
         return "sqlite_autoindex_jobs_1", text_of(statements.report_jobs, len(rows)), values
     single = len(rows) == 1
     columns = list(rows[0] if single else zip(*rows, strict=True))
-    written = ((statements.report_jobs, len(columns)),)
     return (
         "pk_jobs",
-        batch_statement(FEED_LOCKED, written, single=single),
+        batch_statement(FEED_LOCKED, ((statements.report_jobs, int(single)),)),
         [JOBS["postgresql"], len(rows), None, *columns],
     )

@@ -38,7 +38,6 @@ async def job(ledger: Ledger, database: Database) -> Job:
         new_schema[database.dialect.name],
         "UPDATE jobs SET phase = 7, deadline = 1, queue_expire_time = 1",
         "UPDATE queues SET ready = 0, claimable = 0",
-        "UPDATE levels SET ready = 0",
     )
     return made
 
@@ -47,7 +46,7 @@ async def stored(database: Database) -> Sequence[Any]:
     """Return everything about jobs, and all counters."""
     rows: list[Any] = []
     async with database.reader.connect() as connection:
-        for table in ("jobs", "changes", "queues", "levels", "limit_keys", "ended"):
+        for table in ("jobs", "changes", "queues", "limit_keys", "ended"):
             rows += await connection.execute(text(f"SELECT * FROM {table}"))
     return rows
 

@@ -41,7 +41,9 @@ async def created(ledger: Ledger, *tenants: str, **fields: Any) -> Sequence[Job]
 async def queues(database: Database) -> list[str]:
     """Return the tenants of the queues, in the order of the ids."""
     async with database.reader.connect() as connection:
-        found = await connection.execute(text("SELECT fairness_key FROM queues ORDER BY id"))
+        found = await connection.execute(
+            text("SELECT fairness_key FROM queues WHERE fairness_key <> '' ORDER BY id")
+        )
         return [tenant for (tenant,) in found]
 
 

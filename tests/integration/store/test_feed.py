@@ -321,6 +321,7 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     values = owned.values({"seq": 0, "count": 5, "user_id": "bob"})
     found = await plan(database, owned.text, values)
     assert "ix_changes_user_id_seq" in found
+    assert "ix_jobs_user_id_held" in found
 
 
 async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:

@@ -43,7 +43,7 @@ async def lived(ledger: Ledger) -> list[Job]:
     return [ended, held, released, deleted]
 
 
-COUNTERS = ("levels", "queues", "limit_keys", "ended")
+COUNTERS = ("queues", "limit_keys", "ended")
 
 
 async def rows(database: Database, name: str) -> list[dict[str, object]]:
@@ -65,6 +65,7 @@ DAMAGES = {
         "a job's start comes before"
     ),
     "UPDATE changes SET user_id = 'eve' WHERE job_id = '{ended}'": "start_seq of a job",
+    "UPDATE changes SET user_id = NULL WHERE job_id = '{ended}'": "change_seq of a job",
     "INSERT INTO changes (seq, job_id, user_id) VALUES (99, '{held}', 'ada')": (
         "a row of the feed is a change"
     ),
@@ -75,8 +76,8 @@ DAMAGES = {
     "UPDATE attempts SET number = 7": "an attempt has its job",
     "DELETE FROM assets WHERE job_id = '{held}'": "a job counts its assets",
     "UPDATE jobs SET attempt = 3 WHERE id = '{held}'": "every attempt but the last",
-    "UPDATE levels SET held = held + 1": "level (",
-    "UPDATE queues SET ready = ready + 1": "queue (",
+    "UPDATE queues SET held = held + 1 WHERE fairness_key = ''": "level (",
+    "UPDATE queues SET ready = ready + 1 WHERE fairness_key <> ''": "queue (",
     "UPDATE jobs SET queue_id = queue_id + 1 WHERE id = '{held}'": "a job has the id of its queue",
     "UPDATE queues SET id = id + 1000": "a job has the id of its queue",
     "UPDATE limit_keys SET running = running - 1": "key (",

@@ -439,10 +439,6 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "attempt": 2,
         }
     ],
-    "levels": [
-        {"job_type": "render", "priority": 4, "vtime": 7}
-        | {"ready": 0, "blocked": 0, "scheduled": 1, "held": 1}
-    ],
     "queues": [
         {"id": 1, "job_type": "render", "priority": 4, "fairness_key": "t", "vtime": 8}
         | {"claimed": 2, "claimable": 0, "ready": 0, "blocked": 0, "scheduled": 1, "held": 1}

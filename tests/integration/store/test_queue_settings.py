@@ -277,13 +277,13 @@ async def test_what_operators_read_is_found_by_indexes(
     types = database.dialect.bind_list("types", ["render"])
     names = {"after": "", "count": 9}
     for statement, values, indexes in (
-        (NAMES, {**names, "since": 1}, ["levels", "ended"]),
+        (NAMES, {**names, "since": 1}, ["uq_queues_fairness_key_job_type_priority", "ended"]),
         (
             NAMES_OF_TENANT,
             {**names, "fairness_key": "ada"},
             ["uq_queues_fairness_key_job_type_priority"],
         ),
-        (statements.counts, types, ["levels"]),
+        (statements.counts, types, ["uq_queues_fairness_key_job_type_priority"]),
         (statements.oldest, {**types, "heads": 9}, ["ix_queues_claimable", "ix_jobs_ready"]),
         (statements.ended, {**types, "since": 1, "minute": 2}, ["ended"]),
         (
@@ -300,6 +300,6 @@ async def test_what_operators_read_is_found_by_indexes(
         for index in indexes:
             # SQLite keeps these tables in the indexes of their primary keys.
             assert f"{index} " in found or f"SEARCH {index} USING PRIMARY KEY" in found, found
-        for table in ("jobs", "queues", "levels", "ended", "limit_keys"):
+        for table in ("jobs", "queues", "ended", "limit_keys"):
             assert f"SCAN {table}" not in found, found
         assert "Seq Scan" not in found, found

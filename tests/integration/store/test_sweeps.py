@@ -58,8 +58,15 @@ async def rows(database: Database, statement: str) -> list[Any]:
 
 
 async def counters(database: Database) -> dict[str, int]:
-    tables = ("levels", "queues", "limit_keys")
-    return {name: (await rows(database, f"SELECT count(*) FROM {name}"))[0][0] for name in tables}
+    tables = {
+        "levels": "queues WHERE fairness_key = ''",
+        "queues": "queues WHERE fairness_key <> ''",
+        "limit_keys": "limit_keys",
+    }
+    return {
+        name: (await rows(database, f"SELECT count(*) FROM {rows_of}"))[0][0]
+        for name, rows_of in tables.items()
+    }
 
 
 async def test_counters_of_what_is_idle_go_and_all_others_stay(
@@ -107,9 +114,11 @@ async def test_tenants_that_come_once_leave_no_queues_where_a_level_never_advanc
     held = await created_and_claimed(ledger, "held")
     for number in range(9):
         await ended(ledger, await created_and_claimed(ledger, f"once-{number}"))
-    assert await rows(database, "SELECT vtime FROM levels") == [(0,)]
+    assert await rows(database, "SELECT vtime FROM queues WHERE fairness_key = ''") == [(0,)]
     await swept(store, SMALL)
-    assert await rows(database, "SELECT fairness_key FROM queues") == [(held.user_id,)]
+    assert await rows(database, "SELECT fairness_key FROM queues WHERE fairness_key <> ''") == [
+        (held.user_id,)
+    ]
     assert await violations(database) == []
 
 
@@ -125,7 +134,7 @@ async def test_a_tenant_gains_one_start_at_most_by_a_sweep(
     for job in held:
         await ended(ledger, job)
     # Two servers that claim at the same time from a queue may leave it more than one start ahead.
-    first = (await rows(database, "SELECT vtime FROM levels"))[0][0]
+    first = (await rows(database, "SELECT vtime FROM queues WHERE fairness_key = ''"))[0][0]
     await execute(database, f"UPDATE queues SET vtime = {first + ahead} WHERE fairness_key = 'ada'")
     await swept(store)
     await created(ledger)
@@ -205,11 +214,10 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
         async with asyncio.timeout(20):
             while not await rows(database, waits):
                 pass
-        for table in ("queues", "levels"):
-            await connection.execute(text(f"DELETE FROM {table}"))
+        await connection.execute(text("DELETE FROM queues"))
     await creating
-    assert await rows(database, "SELECT vtime FROM queues") == [(4,)]
-    assert await rows(database, "SELECT vtime FROM levels") == [(4,)]
+    assert await rows(database, "SELECT vtime FROM queues WHERE fairness_key <> ''") == [(4,)]
+    assert await rows(database, "SELECT vtime FROM queues WHERE fairness_key = ''") == [(4,)]
     assert await violations(database) == []
 
 

@@ -24,8 +24,14 @@ BUGS = {
     "old row of the feed stays": Bug(
         "a change gets a row in the feed and does not take away the one before",
         "sql.batch",
-        "rows[statements.move_changes].append((before.seq, seq))",
-        "rows[statements.insert_changes].append((seq, job_id, job.user_id))",
+        "rows[statements.move_changes].append((before.seq, seq, owner))",
+        "rows[statements.insert_changes].append((seq, job_id, owner))",
+    ),
+    "change without an owner": Bug(
+        "a change that is no report is left out of its owner's feed",
+        "sql.batch",
+        "rows[statements.move_changes].append((before.seq, seq, owner))",
+        "rows[statements.move_changes].append((before.seq, seq, None))",
     ),
     "missing row ignored": Bug(
         "a row of the feed is looked for where it is not, and nothing says so",
@@ -108,9 +114,9 @@ BUGS = {
     "waiting queue swept": Bug(
         "a sweep deletes queues whose jobs are all scheduled, and they get another id",
         "sql.sweeps",
-        "_IDLE_QUEUE = and_(_empty(queues), ~_BUSY_LEVEL_FAR_BEHIND)",
-        "_IDLE_QUEUE = and_(queues.c.ready + queues.c.blocked + queues.c.held == 0,"
-        " ~_BUSY_LEVEL_FAR_BEHIND)",
+        '_IDLE_QUEUE = and_(queues.c.fairness_key != "", _empty(queues),',
+        '_IDLE_QUEUE = and_(queues.c.fairness_key != "",'
+        " queues.c.ready + queues.c.blocked + queues.c.held == 0,",
     ),
     "nothing is kept": Bug(
         "a column without a new value is emptied",

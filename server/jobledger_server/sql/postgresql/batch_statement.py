@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, LargeBinary
 
@@ -31,23 +32,27 @@ class Rows:
 
     Attributes:
         first: The number of the first parameter.
-        single: Whether there is one row, whose values are the parameters. Else there is an array
-            for each column, so that the database plans and runs one statement, not one a row. An
-            array of one value costs the driver and PostgreSQL more than the value.
+        count: How many rows there are, whose values are the parameters. If 0 there is an array for
+            each column, so that the database plans and runs one statement, not one a row. An array
+            of one value costs the driver and PostgreSQL more than the value.
     """
 
     first: int
-    single: bool
+    count: int
 
     def of(self, statement: WriteStatement) -> str:
         """Return what the statement selects `new` from."""
-        array = "" if self.single else "[]"
-        parameters = ", ".join(
-            f"${number}::{_element_type(column)}{array}"
-            for number, column in enumerate(statement.given.values(), start=self.first)
-        )
-        rows = f"(VALUES ({parameters}))" if self.single else f"unnest({parameters})"
-        return f"{rows} AS new ({', '.join(statement.given)})"
+        columns = statement.given
+        array = "" if self.count else "[]"
+        types = [f"{_element_type(column)}{array}" for column in columns.values()]
+        numbers = count(self.first)
+        rows = [
+            ", ".join(f"${next(numbers)}::{type_}" for type_ in types)
+            for _ in range(self.count or 1)
+        ]
+        values = ", ".join(f"({row})" for row in rows)
+        source = f"(VALUES {values})" if self.count else f"unnest{values}"
+        return f"{source} AS new ({', '.join(columns)})"
 
 
 @cache
@@ -55,7 +60,6 @@ def batch_statement(
     counter: str,
     writes: tuple[tuple[WriteStatement, int], ...],
     *,
-    single: bool = False,
     queue_ids: bool = False,
 ) -> str:
     """Return one statement that locks the feed and writes every row.
@@ -66,18 +70,17 @@ def batch_statement(
 
     Args:
         counter: LOCK_FEED or FEED_LOCKED.
-        writes: Statements, and how many parameters each has.
-        single: Whether each writes one row.
+        writes: Statements, each with the number of its rows; see `Rows.count`.
         queue_ids: Whether it returns the ids and names of the queues that it writes, too.
     """
     parts = [f"counter AS ({counter})"]
     updated = []
     first = 4
-    for number, (statement, parameters) in enumerate(writes):
+    for number, (statement, rows) in enumerate(writes):
         counts_queues = isinstance(statement, Insertion) and statement.table is queues
         name = COUNTED_QUEUES if counts_queues else f"part_{number}"
-        text = statement.text(f"counter, {Rows(first, single).of(statement)}", _value)
-        first += parameters
+        text = statement.text(f"counter, {Rows(first, rows).of(statement)}", _value)
+        first += len(statement.given) * (rows or 1)
         if isinstance(statement, Update):
             text += " RETURNING 1"
             updated.append(f"(SELECT count(*) FROM part_{number})")  # noqa: S608

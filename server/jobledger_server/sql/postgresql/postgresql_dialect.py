@@ -91,9 +91,11 @@ class PostgresqlDialect:
         " || ' ' || 'feed'::regclass::oid::text"
     )
 
-    # The last two: a value cannot be encoded for a copy. For a statement that is a DataError.
+    # The second: a job without an owner would change the row of its level twice. The last two: a
+    # value cannot be encoded for a copy. For a statement that is a DataError.
     conflicts: tuple[type[Exception], ...] = (
         asyncpg.IntegrityConstraintViolationError,
+        asyncpg.CardinalityViolationError,
         asyncpg.DataError,
         OverflowError,
         UnicodeEncodeError,

@@ -8,6 +8,7 @@ import asyncpg
 from jobledger_server.database.postgresql_connection import PostgresqlConnection
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.domain.queues import QueueName
+from jobledger_server.sql.counters import QUEUES
 from jobledger_server.sql.driver import Batch, Writes, Writing
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.postgresql.batch_statement import (
@@ -102,14 +103,15 @@ class PostgresqlDriver:
         queue_ids: bool = False,
     ) -> tuple[Any, ...]:
         """Write rows by one statement; return its row. See `batch_statement`."""
-        single = all(len(rows) == 1 for _, rows in writes)
         values: list[Any]
-        if single:
-            values = [value for _, (row,) in writes for value in row]
+        # One job changes its queue and its level.
+        if all(len(rows) == (2 if statement is QUEUES else 1) for statement, rows in writes):
+            values = [value for _, rows in writes for row in rows for value in row]
+            counts = tuple((statement, len(rows)) for statement, rows in writes)
         else:
             values = [column for _, rows in writes for column in zip(*rows, strict=True)]
-        widths = tuple((statement, len(rows[0])) for statement, rows in writes)
-        statement = batch_statement(counter, widths, single=single, queue_ids=queue_ids)
+            counts = tuple((statement, 0) for statement, _ in writes)
+        statement = batch_statement(counter, counts, queue_ids=queue_ids)
         updates = sum(len(rows) for statement, rows in writes if isinstance(statement, Update))
         run = self._connection.fetch_committed if self.committing else self._connection.fetch
         try:

@@ -287,6 +287,14 @@ def upgrade() -> None:
         sqlite_where=held,
         postgresql_where=held,
     )
+    held_of = sa.text("user_id <> '' AND phase = 3")
+    op.create_index(
+        "ix_jobs_user_id_held",
+        "jobs",
+        ["user_id"],
+        sqlite_where=held_of,
+        postgresql_where=held_of,
+    )
     active = sa.text("complete_time IS NULL")
     op.create_index(
         "ix_jobs_active",
@@ -390,10 +398,17 @@ def upgrade() -> None:
         "changes",
         sa.Column("seq", _seq(), autoincrement=False, nullable=False),
         sa.Column("job_id", _id(), nullable=False),
-        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.Column("user_id", sa.String(128)),
         sa.PrimaryKeyConstraint("seq", name="pk_changes"),
     )
-    op.create_index("ix_changes_user_id_seq", "changes", ["user_id", "seq"])
+    owned = sa.text("user_id IS NOT NULL")
+    op.create_index(
+        "ix_changes_user_id_seq",
+        "changes",
+        ["user_id", "seq"],
+        sqlite_where=owned,
+        postgresql_where=owned,
+    )
 
     _create_queues()
     _create_limits()
@@ -432,16 +447,6 @@ def _create_queues() -> None:
     """Create the counters of queues and of concurrency keys."""
     counts = ("ready", "blocked", "scheduled", "held")
     op.create_table(
-        "levels",
-        sa.Column("job_type", sa.String(50), nullable=False),
-        sa.Column("priority", sa.SmallInteger, nullable=False),
-        sa.Column("vtime", sa.BigInteger, nullable=False),
-        *(sa.Column(name, sa.BigInteger, nullable=False) for name in counts),
-        sa.Column("writes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-        sa.PrimaryKeyConstraint("job_type", "priority", name="pk_levels"),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
         "queues",
         sa.Column("id", _seq(), sa.Identity(), nullable=False),
         sa.Column("job_type", sa.String(50), nullable=False),
@@ -451,6 +456,7 @@ def _create_queues() -> None:
         sa.Column("claimed", sa.BigInteger, nullable=False),
         sa.Column("claimable", sa.SmallInteger, nullable=False),
         *(sa.Column(name, sa.BigInteger, nullable=False) for name in counts),
+        sa.Column("writes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         sa.PrimaryKeyConstraint("id", name="pk_queues"),
     )
     claimable = sa.text("claimable = 1")
@@ -614,7 +620,7 @@ def _tune_postgresql() -> None:
         " autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0)"
     )
     # Few rows that each commit changes.
-    for table in ("levels", "queues", "limit_keys", "ended"):
+    for table in ("queues", "limit_keys", "ended"):
         op.execute(
             f"ALTER TABLE {table} SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,"
             " autovacuum_vacuum_threshold = 1000)"
@@ -693,7 +699,6 @@ def downgrade() -> None:
             "ended",
             "limit_keys",
             "queues",
-            "levels",
             "changes",
             "assets",
             "attempts",
