@@ -109,7 +109,8 @@ class SqliteDriver:
     async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
         assert self._feed is not None  # noqa: S101
         before, version, config = self._feed
-        if batch.config_version not in (None, config):
+        # As on PostgreSQL: a batch that changes nothing depends on no setting.
+        if batch.locks_feed and batch.config_version not in (None, config):
             raise ConfigChanged
         # Up to the first that fails: after some errors (disk full) SQLite has rolled back by
         # itself, and a further statement would be a transaction of its own. The rows are made in
