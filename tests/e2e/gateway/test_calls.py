@@ -139,7 +139,9 @@ async def test_an_operator_sets_and_reads_the_defaults_of_a_type(http: Http) -> 
     listed = (await http.get("/v1/jobTypes?page_size=1000")).json()["jobTypes"]
     assert answer.json()["jobType"] in listed
     await http.post("/v1/jobTypes/some.type:setDefaults")
-    assert (await http.get("/v1/jobTypes")).json() == {}
+    # Other tests of the same server have types with defaults.
+    left = (await http.get("/v1/jobTypes?page_size=1000")).json().get("jobTypes", [])
+    assert "some.type" not in [each["jobType"] for each in left]
 
 
 async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -> None:
