@@ -1,6 +1,5 @@
 """Retries: a policy, failures that another attempt may mend, and releases that wait."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +17,6 @@ from tests.support.work_stream import reason, working
 ERROR = {"reason": "NO_NETWORK", "message": "Das Netz ist fort", "details": {"host": "ü"}}
 ASSET = {"asset_type": "text/plain", "url": "https://e.example/log"}
 RETRIED = job_pb2.ATTEMPT_OUTCOME_RETRIED
-RELEASED = job_pb2.ATTEMPT_OUTCOME_RELEASED
 
 
 def pause_of(job: Any) -> float:
@@ -94,14 +92,6 @@ async def test_every_violation_of_a_retry_policy_is_named(call: Caller) -> None:
         "retry_policy.max_backoff",
         "retry_policy.backoff_multiplier",
     ]
-
-
-async def test_another_retry_policy_is_another_job(call: Caller) -> None:
-    job = await call.job(request_id="r", retry_policy=policy(2))
-    assert await call.job(request_id="r", retry_policy=policy(2)) == job
-    for other in (policy(3), None):
-        refused = await refusal(call.job(request_id="r", retry_policy=other))
-        assert refused.reason == "REQUEST_ID_REUSED"
 
 
 # --- retryable failures, by each way to report one -----------------------------------------------
@@ -217,70 +207,6 @@ async def test_a_retry_delay_replaces_the_pause(call: Caller, app: App, way: Any
         assert (again.id, again.attempt) == (job.id, 2)
 
 
-@each_way
-async def test_a_cancelled_job_is_not_retried(call: Caller, app: App, way: Any) -> None:
-    async with way(call, app) as fail:
-        job = await call.running(retry_policy=policy(3))
-        await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")
-        ended = await fail(job, error=ERROR, retryable=True)
-        assert (ended.status, ended.error.reason) == (FAILED, "NO_NETWORK")
-
-
-async def test_a_failure_that_is_not_retryable_is_final(call: Caller) -> None:
-    job = await call.running(retry_policy=policy(3))
-    ended = (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": ERROR})).job
-    assert (ended.status, ended.HasField("last_error")) == (FAILED, False)
-
-
-async def test_each_pause_is_longer_up_to_the_longest(call: Caller) -> None:
-    longer = job_pb2.RetryPolicy(
-        max_attempts=5,
-        initial_backoff=Duration(nanos=100_000_000),
-        max_backoff=Duration(nanos=500_000_000),
-        backoff_multiplier=3,
-    )
-    job = await call.running(retry_policy=longer)
-    pauses = []
-    while True:
-        job = (
-            await call.MarkFailed(
-                job_id=job.id, attempt=job.attempt, finish={"error": ERROR, "retryable": True}
-            )
-        ).job
-        if job.status == FAILED:
-            break
-        pauses.append(pause_of(job))
-        job = await claimed(call)
-    assert job.attempt == 5
-    for pause, backoff in zip(pauses, (0.1, 0.3, 0.5, 0.5), strict=True):
-        assert 0.8 * backoff <= pause <= 1.2 * backoff
-
-
-async def test_a_late_retryable_failure_is_refused(call: Caller) -> None:
-    job = await call.running(retry_policy=policy(3))
-    failure = {"job_id": job.id, "finish": {"error": ERROR, "retryable": True}}
-    await call.MarkFailed(attempt=1, **failure)
-    other = {**failure, "finish": {"error": {"message": "another one"}, "retryable": True}}
-    assert (await refusal(call.MarkFailed(attempt=1, **other))).reason == "LEASE_LOST"
-    await claimed(call)
-    assert (await refusal(call.MarkFailed(attempt=1, **failure))).reason == "LEASE_LOST"
-
-
-async def test_a_job_that_waits_for_its_retry_can_be_cancelled(call: Caller) -> None:
-    job = await call.running(retry_policy=policy(2))
-    await call.MarkFailed(
-        job_id=job.id,
-        attempt=1,
-        finish={"error": ERROR, "retryable": True, "retry_delay": Duration(seconds=3600)},
-    )
-    ended = (await call.CancelJob(job_id=job.id, user_id="ada")).job
-    assert (ended.status, ended.error.reason, ended.last_error.reason) == (
-        FAILED,
-        "CANCELLED",
-        "NO_NETWORK",
-    )
-
-
 # --- releases ------------------------------------------------------------------------------------
 
 
@@ -325,80 +251,11 @@ async def test_a_release_waits_for_its_delay(call: Caller, app: App, way: Any) -
     assert not (await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs
 
 
-@each_release
-async def test_a_job_that_is_released_again_and_again_waits_longer_each_time(
-    call: Caller, app: App, way: Any
-) -> None:
-    async with way(call, app) as release:
-        job = await call.running(
-            retry_policy={"max_attempts": 1, "initial_backoff": Duration(nanos=100_000_000)},
-            job_type="render",
-        )
-        pauses = []
-        for _ in range(4):
-            job = await release(job)
-            pauses.append(pause_of(job) if job.HasField("schedule_time") else 0)
-            job = await claimed(call)
-        assert pauses[0] == 0
-        for pause, backoff in zip(pauses[1:], (0.1, 0.2, 0.4), strict=True):
-            assert 0.8 * backoff <= pause <= 1.2 * backoff
-    assert job.attempt == 5
-    attempts = (await call.ListAttempts(job_id=job.id, user_id="ada")).attempts
-    assert {each.outcome for each in attempts[:-1]} == {RELEASED}
-    # None of them was used up: the job has its only one still.
-    ended = (
-        await call.MarkFailed(job_id=job.id, attempt=5, finish={"error": ERROR, "retryable": True})
-    ).job
-    assert ended.status == FAILED
-
-
-# --- jobs that lose their worker -----------------------------------------------------------------
-async def test_a_lost_lease_takes_the_same_pause(call: Caller) -> None:
-    job = await call.job(retry_policy={"max_attempts": 2})
-    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=Duration(seconds=5))
-    stream = call.WatchJob(job_id=job.id, user_id="ada")
-    async with asyncio.timeout(20):
-        while (waiting := (await stream.read()).job).held or not waiting.id:
-            pass
-    stream.cancel()
-    assert waiting.last_error.reason == "LEASE_EXPIRED"
-    assert 0.8 <= pause_of(waiting) <= 1.2
-
-
-async def test_a_job_without_a_policy_is_tried_again_unless_it_was_started_by_its_id(
-    call: Caller,
-) -> None:
-    lease = Duration(seconds=5)
-    job = await call.job()
-    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=lease)
-    started = {"target_status": PROCESSING, "lease_duration": lease}
-    alone, own = await call.job(), await call.job(retry_policy=policy(3))
-    await call.TransitionJob(job_id=alone.id, **started)
-    await call.TransitionJob(job_id=own.id, **started)
-    ends = []
-    for each in (job, alone, own):
-        stream = call.WatchJob(job_id=each.id, user_id="ada")
-        async with asyncio.timeout(20):
-            while (last := (await stream.read()).job).held or not last.id:
-                pass
-        stream.cancel()
-        ends.append((last.status, last.error.reason, last.last_error.reason))
-    assert ends == [
-        (PROCESSING, "", "LEASE_EXPIRED"),
-        (FAILED, "LEASE_EXPIRED", ""),
-        (PROCESSING, "", "LEASE_EXPIRED"),
-    ]
-
-
-async def test_a_failure_that_is_not_retryable_is_final_whatever_is_left(call: Caller) -> None:
-    job = await call.job()
-    await call.ClaimJobs(worker_id="w", job_types=["render"])
-    ended = (await call.MarkFailed(job_id=job.id, attempt=1, finish={"error": ERROR})).job
-    assert (ended.status, ended.retry_policy.max_attempts) == (FAILED, 3)
-
-
-async def test_a_policy_of_three_and_none_are_not_the_same_content(call: Caller) -> None:
-    job = await call.job(request_id="r")
-    assert await call.job(request_id="r") == job
-    refused = await refusal(call.job(request_id="r", retry_policy=policy(3)))
-    assert refused.reason == "REQUEST_ID_REUSED"
+async def test_a_late_retryable_failure_is_refused(call: Caller) -> None:
+    job = await call.running(retry_policy=policy(3))
+    failure = {"job_id": job.id, "finish": {"error": ERROR, "retryable": True}}
+    await call.MarkFailed(attempt=1, **failure)
+    other = {**failure, "finish": {"error": {"message": "another one"}, "retryable": True}}
+    assert (await refusal(call.MarkFailed(attempt=1, **other))).reason == "LEASE_LOST"
+    await claimed(call)
+    assert (await refusal(call.MarkFailed(attempt=1, **failure))).reason == "LEASE_LOST"

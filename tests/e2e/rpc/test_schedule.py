@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -98,20 +97,6 @@ async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -
     assert refused.reason == "JOB_NOT_DUE"
 
 
-async def test_the_queue_timeout_counts_from_the_schedule(call: Caller) -> None:
-    due = after(timedelta(seconds=2))
-    fields = {"schedule_time": due, "queue_timeout": Duration(seconds=1)}
-    job = await call.job(**fields)
-    assert micros(job.queue_expire_time) == micros(due) + 10**6
-    stream = call.WatchJob(job_id=job.id, user_id="ada")
-    async with asyncio.timeout(20):
-        while not (ended := (await stream.read()).job).HasField("error"):
-            pass
-    stream.cancel()
-    assert ended.error.reason == "QUEUE_EXPIRED"
-    assert micros(ended.complete_time) >= micros(job.queue_expire_time)
-
-
 async def test_a_schedule_that_has_passed_is_none(call: Caller) -> None:
     for past in (-HOUR, -timedelta(days=40_000)):
         job = await call.job(schedule_time=after(past))
@@ -130,16 +115,6 @@ async def test_a_schedule_is_at_most_a_year_ahead(call: Caller) -> None:
         (violation,) = refused.details["BadRequest"].field_violations
         assert (violation.field, refused.reason) == ("schedule_time", "INVALID_FIELD")
         assert violation.description == "must be at most 365 days from now"
-
-
-@pytest.mark.parametrize("delay", [HOUR, timedelta(seconds=-1)])
-async def test_a_scheduled_creation_can_be_repeated(call: Caller, delay: timedelta) -> None:
-    due = after(delay)
-    job = await call.job(request_id="r", schedule_time=due)
-    assert await call.job(request_id="r", schedule_time=due) == job
-    for other in (after(2 * HOUR), None):
-        refused = await refusal(call.job(request_id="r", schedule_time=other))
-        assert refused.reason == "REQUEST_ID_REUSED"
 
 
 async def test_a_delay_counts_from_the_creation_by_the_clock_of_the_service(call: Caller) -> None:
@@ -188,9 +163,3 @@ async def test_jobs_of_a_batch_are_scheduled_each(call: Caller) -> None:
         times
     )
     assert [each.id for each in await claim(call, max_jobs=5)] == [jobs[1].id]
-
-
-async def test_a_scheduled_job_can_be_cancelled(call: Caller) -> None:
-    job = await call.job(schedule_time=after(HOUR))
-    ended = (await call.CancelJob(job_id=job.id, user_id="ada")).job
-    assert (ended.error.reason, ended.schedule_time) == ("CANCELLED", job.schedule_time)

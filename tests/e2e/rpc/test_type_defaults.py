@@ -1,6 +1,5 @@
 """The defaults of job types, through the wire: set, read, removed, and what jobs have of them."""
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -10,14 +9,11 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger.v1 import queue_service_pb2 as pb
-from jobledger_server.app import App
-from jobledger_server.domain.job import Silent
-from jobledger_server.rpc.workers import worker_requests
 from jobledger_server.sql import queue_settings
 from tests.support.access_file import rule
 from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import FAILED, PROCESSING, Caller, policy, refusal
+from tests.support.rpc_caller import PROCESSING, Caller, policy, refusal
 
 HOUR = Duration(seconds=3600)
 
@@ -94,91 +90,6 @@ async def test_types_with_defaults_are_listed_in_pages(call: Caller) -> None:
     assert not rest.next_page_token
     limits = await refusal(call.ListConcurrencyLimits(page_token=first.next_page_token))
     assert limits.reason == "INVALID_TOKEN"
-
-
-async def test_a_creation_is_repeated_after_its_defaults_have_changed(call: Caller) -> None:
-    first = await call.job(request_id="r")
-    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(priority=8))
-    again = await call.CreateJob(user_id="ada", job_type="render", request_id="r")
-    assert (again.job, again.existing) == (first, True)
-    second = await call.job(request_id="s")
-    await call.SetJobTypeDefaults(job_type="render")
-    again = await call.CreateJob(user_id="ada", job_type="render", request_id="s")
-    assert (again.job, again.existing, second.priority) == (second, True, 8)
-    said = call.CreateJob(user_id="ada", job_type="render", request_id="s", priority=8)
-    assert (await refusal(said)).reason == "REQUEST_ID_REUSED"
-
-
-@pytest.fixture
-def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
-
-
-async def crashed(call: Caller, job_type: str) -> Any:
-    """Create a job, have a worker claim it that is heard of no more, and return the job."""
-    job = await call.job(job_type=job_type)
-    lease = Duration(nanos=100_000_000)
-    (claimed,) = (
-        await call.ClaimJobs(worker_id="w1", job_types=[job_type], lease_duration=lease)
-    ).jobs
-    assert claimed.id == job.id
-    return job
-
-
-@pytest.mark.usefixtures("short_leases")
-async def test_a_crash_ends_a_job_whose_type_has_one_attempt_by_default(call: Caller) -> None:
-    at_most_once = defaults(retry_policy={"max_attempts": 1})
-    await call.SetJobTypeDefaults(job_type="charge", defaults=at_most_once)
-    job = await crashed(call, "charge")
-    async with asyncio.timeout(30):
-        async for news in call.WatchJob(job_id=job.id, user_id="ada"):
-            ended = news.job
-    assert (ended.status, ended.error.reason, ended.attempt) == (FAILED, "LEASE_EXPIRED", 1)
-
-
-@pytest.mark.usefixtures("short_leases")
-async def test_a_crash_lets_a_job_be_tried_again_whose_type_has_no_defaults(call: Caller) -> None:
-    job = await crashed(call, "render")
-    (again,) = (
-        await call.ClaimJobs(worker_id="w2", job_types=["render"], wait=Duration(seconds=20))
-    ).jobs
-    assert (again.id, again.attempt, again.status) == (job.id, 2, PROCESSING)
-
-
-@pytest.mark.usefixtures("short_leases")
-async def test_a_policy_of_a_type_holds_for_a_job_that_was_started_by_its_id(call: Caller) -> None:
-    await call.SetJobTypeDefaults(
-        job_type="render", defaults=defaults(retry_policy={"max_attempts": 2})
-    )
-    job = await call.job()
-    lease = Duration(nanos=100_000_000)
-    await call.TransitionJob(
-        job_id=job.id, target_status=PROCESSING, worker_id="w1", lease_duration=lease
-    )
-    (again,) = (
-        await call.ClaimJobs(worker_id="w2", job_types=["render"], wait=Duration(seconds=20))
-    ).jobs
-    assert (again.id, again.attempt) == (job.id, 2)
-
-
-async def test_a_rerun_has_what_its_origin_has(call: Caller, app: App) -> None:
-    before = await call.ended()
-    await call.SetJobTypeDefaults(
-        job_type="render",
-        defaults=defaults(priority=8, retry_policy={"max_attempts": 1}, retention=HOUR),
-    )
-    after = await call.ended()
-    for job, priority, attempts in ((before, 5, 3), (after, 8, 1)):
-        rerun = (await call.RerunJob(job_id=job.id, user_id="ada")).job
-        assert (rerun.priority, rerun.retry_policy.max_attempts) == (priority, attempts)
-        assert (rerun.HasField("retention"), rerun.retention) == (job is after, job.retention)
-        stored = await app.store.read_jobs([job.id, rerun.id], full=False)
-        origin, copy = stored[job.id].job, stored[rerun.id].job
-        assert (copy.silent, copy.retention) == (origin.silent, origin.retention)
-        assert (origin.silent, origin.retention is None) == (sum(Silent), job is before)
-    await call.SetJobTypeDefaults(job_type="render")
-    again = await call.RerunJob(job_id=after.id, user_id="ada")
-    assert (again.existing, again.job.priority) == (True, 8)
 
 
 @in_turn(

@@ -73,19 +73,6 @@ async def test_a_claim_that_waits_gets_a_job_that_may_start_at_once_by_now(
         assert await waits == [job.id]
 
 
-async def test_a_repeated_update_changes_nothing_even_after_the_start(call: Caller) -> None:
-    job = await call.job()
-    due, past = of(job, schedule_time=after(HOUR), priority=9), of(job, schedule_time=LONG_AGO)
-    once = (await call.UpdateJob(**due)).job
-    assert (await call.UpdateJob(**due)).job == once
-    ready = (await call.UpdateJob(**past)).job
-    assert (await call.UpdateJob(**past)).job == ready
-    assert (await call.UpdateJob(**past, expected_version=1)).job == ready
-    await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
-    started = (await call.UpdateJob(**past, priority=9)).job
-    assert (started.status, started.version) == (PROCESSING, 4)
-
-
 async def test_the_creation_of_a_job_that_was_updated_can_still_be_repeated(call: Caller) -> None:
     fields = {"user_id": "ada", "request_id": "r", "priority": 3, "schedule_time": after(HOUR)}
     created = await call.CreateJob(job_type="render", **fields)
