@@ -75,6 +75,7 @@ BUGS = {
         "watch.held_jobs",
         "if attempt is None or job.attempt < attempt:",
         "if attempt is None:",
+        gap="who claims a job has heard how its last attempt ended; test_held_jobs.py holds it",
     ),
     "finish lost to its signal": Bug(
         "a worker is told that it lost the job that it is just finishing",
