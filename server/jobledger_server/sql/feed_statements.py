@@ -5,16 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, text, tuple_, union
 
-from jobledger_server.sql.tables import (
-    ACTIVE,
-    HELD_OF,
-    ID,
-    NOT_DELETED,
-    STATE,
-    changes,
-    feed,
-    jobs,
-)
+from jobledger_server.sql.tables import ACTIVE, HELD_OF, ID, NOT_DELETED, STATE, changes, feed, jobs
 
 
 def feed_head() -> Sequence[ColumnElement[Any]]:

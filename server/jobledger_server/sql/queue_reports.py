@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Select,
-    Table,
     bindparam,
     case,
     func,
@@ -127,9 +126,13 @@ class ReportStatements:
         def named(table: FromClause) -> ColumnElement[bool]:
             return dialect.one_of(table.c.job_type, "types")
 
-        self.counts = _counts(queues).where(text(IS_LEVEL), named(queues))
-        self.counts_of_tenant = _counts(queues).where(
-            queues.c.fairness_key == bindparam("fairness_key"), named(queues)
+        # Of a tenant; of no tenant those of the levels.
+        phases = [queues.c[name] for name in PHASES]
+        self.counts = (
+            select(queues.c.job_type, queues.c.priority, *phases)
+            .where(queues.c.fairness_key == bindparam("fairness_key"), named(queues))
+            .where(or_(*(column > 0 for column in phases)))
+            .order_by(queues.c.priority.desc())
         )
         self.pauses = select(paused_types).where(named(paused_types))
         self.polled = (
@@ -192,10 +195,7 @@ class SqlQueueReports:
             return (await connection.execute(statement, {**listed, **bound})).all()
 
         counts: defaultdict[str, dict[int, PhaseCounts]] = defaultdict(dict)
-        if fairness_key:
-            counted = await rows(self._statements.counts_of_tenant, fairness_key=fairness_key)
-        else:
-            counted = await rows(self._statements.counts)
+        counted = await rows(self._statements.counts, fairness_key=fairness_key)
         for name, priority, *phases in counted:
             counts[name][priority] = PhaseCounts(*phases)
         pauses = {name: Pause(*pause) for name, *pause in await rows(self._statements.pauses)}
@@ -253,12 +253,6 @@ class SqlQueueReports:
             holders=holders,
             place=await _place(connection, job),
         )
-
-
-def _counts(table: Table) -> Any:
-    columns = [table.c[name] for name in PHASES]
-    counts = select(table.c.job_type, table.c.priority, *columns)
-    return counts.where(or_(*(column > 0 for column in columns))).order_by(table.c.priority.desc())
 
 
 def _since(now: Instant, span: int) -> int:

@@ -310,13 +310,8 @@ jobs = Table(
     Index("ix_jobs_ready", "queue_id", "create_time", "id", **_where(READY)),
     # Jobs with a concurrency key: those that hold its slots, and those that go next.
     Index(
-        "ix_jobs_keyed",
-        "concurrency_key",
-        "phase",
-        "job_type",
-        text("priority DESC"),
-        "create_time",
-        "id",
+        *("ix_jobs_keyed", "concurrency_key", "phase", "job_type"),
+        *(text("priority DESC"), "create_time", "id"),
         **_where(KEYED),
     ),
     Index("uq_jobs_unique_key", "user_id", "job_type", "unique_key", unique=True, **_where(UNIQUE)),
@@ -414,9 +409,7 @@ assets = Table(
     CheckConstraint("attempt >= 1", name="attempt"),
     Index("uq_assets_job_id_name", "job_id", "name", unique=True, **_where("name <> ''")),
     Index(
-        "uq_assets_job_id_request_id",
-        "job_id",
-        "request_id",
+        *("uq_assets_job_id_request_id", "job_id", "request_id"),
         unique=True,
         **_where("request_id <> ''"),
     ),
@@ -462,11 +455,7 @@ queues = Table(
     # How often the row was written: whoever deletes a level knows by this that no queue came since.
     Column("writes", BigInteger, nullable=False, server_default=text("0")),
     Index(
-        "ix_queues_claimable",
-        "job_type",
-        text("priority DESC"),
-        "vtime",
-        "id",
+        *("ix_queues_claimable", "job_type", text("priority DESC"), "vtime", "id"),
         **_where("claimable = 1"),
     ),
     Index("uq_queues_fairness_key_job_type_priority", *QUEUE_NAME, unique=True),
@@ -605,9 +594,7 @@ webhooks = Table(
     Column("holder", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("lease_expire_time", BigInteger, nullable=False),
     Index(
-        "uq_webhooks_user_id_request_id",
-        "user_id",
-        "request_id",
+        *("uq_webhooks_user_id_request_id", "user_id", "request_id"),
         unique=True,
         **_where("request_id <> ''"),
     ),

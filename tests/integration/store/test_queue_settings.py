@@ -283,7 +283,11 @@ async def test_what_operators_read_is_found_by_indexes(
             {**names, "fairness_key": "ada"},
             ["uq_queues_fairness_key_job_type_priority"],
         ),
-        (statements.counts, types, ["uq_queues_fairness_key_job_type_priority"]),
+        (
+            statements.counts,
+            {**types, "fairness_key": ""},
+            ["uq_queues_fairness_key_job_type_priority"],
+        ),
         (statements.oldest, {**types, "heads": 9}, ["ix_queues_claimable", "ix_jobs_ready"]),
         (statements.ended, {**types, "since": 1, "minute": 2}, ["ended"]),
         (
