@@ -27,6 +27,12 @@ BUGS = {
         "rows[statements.move_changes].append((before.seq, seq, owner))",
         "rows[statements.insert_changes].append((seq, job_id, owner))",
     ),
+    "report without an owner": Bug(
+        "an owner's feed does not have the reports of its held jobs",
+        "sql.feed_statements",
+        "owned = union(select(indexed), held).subquery()",
+        "owned = select(indexed).subquery()",
+    ),
     "change without an owner": Bug(
         "a change that is no report is left out of its owner's feed",
         "sql.batch",
