@@ -34,7 +34,7 @@ PYTHONS ?= /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14
 # The versions that pyproject.toml's classifiers name.
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
-PACKAGES := client/jobledger server/jobledger_server gateway/jobledger_gateway
+PACKAGES := client/jobledger server/jobledger_server gateway/jobledger_gateway world/jobledger_world
 SCRIPTS := $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
@@ -286,7 +286,7 @@ pictures: $(INSTALLED) $(PAGE_INSTALLED) ### draw the pictures of `jobledger wat
 	$(PYTHON) scripts/draw_terminal.py
 	$(PYTHON) scripts/draw_page.py
 
-SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server gateway
+SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server gateway world
 
 .PHONY: docs-check
 docs-check: $(INSTALLED) ### check the docs: made pages, spelling, names, links, the site

@@ -16,7 +16,6 @@ import hypothesis
 import pytest
 import uvloop
 
-from jobledger.testing.world.memory.store import MemoryStore
 from jobledger_server.app import App, open_app
 from jobledger_server.check.invariants import violations
 from jobledger_server.database.url import parse_url
@@ -26,6 +25,7 @@ from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, Store
 from jobledger_server.tuning import Tuning
+from jobledger_world.memory.store import MemoryStore
 from tests.support import memory_invariants
 from tests.support.databases import MEMORY, SIMULATED, NoOutages, empty_database, migrated
 from tests.support.memory_store import memory_store

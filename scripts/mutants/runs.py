@@ -102,7 +102,7 @@ def _pytest(
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    packages = [str(root / part) for part in ("client", "server")]
+    packages = [str(root / part) for part in ("client", "server", "world")]
     sys.path[:0] = [str(root), *packages]
     sys.pycache_prefix = str(root.parent / "bytecode")
     sys.dont_write_bytecode = False

@@ -41,9 +41,11 @@ WHOLE = 100  # characters of a signature on one line
 
 def pages() -> dict[str, str]:
     """Return the pages, by their paths below `docs/reference`."""
-    package = griffe.load(
-        "jobledger", search_paths=[str(ROOT / "client")], docstring_parser="google"
+    loader = griffe.GriffeLoader(
+        search_paths=[str(ROOT / "client"), str(ROOT / "world")], docstring_parser="google"
     )
+    package: Any = loader.load("jobledger")
+    loader.load("jobledger_world")
     classes: dict[str, str] = {}
     others = ["# Functions and constants\n"]
     index = [INDEX]

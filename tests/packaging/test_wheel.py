@@ -1,4 +1,4 @@
-"""The wheel holds the two packages and nothing else."""
+"""The wheel holds the four packages and nothing else."""
 
 import re
 import subprocess
@@ -16,7 +16,12 @@ PROTOS = ROOT / "protos"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 METADATA = f"jobledger-{VERSION}.dist-info"
 LINKS = ("v1", "internal", "rpc/keda")
-PACKAGES = ["client/jobledger", "server/jobledger_server", "gateway/jobledger_gateway"]
+PACKAGES = [
+    "client/jobledger",
+    "server/jobledger_server",
+    "gateway/jobledger_gateway",
+    "world/jobledger_world",
+]
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -31,11 +36,14 @@ def test_the_top_level_names_of_the_wheel_are_the_projects_own(wheel: Path) -> N
         "jobledger",
         "jobledger_server",
         "jobledger_gateway",
+        "jobledger_world",
         METADATA,
     }
 
 
-@pytest.mark.parametrize("package", ["jobledger", "jobledger_server", "jobledger_gateway"])
+@pytest.mark.parametrize(
+    "package", ["jobledger", "jobledger_server", "jobledger_gateway", "jobledger_world"]
+)
 def test_every_package_is_typed(wheel: Path, package: str) -> None:
     assert f"{package}/py.typed" in names_in(wheel)
 

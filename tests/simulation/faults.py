@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jobledger.testing.world.network.connection import Connection
-from jobledger.testing.world.processes import Server
-from jobledger.testing.world.world import World
 from jobledger_server.ledger.outages import MAX_GAP
+from jobledger_world.network.connection import Connection
+from jobledger_world.processes import Server
+from jobledger_world.world import World
 from tests.checker import history as histories
 from tests.checker.clock import Jump
 from tests.simulation.plan import Fault, Kind

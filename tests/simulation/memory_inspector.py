@@ -5,12 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-from jobledger.testing.world.memory.rows import ACTIVE, SCHEDULED, Row, with_key
-from jobledger.testing.world.memory.tables import Tables
-from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.domain.job import Job, JobId, Phase
 from jobledger_server.domain.state_machine import due_time
 from jobledger_server.domain.type_defaults import FIELDS, NO_DEFAULTS
+from jobledger_world.memory.rows import ACTIVE, SCHEDULED, Row, with_key
+from jobledger_world.memory.tables import Tables
+from jobledger_world.memory.waiting import key_state
 from tests.checker.history import History, Recount, Share, Start, Unblocked
 from tests.checker.inspector import looking_often
 from tests.support.memory_invariants import violations

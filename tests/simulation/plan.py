@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from jobledger.testing.world.chance import Chance
+from jobledger_world.chance import Chance
 from tests.simulation import knobs
 
 Store = Literal["memory", "sqlite"]

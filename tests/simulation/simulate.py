@@ -15,13 +15,13 @@ from unittest.mock import patch
 
 import grpc
 
-from jobledger.testing.world.memory.disk import MemoryDisk
-from jobledger.testing.world.nodes import Node
-from jobledger.testing.world.problems import Broken
-from jobledger.testing.world.world import World
 from jobledger_server.rpc.workers import worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
+from jobledger_world.memory.disk import MemoryDisk
+from jobledger_world.nodes import Node
+from jobledger_world.problems import Broken
+from jobledger_world.world import World
 from tests.checker.front import Mutation, standing_before
 from tests.checker.history import History
 from tests.checker.inspector import inspecting

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobledger.testing.world.world import World
+from jobledger_world.world import World
 from tests.checker.history import History
 from tests.simulation.faults import Nemesis
 from tests.simulation.plan import Fault

@@ -27,7 +27,7 @@ both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"
 SQLite only, of what the database may change."""
 
 MEMORY = "memory"
-"""In place of the URL of a database: the store in memory, of `jobledger.testing.world`."""
+"""In place of the URL of a database: the store in memory, of `jobledger_world`."""
 
 
 SIMULATED = "simulated sqlite"

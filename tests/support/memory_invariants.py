@@ -6,13 +6,13 @@ As `check.invariants` says it of a real database. Its feed is made from its rows
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from jobledger.testing.world.memory.rows import ACTIVE, KEPT, Row
-from jobledger.testing.world.memory.tables import HeldWebhook, Tables
-from jobledger.testing.world.memory.waiting import key_state
 from jobledger_server.check.counters import Counts, differences
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.queues import ENDED_STEP, queue_name
+from jobledger_world.memory.rows import ACTIVE, KEPT, Row
+from jobledger_world.memory.tables import HeldWebhook, Tables
+from jobledger_world.memory.waiting import key_state
 
 
 def violations(tables: Tables) -> list[str]:

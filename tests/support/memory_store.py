@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobledger.testing.world.memory.link import Database
-from jobledger.testing.world.memory.locks import Locks
-from jobledger.testing.world.memory.store import MemoryStore
-from jobledger.testing.world.memory.tables import Tables
 from jobledger_server.domain.job import Instant
 from jobledger_server.tuning import Tuning
+from jobledger_world.memory.link import Database
+from jobledger_world.memory.locks import Locks
+from jobledger_world.memory.store import MemoryStore
+from jobledger_world.memory.tables import Tables
 from tests.support.seed import SEED
 
 Result = TypeVar("Result")

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from jobledger.testing.world.disk.calls import WriteLock
-from jobledger.testing.world.disk.connection import Connection
-from jobledger.testing.world.nodes import Node
 from jobledger_server.database.url import parse_url
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Store
 from jobledger_server.tuning import Tuning
+from jobledger_world.disk.calls import WriteLock
+from jobledger_world.disk.connection import Connection
+from jobledger_world.nodes import Node
 
 
 class SoundFile:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
         run_handler_async,
     )
     from jobledger.testing.server import LocalServer, ServerFailed, local_server
-    from jobledger.testing.world.backup import Backup
-    from jobledger.testing.world.problems import Broken
-    from jobledger.testing.world.processes import Process, Server, WorkerProcess
-    from jobledger.testing.world.refusals import NotSimulated
-    from jobledger.testing.world.world import World
     from jobledger.worker.session.reports import Report
+    from jobledger_world.backup import Backup
+    from jobledger_world.problems import Broken
+    from jobledger_world.processes import Process, Server, WorkerProcess
+    from jobledger_world.refusals import NotSimulated
+    from jobledger_world.world import World
 
 __all__ = [
     "Backup",
@@ -43,14 +43,19 @@ __all__ = [
 
 # Imported when first used: pytest loads this package for its plugin in each of its runs.
 _MODULES = {
-    "testing.handler_run": ["HandlerRun", "RunOptions", "run_handler", "run_handler_async"],
-    "testing.server": ["LocalServer", "ServerFailed", "local_server"],
-    "testing.world.backup": ["Backup"],
-    "testing.world.problems": ["Broken"],
-    "testing.world.processes": ["Process", "Server", "WorkerProcess"],
-    "testing.world.refusals": ["NotSimulated"],
-    "testing.world.world": ["World"],
-    "worker.session.reports": ["Report"],
+    "jobledger.testing.handler_run": [
+        "HandlerRun",
+        "RunOptions",
+        "run_handler",
+        "run_handler_async",
+    ],
+    "jobledger.testing.server": ["LocalServer", "ServerFailed", "local_server"],
+    "jobledger_world.backup": ["Backup"],
+    "jobledger_world.problems": ["Broken"],
+    "jobledger_world.processes": ["Process", "Server", "WorkerProcess"],
+    "jobledger_world.refusals": ["NotSimulated"],
+    "jobledger_world.world": ["World"],
+    "jobledger.worker.session.reports": ["Report"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -58,4 +63,4 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jobledger.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -77,7 +77,7 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
         __tracebackhide__ = True
         if importlib.util.find_spec("sqlalchemy") is None:
             pytest.fail("the server is not installed: pip install 'jobledger[testing]'")
-        from jobledger.testing.world.seeds import run_seeds  # noqa: PLC0415
+        from jobledger_world.seeds import run_seeds  # noqa: PLC0415
 
         options = {"seeds": SEEDS, **marker.kwargs}
         seeds, count = options.pop("seeds"), item.config.getoption("jobledger_seeds")

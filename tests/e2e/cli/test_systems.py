@@ -39,4 +39,4 @@ def test_the_simulated_world_says_on_windows_what_it_needs() -> None:
     program = [sys.executable, "-c", "\n".join(lines)]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode
-    assert "ImportError: jobledger.testing.world runs on Linux and macOS" in run.stderr
+    assert "ImportError: jobledger.testing.World runs on Linux and macOS" in run.stderr

@@ -14,9 +14,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from jobledger import AccessDenied, AsyncClient, Client, Completed, JobledgerError, JobStatus
-from jobledger.testing.world.world import World
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.worker import Worker
+from jobledger_world.world import World
 from tests.e2e.worker.rules import refuse, refuse_with
 
 

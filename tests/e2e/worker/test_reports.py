@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from jobledger import JobStatus
-from jobledger.testing.world.world import World
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger.worker import Worker
+from jobledger_world.world import World
 from tests.e2e.worker.rules import refuse
 
 

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from jobledger.testing.world.memory.store import MemoryStore
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -32,6 +31,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict, StoredJob
 from jobledger_server.tuning import Tuning
+from jobledger_world.memory.store import MemoryStore
 from tests.support.databases import sqlite_only
 from tests.support.store_writer import (
     append,

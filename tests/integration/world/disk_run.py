@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobledger.testing.world.blocking import sleep
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.disk import Disk
-from jobledger.testing.world.loop import WorldLoop
-from jobledger.testing.world.machine import Machine, answering
-from jobledger.testing.world.nodes import Node
 from jobledger_server.app import OpenedStore
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store
+from jobledger_world.blocking import sleep
+from jobledger_world.chance import Chance
+from jobledger_world.disk import Disk
+from jobledger_world.loop import WorldLoop
+from jobledger_world.machine import Machine, answering
+from jobledger_world.nodes import Node
 from tests.support.databases import NoOutages
 from tests.support.ledger_calls import apply
 

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from jobledger.core.identity import Identity
-from jobledger.testing.world.world import World
+from jobledger_world.world import World
 
 
 def drawn(seed: int) -> list[str]:

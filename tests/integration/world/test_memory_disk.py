@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import Node, WorldLoop
-from jobledger.testing.world.machine import Machine
-from jobledger.testing.world.memory import MemoryDisk
 from jobledger_server.domain.commands import ChangeStatus, Report
 from jobledger_server.domain.job import Job, JobId, JobStatus
 from jobledger_server.sql.postgresql.postgresql_engines import COMMAND_SECONDS
 from jobledger_server.store import Store, StoreConflict, StoreUnavailable
+from jobledger_world.chance import Chance
+from jobledger_world.loop import Node, WorldLoop
+from jobledger_world.machine import Machine
+from jobledger_world.memory import MemoryDisk
 from tests.support.store_writer import append, creation, moved, read_jobs, saved, step
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import pytest
 
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import WorldLoop
-from jobledger.testing.world.network import Connection, Network
-from jobledger.testing.world.network.channel import CONNECT_SECONDS
-from jobledger.testing.world.nodes import Node
+from jobledger_world.chance import Chance
+from jobledger_world.loop import WorldLoop
+from jobledger_world.network import Connection, Network
+from jobledger_world.network.channel import CONNECT_SECONDS
+from jobledger_world.nodes import Node
 from tests.integration.world.transports import SERVICE, failure, stream, unary
 
 

@@ -19,7 +19,7 @@ from jobledger import (
     Worker,
 )
 from jobledger.testing import World
-from jobledger.testing.world.world import Store
+from jobledger_world.world import Store
 
 AGAIN = RetryPolicy(max_attempts=100)
 

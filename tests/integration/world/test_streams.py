@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from jobledger.testing.world.network.stream import Side, Signal
+from jobledger_world.network.stream import Side, Signal
 from tests.integration.world.transports import (
     Transport,
     connected,

@@ -5,9 +5,9 @@ from dataclasses import fields
 from datetime import UTC, datetime
 
 from jobledger import AsyncClient, ClaimedJob, Worker
-from jobledger.testing.world.world import World
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
+from jobledger_world.world import World
 
 
 class Noted(Tuning):

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from jobledger.testing.world.world import World
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.settings import Settings
+from jobledger_world.world import World
 
 STEPS = 3000
 """A run that repeats something without a pause takes far more."""

@@ -3,8 +3,8 @@
 import asyncio
 
 from jobledger import AsyncClient, Worker
-from jobledger.testing.world.world import World
 from jobledger.worker import ClaimedJob
+from jobledger_world.world import World
 
 LEASE = 60.0
 

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobledger import BlockingJob, ClaimedJob, Job, RetryPolicy, Worker
-from jobledger.testing.world.problems import Broken
-from jobledger.testing.world.refusals import NotSimulated
-from jobledger.testing.world.world import World
 from jobledger_server.tuning import Tuning
+from jobledger_world.problems import Broken
+from jobledger_world.refusals import NotSimulated
+from jobledger_world.world import World
 
 POOL = ProcessPoolExecutor(1)  # starts a process when it is used
 AGAIN = RetryPolicy(max_attempts=20)

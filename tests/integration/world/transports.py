@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import grpc
 import pytest
 
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import WorldLoop
-from jobledger.testing.world.network import Network
+from jobledger_world.chance import Chance
+from jobledger_world.loop import WorldLoop
+from jobledger_world.network import Network
 from tests.support.tcp_line import tcp_line
 
 SERVICE = "test.Service"

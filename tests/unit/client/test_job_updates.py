@@ -18,12 +18,12 @@ from jobledger.errors import (
     LimitExceeded,
     Unavailable,
 )
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import WorldLoop
 from jobledger.v1.worker_service_pb2 import UpdateResult
 from jobledger.worker.job import Stop
 from jobledger.worker.session.job_updates import JobUpdates
 from jobledger.worker.session.lease import Lease
+from jobledger_world.chance import Chance
+from jobledger_world.loop import WorldLoop
 
 JOB = Job(id="j", job_type="render", status=JobStatus.PROCESSING, attempt=1)
 ASSET = Asset("image/png", url="https://example.com/a.png")

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from jobledger.testing.world.chance import Chance
-from jobledger.testing.world.loop import WorldLoop
 from jobledger_server.admission.endings import StreamTooOld
 from jobledger_server.rpc.stream_age import HEARTBEAT_STEP, StreamAge
+from jobledger_world.chance import Chance
+from jobledger_world.loop import WorldLoop
 
 HEARTBEAT = 15_000.0
 

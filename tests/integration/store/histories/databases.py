@@ -13,11 +13,6 @@ from dataclasses import dataclass, field
 import asyncpg
 import pytest
 
-from jobledger.testing.world.memory.link import Database as MemoryDatabase
-from jobledger.testing.world.memory.locks import Locks
-from jobledger.testing.world.memory.store import MemoryStore
-from jobledger.testing.world.memory.tables import Tables
-from jobledger.testing.world.memory.transaction import MemoryTransaction
 from jobledger_server.check.invariants import violations
 from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Instant
@@ -26,6 +21,11 @@ from jobledger_server.sql.postgresql.postgresql_driver import PostgresqlDriver
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.sqlite_driver import SqliteDriver
 from jobledger_server.store import Store, StoreUnavailable
+from jobledger_world.memory.link import Database as MemoryDatabase
+from jobledger_world.memory.locks import Locks
+from jobledger_world.memory.store import MemoryStore
+from jobledger_world.memory.tables import Tables
+from jobledger_world.memory.transaction import MemoryTransaction
 from tests.support import memory_invariants
 from tests.support.memory_store import DirectLink
 

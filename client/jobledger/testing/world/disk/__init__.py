@@ -1,5 +1,0 @@
-"""The disk of a world: real SQLite, run in the loop's own thread, with delays and faults."""
-
-from jobledger.testing.world.disk.disk import Disk
-
-__all__ = ["Disk"]
