@@ -5,13 +5,11 @@ import math
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from jobledger.core.retry import wait_at_most
 from jobledger_world.faults import FAULTS, Fault, Kind
-
-if TYPE_CHECKING:
-    from jobledger_world.world import World
+from jobledger_world.processes import Cluster
 
 SECONDS_BETWEEN: Final = 3.0, 120.0
 """Between two faults of one name on average: the seed decides whether often or rarely."""
@@ -25,7 +23,7 @@ LASTS: Final = 0.1, 60.0
 
 @asynccontextmanager
 async def chaos(
-    world: "World", number: int, kinds: Collection[Kind], seconds: float
+    world: Cluster, number: int, kinds: Collection[Kind], seconds: float
 ) -> AsyncIterator[None]:
     """Break things during the block, again and again. At its end everything works again.
 

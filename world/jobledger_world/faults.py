@@ -3,19 +3,16 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from jobledger_world.network.network import Closed
-
-if TYPE_CHECKING:
-    from jobledger_world.processes import Process
-    from jobledger_world.world import World
+from jobledger_world.processes import Cluster, Process
 
 Kind: TypeAlias = Literal["workers", "servers", "network", "database", "clock"]
 Wait: TypeAlias = Callable[[], Awaitable[None]]
 """Returns when the fault has lasted long enough."""
 
-Fault: TypeAlias = Callable[["World", Random, Wait], Awaitable[None]]
+Fault: TypeAlias = Callable[[Cluster, Random, Wait], Awaitable[None]]
 
 CLOSED: Final[Sequence[Closed]] = "refused", "unanswered"
 """What becomes of new connections to a server."""
@@ -30,13 +27,13 @@ JUMP: Final = 0.1, 600.0
 """Seconds by which the clock is set forward."""
 
 
-async def crash(process: "Process", _random: Random, wait: Wait) -> None:
+async def crash(process: Process, _random: Random, wait: Wait) -> None:
     process.kill()
     await wait()
     process.boot()
 
 
-async def freeze(process: "Process", _random: Random, wait: Wait) -> None:
+async def freeze(process: Process, _random: Random, wait: Wait) -> None:
     # A server may hold locks of the database meanwhile.
     process.world.problems.database_breaks = True
     process.freeze()
@@ -44,17 +41,17 @@ async def freeze(process: "Process", _random: Random, wait: Wait) -> None:
     process.thaw()
 
 
-async def restart(process: "Process", _random: Random, wait: Wait) -> None:
+async def restart(process: Process, _random: Random, wait: Wait) -> None:
     await process.stop()
     await wait()
     process.boot()
 
 
-async def disconnect(process: "Process", _random: Random, _wait: Wait) -> None:
+async def disconnect(process: Process, _random: Random, _wait: Wait) -> None:
     process.cut()
 
 
-async def unplug(process: "Process", random: Random, wait: Wait) -> None:
+async def unplug(process: Process, random: Random, wait: Wait) -> None:
     """Block its connections, in one direction or both, and each new one. Keepalive may find out."""
     ways = random.choice(((True, True), (True, False), (False, True)))
     network, node = process.world.network, process.node
@@ -70,7 +67,7 @@ async def unplug(process: "Process", random: Random, wait: Wait) -> None:
         connection.heal()
 
 
-async def shut(world: "World", random: Random, wait: Wait) -> None:
+async def shut(world: Cluster, random: Random, wait: Wait) -> None:
     """Reset a server's connections, and let nobody connect to it."""
     server, how = random.choice(list(world.servers.values())), random.choice(CLOSED)
     world.fault("close", server.name, how)
@@ -82,7 +79,7 @@ async def shut(world: "World", random: Random, wait: Wait) -> None:
     world.network.closed.pop(server.target, None)
 
 
-async def lose_database(process: "Process", _random: Random, wait: Wait) -> None:
+async def lose_database(process: Process, _random: Random, wait: Wait) -> None:
     """Have a server not reach the database."""
     world, node = process.world, process.node
     world.problems.database_breaks = True
@@ -93,14 +90,14 @@ async def lose_database(process: "Process", _random: Random, wait: Wait) -> None
     world.disk.cut.pop(node, None)
 
 
-async def stall(world: "World", random: Random, _wait: Wait) -> None:
+async def stall(world: Cluster, random: Random, _wait: Wait) -> None:
     seconds = random.uniform(*STALL)
     world.problems.database_breaks = True
     world.fault(f"database stalls for {seconds:.3f} s")
     world.disk.stall(seconds)
 
 
-async def jump(world: "World", random: Random, _wait: Wait) -> None:
+async def jump(world: Cluster, random: Random, _wait: Wait) -> None:
     seconds = random.uniform(*JUMP) * random.random() ** 3  # most are small
     world.fault(f"clock jumps by {seconds:.3f} s")
     world.machine.jump += seconds
@@ -108,8 +105,8 @@ async def jump(world: "World", random: Random, _wait: Wait) -> None:
 
 async def _on_one(
     of: Literal["workers", "servers"],
-    fault: "Callable[[Process, Random, Wait], Awaitable[None]]",
-    world: "World",
+    fault: Callable[[Process, Random, Wait], Awaitable[None]],
+    world: Cluster,
     random: Random,
     wait: Wait,
 ) -> None:
@@ -120,7 +117,7 @@ async def _on_one(
 
 
 async def _some(
-    of: Literal["network", "disk"], name: str, world: "World", random: Random, wait: Wait
+    of: Literal["network", "disk"], name: str, world: Cluster, random: Random, wait: Wait
 ) -> None:
     """Have some messages, statements or commits fail for a while."""
     part = random.choice(PARTS)

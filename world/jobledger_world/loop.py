@@ -26,7 +26,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from sqlalchemy.util import greenlet_spawn
 
 from jobledger_world.chance import Chance
-from jobledger_world.nodes import Node, current_node, node_of
+from jobledger_world.nodes import Node, NodeLoop, current_node, node_of
 from jobledger_world.refusals import PROCESSES, NoInputOutput, refused
 from jobledger_world.tasks import OF_A_TASK, Future, Handle, Task, Work
 
@@ -50,7 +50,7 @@ class Endless(Exception):
     """The run took MAX_STEPS."""
 
 
-class WorldLoop(NoInputOutput):
+class WorldLoop(NoInputOutput, NodeLoop):
     """See the module.
 
     Args:

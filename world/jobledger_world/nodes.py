@@ -3,13 +3,23 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from jobledger_world.loop import WorldLoop
-    from jobledger_world.tasks import Handle
+from jobledger_world.tasks import Handle
 
 Result = TypeVar("Result")
+
+
+class NodeLoop(asyncio.AbstractEventLoop):
+    """What an event loop does for its nodes."""
+
+    def resume(self, handles: list[Handle]) -> None:
+        """Run these next."""
+        raise NotImplementedError
+
+    def bury(self, node: "Node", handles: list[Handle]) -> None:
+        """Never run these, nor the tasks of a node that is dead."""
+        raise NotImplementedError
 
 
 class Node:
@@ -21,7 +31,7 @@ class Node:
         watchers: Called when the state has changed.
     """
 
-    def __init__(self, loop: "WorldLoop", name: str) -> None:
+    def __init__(self, loop: NodeLoop, name: str) -> None:
         self.name = name
         self.state: Literal["up", "frozen", "dead"] = "up"
         self.watchers: list[Callable[[], None]] = []
@@ -65,7 +75,7 @@ class Node:
         for each in self.watchers:
             each()
 
-    def park(self, handle: "Handle") -> None:
+    def park(self, handle: Handle) -> None:
         """Keep what a frozen node would run."""
         self._parked.append(handle)
 

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobledger import AsyncClient, Worker
 from jobledger_server.app import App, open_app
+from jobledger_server.settings import Settings
 from jobledger_server.store import StoreError
-from jobledger_world.loop import Node
-
-if TYPE_CHECKING:
-    from jobledger_world.world import World
+from jobledger_server.tuning import Tuning
+from jobledger_world.environment import Environment
+from jobledger_world.nodes import Node
 
 RESTART_SECONDS = 1.0
 """How soon a server that could not start is started again, as a supervisor of processes does."""
@@ -26,7 +26,7 @@ class Process:
         node: The process that runs, or ran last.
     """
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "Cluster", name: str) -> None:
         self.world = world
         self.name = name
         self.node: Node = Node(world.loop, name)
@@ -109,7 +109,7 @@ class Server(Process):
         serving: Set while it does, and as long as it is frozen or has been killed then.
     """
 
-    def __init__(self, world: "World", name: str, target: str) -> None:
+    def __init__(self, world: "Cluster", name: str, target: str) -> None:
         super().__init__(world, name)
         self.target = target
         self.app: App | None = None
@@ -166,7 +166,7 @@ class WorkerProcess(Process):
         worker: The worker, since the process last started.
     """
 
-    def __init__(self, world: "World", name: str, make: Callable[[AsyncClient], Worker]) -> None:
+    def __init__(self, world: "Cluster", name: str, make: Callable[[AsyncClient], Worker]) -> None:
         super().__init__(world, name)
         self._make = make
         self.worker: Worker | None = None
@@ -182,3 +182,32 @@ class WorkerProcess(Process):
     def _terminate(self) -> None:
         if self.worker is not None:
             self.worker.stop()
+
+
+class Cluster(Environment):
+    """The servers and workers of a world, by name, in their environment."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        settings: Settings | None,
+        tuning: Tuning | None,
+        shuffle: float,
+        trace: list[str] | None,
+    ) -> None:
+        super().__init__(seed, settings, tuning, shuffle, trace)
+        self.servers: dict[str, Server] = {}
+        self.workers: dict[str, WorkerProcess] = {}
+        self._targets = self.chance.of("targets")
+
+    def repair(self) -> None:
+        """End what is broken and goes on: frozen processes, blocked or refused connections."""
+        for process in (*self.servers.values(), *self.workers.values()):
+            process.thaw()
+        for connection in self.network.connections():
+            connection.heal()
+        self.network.closed.clear()
+
+    def some_server(self) -> Server:
+        """Return one that the seed decides."""
+        return self._targets.choice(list(self.servers.values()))

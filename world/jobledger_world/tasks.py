@@ -5,8 +5,6 @@ import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from jobledger_world.nodes import Node
-
 Result = TypeVar("Result")
 
 
@@ -111,7 +109,8 @@ class Task(asyncio.Task[Result]):
 
     __slots__ = ("node", "number")
 
-    node: Node | None
+    node: object
+    """The node that it belongs to, or None. A task asks nothing of it."""
 
     def __init__(self, number: int, *args: Any, **options: Any) -> None:
         self.number = number

@@ -15,16 +15,12 @@ from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
 from jobledger_world.backup import Backup
 from jobledger_world.blocking import Greenlets, sleep
-from jobledger_world.chance import Chance
 from jobledger_world.chaos import chaos
 from jobledger_world.disk import Disk
-from jobledger_world.loop import WorldLoop
-from jobledger_world.machine import Machine, answering
+from jobledger_world.machine import answering
 from jobledger_world.memory.disk import MemoryDisk
-from jobledger_world.network import Network
-from jobledger_world.notices import Exchange
-from jobledger_world.problems import Broken, Problems
-from jobledger_world.processes import Server, WorkerProcess
+from jobledger_world.problems import Broken
+from jobledger_world.processes import Cluster, Server, WorkerProcess
 from jobledger_world.transitions import noted_transitions
 
 if TYPE_CHECKING:
@@ -44,7 +40,7 @@ FINISH = timedelta(days=30)
 """How long a job may take."""
 
 
-class World:
+class World(Cluster):
     """Real servers, workers and clients in simulated time: one run, from a seed.
 
     The network, the disk, the clock and the threads are simulated; all else is the code that runs
@@ -82,27 +78,13 @@ class World:
         trace: list[str] | None = None,
         narrate: bool = False,
     ) -> None:
-        self.seed = seed
-        self.settings = Settings() if settings is None else settings
-        self.tuning = Tuning() if tuning is None else tuning
-        self.chance = Chance(seed)
-        # typeshed calls methods abstract that asyncio's own class merely does not have.
-        self.loop = WorldLoop(self.chance, shuffle=shuffle, trace=trace)  # type: ignore[abstract]
-        self.machine = Machine(self.loop)
-        self.network = Network(self.loop, self.chance)
-        self.notices = Exchange(self.loop, self.chance)
-        self.problems = Problems(self.loop)
-        self.disk: Disk | MemoryDisk
-        self.servers: dict[str, Server] = {}
-        self.workers: dict[str, WorkerProcess] = {}
-        self.history: list[str] = []
+        super().__init__(seed, settings, tuning, shuffle, trace)
         self._narrates = narrate
         self._chaos = 0
         self._store = store
         self._server_count = servers
         self._clients: list[AsyncClient] = []
         self._channels: list[grpc.aio.Channel] = []
-        self._targets = self.chance.of("targets")
 
     def run(self, main: Callable[["World"], Awaitable[Result]]) -> Result:
         """Start the servers, run `await main(world)` in simulated time, and stop everything.
@@ -169,27 +151,6 @@ class World:
         for held in self.disk.held():
             self.problem(f"the database still has {held}")
 
-    def repair(self) -> None:
-        """End what is broken and goes on: frozen processes, blocked or refused connections."""
-        for process in (*self.servers.values(), *self.workers.values()):
-            process.thaw()
-        for connection in self.network.connections():
-            connection.heal()
-        self.network.closed.clear()
-
-    def fault(self, *facts: object) -> None:
-        """Record what the world does to the processes in it."""
-        self.loop.record(*facts)
-        self.note(" ".join(map(str, facts)))
-
-    def note(self, text: str) -> None:
-        """Add a line to the history."""
-        self.history.append(f"{self.loop.time():.3f} s: {text}")
-
-    def problem(self, text: str, error: BaseException | None = None) -> None:
-        """Have the run fail at its end."""
-        self.problems.add(text, error)
-
     # What tests use.
 
     def client(self, user_id: str | None = None, *, server: str | None = None) -> AsyncClient:
@@ -205,10 +166,6 @@ class World:
         client = AsyncClient(target, user_id=user_id, channel=channel)
         self._clients.append(client)
         return client
-
-    def some_server(self) -> Server:
-        """Return one that the seed decides."""
-        return self._targets.choice(list(self.servers.values()))
 
     def worker(
         self,

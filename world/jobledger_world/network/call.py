@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
 from jobledger_world.network.connection import Connection
-from jobledger_world.network.status import Metadata, Status
+from jobledger_world.network.status import Headers, Status
 from jobledger_world.network.stream import ClientStream, Signal
-
-if TYPE_CHECKING:
-    from jobledger_world.network.calls import Method
+from jobledger_world.network.wire import Wire
 
 Result = TypeVar("Result")
 
@@ -20,13 +18,41 @@ CANCELLED = Status(grpc.StatusCode.CANCELLED, "Locally cancelled by application!
 LATE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
-    """What the server gets before the first message. `timeout` is in seconds."""
+class Caller(Protocol):
+    """What a call needs of its channel."""
 
-    method: str
-    metadata: Metadata
-    timeout: float | None
+    wire: Wire
+
+    def check(self) -> None:
+        """Raise UsageError if it is closed."""
+
+    def start(self, call: "Call") -> None:
+        """Begin a call."""
+
+    def ended(self, call: "Call") -> None:
+        """Take note that a call has ended."""
+
+
+class Stub:
+    """What a call needs of its method.
+
+    Args:
+        channel: Makes the calls.
+        path: `/package.Service/Method`.
+        request_serializer: Makes bytes of a request; None if it is bytes.
+        response_deserializer: Makes an answer of bytes; None if it is bytes.
+    """
+
+    def __init__(
+        self,
+        channel: Caller,
+        path: str,
+        request_serializer: Callable[[Any], bytes] | None,
+        response_deserializer: Callable[[bytes], Any] | None,
+    ) -> None:
+        self.channel, self.path = channel, path
+        self.serialize = request_serializer or bytes
+        self.deserialize = response_deserializer or bytes
 
 
 class Call(grpc.aio.Call):
@@ -38,11 +64,11 @@ class Call(grpc.aio.Call):
         metadata: What the server gets first.
     """
 
-    def __init__(self, stub: "Method", timeout: float | None, metadata: Any) -> None:
+    def __init__(self, stub: Stub, timeout: float | None, metadata: Any) -> None:
         self._stub, self._channel = stub, stub.channel
         self._channel.check()
         self._headers = Headers(stub.path, tuple(metadata or ()), timeout)
-        self._loop = stub.channel.network.loop
+        self._loop = self._channel.wire.loop
         self._timer: asyncio.TimerHandle | None = None
         if timeout is not None:
             self._timer = self._loop.call_later(timeout, self._leave, LATE)

@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from jobledger_world.network.call import Call
-
-if TYPE_CHECKING:
-    from jobledger_world.network.channel import Channel
+from jobledger_world.network.call import Call, Caller, Stub
 
 
 class UnaryCall(Call, grpc.aio.UnaryUnaryCall[Any, Any]):
@@ -53,7 +50,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStream
             self.half_close()
 
 
-class Method:
+class Method(Stub):
     """A method of a stub, with one request for each call.
 
     Args:
@@ -67,16 +64,15 @@ class Method:
 
     def __init__(
         self,
-        channel: "Channel",
+        channel: Caller,
         kind: Callable[..., Call],
         path: str,
         request_serializer: Callable[[Any], bytes] | None = None,
         response_deserializer: Callable[[bytes], Any] | None = None,
         _registered_method: bool | None = None,
     ) -> None:
-        self.channel, self.path, self._kind = channel, path, kind
-        self.serialize = request_serializer or bytes
-        self.deserialize = response_deserializer or bytes
+        super().__init__(channel, path, request_serializer, response_deserializer)
+        self._kind = kind
 
     def __call__(
         self,

@@ -1,8 +1,8 @@
 """A channel to a server in the network: what `grpc.aio.insecure_channel` makes."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeAlias
 
 import grpc
 from grpc import ChannelConnectivity as State
@@ -13,10 +13,8 @@ from jobledger_world.network.calls import Method, StreamCall, StreamingMethod, U
 from jobledger_world.network.connection import Connection
 from jobledger_world.network.status import unavailable
 from jobledger_world.network.stream import Signal
+from jobledger_world.network.wire import Wire
 from jobledger_world.nodes import Node
-
-if TYPE_CHECKING:
-    from jobledger_world.network.network import Network
 
 CONNECT_SECONDS = 20.0
 """How long gRPC waits for a connection to be ready."""
@@ -46,11 +44,15 @@ BACKOFF_MULTIPLIER, BACKOFF_JITTER = 1.6, 0.2
 """gRPC's."""
 
 
+Connect: TypeAlias = Callable[["Channel", Callable[[Connection | None], None]], None]
+"""Calls the second with a new connection, or with None if it is refused; or never."""
+
+
 class Channel(grpc.aio.Channel):
     """See the module. It connects at its first call, and at the next one after a loss.
 
     Attributes:
-        network: The network.
+        wire: The network.
         target: What it connects to.
         node: The node that made it.
         options: Its options.
@@ -58,12 +60,14 @@ class Channel(grpc.aio.Channel):
 
     def __init__(
         self,
-        network: "Network",
+        wire: Wire,
+        connect: Connect,
         target: str,
         node: Node | None,
         options: Sequence[Option],
     ) -> None:
-        self.network = network
+        self.wire = wire
+        self._connect_to = connect
         self.target = target
         self.node = node
         self.options: dict[str, Any] = dict(options)
@@ -75,7 +79,6 @@ class Channel(grpc.aio.Channel):
         self._error = ""
         self._failures = 0
         self._connecting = 0
-        network.watch(node)
 
     # For its calls.
 
@@ -88,10 +91,10 @@ class Channel(grpc.aio.Channel):
         """Begin a call."""
         self._calls[call] = None
         self.assign(call)
-        network = self.network
-        if call.method in DUPLICATED and network.happens(network.duplicates):
-            pause = network.random.uniform(0, DUPLICATE_SECONDS)
-            network.after(None, pause, self._duplicate, call)
+        wire = self.wire
+        if call.method in DUPLICATED and wire.happens(wire.duplicates):
+            pause = wire.random.uniform(0, DUPLICATE_SECONDS)
+            wire.after(None, pause, self._duplicate, call)
 
     def _duplicate(self, call: Call) -> None:
         """Have the server get a call again. Nobody waits for what it answers."""
@@ -101,7 +104,7 @@ class Channel(grpc.aio.Channel):
     def assign(self, call: Call) -> None:
         """Give a call a connection, now or later, or fail it."""
         if self._state is State.TRANSIENT_FAILURE:
-            self.network.loop.call_soon(call.ended, unavailable(self._error))
+            self.wire.loop.call_soon(call.ended, unavailable(self._error))
         else:
             self._waiting[call] = None
             self._begin_waiting()
@@ -142,9 +145,8 @@ class Channel(grpc.aio.Channel):
         if self._state is State.IDLE:
             self._become(State.CONNECTING)
         self._connecting = attempt = self._connecting + 1
-        network = self.network
-        network.connect(self, lambda made: self._connected(attempt, made, REFUSED))
-        network.after(self.node, CONNECT_SECONDS, self._connected, attempt, None, TIMED_OUT)
+        self._connect_to(self, lambda made: self._connected(attempt, made, REFUSED))
+        self.wire.after(self.node, CONNECT_SECONDS, self._connected, attempt, None, TIMED_OUT)
 
     def _connected(self, attempt: int, connection: Connection | None, why: str) -> None:
         if attempt != self._connecting or self._state is State.SHUTDOWN:
@@ -171,10 +173,10 @@ class Channel(grpc.aio.Channel):
         first = self.options.get("grpc.initial_reconnect_backoff_ms", 1_000)
         last = self.options.get("grpc.max_reconnect_backoff_ms", 120_000)
         pause = min(first * BACKOFF_MULTIPLIER ** min(self._failures, 100), last) / 1000
-        pause *= self.network.random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
+        pause *= self.wire.random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
         self._failures += 1
         # It connects again without being called, and fails calls until it has succeeded.
-        self.network.after(self.node, pause, self._connect)
+        self.wire.after(self.node, pause, self._connect)
 
     def _become(self, state: State) -> None:
         if self._state is not State.SHUTDOWN:

@@ -1,24 +1,46 @@
 """A connection of a channel to a server, and what can happen to it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from jobledger_world.network.keepalive import Keepalive
-from jobledger_world.network.status import Status, unavailable
+from jobledger_world.network.status import Headers, Status, unavailable
 from jobledger_world.network.stream import ClientStream, ServerStream, Signal
+from jobledger_world.network.wire import Wire
 from jobledger_world.nodes import Node
-
-if TYPE_CHECKING:
-    from jobledger_world.network.call import Headers
-    from jobledger_world.network.channel import Channel
-    from jobledger_world.network.network import Network
-    from jobledger_world.network.server import Server
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_STREAMS = 2**31
 """gRPC's defaults."""
 
 CLOSED = "Socket closed"
+
+
+class ClientEnd(Protocol):
+    """What a connection needs of its channel."""
+
+    node: Node | None
+    options: dict[str, Any]
+
+    def lost(self, connection: "Connection") -> None:
+        """Take note that a connection is closed, or will be."""
+
+    def released(self, connection: "Connection") -> None:
+        """Take note that a call of a connection has ended: another one may begin."""
+
+
+class ServerEnd(Protocol):
+    """What a connection needs of its server."""
+
+    node: Node | None
+    target: str
+    options: dict[str, Any]
+
+    def accept(self, connection: "Connection", stream: ServerStream, headers: Headers) -> None:
+        """Begin a call that has arrived."""
+
+    def closed(self, connection: "Connection") -> None:
+        """Take note that a connection is closed."""
 
 
 class Connection:
@@ -34,38 +56,38 @@ class Connection:
         idle_since: When the server ended its last call; None while it serves one.
     """
 
-    def __init__(self, network: "Network", channel: "Channel", server: "Server") -> None:
+    def __init__(self, wire: Wire, channel: ClientEnd, server: ServerEnd) -> None:
         self.target = server.target
         self.client_node, self.server_node = channel.node, server.node
         self.client_open = self.server_open = True
-        self.peer = network.new_peer(channel.node)
-        self._network, self._channel, self._server = network, channel, server
-        self.idle_since: float | None = network.loop.time()
+        self.peer = wire.new_peer(channel.node)
+        self._wire, self._channel, self._server = wire, channel, server
+        self.idle_since: float | None = wire.loop.time()
         self._leaving = False
         self._client_streams: dict[ClientStream, None] = {}
         self._server_streams: dict[ServerStream, None] = {}
-        self._to_server = network.pipe(server.node)
-        self._to_client = network.pipe(channel.node)
-        lookahead = server.options.get("grpc.http2.lookahead_bytes", network.window)
-        self._window_to_server = min(network.window, lookahead)
+        self._to_server = wire.pipe(server.node)
+        self._to_client = wire.pipe(channel.node)
+        lookahead = server.options.get("grpc.http2.lookahead_bytes", wire.window)
+        self._window_to_server = min(wire.window, lookahead)
         self._keepalives = (
-            Keepalive(network, channel.node, channel.options, self.lose_client),
-            Keepalive(network, server.node, server.options, self.lose_server),
+            Keepalive(wire, channel.node, channel.options, self.lose_client),
+            Keepalive(wire, server.node, server.options, self.lose_server),
         )
 
     # Faults.
 
     def reset(self, why: str = CLOSED) -> None:
         """Lose the connection, with all that is under way, on both sides."""
-        self._network.loop.record("reset", self.peer)
+        self._wire.loop.record("reset", self.peer)
         self._to_server.close()
         self._to_client.close()
-        self._network.soon(self.server_node, self.lose_server, why)
-        self._network.soon(self.client_node, self.lose_client, why)
+        self._wire.soon(self.server_node, self.lose_server, why)
+        self._wire.soon(self.client_node, self.lose_client, why)
 
     def block(self, *, to_server: bool = True, to_client: bool = True) -> None:
         """Let nothing through until `heal`. Keepalive may find out, on either side."""
-        self._network.loop.record("block", self.peer, to_server, to_client)
+        self._wire.loop.record("block", self.peer, to_server, to_client)
         for pipe, blocks in ((self._to_server, to_server), (self._to_client, to_client)):
             if blocks:
                 pipe.block()
@@ -73,7 +95,7 @@ class Connection:
 
     def heal(self) -> None:
         """Go on after `block`, with what was sent meanwhile."""
-        self._network.loop.record("heal", self.peer)
+        self._wire.loop.record("heal", self.peer)
         self._to_server.heal()
         self._to_client.heal()
         self.watch_silence()
@@ -110,7 +132,7 @@ class Connection:
         return self.client_open and not self._leaving and len(self._client_streams) < limit
 
     def open(
-        self, headers: "Headers", changed: Signal, on_end: Callable[[Status], object]
+        self, headers: Headers, changed: Signal, on_end: Callable[[Status], object]
     ) -> ClientStream:
         """Begin a call."""
         limit = "grpc.max_receive_message_length"
@@ -124,7 +146,7 @@ class Connection:
         self._client_streams[stream] = None
         to_answer = ServerStream(
             self._to_client,
-            self._network.window,
+            self._wire.window,
             self._server.options.get(limit, MAX_MESSAGE_BYTES),
             stream,
         )
@@ -163,7 +185,7 @@ class Connection:
         """Take note that the server has ended a call."""
         self._server_streams.pop(stream, None)
         if not self._server_streams:
-            self.idle_since = self._network.loop.time()
+            self.idle_since = self._wire.loop.time()
 
     def lose_server(self, why: str) -> None:
         """Have the server find the connection closed, or close it."""

@@ -2,37 +2,43 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Never
+from typing import Any, Never
 
 import grpc
 
 from jobledger_world.network.connection import Connection
-from jobledger_world.network.status import OK, Metadata, Status
+from jobledger_world.network.status import OK, Headers, Metadata, Status
 from jobledger_world.network.stream import ServerStream
-
-if TYPE_CHECKING:
-    from jobledger_world.network.call import Headers
-    from jobledger_world.network.network import Network
-    from jobledger_world.network.server import Server
+from jobledger_world.network.wire import Wire
 
 
 class Context(grpc.aio.ServicerContext[Any, Any]):
-    """See the module."""
+    """See the module.
+
+    Args:
+        wire: The network.
+        connection: What the call has come on.
+        stream: The server's side of the call.
+        headers: What the client has sent first.
+        stopped: Set when the server has stopped.
+        on_end: Called once when the call has ended.
+    """
 
     def __init__(
         self,
-        network: "Network",
-        server: "Server",
+        wire: Wire,
         connection: Connection,
         stream: ServerStream,
-        headers: "Headers",
+        headers: Headers,
+        stopped: asyncio.Event,
+        on_end: Callable[["Context"], object],
     ) -> None:
-        self._network, self._server, self._connection = network, server, connection
-        self._stream = stream
+        self._wire, self._connection, self._stopped = wire, connection, stopped
+        self._stream, self._on_end = stream, on_end
         self._metadata = headers.metadata
         self._timer = None
         if headers.timeout is not None:
-            self._timer = network.loop.call_later(headers.timeout, stream.cancel)
+            self._timer = wire.loop.call_later(headers.timeout, stream.cancel)
         self._serialize: Callable[[Any], bytes] | None = None
         self._deserialize: Callable[[bytes], Any] | None = None
         # As in gRPC, None means OK until the handler says otherwise.
@@ -54,7 +60,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
             # A handler that reads or writes learns of it there, and is cancelled after that.
             if not self._ended:
                 self._end()
-                self._network.loop.call_soon(task.cancel)
+                self._wire.loop.call_soon(task.cancel)
 
         self._stream.on_cancel = cancel
 
@@ -81,7 +87,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if not self._ended:
             self._answered = True
             self._end()
-            if status is OK and self._network.happens(self._network.lost_answers):
+            if status is OK and self._wire.happens(self._wire.lost_answers):
                 self._connection.reset()
                 return
             if status is OK and self._code is not None:
@@ -93,14 +99,14 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if self._timer is not None:
             self._timer.cancel()
         self._connection.served(self._stream)
-        self._server.ended(self)
+        self._on_end(self)
 
     def fail(self, error: Exception) -> None:
         """End the call after an error of its handler."""
         if self._stream.cancelled and isinstance(error, grpc.aio.InternalError):
             return
         facts = {"message": "a handler failed", "exception": error}
-        self._network.loop.call_exception_handler(facts)
+        self._wire.loop.call_exception_handler(facts)
         code = self._code or grpc.StatusCode.UNKNOWN
         self.end(Status(code, f"Unexpected {type(error)}: {error}"))
 
@@ -145,7 +151,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         if self._answered:
             raise grpc.aio.UsageError("RPC already finished.")
         # Until its handler is cancelled, a call does not see that gRPC has stopped.
-        if self._server.stopped.is_set() and self._task.cancelling():
+        if self._stopped.is_set() and self._task.cancelling():
             raise grpc.aio.UsageError("Server already stopped.")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
@@ -187,7 +193,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
     def time_remaining(self) -> Any:
         if self._timer is None:
             return None
-        return max(0.0, self._timer.when() - self._network.loop.time())
+        return max(0.0, self._timer.when() - self._wire.loop.time())
 
     def set_compression(self, compression: grpc.Compression) -> None: ...
 

@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 
 from jobledger_world.network.connection import Connection
 from jobledger_world.network.context import Context, Requests
-from jobledger_world.network.status import OK, Metadata, Status
+from jobledger_world.network.status import OK, Headers, Metadata, Status
 from jobledger_world.network.stream import ServerStream, Signal
+from jobledger_world.network.wire import Wire
 from jobledger_world.nodes import Node
 
-if TYPE_CHECKING:
-    from jobledger_world.network.call import Headers
-    from jobledger_world.network.network import Network
+AGE_JITTER = 0.1
+"""gRPC's."""
 
 
 class _Details(NamedTuple):
@@ -37,19 +37,22 @@ class Server(grpc.aio.Server):
     """
 
     def __init__(
-        self, network: "Network", node: Node | None, options: Sequence[tuple[str, Any]]
+        self,
+        wire: Wire,
+        listening: "dict[str, Server]",
+        node: Node | None,
+        options: Sequence[tuple[str, Any]],
     ) -> None:
         self.node = node
         self.target = ""
         self.options = dict(options)
         self.connections: dict[Connection, None] = {}
         self.stopped = asyncio.Event()
-        self._network = network
+        self._wire, self._listening = wire, listening
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._calls: dict[Context, None] = {}
         self._ended = Signal()
         self._stopping = False
-        network.watch(node)
 
     # grpc.aio.Server
 
@@ -65,9 +68,9 @@ class Server(grpc.aio.Server):
 
     def add_insecure_port(self, address: str) -> int:
         host, _, port = address.rpartition(":")
-        number = int(port) or self._network.new_port()
+        number = int(port) or self._wire.new_port()
         self.target = f"{host}:{number}"
-        if self.target in self._network.listening:
+        if self.target in self._listening:
             raise RuntimeError(f"Failed to bind to address {self.target}")
         return number
 
@@ -75,12 +78,12 @@ class Server(grpc.aio.Server):
         raise NotImplementedError("the network has no TLS")
 
     async def start(self) -> None:
-        self._network.listening[self.target] = self
+        self._listening[self.target] = self
 
     async def stop(self, grace: float | None) -> None:
         self._stopping = True
-        if self._network.listening.get(self.target) is self:
-            del self._network.listening[self.target]
+        if self._listening.get(self.target) is self:
+            del self._listening[self.target]
         for connection in list(self.connections):
             connection.leave()
         with suppress(TimeoutError):
@@ -100,20 +103,25 @@ class Server(grpc.aio.Server):
             return True
         return False
 
-    # Calls.
+    # Connections and calls.
 
-    def accept(self, connection: Connection, stream: ServerStream, headers: "Headers") -> None:
+    def connected(self, connection: Connection) -> None:
+        """Take note of a new connection."""
+        self.connections[connection] = None
+        _leave_in_time(self._wire, connection, self.options)
+
+    def accept(self, connection: Connection, stream: ServerStream, headers: Headers) -> None:
         """Begin a call that has arrived."""
         if self._stopping:
             # As gRPC does it. So a client does not know whether the call was begun.
             stream.end(Status(grpc.StatusCode.CANCELLED, "CANCELLED"))
             return
-        context = Context(self._network, self, connection, stream, headers)
+        context = Context(self._wire, connection, stream, headers, self.stopped, self._ended_call)
         self._calls[context] = None
         name = headers.method.rpartition("/")[2]
         context.run(self._serve(context, headers), name)
 
-    def ended(self, context: Context) -> None:
+    def _ended_call(self, context: Context) -> None:
         """Take note that a call has ended. Its handler may still run."""
         self._calls.pop(context, None)
         self._ended.send()
@@ -122,7 +130,7 @@ class Server(grpc.aio.Server):
         """Take note that a connection is closed."""
         self.connections.pop(connection, None)
 
-    async def _serve(self, context: Context, headers: "Headers") -> None:
+    async def _serve(self, context: Context, headers: Headers) -> None:
         try:
             await self._answer(context, headers)
         except grpc.aio.AbortError:
@@ -130,7 +138,7 @@ class Server(grpc.aio.Server):
         except Exception as error:  # noqa: BLE001
             context.fail(error)
 
-    async def _answer(self, context: Context, headers: "Headers") -> None:
+    async def _answer(self, context: Context, headers: Headers) -> None:
         details: Any = _Details(headers.method, headers.metadata)
         found = (each.service(details) for each in self._handlers)
         handler: Any = next((each for each in found if each is not None), None)
@@ -158,3 +166,26 @@ class Server(grpc.aio.Server):
         else:
             context.send(await answer)
         context.end(OK)
+
+
+def _leave_in_time(wire: Wire, connection: Connection, options: Mapping[str, Any]) -> None:
+    """Have a server leave a connection that is old or not used, as its options say."""
+    node = connection.server_node
+    spread = wire.random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+    if (age := options.get("grpc.max_connection_age_ms")) is not None:
+        wire.after(node, age / 1000 * spread, connection.leave)
+        if (grace := options.get("grpc.max_connection_age_grace_ms")) is not None:
+            seconds = (age * spread + grace) / 1000
+            wire.after(node, seconds, connection.lose_server, "max_age")
+    if (idle := options.get("grpc.max_connection_idle_ms")) is not None:
+        limit = idle / 1000 * spread
+
+        def check() -> None:
+            since = connection.idle_since
+            left = limit if since is None else since + limit - wire.loop.time()
+            if left <= 0:
+                connection.leave()
+            elif connection.server_open:
+                wire.after(node, left, check)
+
+        wire.after(node, limit, check)

@@ -1,10 +1,20 @@
-"""How a call ended."""
+"""How a call begins, and how it ended."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import grpc
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What the server gets before the first message. `timeout` is in seconds."""
+
+    method: str
+    metadata: Metadata
+    timeout: float | None
 
 
 class Status(NamedTuple):
