@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobledger_server.app import Notices
+from jobledger_server.embedded import Notices
 from jobledger_world.chance import Chance
 from jobledger_world.loop import Node, WorldLoop, current_node
 

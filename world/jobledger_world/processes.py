@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobledger import AsyncClient, Worker
-from jobledger_server.app import App, open_app
+from jobledger_server.embedded import App, open_app
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreError
 from jobledger_server.tuning import Tuning

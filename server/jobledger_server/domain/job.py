@@ -327,6 +327,21 @@ class Job(Struct, frozen=True, gc=False):
         return self.error is not None and self.error.reason == CANCELLED
 
 
+REPORT_FIELDS = (
+    "update_time",
+    "version",
+    "progress_time",
+    "stall_expire_time",
+    "lease_expire_time",
+    "progress",
+    "report_number",
+    "checkpoint_bytes",
+    "progress_message",
+    "asset_count",
+    "asset_bytes",
+)
+"""The fields of a job that a report or a new asset changes."""
+
 _values_of = attrgetter(*CONTENT)
 
 

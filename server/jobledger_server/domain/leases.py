@@ -8,6 +8,7 @@ the time: a worker may use an expired lease until the reaper has requeued or fai
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.job import (
     CANCELLED,
+    REPORT_FIELDS,
     Attempt,
     AttemptOutcome,
     Instant,
@@ -48,6 +50,9 @@ SERVICE_REASONS = frozenset({CANCELLED, LEASE_EXPIRED, QUEUE_EXPIRED, RUN_EXPIRE
 """The reasons of errors that only the service gives."""
 
 
+_NOT_REPORTED = attrgetter(*(name for name in Job.__struct_fields__ if name not in REPORT_FIELDS))
+
+
 def deadline(job: Job) -> Instant | None:
     """Return when `expire` changes the job, or None in a terminal state."""
     if job.status in TERMINAL:
@@ -62,6 +67,20 @@ def deadline(job: Job) -> Instant | None:
         if time is not None and (earliest is None or time < earliest):
             earliest = time
     return earliest
+
+
+def is_report(before: Job, after: Job, now: Instant) -> bool:
+    """Return whether the jobs differ in REPORT_FIELDS only, and a kept deadline may stay as it is.
+
+    It may if it is not later than that of the job. It is to be corrected where it has passed, or
+    else the reaper would find the job again and again.
+    """
+    soon, late = deadline(after), deadline(before)
+    return (
+        before != after
+        and bool(_NOT_REPORTED(before) == _NOT_REPORTED(after))
+        and (soon is None or late is None or now < late <= soon)
+    )
 
 
 def _cancel_time(job: Job) -> Instant | None:

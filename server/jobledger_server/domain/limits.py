@@ -124,6 +124,15 @@ MAX_STATUSES = 100
 MAX_PHASES = 100
 """Entries of `statuses`."""
 
+MAX_COUNTED = 1000
+"""Jobs before a job, tenants, and holders of a key that are looked at for what a job waits for."""
+
+MAX_HOLDERS = 10
+"""Holders of a key that are named there."""
+
+MAX_REPORTED_REASONS = 100
+"""Statuses and reasons of the jobs of a type that are reported apart."""
+
 MAX_COUNTED_KEYS = 100_000
 """Concurrency keys whose jobs one answer with limits counts, shared by its names."""
 
@@ -182,6 +191,9 @@ many of them."""
 
 MAX_SCANNED_JOBS = 5_000
 """Jobs of an owner that one list call scans, whether or not they match its filters."""
+
+COMMAND_SECONDS = 5
+"""How long a database server may take for one statement before it counts as unavailable."""
 
 LIST_SECONDS = 2
 """The time limit of a list, from its turn on."""

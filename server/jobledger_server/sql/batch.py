@@ -21,6 +21,7 @@ from jobledger_server.domain.job import (
     Payload,
     Phase,
 )
+from jobledger_server.domain.leases import is_report
 from jobledger_server.domain.queues import Tally
 from jobledger_server.domain.state_machine import Decision, was_just_started
 from jobledger_server.sql.counters import counted
@@ -33,7 +34,6 @@ from jobledger_server.sql.rows import (
     asset_row,
     attempt_row,
     deletion_rows,
-    is_report,
     job_rows,
     move_rows,
     report_rows,

@@ -35,7 +35,8 @@ from jobledger_server.domain.job import (
     Phase,
     is_id,
 )
-from jobledger_server.domain.queues import ENDED_STEP, KeyState, rule_name
+from jobledger_server.domain.limits import MAX_COUNTED, MAX_HOLDERS, MAX_REPORTED_REASONS
+from jobledger_server.domain.queues import ENDED_STEP, OTHER_REASON, KeyState, rule_name
 from jobledger_server.domain.waiting import Pause, Queued, WaitFacts
 from jobledger_server.queue_store import EndedCount, PhaseCounts, StatsPage, TypeStats
 from jobledger_server.sql.dialect import FIRST_QUEUES, Dialect
@@ -61,24 +62,13 @@ from jobledger_server.sql.tables import (
     queues,
 )
 
-MAX_COUNTED = 1000
-"""Jobs before a job, tenants, and holders of a key that are looked at."""
-
-MAX_HOLDERS = 10
-"""Holders of a key that are named."""
-
 MAX_HEADS = 100_000
 """First jobs of queues that one answer looks at, shared by its types."""
 
 MAX_HEADS_OF_TYPE = 1000
 """The same for one type."""
 
-MAX_REASONS = 100
-"""Statuses and reasons of the jobs of a type that are counted apart."""
-
 MINUTE, HOUR = 60 * MICROS_PER_SECOND, 3600 * MICROS_PER_SECOND
-
-OTHER = "OTHER"
 
 _ANY = " OR ".join(f"{name} > 0" for name in PHASES)
 
@@ -280,8 +270,9 @@ def _ended(named: ColumnElement[bool]) -> Any:
         .group_by(ended.c.job_type, ended.c.status, ended.c.reason)
         .subquery()
     )
-    further = totals.c.number > literal_column(str(MAX_REASONS))
-    reason = case((further, literal_column(f"'{OTHER}'")), else_=totals.c.reason).label("reason")
+    further = totals.c.number > literal_column(str(MAX_REPORTED_REASONS))
+    named_reason = case((further, literal_column(f"'{OTHER_REASON}'")), else_=totals.c.reason)
+    reason = named_reason.label("reason")
     named_totals = select(
         totals.c.job_type, totals.c.status, reason, totals.c.minute, totals.c.hour
     ).subquery()

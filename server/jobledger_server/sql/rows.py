@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from jobledger_server.domain.job import (
     CONTENT,
     NO_PAYLOADS,
+    REPORT_FIELDS,
     Asset,
     AssetLink,
     Attempt,
     AttemptOutcome,
-    Instant,
     Job,
     JobError,
     JobStatus,
@@ -69,20 +69,7 @@ FIXED_COLUMNS = (
 )
 """The columns of a job that only its deletion changes: it frees the request id."""
 
-REPORT_COLUMNS = (
-    "update_time",
-    "version",
-    "progress_time",
-    "stall_expire_time",
-    "lease_expire_time",
-    "progress",
-    "report_number",
-    "checkpoint_bytes",
-    "progress_message",
-    "asset_count",
-    "asset_bytes",
-    "change_seq",
-)
+REPORT_COLUMNS = (*REPORT_FIELDS, "change_seq")
 """The columns that a report or a new asset changes. No index is on any of them, so that PostgreSQL
 need not add to the indexes (a HOT update)."""
 
@@ -195,24 +182,6 @@ report_rows = JobRows(REPORT_COLUMNS)
 
 KEPT_COLUMNS = (*HISTORY_COLUMNS, "change_seq")
 """The columns that keep their values where a row has NULL."""
-
-_NOT_REPORTED = attrgetter(
-    *(name for name in Job.__struct_fields__ if name not in (*FIXED_COLUMNS, *REPORT_COLUMNS))
-)
-
-
-def is_report(before: Job, after: Job, now: Instant) -> bool:
-    """Return whether the jobs differ in fields of REPORT_COLUMNS only.
-
-    The deadline in the row may stay as it is: it is not later than that of the job. It is to be
-    corrected where it has passed, or else the reaper would find the job again and again.
-    """
-    soon, late = deadline(after), deadline(before)
-    return (
-        before != after
-        and bool(_NOT_REPORTED(before) == _NOT_REPORTED(after))
-        and (soon is None or late is None or now < late <= soon)
-    )
 
 
 def job_from_row(row: Sequence[Any]) -> Job:

@@ -4,10 +4,10 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, Claim
 from jobledger_server.domain.job import JobId, JobStatus, Micros
+from jobledger_server.domain.limits import MAX_REPORTED_REASONS
 from jobledger_server.domain.waiting import KeyPaused, LimitReached, Queued, wait_reasons
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.queue_store import EndedCount, PhaseCounts, TypeStats
-from jobledger_server.sql import queue_reports
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.ledger_calls import apply, claim_jobs, created
@@ -136,9 +136,9 @@ async def test_ends_are_counted_for_a_minute_and_an_hour_and_the_rarest_reasons_
         EndedCount(JobStatus.FAILED, "A", 12),
         EndedCount(JobStatus.FAILED, "B", 3),
     ]
-    await ended(100, 2, *(f"C{number:03}" for number in range(queue_reports.MAX_REASONS)))
+    await ended(100, 2, *(f"C{number:03}" for number in range(MAX_REPORTED_REASONS)))
     found = await stats_of(store, "render")
-    assert len(found.ended_last_hour) == queue_reports.MAX_REASONS + 1
+    assert len(found.ended_last_hour) == MAX_REPORTED_REASONS + 1
     assert EndedCount(JobStatus.FAILED, "OTHER", 4) in found.ended_last_hour
     assert sum(each.count for each in found.ended_last_hour) == 15 + 200
     await ended(100, 1, "RARE", job_type="pack")

@@ -12,7 +12,7 @@ import pytest
 
 from jobledger_server.domain.commands import ChangeStatus, Report
 from jobledger_server.domain.job import Job, JobId, JobStatus
-from jobledger_server.sql.postgresql.postgresql_engines import COMMAND_SECONDS
+from jobledger_server.domain.limits import COMMAND_SECONDS
 from jobledger_server.store import Store, StoreConflict, StoreUnavailable
 from jobledger_world.chance import Chance
 from jobledger_world.loop import Node, WorldLoop

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from jobledger_server.database.sqlite_connection import SEVERAL, Run, SqliteConnection
+from jobledger_server.embedded import SEVERAL, Run, SqliteConnection
 from jobledger_world.disk.calls import Calls, WriteLock
 from jobledger_world.nodes import Node
 

@@ -7,10 +7,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing, nul
 from itertools import count
 from pathlib import Path
 
-from jobledger_server.app import OpenedStore
-from jobledger_server.database.url import parse_url
-from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.embedded import Database, OpenedStore, open_sqlite_database, sql_store
 from jobledger_server.tuning import Tuning
 from jobledger_world.backup import Backup
 from jobledger_world.chance import Chance
@@ -70,8 +67,7 @@ class Disk(DatabaseFaults):
         with self._locked(node) as record:
             database = self.database(node)
             try:
-                store = SqlStore(database, tuning=tuning)
-                yield OpenedStore(store, record, database.connections)
+                yield OpenedStore(sql_store(database, tuning), record, database.connections)
             finally:
                 await database.close()
 
@@ -81,7 +77,7 @@ class Disk(DatabaseFaults):
         async def connect() -> Connection:
             return self._connect(node)
 
-        return open_database(parse_url(f"sqlite:///{self._file}"), connect=connect)
+        return open_sqlite_database(self._file, connect)
 
     def _locked(self, node: Node) -> AbstractContextManager[FeedRecord | None]:
         return nullcontext() if self._lock_file is None else self._lock_file.locked(node)

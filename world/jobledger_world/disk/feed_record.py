@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobledger_server.database.file_lock import DatabaseInUse
+from jobledger_server.embedded import DatabaseInUse
 from jobledger_server.store import FeedHead
 from jobledger_world.nodes import Node
 

@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from sqlalchemy import create_engine
-
-from jobledger_server.sql.schema import upgrade
+from jobledger_server.embedded import make_sqlite_file
 from jobledger_world.chance import Chance
 
 
@@ -34,10 +32,5 @@ def set_epoch(path: Path, random: Random) -> None:
 def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "jobledger.db"
-        engine = create_engine(f"sqlite:///{file}")
-        with engine.begin() as connection:
-            upgrade(connection)
-        engine.dispose()
-        with closing(sqlite3.connect(file)) as opened:
-            opened.execute("PRAGMA journal_mode=WAL")
+        make_sqlite_file(file)
         return file.read_bytes()

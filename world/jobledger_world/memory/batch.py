@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobId, Payloads
-from jobledger_server.domain.leases import deadline
+from jobledger_server.domain.leases import deadline, is_report
 from jobledger_server.domain.state_machine import TERMINAL, Decision
-from jobledger_server.sql.rows import is_report
 from jobledger_server.store import Change, StoreConflict
 from jobledger_world.memory.rows import OF_ONE, Group, Row
 from jobledger_world.memory.tables import Tables

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from jobledger_server.app import OpenedStore
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.postgresql.postgresql_engines import COMMAND_SECONDS
+from jobledger_server.domain.limits import COMMAND_SECONDS
+from jobledger_server.embedded import OpenedStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.tuning import Tuning
 from jobledger_world.backup import Backup

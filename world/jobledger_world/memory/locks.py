@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator
 
-from jobledger_server.sql.postgresql.postgresql_engines import COMMAND_SECONDS
+from jobledger_server.domain.limits import COMMAND_SECONDS
 from jobledger_server.store import StoreUnavailable
 from jobledger_world.loop import Node
 

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Job, JobId, JobStatus, Phase
-from jobledger_server.domain.queues import ENDED_STEP, KeyState, QueueName, queue_name
+from jobledger_server.domain.limits import MAX_COUNTED, MAX_HOLDERS, MAX_REPORTED_REASONS
+from jobledger_server.domain.queues import ENDED_STEP, OTHER_REASON, KeyState, QueueName, queue_name
 from jobledger_server.domain.waiting import Queued, WaitFacts
 from jobledger_server.queue_store import EndedCount, PhaseCounts, StatsPage, TypeStats
-from jobledger_server.sql.queue_reports import MAX_COUNTED, MAX_HOLDERS, MAX_REASONS, OTHER
 from jobledger_world.memory.link import Database
 from jobledger_world.memory.rows import Row, in_queue, with_key
 from jobledger_world.memory.tables import Tables
@@ -122,12 +122,12 @@ def _ended(
             hour[status, reason] += count
             if time > _since(now, MINUTE):
                 minute[status, reason] += count
-    common = set(sorted(hour, key=lambda each: _order(each, hour))[:MAX_REASONS])
+    common = set(sorted(hour, key=lambda each: _order(each, hour))[:MAX_REPORTED_REASONS])
     spans: list[Sequence[EndedCount]] = []
     for span in (minute, hour):
         merged: Counter[tuple[JobStatus, str]] = Counter()
         for (status, reason), count in span.items():
-            merged[status, reason if (status, reason) in common else OTHER] += count
+            merged[status, reason if (status, reason) in common else OTHER_REASON] += count
         ordered = sorted(merged, key=lambda each: _order(each, merged))
         spans.append([EndedCount(*each, merged[each]) for each in ordered])
     return spans[0], spans[1]

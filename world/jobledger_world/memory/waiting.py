@@ -1,12 +1,12 @@
 """Which jobs wait, which of them go next, and what the limits of their keys are."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from jobledger_server.domain.job import Instant, JobId, Phase
 from jobledger_server.domain.queues import KeyState, Queue, QueueName, next_queues, rule_name
 from jobledger_server.domain.state_machine import due_time
-from jobledger_server.sql.rows import labels_to_text
 from jobledger_server.store import Claimable
 from jobledger_world.memory.rows import ACTIVE, SCHEDULED, Row, in_queue
 from jobledger_world.memory.tables import Key, Rule, Tables
@@ -15,7 +15,7 @@ from jobledger_world.memory.tables import Key, Rule, Tables
 def claimable(row: Row) -> Claimable:
     """Return a job as one that may be claimed."""
     job = row.job
-    texts = labels_to_text(job.labels)
+    texts = json.dumps(job.labels)
     message = job.last_error.message if job.last_error else ""
     size = job.parameters_bytes + job.checkpoint_bytes + len(texts) + 4 * len(message)
     return Claimable(job.id, job.job_type, size, job.priority, job.tenant)

@@ -9,14 +9,11 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobledger_server.database.url import BadDatabaseUrl
-from jobledger_server.domain.limits import LIST_SECONDS
+from jobledger_server.domain.limits import COMMAND_SECONDS, LIST_SECONDS
 from jobledger_server.sql.rows import labels_from_text
 
 if TYPE_CHECKING:
     from jobledger_server.database.postgresql_connection import PostgresqlConnection
-
-COMMAND_SECONDS = 5
-"""How long PostgreSQL may take for one statement before it counts as unavailable."""
 
 CONNECT_SECONDS = 3
 """How long PostgreSQL may take to accept a connection before it counts as unavailable."""
