@@ -178,7 +178,8 @@ def create(
     """Create a job and print its id.
 
     TYPE names the kind of work, for example render; workers claim jobs by it. An operator may have
-    set other defaults for it; see `jobledger types --help`.
+    set other defaults for it; see `jobledger types --help`. If the job was there before, by its
+    request id or unique key, that is said on standard error.
     """
     if (max_attempts, initial_backoff, max_backoff) != (None, None, None):
         # Not always: a creation without a policy has the service's defaults.
@@ -191,6 +192,8 @@ def create(
         raise click.UsageError("give --at or --delay, not both")
     with connection.open() as client:
         job = client.create_job(job_type, _parameters(parameters), **options)
+    if job.existing:
+        click.echo(f"job {job.id} was there before", err=True)
     write(to_json(job) if as_json else job.id)
 
 

@@ -181,7 +181,7 @@ def waits_until(job: Job, now: datetime) -> datetime | None:
 
 def _is_pending(job: Job) -> bool:
     """Whether no worker has the job, and one may get it."""
-    return job.status is JobStatus.QUEUED or job.is_waiting
+    return job.status is JobStatus.QUEUED or job.awaits_retry
 
 
 def job_message(job: Job, now: datetime) -> str:

@@ -283,7 +283,7 @@ class Job:
         return self.status.is_terminal
 
     @property
-    def is_waiting(self) -> bool:
+    def awaits_retry(self) -> bool:
         """Whether it was started and waits for its next attempt: PROCESSING, and not held."""
         return self.status is JobStatus.PROCESSING and not self.held
 

@@ -14,7 +14,7 @@ const LONGEST_PAUSE = 10_000; // ms between two attempts to connect
 const ENDS = { JOB_STATUS_COMPLETED: "completed", JOB_STATUS_PARTIAL: "partial", JOB_STATUS_FAILED: "failed" };
 const words = {
   label: "Progress", connecting: "connecting", queued: "queued", scheduled: "scheduled", running: "running",
-  waiting: "waiting for retry", cancelling: "cancelling", cancelled: "cancelled", completed: "completed",
+  "waiting-for-retry": "waiting for retry", cancelling: "cancelling", cancelled: "cancelled", completed: "completed",
   partial: "completed in part", failed: "failed", lost: "connection lost, trying again", found: "connected again",
 };
 const style = new CSSStyleSheet(); // not an element: a strict Content-Security-Policy permits it
@@ -34,7 +34,7 @@ class JobledgerProgress extends HTMLElement {
   static stateOf(job) {
     if (job.status in ENDS) return job.cancelled ? "cancelled" : ENDS[job.status];
     if (job.cancelRequestTime) return "cancelling";
-    if (job.held || job.attempt) return job.held ? "running" : "waiting";
+    if (job.held || job.attempt) return job.held ? "running" : "waiting-for-retry";
     return Date.parse(job.scheduleTime) > Date.now() ? "scheduled" : "queued";
   }
   #bar; #fill; #status; #message; #said; // elements; the last one is announced

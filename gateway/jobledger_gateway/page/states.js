@@ -37,7 +37,7 @@ export function stateOf(job) {
   if (job.held) return { key: "running", text: "running" };
   const soon = job.scheduleTime ? (Date.parse(job.scheduleTime) - now()) / 1000 : 0;
   const when = soon > 0 ? `, in ${duration(Math.ceil(soon))}` : "";
-  if (job.attempt) return { key: "waiting", text: `waiting for retry${when}` };
+  if (job.attempt) return { key: "waiting-for-retry", text: `waiting for retry${when}` };
   if (when) return { key: "scheduled", text: `scheduled${when}` };
   return { key: "queued", text: "queued" };
 }

@@ -65,10 +65,10 @@ from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
     Decision,
+    awaits_worker,
     due_time,
     finish,
     illegal_transition,
-    is_waiting,
     requeue,
     start_attempt,
     with_news,
@@ -310,7 +310,7 @@ def _repeats_retry(job: Job, command: ChangeStatus) -> bool:
     """
     return (
         command.retryable
-        and is_waiting(job)
+        and awaits_worker(job)
         and command.attempt in (None, job.attempt)
         and job.last_error is not None
         and job.last_error == command.error

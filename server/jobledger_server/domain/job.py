@@ -215,9 +215,9 @@ class Job(Struct, frozen=True, gc=False):
     last reported something new. `report_number` is that of the attempt's latest numbered report.
     `parameters_bytes`, `checkpoint_bytes` and `outcome_bytes` are the sizes of its payloads; 0
     means that there are none. `asset_bytes` are those of the texts of its assets. `origin_job_id`
-    is the job that this one runs again. `phase` is None in a terminal job; that of a waiting job
-    changes without a new version. A job counts for the tenant `fairness_key`, for its owner if that
-    is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
+    is the job that this one runs again. `phase` is None in a terminal job; while nobody holds the
+    job, it changes without a new version. A job counts for the tenant `fairness_key`, for its owner
+    if that is empty. For `concurrency_key` and `unique_key`, see queues.py and `decisions.create`.
 
     `retention` is how long it is kept when it has ended; None leaves that to the service.
     `max_attempts` is 0 if neither its creator nor the defaults of its type set a policy. `silent`

@@ -31,9 +31,9 @@ from jobledger_server.domain.state_machine import (
     SYSTEM,
     TERMINAL,
     Decision,
+    awaits_worker,
     fail,
     illegal_transition,
-    is_waiting,
     last_attempt,
     requeue,
     start_attempt,
@@ -176,7 +176,7 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
     if done or not meant:
         return Decision(job=job, changed=False)
     requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
-    if is_waiting(job):
+    if awaits_worker(job):
         return fail(requested, _cancelled(requested), actor=command.user_id, now=now)
     return Decision(job=replace(requested, update_time=now, version=job.version + 1))
 
@@ -192,7 +192,7 @@ def release(job: Job, command: Release, now: Instant) -> Decision:
         raise LeaseLost(job.id, job.attempt)
     if job.status is JobStatus.QUEUED:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
-    if is_waiting(job) or _finished_as(job, CANCELLED):
+    if awaits_worker(job) or _finished_as(job, CANCELLED):
         return Decision(job=job, changed=False)  # a retry
     if job.status in TERMINAL:
         check_attempt(job, command.attempt)

@@ -1,6 +1,6 @@
 """Who goes next: queues, their turns, and the limits of concurrency keys.
 
-A queue has the waiting jobs of one type, priority and tenant, oldest first. A higher priority
+A queue has the ready jobs of one type, priority and tenant, oldest first. A higher priority
 always goes first. Of one priority the tenants take turns by start-time fair queuing: P. Goyal,
 H. Vin and H. Cheng, "Start-time Fair Queueing" (1996). Each queue has a virtual time that advances
 by one with each job that is claimed from it, and the lowest goes next. A queue that was empty

@@ -84,14 +84,14 @@ def illegal_transition(job: Job, target: str) -> IllegalTransition:
     return IllegalTransition(job.id, job.status, target, allowed)
 
 
-def is_waiting(job: Job) -> bool:
-    """Whether the job waits for a worker: it is queued, or it was requeued."""
+def awaits_worker(job: Job) -> bool:
+    """Whether no worker has the job and one may get it: it is queued, or it was requeued."""
     return job.status not in TERMINAL and not job.leased
 
 
 def due_time(job: Job) -> Instant | None:
     """Return the time before which a job that waits is not claimed; None if there is none."""
-    if not is_waiting(job):
+    if not awaits_worker(job):
         return None
     return job.schedule_time if job.attempt == 0 else job.retry_time
 

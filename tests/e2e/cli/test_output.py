@@ -175,7 +175,7 @@ def waiting(client):
     return client.release_job(job.id, 1)
 
 
-def test_a_job_that_nobody_holds_is_waiting(jobledger, client):
+def test_a_started_job_that_nobody_holds_waits_for_retry(jobledger, client):
     job = waiting(client)
     card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", job.id).splitlines())
     assert card["status"] == "WAITING FOR RETRY"

@@ -58,7 +58,9 @@ def test_a_second_job_with_a_unique_key_is_refused_or_is_the_first(jobledger, jo
     refused = jobledger("create", *unique)
     assert (refused.returncode, refused.stdout) == (5, "")
     assert first.strip() in refused.stderr
-    assert jobledger.ok("create", *unique, "--unique-policy", "return_existing") == first
+    existing = jobledger("create", *unique, "--unique-policy", "return_existing")
+    assert (existing.returncode, existing.stdout) == (0, first)
+    assert existing.stderr == f"job {first.strip()} was there before\n"
 
 
 def test_stats_counts_the_jobs_of_each_type(jobledger, client, job_type):

@@ -75,7 +75,7 @@ def test_a_running_job_whose_cancellation_was_requested_is_cancelling(
     terminal.until(lambda s: rows(s, job.id, "CANCELLING"))
 
 
-def test_a_job_that_nobody_holds_is_waiting(jobledger, client, on_a_terminal):
+def test_a_started_job_that_nobody_holds_waits_for_retry(jobledger, client, on_a_terminal):
     job = client.start_job(client.create_job("render").id)
     terminal = on_a_terminal(jobledger)
     terminal.until(lambda s: rows(s, job.id, "RUNNING") and "1 running  0 queued" in s[0])

@@ -213,7 +213,7 @@ def test_every_outcome_of_the_contract_has_its_name():
 )
 def test_a_job_waits_if_it_was_started_and_nobody_holds_it(status, held, waits):
     job = Job(id="j", job_type="t", status=JobStatus(status), held=held)
-    assert job.is_waiting is waits
+    assert job.awaits_retry is waits
 
 
 def test_jobs_are_equal_by_id_and_version(job):

@@ -51,8 +51,8 @@ from jobledger_server.domain.leases import attempts, claim, deadline
 from jobledger_server.domain.queues import make_ready
 from jobledger_server.domain.state_machine import (
     Decision,
+    awaits_worker,
     due_time,
-    is_waiting,
     was_just_started,
 )
 from tests.unit.domain.jobs import (
@@ -419,7 +419,7 @@ class Histories(RuleBasedStateMachine):
         taken = after.leased and not before.leased
         assert after.attempt == before.attempt + taken
         assert not taken or (due_time(before) or 0) <= self.now, "never claimed before its time"
-        requeued = before.leased and is_waiting(after)
+        requeued = before.leased and awaits_worker(after)
         assert (decision.ended is not None) == requeued
         if decision.ended is not None:
             record.ended.append(decision.ended)

@@ -37,7 +37,7 @@ from jobledger_server.domain.errors import (
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.queues import KeyState, Limits, make_ready
-from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_waiting
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, awaits_worker
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,
@@ -286,8 +286,8 @@ def test_the_transitions_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_job_is_waiting_if_it_is_neither_terminal_nor_leased(state: State) -> None:
-    assert is_waiting(job_in(state)) is (state in WAITING)
+def test_a_job_awaits_a_worker_if_it_is_neither_terminal_nor_leased(state: State) -> None:
+    assert awaits_worker(job_in(state)) is (state in WAITING)
     assert job_in(state).leased is (state is HELD)
 
 

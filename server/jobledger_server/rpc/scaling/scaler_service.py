@@ -1,7 +1,7 @@
-"""KEDA's ExternalScaler: scales workers by the jobs that wait and the jobs that are held.
+"""KEDA's ExternalScaler: scales workers by the jobs that are ready and those that are held.
 
-Held jobs count too: by the waiting jobs alone KEDA would end workers that are busy. Jobs of a
-paused type do not count as waiting, nor do blocked and scheduled ones: more workers would start
+Held jobs count too: by the ready jobs alone KEDA would end workers that are busy. Jobs of a
+paused type do not count as ready, nor do blocked and scheduled ones: more workers would start
 none of them.
 """
 
