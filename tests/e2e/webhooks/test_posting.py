@@ -133,11 +133,12 @@ async def test_behind_an_address_that_is_silent_the_next_one_is_called(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Linux drops what asks to connect to a socket whose queue of connections is full.
-    silent = socket.create_server(("127.0.0.2", receiver.port), backlog=0)
+    # No other test has anything at 127.0.0.4, so the receiver's port is free there.
+    silent = socket.create_server(("127.0.0.4", receiver.port), backlog=0)
     queued = socket.create_connection(silent.getsockname())
 
     def getaddrinfo(*_: object, **__: object) -> list[object]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", 0)) for n in (2, 1)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", 0)) for n in (4, 1)]
 
     monkeypatch.setattr(addresses.socket, "getaddrinfo", getaddrinfo)
     headers = {"webhook-id": "1", "webhook-timestamp": "1"}

@@ -210,7 +210,10 @@ async def test_a_creation_that_waits_for_a_sweep_begins_its_queue_where_its_leve
     async with database.writer.connect() as connection, connection.begin():
         await connection.execute(store_connections.LOCK_FEED)
         creating = asyncio.create_task(created(ledger, user_id="bob"))
-        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        waits = (
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
         async with asyncio.timeout(20):
             while not await rows(database, waits):
                 pass
