@@ -59,6 +59,7 @@ WORKS = (
     updates(4, 250),
     lifecycles(80, title="lifecycle by unary calls", unary=True),
     lifecycles(80, title="lifecycle without an asset", asset=False),
+    lifecycles(40, 4, title="lifecycle, 4 at once", one_watch=True),
 )
 """What servers of both understand: see `counting.ALONE`."""
 

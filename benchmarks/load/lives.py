@@ -44,6 +44,7 @@ class Lives:
         every_update: bool = True,  # noqa: FBT001, FBT002
         unary: bool = False,  # noqa: FBT001, FBT002
         asset: bool = True,  # noqa: FBT001, FBT002
+        slots: int = IN_FLIGHT,
     ) -> Reply:
         """Begin to do jobs with the worker library, or `unary` with the client's calls.
 
@@ -56,7 +57,7 @@ class Lives:
             self._worker = _UnaryWorker(client)
             self._working = asyncio.create_task(self._worker.run())
             return {}
-        self._worker = worker = Worker(client, concurrency=IN_FLIGHT, worker_id="worker-1")
+        self._worker = worker = Worker(client, concurrency=slots, worker_id="worker-1")
 
         @worker.handler(JOB_TYPE)
         async def handle(job: ClaimedJob) -> Completed:

@@ -8,17 +8,16 @@ from typing import Any
 from celery import Celery, Task
 
 from benchmarks.load import (
-    IN_FLIGHT,
     PARAMETERS,
     PERCENTS,
     Life,
     asset_url,
     result,
 )
-from benchmarks.peers import answer
+from benchmarks.peers import answer, in_flight
 
 app = Celery("peers", broker=os.environ["PEERS_REDIS"], backend=os.environ["PEERS_REDIS"])
-app.conf.update(task_track_started=True, broker_pool_limit=IN_FLIGHT)
+app.conf.update(task_track_started=True, broker_pool_limit=in_flight())
 
 
 @app.task(bind=True, name="render")
@@ -44,7 +43,7 @@ def live() -> Life:
 
 def main() -> None:
     # Threads that stay: each has its own connections, as Celery's backends are one a thread.
-    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+    with ThreadPoolExecutor(in_flight()) as threads:
         answer(lambda count: list(threads.map(lambda _: live(), range(count))))
 
 

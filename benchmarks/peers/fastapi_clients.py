@@ -9,7 +9,6 @@ import aiohttp
 import uvloop
 
 from benchmarks.load import (
-    IN_FLIGHT,
     PARAMETERS,
     PERCENTS,
     Life,
@@ -17,13 +16,15 @@ from benchmarks.load import (
     live_many,
     result,
 )
-from benchmarks.peers import answer
+from benchmarks.peers import answer, in_flight
 
 POLL_SECONDS = 0.5
 """Between two readings of a job by its observer."""
 
 IDLE_SECONDS = 0.1
 """From a claim that found no job to the next."""
+
+IN_FLIGHT = in_flight()
 
 
 def open_client(url: str) -> aiohttp.ClientSession:
@@ -77,7 +78,7 @@ def own(url: str) -> None:
             return open_client(url)
 
         client = runner.run(connect())
-        answer(lambda count: runner.run(live_many(count, lambda: live(client))))
+        answer(lambda count: runner.run(live_many(count, lambda: live(client), IN_FLIGHT)))
         runner.run(client.close())
 
 

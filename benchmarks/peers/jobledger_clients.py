@@ -7,12 +7,12 @@ import uvloop
 
 from benchmarks.load import Life
 from benchmarks.load.lives import Lives
-from benchmarks.peers import answer
+from benchmarks.peers import answer, in_flight
 
 
 async def work(target: str) -> None:
     lives = Lives()
-    await lives.work(target)
+    await lives.work(target, slots=in_flight())
     await asyncio.Event().wait()  # until this program is ended
 
 
@@ -21,7 +21,7 @@ def own(target: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
         def live(jobs: int) -> list[Life]:
-            reply = runner.run(lives.live(target, jobs, one_watch=True))
+            reply = runner.run(lives.live(target, jobs, in_flight(), one_watch=True))
             lived: list[Life] = reply["lives"]
             return lived
 

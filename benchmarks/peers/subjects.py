@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import postgres
-from benchmarks.load import IN_FLIGHT, PARAMETERS, PERCENTS
+from benchmarks.load import PARAMETERS, PERCENTS
+from benchmarks.peers import IN_FLIGHT_VARIABLE
 from benchmarks.processes import ROOT, BenchmarkError, free_port, running
 from benchmarks.targets import Server, new_database
 
@@ -40,13 +41,13 @@ class Subject:
 
 
 @contextmanager
-def bullmq(database: str, folder: Path) -> Iterator[Subject]:
+def bullmq(database: str, folder: Path, in_flight: int) -> Iterator[Subject]:
     """Serve BullMQ on Redis or on PostgreSQL, with QueueEvents as the observer."""
     node = _find("node", "nodejs and npm")
     program = HERE / "bullmq" / "lifecycle.mjs"
     lock = program.with_name("package-lock.json")
     _install(lock, program.with_name("node_modules"), [_find("npm", "npm"), "ci", "--silent"])
-    lifecycle = {"inFlight": IN_FLIGHT, "percents": PERCENTS, "parameters": PARAMETERS}
+    lifecycle = {"inFlight": in_flight, "percents": PERCENTS, "parameters": PARAMETERS}
     with _redis(folder) if database == "Redis" else _postgresql() as (pid, url):
         owners, worker = (
             [node, str(program), role, url, json.dumps(lifecycle)] for role in ("owners", "worker")
@@ -55,24 +56,24 @@ def bullmq(database: str, folder: Path) -> Iterator[Subject]:
 
 
 @contextmanager
-def celery(folder: Path) -> Iterator[Subject]:
+def celery(folder: Path, in_flight: int) -> Iterator[Subject]:
     """Serve Celery on Redis, with `AsyncResult.get(on_message=…)` as the observer."""
     python = _peers_python()
     tasks = "benchmarks.peers.celery_tasks"
     worker = ["-A", tasks, "worker", "--loglevel", "ERROR"]
-    worker += ["--pool", "threads", "--concurrency", str(IN_FLIGHT)]
+    worker += ["--pool", "threads", "--concurrency", str(in_flight)]
     with _redis(folder) as (pid, url):
         yield Subject(
             pid,
             None,
             owners=[python, "-m", tasks],
             worker=[python, "-m", "celery", *worker],
-            environment={"PEERS_REDIS": url},
+            environment={"PEERS_REDIS": url, **_in_flight(in_flight)},
         )
 
 
 @contextmanager
-def fastapi(folder: Path) -> Iterator[Subject]:
+def fastapi(folder: Path, in_flight: int) -> Iterator[Subject]:
     """Serve a hand-made service of FastAPI and SQLAlchemy on PostgreSQL, polled by its observer."""
     python = _peers_python()
     with postgres.cluster() as cluster:
@@ -85,21 +86,20 @@ def fastapi(folder: Path) -> Iterator[Subject]:
         log = folder / "server.log"
         with running(command, log, partial(_answers, target), environment) as pid:
             clients = [python, "-m", "benchmarks.peers.fastapi_clients"]
-            yield Subject(
-                pid, cluster.pid, [*clients, "owners", target], [*clients, "worker", target]
-            )
+            owners, worker = ([*clients, role, target] for role in ("owners", "worker"))
+            yield Subject(pid, cluster.pid, owners, worker, _in_flight(in_flight))
 
 
 @contextmanager
-def jobledger(database: str, folder: Path) -> Iterator[Subject]:
+def jobledger(database: str, folder: Path, in_flight: int) -> Iterator[Subject]:
     """Serve Jobledger, with one watch of all jobs as their observer."""
     clients = [sys.executable, "-m", "benchmarks.peers.jobledger_clients"]
     with new_database(database, folder) as made, Server(made) as server:
         owners, worker = ([*clients, role, server.target] for role in ("owners", "worker"))
-        yield Subject(server.pid, made.pid, owners, worker)
+        yield Subject(server.pid, made.pid, owners, worker, _in_flight(in_flight))
 
 
-SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Subject]]] = {
+SUBJECTS: Mapping[str, Callable[[Path, int], AbstractContextManager[Subject]]] = {
     "bullmq-redis": partial(bullmq, "Redis"),
     "bullmq-postgresql": partial(bullmq, "PostgreSQL"),
     "celery": celery,
@@ -107,6 +107,10 @@ SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Subject]]] = {
     "jobledger-sqlite": partial(jobledger, "SQLite"),
     "jobledger-postgresql": partial(jobledger, "PostgreSQL"),
 }
+
+
+def _in_flight(jobs: int) -> Mapping[str, str]:
+    return {IN_FLIGHT_VARIABLE: str(jobs)}
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from benchmarks.peers.subjects import SUBJECTS
 from benchmarks.processes import BenchmarkError, Generator, cpu_seconds
 from benchmarks.stats import percentiles
 
-WARM_UP = 10 * IN_FLIGHT
+WARM_UP = 640
 """Lifecycles before those that are measured: connections are open, code is compiled."""
 
 MINIMUM = 500
-"""Lifecycles of a round: 64 at its begin and at its end are not in the rate."""
+"""Lifecycles of a round: those that live first and last are not in its rate."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SUBJECTS))
     parser.add_argument("--lifecycles", type=int, default=2_000, help="in each round, 500 or more")
     parser.add_argument("--rounds", type=int, default=3, help="of all peers in turn")
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=IN_FLIGHT,
+        choices=range(1, IN_FLIGHT + 1),
+        metavar="N",
+        help=f"jobs that live at once, 1 to {IN_FLIGHT}; default: {IN_FLIGHT}",
+    )
     parser.add_argument("--json", type=Path, help="a file for the measurements of each round")
 
 
@@ -59,9 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     rounds: dict[str, list[Measurement]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
         for name in names:
-            rounds[name].append(measure(name, arguments.lifecycles))
+            rounds[name].append(measure(name, arguments.lifecycles, arguments.in_flight))
     print(f"medians of {arguments.rounds} rounds of {arguments.lifecycles:,} lifecycles,")
-    print(f"{IN_FLIGHT} at once; processor time in ms for each lifecycle, latency in ms\n")
+    print(
+        f"{arguments.in_flight} at once; processor time in ms for each lifecycle, latency in ms\n"
+    )
     print(table(rounds))
     if arguments.json:
         content = {name: [asdict(one) for one in measured] for name, measured in rounds.items()}
@@ -69,11 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(name: str, lifecycles: int) -> Measurement:
+def measure(name: str, lifecycles: int, in_flight: int) -> Measurement:
     """Start a peer, live the lifecycles on it and end it. Raises BenchmarkError."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        subject = stack.enter_context(SUBJECTS[name](folder))
+        subject = stack.enter_context(SUBJECTS[name](folder, in_flight))
         worker, owners = (
             stack.enter_context(Generator(command, subject.environment))
             for command in (subject.worker, subject.owners)
@@ -89,7 +99,7 @@ def measure(name: str, lifecycles: int) -> Measurement:
     if len(lives) != lifecycles:
         raise BenchmarkError(f"{len(lives)} of {lifecycles} jobs were observed to their end")
     # The first and the last ones had fewer others at the same time.
-    ends = sorted(observed for _, observed, _ in lives)[IN_FLIGHT:-IN_FLIGHT]
+    ends = sorted(observed for _, observed, _ in lives)[in_flight:-in_flight]
     p50, p99 = percentiles([observed - completed for completed, observed, _ in lives])
     return Measurement(
         server_cpu=server + database,

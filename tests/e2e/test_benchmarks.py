@@ -74,6 +74,6 @@ def test_a_comparison_has_each_result_of_both(
 def test_jobledger_runs_the_same_lifecycles_as_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are not installed here."""
     monkeypatch.setattr(table, "WARM_UP", IN_FLIGHT)
-    measured = table.measure("jobledger-sqlite", 3 * IN_FLIGHT)
+    measured = table.measure("jobledger-sqlite", 3 * IN_FLIGHT, IN_FLIGHT)
     assert measured.rate > 0
     assert measured.updates_seen > 1
