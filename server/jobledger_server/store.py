@@ -95,8 +95,8 @@ class FeedCompacted(StoreError):
     """Deletions after the requested sequence number are no longer known."""
 
 
-class ConfigChanged(StoreError):
-    """It was decided by what operators set, which has changed since: nothing was written."""
+class Outdated(StoreError):
+    """It was decided by what has changed since: nothing was written. Decide it again."""
 
 
 class FeedHead(Struct, frozen=True):
@@ -322,7 +322,8 @@ class Transaction(Protocol):
         """Return the jobs that exist, and lock them until the end of the transaction.
 
         Jobs are locked in the order of their ids, so that transactions do not deadlock.
-        Call it once, before `append`.
+        Call it once, before `append`. A store may lock them later, at the latest in `append`, and
+        then raise Outdated if one has changed.
         """
 
     async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
@@ -428,7 +429,7 @@ class Transaction(Protocol):
 
         Raises:
             StoreConflict: A constraint was violated.
-            ConfigChanged: The version of what operators set is another one.
+            Outdated: The version of what operators set is another one, or a loaded job has changed.
         """
 
 

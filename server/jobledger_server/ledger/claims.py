@@ -28,7 +28,7 @@ from jobledger_server.ledger.allocation import JOB_BYTES, Allocation, allocate
 from jobledger_server.ledger.batcher import AGAIN, Batcher, Observe, Unfinished
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.store import Change, Claimable, ConfigChanged, Store, StoredJob, StoreError
+from jobledger_server.store import Change, Claimable, Outdated, Store, StoredJob, StoreError
 from jobledger_server.tuning import Tuning
 
 USUAL_WEIGHT = 10
@@ -142,7 +142,7 @@ class Claims:
         try:
             start = partial(self._start, unserved, list(planned.values()), version)
             decided, passed = await retry_if_stale(start)
-        except ConfigChanged:
+        except Outdated:
             await self._known.refresh()
             return {*later, *unserved}
         self._steps += 1

@@ -37,8 +37,8 @@ from jobledger_server.ledger.working_set import (
 )
 from jobledger_server.store import (
     Change,
-    ConfigChanged,
     ErrorKind,
+    Outdated,
     Store,
     StoreConflict,
     StoreError,
@@ -297,7 +297,7 @@ class Ledger:
         while True:
             try:
                 return await retry_if_stale(partial(self._commit_batch, commands))
-            except ConfigChanged:
+            except Outdated:
                 await self.known_limits.refresh()
 
     async def _commit_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
@@ -335,7 +335,7 @@ class Ledger:
                 ]
                 # A pause may have ended at another server.
                 if any(isinstance(each, Paused) for each in outcomes) and await known.refresh():
-                    raise ConfigChanged
+                    raise Outdated
                 unblocked = await unblock_freed(
                     transaction,
                     known,

@@ -90,9 +90,12 @@ class Driver(Protocol):
         """Run a statement and return all its rows."""
 
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
-        """Lock these jobs, in the order of their ids.
+        """Lock these jobs, in the order of their ids, at the latest before something is written.
 
         Return those that no transaction has written after the one with the given write id.
+
+        Raises:
+            Outdated: By any later call, where they are locked later, and one of them has changed.
         """
 
     async def append(self, batch: Batch, *, last: bool) -> tuple[int, WriteId]:
@@ -110,7 +113,8 @@ class Driver(Protocol):
             number means nothing if the batch takes none.
 
         Raises:
-            ConfigChanged: The version is another one. The transaction is to be rolled back.
+            Outdated: The version is another one, or a job that `unchanged` returned has changed.
+                The transaction is to be rolled back.
             Exception: An error of the driver with which the database is damaged: a row that is to
                 be updated is not there.
         """

@@ -2,8 +2,8 @@
 
 Most commands are about a running job that an earlier command was about: a worker's reports.
 Waiting and finished jobs are not cached, because few commands are about them. The cache
-holds copies only. Under the job's lock the database is asked whether its row is still the
-one that was written (`Driver.unchanged`), which costs a fraction of reading the row.
+holds copies only. The database is asked whether the job's row is still the one that was
+written (`Driver.unchanged`), which costs a fraction of reading the row.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,7 @@
 """The store never uses a cached job whose row has changed."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -19,12 +20,14 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import Change, StoreConflict, StoreUnavailable
+from jobledger_server.store import Change, Outdated, StoreConflict, StoreUnavailable
 from tests.support.databases import execute, out_of_reach, several_servers
+from tests.support.ledger_calls import apply
 from tests.support.store_writer import (
     append,
     creation,
@@ -136,25 +139,93 @@ async def test_a_renewal_keeps_the_cached_job_only_if_its_row_is_unchanged(
     await other.close()
 
 
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[SqlStore]:
+    """The store of another server on the same database."""
+    store = SqlStore(open_database(parse_url(database_url)))
+    yield store
+    await store.close()
+
+
+async def waits(database: Database, task: asyncio.Task[Any]) -> None:
+    """Return once a task waits for a lock of the database."""
+    locks = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    while not await count(database, locks):
+        assert not task.done()
+
+
+def report(job: Job) -> Decision:
+    return step(job, Report(job_id=job.id, progress=60))
+
+
+def renewal(job: Job) -> Decision:
+    renewed = replace(job, lease_expire_time=Instant(10**16))
+    return Decision(job=renewed, changed=False, renewed=True)
+
+
 @several_servers
-async def test_a_job_that_another_server_is_changing_is_waited_for(
-    store: SqlStore, database: Database, database_url: str
+@pytest.mark.parametrize("decide", [report, renewal])
+@pytest.mark.parametrize("last", [True, False])
+async def test_what_was_decided_about_a_job_that_has_changed_since_is_not_written(
+    store: SqlStore, other: SqlStore, *, decide: Callable[[Job], Decision], last: bool
 ) -> None:
+    job, changed = [await running(store) for _ in range(2)]
+    theirs = step(changed, Report(job_id=changed.id, progress=50))
+    with pytest.raises(Outdated):
+        async with store.transaction() as transaction:
+            found = await transaction.load_jobs([job.id, changed.id])
+            await append(other, theirs)
+            await transaction.append([decide(each) for each in found.values()], last=last)
+    for each in (store, other):
+        assert await read_jobs(each, [job.id]) == {job.id: job}
+        assert await loaded(each, job.id, changed.id) == {job.id: job, changed.id: theirs.job}
+
+
+@several_servers
+@pytest.mark.parametrize("decide", [report, renewal])
+async def test_a_job_that_another_server_is_changing_is_waited_for(
+    store: SqlStore,
+    other: SqlStore,
+    database: Database,
+    *,
+    decide: Callable[[Job], Decision],
+) -> None:
+    """Before the feed is locked, which the other one needs to go on."""
     job = await running(store)
-    other = SqlStore(open_database(parse_url(database_url)))
-    decision = step(job, Report(job_id=job.id, progress=50))
+    theirs = step(job, Report(job_id=job.id, progress=50))
+
+    async def ours() -> None:
+        async with store.transaction() as transaction:
+            found = await transaction.load_jobs([job.id])
+            await transaction.append([decide(found[job.id])], last=True)
+
     async with other.transaction() as transaction:
         await transaction.load_jobs([job.id])
-        await transaction.append([decision])
-        waiting = asyncio.create_task(loaded(store, job.id))
-        locks = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        while not await count(database, locks):
-            assert not waiting.done()
-    assert await waiting == {job.id: decision.job}
-    await other.close()
+        waiting = asyncio.create_task(ours())
+        await waits(database, waiting)
+        await transaction.append([theirs])
+    with pytest.raises(Outdated):
+        await waiting
+    assert await loaded(store, job.id) == {job.id: theirs.job}
+
+
+@several_servers
+async def test_a_report_on_a_job_that_has_changed_since_is_decided_again(
+    store: SqlStore, other: SqlStore, database: Database, ledger: Ledger
+) -> None:
+    job = await running(store)
+    async with other.transaction() as transaction:
+        await transaction.load_jobs([job.id])
+        ours = Report(job_id=job.id, attempt=1, progress=60)
+        waiting = asyncio.create_task(apply(ledger, ours))
+        await waits(database, waiting)
+        await transaction.append([step(job, Cancel(job_id=job.id, user_id="ada", reason="no"))])
+    both = (await waiting).job
+    assert (both.version, both.progress, both.cancel_reason) == (job.version + 2, 60, "no")
+    assert await read_jobs(other, [job.id]) == {job.id: both}
 
 
 async def test_a_rolled_back_change_is_not_cached(store: SqlStore) -> None:

@@ -1,6 +1,7 @@
 """What `store.Store` promises, on both databases."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from msgspec.structs import replace
@@ -29,7 +30,7 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import JobQuery, StoreConflict, StoredJob
+from jobledger_server.store import JobQuery, Outdated, StoreConflict, StoredJob
 from jobledger_server.tuning import Tuning
 from jobledger_world.memory.store import MemoryStore
 from tests.support.databases import sqlite_only
@@ -167,17 +168,22 @@ async def test_the_epoch_stays(store: SqlStore) -> None:
     assert (await store.feed_head()).epoch == before.epoch != ""
 
 
-async def test_a_loaded_job_is_locked_until_the_end_of_the_transaction(store: SqlStore) -> None:
-    """Two transactions that load, decide and write one job lose no update."""
+async def test_transactions_that_change_one_job_lose_no_update(store: SqlStore) -> None:
+    """One waits for the other, or is to decide again."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
 
-    async def report() -> None:
+    async def report(*, last: bool) -> None:
         async with store.transaction() as transaction:
             loaded = (await transaction.load_jobs([job.id]))[job.id]
             decision = step(loaded, Report(job_id=job.id, progress=loaded.progress + 1))
-            await transaction.append([decision])
+            await transaction.append([decision], last=last)
 
-    await asyncio.gather(*(report() for _ in range(20)))
+    async def reported(*, last: bool) -> None:
+        while True:
+            with suppress(Outdated):
+                return await report(last=last)
+
+    await asyncio.gather(*(reported(last=number % 2 == 0) for number in range(20)))
     after = (await read_job(store, job.id)).job
     assert (after.progress, after.version) == (20, job.version + 20)
 

@@ -133,8 +133,29 @@ BUGS = {
     "cached job trusted": Bug(
         "a cached job is used although another server has written its row",
         DRIVER,
-        "for job_id, write_id, _ in found if write_id == write_ids[job_id]]",
-        "for job_id, _, _ in found]",
+        "                self._unlocked = write_ids\n                return same\n"
+        "        await self._begin()\n",
+        "                self._unlocked = write_ids\n                return same\n"
+        "        await self._begin()\n"
+        "        return list(write_ids)\n",
+    ),
+    "job not read again": Bug(
+        "a batch is written although another server changed one of its jobs since it was read",
+        MIGRATION,
+        "AS known (id, writer) USING (id, writer);",
+        "AS known (id, writer) USING (id);",
+    ),
+    "job locked late": Bug(
+        "a batch locks its jobs after it has seen that nobody changed them",
+        MIGRATION,
+        "WHERE id = ANY(ids) ORDER BY id FOR UPDATE",
+        "WHERE id = ANY(ids) ORDER BY id",
+    ),
+    "begun with an old job": Bug(
+        "a batch of several statements goes on with a job that was changed before it was locked",
+        DRIVER,
+        "                raise Outdated\n\n",
+        "                pass\n\n",
     ),
     "jobs not locked": Bug(
         "the jobs of a batch are read without their locks",

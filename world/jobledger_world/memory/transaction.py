@@ -9,7 +9,7 @@ from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, Payloads, Phase
 from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.store import BlockedType, Change, Claimable, ConfigChanged, StoredJob
+from jobledger_server.store import BlockedType, Change, Claimable, Outdated, StoredJob
 from jobledger_world.memory.batch import Batch
 from jobledger_world.memory.counting import count
 from jobledger_world.memory.link import Database
@@ -227,7 +227,7 @@ class MemoryTransaction:
             if tally.queues or any(decision.changed for decision in decisions):
                 await self._database.locks.acquire(FEED, self._session)
                 if config_version not in (None, self._tables.config_version):
-                    raise ConfigChanged
+                    raise Outdated
             batch = Batch(self._tables, decisions, self._loaded, now)
 
         def write() -> None:

@@ -19,8 +19,18 @@ FEED_LOCKED = (
 which counts from the newest one or is final. Its third parameter is the version of what operators
 set by which the batch was decided, or NULL."""
 
-CONFIG_CHANGED = "JL001"
-"""The SQLSTATE with which a statement undoes itself if that version is another one."""
+OUTDATED = "JL001"
+"""The SQLSTATE with which a statement undoes itself if that version is another one, or if a job
+has changed."""
+
+_LOCK_UNCHANGED = "lock_unchanged($4::uuid[], $5::text[])"
+"""Locks jobs that were read without their locks, and is true, or an error. Its parameters: their
+ids, and which transaction wrote the row of each."""
+
+_GUARDED = {
+    LOCK_FEED: LOCK_FEED.replace("$3::bigint", f"CASE WHEN {_LOCK_UNCHANGED} THEN $3::bigint END"),
+    FEED_LOCKED: f"{FEED_LOCKED} WHERE {_LOCK_UNCHANGED}",
+}
 
 COUNTED_QUEUES = "counted_queues"
 """The part that writes the counters of queues. It returns their ids and names."""
@@ -61,6 +71,7 @@ def batch_statement(
     writes: tuple[tuple[WriteStatement, int], ...],
     *,
     queue_ids: bool = False,
+    guarded: bool = False,
 ) -> str:
     """Return one statement that locks the feed and writes every row.
 
@@ -72,10 +83,11 @@ def batch_statement(
         counter: LOCK_FEED or FEED_LOCKED.
         writes: Statements, each with the number of its rows; see `Rows.count`.
         queue_ids: Whether it returns the ids and names of the queues that it writes, too.
+        guarded: Whether it first locks jobs that were read without their locks.
     """
-    parts = [f"counter AS ({counter})"]
+    parts = [f"counter AS ({_GUARDED[counter] if guarded else counter})"]
     updated = []
-    first = 4
+    first = 6 if guarded else 4
     for number, (statement, rows) in enumerate(writes):
         counts_queues = isinstance(statement, Insertion) and statement.table is queues
         name = COUNTED_QUEUES if counts_queues else f"part_{number}"

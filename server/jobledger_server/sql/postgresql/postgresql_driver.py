@@ -12,21 +12,25 @@ from jobledger_server.sql.counters import QUEUES
 from jobledger_server.sql.driver import Batch, Writes, Writing
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.postgresql.batch_statement import (
-    CONFIG_CHANGED,
     FEED_LOCKED,
     LOCK_FEED,
+    OUTDATED,
     batch_statement,
 )
 from jobledger_server.sql.rows import Row, queue_of_row
 from jobledger_server.sql.tables import jobs
 from jobledger_server.sql.write_statements import Insertion, Update
-from jobledger_server.store import ConfigChanged
+from jobledger_server.store import Outdated
 
 COPY_FROM_ROWS = 16
 """From this number of new jobs on they are copied. A copy is a round trip of its own, but each
 job costs less."""
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+# `xmin` is the transaction that wrote this version of the row: 32 bits of its id.
+_WRITERS = f"SELECT id, xmin::text, {CLOCK} FROM jobs WHERE id = ANY($1)"  # noqa: S608
+_LOCK = " ORDER BY id FOR UPDATE"
 
 # If the server disconnects between two messages, the driver's protocol state is wrong: it
 # reports that another operation is in progress, namely an earlier one that never ended.
@@ -41,6 +45,7 @@ class PostgresqlDriver:
         self._connection = connection
         self._may_begin = False
         self._begun = False
+        self._unlocked: Mapping[JobId, WriteId] = {}  # found unchanged, and to be so when locked
         self.time: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:
@@ -67,13 +72,18 @@ class PostgresqlDriver:
         return await self._connection.fetch(statement, *values)
 
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+        # Most batches go on with the statement that writes them: it locks the jobs, and needs no
+        # transaction around it.
+        if not self._begun:
+            same = await self._same(write_ids)
+            if len(same) == len(write_ids):
+                self._unlocked = write_ids
+                return same
         await self._begin()
-        # `xmin` is the transaction that wrote this version of the row: 32 bits of its id.
-        found = await self._connection.fetch(
-            f"SELECT id, xmin::text, {CLOCK} FROM jobs "  # noqa: S608
-            "WHERE id = ANY($1) ORDER BY id FOR UPDATE",
-            list(write_ids),
-        )
+        return await self._same(write_ids, _LOCK)
+
+    async def _same(self, write_ids: Mapping[JobId, WriteId], lock: str = "") -> Collection[JobId]:
+        found = await self._connection.fetch(_WRITERS + lock, list(write_ids))
         if found and self.time is None:  # so that it is no statement of its own
             self.time = Instant(found[0][2])
         return [job_id for job_id, write_id, _ in found if write_id == write_ids[job_id]]
@@ -89,7 +99,10 @@ class PostgresqlDriver:
                 await self._begin()
             feed = LOCK_FEED if batch.locks_feed else FEED_LOCKED
             writes = [*batch.counts(), *batch.writes(after=0)]
-            seq, writer = await self._write(feed, batch.count, writes, batch.config_version)
+            unlocked = None if self._begun else self._unlocked
+            seq, writer = await self._write(
+                feed, batch.count, writes, batch.config_version, unlocked=unlocked
+            )
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
@@ -101,6 +114,7 @@ class PostgresqlDriver:
         config: int | None = None,
         *,
         queue_ids: bool = False,
+        unlocked: Mapping[JobId, WriteId] | None = None,
     ) -> tuple[Any, ...]:
         """Write rows by one statement; return its row. See `batch_statement`."""
         values: list[Any]
@@ -111,14 +125,16 @@ class PostgresqlDriver:
         else:
             values = [column for _, rows in writes for column in zip(*rows, strict=True)]
             counts = tuple((statement, 0) for statement, _ in writes)
-        statement = batch_statement(counter, counts, queue_ids=queue_ids)
+        if unlocked:
+            values = [list(unlocked), list(unlocked.values()), *values]
+        statement = batch_statement(counter, counts, queue_ids=queue_ids, guarded=bool(unlocked))
         updates = sum(len(rows) for statement, rows in writes if isinstance(statement, Update))
         run = self._connection.fetch_committed if self.committing else self._connection.fetch
         try:
             return tuple((await run(statement, number, updates, config, *values))[0])
         except asyncpg.PostgresError as error:
-            if error.sqlstate == CONFIG_CHANGED:
-                raise ConfigChanged from error
+            if error.sqlstate == OUTDATED:
+                raise Outdated from error
             raise
 
     async def _append_in_steps(self, batch: Batch) -> tuple[int, int]:
@@ -176,6 +192,9 @@ class PostgresqlDriver:
         if self._may_begin and not self._begun:
             await self._connection.execute("BEGIN")
             self._begun = True
+            unlocked = self._unlocked
+            if unlocked and len(await self._same(unlocked, _LOCK)) < len(unlocked):
+                raise Outdated
 
     async def commit(self) -> None:
         if self._begun:

@@ -15,7 +15,7 @@ from jobledger_server.sql.driver import Batch
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
 from jobledger_server.sql.write_statements import Insertion, Update, WriteStatement
-from jobledger_server.store import ConfigChanged
+from jobledger_server.store import Outdated
 
 VALUES_PER_STATEMENT = 16_384
 """Values that one statement writes at most. SQLite takes 32,766."""
@@ -111,7 +111,7 @@ class SqliteDriver:
         before, version, config = self._feed
         # As on PostgreSQL: a batch that changes nothing depends on no setting.
         if batch.locks_feed and batch.config_version not in (None, config):
-            raise ConfigChanged
+            raise Outdated
         # Up to the first that fails: after some errors (disk full) SQLite has rolled back by
         # itself, and a further statement would be a transaction of its own. The rows are made in
         # the connection's thread, so that many of them do not block the event loop.

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobledger_server.domain.job import Job, JobId
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.store import ConfigChanged, Store, StoreConflict, Transaction
+from jobledger_server.store import Outdated, Store, StoreConflict, Transaction
 
 
 class CountedIds(IdSource):
@@ -62,6 +62,6 @@ class SameStore:
         try:
             async with self._store.transaction() as transaction:
                 yield _SameTransaction(transaction)
-        except (ConfigChanged, StoreConflict):
+        except (Outdated, StoreConflict):
             self._ids.count = before
             raise
