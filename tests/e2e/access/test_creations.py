@@ -8,6 +8,7 @@ from grpc import StatusCode
 
 from tests.support.access_file import rule
 from tests.support.databases import sqlite_only
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
 pytestmark = sqlite_only  # permissions do not reach a database
@@ -35,7 +36,7 @@ async def channel(start_with: Any) -> Any:
         yield channel
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("name", "choice", "missing"),
     [
         ("plain", {}, None),
@@ -60,6 +61,7 @@ async def test_a_caller_chooses_only_what_its_rule_allows(
 ) -> None:
     call = Caller(channel, token=name)
     fields = {"job_type": "render", **choice}
+    before = (await call.ListJobs(user_id="ada")).jobs
     alone = call.CreateJob(user_id="ada", **fields)
     batch = call.BatchCreateJobs(user_id="ada", requests=[{"job_type": "render"}, fields])
     if missing is None:
@@ -70,7 +72,7 @@ async def test_a_caller_chooses_only_what_its_rule_allows(
             refused = await refusal(creation)
             assert refused.code is StatusCode.PERMISSION_DENIED
             assert (refused.metadata["missing"], refused.metadata["value"]) == missing
-        assert not (await call.ListJobs(user_id="ada")).jobs
+        assert (await call.ListJobs(user_id="ada")).jobs == before
 
 
 async def test_a_caller_gives_a_job_no_higher_priority_than_it_may_create_one_with(

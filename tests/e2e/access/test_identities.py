@@ -499,16 +499,6 @@ class _Later:
         return datetime.now(tz) + timedelta(seconds=36)
 
 
-async def test_a_changed_key_file_is_reloaded_and_old_keys_are_refused(
-    channel: grpc.aio.Channel, tmp_path: Path, keys: dict[str, SigningKey]
-) -> None:
-    first, second = keys["ES256"], SigningKey("ES256", "second")
-    assert await answer(channel, first.token()) == LET_IN
-    write_key_set(tmp_path / "keys.json", [second])
-    assert await answer(channel, second.token()) == LET_IN
-    assert await answer(channel, first.token()) == UNKNOWN
-
-
 async def test_a_broken_key_file_keeps_the_old_keys_and_is_logged(
     channel: grpc.aio.Channel,
     tmp_path: Path,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_client import Http
+from tests.support.in_turn import in_turn
 from tests.support.server_process import ServerProcess
 
 APP, EVIL = "https://app.example", "https://evil.example"
@@ -57,7 +58,7 @@ async def test_a_change_has_to_come_from_a_known_page(guarded: Http) -> None:
     assert (await guarded.post("/v1/jobs", NEW)).status == 201
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("host", "status"),
     [
         ("localhost", 200),

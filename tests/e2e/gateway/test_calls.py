@@ -16,6 +16,7 @@ from jobledger_gateway.requests import INLINE_BYTES
 from jobledger_gateway.settings import MAX_BODY, MAX_SKIPPED
 from tests.support.fault_server import FaultServer
 from tests.support.http_client import Http
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
@@ -87,20 +88,6 @@ async def test_a_list_takes_every_kind_of_filter(http: Http) -> None:
     assert (await http.get(f"/v1/jobs?{query}&held=true")).status == 400
 
 
-async def test_a_job_is_found_by_its_keys_and_by_its_request(http: Http) -> None:
-    keys = {"uniqueKey": "order-1", "requestId": "request-1", "concurrencyKey": "stripe"}
-    job = await created(http, userId="keys", **keys)
-    await created(http, userId="keys")
-    assert job["requestId"] == "request-1"
-    for query in (
-        "unique_key=order-1",
-        "requestId=request-1",
-        "concurrency_key=stripe&phases=READY&phases=JOB_PHASE_BLOCKED",
-    ):
-        assert (await http.get(f"/v1/jobs?user_id=keys&{query}")).json() == {"jobs": [job]}
-    assert (await http.get("/v1/jobs?unique_key=order-1")).status == 400
-
-
 async def test_steps_over_many_jobs_are_bounded(http: Http) -> None:
     for _ in range(3):
         await created(http, userId="bulk")
@@ -170,7 +157,7 @@ async def test_the_services_refusals_have_its_reason_and_its_facts(http: Http) -
         assert cases[case][0].problem["violations"][0]["field"] == field
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("query", "field"),
     [
         ("nonsense=1", "nonsense"),
@@ -193,7 +180,7 @@ async def test_a_parameter_that_cannot_be_read_is_named(http: Http, query: str, 
     assert problem["violations"][0]["field"] == field
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("body", "status"),
     [
         (b"{", 400),
@@ -212,7 +199,6 @@ async def test_a_parameter_that_cannot_be_read_is_named(http: Http, query: str, 
         (b'{"parameters": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001, 400),
         (json.dumps({"userId": "x" * 2 * 2**20}).encode(), 413),
     ],
-    ids=lambda value: str(value)[:30],
 )
 async def test_a_body_that_cannot_be_read_is_refused(http: Http, body: bytes, status: int) -> None:
     sent = await http.send("POST", "/v1/jobs", {"Content-Type": "application/json"}, body)
@@ -220,7 +206,7 @@ async def test_a_body_that_cannot_be_read_is_refused(http: Http, body: bytes, st
     assert (await http.get("/healthz")).json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize("name", ["job_id", "jobId"])
+@in_turn("name", ["job_id", "jobId"])
 async def test_a_field_of_the_path_is_not_given_again(http: Http, name: str) -> None:
     read = await http.get(f"/v1/jobs/a?user_id=ada&{name}=b")
     cancelled = await http.post("/v1/jobs/a:cancel", {"userId": "ada", name: "b"})

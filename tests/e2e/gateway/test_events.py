@@ -178,7 +178,7 @@ async def test_streams_that_are_being_opened_are_limited_and_take_no_place_of_a_
     service = FaultServer()
     service.scripts = [never_answers] * 100
     try:
-        http = await start_gateway(service.target, max_client_streams=1, timeout=2)
+        http = await start_gateway(service.target, max_client_streams=1, timeout=1)
         other = Http(http.port, address="127.0.0.2")
         answers = await asyncio.gather(
             *(http.get(f"/v1/jobs/{number}/events") for number in range(2 * OPENING_STREAMS)),

@@ -1,15 +1,13 @@
 """google-api-core's own clients and futures, unchanged, against the server as a process."""
 
 import os
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 import pytest
-from google.api_core import exceptions, operation, operation_async
-from google.api_core.operations_v1 import OperationsAsyncClient, OperationsClient
-from google.api_core.retry import AsyncRetry, Retry
+from google.api_core import exceptions, operation
+from google.api_core.operations_v1 import OperationsClient
+from google.api_core.retry import Retry
 from google.protobuf.struct_pb2 import Struct
 
 from jobledger import Client, JobError
@@ -82,52 +80,6 @@ def test_a_cancelled_job_is_a_cancelled_future(ada: Client, operations: Operatio
     assert caught.value.message == "in words"
     assert future.metadata.error.reason == "CANCELLED"
     assert future.cancelled()
-
-
-def test_the_google_client_lists_all_pages(ada: Client, operations: OperationsClient) -> None:
-    ids = [ada.create_job("paged").id for _ in range(60)]
-    listed = operations.list_operations(
-        "jobs", 'metadata.job_type="paged" AND done=false', metadata=OWNER
-    )
-    assert [each.name for each in listed] == [f"jobs/{job_id}" for job_id in reversed(ids)]
-    assert listed.page_number == 2
-
-
-async def test_the_asynchronous_google_future_returns_the_result(
-    server: ServerProcess, ada: Client
-) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    async with grpc.aio.insecure_channel(server.target) as channel:
-        operations = OperationsAsyncClient(channel)
-        future: Any = operation_async.from_gapic(
-            await operations.get_operation(f"jobs/{job.id}", metadata=OWNER),
-            operations,
-            job_pb2.Job,
-            metadata_type=job_pb2.Job,
-            grpc_metadata=OWNER,
-            retry=AsyncRetry(predicate=operation_async.async_future.RETRY_PREDICATE, **OFTEN),
-        )
-        assert not await future.done()
-        ada.mark_completed(job.id, attempt=1)
-        ended = ada.get_job(job.id).to_proto()
-        assert await future.result(timeout=30) == ended
-        assert future.metadata == ended
-
-
-def test_a_future_outlives_its_server(own_server: ServerProcess) -> None:
-    """Polling continues at the next server: each poll is repeated until it is answered."""
-    with grpc.insecure_channel(own_server.target) as channel:
-        with Client(own_server.target, user_id="ada") as ada:
-            job = ada.start_job(ada.create_job("render").id)
-        future, done = future_of(OperationsClient(channel), job), threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        own_server.restart()
-        assert not done.is_set()
-        with Client(own_server.target, user_id="ada") as ada:
-            ada.mark_completed(job.id, attempt=1)
-            ended = ada.get_job(job.id).to_proto()
-        assert done.wait(60)
-        assert future.result() == ended
 
 
 def test_the_program_of_the_page_waits_for_its_job(server: ServerProcess, ada: Client) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,6 +11,7 @@ from google.rpc import code_pb2, error_details_pb2
 from grpc import StatusCode
 
 from jobledger_server.rpc.operations.operation_messages import CODES
+from jobledger_server.rpc.workers import worker_requests
 from tests.e2e.longrunning.operations import Operations, full, job_in, name_of
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
@@ -69,42 +71,19 @@ async def test_a_job_that_waits_is_not_done_and_its_metadata_says_for_what(
     assert info.metadata["attempt"] == "2"
 
 
-async def test_the_metadata_says_how_the_job_is_queued(
-    call: Caller, operations: Operations
+@in_turn(("method", "status"), [("MarkCompleted", COMPLETED), ("MarkPartial", PARTIAL)])
+async def test_a_result_is_the_job_as_the_response_with_what_is_missing(
+    call: Caller, operations: Operations, method: str, status: int
 ) -> None:
-    keys = {"fairness_key": "acme", "concurrency_key": "stripe:acme", "unique_key": "nightly"}
-    made = await call.job(priority=0, **keys)
-    facts = job_in((await operations.Get(name=name_of(made))).metadata)
-    assert facts == await full(call, made)
-    assert facts.priority == 0
-    assert {name: getattr(facts, name) for name in keys} == keys
-
-
-async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
     job = await call.running()
-    await call.MarkCompleted(job_id=job.id, attempt=1, finish={"result": {"pages": 4}})
+    error = {"reason": "TWO_PAGES_MISSING", "message": "pages 3 and 4 could not be read"}
+    finish = {"result": {"pages": 2}} | ({"error": error} if status == PARTIAL else {})
+    await getattr(call, method)(job_id=job.id, attempt=1, finish=finish)
     job = await full(call, job)
     operation = await operations.Get(name=name_of(job))
     assert operation.done
     assert job_in(operation.response) == job_in(operation.metadata) == job
-    assert (job.status, job.result["pages"]) == (COMPLETED, 4)
-
-
-async def test_partial_is_a_response_and_the_missing_parts_are_in_response_and_metadata(
-    call: Caller, operations: Operations
-) -> None:
-    job = await call.running()
-    error = {"reason": "TWO_PAGES_MISSING", "message": "pages 3 and 4 could not be read"}
-    await call.MarkPartial(
-        job_id=job.id, attempt=1, finish={"result": {"pages": 2}, "error": error}
-    )
-    job = await full(call, job)
-    operation = await operations.Get(name=name_of(job))
-    assert operation.done
-    for packed in (operation.response, operation.metadata):
-        told = job_in(packed)
-        assert told == job
-        assert (told.status, told.error.reason) == (PARTIAL, "TWO_PAGES_MISSING")
+    assert (job.status, job.result["pages"]) == (status, 2)
 
 
 @in_turn("reason", ["INTERNAL", "NOT_FOUND", ""])
@@ -131,8 +110,9 @@ async def test_failed_by_its_worker_is_an_error_with_the_code_unknown(
 
 
 async def test_failed_by_the_service_is_an_error_with_a_code_for_its_reason(
-    call: Caller, operations: Operations
+    call: Caller, operations: Operations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
     second, once = Duration(seconds=1), {"max_attempts": 1}
     queued = await call.job(job_type="queued", queue_timeout=second)
     jobs = {
@@ -144,7 +124,7 @@ async def test_failed_by_the_service_is_an_error_with_a_code_for_its_reason(
         ),
         "LEASE_EXPIRED": (await call.job(retry_policy=once), code_pb2.ABORTED),
     }
-    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=Duration(seconds=5))
+    await call.ClaimJobs(worker_id="w", job_types=["render"], lease_duration=second)
     for reason, (job, code) in jobs.items():
         operation = await operations.Wait(name=name_of(job))
         assert (operation.done, operation.error.code) == (True, code), reason
@@ -161,17 +141,6 @@ async def test_cancelling_a_queued_job_finishes_the_operation_with_code_1(
     assert (operation.done, operation.error.code) == (True, 1)
     await operations.Cancel(name=name_of(job))  # one that has ended is left as it is
     assert await operations.Get(name=name_of(job)) == operation
-
-
-async def test_cancelling_a_running_job_asks_its_worker(
-    call: Caller, operations: Operations
-) -> None:
-    job = await call.running()
-    await operations.Cancel(name=name_of(job))
-    operation = await operations.Get(name=name_of(job))
-    assert not operation.done
-    assert job_in(operation.metadata).HasField("cancel_request_time")
-    assert (await call.UpdateProgress(job_id=job.id, attempt=1)).cancel_requested
 
 
 async def test_a_running_job_is_not_deleted(call: Caller, operations: Operations) -> None:

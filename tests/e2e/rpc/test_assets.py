@@ -8,11 +8,9 @@ from grpc import StatusCode
 
 from jobledger_server.app import App
 from jobledger_server.domain.job import Micros
-from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, refusal, watching
+from tests.support.rpc_caller import COMPLETED, Caller, refusal, watching
 
 PATH = {"asset_type": "t", "storage_path": "p"}
 
@@ -84,30 +82,6 @@ async def test_a_name_that_is_taken_is_refused_with_the_asset_that_has_it(call: 
     assert refused.details["ResourceInfo"].resource_name == asset.id
 
 
-async def test_a_later_attempt_replaces_the_asset_of_an_earlier_one(call: Caller) -> None:
-    job = await call.running()
-    first = (await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})).asset
-    moved = {"asset_type": "t", "name": "moved"}
-    await call.CreateAsset(
-        job_id=job.id, attempt=1, asset={"asset": {**moved, "storage_path": "1/m"}}
-    )
-    await call.ReleaseJob(job_id=job.id, attempt=1)
-    await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w2")
-    second = (
-        await call.CreateAsset(job_id=job.id, attempt=2, asset={"asset": {**PATH, "file_size": 9}})
-    ).asset
-    assert (second.id, second.file_size) == (first.id, 9)
-    await call.CreateAsset(
-        job_id=job.id, attempt=2, asset={"asset": {**moved, "storage_path": "2/m"}}
-    )
-    listed = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
-    assert [(each.name, each.storage_path) for each in listed] == [("p", "p"), ("moved", "2/m")]
-    await call.MarkCompleted(job_id=job.id, attempt=2)
-    deleted = (await call.DeleteJob(job_id=job.id, user_id="ada")).assets
-    found = [(each.name, each.storage_path) for each in deleted]
-    assert found == [("p", "p"), ("", "1/m"), ("moved", "2/m")]
-
-
 async def test_a_job_with_too_many_assets_is_refused_more(call: Caller) -> None:
     job = await call.running()
     await call.CreateAsset(job_id=job.id, attempt=1, asset={"asset": PATH})
@@ -118,17 +92,6 @@ async def test_a_job_with_too_many_assets_is_refused_more(call: Caller) -> None:
     assert refused.message == "assets_per_job is limited to 1000"
     assert "RetryInfo" not in refused.details
     assert (await call.MarkCompleted(finish={"assets": assets(999)}, **end)).job.status == COMPLETED
-
-
-async def test_a_job_with_too_many_bytes_of_assets_is_refused_more(call: Caller) -> None:
-    job = await call.running()
-    end = {"job_id": job.id, "attempt": 1}
-    links = [{**each, "url": f"https://e/{'x' * 1000}"} for each in assets(530, size=1000)]
-    for link in links[:50]:
-        await call.CreateAsset(**end, asset={"asset": link})
-    refused = await refusal(call.MarkCompleted(finish={"assets": links[50:]}, **end))
-    assert refused.metadata["limit"] == "asset_bytes_per_job"
-    assert refused.metadata["value"] == str(2**20)
 
 
 async def test_a_deletion_delivers_the_assets_to_its_caller_and_to_every_watch(
@@ -165,18 +128,6 @@ async def test_a_deletion_delivers_the_assets_to_its_caller_and_to_every_watch(
     assert [list(change.deleted_assets) for change in found] == [list(listed), []]
     gone = await refusal(call.ListAssets(job_id=job.id, user_id="ada"))
     assert gone.reason == "JOB_NOT_FOUND"
-
-
-async def test_a_deletion_by_retention_delivers_the_assets(app: App, call: Caller) -> None:
-    job = await ended(call, assets(2))
-    async with watching(call.WatchJobs()) as stream:
-        await synced(stream)
-        async with Ledger(app.store, app.hub.publish, max_waiting=10) as ledger:
-            ages = {"jobs": Micros(0), "deletions": Micros(10**12)}
-            await Retention(app.store, ledger, **ages).purge_some()
-        (change,) = await deletions(stream, 1)
-    assert change.job.id == job.id
-    assert [asset.name for asset in change.deleted_assets] == ["0", "1"]
 
 
 async def test_the_assets_of_many_deletions_come_in_messages_of_bounded_size(

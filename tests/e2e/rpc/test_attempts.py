@@ -77,31 +77,16 @@ async def test_attempts_are_paged_oldest_first(call: Caller) -> None:
         if number < 5:
             await call.ReleaseJob(job_id=job.id, attempt=number)
     for waits in (False, True):
-        for size in (1, 2, 4, 5, 6):
-            numbers: list[int] = []
-            token = ""
-            while True:
-                page = await call.ListAttempts(
-                    job_id=job.id, user_id="ada", page_size=size, page_token=token
-                )
-                assert len(page.attempts) <= size
-                numbers += [each.number for each in page.attempts]
-                if not (token := page.next_page_token):
-                    break
-            assert numbers == [1, 2, 3, 4, 5], (waits, size)
+        numbers: list[int] = []
+        token = ""
+        while True:
+            page = await call.ListAttempts(
+                job_id=job.id, user_id="ada", page_size=2, page_token=token
+            )
+            assert len(page.attempts) <= 2
+            numbers += [each.number for each in page.attempts]
+            if not (token := page.next_page_token):
+                break
+        assert numbers == [1, 2, 3, 4, 5], waits
         if not waits:
             await call.ReleaseJob(job_id=job.id, attempt=5)
-
-
-async def test_a_job_that_ended_without_a_start_has_none(call: Caller) -> None:
-    job = await call.job()
-    ended = (await call.CancelJob(job_id=job.id, user_id="ada")).job
-    assert (ended.attempt, ended.HasField("start_time")) == (0, False)
-    assert await attempts(call, job) == []
-
-
-async def test_a_completed_job_has_one_attempt_without_an_error(call: Caller) -> None:
-    job = await call.ended()
-    (only,) = await attempts(call, job)
-    assert (only.outcome, only.progress, only.end_time) == (COMPLETED, 100, job.complete_time)
-    assert not only.HasField("error")

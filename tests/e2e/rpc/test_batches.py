@@ -10,8 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger_server.app import App
-from jobledger_server.tuning import Tuning
-from tests.support.rpc_caller import FULL, QUEUED, Caller, refusal
+from tests.support.rpc_caller import QUEUED, Caller, refusal
 
 
 def creation(**fields: Any) -> pb.CreateJobRequest:
@@ -124,47 +123,3 @@ async def test_a_reused_request_id_is_named_by_index_and_no_job_is_created(
         call.job(request_id="fresh", job_type="else"), call.job(request_id="new")
     )
     assert (fresh.job_type, job.version) == ("else", 1)
-
-
-async def test_a_refused_batch_does_not_affect_other_calls(call: Caller) -> None:
-    await call.job(request_id="used")
-    bad = [creation(request_id="x"), creation(request_id="used", job_type="other")]
-    outcomes = await asyncio.gather(
-        *(
-            call.BatchCreateJobs(user_id="ada", requests=bad)
-            if i % 2
-            else call.BatchCreateJobs(
-                user_id="ada", requests=[creation(request_id="x" if i == 0 else f"y{i}")] * 2
-            )
-            for i in range(20)
-        ),
-        return_exceptions=True,
-    )
-    assert [isinstance(outcome, grpc.RpcError) for outcome in outcomes] == [False, True] * 10
-    assert await count(call) == 1 + 10
-
-
-async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> None:
-    big = creation()
-    big.parameters.update({"blob": "x" * 200_000})
-    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=[big] * 6))
-    assert (refused.code, refused.reason) == (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "LIMIT_EXCEEDED",
-    )
-    jobs = (await call.BatchCreateJobs(user_id="ada", requests=[big] * 5)).jobs
-    ids = [job.id for job in jobs]
-    full = (await call.BatchGetJobs(user_id="ada", job_ids=ids, view=FULL)).jobs
-    assert [len(job.parameters["blob"]) for job in full] == [200_000] * 5
-
-
-@pytest.mark.parametrize("tuning", [Tuning(look_seconds=3600)])  # it is woken, or goes without
-async def test_a_waiting_worker_is_given_each_job_of_a_batch(app: App, call: Caller) -> None:
-    claim = asyncio.ensure_future(
-        call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
-    )
-    while not app.claim_waiters.count("render"):
-        await asyncio.sleep(0.005)
-    jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
-    async with asyncio.timeout(10):  # at the end of its wait the claim would poll once more
-        assert {job.id for job in (await claim).jobs} == {job.id for job in jobs}

@@ -40,13 +40,6 @@ async def claimed(call: Caller, count: int = 1, **fields: Any) -> list[Any]:
     return list((await call.ClaimJobs(**claim)).jobs)
 
 
-async def requeued(call: Caller, checkpoint: Any) -> Any:
-    """Create a job, write a checkpoint, and release it."""
-    job = await call.running(parameters={"n": 1})
-    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": checkpoint})
-    return (await call.ReleaseJob(job_id=job.id, attempt=1)).job
-
-
 async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(call: Caller) -> None:
     job = await call.running()
     for step in (1, 2):
@@ -73,35 +66,6 @@ async def test_a_checkpoint_is_replaced_kept_and_given_to_each_later_attempt(cal
     assert listed == ended
     (basic,) = (await call.ListJobs(user_id="ada")).jobs
     assert not basic.HasField("checkpoint")
-
-
-async def test_a_checkpoint_is_pushed_with_its_job(call: Caller, app: App) -> None:
-    job = await requeued(call, {"step": 7})
-    async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:
-        (pushed,) = await work.jobs()
-        assert (pushed.id, pushed.attempt, pushed.checkpoint["step"]) == (job.id, 2, 7)
-        # And it is written over the stream.
-        await work.send(updates=[progressed(pushed, 10, checkpoint={"step": 8})])
-        (result,) = await work.results()
-        assert reason(result) == ""
-    assert (await read(call, job)).checkpoint["step"] == 8
-
-
-async def test_a_checkpoint_is_news_also_if_nothing_else_is(call: Caller) -> None:
-    job = await call.running(stall_timeout=Duration(seconds=3600))
-    for _ in range(2):  # also the same one again
-        before = await read(call, job)
-        after = (
-            await call.UpdateProgress(
-                job_id=job.id, attempt=1, progress={"checkpoint": {"step": 1}}
-            )
-        ).job
-        assert after.version == before.version + 1
-        assert after.progress_time.ToMicroseconds() > before.progress_time.ToMicroseconds()
-    before = await read(call, job)
-    after = (await call.UpdateProgress(job_id=job.id, attempt=1, progress={"checkpoint": {}})).job
-    assert after.version == before.version  # an empty one is none: a heartbeat
-    assert (await read(call, job)).checkpoint["step"] == 1
 
 
 @both_databases

@@ -1,7 +1,6 @@
 """Claiming, releasing and cancelling over the wire."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -11,26 +10,21 @@ from grpc import StatusCode
 
 from jobledger_server.app import App, open_app
 from jobledger_server.domain.commands import Claim
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claim_waiters
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
-from tests.support.databases import both_databases, several_servers
+from tests.support.databases import both_databases
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import (
     COMPLETED,
-    FAILED,
     PROCESSING,
     QUEUED,
     Caller,
     calling,
-    policy,
     refusal,
 )
-
-Start = Callable[..., Any]
 
 
 def seconds(value: float) -> Duration:
@@ -82,20 +76,6 @@ async def test_one_job_is_claimed_by_default(call: Caller) -> None:
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs) == 1
 
 
-async def test_a_claim_returns_as_many_jobs_as_fit_in_a_message(
-    call: Caller,
-) -> None:
-    """A client accepts messages up to 4 MiB, gRPC's default, and gets all of the jobs."""
-    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(30)]
-    given: list[str] = []
-    while len(given) < len(made):
-        answer = await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=30)
-        assert 0 < answer.ByteSize() <= MAX_ANSWER_BYTES
-        assert {job.attempt for job in answer.jobs} == {1}
-        given += [job.id for job in answer.jobs]
-    assert given == [job.id for job in made]
-
-
 async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_often(
     app: App, call: Caller, claims_made: list[Claim]
 ) -> None:
@@ -109,25 +89,6 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_oft
     assert claimed.id == job.id
     # One query when it arrived, and one when it was woken if there was no job before.
     assert len(claims_made) <= 2
-
-
-async def test_one_job_wakes_one_of_many_waiting_claims(
-    app: App, call: Caller, claims_made: list[Claim]
-) -> None:
-    claims = [
-        asyncio.ensure_future(
-            call.ClaimJobs(worker_id=f"w{i}", job_types=["render"], wait=seconds(2 + i / 100))
-        )
-        for i in range(50)
-    ]
-    await waiting(app, "render", 50)
-    while len(claims_made) < 50:
-        await asyncio.sleep(0.001)
-    await call.job()
-    answers = await asyncio.gather(*claims)
-    assert sorted(len(answer.jobs) for answer in answers) == [0] * 49 + [1]
-    # Each queried when it arrived; one was woken; the rest queried again at their timeouts.
-    assert len(claims_made) <= 50 + 1 + 49
 
 
 async def test_a_claim_that_was_woken_for_no_job_waits_on(
@@ -145,39 +106,6 @@ async def test_a_claim_that_was_woken_for_no_job_waits_on(
     job = await call.job()
     (claimed,) = (await claim).jobs
     assert claimed.id == job.id
-
-
-@pytest.mark.parametrize("how", ["release", "expiry"])
-async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
-    app: App, call: Caller, how: str
-) -> None:
-    job = await call.job(retry_policy=policy(2))
-    await call.ClaimJobs(worker_id="old", job_types=["render"], lease_duration=seconds(5))
-    claim = asyncio.ensure_future(
-        call.ClaimJobs(worker_id="new", job_types=["render"], wait=seconds(20))
-    )
-    await waiting(app, "render", 1)
-    if how == "release":
-        await call.ReleaseJob(job_id=job.id, attempt=1)
-    (claimed,) = (await claim).jobs
-    assert (claimed.id, claimed.attempt, claimed.worker_id) == (job.id, 2, "new")
-    assert (await refusal(call.MarkCompleted(job_id=job.id, attempt=1))).reason == "LEASE_LOST"
-
-
-@several_servers
-async def test_a_claim_is_woken_by_a_creation_through_another_server(
-    start: Start, call: Caller, claims_made: list[Claim]
-) -> None:
-    other = await start()
-    async with calling(other.address) as there:
-        claim = asyncio.ensure_future(
-            there.ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
-        )
-        await waiting(other, "render", 1)
-        job = await call.job()
-        (claimed,) = (await claim).jobs
-    assert claimed.id == job.id
-    assert len(claims_made) <= 2
 
 
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
@@ -243,24 +171,6 @@ async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Ca
     ]
 
 
-async def test_a_cancelled_queued_job_fails_at_once_through_processing(call: Caller) -> None:
-    job = await call.job()
-    stream = call.WatchJob(job_id=job.id, user_id="ada")
-    await stream.read()
-    ended = (await call.CancelJob(job_id=job.id, user_id="ada", reason="changed my mind")).job
-    assert (ended.status, ended.error.reason) == (FAILED, "CANCELLED")
-    assert (ended.error.message, ended.cancel_reason) == ("changed my mind", "changed my mind")
-    message = await stream.read()
-    assert message.job == ended
-    assert [(s.from_status, s.to_status, s.actor) for s in message.transitions] == [
-        (QUEUED, PROCESSING, "ada"),
-        (PROCESSING, FAILED, "ada"),
-    ]
-    assert await stream.read() is grpc.aio.EOF
-    # Twice is the same as once.
-    assert (await call.CancelJob(job_id=job.id, user_id="ada", reason="again")).job == ended
-
-
 async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller) -> None:
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -275,26 +185,6 @@ async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller
     ended = (await call.MarkPartial(job_id=job.id, attempt=1)).job
     assert ended.cancel_reason == "enough"
     assert (await call.CancelJob(job_id=job.id, user_id="ada")).job == ended
-
-
-async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(call: Caller) -> None:
-    fails = {
-        "run_timeout": ("RUN_EXPIRED", "the job did not finish within its run timeout"),
-        "stall_timeout": ("STALLED", "worker 'w' had no news, and no attempts are left"),
-        "queue_timeout": ("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
-    }
-    once = {"max_attempts": 1}
-    jobs = [await call.job(retry_policy=once, **{timeout: seconds(1)}) for timeout in fails]
-    await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=2)
-    for job, failure in zip(jobs, fails.values(), strict=True):
-        stream = call.WatchJob(job_id=job.id, user_id="ada")
-        steps = []
-        while (news := await stream.read()) is not grpc.aio.EOF:
-            last = news.job
-            steps += news.transitions
-        assert (last.status, last.error.reason, last.error.message) == (FAILED, *failure)
-        assert [step.to_status for step in steps] == [PROCESSING, FAILED]
-        assert steps[-1].actor == "system"
 
 
 async def test_a_start_has_a_lease_of_an_hour_or_as_requested(call: Caller) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from grpc import StatusCode
 
-from jobledger import AsyncClient, Client
+from jobledger import AsyncClient
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
@@ -35,12 +35,6 @@ async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
     assert not last.next_page_token
     async with AsyncClient(app.address, user_id="ada") as client:
         assert [job.id async for job in client.list_jobs(labels={"team": "red"})] == [oldest.id]
-
-    def listed() -> list[str]:
-        with Client(app.address, user_id="ada") as client:
-            return [job.id for job in client.list_jobs(labels={"team": "red"})]
-
-    assert await asyncio.to_thread(listed) == [oldest.id]
 
 
 async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_to_try_again(

@@ -16,7 +16,6 @@ from jobledger_server.admission.caller import SERVICE
 from jobledger_server.app import App
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.rpc import lists
 from jobledger_server.rpc.jobs import bulk, bulk_requests
 from jobledger_server.rpc.tokens import token
 from jobledger_server.sql import job_lists
@@ -26,10 +25,8 @@ from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, several_servers
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
-    COMPLETED,
     FAILED,
     FULL,
-    PARTIAL,
     PROCESSING,
     QUEUED,
     TOO_SLOW,
@@ -140,48 +137,6 @@ async def test_jobs_are_cancelled_step_by_step(call: Caller) -> None:
     assert (again.matched, again.changed) == (0, 0)
 
 
-async def test_terminal_jobs_are_deleted_step_by_step(call: Caller) -> None:
-    ended = [await call.ended() for _ in range(3)] + [await failed(call)]
-    kept = [await call.job(), await call.running()]
-    answers = await steps(call, "DeleteJobs", user_id="ada", max_jobs=3)
-    assert total(answers) == (4, 4)
-    assert [job.id for job in await listed(call)] == [job.id for job in reversed(kept)]
-    refused = await refusal(call.GetJob(job_id=ended[0].id, user_id="ada"))
-    assert refused.reason == "JOB_NOT_FOUND"
-
-
-async def test_jobs_are_selected_as_in_a_list(call: Caller) -> None:
-    jobs = {
-        "red": await failed(call, labels={"team": "red"}),
-        "type": await failed(call, job_type="export"),
-        "font": await failed(call, reason="NO_FONT"),
-    }
-    repeats = (await call.RerunJob(job_id=jobs["font"].id, user_id="ada")).job
-    cases: list[tuple[dict[str, Any], set[str]]] = [
-        ({"labels": {"team": "red"}}, {"red"}),
-        ({"job_types": ["export"]}, {"type"}),
-        ({"error_reasons": ["DISK_FULL"]}, {"red", "type"}),
-        ({"created_after": jobs["red"].create_time}, {"type", "font"}),
-        ({"created_before": jobs["font"].create_time}, {"red", "type"}),
-        ({"statuses": [COMPLETED, PARTIAL]}, set()),
-        ({"statuses": [FAILED, PARTIAL]}, {"red", "type", "font"}),
-        ({"held": True}, set()),
-        ({"origin_job_id": jobs["red"].id}, set()),
-        ({}, {"red", "type", "font"}),
-    ]
-    for selected, names in cases:
-        for method in ("DeleteJobs", "RerunJobs"):
-            dry = await getattr(call, method)(
-                user_id="ada", filter=selected, all=not selected, validate_only=True
-            )
-            expected = names - {"font"} if method == "RerunJobs" else names  # it is repeated
-            assert {job.id for job in dry.sample} == {jobs[name].id for name in expected}, selected
-    dry = await call.CancelJobs(
-        user_id="ada", filter={"origin_job_id": jobs["font"].id}, validate_only=True
-    )
-    assert [job.id for job in dry.sample] == [repeats.id]
-
-
 @both_databases
 async def test_a_cancelled_job_says_so_and_is_run_again_only_if_it_is_named(call: Caller) -> None:
     broken, waiting, held, finished = (
@@ -240,14 +195,6 @@ async def test_validate_only_changes_nothing_and_shows_the_first_jobs(
     assert len(answer.sample) == (0 if method == "DeleteJobs" else 10)
 
 
-async def test_jobs_of_another_user_do_not_match(call: Caller) -> None:
-    jobs = [await failed(call, "bob"), await call.job("bob")]
-    for method in METHODS:
-        (answer,) = await steps(call, method, user_id="ada")
-        assert (answer.matched, answer.changed) == (0, 0)
-    assert await listed(call, "bob") == jobs[::-1]
-
-
 async def test_the_jobs_of_all_users_are_changed_each_for_its_owner(call: Caller) -> None:
     jobs = [await failed(call, user) for user in ("ada", "bob", "ada", "eve")]
     answers = await steps(call, "RerunJobs", max_jobs=3)
@@ -283,12 +230,11 @@ async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> Non
 # --- bounds --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tokens", [True, False], ids=["with tokens", "without"])
 @pytest.mark.parametrize("count", [150, pytest.param(15_000, marks=pytest.mark.slow)])
 async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
-    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch, *, count: int, tokens: bool
+    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch, *, count: int
 ) -> None:
-    """A caller that ignores `next_page_token` comes to the end, too."""
+    """Also for a caller that ignores `next_page_token`."""
     monkeypatch.setattr(job_lists, "MAX_SCANNED_JOBS", count // 3)
     most = count // 15
     await seed(database, count)
@@ -299,8 +245,7 @@ async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
         while not answers or not answers[-1].done:
             calls += 1
             assert calls <= 2 * 15
-            again = answers[-1].next_page_token if answers and tokens else ""
-            fields |= {"user_id": "ada", "max_jobs": most, "page_token": again}
+            fields |= {"user_id": "ada", "max_jobs": most}
             fields["all"] = "filter" not in fields
             try:
                 answers.append(await getattr(call, method)(**fields))
@@ -380,21 +325,6 @@ async def test_a_search_that_takes_too_long_ends_with_a_token(
     last = await call.RerunJobs(user_id="ada", all=True, page_token=first.next_page_token)
     assert (last.matched, last.done) == (1, True)
     assert last.sample[0].origin_job_id == oldest.id
-
-
-async def test_a_step_that_takes_too_long_is_unavailable(
-    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lists, "LIST_SECONDS", 0.1)
-
-    async def slow(*_: object, **__: object) -> None:
-        await asyncio.sleep(5)
-
-    monkeypatch.setattr(app.store, "list_jobs", slow)
-    for method in METHODS:
-        refused = await refusal(getattr(call, method)(user_id="ada", all=True))
-        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
-        assert refused.details["RetryInfo"].retry_delay.seconds > 0
 
 
 @pytest.mark.parametrize("tuning", [Tuning(bulk_part=2)])

@@ -1,6 +1,5 @@
 """Jobs that are scheduled: not claimed before their time, and then at once."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,11 +7,8 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger_server.app import App
-from tests.support.databases import several_servers
-from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, calling, refusal
+from tests.support.rpc_caller import PROCESSING, QUEUED, Caller, refusal
 from tests.support.standstill import standstill
-from tests.support.work_stream import working
 
 HOUR = timedelta(hours=1)
 SOON = timedelta(seconds=2)
@@ -55,33 +51,6 @@ async def test_a_scheduled_job_is_claimed_at_its_time_and_not_before(call: Calle
     assert (await call.GetJob(job_id=later.id, user_id="ada")).job == later
 
 
-@several_servers
-async def test_a_worker_at_another_server_is_woken_when_a_job_is_due(
-    start: Any, call: Caller
-) -> None:
-    other = await start()
-    async with calling(other.address) as there:
-        waits = asyncio.ensure_future(claim(there, wait=Duration(seconds=20)))
-        async with asyncio.timeout(20):
-            while not other.claim_waiters.count("render"):
-                await asyncio.sleep(0.005)
-        async with standstill() as stood:
-            due = after(SOON)
-            job = await call.job(schedule_time=due)
-            (claimed,) = await waits
-    assert claimed.id == job.id
-    assert 0 <= lateness(claimed, due) <= 2 + stood.seconds
-
-
-async def test_a_scheduled_job_is_pushed_when_it_is_due(call: Caller, app: App) -> None:
-    async with grpc.aio.insecure_channel(app.address) as channel, working(channel, slots=1) as work:
-        due = after(SOON)
-        job = await call.job(schedule_time=due)
-        (pushed,) = await work.jobs()
-    assert (pushed.id, pushed.schedule_time) == (job.id, due)
-    assert micros(due) <= micros(pushed.start_time)
-
-
 async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -> None:
     due = after(HOUR)
     job = await call.job(schedule_time=due)
@@ -95,26 +64,6 @@ async def test_a_job_that_is_not_due_cannot_be_started_by_its_id(call: Caller) -
     await call.ReleaseJob(job_id=running.id, attempt=1, release={"delay": Duration(seconds=3600)})
     refused = await refusal(call.TransitionJob(job_id=running.id, target_status=PROCESSING))
     assert refused.reason == "JOB_NOT_DUE"
-
-
-async def test_a_schedule_that_has_passed_is_none(call: Caller) -> None:
-    for past in (-HOUR, -timedelta(days=40_000)):
-        job = await call.job(schedule_time=after(past))
-        assert micros(job.queue_expire_time) == micros(job.create_time) + 7 * 86_400 * 10**6
-        assert [each.id for each in await claim(call)] == [job.id]
-    job = await call.job(schedule_time=after(-HOUR))
-    started = await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-    assert started.job.attempt == 1
-
-
-async def test_a_schedule_is_at_most_a_year_ahead(call: Caller) -> None:
-    year = timedelta(days=365)
-    await call.job(schedule_time=after(year))
-    for late in (after(year + timedelta(minutes=1)), Timestamp(seconds=253_402_300_799)):
-        refused = await refusal(call.job(schedule_time=late))
-        (violation,) = refused.details["BadRequest"].field_violations
-        assert (violation.field, refused.reason) == ("schedule_time", "INVALID_FIELD")
-        assert violation.description == "must be at most 365 days from now"
 
 
 async def test_a_delay_counts_from_the_creation_by_the_clock_of_the_service(call: Caller) -> None:
@@ -153,13 +102,3 @@ async def test_a_rerun_has_no_delay(call: Caller) -> None:
     await call.CancelJob(job_id=job.id, user_id="ada")
     again = (await call.RerunJob(job_id=job.id, user_id="ada")).job
     assert not again.HasField("schedule_time")
-
-
-async def test_jobs_of_a_batch_are_scheduled_each(call: Caller) -> None:
-    times = [after(HOUR), None, after(2 * HOUR)]
-    requests = [{"job_type": "render", "schedule_time": time} for time in times]
-    jobs = (await call.BatchCreateJobs(user_id="ada", requests=requests)).jobs
-    assert [each.schedule_time if each.HasField("schedule_time") else None for each in jobs] == (
-        times
-    )
-    assert [each.id for each in await claim(call, max_jobs=5)] == [jobs[1].id]

@@ -44,13 +44,3 @@ async def test_all_jobs_of_a_batch_have_the_traceparent(channel: Channel) -> Non
     metadata = [("traceparent", VALID)]
     jobs = (await JobServiceStub(channel).BatchCreateJobs(request, metadata=metadata)).jobs
     assert [each.traceparent for each in jobs] == [VALID, VALID]
-
-
-async def test_a_retry_from_another_trace_returns_the_job_unchanged(channel: Channel) -> None:
-    first = await created(channel, VALID, request_id="r")
-    other = await created(channel, f"00-{PARENT * 2}-{PARENT}-00", request_id="r")
-    assert other == first
-
-
-async def test_a_malformed_traceparent_of_a_creation_is_ignored(channel: Channel) -> None:
-    assert (await created(channel, VALID.upper())).traceparent == ""

@@ -69,29 +69,6 @@ async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
     assert span(started, "run_expire_time") == pytest.approx(60 + span(started, "start_time"))
 
 
-async def test_defaults_are_replaced_as_a_whole_and_removed(call: Caller) -> None:
-    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(priority=8))
-    await call.SetJobTypeDefaults(job_type="render", defaults=defaults(run_timeout=HOUR))
-    assert (await call.job()).priority == 5
-    (listed,) = (await call.ListJobTypes()).job_types
-    assert listed == pb.JobType(job_type="render", defaults=defaults(run_timeout=HOUR))
-    for nothing in ({}, {"defaults": {}}):
-        answer = await call.SetJobTypeDefaults(job_type="render", **nothing)
-        assert answer.job_type == pb.JobType(job_type="render")
-        assert not (await call.ListJobTypes()).job_types
-
-
-async def test_types_with_defaults_are_listed_in_pages(call: Caller) -> None:
-    for name in ("c", "a", "d", "b"):
-        await call.SetJobTypeDefaults(job_type=name, defaults=defaults(priority=1))
-    first = await call.ListJobTypes(page_size=3)
-    rest = await call.ListJobTypes(page_size=3, page_token=first.next_page_token)
-    assert [each.job_type for each in (*first.job_types, *rest.job_types)] == ["a", "b", "c", "d"]
-    assert not rest.next_page_token
-    limits = await refusal(call.ListConcurrencyLimits(page_token=first.next_page_token))
-    assert limits.reason == "INVALID_TOKEN"
-
-
 @in_turn(
     ("fields", "field"),
     [

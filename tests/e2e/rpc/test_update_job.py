@@ -1,21 +1,17 @@
 """UpdateJob: another priority or time for a job that is not started."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from jobledger_server.app import App
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import (
     FULL,
     PROCESSING,
     QUEUED,
     Caller,
-    calling,
     refusal,
 )
 
@@ -60,27 +56,6 @@ async def test_a_job_gets_another_priority_and_another_time_and_keeps_the_rest(
     assert await claim(call, max_jobs=5) == [third.id]
 
 
-async def test_a_claim_that_waits_gets_a_job_that_may_start_at_once_by_now(
-    app: App, call: Caller
-) -> None:
-    job = await call.job(delay=Duration(seconds=3600))
-    async with calling(app.address) as there:
-        waits = asyncio.ensure_future(claim(there, wait=Duration(seconds=30)))
-        async with asyncio.timeout(20):
-            while not app.claim_waiters.count("render"):
-                await asyncio.sleep(0.005)
-        await call.UpdateJob(**of(job, schedule_time=LONG_AGO))
-        assert await waits == [job.id]
-
-
-async def test_the_creation_of_a_job_that_was_updated_can_still_be_repeated(call: Caller) -> None:
-    fields = {"user_id": "ada", "request_id": "r", "priority": 3, "schedule_time": after(HOUR)}
-    created = await call.CreateJob(job_type="render", **fields)
-    await call.UpdateJob(**of(created.job, priority=9, schedule_time=after(2 * HOUR)))
-    repeated = await call.CreateJob(job_type="render", **fields)
-    assert (repeated.job.id, repeated.existing) == (created.job.id, True)
-
-
 async def test_an_update_that_comes_too_late_or_for_another_version_is_refused(
     call: Caller,
 ) -> None:
@@ -123,16 +98,3 @@ async def test_watchers_are_sent_an_update_as_a_new_version(call: Caller) -> Non
     await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
     started = await watch.read()
     assert [each.version for each in started.transitions] == [3]
-
-
-async def test_a_resumed_watch_gets_the_parameters_of_a_job_that_was_updated_since(
-    call: Caller,
-) -> None:
-    feed = call.WatchJobs(user_id="ada", view=FULL)
-    token = (await feed.read()).resume_token
-    job = await call.job(parameters={"n": 1})
-    await call.UpdateJob(**of(job, priority=9))
-    resumed = await call.WatchJobs(user_id="ada", view=FULL, resume_token=token).read()
-    jobs = [change.job for change in resumed.changes.changes]
-    assert jobs[-1].version == 2
-    assert [each.parameters["n"] for each in jobs] == [1] * len(jobs)

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from jobledger_server.rpc.serving import health_port
 from tests.support.authority import Authority
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
@@ -122,8 +123,13 @@ async def test_a_health_port_answers_probes_without_tls_and_serves_nothing_else(
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_watches_of_a_health_port_end_by_themselves(start: Start) -> None:
+async def test_watches_of_a_health_port_end_by_themselves(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody holds a place of those that probe."""
+    soon = {"grpc.max_connection_age_ms": 100, "grpc.max_connection_age_grace_ms": 100}
+    options = [(name, soon.get(name, value)) for name, value in health_port.OPTIONS]
+    monkeypatch.setattr(health_port, "OPTIONS", options)
     address = f"127.0.0.1:{free_port()}"
     await start(health=address)
     async with grpc.aio.insecure_channel(address) as channel:

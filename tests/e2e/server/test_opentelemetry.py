@@ -119,7 +119,7 @@ async def test_the_wait_of_a_scheduled_job_begins_when_it_is_due(
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
         request = pb.CreateJobRequest(user_id="ada", job_type="render")
-        request.schedule_time.FromNanoseconds(time.time_ns() + 10**9)
+        request.schedule_time.FromNanoseconds(time.time_ns() + 2 * 10**8)
         await JobServiceStub(channel).CreateJob(request, metadata=TRACED)
         claim = {"job_types": ["render"], "max_jobs": 1, "lease_duration": {"seconds": 30}}
         claimed = await Caller(channel).ClaimJobs(worker_id="w", wait={"seconds": 20}, **claim)
@@ -184,16 +184,13 @@ async def test_the_last_metrics_and_spans_are_exported_at_shutdown(
     assert len({each["service.instance.id"] for each in collector.resources}) == 1
 
 
-@pytest.mark.parametrize("interval", ["-1", "soon"])
-def test_an_invalid_export_interval_is_refused_with_an_explanation(
-    tmp_path: Path, interval: str
-) -> None:
+def test_an_invalid_export_interval_is_refused_with_an_explanation(tmp_path: Path) -> None:
     otlp = ("--otlp", "http://127.0.0.1:1")
     run = run_server(
-        "serve", "--listen", "[::1]:0", *otlp, cwd=tmp_path, OTEL_METRIC_EXPORT_INTERVAL=interval
+        "serve", "--listen", "[::1]:0", *otlp, cwd=tmp_path, OTEL_METRIC_EXPORT_INTERVAL="-1"
     )
     assert run.returncode == 1
-    error = f"Error: OTEL_METRIC_EXPORT_INTERVAL={interval} is not a number of milliseconds"
+    error = "Error: OTEL_METRIC_EXPORT_INTERVAL=-1 is not a number of milliseconds"
     assert run.stderr.splitlines()[-1] == error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway_process import GatewayProcess
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.server_process import ServerProcess
 
 
 class Systemd:
@@ -44,12 +44,6 @@ def test_the_server_reports_once_that_it_serves(tmp_path: Path, systemd: Systemd
     with server:
         assert server.terminate() == 0
     assert systemd.heard() == [b"READY=1"]
-
-
-def test_a_server_that_does_not_start_reports_nothing(tmp_path: Path, systemd: Systemd) -> None:
-    arguments = ("serve", "--database-file", str(tmp_path / "none"))
-    assert run_server(*arguments, NOTIFY_SOCKET=systemd.variable).returncode == 1
-    assert systemd.heard() == []
 
 
 def test_the_gateway_reports_once_that_it_serves(

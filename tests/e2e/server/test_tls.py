@@ -253,11 +253,8 @@ def test_the_server_does_not_start_without_its_certificate(tmp_path: Path) -> No
     assert (run.returncode, run.stderr) == (1, error)
 
 
-@pytest.mark.parametrize("access", [(), ("--access", "access.toml")])
-def test_off_loopback_the_server_needs_tls_or_the_insecure_option(
-    tmp_path: Path, access: tuple[str, ...]
-) -> None:
-    run = run_server("serve", "--listen", "0.0.0.0:0", *access, cwd=tmp_path)
+def test_off_loopback_the_server_needs_tls_or_the_insecure_option(tmp_path: Path) -> None:
+    run = run_server("serve", "--listen", "0.0.0.0:0", cwd=tmp_path)
     assert run.returncode == 1
     assert run.stderr.startswith("Error: 0.0.0.0:0 can be reached from other machines")
     for option in ("--tls-cert", "--tls-key", "--tls-client-ca", "--insecure"):
@@ -296,19 +293,16 @@ def test_on_loopback_the_server_needs_no_protection(listen: str) -> None:
     assert not Settings(listen=listen).unprotected
 
 
-@pytest.mark.parametrize("kind", ["plain", "mutual"])
 def test_the_health_command_calls_the_server_of_the_same_settings(
-    tmp_path: Path, authority: Authority, files: TlsFiles, kind: str
+    tmp_path: Path, authority: Authority, files: TlsFiles
 ) -> None:
-    given = {"JOBLEDGER_TLS_CERT": str(files.cert), "JOBLEDGER_TLS_KEY": str(files.key)}
-    if kind == "mutual":
-        given["JOBLEDGER_TLS_CLIENT_CA"] = str(files.client_ca)
-    credentials = None
-    if kind == "plain":
-        given = {}
-    else:
-        own = authority.issue(common_name="test")
-        credentials = grpc.ssl_channel_credentials(authority.certificate, own.key, own.certificate)
+    given = {
+        "JOBLEDGER_TLS_CERT": str(files.cert),
+        "JOBLEDGER_TLS_KEY": str(files.key),
+        "JOBLEDGER_TLS_CLIENT_CA": str(files.client_ca),
+    }
+    own = authority.issue(common_name="test")
+    credentials = grpc.ssl_channel_credentials(authority.certificate, own.key, own.certificate)
     with ServerProcess(tmp_path, environment=given, credentials=credentials) as server:
         port = server.target.rpartition(":")[2]
         # As in a container: it listens on every address, and the call comes from inside.
@@ -322,7 +316,7 @@ def test_the_health_command_calls_the_server_of_the_same_settings(
         )
         assert (run.returncode, run.stdout) == (0, "SERVING\n"), run.stderr
         log = [json.loads(line) for line in server.log.read_text().splitlines()]
-        assert [e["tls"] for e in log if e["event"] == "serving"] == [kind != "plain"]
+        assert [e["tls"] for e in log if e["event"] == "serving"] == [True]
     run = run_server("health", "--timeout", "1", JOBLEDGER_LISTEN=f"0.0.0.0:{port}", **given)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("Error: UNAVAILABLE")

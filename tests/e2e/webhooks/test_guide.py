@@ -6,7 +6,6 @@ from typing import Any
 from jobledger import AsyncClient
 from tests.e2e.webhooks.conftest import delivering
 from tests.e2e.webhooks.test_deliveries import ended
-from tests.support.access_file import rule
 from tests.support.pages import ROOT, blocks
 from tests.support.webhook_receiver import Received, Receiver
 
@@ -32,16 +31,3 @@ async def test_the_receiver_of_the_guide_accepts_a_delivery_and_no_other(
             job_id = await ended(client)
             await receiver.until(lambda: bool(receiver.succeeded))
     assert f"dev.jobledger.job.completed {job_id} JOB_STATUS_COMPLETED" in capsys.readouterr().out
-
-
-async def test_a_deliverer_with_an_operators_token_delivers_the_jobs_of_owners(
-    start_with: Callable[..., Any], receiver: Receiver
-) -> None:
-    app_rules = 'roles = ["owner", "worker"]\nusers = ["ada"]\njob_types = ["*"]'
-    app = await start_with(rule("app", app_rules) + rule("gateway", 'roles = ["operator"]'))
-    async with AsyncClient(app.address, user_id="ada", token="app") as client:
-        await client.create_webhook(receiver.url)
-        async with delivering(app.address, token="gateway"):
-            job_id = await ended(client)
-            await receiver.until(lambda: bool(receiver.succeeded))
-    assert receiver.succeeded[0].job_id == job_id

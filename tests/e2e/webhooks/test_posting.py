@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,8 +15,6 @@ from jobledger_gateway.webhooks.posting import Answer, Poster
 from tests.e2e.webhooks.conftest import LOOPBACK
 from tests.support.authority import Authority
 from tests.support.webhook_receiver import Receiver
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def poster(timeout: float = 10.0, tls: ssl.SSLContext | None = None) -> Poster:

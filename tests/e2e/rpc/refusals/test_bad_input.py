@@ -153,18 +153,6 @@ async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unch
         assert "RetryInfo" not in refused.details
 
 
-async def test_the_selection_of_a_watch_is_checked(call: Caller) -> None:
-    await assert_invalid(call.WatchJobs(job_ids=["j"] * 1001).read(), "job_ids", "1001")
-    await assert_invalid(call.WatchJobs(job_ids=["j", ""]).read(), "job_ids[1]")
-    await assert_invalid(call.WatchJobs(view=3).read(), "view")
-    await assert_invalid(call.WatchJob(job_id="j", user_id="ada", view=3).read(), "view")
-
-
-async def test_a_negative_version_cannot_be_resumed_after(call: Caller) -> None:
-    stream = call.WatchJob(job_id="j", user_id="ada", after_version=-1)
-    await assert_invalid(stream.read(), "after_version")
-
-
 async def test_an_operator_can_allow_other_url_schemes(start: Any) -> None:
     app = await start(url_schemes=frozenset({"s3"}))
     async with calling(app.address) as call:

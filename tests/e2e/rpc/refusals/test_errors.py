@@ -192,19 +192,6 @@ async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full
         assert "a secret of the inside" in str(record.exc_info)
 
 
-async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
-    call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def broken(*_: object, **__: object) -> None:
-        raise KeyError("a secret of the inside")
-
-    monkeypatch.setattr(SqlStore, "read_jobs", broken)
-    refused = await refusal(call.WatchJob(job_id="j", user_id="ada").read())
-    assert (refused.code, refused.reason) == (StatusCode.INTERNAL, "INTERNAL")
-    assert "secret" not in refused.message
-    assert "a secret of the inside" in str(caplog.records[-1].exc_info)
-
-
 async def test_an_unknown_method_is_unimplemented(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         method = channel.unary_unary("/jobledger.v1.JobService/DoMagic")

@@ -21,8 +21,7 @@ from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import StoreFault, StoreUnavailable
-from jobledger_server.telemetry.logs import logging_to_stderr
+from jobledger_server.store import StoreFault
 from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
@@ -353,20 +352,6 @@ async def test_an_outage_of_postgresql_is_unavailable_and_counted_and_ends_witho
     finally:
         postgres.thaw()
         postgres.close()
-
-
-async def test_repeated_database_errors_are_logged_once_a_second(
-    store: SqlStore, database: Database, database_url: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    async with read_only(database, database_url), Ledger(store, len, max_waiting=100) as ledger:
-        with logging_to_stderr("info"):
-            for _ in range(50):
-                with pytest.raises(StoreUnavailable):
-                    await apply(ledger, Create(user_id="ada", job_type="render"))
-    lines = [line for line in capfd.readouterr().err.splitlines() if "write_failed" in line]
-    assert sum(ledger.store_errors.values()) == 50
-    assert 2 <= len(lines) <= 10
-    assert sum(int(line.partition('"count": ')[2].partition("}")[0]) for line in lines) == 50
 
 
 def test_an_sqlite_that_is_too_old_is_refused_with_an_explanation(
