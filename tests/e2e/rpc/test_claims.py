@@ -15,16 +15,8 @@ from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.tuning import Tuning
-from tests.support.databases import both_databases
 from tests.support.gated_store import Gate
-from tests.support.rpc_caller import (
-    COMPLETED,
-    PROCESSING,
-    QUEUED,
-    Caller,
-    calling,
-    refusal,
-)
+from tests.support.rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller, calling, refusal
 
 
 def seconds(value: float) -> Duration:
@@ -54,7 +46,6 @@ async def waiting(app: App, job_type: str, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-@both_databases
 async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None:
     made = [await call.job(parameters={"n": n}) for n in range(3)]
     claimed = await call.ClaimJobs(

@@ -31,7 +31,6 @@ async def stored(app: App, job: Message) -> dict[str, Any]:
     return fields | {"parameters": found.payloads.parameters}
 
 
-@both_databases
 async def test_a_job_shows_each_field_that_it_was_created_with(call: Caller) -> None:
     said = filled("delay")
     alone = await call.job(**said)

@@ -50,7 +50,6 @@ async def test_an_answer_that_never_arrives_costs_no_attempt(app: App, call: Cal
     assert done.status == COMPLETED
 
 
-@both_databases
 async def test_what_a_worker_names_and_what_others_hold_stays(call: Caller) -> None:
     kept, unnamed, old, other, foreign, started = [await call.job() for _ in range(6)]
     held = {job.id: job for job in await claim(call, max_jobs=3)}

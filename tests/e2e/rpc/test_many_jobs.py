@@ -137,7 +137,6 @@ async def test_jobs_are_cancelled_step_by_step(call: Caller) -> None:
     assert (again.matched, again.changed) == (0, 0)
 
 
-@both_databases
 async def test_a_cancelled_job_says_so_and_is_run_again_only_if_it_is_named(call: Caller) -> None:
     broken, waiting, held, finished = (
         await failed(call),

@@ -5,12 +5,7 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from tests.support.rpc_caller import (
-    FAILED,
-    Caller,
-    policy,
-    refusal,
-)
+from tests.support.rpc_caller import FAILED, Caller, policy, refusal
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

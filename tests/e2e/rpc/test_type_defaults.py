@@ -11,7 +11,6 @@ from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger.v1 import queue_service_pb2 as pb
 from jobledger_server.sql import queue_settings
 from tests.support.access_file import rule
-from tests.support.databases import both_databases
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import PROCESSING, Caller, policy, refusal
 
@@ -27,7 +26,6 @@ def span(job: Any, field: str) -> float:
     return (getattr(job, field).ToMicroseconds() - job.create_time.ToMicroseconds()) / 1e6
 
 
-@both_databases
 async def test_a_job_has_the_defaults_of_its_type_where_its_creation_is_silent(
     call: Caller,
 ) -> None:

@@ -6,14 +6,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from tests.support.databases import both_databases
-from tests.support.rpc_caller import (
-    FULL,
-    PROCESSING,
-    QUEUED,
-    Caller,
-    refusal,
-)
+from tests.support.rpc_caller import FULL, PROCESSING, QUEUED, Caller, refusal
 
 HOUR = timedelta(hours=1)
 LONG_AGO = Timestamp(seconds=1)
@@ -35,7 +28,6 @@ async def claim(call: Caller, **fields: Any) -> list[str]:
     return [job.id for job in claimed.jobs]
 
 
-@both_databases
 async def test_a_job_gets_another_priority_and_another_time_and_keeps_the_rest(
     call: Caller,
 ) -> None:

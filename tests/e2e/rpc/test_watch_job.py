@@ -10,7 +10,6 @@ import pytest
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.app import App
-from tests.support.databases import both_databases
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import (
     BASIC,
@@ -44,7 +43,6 @@ def steps_of(messages: list[Message]) -> list[tuple[int, int]]:
     return [(step.from_status, step.to_status) for m in messages for step in m.transitions]
 
 
-@both_databases
 async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     call: Caller,
 ) -> None:

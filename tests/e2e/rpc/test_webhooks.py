@@ -123,7 +123,6 @@ async def test_an_update_goes_on_where_the_webhook_was(call: Caller) -> None:
     assert {change.job.id for change in changes} == {job.id}
 
 
-@both_databases
 async def test_a_rotated_secret_is_the_previous_one_for_a_while(call: Caller) -> None:
     created = await call.CreateWebhook(user_id="ada", url=URL)
     rotate = partial(call.RotateSecret, webhook_id=created.webhook.id)

@@ -14,16 +14,12 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.ledger.long_poll import LongPoll
-from jobledger_server.rpc.workers import (
-    work_slots,
-    work_streams,
-    worker_requests,
-)
+from jobledger_server.rpc.workers import work_slots, work_streams, worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
-from tests.support.databases import both_databases, several_servers
+from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
@@ -37,14 +33,7 @@ from tests.support.rpc_caller import (
     decoded,
     policy,
 )
-from tests.support.work_stream import (
-    WorkStream,
-    completed,
-    progressed,
-    reason,
-    released,
-    working,
-)
+from tests.support.work_stream import WorkStream, completed, progressed, reason, released, working
 
 Start = Callable[..., Any]
 
@@ -104,7 +93,6 @@ async def test_a_silent_worker_is_pushed_no_job(
 # --- updates -----------------------------------------------------------------------------------
 
 
-@both_databases
 async def test_every_kind_of_update_has_a_result_and_takes_effect(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:

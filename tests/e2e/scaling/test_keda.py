@@ -12,6 +12,7 @@ from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.keda import externalscaler_pb2 as pb
 from jobledger_server.rpc.scaling import scaler_service
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, decoded, refusal, watching
 
 SECONDS = 20
@@ -135,7 +136,7 @@ async def test_streams_end_when_the_server_drains(
     assert decoded(ended.value).code is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("metadata", "field"),
     [
         ({}, "scalerMetadata.jobTypes"),
