@@ -120,40 +120,15 @@ async def test_a_job_is_failed_with_its_error(
     assert len((await call.ListAssets(job_id=job.id, user_id="ada")).assets) == 1
 
 
-async def test_lower_progress_is_no_error_and_renews_the_lease(call: Caller) -> None:
+async def test_lower_progress_is_no_error_and_a_late_report_changes_nothing(call: Caller) -> None:
     job = await call.running()
-    job = (await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})).job
-    lower = await call.UpdateProgress(
-        job_id=job.id, attempt=1, progress={"progress": 49, "progress_message": "l"}
-    )
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 50})
+    news = {"progress": 49, "progress_message": "l"}
+    lower = await call.UpdateProgress(job_id=job.id, attempt=1, progress=news)
     assert (lower.applied, lower.job.progress, lower.job.progress_message) == (True, 50, "l")
-    assert lower.job.version == job.version + 1
-    assert lower.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
-    job = lower.job
-    beat = await call.UpdateProgress(job_id=job.id, attempt=1)
-    assert beat.applied
-    assert beat.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
-    beat.job.lease_expire_time.CopyFrom(job.lease_expire_time)
-    assert beat.job == job
     ended = (await call.MarkCompleted(job_id=job.id, attempt=1)).job
     late = await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 60})
     assert (late.applied, late.job) == (False, ended)
-
-
-async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> None:
-    fields = {"request_id": "r", "parameters": struct(a=1, b=[2.5]), "labels": {"k": "v"}}
-    job = await call.job(**fields)
-    assert await call.job(**fields) == job
-    await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-    started = (await call.GetJob(job_id=job.id, user_id="ada", view=BASIC)).job
-    assert started.status == PROCESSING
-    assert await call.job(**fields) == started
-    assert (await call.job("bob", **fields)).id != job.id
-    for other in ({"parameters": struct(a=2)}, {"labels": {}}, {"job_type": "export"}):
-        assert (await refusal(call.job(**{**fields, **other}))).reason == "REQUEST_ID_REUSED"
-    await call.MarkCompleted(job_id=job.id, attempt=1)
-    await call.DeleteJob(job_id=job.id, user_id="ada")
-    assert (await call.job(**fields)).id != job.id
 
 
 async def test_empty_parameters_are_none(call: Caller) -> None:

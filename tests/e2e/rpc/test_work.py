@@ -166,34 +166,6 @@ async def test_results_are_in_the_order_of_the_updates(
     assert (await stored(call, jobs[3])).progress == 30
 
 
-async def test_updates_of_a_message_are_committed_together_and_answered_afterwards(
-    gated: App,
-) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
-        jobs = [await call.running() for _ in range(10)]
-        commits = 0
-        gate = Gate()
-
-        async def counted() -> None:
-            nonlocal commits
-            commits += 1
-            await gate()
-
-        gated.store.before_commit = counted
-        async with working(channel) as worker:
-            await worker.send(updates=[progressed(job, 10) for job in jobs])
-            await gate.reached.wait()
-            reading = asyncio.create_task(worker.read())
-            done, _ = await asyncio.wait([reading], timeout=0.2)
-            gate.open()
-            assert not done
-            await reading
-            assert len(await worker.results(10)) == 10
-            assert len(worker.messages) == 2  # with the answer to hello
-            assert commits == 1
-
-
 async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:

@@ -216,19 +216,6 @@ async def test_an_enabled_webhook_is_tried_again_as_long_as_a_new_one(
     assert (webhook.given_up, webhook.disable_reason) == (0, "")
 
 
-async def test_a_receiver_that_is_gone_is_not_called_again(
-    app: Any, client: AsyncClient, receiver: Receiver
-) -> None:
-    receiver.answer = always(410)
-    await client.create_webhook(receiver.url)
-    async with delivering(app.address):
-        await ended(client)
-        await until(client, lambda each: each.disable_reason)
-        await ended(client)
-    assert len(receiver.received) == 1
-    assert "410" in (await the_webhook(client)).disable_reason
-
-
 async def test_a_receiver_that_asks_to_wait_is_not_called_before(
     app: Any, client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -270,22 +257,6 @@ async def test_an_owner_whose_receivers_hang_has_a_part_of_the_attempts_at_most(
             wanted = {await ended(client, user_id="bob") for _ in range(5)}
             await receiver.until(lambda: wanted <= job_ids(receiver.succeeded))
             assert len(hanging.received) == 4
-
-
-async def test_what_is_not_a_success_is_tried_again_and_no_redirect_is_followed(
-    app: Any, client: AsyncClient, receiver: Receiver
-) -> None:
-    async def redirect(request: Received) -> Any:
-        if len(receiver.received) < 3:
-            return 302, [("location", f"http://127.0.0.1:{receiver.port}/elsewhere")]
-        return 200
-
-    receiver.answer = redirect
-    await client.create_webhook(receiver.url)
-    async with delivering(app.address):
-        await ended(client)
-        await receiver.until(lambda: bool(receiver.succeeded))
-    assert [request.path for request in receiver.received] == ["/hook?a=1"] * 3
 
 
 async def test_an_address_that_is_not_permitted_is_not_called(
