@@ -94,10 +94,6 @@ async def test_a_cancellation_after_the_handler_has_returned_changes_nothing(fun
     assert await outcome_of(function, "CANCELLED") == outcome
 
 
-async def test_a_timeout_after_the_handler_has_returned_changes_nothing():
-    assert await outcome_of(finish, timeout=0) == Completed()
-
-
 @pytest.mark.parametrize("why", ["CANCELLED", "SHUTDOWN"])
 async def test_what_a_stopped_handler_raises_while_it_cleans_up_is_no_failure(why):
     async def cleans_up(job):

@@ -98,13 +98,6 @@ def test_a_message_becomes_plain_values(job):
     assert (job.concurrency_key, job.unique_key) == ("stripe:7", "order-1")
 
 
-def test_unset_fields_are_none_or_empty():
-    job = Job.from_proto(job_pb2.Job(id="j"))
-    assert (job.result, job.error, job.start_time, job.lease_expire_time) == (None,) * 4
-    assert (job.schedule_time, job.last_error, job.checkpoint) == (None,) * 3
-    assert (job.parameters, job.labels, job.origin_job_id) == ({}, {}, "")
-
-
 def test_only_a_job_in_the_view_basic_has_no_parameters_at_all():
     empty = job_pb2.Job(id="j")
     assert Job.from_proto(empty, JobView.FULL).parameters == {}
@@ -231,22 +224,9 @@ def test_jobs_can_be_pickled_and_copied(job):
         assert other.to_proto() == MESSAGE
 
 
-@pytest.mark.parametrize("name", ["status", "progress", "anything"])
-def test_a_job_cannot_be_changed(job, name):
-    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
-        setattr(job, name, 1)
-
-
-def test_reading_a_missing_key_inserts_nothing(job):
-    with pytest.raises(KeyError):
-        job.parameters["missing"]
-    with pytest.raises(KeyError):
-        job.labels["x"]
-    assert job.to_proto() == MESSAGE
-
-
-def test_the_repr_has_the_id_and_status_of_the_job(job):
-    assert repr(job) == "<Job j 'render' FAILED 40 % attempt=2 version=7>"
+def test_a_job_cannot_be_changed(job):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.progress = 1
 
 
 def test_a_status_knows_whether_it_is_terminal():
@@ -254,11 +234,6 @@ def test_a_status_knows_whether_it_is_terminal():
     assert terminal == {JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED}
     assert JobStatus("QUEUED") is JobStatus.QUEUED
     assert f"{JobStatus.QUEUED}" == "QUEUED"
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_status_goes_to_its_number_and_back(number):
-    assert JobStatus.from_proto(number).to_proto() == number
 
 
 def test_a_status_of_a_newer_service_is_unknown():

@@ -5,9 +5,7 @@ import enum
 import functools
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Literal
 
-import msgspec
 import pydantic
 import pytest
 
@@ -35,21 +33,13 @@ class Model(pydantic.BaseModel):
 
 @dataclass
 class Everything:
-    text: str = ""
-    count: int = 0
     share: float = 0.0
-    anything: Any = None
     size: Size = Size.SMALL
-    mode: Literal["fast", 2] = "fast"
-    maybe: int | None = None
-    either: int | str = 0
     pairs: dict[int, float] = field(default_factory=dict)
-    several: tuple[str, ...] = ()
     day: date | None = None
     number: complex = 0j
     model: Model | None = None
     layers: list[Layer] = field(default_factory=list)
-    made: int = field(default=7, init=False)
 
 
 def convert(**parameters):
@@ -60,13 +50,8 @@ def convert(**parameters):
     ("given", "value"),
     [
         ({"share": 3}, 3.0),
-        ({"anything": {"a": [1]}}, {"a": [1]}),
         ({"size": "large"}, Size.LARGE),
-        ({"mode": 2}, 2),
-        ({"maybe": None}, None),
-        ({"either": "a"}, "a"),
         ({"pairs": {"7": 1}}, {7: 1.0}),
-        ({"several": ["a", "b"]}, ("a", "b")),
         ({"day": "2026-11-28"}, date(2026, 11, 28)),
         ({"layers": [{"name": "a", "below": {"name": "b"}}]}, [Layer("a", Layer("b"))]),
         ({"model": {"scene": "castle"}}, Model(scene="castle")),
@@ -81,8 +66,6 @@ def test_a_value_is_converted_to_the_type_of_its_field(given, value):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"text": 7}, "Expected `str`, got `int` - at `$.text`"),
-        ({"count": "7"}, "Expected `int`, got `str` - at `$.count`"),
         ({"layers": [{}]}, "Object missing required field `name` - at `$.layers[0]`"),
         ({"model": {}}, "scene: Field required - at `$.model`"),
         ({"number": 1}, "complex is not a type that JSON can be converted to - at `$.number`"),
@@ -134,16 +117,8 @@ def test_a_pydantic_model_is_validated_by_pydantic():
 # --- which functions have typed parameters --------------------------------------------------------
 
 
-class Struct(msgspec.Struct):
-    name: str
-
-
 class Job:
     parameters = {"name": "a"}  # noqa: RUF012
-
-
-def annotated(job, params: Layer):
-    return params
 
 
 def by_name(job, params: "Layer"):
@@ -155,14 +130,6 @@ def with_default(job, params: Layer = Layer("none")):  # noqa: B008
 
 
 class Handlers:
-    def method(self, job, params: Layer):
-        return params
-
-    def __call__(self, job, params: Layer):
-        return params
-
-
-class ByName:
     def method(self, job, params: "Layer"):
         return params
 
@@ -177,25 +144,15 @@ def with_option(option, job, params: "Layer"):
 @pytest.mark.parametrize(
     "function",
     [
-        annotated,
         by_name,
         with_default,
         Handlers().method,
         Handlers(),
-        ByName().method,
-        ByName(),
         functools.partial(with_option, "option"),
     ],
 )
 def test_a_second_parameter_of_a_handler_receives_the_parameters(function):
     assert with_parameters(function)(Job()) == Layer("a")
-
-
-def test_a_second_parameter_may_be_a_struct_of_msgspec():
-    def render(job, params: Struct):
-        return params
-
-    assert with_parameters(render)(Job()) == Struct("a")
 
 
 def test_a_second_parameter_with_a_default_and_no_such_type_is_not_touched():
@@ -277,24 +234,20 @@ def test_a_type_that_is_imported_for_type_checkers_alone_is_refused_with_what_to
         with_parameters(function)
 
 
-def test_a_needed_parameter_by_keyword_that_is_no_such_type_is_refused():
-    def other(job, *, size: int): ...
-
-    def several(job, params: Layer, *, size): ...
-
-    with pytest.raises(TypeError, match=r"'size' is not a dataclass or pydantic model"):
-        with_parameters(other)
-    with pytest.raises(TypeError, match="more than a job and its parameters"):
-        with_parameters(several)
+def other_type(job, *, size: int): ...
+def several(job, params: Layer, *, size): ...
+def unknown_type(job, params: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
 
 
-def test_a_type_that_cannot_be_found_is_refused():
-    def other(job, params: "Nowhere"): ...  # type: ignore[name-defined]  # noqa: F821
-
-    with pytest.raises(TypeError, match=r"'params': name 'Nowhere' is not defined"):
-        with_parameters(other)
-
-
-def test_more_than_two_parameters_are_refused():
-    with pytest.raises(TypeError, match="more than a job and its parameters"):
-        with_parameters(lambda job, params, more: None)
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (other_type, "'size' is not a dataclass or pydantic model"),
+        (several, "more than a job and its parameters"),
+        (lambda job, params, more: None, "more than a job and its parameters"),
+        (unknown_type, "'params': name 'Nowhere' is not defined"),
+    ],
+)
+def test_parameters_that_cannot_be_given_are_refused(function, words):
+    with pytest.raises(TypeError, match=words):
+        with_parameters(function)

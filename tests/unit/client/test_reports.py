@@ -12,41 +12,6 @@ REPORTS = st.tuples(
 )
 
 
-def test_at_first_there_is_nothing_to_report():
-    assert not PendingReport().report
-
-
-def test_the_newest_report_replaces_the_ones_before():
-    pending = PendingReport()
-    pending.add(10, "a")
-    pending.add(20, "b")
-    assert pending.report == Report(20, "b")
-
-
-def test_a_message_stays_if_a_later_report_has_none():
-    pending = PendingReport()
-    pending.add(10, "decoding")
-    pending.add(20, None)
-    assert pending.report == Report(20, "decoding")
-
-
-def test_progress_never_decreases_and_a_new_message_is_sent_nevertheless():
-    pending = PendingReport()
-    pending.add(50, "a")
-    pending.committed(pending.report)
-    pending.add(30, "again")
-    assert pending.report == Report(50, "again")
-
-
-def test_a_checkpoint_stays_until_it_is_committed():
-    pending = PendingReport()
-    pending.add(10, None, {"frame": 1})
-    pending.add(20, "b", None)
-    assert pending.report == Report(20, "b", {"frame": 1})
-    pending.committed(pending.report)
-    assert not pending.report
-
-
 def test_a_checkpoint_offered_during_a_send_is_kept_though_python_calls_it_equal():
     pending = PendingReport()
     pending.add(None, None, {"done": 1})
