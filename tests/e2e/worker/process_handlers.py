@@ -11,7 +11,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,7 +18,6 @@ from opentelemetry import trace
 
 from jobledger.worker import (
     BlockingJob,
-    ClaimedJob,
     Completed,
     Failed,
     Outcome,
@@ -54,15 +52,6 @@ def terminates_a_program(job: BlockingJob) -> dict[str, object]:
 
 def trace_id(job: BlockingJob) -> dict[str, object]:
     return {"trace": f"{trace.get_current_span().get_span_context().trace_id:032x}"}
-
-
-@dataclass
-class Scene:
-    scene: str
-
-
-def typed(job: BlockingJob, params: Scene) -> Scene:
-    return params
 
 
 def returns_its_own_types(job: BlockingJob) -> Mapping[str, object]:
@@ -117,23 +106,6 @@ def goes_on(job: BlockingJob) -> dict[str, object]:
     return {"checkpoint": job.checkpoint, "last": job.last_error.message}
 
 
-async def goes_on_async(job: ClaimedJob) -> dict[str, object]:
-    """As `goes_on`."""
-    if job.attempt < 3:
-        await job.progress(10 * job.attempt, checkpoint={"frame": job.attempt})
-        raise ConnectionResetError(f"attempt {job.attempt}")
-    assert job.last_error is not None
-    return {"checkpoint": job.checkpoint, "last": job.last_error.message}
-
-
-def raises_once(job: BlockingJob) -> dict[str, object]:
-    file = Path(job.parameters["file"])
-    if file.exists():
-        return {"pid": os.getpid()}
-    file.touch()
-    raise ConnectionResetError(104, "reset by peer")
-
-
 def raises_eof(job: BlockingJob) -> None:
     raise EOFError("the scene is cut off")
 
@@ -164,16 +136,14 @@ def computes(job: BlockingJob) -> dict[str, object]:
     return {"pid": os.getpid()}
 
 
-def until_cancelled(job: BlockingJob) -> Partial | None:
+def until_cancelled(job: BlockingJob) -> Partial:
     try:
         while True:
             job.progress()
     except asyncio.CancelledError:
         # Raised once; what belongs to cleaning up can still be reported.
         job.progress(10, "cleaning up")
-        if "keep" in job.parameters:
-            return Partial({"reason": job.cancel_reason})
-        raise
+        return Partial({"reason": job.cancel_reason})
 
 
 def deaf(job: BlockingJob) -> None:

@@ -1,7 +1,6 @@
 """Workers and servers as processes that are killed, frozen and stopped."""
 
 import asyncio
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -39,39 +38,14 @@ async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     assert done.result["pid"] == rescuer.process.pid
 
 
-async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
-    server, client, job_type, start_worker
-):
-    victim = start_worker(server.target, job_type)
-    job = await client.create_job(job_type, retry_policy=RetryPolicy(max_attempts=1))
-    await victim.says("started")
-    victim.signal(signal.SIGKILL)
-    done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.error.reason) == (FAILED, "LEASE_EXPIRED")
-
-
-async def test_a_job_without_a_policy_is_run_again_if_its_worker_was_killed(
-    server, client, job_type, start_worker
-):
-    victim = start_worker(server.target, job_type)
-    job = await client.create_job(job_type)
-    await victim.says("started")
-    victim.signal(signal.SIGKILL)
-    rescuer = start_worker(server.target, job_type)
-    await rescuer.says("started")
-    rescuer.signal(signal.SIGUSR1)
-    done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.attempt) == (COMPLETED, 2)
-
-
-async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_killed_five_times(
+async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_killed_three_times(
     server, client, job_type, start_worker, tmp_path
 ):
     file = tmp_path / "steps"
     # Its worker is missed after a second without news: sooner than its lease expires.
     policy = RetryPolicy(max_attempts=100, initial_backoff=0.1, max_backoff=0.1)
     job = await client.create_job(job_type, retry_policy=policy, stall_timeout=1)
-    for kill in range(5):
+    for kill in range(3):
         # Before and after the checkpoint, in turn.
         last = "kept" if kill % 2 else "did"
         worker = start_worker(server.target, job_type, "steps", str(file), last)
@@ -79,59 +53,30 @@ async def test_no_step_runs_again_after_its_checkpoint_though_its_worker_is_kill
         worker.signal(signal.SIGKILL)
     start_worker(server.target, job_type, "steps", str(file))
     done = await client.wait(job.id, timeout=60)
-    assert (done.status, done.attempt >= 6) == (COMPLETED, True)
+    assert (done.status, done.attempt >= 4) == (COMPLETED, True)
     steps = [line.split()[:2] for line in _lines(file)]
     assert {step for _, step in steps} == {str(step) for step in range(10)}
     for place, (what, step) in enumerate(steps):
         assert what == "did" or ["did", step] not in steps[place:]
 
 
-async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
-    """Freeze a worker past its lease, and let another take the job.
-
-    The frozen one has no free slot: a claim of its that waits at the service would
-    get the job again.
-    """
-    frozen = start_worker(server.target, job_type, *mode)
+async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_nothing(
+    server, client, job_type, start_worker
+):
+    # It has no free slot: a claim of its that waits at the service would get the job again.
+    frozen = start_worker(server.target, job_type, "hold", "1")
     job = await client.create_job(job_type, retry_policy=TWICE)
     await frozen.says("started")
     frozen.signal(signal.SIGSTOP)
     other = start_worker(server.target, job_type)
     assert await other.says("started") == f"{job.id} 2"
-    return frozen, other, await client.get_job(job.id)
-
-
-async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
-    server, client, job_type, start_worker
-):
-    frozen, other, before = await frozen_and_overtaken(
-        server, client, job_type, start_worker, "insist"
-    )
-    frozen.signal(signal.SIGUSR1)
-    frozen.signal(signal.SIGCONT)
-    assert await frozen.says("refused") == "LEASE_LOST"
-    after = await client.get_job(before.id)
-    # Nothing but the other worker's renewals.
-    renewed = dict.fromkeys(("update_time", "lease_expire_time")) | {"version": 0}
-    assert dataclasses.asdict(after) | renewed == dataclasses.asdict(before) | renewed
-    other.signal(signal.SIGUSR1)
-    assert (await client.wait(before.id, timeout=20)).result["pid"] == other.process.pid
-
-
-async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_nothing(
-    server, client, job_type, start_worker
-):
-    frozen, other, before = await frozen_and_overtaken(
-        server, client, job_type, start_worker, "hold", "1"
-    )
-    frozen.signal(signal.SIGCONT)
-    assert await frozen.says("cancelled") == f"{before.id} 1"
-    other.signal(signal.SIGUSR1)
-    done = await client.wait(before.id, timeout=20)
-    assert (done.attempt, done.result["pid"]) == (2, other.process.pid)
     with pytest.raises(LeaseLost):
-        await client.mark_completed(before.id, {"late": True}, attempt=1)
-    assert await client.get_job(before.id) == done
+        await client.mark_completed(job.id, {"late": True}, attempt=1)
+    frozen.signal(signal.SIGCONT)
+    assert await frozen.says("cancelled") == f"{job.id} 1"
+    other.signal(signal.SIGUSR1)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.attempt, done.result["pid"]) == (2, other.process.pid)
 
 
 async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(

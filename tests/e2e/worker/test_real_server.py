@@ -4,35 +4,8 @@ import asyncio
 
 import pytest
 
-from jobledger import JobStatus, RetryPolicy
-from jobledger.worker import Completed, Failed, Worker
-
-PROCESSING = JobStatus.PROCESSING
-
-
-async def test_a_watcher_receives_what_a_handler_reports(client, running, job_type):
-    worker = Worker(client, concurrency=2)
-    seen = asyncio.Event()
-
-    @worker.handler(job_type)
-    async def render(job):
-        await job.progress(25, f"decoded {job.parameters['scene']}")
-        await job.add_asset("image/png", url="https://example.com/a.png", file_size=7)
-        await seen.wait()
-        return Completed({"frames": job.parameters["frames"]})
-
-    job = await client.create_job(job_type, {"scene": "castle", "frames": 240})
-    running(worker)
-    async with client.watch(job.id) as changes:
-        async for change in changes:
-            job = change.job
-            if job.progress == 25:
-                assert job.progress_message == "decoded castle"
-                seen.set()
-    assert (job.status, job.result["frames"]) == (JobStatus.COMPLETED, 240)
-    assert job.worker_id == client.worker_id
-    (asset,) = [asset async for asset in client.list_assets(job.id)]
-    assert asset.file_size == 7
+from jobledger import Asset, JobError, JobStatus, RetryPolicy
+from jobledger.worker import Completed, Partial, Worker
 
 
 async def test_a_cancelled_job_of_a_worker_that_stops_is_failed_as_cancelled(
@@ -114,16 +87,15 @@ async def test_an_outcome_with_every_part_is_accepted(client, running, job_type)
 
     @worker.handler(job_type)
     async def render(job):
-        return Failed("disk full", "NO_DISK", details={"free": 0}, result={"half": True})
+        asset = Asset("image/png", url="https://example.com/a.png")
+        return Partial({"half": True}, "no sound", "NO_SOUND", details={"a": 0}, assets=[asset])
 
     job = await client.create_job(job_type)
     running(worker)
     done = await client.wait(job.id, timeout=20)
-    assert (done.error.reason, done.error.details["free"], done.result["half"]) == (
-        "NO_DISK",
-        0,
-        True,
-    )
+    assert (done.status, done.result) == (JobStatus.PARTIAL, {"half": True})
+    assert done.error == JobError("no sound", reason="NO_SOUND", details={"a": 0})
+    assert [asset.asset_type async for asset in client.list_assets(job.id)] == ["image/png"]
 
 
 async def test_plain_functions_run_at_the_same_time(client, running, job_type):
@@ -170,25 +142,3 @@ async def test_a_worker_whose_tasks_start_at_once_stops_as_any_other(
     done.set()
     await run
     assert (await client.get_job(job.id)).status == JobStatus.COMPLETED
-
-
-async def test_a_handler_sees_a_cancellation_by_the_service_at_its_next_progress_call(
-    client, running, job_type
-):
-    worker = Worker(client)
-    started, cancelled = asyncio.Event(), asyncio.Event()
-
-    @worker.handler(job_type)
-    async def render(job):
-        started.set()
-        await cancelled.wait()
-        await job.progress()
-        raise AssertionError("the call did not raise")
-
-    job = await client.create_job(job_type)
-    running(worker)
-    await started.wait()
-    await client.cancel_job(job.id, "not needed")
-    cancelled.set()
-    done = await client.wait(job.id, timeout=10)
-    assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")

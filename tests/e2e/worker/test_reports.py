@@ -1,39 +1,13 @@
 """What a worker reports while a handler runs, as the service sees it."""
 
 import asyncio
-from datetime import timedelta
 
 import grpc
 import pytest
 
-from jobledger import JobStatus
-from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import RetryPolicy
 from jobledger.worker import Worker
-from jobledger_world.world import World
 from tests.e2e.worker.rules import refuse
-
-
-def test_the_lease_of_a_handler_that_never_reports_is_renewed():
-    def make(client):
-        worker = Worker(client, lease=5)
-
-        @worker.handler("render")
-        async def render(job):
-            await asyncio.sleep(60)
-
-        return worker
-
-    async def work(world):
-        world.worker(make)
-        job = await world.client("ada").create_job("render")
-        job = await world.finished(job, within=timedelta(minutes=2))
-        # With its only attempt, which a lost lease would have used up.
-        assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
-
-    world = World(1)  # its time is simulated: no other process can make a renewal late
-    world.run(work)
-    assert world.loop.time() > 60
 
 
 async def test_tasks_that_a_handler_leaves_running_are_stopped_by_their_next_call(
@@ -73,41 +47,6 @@ async def test_tasks_that_a_handler_leaves_running_are_stopped_by_their_next_cal
     assert service.requests("CreateAsset") == []
 
 
-async def test_the_lease_of_a_handler_that_blocks_its_thread_is_renewed(
-    service, fake_client, running
-):
-    # Longer than this process may stand still on a busy machine, and shorter than four renewals.
-    worker = Worker(fake_client, lease=3)
-    loop = asyncio.get_running_loop()
-
-    @worker.handler("render")
-    def render(job):
-        asyncio.run_coroutine_threadsafe(service.called("UpdateProgress", 4), loop).result()
-
-    service.offer()
-    running(worker)
-    await service.called("TransitionJob")
-
-
-async def test_of_a_flood_of_progress_the_newest_arrives(service, fake_client, running):
-    worker = Worker(fake_client)
-
-    @worker.handler("render")
-    async def render(job):
-        for step in range(1000):
-            await job.progress(step / 10, f"step {step}")
-
-    service.offer()
-    running(worker)
-    await service.called("TransitionJob")
-    # A slow run renews the lease meanwhile.
-    updates = [each.progress for each in service.requests("UpdateProgress")]
-    reports = [update for update in updates if update.HasField("progress")]
-    progress = [report.progress for report in reports]
-    assert progress == sorted(progress)
-    assert (reports[-1].progress, reports[-1].progress_message) == (99, "step 999")
-
-
 @pytest.mark.parametrize("blocking", [False, True])
 async def test_a_handler_that_waits_for_a_report_can_be_stopped(
     service, fake_client, running, blocking
@@ -136,25 +75,6 @@ async def test_a_handler_that_waits_for_a_report_can_be_stopped(
     await run
     assert stopped == [job.id]
     assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
-
-
-async def test_a_single_report_is_sent_at_once(service, fake_client, running):
-    worker = Worker(fake_client)
-
-    @worker.handler("render")
-    async def render(job):
-        await job.progress(25, "decoded")
-        await service.called("UpdateProgress")
-
-    job = service.offer()
-    running(worker)
-    assert await service.called("UpdateProgress") == pb.UpdateProgressRequest(
-        job_id=job.id,
-        attempt=1,
-        progress={"progress": 25, "progress_message": "decoded", "report_number": 1},
-    )
-    end = await service.called("TransitionJob")
-    assert not end.HasField("progress")
 
 
 async def test_every_call_carries_the_attempt(service, fake_client, running):

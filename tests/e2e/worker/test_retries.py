@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jobledger import JobStatus, RetryPolicy
-from jobledger.worker import Release, RetryLater, Worker
+from jobledger.worker import RetryLater, Worker
 from tests.e2e.worker import process_handlers
 
 HOUR = timedelta(hours=1)
@@ -29,21 +29,9 @@ FIRST_PAUSE = (0.8 * HOUR, 1.2 * HOUR)
 EXACTLY = (HOUR, HOUR)
 
 
-async def ends_as_told(job):
-    return process_handlers.ends_as_told(job)
-
-
-@pytest.mark.parametrize(
-    ("function", "executor"),
-    [
-        (ends_as_told, "thread"),
-        (process_handlers.ends_as_told, "thread"),
-        (process_handlers.ends_as_told, "process"),
-    ],
-    ids=["async", "thread", "process"],
-)
+@pytest.mark.parametrize("executor", ["thread", "process"])
 async def test_a_handler_of_any_kind_decides_whether_and_when_its_job_goes_on(
-    client, running, job_type, function, executor
+    client, running, job_type, executor
 ):
     expected = {
         "raises": (FIRST_PAUSE, "FILE_NOT_FOUND_ERROR", "no scene 'castle'"),
@@ -54,7 +42,9 @@ async def test_a_handler_of_any_kind_decides_whether_and_when_its_job_goes_on(
         "returns Release after": (EXACTLY, None, None),
     }
     worker = Worker(client)
-    worker.handler(job_type, executor=executor, retry_on=(KeyError, OSError))(function)
+    worker.handler(job_type, executor=executor, retry_on=(KeyError, OSError))(
+        process_handlers.ends_as_told
+    )
     policy = RetryPolicy(max_attempts=2, initial_backoff=HOUR, max_backoff=HOUR)
     jobs = [
         await client.create_job(job_type, {"end": end}, retry_policy=policy)
@@ -71,45 +61,18 @@ async def test_a_handler_of_any_kind_decides_whether_and_when_its_job_goes_on(
     assert (final.status, final.error.reason) == (JobStatus.FAILED, "VALUE_ERROR")
 
 
-@pytest.mark.parametrize(
-    ("function", "executor"),
-    [
-        (process_handlers.goes_on_async, "thread"),
-        (process_handlers.goes_on, "thread"),
-        (process_handlers.goes_on, "process"),
-    ],
-    ids=["async", "thread", "process"],
-)
+@pytest.mark.parametrize("executor", ["thread", "process"])
 async def test_a_later_attempt_goes_on_with_the_checkpoint_and_knows_the_last_error(
-    client, running, job_type, function, executor
+    client, running, job_type, executor
 ):
     worker = Worker(client)
-    worker.handler(job_type, executor=executor, retry_on=ConnectionError)(function)
+    worker.handler(job_type, executor=executor, retry_on=ConnectionError)(process_handlers.goes_on)
     policy = RetryPolicy(max_attempts=3, initial_backoff=0.1)
     job = await client.create_job(job_type, retry_policy=policy)
     running(worker)
     done = await client.wait(job.id, timeout=20)
     assert (done.status, done.attempt) == (JobStatus.COMPLETED, 3)
     assert done.result == {"checkpoint": {"frame": 2}, "last": "attempt 2"}
-
-
-async def test_the_last_attempt_fails_with_the_error_of_the_handler(client, running, job_type):
-    worker = Worker(client)
-
-    @worker.handler(job_type, retry_on=OSError)
-    async def render(job):
-        raise FileNotFoundError(f"no scene in attempt {job.attempt}")
-
-    policy = RetryPolicy(max_attempts=2, initial_backoff=0.1)
-    job = await client.create_job(job_type, retry_policy=policy)
-    running(worker)
-    done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.attempt) == (JobStatus.FAILED, 2)
-    assert (done.error.reason, done.error.message) == (
-        "FILE_NOT_FOUND_ERROR",
-        "no scene in attempt 2",
-    )
-    assert done.last_error.message == "no scene in attempt 1"
 
 
 async def test_a_checkpoint_that_the_service_refuses_is_raised_where_it_is_waited_for(
@@ -128,9 +91,8 @@ async def test_a_checkpoint_that_the_service_refuses_is_raised_where_it_is_waite
     assert "checkpoint" in done.error.message
 
 
-@pytest.mark.parametrize("end", ["fails", "releases"])
 async def test_a_worker_that_ends_no_job_waits_longer_each_time_and_serves_other_types(
-    client, running, job_type, end
+    client, running, job_type
 ):
     attempts: dict[str, list[float]] = {}
     enough = asyncio.Semaphore(0)
@@ -141,11 +103,9 @@ async def test_a_worker_that_ends_no_job_waits_longer_each_time_and_serves_other
     async def broken(job):
         times = attempts.setdefault(job.id, [])
         times.append(time())
-        if len(times) == 5:
+        if len(times) == 4:
             enough.release()
-        if end == "fails":
-            raise RetryLater("no database")
-        return Release()
+        raise RetryLater("no database")
 
     @worker.handler(f"{job_type}-other")
     async def other(job):
@@ -159,8 +119,7 @@ async def test_a_worker_that_ends_no_job_waits_longer_each_time_and_serves_other
         assert (await client.wait(healthy.id, timeout=20)).status is JobStatus.COMPLETED
     for _ in jobs:
         await enough.acquire()
-    # The first release is free.
-    backoffs = [0.1, 0.2, 0.4, 0.8] if end == "fails" else [0, 0.1, 0.2, 0.4]
+    backoffs = [0.1, 0.2, 0.4]
     assert len(attempts) == len(jobs)
     for times in attempts.values():
         pauses = [later - sooner for sooner, later in itertools.pairwise(times)]

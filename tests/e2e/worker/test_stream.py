@@ -123,20 +123,6 @@ async def test_a_stream_whose_token_does_not_come_is_opened_again(service, start
 # --- signals -----------------------------------------------------------------------------------
 
 
-async def test_a_cancellation_reaches_a_handler_before_anything_is_sent_of_its_job(
-    service, start_waiting
-):
-    waiting = start_waiting()
-    job = service.offer()
-    await waiting.started.acquire()
-    reason = pb.CancelRequested(reason="not needed")
-    await service.streams[0].signal(job_id=job.id, attempt=1, cancel_requested=reason)
-    released = await service.called("ReleaseJob")
-    assert waiting.stopped == [(job.id, True, "not needed")]
-    assert (released.job_id, released.attempt) == (job.id, 1)
-    assert service.streamed == 1
-
-
 async def test_a_cancellation_may_come_in_the_same_message_as_its_job(service, start_waiting):
     waiting = start_waiting(concurrency=2)
     service.offer()
@@ -429,7 +415,7 @@ async def test_a_worker_waits_for_a_token(service, start_waiting):
         await waiting.started.acquire()
         away = True
         service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
-        for _ in range(5):
+        for _ in range(3):
             await asked.acquire()
         waiting.go.set()
         away = False
@@ -476,10 +462,7 @@ async def test_a_worker_uses_one_stream_for_all_calls_to_the_real_service(
     assert observed.counts() == {"Work": 1}
 
 
-@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
-    server, running, job_type, on_cancel
-):
+async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(server, running, job_type):
     async with (
         grpc.aio.insecure_channel(server.target) as channel,
         AsyncClient(server.target, user_id="ada") as owner,
@@ -489,12 +472,11 @@ async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
         started, known = asyncio.Event(), asyncio.Event()
         sent = []
 
-        @worker.handler(job_type, on_cancel=on_cancel)
+        @worker.handler(job_type)
         async def render(job):
             started.set()
             try:
-                while not job.cancel_requested:
-                    await asyncio.sleep(0.001)
+                await asyncio.Event().wait()
             finally:
                 sent.extend([observed.sent("Work"), job.cancel_reason])
                 known.set()

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import pydantic
 import pytest
 
 from jobledger import (
@@ -26,7 +25,6 @@ from jobledger import (
     RetryPolicy,
     Task,
     Worker,
-    minutes,
 )
 from tests.support.server_process import ServerProcess
 from tests.unit.client import task_handlers
@@ -49,41 +47,11 @@ class Shipment(msgspec.Struct):
     weight: float
 
 
-class Receipt(pydantic.BaseModel):
-    shipment: dict[str, float]
-    paid: datetime
-    kind: Kind
-
-
 ORDER = Order(uuid.UUID(int=5), datetime(2026, 12, 1, 8, 30, tzinfo=UTC), Kind.FINAL)
-ORDERS = [
-    ORDER,
-    Shipment(ORDER, 2.0),
-    Receipt(shipment={"a": 1.0}, paid=ORDER.when, kind=Kind.FINAL),
-]
 
 
 def compute(job: BlockingJob, params: Shipment) -> Shipment:
     return Shipment(params.order, params.weight * 2)
-
-
-@pytest.mark.parametrize("value", ORDERS, ids=lambda value: type(value).__name__)
-async def test_parameters_and_results_keep_their_types(
-    client: AsyncClient, running: Callable[..., Any], job_type: str, value: Any
-) -> None:
-    task: Task[Any, Any] = Task(job_type, type(value), result=type(value))
-    worker = Worker(client)
-    seen = []
-
-    async def run(job, params: type(value)):  # type: ignore[valid-type]
-        seen.append(params)
-        return params
-
-    worker.handler(task)(run)
-    job = await client.submit(task, value)
-    running(worker)
-    assert await client.result(task, job, timeout=20) == value
-    assert seen == [value]
 
 
 async def test_a_handler_in_a_process_takes_and_returns_the_types_of_its_task(
@@ -152,21 +120,6 @@ async def test_a_job_without_a_result_raises_an_error_that_has_the_job(
     with pytest.raises(JobFailed) as caught:
         await client.result(task, cancelled, timeout=20)
     assert caught.value.reason == "CANCELLED"
-
-
-async def test_parameters_that_an_old_owner_sent_make_the_job_failed(
-    client: AsyncClient, running: Callable[..., Any], job_type: str
-) -> None:
-    task = Task(job_type, Order, run_timeout=minutes(1))
-    worker = Worker(client)
-
-    @worker.handler(task)
-    async def ship(job: ClaimedJob, params: Order) -> None: ...
-
-    job = await client.create_job(job_type, {"id": 7})
-    running(worker)
-    with pytest.raises(JobFailed, match="INVALID_PARAMETERS"):
-        await client.result(task, job, timeout=20)
 
 
 async def test_a_worker_runs_the_handlers_of_a_module(

@@ -24,7 +24,7 @@ async def test_a_function(jobledger_world, tmp_path):
 
 
 def test_each_seed_has_run():
-    assert STARTED == [1, 2, 3]
+    assert len(STARTED) == SEEDS
 
 
 class TestOrders:
@@ -48,21 +48,24 @@ async def test_of_another_plugin():
     pass
 """
 
-AUTO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
-STRICT = ("-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function")
+ASYNCIO = (
+    *("-p", "asyncio"),
+    *("-o", "asyncio_mode=auto"),
+    *("-o", "asyncio_default_fixture_loop_scope=function"),
+)
 
 
 @pytest.mark.parametrize(
-    ("plugin", "other"),
-    [((), ""), (("-p", "asyncio", *AUTO), OTHER), (("-p", "asyncio", *STRICT), OTHER)],
-    ids=["alone", "auto", "strict"],
+    ("options", "seeds", "other"),
+    [(("--jobledger-seeds", "4"), 4, ""), (ASYNCIO, 3, OTHER)],
+    ids=["alone", "pytest-asyncio"],
 )
-def test_async_tests_run_in_worlds_with_and_without_pytest_asyncio(
-    tmp_path: Path, plugin: tuple[str, ...], other: str
+def test_async_tests_run_in_worlds_for_each_seed_with_and_without_pytest_asyncio(
+    tmp_path: Path, options: tuple[str, ...], seeds: int, other: str
 ) -> None:
-    (tmp_path / "test_orders.py").write_text(TESTS)
+    (tmp_path / "test_orders.py").write_text(TESTS.replace("SEEDS", str(seeds)))
     (tmp_path / "test_others.py").write_text(other)
-    run = run_pytest(tmp_path, *plugin)
+    run = run_pytest(tmp_path, *options)
     assert run.returncode == 0, run.stdout + run.stderr
     assert ("5 passed" if other else "4 passed") in run.stdout
 
@@ -113,15 +116,6 @@ def test_a_marked_test_that_cannot_run_in_a_world_is_refused_when_it_is_collecte
     assert "is for async functions" in run.stdout
     assert "does not take the fixture `jobledger_world`" in run.stdout
     assert run.returncode == pytest.ExitCode.INTERRUPTED
-
-
-def test_the_number_of_seeds_can_be_given(tmp_path: Path) -> None:
-    (tmp_path / "test_orders.py").write_text(
-        "import pytest\nRUN = []\n\n@pytest.mark.jobledger_world(seeds=2)\n"
-        "async def test_it(jobledger_world): RUN.append(1)\n\n"
-        "def test_count(): assert len(RUN) == 4\n"
-    )
-    assert run_pytest(tmp_path, "--jobledger-seeds", "4").returncode == 0
 
 
 ENDLESS = """

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from jobledger import AsyncClient, LeaseLost
+from jobledger import AsyncClient
 from jobledger.worker import ClaimedJob, Completed, Worker
 
 LEASE = 5.0
@@ -39,19 +39,6 @@ async def hold(
 
     say("ready")
     await worker.run(signals=True)
-
-
-async def insist(client: AsyncClient, job_type: str, go: asyncio.Event) -> None:
-    """Hold a job without the library, which would stop it, and complete it late."""
-    say("ready")
-    (job,) = await client.claim_jobs([job_type], lease_duration=LEASE, wait=60)
-    say("started", job.id, job.attempt)
-    await go.wait()
-    try:
-        await client.mark_completed(job.id, {"late": True}, attempt=job.attempt)
-        say("completed")
-    except LeaseLost as error:
-        say("refused", error.reason)
 
 
 async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
@@ -104,8 +91,6 @@ async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) 
         match mode:
             case "hold":
                 await hold(client, job_type, go, *arguments)
-            case "insist":
-                await insist(client, job_type, go)
             case "steps":
                 await steps(client, job_type, *arguments)
             case "crowd":
