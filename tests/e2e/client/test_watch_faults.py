@@ -2,23 +2,18 @@
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger import (
     AsyncClient,
     Client,
     DeadlineExceeded,
     InternalError,
-    JobledgerError,
-    JobNotFound,
-    Unavailable,
 )
 from jobledger.core import reconnecting
 from jobledger.v1.job_service_pb2 import WatchJobResponse
@@ -34,11 +29,7 @@ def versions(messages):
     "code",
     [
         grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
     ],
 )
 @pytest.mark.parametrize("collect", BOTH, indirect=True)
@@ -63,12 +54,6 @@ async def test_a_stream_that_ends_with_ok_before_the_terminal_state_is_resumed(
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
 
 
-async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server, collect):
-    fault_server.says(fault_server.message(3), fault_server.message(4, "COMPLETED"))
-    messages = await collect(fault_server.target, "j", after_version=9)
-    assert versions(messages) == [4]
-
-
 async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, monkeypatch):
     monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
@@ -86,59 +71,12 @@ def test_a_slow_caller_does_not_make_its_stream_time_out(fault_server, monkeypat
     assert len(fault_server.requests) == 1
 
 
-async def test_the_servers_delay_is_respected(fault_server, collect):
-    retry = RetryInfo()
-    retry.retry_delay.FromMilliseconds(400)
-    drains = fault_server.rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
-    fault_server.says(fault_server.message(1), then=fault_server.refuses(drains))
-    fault_server.says(fault_server.message(2, "COMPLETED"))
-    start = time.monotonic()
-    assert versions(await collect(fault_server.target, "j")) == [1, 2]
-    assert time.monotonic() - start >= 0.4
-
-
-async def test_a_stream_at_its_maximum_age_is_replaced_without_notice(
-    fault_server, collect, caplog
-):
-    caplog.set_level(logging.INFO, "jobledger")
-    fault_server.says(fault_server.message(1), then=fault_server.moves())
-    fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
-    # Not even those that do not want another connection.
-    messages = await collect(fault_server.target, "j", reconnect_timeout=0)
-    assert versions(messages) == [1, 2]
-    assert [request.after_version for request in fault_server.requests] == [0, 1]
-    # Of ours: grpc.aio can still have something to say of an earlier test's event loop.
-    assert [r for r in caplog.records if r.name.startswith("jobledger")] == []
-
-
-@pytest.mark.parametrize(
-    ("code", "reason", "kind"),
-    [
-        (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", JobNotFound),
-        (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
-    ],
-)
-async def test_a_refusal_is_raised_also_in_the_middle(fault_server, collect, code, reason, kind):
-    status = fault_server.rich(code, reason)
+async def test_a_refusal_is_raised_also_in_the_middle(fault_server, collect):
+    status = fault_server.rich(grpc.StatusCode.INTERNAL, "INTERNAL")
     fault_server.says(fault_server.message(1), then=fault_server.refuses(status))
-    with pytest.raises(kind):
+    with pytest.raises(InternalError):
         await collect(fault_server.target, "j")
     assert len(fault_server.requests) == 1
-
-
-async def test_the_last_error_is_raised_when_the_reconnect_timeout_is_over(fault_server, collect):
-    aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE, "still away")
-    fault_server.says(fault_server.message(1), then=aborts)
-    for _ in range(200):
-        fault_server.says(then=aborts)
-    with pytest.raises(Unavailable, match="still away"):
-        await collect(fault_server.target, "j", reconnect_timeout=3)
-    assert 2 < len(fault_server.requests) < 200
-
-
-async def test_a_server_that_never_answered_is_an_error_after_the_timeout(collect):
-    with pytest.raises(Unavailable):
-        await collect("127.0.0.1:1", "j", connect_timeout=0.3)
 
 
 def test_leaving_the_loop_cancels_the_stream(fault_server):
@@ -176,30 +114,6 @@ async def test_cancelling_the_task_ends_the_watch_and_its_stream(fault_server):
             await task
         assert await asyncio.to_thread(fault_server.ended.wait, 10)
     assert len(fault_server.requests) == 1
-
-
-async def test_closing_the_async_client_ends_its_watches_with_an_error(fault_server):
-    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
-    async with AsyncClient(fault_server.target, user_id="ada") as client:
-        news = client.watch("j")
-        await anext(news)
-        rest = asyncio.ensure_future(anext(news))
-        await asyncio.sleep(0)
-        await client.close()
-        with pytest.raises(JobledgerError, match="closed"):
-            await rest
-
-
-def test_closing_the_client_ends_its_watches_with_an_error(fault_server):
-    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
-    client = Client(fault_server.target, user_id="ada")
-    news = client.watch("j")
-    next(news)
-    closing = threading.Thread(target=client.close)
-    closing.start()
-    with pytest.raises(JobledgerError, match="closed"):
-        next(news)
-    closing.join()
 
 
 def breaks_then_is_quiet(fault_server):
@@ -278,15 +192,6 @@ def test_a_hundred_watches_of_a_client_share_one_thread_of_its_own(fault_server)
         assert len([name for name in started if name.startswith("jobledger")]) <= 1
 
 
-def test_wait_returns_the_job_in_its_terminal_state(fault_server):
-    fault_server.says(
-        fault_server.message(1), then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
-    )
-    fault_server.says(fault_server.message(2, "FAILED"))
-    with Client(fault_server.target, user_id="ada") as client:
-        assert client.wait("j").version == 2
-
-
 async def test_wait_times_out_even_while_updates_arrive(fault_server):
     def chatters(request, context):
         gone = threading.Event()
@@ -297,12 +202,6 @@ async def test_wait_times_out_even_while_updates_arrive(fault_server):
             yield fault_server.message(version)
 
     fault_server.says(then=chatters)
-    fault_server.says(then=chatters)
     async with AsyncClient(fault_server.target, user_id="ada") as client:
         with pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"):
             await client.wait("j", timeout=0.4)
-    with (
-        Client(fault_server.target, user_id="ada") as blocking,
-        pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"),
-    ):
-        await asyncio.to_thread(blocking.wait, "j", timeout=0.4)

@@ -97,14 +97,6 @@ def test_leaving_the_loop_ends_the_stream_and_the_thread_of_a_watch_with_heartbe
         assert fault_server.ended.wait(10)
 
 
-async def test_closing_an_async_watch_with_heartbeats_ends_its_stream(fault_server):
-    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
-    async with AsyncClient(fault_server.target, user_id="ada") as client:
-        async with client.watch("j", heartbeats=OFTEN) as changes:
-            assert [(await anext(changes)).heartbeat for _ in range(2)] == [False, True]
-        assert await asyncio.to_thread(fault_server.ended.wait, 10)
-
-
 async def test_cancelling_a_task_ends_its_watch_with_heartbeats_also_between_two_streams(
     fault_server,
 ):

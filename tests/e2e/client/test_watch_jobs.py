@@ -6,7 +6,6 @@ import itertools
 import logging
 import sqlite3
 import threading
-import uuid
 from collections import Counter, defaultdict
 from functools import partial
 
@@ -35,16 +34,6 @@ def listing(news):
             return jobs
         jobs[message.job.id] = message.job
     return None
-
-
-async def test_the_async_client_watches_the_feed_too(server):
-    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
-        job = await client.create_job("render")
-        async with client.watch_jobs() as news:
-            assert (await anext(news)).job == job
-            assert (await anext(news)).synced
-            started = await client.start_job(job.id)
-            assert (await anext(news)).job == started
 
 
 def test_a_token_from_within_a_message_repeats_changes_and_skips_none(client):
