@@ -62,12 +62,10 @@ def test_create_reads_parameters_from_elsewhere(jobledger, client, tmp_path, sou
     assert client.get_job(out.strip()).parameters["city"] == "Zürich"
 
 
-@pytest.mark.parametrize(("given", "shown"), [("1.5m", "90s"), ("2.5s", "2.5s")])
-def test_a_time_span_is_shown_in_seconds(jobledger, client, given, shown):
-    job = json.loads(jobledger.ok("create", "render", "--stall-timeout", given, "--json"))
-    assert job["stall_timeout"] == shown
-    seconds = float(shown.removesuffix("s"))
-    assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=seconds)
+def test_a_time_span_is_shown_in_seconds(jobledger, client):
+    job = json.loads(jobledger.ok("create", "render", "--stall-timeout", "1.5m", "--json"))
+    assert job["stall_timeout"] == "90s"
+    assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=90)
 
 
 def test_get_shows_the_fields_that_are_set(jobledger, done):
@@ -95,14 +93,6 @@ def test_json_has_the_fields_of_the_job_in_their_order(jobledger, client):
     # Keys in a stable order; whole numbers are integers.
     assert '"parameters": {"b": {"a": [2], "z": 1.5}, "size": 7}' in line
     assert '"labels": {"city": "Z\\u00fcrich", "team": "a"}' in line
-
-
-def test_times_in_json_are_rfc_3339_in_utc(jobledger, client):
-    job = client.create_job("render")
-    shown = json.loads(jobledger.ok("get", job.id, "--json"))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", shown["create_time"])
-    assert datetime.fromisoformat(shown["create_time"]) == job.create_time
-    assert shown["start_time"] is None
 
 
 def test_list_is_aligned_and_newest_first(jobledger, client):
@@ -173,22 +163,6 @@ def waiting(client):
     (job,) = client.claim_jobs([job_type], worker_id="worker-1")
     client.update_progress(job.id, 40, attempt=1)
     return client.release_job(job.id, 1)
-
-
-def test_a_started_job_that_nobody_holds_waits_for_retry(jobledger, client):
-    job = waiting(client)
-    card = dict(line.split(maxsplit=1) for line in jobledger.ok("get", job.id).splitlines())
-    assert card["status"] == "WAITING FOR RETRY"
-    (_, row) = jobledger.ok("list").splitlines()
-    assert row.split("  ")[:2] == [job.id, "WAITING FOR RETRY"]
-    shown = json.loads(jobledger.ok("list", "--json", "--status", "processing"))
-    assert (shown["status"], shown["held"]) == ("PROCESSING", False)
-
-
-def test_get_shows_payloads_and_list_does_not_read_them(jobledger, client):
-    job = waiting(client)
-    assert json.loads(jobledger.ok("get", job.id, "--json"))["parameters"] == {"scene": "castle"}
-    assert json.loads(jobledger.ok("list", "--json"))["parameters"] is None
 
 
 def test_create_sets_the_retry_policy(jobledger, client):
@@ -318,13 +292,6 @@ def test_cancel_prints_the_resulting_state(jobledger, client, done):
 def test_delete_says_what_it_did(jobledger, done):
     assert jobledger.ok("delete", done.id) == f"deleted {done.id}\n"
     assert jobledger("get", done.id).returncode == 4
-
-
-def test_delete_says_so_in_json(jobledger, done):
-    assert json.loads(jobledger.ok("delete", "--json", done.id)) == {
-        "job_id": done.id,
-        "deleted": True,
-    }
 
 
 def test_a_jobs_text_cannot_control_the_terminal(jobledger, client):

@@ -93,13 +93,6 @@ def test_stats_counts_the_jobs_of_each_type(jobledger, client, job_type):
     assert row.endswith("no worker asks for it")
 
 
-def test_stats_of_a_tenant_are_its_own(jobledger, client, job_type):
-    for tenant in ("team-a", "team-a", "team-b"):
-        client.create_job(job_type, fairness_key=tenant)
-    line = jobledger.ok("stats", job_type, "--fairness-key", "team-a", "--json")
-    assert json.loads(line)["ready"] == 2
-
-
 def test_nothing_of_a_paused_type_starts_until_it_is_resumed(jobledger, client, job_type):
     job = client.create_job(job_type)
     said = jobledger.ok("pause", job_type, "--reason", "deploy").strip()
@@ -209,12 +202,6 @@ def test_explain_says_who_goes_before_and_for_what_a_job_waits(jobledger, client
     assert "1 job of its tenant goes before it; 2 tenants take turns" in lines
     client.start_job(first.id)
     assert jobledger.ok("explain", first.id) == "it does not wait: a worker holds it\n"
-
-
-def test_explain_names_the_time_of_a_scheduled_job(jobledger, job_type):
-    job_id = jobledger.ok("create", job_type, "--delay", "30d").strip()
-    due = json.loads(jobledger.ok("get", job_id, "--json"))["schedule_time"][:19]
-    assert f"scheduled for {due}Z" in jobledger.ok("explain", job_id).splitlines()
 
 
 @pytest.fixture

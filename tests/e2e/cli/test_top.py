@@ -46,9 +46,7 @@ def rows(screen, *words):
     return [line for line in screen if all(word in line for word in words)]
 
 
-def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
-    jobledger, client, on_a_terminal
-):
+def test_jobs_are_drawn_as_they_change(jobledger, client, on_a_terminal):
     waits = client.create_job("render")
     terminal = on_a_terminal(jobledger, width=160)
     terminal.until(lambda s: rows(s, waits.id, "QUEUED"))
@@ -63,42 +61,6 @@ def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
     assert "changes/s" in terminal.screen[0]
     client.mark_failed(waits.id, "disk full", reason="NO_DISK", attempt=1)
     terminal.until(lambda s: rows(s, waits.id, "FAILED", "NO_DISK: disk full"))
-    terminal.until(lambda s: not rows(s, waits.id))
-
-
-def test_a_running_job_whose_cancellation_was_requested_is_cancelling(
-    jobledger, client, on_a_terminal
-):
-    job = client.start_job(client.create_job("render").id)
-    terminal = on_a_terminal(jobledger)
-    client.cancel_job(job.id)
-    terminal.until(lambda s: rows(s, job.id, "CANCELLING"))
-
-
-def test_a_started_job_that_nobody_holds_waits_for_retry(jobledger, client, on_a_terminal):
-    job = client.start_job(client.create_job("render").id)
-    terminal = on_a_terminal(jobledger)
-    terminal.until(lambda s: rows(s, job.id, "RUNNING") and "1 running  0 queued" in s[0])
-    client.release_job(job.id, 1)
-    terminal.until(
-        lambda s: (
-            rows(s, job.id, "WAITING FOR RETRY")
-            and "0 running  1 waiting for retry  0 queued" in s[0]
-        )
-    )
-
-
-def test_a_scheduled_job_is_shown_with_its_time_and_is_queued_from_then_on(
-    jobledger, client, on_a_terminal
-):
-    now = datetime.now(UTC)
-    times = [now + timedelta(hours=1), now + timedelta(seconds=5)]
-    later, soon = (client.create_job("render", schedule_time=time).id for time in times)
-    terminal = on_a_terminal(jobledger, width=160)
-    until = f"until {times[0]:%Y-%m-%dT%H:%M:%SZ}"
-    # No event tells it.
-    terminal.until(lambda s: rows(s, soon, "QUEUED") and "1 queued  1 scheduled" in s[0])
-    assert rows(terminal.screen, later, "SCHEDULED", until)
 
 
 def test_a_job_that_pauses_is_shown_with_the_time_and_the_error(jobledger, client, on_a_terminal):

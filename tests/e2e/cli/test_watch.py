@@ -46,9 +46,6 @@ def test_each_change_is_a_line_until_the_job_is_terminal(jobledger, client, runn
     ("ends", "code"),
     [
         (["COMPLETED"], 0),
-        (["FAILED"], 1),
-        (["PARTIAL"], 3),
-        (["COMPLETED", "COMPLETED"], 0),
         (["COMPLETED", "PARTIAL"], 3),
         (["PARTIAL", "FAILED", "COMPLETED"], 1),
     ],

@@ -66,14 +66,6 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
         terminal.until(connected_again)
 
 
-def test_the_bar_of_a_job_that_nobody_holds_says_that_it_waits(jobledger, client, on_a_terminal):
-    (job_id,) = running(client, 1)
-    terminal = on_a_terminal(jobledger, job_id)
-    terminal.until(lambda s: any(job_id in line and "RUNNING" in line for line in s))
-    client.release_job(job_id, 1)
-    terminal.until(lambda s: any(job_id in line and "WAITING FOR RETRY" in line for line in s))
-
-
 def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
     jobledger, client, on_a_terminal
 ):
@@ -113,7 +105,7 @@ def test_a_scheduled_job_is_shown_with_its_time_and_is_queued_from_then_on(
     server, shell, client, user, on_a_terminal
 ):
     now = datetime.now(UTC)
-    times = [now + timedelta(hours=1), now + timedelta(seconds=5)]
+    times = [now + timedelta(hours=1), now + timedelta(seconds=2)]
     ids = [client.create_job("render", schedule_time=time).id for time in times]
     terminal = on_a_terminal(shell(server.target, user), *ids, width=120)
     scheduled = f" SCHEDULED  until {times[0]:%Y-%m-%dT%H:%M:%SZ}"

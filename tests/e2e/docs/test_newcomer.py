@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger import AttemptOutcome, Client, Job, JobStatus, NewJob
+from jobledger import AttemptOutcome, Client, Job, JobStatus
 from tests.support.access_file import rule, write_access_file
-from tests.support.pages import QUICKSTART, README, ROOT, TUTORIAL, blocks
+from tests.support.pages import QUICKSTART, ROOT, blocks
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.server_process import ServerProcess
@@ -75,24 +74,11 @@ def first_job(client: Client) -> Job:
         return next(event.job for event in events if event.job is not None)
 
 
-def hello(folder: Path, page: Path, target: str) -> tuple[Path, Path]:
-    """Write the first programs of a page; return the worker's and the client's."""
-    write(folder, "hello_task.py", code(page, 'Task("greet"'), target)
-    quick = code(page, "@worker.handler").replace("time.sleep(2)", "time.sleep(0.5)")
-    worker = write(folder, "hello_worker.py", quick.replace("lease=10", "lease=5"), target)
-    return worker, write(folder, "hello_client.py", code(page, "client.submit"), target)
-
-
-def the_readme_runs_a_job(target: str, folder: Path) -> None:
-    worker, client = hello(folder, README, target)
-    with running(worker), running(client, stdout=subprocess.PIPE) as watching:
-        printed, _ = watching.communicate(timeout=60)
-    assert printed.splitlines()[-2:] == ["COMPLETED 100 step 5 of 5", "Hello Ada"]
-
-
 def a_job_survives_the_kill_of_its_worker(ada: Client, target: str, folder: Path) -> None:
     """The Quickstart's fourth step: SIGKILL in the midst of a job."""
-    worker, _ = hello(folder, QUICKSTART, target)
+    write(folder, "hello_task.py", code(QUICKSTART, 'Task("greet"'), target)
+    quick = code(QUICKSTART, "@worker.handler").replace("time.sleep(2)", "time.sleep(0.5)")
+    worker = write(folder, "hello_worker.py", quick.replace("lease=10", "lease=5"), target)
     with running(worker) as first:
         job = ada.create_job("greet", {"name": "Ada"})
         reached(ada, job.id, lambda job: job.progress > 0)
@@ -111,34 +97,6 @@ def a_job_survives_the_kill_of_its_worker(ada: Client, target: str, folder: Path
         AttemptOutcome.COMPLETED,
     )
     assert lost.worker_id != done.worker_id
-
-
-def a_process_executor_runs_each_job_once(web: Client, target: str, folder: Path) -> None:
-    """The Tutorial's worker is one worker, and survives the death of the process of a job."""
-    for name, words in (
-        ("render.py", "def render("),
-        ("picture_task.py", "picture = Task("),
-        ("picture_worker.py", 'executor="process"'),
-    ):
-        file = write(folder, name, code(TUTORIAL, words), target)
-    with running(file, environment={"JOBLEDGER_SERVER": target}) as worker:
-        jobs = web.create_jobs(NewJob("picture", {"width": 64, "height": 40}) for _ in range(2))
-        ended = web.wait_all(jobs, timeout=60)
-        assert [job.status for job in ended] == [JobStatus.COMPLETED] * 2
-        assert {job.attempt for job in ended} == {1}
-        attempts = [attempt for job in jobs for attempt in web.list_attempts(job)]
-        assert len({attempt.worker_id for attempt in attempts}) == 1
-
-        # As the kernel does when memory is short.
-        job = web.create_job("picture", {"width": 1600, "height": 1000})
-        reached(web, job.id, lambda job: job.progress > 0)
-        for child in psutil.Process(worker.pid).children(recursive=True):
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
-        again = reached(web, job.id, lambda job: job.attempt == 2)
-        assert again.last_error is not None
-        assert again.last_error.reason == "PROCESS_DIED"
-        web.cancel_job(job)
 
 
 def a_web_application_with_a_worker_inside_ends_at_the_first_sigterm(
@@ -230,9 +188,7 @@ def test_the_path_of_a_newcomer_loses_and_doubles_no_job(
 ) -> None:
     target = own_server.target
     with Client(target, user_id="ada") as ada, Client(target, user_id="web") as web:
-        the_readme_runs_a_job(target, tmp_path / "readme")
         a_job_survives_the_kill_of_its_worker(ada, target, tmp_path / "quickstart")
-        a_process_executor_runs_each_job_once(web, target, tmp_path / "tutorial")
         a_web_application_with_a_worker_inside_ends_at_the_first_sigterm(
             web, target, tmp_path / "application"
         )

@@ -64,34 +64,6 @@ def test_the_reference_has_what_only_the_async_client_can_do(pages: dict[str, st
     assert "[`Client`](Client.md)" in shown
 
 
-def test_the_methods_of_a_client_are_grouped_by_who_uses_them(pages: dict[str, str]) -> None:
-    client = pages["python/Client.md"]
-    rows = re.findall(r"^\| ([\w ]+) \| ([\w ,]*) \| (.*) \|$", client, re.MULTILINE)
-    table = [(who, re.findall(r"`(\w+)`", calls)) for who, _, calls in rows if who != "who"]
-    assert {who for who, _ in table} == {
-        "Producers",
-        "Watchers",
-        "Workers",
-        "Operators",
-        "The client itself",
-    }
-    users = {name: who for who, names in table for name in names}
-    assert users["submit"] == users["rerun_jobs"] == "Producers"
-    assert users["watch"] == users["list_jobs"] == "Watchers"
-    assert users["claim_jobs"] == "Workers"
-    assert "| Operators | pauses, limits, counts | [`client.admin`](Admin.md)" in client
-    headings = re.findall(r"^(##+) (.+)$", client, re.MULTILINE)
-    who = ""
-    shown = {}
-    for level, heading in headings:
-        if level == "##":
-            who = heading
-        else:
-            shown[heading] = who
-    assert shown == users
-    assert list(shown) == list(users)
-
-
 def test_the_reference_names_no_private_class_but_has_what_is_inherited_from_it(
     pages: dict[str, str],
 ) -> None:
