@@ -1,7 +1,6 @@
 """Every program reads the whole error: code, reason, facts, violations."""
 
 import uuid
-from pathlib import Path
 
 from tests.polyglot.ledger import Ledger, job_in
 from tests.polyglot.programs import Event, Jobs
@@ -48,35 +47,6 @@ def test_a_transition_that_is_not_in_the_table_is_refused(
     )
 
 
-def test_a_terminal_job_never_changes_but_the_same_outcome_may_be_repeated(
-    jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
-) -> None:
-    job = ledger.complete(ledger.start(ledger.create(kind)))
-    (repeated,) = jobs.run("complete", job=job.id)
-    assert job_in(repeated) == job
-    other = tmp_path / "other.json"
-    other.write_text('{"other": true}', "utf-8")
-    error = jobs.refused("complete", job=job.id, result=other)
-    (violation,) = error["precondition_violations"]
-    assert violation["type"] == "JOB_TERMINAL"
-    assert error == expected(
-        error,
-        code="FAILED_PRECONDITION",
-        reason="JOB_TERMINAL",
-        metadata={"job_id": job.id, "current": "COMPLETED", "target": "COMPLETED", "allowed": ""},
-        precondition_violations=[violation],
-    )
-
-
-def test_a_report_of_another_attempt_is_refused(jobs: Jobs, ledger: Ledger, kind: str) -> None:
-    job = ledger.start(ledger.create(kind))
-    error = jobs.refused("complete", job=job.id, attempt=7)
-    assert error == expected(
-        error, code="ABORTED", reason="LEASE_LOST", metadata={"job_id": job.id, "attempt": "1"}
-    )
-    assert ledger.get(job) == job
-
-
 def test_a_request_id_gives_the_same_job_and_never_another(
     jobs: Jobs, ledger: Ledger, kind: str
 ) -> None:
@@ -115,15 +85,6 @@ def test_a_unique_key_that_is_taken_is_refused_or_gives_the_existing_job(
 def test_a_create_without_a_request_id_makes_a_job_each_time(jobs: Jobs, kind: str) -> None:
     first, second = (jobs.run("create", user=kind, type="render")[0] for _ in range(2))
     assert job_in(first).id != job_in(second).id
-
-
-def test_a_job_of_another_owner_is_not_found(jobs: Jobs, ledger: Ledger, kind: str) -> None:
-    job = ledger.create(kind)
-    for command in ("get", "watch"):
-        error = jobs.refused(command, user="eve", job=job.id)
-        assert error == expected(
-            error, code="NOT_FOUND", reason="JOB_NOT_FOUND", metadata={"job_id": job.id}
-        )
 
 
 def test_every_bad_field_is_named(jobs: Jobs) -> None:

@@ -87,15 +87,6 @@ def test_a_job_finishes_partial_and_its_watcher_sees_what_is_missing(
     assert seen[-1].result == struct({"done": 3})
 
 
-def test_a_job_fails_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: str) -> None:
-    job = ledger.create(kind, job_type=kind)
-    jobs.run("work", worker="w", type=kind, outcome="failed", message="no disk")
-    ended = ledger.get(job)
-    assert (ended.status, ended.progress) == (JobStatus.JOB_STATUS_FAILED, 50)
-    assert (ended.error.reason, ended.error.message) == ("NOT_DONE", "no disk")
-    assert not ended.HasField("result")
-
-
 def test_a_retryable_failure_is_tried_again_and_the_next_attempt_completes(
     jobs: Jobs, ledger: Ledger, kind: str
 ) -> None:
@@ -181,13 +172,3 @@ def test_an_update_that_is_refused_has_a_reason(
     # The others are applied.
     assert result_in(ended).version == ledger.get(job).version
     assert ledger.get(job).status == JobStatus.JOB_STATUS_COMPLETED
-
-
-def test_an_attempt_without_new_progress_is_lost(jobs: Jobs, ledger: Ledger, kind: str) -> None:
-    job = job_in(jobs.run("create", user=kind, type=kind, stall_timeout=1)[0])
-    assert job.stall_timeout.seconds == 1
-    assert job == ledger.get(job)
-    ledger.start(job)
-    ended = job_in(jobs.run("watch", user=kind, job=job.id)[-1])
-    assert ended == ledger.get(job)
-    assert (ended.status, ended.error.reason) == (JobStatus.JOB_STATUS_FAILED, "STALLED")

@@ -91,24 +91,6 @@ async def test_a_watch_yields_every_transition_once_and_in_order(own_server, int
         assert [step.to_status for step in steps] == [PROCESSING, COMPLETED]
 
 
-async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_transitions(
-    own_server,
-):
-    async with AsyncClient(own_server.target, user_id="ada") as client:
-        job = await client.create_job("render")
-        news = client.watch(job.id)
-        await anext(news)
-        # It does not read, so it does not notice; when it reconnects, the job has finished.
-        await asyncio.to_thread(own_server.kill)
-        await asyncio.to_thread(own_server.start)
-        await client.start_job(job.id)
-        await client.mark_failed(job.id, "disk full", attempt=1)
-        rest = [message async for message in news]
-    steps = [step for message in rest for step in message.transitions]
-    assert [step.version for step in steps] == [2, 3]
-    assert rest[-1].job.status == JobStatus.FAILED
-
-
 async def test_a_kill_loses_no_acknowledged_change(own_server):
     """With a request id, a call repeated until it is answered takes effect exactly once."""
     async with AsyncClient(own_server.target, user_id="ada") as client:

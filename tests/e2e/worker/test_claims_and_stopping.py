@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import sys
-import threading
 import weakref
 
 import grpc
@@ -36,25 +35,6 @@ async def test_a_worker_sends_its_job_types_and_free_slots(service, fake_client,
         job_types=["a", "b"],
         lease_duration=Duration(seconds=7),
     )
-
-
-async def test_a_worker_never_runs_more_jobs_than_it_has_slots(service, fake_client, running):
-    worker = Worker(fake_client, concurrency=3)
-    now, most = 0, 0
-
-    @worker.handler("render")
-    async def render(job):
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0)
-        now -= 1
-
-    for _ in range(50):
-        service.offer()
-    running(worker)
-    await service.called("TransitionJob", 50)
-    assert most == 3
 
 
 async def test_a_worker_goes_on_after_an_outage_which_it_logs_once(
@@ -97,17 +77,6 @@ async def test_a_service_that_refuses_the_worker_ends_it(
     assert waiting.stopped
     # The release of its job fails at once.
     assert "could not be finished" in caplog.text
-
-
-async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(service, start_waiting):
-    waiting = start_waiting(grace=30)
-    service.offer()
-    await waiting.started.acquire()
-    waiting.worker.stop()
-    waiting.go.set()
-    await waiting.run
-    assert (await service.called("TransitionJob")).finish.result["attempt"] == 1
-    assert service.requests("ReleaseJob") == []
 
 
 async def test_a_job_that_does_not_finish_within_the_grace_is_released(
@@ -182,28 +151,6 @@ async def test_a_program_whose_signal_handlers_are_not_of_python_can_run_a_worke
     assert len(service.requests("TransitionJob")) == 1
 
 
-async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released(
-    service, fake_client, running
-):
-    worker = Worker(fake_client, grace=0)
-    started = threading.Event()
-
-    @worker.handler("render")
-    def render(job):
-        while True:
-            job.progress()
-            started.set()
-
-    job = service.offer()
-    run = running(worker)
-    await asyncio.to_thread(started.wait)
-    worker.stop()
-    await run
-    assert service.requests("ReleaseJob") == [
-        pb.ReleaseJobRequest(job_id=job.id, attempt=1, release={})
-    ]
-
-
 async def test_cancelling_run_releases_its_jobs_too(service, start_waiting):
     waiting = start_waiting(concurrency=2, grace=30)
     job = service.offer()
@@ -273,51 +220,6 @@ async def test_a_signal_stops_a_worker_whose_loop_has_no_signal_handlers_as_on_w
     program.send_signal(signal.SIGINT)
     async with asyncio.timeout(20):
         assert await program.wait() == 0
-
-
-WEB = """
-import asyncio
-import contextlib
-import sys
-
-import uvicorn
-from jobledger import Worker
-
-worker = Worker(sys.argv[1])
-
-
-@worker.handler("render")
-async def render(job):
-    return {}
-
-
-@contextlib.asynccontextmanager
-async def lifespan(app):
-    async with asyncio.TaskGroup() as group:
-        group.create_task(worker.run())
-        yield
-        worker.stop()
-
-
-async def app(scope, receive, send):
-    async with lifespan(app):
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-    await send({"type": "lifespan.shutdown.complete"})
-
-
-uvicorn.run(app, port=0, lifespan="on", log_config=None)
-"""
-
-
-async def test_a_web_server_with_a_worker_in_its_lifespan_ends_at_the_first_sigterm(service):
-    target = f"127.0.0.1:{service.port}"
-    program = await asyncio.create_subprocess_exec(sys.executable, "-c", WEB, target)
-    await service.called("Work")
-    program.terminate()
-    async with asyncio.timeout(20):
-        await program.wait()
 
 
 async def test_a_signal_stops_all_workers_of_a_program(service, fake_client):

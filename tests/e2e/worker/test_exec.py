@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import urllib.request
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -18,8 +17,6 @@ from jobledger.cli.program import Program, last_lines, outcome_of
 from jobledger.worker import Completed, Failed, Partial, Worker
 from tests.support.forked import Forked
 from tests.support.pages import ROOT
-from tests.support.ports import free_port
-from tests.support.scraping import scraped
 
 EXAMPLES = ROOT / "examples" / "workers"
 COMPLETED = JobStatus.COMPLETED
@@ -117,22 +114,6 @@ for line in [
         "https://example.com/a.png",
         7,
     )
-
-
-async def test_progress_is_reported_while_the_program_runs(worker, client, job_type, tmp_path):
-    go = tmp_path / "go"
-    program = f"""
-import os, time
-print('{{"progress": 40, "message": "decoded"}}', flush=True)
-while not os.path.exists({str(go)!r}):
-    time.sleep(0.01)
-"""
-    worker.start([sys.executable, "-c", program])
-    job = await client.create_job(job_type)
-    job = await worker.until(job.id, lambda job: job.progress == 40)
-    assert job.progress_message == "decoded"
-    go.touch()
-    assert (await client.wait(job.id, timeout=20)).status == COMPLETED
 
 
 async def test_other_output_of_a_program_goes_to_the_workers_stderr(worker):
@@ -377,14 +358,6 @@ async def test_a_stopping_worker_stops_its_programs_and_releases_their_jobs(
             assert await gone(int(pid))
 
 
-async def test_the_start_and_each_claim_is_a_line_of_the_log(worker, job_type):
-    job = await worker.run("pass")
-    await worker.stop()
-    assert f" started; job types: {job_type}\n" in worker.stderr
-    assert f"job {job.id} ({job_type}, attempt 1): claimed\n" in worker.stderr
-    assert f"job {job.id} ({job_type}, attempt 1): Completed\n" in worker.stderr
-
-
 async def test_the_lines_of_programs_that_run_at_once_start_with_the_jobs_id(
     worker, client, job_type, tmp_path
 ):
@@ -460,15 +433,6 @@ async def test_the_example_in_javascript_works(worker, client):
     failed = await worker.job({})
     assert (failed.status, failed.error.reason) == (FAILED, "EXIT_2")
     assert failed.error.message == "parameters.text: a string is needed"
-
-
-async def test_its_health_and_metrics_are_those_of_the_worker_library(worker):
-    address = f"127.0.0.1:{free_port()}"
-    worker.start([sys.executable, "-c", "import sys; sys.exit(1)"], "--health", address)
-    await worker.job()
-    assert (await scraped(address))["jobledger_worker_slots"] == 1
-    with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/healthz") as answer:
-        assert json.load(answer)["healthy"] is True
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:nine", "127.0.0.1:{taken}"])
