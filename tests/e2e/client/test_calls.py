@@ -83,14 +83,11 @@ async def test_metadata_given_as_a_generator_is_sent_with_each_page(flaky):
     def once():
         yield "trace", "1"
 
-    with Client(flaky.target, user_id="ada") as client:
-        jobs = client.list_jobs(metadata=once())
-        assert [*jobs.pages(), *jobs.pages()] == [Page((), "")] * 2
     async with AsyncClient(flaky.target, user_id="ada") as client:
         assets = client.list_assets("j", metadata=once())
         for _ in range(2):
             assert [page async for page in assets.pages()] == [Page((), "")]
-    assert [metadata.get("trace") for metadata in flaky.metadata] == ["1"] * 4
+    assert [metadata.get("trace") for metadata in flaky.metadata] == ["1"] * 2
 
 
 async def test_a_token_function_is_called_for_each_call(flaky):
@@ -286,7 +283,7 @@ async def test_a_watch_is_a_context_manager_that_ends_its_stream(fault_server):
 # --- lists ---------------------------------------------------------------------------------------
 
 
-async def test_a_list_can_be_read_by_pages_and_resumed_from_a_token(server):
+def test_a_list_can_be_read_by_pages_and_resumed_from_a_token(server):
     owner = f"user-{uuid.uuid4()}"
     with Client(server.target, user_id=owner) as client:
         ids = [client.create_job("render").id for _ in range(5)][::-1]
@@ -295,10 +292,6 @@ async def test_a_list_can_be_read_by_pages_and_resumed_from_a_token(server):
         rest = client.list_jobs(page_size=2, page_token=pages[0].next_page_token)
         assert [job.id for job in rest] == ids[2:]
         assert pages[-1].next_page_token == ""
-    async with AsyncClient(server.target, user_id=owner) as client:
-        first = await anext(client.list_jobs(page_size=2).pages())
-        rest = client.list_jobs(page_size=2, page_token=first.next_page_token)
-        assert [job.id async for job in rest] == ids[2:]
 
 
 # --- lifetimes -----------------------------------------------------------------------------------
@@ -333,15 +326,9 @@ class Outage:
 
 
 async def test_a_call_without_a_token_at_present_is_unavailable(server):
-    words = "^there is no token at present: the issuer is away"
-    with (
-        Client(server.target, user_id="ada", token=Outage()) as client,
-        pytest.raises(Unavailable, match=words),
-    ):
-        client.create_job("render")
-    async with AsyncClient(server.target, user_id="ada", token=Outage()) as asynchronous:
-        with pytest.raises(Unavailable, match=words):
-            await asynchronous.create_job("render")
+    async with AsyncClient(server.target, user_id="ada", token=Outage()) as client:
+        with pytest.raises(Unavailable, match="no token at present: the issuer is away"):
+            await client.create_job("render")
 
 
 async def test_a_watch_waits_for_a_token(server, ada):
@@ -373,11 +360,11 @@ async def test_a_timeout_is_also_for_the_token_function(server, ada):
         await asyncio.to_thread(slow)
         return "t"
 
-    with Client(server.target, user_id="ada", token=slow) as client:
-        with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
-            client.get_job(job.id, timeout=0.1)
-        with pytest.raises(DeadlineExceeded, match=r"within 0.1 s: the token function"):
-            client.wait(job.id, timeout=0.1)
+    with (
+        Client(server.target, user_id="ada", token=slow) as client,
+        pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"),
+    ):
+        client.get_job(job.id, timeout=0.1)
     async with AsyncClient(server.target, user_id="ada", token=slow_async, timeout=0.1) as client:
         with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
             await client.get_job(job.id)

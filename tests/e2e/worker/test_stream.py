@@ -195,6 +195,8 @@ async def test_a_handler_that_runs_on_without_its_lease_keeps_its_slot(
     assert (await service.called("ReleaseJob")).job_id == "early"
     slots = [message.slots for message in service.messages if message.HasField("slots")]
     assert slots[-1] == 0
+    stream.end(grpc.StatusCode.UNAVAILABLE)
+    assert not (await service.called("Work", 2)).hello.holding
     following = service.offer()
     go.set()
     assert (await service.called("TransitionJob")).job_id == following.id
