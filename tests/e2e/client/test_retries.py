@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from jobledger import (
+    AsyncClient,
     Client,
     ClientClosed,
     DeadlineExceeded,
@@ -28,6 +29,14 @@ def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage(
     with ThreadPoolExecutor(len(made_by)) as calls:  # each waits before it tries again
         for method, made in zip(made_by, calls.map(requests, made_by.values()), strict=True):
             assert (len(made), len(set(made))) == (3, 1), method
+
+
+async def test_the_async_client_retries_during_a_short_outage_too(flaky):
+    flaky.refusals = 2
+    async with AsyncClient(flaky.target, user_id="ada") as client:
+        await client.create_job("render")
+    assert len(flaky.requests) == 3
+    assert len(set(flaky.requests)) == 1
 
 
 def test_the_largest_request_is_retried_too(flaky):
@@ -55,6 +64,13 @@ def test_a_deadline_that_passes_in_an_outage_says_what_the_service_answered(flak
     ):
         client.create_job("render", request_id="r")
     assert raised.value.request_id == "r"
+
+
+async def test_a_deadline_that_passes_in_an_outage_says_it_to_the_async_client_too(flaky):
+    flaky.refusals = 100
+    async with AsyncClient(flaky.target, user_id="ada", timeout=0.3) as client:
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s: .*away"):
+            await client.get_job("j")
 
 
 def test_a_call_that_pauses_ends_when_its_client_is_closed(flaky):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger import (
     AsyncClient,
@@ -54,12 +55,25 @@ async def test_a_stream_that_ends_with_ok_before_the_terminal_state_is_resumed(
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
 
 
+@pytest.mark.parametrize("collect", BOTH, indirect=True)
 async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, monkeypatch):
     monkeypatch.setattr(reconnecting, "MAX_SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     fault_server.says(fault_server.message(2, "PARTIAL"))
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
     assert await asyncio.to_thread(fault_server.ended.wait, 10)
+
+
+@pytest.mark.parametrize("collect", BOTH, indirect=True)
+async def test_the_servers_delay_is_respected(fault_server, collect):
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(400)
+    drains = fault_server.rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
+    fault_server.says(fault_server.message(1), then=fault_server.refuses(drains))
+    fault_server.says(fault_server.message(2, "COMPLETED"))
+    start = time.monotonic()
+    assert versions(await collect(fault_server.target, "j")) == [1, 2]
+    assert time.monotonic() - start >= 0.4
 
 
 def test_a_slow_caller_does_not_make_its_stream_time_out(fault_server, monkeypatch):
