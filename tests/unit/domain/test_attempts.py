@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Cancel, Claim, Expire, JobCommand, Release, Report
+from jobledger_server.domain.commands import Claim, Expire, JobCommand, Release, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import Attempt, AttemptOutcome, Instant, Job, JobError, JobStatus
 from jobledger_server.domain.leases import attempts
@@ -16,16 +16,11 @@ from tests.unit.domain.jobs import (
     HELD,
     JOB_ID,
     LEASE,
-    LEFT,
     NOW,
-    OWNER,
-    QUEUE_TIMEOUT,
     QUEUED,
-    RELEASED,
     SECOND,
     WORKER,
     State,
-    attempt_of,
     claim_due,
     ids,
     job_in,
@@ -53,20 +48,6 @@ class Life:
 
     def outcomes(self) -> list[tuple[int, str, AttemptOutcome | None]]:
         return [(a.number, a.worker_id, a.outcome) for a in attempts(self.job, self.kept)]
-
-
-def test_a_queued_job_has_no_attempt() -> None:
-    assert attempts(job_in(QUEUED), []) == []
-
-
-@pytest.mark.parametrize(
-    "command", [Cancel(job_id=JOB_ID, user_id=OWNER), Expire(job_id=JOB_ID)], ids=str
-)
-def test_a_job_that_ended_without_a_start_has_no_attempt(command: JobCommand) -> None:
-    life = Life(job_in(QUEUED))
-    life.send(command, NOW + QUEUE_TIMEOUT)
-    assert life.job.status is JobStatus.FAILED
-    assert life.outcomes() == []
 
 
 def test_the_attempt_that_runs_has_no_end() -> None:
@@ -97,18 +78,6 @@ def test_the_attempt_that_finished_the_job_has_its_outcome(state: State) -> None
     ]
 
 
-@pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_a_waiting_job_has_only_attempts_that_ended(state: State) -> None:
-    ended = [
-        attempt_of(
-            job_in(HELD),
-            AttemptOutcome["RELEASED" if state is RELEASED else "LEASE_EXPIRED"],
-            4 * SECOND,
-        )
-    ]
-    assert attempts(job_in(state), ended) == ended
-
-
 def test_each_attempt_keeps_its_worker_its_times_its_progress_and_how_it_ended() -> None:
     life = Life(job_in(QUEUED))
     life.claim(10 * SECOND, "first")
@@ -127,14 +96,6 @@ def test_each_attempt_keeps_its_worker_its_times_its_progress_and_how_it_ended()
         (2, "second", 90 * SECOND, 100 * SECOND, 0, AttemptOutcome.RELEASED, None),
         (3, "third", 110 * SECOND, 120 * SECOND, 100, AttemptOutcome.COMPLETED, None),
     ]
-
-
-def test_a_job_that_ends_while_it_waits_does_not_change_its_last_attempt() -> None:
-    life = Life(job_in(HELD))
-    life.send(Release(job_id=JOB_ID, attempt=1), NOW)
-    life.send(Cancel(job_id=JOB_ID, user_id=OWNER), NOW + SECOND)
-    assert life.job.status is JobStatus.FAILED
-    assert life.outcomes() == [(1, WORKER, AttemptOutcome.RELEASED)]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Cancel, Expire, Release, Report
+from jobledger_server.domain.commands import Cancel, Release
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Phase, Transition
-from jobledger_server.domain.leases import deadline
+from jobledger_server.domain.job import Job, JobError, JobStatus, Phase, Transition
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     ENDED_BY,
@@ -20,8 +19,6 @@ from tests.unit.domain.jobs import (
     RELEASED,
     REQUEUED,
     RUN_TIMEOUT,
-    SECOND,
-    WAITING,
     WORKER,
     State,
     ids,
@@ -143,41 +140,6 @@ def test_a_cancellation_without_a_reason_has_a_default_message() -> None:
         assert decision.job.cancel_reason == ""
 
 
-def test_cancelling_again_changes_neither_the_time_nor_the_reason() -> None:
-    job = cancelled(job_in(HELD))
-    again = replace(CANCEL, reason="no, really")
-    decision = decide(job, again, now=Instant(NOW + 29 * SECOND), new_id=ids())
-    assert decision == Decision(job=job, changed=False)
-
-
-def test_reports_do_not_extend_the_grace_of_a_cancellation() -> None:
-    job = cancelled(job_in(HELD))
-    for seconds in (10, 20, 34):
-        report = Report(job_id=JOB_ID, attempt=1)
-        job = decide(job, report, now=Instant(seconds * SECOND), new_id=ids()).job
-        assert job.cancel_request_time == NOW
-        assert deadline(job) == 35 * SECOND
-    ended = decide(job, Expire(job_id=JOB_ID), now=Instant(35 * SECOND), new_id=ids()).job
-    assert ended.error == JobError("CANCELLED", "too dear")
-
-
-@pytest.mark.parametrize("target", list(ENDED_BY))
-def test_a_worker_asked_to_cancel_may_finish_the_job_with_any_outcome(target: JobStatus) -> None:
-    job, end = cancelled(job_in(HELD)), replace(ENDED_BY[target], attempt=1)
-    ended = decide(job, end, now=NOW, new_id=ids()).job
-    assert (ended.status, ended.error) == (target, end.error)
-    assert ended.cancel_request_time == NOW
-    assert name_of(ended, outcome_of(ended, CANCEL)) == "repeats"
-
-
-def test_a_cancelled_job_is_not_tried_again() -> None:
-    job = cancelled(job_in(HELD))
-    failure = replace(ENDED_BY[JobStatus.FAILED], attempt=1, retryable=True)
-    ended = decide(job, failure, now=NOW, new_id=ids()).job
-    assert (ended.status, ended.error) == (JobStatus.FAILED, failure.error)
-    assert name_of(ended, outcome_of(ended, failure)) == "repeats"
-
-
 @pytest.mark.parametrize(("worker", "actor"), [(WORKER, WORKER), ("", "worker")])
 def test_releasing_a_cancelled_job_fails_it(worker: str, actor: str) -> None:
     job = cancelled(replace(job_in(HELD), worker_id=worker))
@@ -203,11 +165,3 @@ def test_a_terminal_state_set_by_the_service_cannot_be_repeated_by_a_report() ->
     same = replace(ENDED_BY[JobStatus.FAILED], error=job.error)
     assert job.outcome_digest is None
     assert outcome_of(job, same) == "ended"
-
-
-@pytest.mark.parametrize("state", WAITING)
-def test_cancelling_a_cancelled_job_again_changes_nothing(state: State) -> None:
-    job = decide(job_in(state), CANCEL, now=NOW, new_id=ids()).job
-    for command in (CANCEL, Expire(job_id=JOB_ID)):
-        decision = decide(job, command, now=Instant(10**15), new_id=ids())
-        assert decision == Decision(job=job, changed=False)

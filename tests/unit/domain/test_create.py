@@ -8,7 +8,6 @@ from jobledger_server.domain.decisions import create
 from jobledger_server.domain.errors import RequestIdReused, UniqueKeyTaken
 from jobledger_server.domain.job import (
     DEFAULT_QUEUE_TIMEOUT,
-    NO_PAYLOADS,
     Instant,
     Job,
     JobId,
@@ -89,15 +88,6 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
         assets=(),
         via=None,
     )
-
-
-def test_defaults_are_three_attempts_seven_days_in_the_queue_and_no_run_timeout() -> None:
-    decision = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids())
-    job, week = decision.job, 7 * 24 * 3600 * 1_000_000
-    assert (job.attempts_allowed, job.queue_timeout, job.run_timeout) == (3, week, None)
-    assert job.queue_expire_time == NOW + week
-    assert (job.parameters_bytes, job.labels, job.request_id) == (0, {}, "")
-    assert decision.payloads == NO_PAYLOADS
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -212,25 +202,8 @@ def test_a_job_is_repeated_by_one_job_whatever_is_sent() -> None:
         assert decision == Decision(job=job, changed=False)
 
 
-def test_a_run_timeout_is_content_too() -> None:
-    command = replace(COMMAND, run_timeout=RUN_TIMEOUT)
-    existing = create(None, command, now=NOW, new_id=ids()).job
-    assert not create((existing, PARAMETERS), command, now=NOW, new_id=ids()).changed
-    for other in (None, Micros(RUN_TIMEOUT + 1)):
-        with pytest.raises(RequestIdReused):
-            again = replace(command, run_timeout=other)
-            create((existing, PARAMETERS), again, now=NOW, new_id=ids())
-
-
 def test_the_trace_of_a_creation_is_not_content() -> None:
     existing = create(None, COMMAND, now=NOW, new_id=ids()).job
     other = replace(COMMAND, traceparent="00-2")
     again = create((existing, PARAMETERS), other, now=NOW, new_id=ids())
     assert (again.changed, again.job) == (False, existing)
-
-
-def test_the_order_of_labels_is_not_content() -> None:
-    first = replace(COMMAND, labels={"a": "1", "b": "2"})
-    existing = create(None, first, now=NOW, new_id=ids()).job
-    again = replace(COMMAND, labels={"b": "2", "a": "1"})
-    assert not create((existing, PARAMETERS), again, now=NOW, new_id=ids()).changed

@@ -3,31 +3,25 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Claim, Expire, Release, Report
+from jobledger_server.domain.commands import Expire
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Phase, Transition
-from jobledger_server.domain.leases import CANCEL_GRACE, deadline
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Phase, Transition
+from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
-    COMPLETED,
     ENDED,
     HELD,
     JOB_ID,
     LEFT,
     PAUSED,
-    QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,
     RETRYING,
     RUN_TIMEOUT,
     SCHEDULED,
     SECOND,
-    STATES,
-    State,
-    claim_due,
     ids,
     job_in,
-    when_due,
 )
 
 EXPIRE = Expire(job_id=JOB_ID)
@@ -82,44 +76,6 @@ def test_the_deadline_is_the_earliest_of_the_times_that_apply(
     job: Job, seconds: int | None
 ) -> None:
     assert deadline(job) == instant(seconds)
-
-
-@pytest.mark.parametrize("state", STATES)
-def test_every_job_that_is_not_terminal_has_a_deadline(state: State) -> None:
-    assert (deadline(job_in(state)) is None) == (state in ENDED)
-
-
-def test_a_worker_has_thirty_seconds_to_finish_a_cancelled_job() -> None:
-    assert CANCEL_GRACE == 30 * SECOND
-
-
-@pytest.mark.parametrize(
-    ("job", "reason"),
-    [
-        (job_in(QUEUED), "QUEUE_EXPIRED"),
-        (job_in(RELEASED), "QUEUE_EXPIRED"),
-        (job_in(LEFT), "QUEUE_EXPIRED"),
-        (job_in(SCHEDULED), "QUEUE_EXPIRED"),
-        (job_in(PAUSED), "QUEUE_EXPIRED"),
-        (job_in(RETRYING), "QUEUE_EXPIRED"),
-        (replace(job_in(RETRYING), run_expire_time=instant(50)), "RUN_EXPIRED"),
-        (replace(job_in(LEFT), run_expire_time=instant(603)), "RUN_EXPIRED"),
-        (job_in(HELD), None),
-        (held_until(lease=63, max_attempts=1), "LEASE_EXPIRED"),
-        (held_until(lease=63, run=62), "RUN_EXPIRED"),
-        (held_until(lease=63, cancelled=32), "CANCELLED"),
-        (held_until(lease=63, cancelled=34), "CANCELLED"),
-    ],
-)
-def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> None:
-    due = deadline(job)
-    assert due is not None
-    assert expire(job, due - 1) == Decision(job=job, changed=False, renewed=True)
-    decision = expire(job, due)
-    assert decision.changed
-    error = decision.job.error
-    assert (error.reason if error else None) == reason
-    assert decision.job.complete_time == (due if reason else None)
 
 
 # Which reason is recorded if several deadlines passed before the reaper came: a cancellation
@@ -253,58 +209,3 @@ def test_a_job_failed_by_the_service_keeps_what_was_reported(job: Job, error: Jo
         ),
     )
     assert decision.job.progress == 40, "FAILED keeps it"
-
-
-@pytest.mark.parametrize("how", ["released", "left"])
-def test_the_queue_timeout_starts_anew_each_time_a_job_is_requeued(how: str) -> None:
-    job = job_in(QUEUED)
-    take = Claim(
-        worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(60 * SECOND)
-    )
-    for round_ in range(1, 3):
-        now = round_ * 500 * SECOND
-        taken = claim_due(job, take, Instant(now))
-        assert taken is not None
-        assert taken.job.queue_expire_time is None
-        left_at = Instant(now + 60 * SECOND)
-        if how == "released":
-            release = Release(job_id=JOB_ID, attempt=round_)
-            job = decide(taken.job, release, now=left_at, new_id=ids()).job
-        else:
-            job = expire(taken.job, left_at).job
-        assert deadline(job) == job.queue_expire_time == when_due(job) + QUEUE_TIMEOUT
-        assert when_due(job) >= left_at
-
-
-def test_the_run_timeout_counts_from_the_first_start_over_all_attempts() -> None:
-    job = replace(job_in(QUEUED), run_timeout=Micros(100 * SECOND))
-    take = Claim(
-        worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(40 * SECOND)
-    )
-    for now in (10, 52, 95):
-        taken = claim_due(job, take, Instant(now * SECOND))
-        assert taken is not None
-        assert taken.job.start_time == 10 * SECOND
-        assert taken.job.run_expire_time == 110 * SECOND
-        job = taken.job
-        if now < 95:
-            job = expire(job, (now + 40) * SECOND).job
-            assert job.run_expire_time == 110 * SECOND
-    assert deadline(job) == 110 * SECOND
-    job = decide(job, Report(job_id=JOB_ID), now=Instant(100 * SECOND), new_id=ids()).job
-    assert job.run_expire_time == 110 * SECOND, "a report renews the lease only"
-    ended = expire(job, 110 * SECOND).job
-    assert ended.error is not None
-    assert ended.error.reason == "RUN_EXPIRED"
-    assert (ended.start_time, ended.attempt) == (10 * SECOND, 3)
-
-
-def test_waiting_in_the_queue_does_not_use_up_the_run_timeout() -> None:
-    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
-    assert job.run_expire_time is None
-    assert deadline(job) == 601 * SECOND
-
-
-def test_no_deadline_changes_a_terminal_job() -> None:
-    job = replace(job_in(COMPLETED), run_expire_time=instant(5), cancel_request_time=instant(3))
-    assert expire(job, 10**15) == Decision(job=job, changed=False)

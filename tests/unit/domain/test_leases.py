@@ -31,20 +31,14 @@ from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,
     JOB_ID,
-    LATER,
-    LEASE,
     LEFT,
     LINK,
     NOW,
     OWNER,
-    PAUSED,
     QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,
-    REQUEUED,
-    RETRYING,
     RUN_TIMEOUT,
-    SCHEDULED,
     SECOND,
     WAITING,
     State,
@@ -147,25 +141,6 @@ def test_a_job_can_be_claimed_until_its_queue_timeout_expires(state: State) -> N
     assert claim_due(job, CLAIM, job.queue_expire_time) is None
 
 
-@pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
-def test_a_job_is_claimed_when_its_time_has_come_and_not_before(state: State) -> None:
-    job = job_in(state)
-    assert claim_due(job, CLAIM, Instant(LATER - 1)) is None
-    taken = claimed(job, LATER)
-    assert (taken.leased, taken.retry_time) == (True, None)
-    assert taken.schedule_time == job.schedule_time, "that is the creator's"
-
-
-def test_a_requeued_job_whose_run_timeout_expired_cannot_be_claimed() -> None:
-    job = replace(job_in(LEFT), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(10 * SECOND))
-    assert claim(job, CLAIM, Instant(10 * SECOND - 1)) is not None
-    assert claim(job, CLAIM, Instant(10 * SECOND)) is None
-
-
-def test_a_leased_job_cannot_be_claimed_even_if_its_lease_expired() -> None:
-    assert claim(job_in(HELD), CLAIM, Instant(LEASE_EXPIRED_AT)) is None
-
-
 def test_a_first_release_clears_only_the_worker_and_the_lease() -> None:
     job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     release = Release(job_id=JOB_ID, attempt=1)
@@ -212,21 +187,6 @@ def test_an_expired_lease_clears_only_the_worker_and_the_lease_and_pauses() -> N
     )
 
 
-@pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])
-def test_a_job_has_as_many_attempts_as_it_was_created_with(max_attempts: int) -> None:
-    job = replace(job_in(QUEUED), max_attempts=max_attempts)
-    for attempt in range(1, max_attempts + 1):
-        assert job.status is not JobStatus.FAILED
-        job = claimed(job)
-        assert job.attempt == attempt
-        job = expired(job)
-    assert job.status is JobStatus.FAILED
-    assert job.error == JobError(
-        "LEASE_EXPIRED", "worker 'worker-2' lost its lease, and no attempts are left"
-    )
-    assert job.attempt == max_attempts
-
-
 def test_the_lease_of_a_worker_without_a_name_expires_too() -> None:
     job = replace(job_in(HELD), worker_id="", max_attempts=1)
     assert expired(job).error == JobError(
@@ -249,133 +209,11 @@ def test_a_release_uses_up_no_attempt_however_often_it_is_repeated() -> None:
     assert job.error.reason == "LEASE_EXPIRED"
 
 
-def test_a_job_without_a_policy_is_tried_three_times_if_its_workers_die() -> None:
-    job = replace(job_in(QUEUED), max_attempts=0)
-    for _ in range(2):
-        job = expired(claimed(job))
-        assert (job.status, job.leased) == (JobStatus.PROCESSING, False)
-    job = expired(claimed(job))
-    assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
-
-
-def test_an_attempt_that_was_started_by_id_is_the_last_one_without_a_policy() -> None:
-    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
-    job = replace(job_in(QUEUED), max_attempts=0)
-    lost = expired(after(job, start))
-    assert lost.status is JobStatus.FAILED
-    assert lost.error is not None
-    assert lost.error.reason == "LEASE_EXPIRED"
-    with_policy = replace(job, max_attempts=3)
-    assert expired(after(with_policy, start)).status is JobStatus.PROCESSING
-    released = after(after(job, start), Release(job_id=JOB_ID, attempt=1))
-    again = expired(claimed(released))
-    assert again.status is JobStatus.PROCESSING, "a worker claims such jobs"
-
-
-def test_a_retryable_failure_of_a_job_that_was_started_by_id_is_final_without_a_policy() -> None:
-    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
-    failure = ChangeStatus(
-        job_id=JOB_ID, target=JobStatus.FAILED, error=JobError("NO_DISK", "full"), retryable=True
-    )
-    job = replace(job_in(QUEUED), max_attempts=0)
-    assert after(after(job, start), failure).status is JobStatus.FAILED
-    assert after(claimed(job), failure).status is JobStatus.PROCESSING
-
-
-def test_a_start_uses_up_an_attempt_as_a_claim_does() -> None:
-    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
-    job = replace(job_in(QUEUED), max_attempts=2)
-    job = expired(after(job, start))
-    assert job.status is JobStatus.PROCESSING
-    assert expired(after(job, start, when_due(job))).status is JobStatus.FAILED
-
-
-@pytest.mark.parametrize("state", REQUEUED)
-def test_the_old_worker_is_fenced_out_before_the_job_is_claimed_again(state: State) -> None:
-    job = job_in(state)
-    for command in (
-        Report(job_id=JOB_ID, attempt=1, progress=50),
-        Report(job_id=JOB_ID, attempt=1),
-        LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
-        replace(END, attempt=1),
-    ):
-        with pytest.raises(LeaseLost) as refusal:
-            decide(job, command, now=NOW, new_id=ids())
-        assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 1))
-
-
-def test_the_old_worker_is_fenced_out_after_the_job_is_claimed_again() -> None:
-    job = claimed(job_in(LEFT))
-    for command in (
-        Report(job_id=JOB_ID, attempt=1, progress=50),
-        LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
-        Release(job_id=JOB_ID, attempt=1),
-        replace(END, attempt=1),
-    ):
-        with pytest.raises(LeaseLost) as refusal:
-            decide(job, command, now=NOW, new_id=ids())
-        assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 2))
-
-
 def test_identical_outcomes_of_two_attempts_are_distinguished_by_the_attempt() -> None:
     """Word for word the same end, by two workers: each is answered by its own attempt."""
     ended = after(claimed(job_in(LEFT)), replace(END, attempt=2))
     assert name_of(ended, outcome_of(ended, replace(END, attempt=2))) == "repeats"
     assert outcome_of(ended, replace(END, attempt=1)) == "lease"
-
-
-@pytest.mark.parametrize("late_by", [0, 1, 24 * 3600 * SECOND])
-def test_an_expired_lease_is_valid_until_its_expiry_is_applied(late_by: int) -> None:
-    job, now = job_in(HELD), LEASE_EXPIRED_AT + late_by
-    assert after(job, replace(END, attempt=1), now).status is JobStatus.COMPLETED
-    renewed = after(job, Report(job_id=JOB_ID, attempt=1), now)
-    assert renewed.lease_expire_time == now + LEASE
-    released = after(job, Release(job_id=JOB_ID, attempt=1), now)
-    assert (released.leased, released.releases) == (False, 1)
-    linked = after(job, LinkAsset(job_id=JOB_ID, link=LINK, attempt=1), now)
-    assert linked.lease_expire_time == LEASE_EXPIRED_AT, "a link does not renew the lease"
-
-
-def test_an_expiry_changes_nothing_if_the_job_has_changed_since() -> None:
-    """What the reaper saw overdue may be completed, renewed or taken anew when it gets there."""
-    job, now = job_in(HELD), LEASE_EXPIRED_AT
-    for moved_on in (
-        after(job, replace(END, attempt=1), now),
-        after(job, Report(job_id=JOB_ID, attempt=1), now),
-        after(job, Release(job_id=JOB_ID, attempt=1), now),
-        claimed(after(job, Release(job_id=JOB_ID, attempt=1), now), now),
-        expired(job),
-        claimed(expired(job)),
-    ):
-        decision = decide(moved_on, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids())
-        assert (decision.job, decision.changed) == (moved_on, False)
-
-
-def test_a_repeated_release_changes_nothing_until_the_job_is_claimed() -> None:
-    release = Release(job_id=JOB_ID, attempt=1)
-    job = after(job_in(HELD), release)
-    assert name_of(job, outcome_of(job, release)) == "repeats"
-    assert outcome_of(claimed(job), release) == "lease"
-
-
-def test_a_release_after_the_lease_expired_does_not_restore_the_attempt() -> None:
-    job = expired(job_in(HELD))
-    assert after(job, Release(job_id=JOB_ID, attempt=1)).releases == 0
-
-
-def test_each_report_renews_the_lease_for_as_long_as_it_was_claimed_for() -> None:
-    job = claimed(job_in(QUEUED))
-    for seconds in (6, 34, 60):
-        job = after(job, Report(job_id=JOB_ID, attempt=1), seconds * SECOND)
-        assert job.lease_expire_time == (seconds + 30) * SECOND
-    assert (job.version, job.update_time) == (2, NOW)
-
-
-def test_a_cancellation_request_does_not_change_the_lease() -> None:
-    job = job_in(HELD)
-    asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
-    assert asked.lease_expire_time == job.lease_expire_time
-    assert asked.leased
 
 
 LOST = ("LEASE_EXPIRED", "STALLED")

@@ -27,7 +27,6 @@ from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
-    JobNotDue,
     JobNotFound,
     JobTerminal,
     LeaseLost,
@@ -37,13 +36,11 @@ from jobledger_server.domain.errors import (
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.queues import KeyState, Limits, make_ready
-from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, awaits_worker
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision
 from tests.unit.domain.jobs import (
-    COMPLETED,
     ENDED,
     ENDED_BY,
     ERROR,
-    FAILED,
     HELD,
     JOB_ID,
     LATER,
@@ -52,13 +49,8 @@ from tests.unit.domain.jobs import (
     NOW,
     OTHER_LINK,
     OWNER,
-    PARTIAL,
-    PAUSED,
     QUEUED,
-    RETRYING,
-    SCHEDULED,
     STATES,
-    WAITING,
     WORKER,
     State,
     ids,
@@ -283,12 +275,6 @@ def test_the_transitions_are_those_of_the_contract() -> None:
         state: tuple(target.value for target in targets) for state, targets in TRANSITIONS.items()
     } == ALLOWED
     assert {state.status for state in ENDED} == TERMINAL
-
-
-@pytest.mark.parametrize("state", STATES)
-def test_a_job_awaits_a_worker_if_it_is_neither_terminal_nor_leased(state: State) -> None:
-    assert awaits_worker(job_in(state)) is (state in WAITING)
-    assert job_in(state).leased is (state is HELD)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -580,43 +566,6 @@ def test_a_report_on_a_queued_job_is_refused_because_it_was_not_started(
         decide(job_in(QUEUED), command, now=NOW, new_id=ids())
     assert repr(refusal.value) == repr(
         IllegalTransition(JOB_ID, JobStatus.QUEUED, "PROCESSING", ("PROCESSING",))
-    )
-
-
-@pytest.mark.parametrize("state", [SCHEDULED, PAUSED, RETRYING])
-def test_a_start_before_the_time_is_refused_with_the_time(state: State) -> None:
-    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id=WORKER)
-    with pytest.raises(JobNotDue) as refusal:
-        decide(job_in(state), start, now=Instant(LATER - 1), new_id=ids())
-    assert repr(refusal.value) == repr(JobNotDue(JOB_ID, LATER))
-    assert decide(job_in(state), start, now=LATER, new_id=ids()).job.leased
-
-
-@pytest.mark.parametrize("command", [LinkAsset, Release])
-@pytest.mark.parametrize("state", [COMPLETED, PARTIAL, FAILED])
-def test_a_report_on_a_terminal_job_is_refused_as_terminal(
-    state: State, command: type[LinkAsset | Release]
-) -> None:
-    asked: JobCommand = Release(job_id=JOB_ID, attempt=1)
-    if command is LinkAsset:
-        asked = LinkAsset(job_id=JOB_ID, link=LINK, attempt=1)
-    with pytest.raises(JobTerminal) as refusal:
-        decide(job_in(state), asked, now=NOW, new_id=ids())
-    assert repr(refusal.value) == repr(JobTerminal(JOB_ID, state.status, "PROCESSING"))
-
-
-def test_starting_a_leased_job_is_refused_with_the_allowed_statuses() -> None:
-    with pytest.raises(IllegalTransition) as refusal:
-        decide(
-            job_in(HELD),
-            ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING),
-            now=NOW,
-            new_id=ids(),
-        )
-    assert repr(refusal.value) == repr(
-        IllegalTransition(
-            JOB_ID, JobStatus.PROCESSING, "PROCESSING", ("COMPLETED", "PARTIAL", "FAILED")
-        )
     )
 
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Create
 from jobledger_server.domain.job import Job, Phase
 from jobledger_server.domain.queues import (
     EndedReasons,
@@ -17,7 +16,6 @@ from jobledger_server.domain.queues import (
     queue_name,
 )
 from tests.unit.domain.jobs import QUEUED, job_in
-from tests.unit.domain.queue_world import World
 
 READY, BLOCKED, SCHEDULED, HELD = Phase
 PHASES = (*Phase, None)
@@ -152,28 +150,3 @@ def test_a_job_counts_for_its_owner_unless_it_names_a_tenant() -> None:
     assert len({queue_name(each) for each in (job, *others)}) == 4
     keyed = replace(job, concurrency_key="s3")
     assert queue_name(keyed) == queue_name(job), "a tenant has one queue, whatever its jobs use"
-
-
-def claims(world: World, count: int) -> str:
-    """Claim jobs one by one; return the first letters of their owners."""
-    return "".join(job.user_id[0] for _ in range(count) for job in world.claim(["render"], 1))
-
-
-def test_a_tenant_with_many_jobs_does_not_keep_others_waiting() -> None:
-    world = World()
-    for user, count in (("ada", 50), ("bob", 1)):
-        for _ in range(count):
-            world.create(Create(user_id=user, job_type="render"), full=False)
-    assert "b" in claims(world, 2)
-
-
-def test_a_tenant_that_was_away_saves_nothing_up() -> None:
-    world = World()
-    ada, bob = (Create(user_id=user, job_type="render") for user in ("ada", "bob"))
-    for command, count in ((bob, 1), (ada, 50)):
-        for _ in range(count):
-            world.create(command, full=False)
-    claims(world, 21)
-    for _ in range(20):
-        world.create(bob, full=False)
-    assert claims(world, 20).count("b") in (10, 11)

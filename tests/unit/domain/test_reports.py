@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import ChangeStatus, Expire, LinkAsset, Release, Report
+from jobledger_server.domain.commands import ChangeStatus, LinkAsset, Release, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Asset,
@@ -108,14 +108,6 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
             version=5,
         )
     )
-
-
-def test_a_start_defaults_to_a_lease_of_an_hour_and_no_run_timeout() -> None:
-    started = decide(job_in(QUEUED), START, now=NOW, new_id=ids()).job
-    assert started.lease_duration == 3600_000_000
-    assert started.lease_expire_time == 3605_000_000
-    assert started.run_expire_time is None
-    assert (started.progress, started.progress_message, started.worker_id) == (0, "", "")
 
 
 @pytest.mark.parametrize("state", [HELD, *REQUEUED])
@@ -251,16 +243,6 @@ def test_a_late_retry_of_a_numbered_report_renews_the_lease_and_changes_nothing_
     again = decide(after, Release(job_id=JOB_ID, attempt=1), now=NOW, new_id=ids()).job
     started = decide(again, START, now=NOW, new_id=ids()).job
     assert started.report_number == 0, "each attempt counts anew"
-
-
-def test_a_worker_whose_progress_falls_keeps_its_job() -> None:
-    job = job_in(HELD)
-    for seconds in (50, 100, 150):
-        report = Report(job_id=JOB_ID, attempt=1, progress=10)
-        job = decide(job, report, now=Instant(seconds * SECOND), new_id=ids()).job
-        expire = Expire(job_id=JOB_ID)
-        job = decide(job, expire, now=Instant((seconds + 59) * SECOND), new_id=ids()).job
-        assert (job.leased, job.progress) == (True, 40)
 
 
 @pytest.mark.parametrize("state", REQUEUED)

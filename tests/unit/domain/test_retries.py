@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import ChangeStatus, Claim, Expire, JobCommand, Release
+from jobledger_server.domain.commands import Claim, Expire, JobCommand, Release
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import LeaseLost
 from jobledger_server.domain.job import (
@@ -118,12 +118,6 @@ def test_no_pause_is_shorter_than_the_one_before_but_for_its_jitter(policy: Job)
     assert same_draw[-1] <= 1.2 * policy.max_backoff
 
 
-def test_the_longest_policy_pauses_for_its_longest_backoff_after_a_thousand_attempts() -> None:
-    job = replace(job_in(HELD), max_attempts=1000, attempt=999, backoff_multiplier=100.0)
-    waits = decided(job, replace(FAILURE, attempt=999)).job
-    assert 240 * SECOND <= when_due(waits) - NOW < 360 * SECOND
-
-
 def test_the_pauses_of_jobs_that_failed_together_are_spread() -> None:
     """Also of jobs whose ids differ in little: they were created one after the other."""
     created = [JobId(f"01900000-0000-7000-8000-{number:012x}") for number in range(10_000)]
@@ -162,21 +156,6 @@ def test_a_retryable_failure_ends_the_attempt_and_not_the_job() -> None:
     assert claimed(decision.job).checkpoint_bytes == 9
 
 
-def test_the_last_failure_is_the_end_of_the_job_with_its_own_error() -> None:
-    failure = replace(FAILURE, retry_delay=Micros(SECOND))
-    job = decided(replace(job_in(HELD), max_attempts=1), failure).job
-    assert (job.status, job.error) == (JobStatus.FAILED, ERROR)
-    assert decided(job, FAILURE) == Decision(job=job, changed=False), "it may be repeated"
-
-
-@pytest.mark.parametrize("seconds", [0, 1, 86_400])
-def test_a_retry_delay_stands_in_place_of_the_pause(seconds: int) -> None:
-    failure = replace(FAILURE, retry_delay=Micros(seconds * SECOND))
-    job = decided(job_in(HELD), failure).job
-    assert when_due(job) == NOW + seconds * SECOND
-    assert (job.retry_time is None) == (seconds == 0)
-
-
 @pytest.mark.parametrize("max_attempts", [1, 2, 5])
 def test_lost_leases_stalls_and_failures_use_up_the_same_attempts(max_attempts: int) -> None:
     job = replace(job_in(QUEUED), max_attempts=max_attempts, stall_timeout=Micros(SECOND))
@@ -206,31 +185,6 @@ def test_a_failure_is_repeated_until_the_job_is_claimed() -> None:
             decided(job, other, late)
     with pytest.raises(LeaseLost):
         decided(claimed(job), FAILURE, late)
-
-
-def test_another_attempt_may_fail_with_the_same_error() -> None:
-    job, waited = pauses(replace(job_in(QUEUED), max_attempts=4), FAILURE, 3)
-    assert (job.attempt, job.last_error) == (3, ERROR)
-    for number, pause in enumerate(waited):
-        assert 0.8 * 2**number <= pause < 1.2 * 2**number
-
-
-def test_a_failure_of_an_attempt_that_was_lost_before_does_not_end_the_job() -> None:
-    """Not even with `any_attempt`: another attempt is left, and the job waits for it."""
-    job = decided(job_in(HELD), Expire(job_id=JOB_ID), 63 * SECOND).job
-    for attempt in (1, None):
-        with pytest.raises(LeaseLost):
-            decided(job, replace(FAILURE, attempt=attempt), 64 * SECOND)
-    fails = ChangeStatus(job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR)
-    assert decided(job, fails, 64 * SECOND).job.status is JobStatus.FAILED
-
-
-def test_quick_releases_in_a_row_wait_longer_each_time_from_the_second_on() -> None:
-    job, waited = pauses(job_in(QUEUED), Release(job_id=JOB_ID, attempt=0), 12)
-    assert waited[0] == 0
-    for number, pause in enumerate(waited[1:]):
-        assert 0.8 * min(2**number, 300) <= pause < 1.2 * min(2**number, 300)
-    assert (job.status, job.attempt, job.releases) == (JobStatus.PROCESSING, 12, 12)
 
 
 def test_a_short_delay_does_not_make_quick_releases_a_loop() -> None:

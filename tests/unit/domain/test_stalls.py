@@ -18,7 +18,6 @@ from jobledger_server.domain.job import AttemptOutcome, Instant, Job, JobStatus,
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
-    HELD,
     JOB_ID,
     LINK,
     NOW,
@@ -50,12 +49,6 @@ def after(job: Job, command: JobCommand, now: int, resumed_at: int | None = None
 
 STARTED = claimed(replace(job_in(QUEUED), stall_timeout=LIMIT))
 STALLS_AT = NOW + LIMIT
-
-
-def test_the_stall_timeout_counts_from_the_start_of_the_attempt() -> None:
-    assert STARTED.progress_time == NOW
-    assert deadline(STARTED) == STALLS_AT
-    assert after(STARTED, Expire(job_id=JOB_ID), STALLS_AT - 1).job == STARTED
 
 
 @pytest.mark.parametrize(
@@ -100,15 +93,6 @@ def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     assert deadline(again) == due + LIMIT
 
 
-@pytest.mark.parametrize(("lease", "reason"), [(LEASE, "STALLED"), (LIMIT, "LEASE_EXPIRED")])
-def test_a_stalled_job_without_attempts_left_fails(lease: Micros, reason: str) -> None:
-    job = replace(STARTED, max_attempts=1, lease_expire_time=Instant(NOW + lease))
-    failed = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
-    assert failed.error is not None
-    assert (failed.status, failed.error.reason) == (JobStatus.FAILED, reason)
-    assert failed.stall_expire_time is None
-
-
 def test_a_job_that_waits_does_not_stall() -> None:
     waiting = after(STARTED, Release(job_id=JOB_ID, attempt=1), NOW + 1).job
     assert deadline(waiting) == waiting.queue_expire_time
@@ -122,9 +106,3 @@ def test_the_stall_timeout_restarts_after_an_outage() -> None:
     assert (decision.changed, decision.renewed) == (False, True)
     assert deadline(decision.job) == resumed + LIMIT
     assert after(decision.job, expire, resumed + LIMIT, resumed).job.leased is False
-
-
-def test_a_job_without_the_limit_never_stalls() -> None:
-    job = job_in(HELD)
-    assert (job.stall_timeout, job.stall_expire_time) == (None, None)
-    assert deadline(job) == job.lease_expire_time

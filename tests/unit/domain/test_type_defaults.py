@@ -65,10 +65,6 @@ def test_a_default_applies_where_the_creation_is_silent_and_nowhere_else(part: S
     assert job.silent == part
 
 
-def test_a_creation_that_says_everything_has_no_default_of_its_type() -> None:
-    assert values(created(SAID, DEFAULTS)) == values(SAID)
-
-
 def test_a_job_has_the_retention_of_its_type_and_a_rerun_that_of_its_origin() -> None:
     assert created(SAID, DEFAULTS).retention == DEFAULTS.retention
     assert created(SAID).retention is None
@@ -80,11 +76,6 @@ def test_a_job_has_the_retention_of_its_type_and_a_rerun_that_of_its_origin() ->
 def test_without_a_default_a_silent_creation_has_that_of_the_service() -> None:
     one = TypeDefaults(priority=8)
     assert values(created(UNSAID, one)) == {**values(UNSAID), "priority": 8}
-
-
-def test_the_queue_timeout_of_a_type_decides_when_the_job_expires() -> None:
-    job = created(UNSAID, DEFAULTS)
-    assert job.queue_expire_time == NOW + 60 * SECOND
 
 
 @pytest.mark.parametrize("then", [NO_DEFAULTS, DEFAULTS], ids=["none", "some"])

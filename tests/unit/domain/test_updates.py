@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Update
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase
+from jobledger_server.domain.job import Instant, Job, JobStatus, Phase
 from jobledger_server.domain.queues import make_ready
 from jobledger_server.domain.state_machine import Decision, version_of_start, was_just_started
 from tests.unit.domain.jobs import (
@@ -114,19 +114,6 @@ def test_another_version_than_the_expected_one_and_another_owner_are_refused() -
     assert updated(job, update(priority=9, expected_version=1)).version == 2
     other = Update(job_id=JOB_ID, user_id="eve", priority=9)
     assert outcome_of(job, other) == "absent"
-
-
-def test_a_repeated_update_undoes_no_later_one_if_it_expects_a_version() -> None:
-    first = update(priority=9, expected_version=1)
-    job = updated(updated(job_in(QUEUED), first), update(priority=2))
-    assert outcome_of(job, first) == "version"
-
-
-def test_a_job_that_is_made_due_waits_for_its_whole_queue_timeout_from_then_on() -> None:
-    late = Instant(LATER - Micros(1))
-    job = updated(job_in(SCHEDULED), update(schedule_time=PAST), now=late)
-    assert (job.schedule_time, job.phase) == (late, Phase.READY)
-    assert job.queue_expire_time == late + QUEUE_TIMEOUT
 
 
 def test_an_updated_job_starts_and_ends_with_the_versions_that_follow() -> None:
