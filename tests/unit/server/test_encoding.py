@@ -1,7 +1,5 @@
 """Payloads are appended to serialized jobs: the whole is as protobuf itself would have it."""
 
-from datetime import UTC, datetime
-
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -196,14 +194,3 @@ def test_a_message_of_a_watch_holds_its_job_and_transitions(job: Job, steps: int
         assert sent.job == expected(job, to_owner=to_owner)
         assert len(sent.transitions) == steps
         assert not sent.heartbeat
-
-
-def test_times_have_microseconds() -> None:
-    at = datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC)
-    job = Job(**{**_fields(PLAIN), "create_time": Instant(round(at.timestamp() * 1e6))})
-    told = job_pb2.Job.FromString(job_bytes(job)).create_time
-    assert told.ToDatetime(tzinfo=UTC) == at
-
-
-def _fields(job: Job) -> dict[str, object]:
-    return {name: getattr(job, name) for name in Job.__struct_fields__}
