@@ -81,14 +81,14 @@ class Result:
     """
 
     plan: Plan
-    broken: Mapping[str, Sequence[str]]
-    hash: str
-    seconds: float
-    cpu: float
-    steps: int
-    faults: Mapping[str, int]
-    counts: Mapping[str, int]
-    updates: Mapping[str, int]
+    broken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    hash: str = ""
+    seconds: float = 0.0
+    cpu: float = 0.0
+    steps: int = 0
+    faults: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    updates: Mapping[str, int] = field(default_factory=dict)
     beyond: Mapping[str, int] = field(default_factory=dict)
     answered: Mapping[str, int] = field(default_factory=dict)
     webhooks: Mapping[str, int] = field(default_factory=dict)

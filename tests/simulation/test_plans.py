@@ -77,17 +77,7 @@ def test_a_plan_that_fails_is_made_small() -> None:
     def run(plan: Plan) -> Result:
         fails = needed in plan.faults and "rate" in plan.load
         broken = {"ordered": ["so"]} if fails else {}
-        return Result(
-            plan=plan,
-            broken=broken,
-            hash="",
-            seconds=0,
-            cpu=0,
-            steps=0,
-            faults={},
-            counts={},
-            updates={},
-        )
+        return Result(plan=plan, broken=broken)
 
     found = Shrinker(run(plan), run).shrink().plan
     assert found.faults == (needed,)
