@@ -25,7 +25,8 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.checker.history import Outcome
+from tests.checker.facts import snapshot
+from tests.checker.history import Operation, Outcome, Snapshot
 
 TRY_SECONDS = 2.0
 """How long one try may take before another replica is asked."""
@@ -67,6 +68,15 @@ class Answer:
     outcome: Outcome
     response: Any = None
     tries: int = 1
+
+    @property
+    def told(self) -> Snapshot | None:
+        """The job that came with the response."""
+        return None if self.response is None else snapshot(self.response.job)
+
+    def operation(self, rpc: str, **facts: Any) -> Operation:
+        """Return what was asked for, with the facts that this does not know."""
+        return Operation(rpc, self.sent, self.answered, self.outcome, **facts)
 
 
 class Replicas:

@@ -11,7 +11,6 @@ from jobledger.v1 import worker_service_pb2 as pb
 from tests.checker.clients.asking import Replicas
 from tests.checker.clients.board import BRIEF, Board, pause
 from tests.checker.clients.writers import cancel_job, create_job, delete_job, marked
-from tests.checker.facts import snapshot
 from tests.checker.history import (
     Attempt,
     History,
@@ -97,16 +96,9 @@ async def _ask(
     mark: str = "",
 ) -> Operation:
     answer = await replicas.ask("TransitionJob" if rpc == "StartJob" else rpc, request)
-    told = None if answer.response is None else snapshot(answer.response.job)
-    operation = Operation(
-        rpc=rpc,
-        sent=answer.sent,
-        answered=answer.answered,
-        outcome=answer.outcome,
-        job_id=request.job_id,
-        mark=mark,
-        told=told,
-        changed=answer.outcome is Outcome.ACKNOWLEDGED,
+    changed = answer.outcome is Outcome.ACKNOWLEDGED
+    operation = answer.operation(
+        rpc, job_id=request.job_id, mark=mark, told=answer.told, changed=changed
     )
     history.operations.append(operation)
     return operation

@@ -6,8 +6,7 @@ from typing import Any
 
 from jobledger.v1 import job_service_pb2 as pb
 from tests.checker.clients.asking import Answer, Replicas
-from tests.checker.facts import snapshot
-from tests.checker.history import History, Operation, Outcome, Record, Snapshot
+from tests.checker.history import History, Outcome, Record, Snapshot
 
 
 async def cancel_by_filter(
@@ -20,11 +19,9 @@ async def cancel_by_filter(
     if answer.outcome is Outcome.ACKNOWLEDGED:
         get = pb.GetJobRequest(job_id=job.job_id, user_id=job.user_id, view="JOB_VIEW_BASIC")
         read = await replicas.ask("GetJob", get)
-        told = None if read.response is None else snapshot(read.response.job)
+        told = read.told
         answer = replace(answer, answered=read.answered)
-    history.operations.append(
-        Operation("CancelJob", answer.sent, answer.answered, answer.outcome, job.job_id, told=told)
-    )
+    history.operations.append(answer.operation("CancelJob", job_id=job.job_id, told=told))
     return told
 
 
@@ -35,9 +32,7 @@ async def delete_by_filter(record: Record, replicas: Replicas, history: History)
     by_request = pb.JobFilter(request_id=record.created_by)
     request = pb.DeleteJobsRequest(user_id=job.user_id, filter=by_request)
     answer = await _in_steps("DeleteJobs", request, replicas)
-    history.operations.append(
-        Operation("DeleteJobs", answer.sent, answer.answered, answer.outcome, job.job_id)
-    )
+    history.operations.append(answer.operation("DeleteJobs", job_id=job.job_id))
 
 
 async def _in_steps(rpc: str, request: Any, replicas: Replicas) -> Answer:

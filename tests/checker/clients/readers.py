@@ -9,8 +9,7 @@ from jobledger.v1 import queue_service_pb2 as queues
 from jobledger.v1 import webhook_service_pb2 as webhooks
 from tests.checker.clients.asking import Replicas
 from tests.checker.clients.board import USERS, Board, pause
-from tests.checker.facts import snapshot
-from tests.checker.history import History, Operation, Snapshot
+from tests.checker.history import History, Snapshot
 
 PAUSE_SECONDS = (0.05, 0.4)
 
@@ -42,7 +41,4 @@ async def _look_at(job: Snapshot, replicas: Replicas, rng: random.Random, histor
     rpc, request = rng.choice(OF_A_JOB)
     answer = await replicas.ask(rpc, request(job_id=job.job_id, user_id=job.user_id))
     if rpc == "ExplainJob" and answer.response is not None:
-        told = snapshot(answer.response.job)
-        history.operations.append(
-            Operation(rpc, answer.sent, answer.answered, answer.outcome, job.job_id, told=told)
-        )
+        history.operations.append(answer.operation(rpc, job_id=job.job_id, told=answer.told))

@@ -9,7 +9,7 @@ from jobledger_server.domain.limits import MAX_STRUCT_BYTES
 from tests.checker.clients.asking import Replicas
 from tests.checker.clients.board import TYPES, USERS, Board, pause
 from tests.checker.clients.writers import create_job, marked
-from tests.checker.history import History, Operation, Outcome
+from tests.checker.history import History, Outcome
 
 NAME = "refused"
 
@@ -71,11 +71,8 @@ async def _create_all(
 ) -> None:
     answer = await replicas.ask("BatchCreateJobs", batch, patience=patience)
     history.operations += [
-        Operation(
-            rpc="CreateInVain",
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
+        answer.operation(
+            "CreateInVain",
             user_id=batch.user_id,
             mark=creation.request_id,
             owed=Outcome.REFUSED,

@@ -85,7 +85,7 @@ class JobWorker:
             answer = await self._replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
             jobs = [] if answer.response is None else answer.response.jobs
             for job in jobs:
-                self._record("ClaimJobs", answer, job.id, told=job, changed=True)
+                self._record("ClaimJobs", answer, job.id, told=snapshot(job), changed=True)
             await asyncio.gather(*map(self._work, jobs))
             await pause(self._board.work, 0.0 if jobs else 0.02)
 
@@ -143,15 +143,13 @@ class JobWorker:
             },
         )
         answer = await self._replicas.ask("UpdateProgress", request)
-        response = answer.response
-        told = None if response is None else response.job
-        changed = response is not None and response.applied
+        changed = answer.response is not None and answer.response.applied
         self._record(
             "UpdateProgress",
             answer,
             job.id,
             mark=mark,
-            told=told,
+            told=answer.told,
             changed=changed,
             attempt=job.attempt,
             checkpoint=mark if checkpoint else "",
@@ -163,7 +161,7 @@ class JobWorker:
             job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self._rng)}
         )
         answer = await self._replicas.ask("ReleaseJob", request)
-        told = None if answer.response is None else answer.response.job
+        told = answer.told
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
         self._record("ReleaseJob", answer, job.id, told=told, changed=changed, attempt=job.attempt)
@@ -182,14 +180,14 @@ class JobWorker:
             },
         )
         answer = await self._replicas.ask("MarkFailed", request)
-        told = None if answer.response is None else answer.response.job
+        told = answer.told
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
         self._record(
             RETRYABLE, answer, job.id, mark=mark, told=told, changed=changed, attempt=job.attempt
         )
-        if told is not None and snapshot(told).terminal:
-            self._board.close(snapshot(told))
+        if told is not None and told.terminal:
+            self._board.close(told)
 
     async def _link(self, job: Any) -> bool:
         mark = next(self._marks)
@@ -231,38 +229,12 @@ class JobWorker:
             weights=(70, 10, 10, 10),
         )[0]
         answer = await self._replicas.ask(rpc, request)
-        told = None if answer.response is None else answer.response.job
+        told = answer.told
         self._record(
             rpc, answer, job.id, mark=mark, assets=paths, told=told, changed=told is not None
         )
         if told is not None:
-            self._board.close(snapshot(told))
+            self._board.close(told)
 
-    def _record(
-        self,
-        rpc: str,
-        answer: Answer,
-        job_id: str,
-        *,
-        mark: str = "",
-        assets: tuple[str, ...] = (),
-        told: Any = None,
-        changed: bool = False,
-        attempt: int = 0,
-        checkpoint: str = "",
-    ) -> None:
-        self._history.operations.append(
-            Operation(
-                rpc=rpc,
-                sent=answer.sent,
-                answered=answer.answered,
-                outcome=answer.outcome,
-                job_id=job_id,
-                mark=mark,
-                assets=assets,
-                told=None if told is None else snapshot(told),
-                changed=changed and answer.outcome is Outcome.ACKNOWLEDGED,
-                attempt=attempt,
-                checkpoint=checkpoint,
-            )
-        )
+    def _record(self, rpc: str, answer: Answer, job_id: str, **facts: Any) -> None:
+        self._history.operations.append(answer.operation(rpc, job_id=job_id, **facts))

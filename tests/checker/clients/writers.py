@@ -25,7 +25,7 @@ from tests.checker.clients.board import (
 from tests.checker.clients.bulk import cancel_by_filter, delete_by_filter
 from tests.checker.clients.records import Unreadable, read_record
 from tests.checker.facts import snapshot
-from tests.checker.history import History, Operation, Outcome, Record, Snapshot
+from tests.checker.history import History, Outcome, Record, Snapshot
 from tests.checker.judge.permitted import CHOOSER, beyond
 from tests.checker.policies import INITIAL_BACKOFF, MAX_ATTEMPTS
 
@@ -176,11 +176,8 @@ async def create_job(
         and (told.origin or made.job.labels["mark"] != mark)
     ):
         history.operations.append(
-            Operation(
-                rpc="ReturnExisting",
-                sent=answer.sent,
-                answered=answer.answered,
-                outcome=answer.outcome,
+            answer.operation(
+                "ReturnExisting",
                 job_id=told.job_id,
                 mark=request.unique_key,
                 told=told,
@@ -190,11 +187,8 @@ async def create_job(
         )
         return None
     history.operations.append(
-        Operation(
-            rpc="CreateJob",
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
+        answer.operation(
+            "CreateJob",
             job_id=told.job_id if told else "",
             user_id=request.user_id,
             mark=mark,
@@ -254,17 +248,8 @@ async def cancel_job(
     """Cancel a job; return it as it is then, if that was acknowledged."""
     request = pb.CancelJobRequest(job_id=job.job_id, user_id=job.user_id, reason="not wanted")
     answer = await replicas.ask("CancelJob", request)
-    told = snapshot(answer.response.job) if answer.response is not None else None
-    history.operations.append(
-        Operation(
-            rpc="CancelJob",
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
-            job_id=job.job_id,
-            told=told,
-        )
-    )
+    told = answer.told
+    history.operations.append(answer.operation("CancelJob", job_id=job.job_id, told=told))
     if told is not None and told.terminal:
         board.close(told)
     return told
@@ -283,16 +268,8 @@ async def update_job(
         request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
     for _ in range(rng.randint(1, 2)):
         answer = await replicas.ask("UpdateJob", request)
-        told = snapshot(answer.response.job) if answer.response is not None else None
         history.operations.append(
-            Operation(
-                rpc="UpdateJob",
-                sent=answer.sent,
-                answered=answer.answered,
-                outcome=answer.outcome,
-                job_id=job.job_id,
-                told=told,
-            )
+            answer.operation("UpdateJob", job_id=job.job_id, told=answer.told)
         )
 
 
@@ -317,33 +294,17 @@ async def repeat_jobs(
             answer = await replicas.ask("RerunJobs", request)
             board.created += 0 if answer.response is None else answer.response.changed
             if answer.outcome is Outcome.UNKNOWN:
-                history.operations.append(
-                    Operation(
-                        rpc="RerunJobs",
-                        sent=answer.sent,
-                        answered=answer.answered,
-                        outcome=answer.outcome,
-                        user_id=request.user_id,
-                    )
-                )
+                history.operations.append(answer.operation("RerunJobs", user_id=request.user_id))
 
 
 async def _repeat(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
     request = pb.RerunJobRequest(job_id=job.job_id, user_id=job.user_id)
     answer = await replicas.ask("RerunJob", request)
-    told = snapshot(answer.response.job) if answer.response is not None else None
+    told = answer.told
     made = told is not None and told.version == 1
+    facts = {"user_id": job.user_id, "mark": job.job_id, "told": told}
     history.operations.append(
-        Operation(
-            rpc="RerunJob",
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
-            job_id=told.job_id if told else "",
-            user_id=job.user_id,
-            mark=job.job_id,
-            told=told,
-        )
+        answer.operation("RerunJob", job_id=told.job_id if told else "", **facts)
     )
     if made and told is not None:
         board.created += 1
@@ -382,15 +343,6 @@ async def delete_job(record: Record, replicas: Replicas, history: History) -> No
     history.records[job.job_id] = record
     request = pb.DeleteJobRequest(job_id=job.job_id, user_id=job.user_id)
     answer = await replicas.ask("DeleteJob", request)
-    history.operations.append(
-        Operation(
-            rpc="DeleteJob",
-            sent=answer.sent,
-            answered=answer.answered,
-            outcome=answer.outcome,
-            job_id=job.job_id,
-            removed=tuple(
-                asset.storage_path for asset in (answer.response.assets if answer.response else ())
-            ),
-        )
-    )
+    assets = answer.response.assets if answer.response else ()
+    removed = tuple(asset.storage_path for asset in assets)
+    history.operations.append(answer.operation("DeleteJob", job_id=job.job_id, removed=removed))
