@@ -53,6 +53,7 @@ class Plant:
     proxies: Sequence[Proxy]
 
 
+@dataclass
 class Nemesis:
     """Injects all kinds of failures in a random order, again and again.
 
@@ -60,75 +61,64 @@ class Nemesis:
     between two. `look` is called after each of them. `kinds` are those that are injected.
     """
 
-    def __init__(
-        self,
-        plant: Plant,
-        history: History,
-        rng: random.Random,
-        *,
-        longest: float,
-        calm: tuple[float, float],
-        look: Callable[[], Awaitable[None]],
-        kinds: Sequence[str] = KINDS,
-    ) -> None:
-        self._plant = plant
-        self._history = history
-        self._rng = rng
-        self._longest = longest
-        self._calm = calm
-        self._look = look
-        self._kinds = kinds
+    plant: Plant
+    history: History
+    rng: random.Random
+    longest: float
+    calm: tuple[float, float]
+    look: Callable[[], Awaitable[None]]
+    kinds: Sequence[str] = KINDS
 
     async def run(self, until: float) -> None:
         """Break and repair until a time, every kind at least once; at the end everything works."""
-        postgres = self._plant.postgres is not None
-        kinds_here = [kind for kind in self._kinds if postgres or kind not in OF_POSTGRESQL]
-        several = len(self._plant.servers) > 1
+        postgres = self.plant.postgres is not None
+        kinds_here = [kind for kind in self.kinds if postgres or kind not in OF_POSTGRESQL]
+        several = len(self.plant.servers) > 1
         for number in itertools.count():
-            deck = self._rng.sample(kinds_here, len(kinds_here))
+            deck = self.rng.sample(kinds_here, len(kinds_here))
             while deck:
                 if number and time.monotonic() >= until:
                     return
-                await asyncio.sleep(self._rng.uniform(*self._calm))
+                await asyncio.sleep(self.rng.uniform(*self.calm))
                 # Each kind alone once, so that its recovery can be measured.
-                two = several and number and len(deck) > 1 and self._rng.random() < TWO_AT_ONCE
+                two = several and number and len(deck) > 1 and self.rng.random() < TWO_AT_ONCE
                 kinds = [deck.pop() for _ in range(2 if two else 1)]
-                replicas = self._rng.sample(range(len(self._plant.servers)), len(kinds))
+                replicas = self.rng.sample(range(len(self.plant.servers)), len(kinds))
                 async with asyncio.TaskGroup() as breaking:
                     for kind, replica in zip(kinds, replicas, strict=True):
                         breaking.create_task(self._inflict(kind, replica, alone=not two))
 
     async def _inflict(self, kind: str, replica: int, *, alone: bool) -> None:
         everywhere = kind in OF_POSTGRESQL
-        every = range(len(self._plant.servers))
+        every = range(len(self.plant.servers))
         replicas = frozenset(every if everywhere else (replica,))
         fault = Fault(kind, time.monotonic(), replicas=replicas, alone=alone)
-        self._history.faults.append(fault)
+        self.history.faults.append(fault)
         async with self._broken(kind, replica):
             if kind in LASTING:
-                await asyncio.sleep(self._rng.uniform(0.5, self._longest))
+                await asyncio.sleep(self.rng.uniform(0.5, self.longest))
         fault.ended = time.monotonic()
         fault.recovers_from = fault.ended if kind in LASTING else fault.began
-        await self._look()
+        await self.look()
 
     def _broken(self, kind: str, replica: int) -> AbstractAsyncContextManager[None]:
-        server, proxy = self._plant.servers[replica], self._plant.proxies[replica]
+        server, proxy = self.plant.servers[replica], self.plant.proxies[replica]
         match kind:
             case "kill -9":
-                return _killed(server, self._rng.uniform(0.0, 1.0))
+                return _killed(server, self.rng.uniform(0.0, 1.0))
             case "SIGSTOP":
                 return _stopped(server)
             case "LISTEN cut":
-                return _listeners_cut(self._plant.database)
+                return _listeners_cut(self.plant.database)
             case "PostgreSQL restart":
-                assert self._plant.postgres is not None
-                return _restarted(self._plant.postgres, crash=self._rng.random() < 0.5)
+                assert self.plant.postgres is not None
+                return _restarted(self.plant.postgres, crash=self.rng.random() < 0.5)
             case "delay":
-                return _delayed(proxy, self._rng.uniform(0.02, 0.3))
+                return _delayed(proxy, self.rng.uniform(0.02, 0.3))
             case "cut":
                 proxy.cut()
             case "half-close":
-                proxy.half_close(self._rng)
+                proxy.half_close(self.rng)
             case "black hole":
                 return _swallowed(proxy)
             case _:

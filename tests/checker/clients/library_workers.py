@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from dataclasses import dataclass
 from typing import Any
 
 from jobledger import AsyncClient
@@ -39,50 +40,43 @@ PAUSES = (None, 0.0, 0.5, 1.0)
 """Seconds until a released or failed job may be claimed again."""
 
 
+@dataclass
 class LibraryWorker:
     """One worker after the other, over one channel."""
 
-    def __init__(
-        self,
-        name: str,
-        channel: Any,
-        rng: random.Random,
-        board: Board,
-        history: History,
-        lease: int,
-        token: str | None,
-    ) -> None:
-        self._token = token
-        self._name = name
-        self._channel = channel
-        self._rng = rng
-        self._board = board
-        self._history = history
-        self._lease = lease
-        self._outcomes = itertools.cycle(rng.sample(OUTCOMES, len(OUTCOMES)))
-        self._marks = (f"{name}-{number}" for number in itertools.count())
+    name: str
+    channel: Any
+    rng: random.Random
+    board: Board
+    history: History
+    lease: int
+    token: str | None
+
+    def __post_init__(self) -> None:
+        self._outcomes = itertools.cycle(self.rng.sample(OUTCOMES, len(OUTCOMES)))
+        self._marks = (f"{self.name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
         """Work until there is nothing more to do."""
-        observed: Any = ObservedChannel(self._channel, self._rng, self._board, self._history)
+        observed: Any = ObservedChannel(self.channel, self.rng, self.board, self.history)
         try:
-            while not self._board.work.is_set():
-                client = AsyncClient(channel=observed, token=self._token)
+            while not self.board.work.is_set():
+                client = AsyncClient(channel=observed, token=self.token)
                 async with client, asyncio.TaskGroup() as group:
                     worker = Worker(
-                        client, concurrency=SLOTS, lease=self._lease, worker_id=self._name
+                        client, concurrency=SLOTS, lease=self.lease, worker_id=self.name
                     )
                     for job_type in TYPES:
                         worker.handler(job_type)(self._handle)
                     group.create_task(worker.run(signals=False))
-                    await pause(self._board.work, self._rng.uniform(*STAY_SECONDS))
-                    worker.stop(now=self._board.work.is_set() or self._rng.random() < 0.5)
+                    await pause(self.board.work, self.rng.uniform(*STAY_SECONDS))
+                    worker.stop(now=self.board.work.is_set() or self.rng.random() < 0.5)
         finally:
             observed.write_down_unanswered()
 
     async def _handle(self, job: ClaimedJob) -> Outcome:
         await self._report(job)
-        outcome, after = next(self._outcomes), self._rng.choice(PAUSES)
+        outcome, after = next(self._outcomes), self.rng.choice(PAUSES)
         if outcome == "released":
             return Release(after)
         mark = next(self._marks)
@@ -90,11 +84,11 @@ class LibraryWorker:
         if outcome == "retried":
             return Failed(mark, "BUSY", result=result, retryable=True, retry_after=after)
         try:
-            if self._rng.random() < LINKED:
+            if self.rng.random() < LINKED:
                 await job.add_asset("image/png", storage_path=f"{mark}-linked")
         except JobledgerError:  # no server has answered for as long as the lease lasts
             return Release()
-        paths = [f"{mark}/{number}" for number in range(self._rng.randint(0, 3))]
+        paths = [f"{mark}/{number}" for number in range(self.rng.randint(0, 3))]
         assets = [Asset("image/png", storage_path=path) for path in paths]
         if outcome == "failed":
             return Failed(mark, "NO_PAINT", details=result, result=result, assets=assets)
@@ -104,16 +98,16 @@ class LibraryWorker:
 
     async def _report(self, job: ClaimedJob) -> None:
         """Report progress, some of it several times, and with checkpoints."""
-        for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
+        for percent in sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6))):
             await _tick()
             mark = next(self._marks)
-            checkpoint = {"mark": mark} if self._rng.random() < CHECKPOINTS else None
-            repeated = self._rng.choice(REPEATED)
+            checkpoint = {"mark": mark} if self.rng.random() < CHECKPOINTS else None
+            repeated = self.rng.choice(REPEATED)
             await job.progress(percent, mark, checkpoint=checkpoint, wait=repeated > 0)
             for _ in range(repeated):
                 await _tick()
                 await job.progress(percent, mark, wait=True)
-            if self._rng.random() < ASKED:
+            if self.rng.random() < ASKED:
                 await asyncio.sleep(INTERVAL)
                 await job.progress()
 

@@ -68,32 +68,22 @@ class _Held:
     """Set when the worker received a cancellation or the loss of the lease."""
 
 
+@dataclass
 class StreamWorker:
     """One worker. Each job is worked on by a task of its own, which sends updates and waits."""
 
-    def __init__(
-        self,
-        name: str,
-        replicas: Replicas,
-        rng: random.Random,
-        board: Board,
-        history: History,
-        *,
-        deaths: float,
-        waits: float,
-        retried: float,
-        lease: int,
-    ) -> None:
-        self._name = name
-        self._replicas = replicas
-        self._rng = rng
-        self._board = board
-        self._history = history
-        self._deaths = deaths
-        self._waits = waits
-        self._retried = retried
-        self._lease = Duration(seconds=lease)
-        self._marks = (f"{name}-{number}" for number in itertools.count())
+    name: str
+    replicas: Replicas
+    rng: random.Random
+    board: Board
+    history: History
+    deaths: float
+    waits: float
+    retried: float
+    lease: int
+
+    def __post_init__(self) -> None:
+        self._marks = (f"{self.name}-{number}" for number in itertools.count())
         self._held: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: deque[_Update] = deque()
@@ -105,19 +95,19 @@ class StreamWorker:
     async def run(self) -> None:
         """Work until there is nothing more to do."""
         try:
-            while not self._board.work.is_set():
-                replica = self._replicas.choose()
+            while not self.board.work.is_set():
+                replica = self.replicas.choose()
                 try:
                     await self._work_on(replica)
                 except grpc.aio.AioRpcError as error:
                     reason = f"Work {error.code().name} {reason_of(error)}".rstrip()
-                    self._replicas.refusals[reason] += 1
-                    self._replicas.avoid(replica)
+                    self.replicas.refusals[reason] += 1
+                    self.replicas.avoid(replica)
                 except (TimeoutError, EOFError, asyncio.InvalidStateError):
-                    self._replicas.avoid(replica)
+                    self.replicas.avoid(replica)
                 except WorkerDied:
                     self._forget()
-                await pause(self._board.work, self._rng.uniform(0.01, 0.1))
+                await pause(self.board.work, self.rng.uniform(0.01, 0.1))
         finally:
             self._forget()
 
@@ -148,7 +138,7 @@ class StreamWorker:
         }
         self._holds = {
             job.id: Hold(
-                self._name,
+                self.name,
                 job.id,
                 job.attempt,
                 began=opened,
@@ -157,13 +147,13 @@ class StreamWorker:
             )
             for job in holding
         }
-        self._history.holds += self._holds.values()
-        call = self._replicas.method(replica, "Work")()
+        self.history.holds += self._holds.values()
+        call = self.replicas.method(replica, "Work")()
         try:
             hello = pb.WorkHello(
-                worker_id=self._name,
+                worker_id=self.name,
                 job_types=TYPES,
-                lease_duration=self._lease,
+                lease_duration=Duration(seconds=self.lease),
                 holding=[pb.HeldJob(job_id=job.id, attempt=job.attempt) for job in holding],
             )
             async with asyncio.timeout(SILENT_SECONDS):
@@ -185,7 +175,7 @@ class StreamWorker:
                 hold.end(ended)
 
     async def _until_over(self) -> None:
-        await self._board.work.wait()
+        await self.board.work.wait()
         raise EOFError
 
     async def _write(self, call: Any) -> None:
@@ -201,7 +191,7 @@ class StreamWorker:
             self._sent += updates
             async with asyncio.timeout(SILENT_SECONDS):
                 await call.write(pb.WorkRequest(updates=[update.message for update in updates]))
-            if self._rng.random() < self._deaths and not self._board.load.is_set():
+            if self.rng.random() < self.deaths and not self.board.load.is_set():
                 self._harm()
             await pause(self._may_write, BEAT_SECONDS)
 
@@ -215,16 +205,16 @@ class StreamWorker:
 
     def _harm(self) -> None:
         """Die, or be frozen as by SIGSTOP, perhaps for longer than a lease."""
-        if self._rng.random() < 0.5:
+        if self.rng.random() < 0.5:
             raise WorkerDied
-        self._frozen_until = time.monotonic() + self._rng.uniform(0.5, 6.0)
+        self._frozen_until = time.monotonic() + self.rng.uniform(0.5, 6.0)
         for hold in self._holds.values():
             hold.frozen = True
 
     async def _thaw(self) -> None:
         while (left := self._frozen_until - time.monotonic()) > 0:
-            await pause(self._board.work, left)
-            if self._board.work.is_set():
+            await pause(self.board.work, left)
+            if self.board.work.is_set():
                 return
 
     async def _read(self, call: Any, opened: float) -> None:
@@ -238,7 +228,7 @@ class StreamWorker:
             now = time.monotonic()
             if not greeted:
                 greeted = True
-                self._replicas.answered["Work"] += 1
+                self.replicas.answered["Work"] += 1
                 for hold in self._holds.values():
                     hold.greeted = now
             for result in message.results:
@@ -252,9 +242,9 @@ class StreamWorker:
         if (before := self._holds.get(job.id)) is not None:
             before.end(now)
         frozen = self._frozen_until > now
-        self._holds[job.id] = hold = Hold(self._name, job.id, job.attempt, began=now, frozen=frozen)
-        self._history.holds.append(hold)
-        self._history.operations.append(
+        self._holds[job.id] = hold = Hold(self.name, job.id, job.attempt, began=now, frozen=frozen)
+        self.history.holds.append(hold)
+        self.history.operations.append(
             Operation(
                 rpc="Work",
                 sent=opened,
@@ -308,18 +298,18 @@ class StreamWorker:
             hold.end(time.monotonic())
 
     async def _run(self, held: _Held) -> bool:
-        job, chance = held.job, self._rng.random()
-        percents = sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6)))
-        waits = self._rng.random() < self._waits
+        job, chance = held.job, self.rng.random()
+        percents = sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6)))
+        waits = self.rng.random() < self.waits
         # Before all reports or after them: the answer to one shows the server a cancellation, too.
-        first = waits and self._rng.random() < 0.5
+        first = waits and self.rng.random() < 0.5
         if first and await self._is_asked(held):
             return await self._finish(job, "MarkFailed")
         for number, percent in enumerate(percents, start=1):
-            await pause(held.asked, self._rng.uniform(0.01, 0.08))
+            await pause(held.asked, self.rng.uniform(0.01, 0.08))
             if held.asked.is_set():
                 return await self._finish(job, "MarkFailed")
-            if self._rng.random() < MISTAKEN:
+            if self.rng.random() < MISTAKEN:
                 more = pb.ProgressUpdate(progress=MAX_PROGRESS + 1)
                 await self._update("UpdateProgress", job, "", progress=more)
             mark = next(self._marks)
@@ -327,23 +317,23 @@ class StreamWorker:
                 progress=percent,
                 progress_message=mark,
                 report_number=number,
-                checkpoint=marked(mark) if self._rng.random() < CHECKPOINTS else None,
+                checkpoint=marked(mark) if self.rng.random() < CHECKPOINTS else None,
             )
             if not await self._update("UpdateProgress", job, mark, progress=progress):
                 return False
         if waits and not first and await self._is_asked(held):
             return await self._finish(job, "MarkFailed")
         if chance < 0.03:
-            release = pb.ReleaseUpdate(delay=a_delay(self._rng))
+            release = pb.ReleaseUpdate(delay=a_delay(self.rng))
             return await self._update("ReleaseJob", job, "", release=release)
-        if self._rng.random() < self._retried:
+        if self.rng.random() < self.retried:
             mark = next(self._marks)
             failure = pb.FinishUpdate(
                 status="JOB_STATUS_FAILED",
                 result=marked(mark),
                 error=job_pb2.JobError(reason="BUSY", message=mark),
                 retryable=True,
-                retry_delay=a_delay(self._rng),
+                retry_delay=a_delay(self.rng),
             )
             return await self._update(RETRYABLE, job, mark, finish=failure)
         if chance > 0.6:
@@ -352,7 +342,7 @@ class StreamWorker:
             link = pb.AssetUpdate(asset=asset, request_id=mark)
             if not await self._update("CreateAsset", job, mark, (mark,), asset=link):
                 return False
-        return await self._finish(job, self._rng.choice(("MarkCompleted", "MarkPartial")))
+        return await self._finish(job, self.rng.choice(("MarkCompleted", "MarkPartial")))
 
     async def _is_asked(self, held: _Held) -> bool:
         """Wait for a signal for a while; return whether there was one."""
@@ -361,7 +351,7 @@ class StreamWorker:
 
     async def _finish(self, job: Any, rpc: str) -> bool:
         mark = next(self._marks)
-        paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
+        paths = tuple(f"{mark}/{number}" for number in range(self.rng.randint(0, 3)))
         status = f"JOB_STATUS_{rpc.removeprefix('Mark').upper()}"
         failed = rpc == "MarkFailed"
         finish = pb.FinishUpdate(
@@ -375,7 +365,7 @@ class StreamWorker:
         done = await self._update(rpc, job, mark, paths, finish=finish)
         if done:
             status = status.removeprefix("JOB_STATUS_")
-            self._board.close(replace(snapshot(job), status=status))
+            self.board.close(replace(snapshot(job), status=status))
         return done
 
     async def _update(
@@ -391,7 +381,7 @@ class StreamWorker:
     def _record(
         self, update: _Update, outcome: Outcome, result: pb.UpdateResult | None = None
     ) -> None:
-        self._history.operations.append(
+        self.history.operations.append(
             Operation(
                 rpc=update.rpc,
                 sent=update.sent,

@@ -5,6 +5,7 @@ import itertools
 import random
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -38,72 +39,62 @@ def a_delay(rng: random.Random) -> Duration | None:
     return rng.choice((None, None, Duration(), Duration(nanos=500_000_000)))
 
 
+@dataclass
 class JobWorker:
     """One worker. Each job is worked on by a task of its own."""
 
-    def __init__(
-        self,
-        name: str,
-        replicas: Replicas,
-        rng: random.Random,
-        board: Board,
-        history: History,
-        *,
-        abandoned: float,
-        released: float,
-        retried: float,
-        lease: int,
-    ) -> None:
-        self._name = name
-        self._replicas = replicas
-        self._rng = rng
-        self._board = board
-        self._history = history
-        self._abandoned = abandoned
-        self._released = released
-        self._retried = retried
-        self._lease = Duration(seconds=lease)
+    name: str
+    replicas: Replicas
+    rng: random.Random
+    board: Board
+    history: History
+    abandoned: float
+    released: float
+    retried: float
+    lease: int
+
+    def __post_init__(self) -> None:
         self._abandoned_jobs: deque[pb.HeldJob] = deque(maxlen=1000)
-        self._marks = (f"{name}-{number}" for number in itertools.count())
+        self._marks = (f"{self.name}-{number}" for number in itertools.count())
 
     async def run(self) -> None:
         """Work until there is nothing more to do."""
-        while not self._board.work.is_set():
+        while not self.board.work.is_set():
             request = pb.ClaimJobsRequest(
-                worker_id=self._name,
+                worker_id=self.name,
                 job_types=TYPES,
                 max_jobs=3,
-                lease_duration=self._lease,
+                lease_duration=Duration(seconds=self.lease),
                 wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
             )
             # Jobs of an answer that was lost are released by the next claim that says what is
             # held, or come back when their leases expire. What it abandons it holds, too.
-            if self._rng.random() < NAMED:
+            if self.rng.random() < NAMED:
                 request.holding.extend(self._abandoned_jobs)
                 request.holds_none = not self._abandoned_jobs
             # One try, so that answers are lost.
-            answer = await self._replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
+            answer = await self.replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
             jobs = [] if answer.response is None else answer.response.jobs
             for job in jobs:
                 self._record("ClaimJobs", answer, job.id, told=snapshot(job), changed=True)
             await asyncio.gather(*map(self._work, jobs))
-            await pause(self._board.work, 0.0 if jobs else 0.02)
+            await pause(self.board.work, 0.0 if jobs else 0.02)
 
     async def _work(self, job: Any) -> None:
-        chance = self._rng.random()
-        if job.attempt > 1 or self._rng.random() < LISTED:
+        chance = self.rng.random()
+        if job.attempt > 1 or self.rng.random() < LISTED:
             await self._list(job)
-        for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
-            await asyncio.sleep(self._rng.uniform(0.01, 0.08))
+        for percent in sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6))):
+            await asyncio.sleep(self.rng.uniform(0.01, 0.08))
             if not await self._report(job, percent):
                 return
-        if chance < self._abandoned and not self._board.load.is_set():
+        if chance < self.abandoned and not self.board.load.is_set():
             self._abandoned_jobs.append(pb.HeldJob(job_id=job.id, attempt=job.attempt))
             return
-        if chance < self._abandoned + self._released:
+        if chance < self.abandoned + self.released:
             await self._release(job)
             return
-        if self._rng.random() < self._retried:
+        if self.rng.random() < self.retried:
             await self._fail(job)
             return
         if chance > 0.6 and not await self._link(job):
@@ -112,12 +103,12 @@ class JobWorker:
 
     async def _list(self, job: Any) -> None:
         sent = time.monotonic()
-        size = self._rng.choice((1, 1000))
+        size = self.rng.choice((1, 1000))
         try:
-            attempts = await list_attempts(self._replicas, job.id, job.user_id, size)
+            attempts = await list_attempts(self.replicas, job.id, job.user_id, size)
         except Unreadable:
             return
-        self._history.operations.append(
+        self.history.operations.append(
             Operation(
                 rpc="ListAttempts",
                 sent=sent,
@@ -131,7 +122,7 @@ class JobWorker:
 
     async def _report(self, job: Any, percent: int) -> bool:
         mark = next(self._marks)
-        checkpoint = self._rng.random() < CHECKPOINTS
+        checkpoint = self.rng.random() < CHECKPOINTS
         request = pb.UpdateProgressRequest(
             job_id=job.id,
             attempt=job.attempt,
@@ -142,7 +133,7 @@ class JobWorker:
                 "checkpoint": marked(mark) if checkpoint else None,
             },
         )
-        answer = await self._replicas.ask("UpdateProgress", request)
+        answer = await self.replicas.ask("UpdateProgress", request)
         changed = answer.response is not None and answer.response.applied
         self._record(
             "UpdateProgress",
@@ -158,9 +149,9 @@ class JobWorker:
 
     async def _release(self, job: Any) -> None:
         request = pb.ReleaseJobRequest(
-            job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self._rng)}
+            job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self.rng)}
         )
-        answer = await self._replicas.ask("ReleaseJob", request)
+        answer = await self.replicas.ask("ReleaseJob", request)
         told = answer.told
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
@@ -176,10 +167,10 @@ class JobWorker:
                 "result": marked(mark),
                 "error": error,
                 "retryable": True,
-                "retry_delay": a_delay(self._rng),
+                "retry_delay": a_delay(self.rng),
             },
         )
-        answer = await self._replicas.ask("MarkFailed", request)
+        answer = await self.replicas.ask("MarkFailed", request)
         told = answer.told
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
@@ -187,7 +178,7 @@ class JobWorker:
             RETRYABLE, answer, job.id, mark=mark, told=told, changed=changed, attempt=job.attempt
         )
         if told is not None and told.terminal:
-            self._board.close(told)
+            self.board.close(told)
 
     async def _link(self, job: Any) -> bool:
         mark = next(self._marks)
@@ -196,13 +187,13 @@ class JobWorker:
             attempt=job.attempt,
             asset={"asset": {"asset_type": "image/png", "storage_path": mark}, "request_id": mark},
         )
-        answer = await self._replicas.ask("CreateAsset", request)
+        answer = await self.replicas.ask("CreateAsset", request)
         self._record("CreateAsset", answer, job.id, mark=mark, assets=(mark,))
         return answer.response is not None
 
     async def _end(self, job: Any) -> None:
         mark = next(self._marks)
-        paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
+        paths = tuple(f"{mark}/{number}" for number in range(self.rng.randint(0, 3)))
         fields: dict[str, Any] = {
             "result": marked(mark),
             "assets": [asset_pb2.NewAsset(asset_type="image/png", storage_path=p) for p in paths],
@@ -211,7 +202,7 @@ class JobWorker:
         error = job_pb2.JobError(
             reason="OUT_OF_PAINT", message="no paint is left", details=marked(mark)
         )
-        rpc, request = self._rng.choices(
+        rpc, request = self.rng.choices(
             [
                 ("MarkCompleted", pb.MarkCompletedRequest(**names, finish=finish)),
                 ("MarkPartial", pb.MarkPartialRequest(**names, finish=finish)),
@@ -222,19 +213,19 @@ class JobWorker:
                         **names,
                         target_status=job_pb2.JOB_STATUS_COMPLETED,
                         finish=finish,
-                        worker_id=self._name,
+                        worker_id=self.name,
                     ),
                 ),
             ],
             weights=(70, 10, 10, 10),
         )[0]
-        answer = await self._replicas.ask(rpc, request)
+        answer = await self.replicas.ask(rpc, request)
         told = answer.told
         self._record(
             rpc, answer, job.id, mark=mark, assets=paths, told=told, changed=told is not None
         )
         if told is not None:
-            self._board.close(told)
+            self.board.close(told)
 
     def _record(self, rpc: str, answer: Answer, job_id: str, **facts: Any) -> None:
-        self._history.operations.append(answer.operation(rpc, job_id=job_id, **facts))
+        self.history.operations.append(answer.operation(rpc, job_id=job_id, **facts))
