@@ -176,117 +176,87 @@ class Load:
         )
         return self._connected[-1]
 
+    def _client(
+        self, name: str, options: Options = ()
+    ) -> tuple[Replicas, random.Random, Board, History]:
+        """Return what a client has: connections and chance of its own, and what all share."""
+        return self._connect(name, options), self.rng(name), self._board, self.history
+
     def _writers(self) -> list[Work]:
-        rate = self._size.rate / CHANGES_PER_JOB / self._size.writers
-        names = [f"writer-{number}" for number in range(self._size.writers)]
-        board, history = self._board, self.history
-        brief = [f"brief-{number}" for number in range(self._size.brief)]
+        size, client = self._size, self._client
+        rate = size.rate / CHANGES_PER_JOB / size.writers
+        cancelled = size.cancelled, size.cancelled_within
         return [
             *(
-                create_jobs(
-                    name,
-                    self._connect(name),
-                    self.rng(name),
-                    board,
-                    history,
-                    rate,
-                    self._size.cancelled,
-                    self._size.cancelled_within,
-                    self._size.large,
-                )
-                for name in names
+                create_jobs(name, *client(name), rate, *cancelled, size.large)
+                for name in _names("writer", size.writers)
             ),
+            *(run_brief_jobs(name, *client(name)) for name in _names("brief", size.brief)),
+            create_in_vain(*client("refused")),
+            repeat_jobs(*client("repeater")),
+            look(*client("reader-of-all")),
+            operate(*client("operator")),
+            own_webhooks(*client("webhooks")),
             *(
-                run_brief_jobs(name, self._connect(name), self.rng(name), board, history)
-                for name in brief
-            ),
-            create_in_vain(self._connect("refused"), self.rng("refused"), board, history),
-            repeat_jobs(self._connect("repeater"), self.rng("repeater"), self._board, self.history),
-            look(self._connect("reader-of-all"), self.rng("reader-of-all"), board, history),
-            operate(self._connect("operator"), self.rng("operator"), self._board, self.history),
-            own_webhooks(self._connect("webhooks"), self.rng("webhooks"), board, history),
-            *(
-                Deliverer(name, self._connect(name), self.rng(name), board, history).run()
-                for name in (f"deliverer-{number}" for number in range(self._size.deliverers))
+                Deliverer(name, *client(name)).run()
+                for name in _names("deliverer", size.deliverers)
             ),
         ]
 
     def _workers(self) -> list[Work]:
-        names = [f"worker-{number}" for number in range(self._size.workers)]
-        board, history = self._board, self.history
+        size, client = self._size, self._client
         workers = [
             JobWorker(
                 name,
-                self._connect(name),
-                self.rng(name),
-                board,
-                history,
-                abandoned=self._size.abandoned,
-                released=self._size.released,
-                retried=self._size.retried,
+                *client(name),
+                abandoned=size.abandoned,
+                released=size.released,
+                retried=size.retried,
                 lease=self.history.lease,
             ).run()
-            for name in names
+            for name in _names("worker", size.workers)
         ]
-        for number in range(self._size.stream_workers):
-            name = f"stream-worker-{number}"
-            connections, rng = self._connect(name), self.rng(name)
-            worker = StreamWorker(
-                name,
-                connections,
-                rng,
-                board,
-                history,
-                deaths=self._size.deaths,
-                waits=self._size.waits,
-                retried=self._size.retried,
-                lease=self._size.lease,
-            )
-            workers.append(worker.run())
-        for number in range(self._size.library_workers):
-            name = f"library-worker-{number}"
+        for name in _names("stream-worker", size.stream_workers):
+            share = {"deaths": size.deaths, "waits": size.waits, "retried": size.retried}
+            workers.append(StreamWorker(name, *client(name), **share, lease=size.lease).run())
+        for number, name in enumerate(_names("library-worker", size.library_workers)):
             target = self._targets[number % len(self._targets)]
             self._channels.append(channel := self._connect_to(target, OPTIONS))
-            rng, lease = self.rng(name), self._size.lease
+            own = self.rng(name), self._board, self.history
             token = token_of(name) if self._access else None
-            workers.append(LibraryWorker(name, channel, rng, board, history, lease, token).run())
-        connections, rng = self._connect("deleter"), self.rng("deleter")
-        deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
-        return [*workers, deleter]
+            workers.append(LibraryWorker(name, channel, *own, size.lease, token).run())
+        return [*workers, delete_jobs(*client("deleter"), share=size.deleted)]
 
     def _watchers_of_one(self) -> list[Work]:
         # They share connections: each stream is short.
-        shared = [self._connect(f"watchers-{number}") for number in range(3)]
-        names = [f"watcher-{number}" for number in range(self._size.job_watchers)]
-        board, history = self._board, self.history
+        shared = [self._connect(name) for name in _names("watchers", 3)]
+        size = self._size
         return [
             watch_jobs_one_by_one(
                 name,
                 shared[n % 3],
                 self.rng(name),
-                board,
-                history,
-                self._size.go_back,
-                self._size.job_stay,
+                self._board,
+                self.history,
+                size.go_back,
+                size.job_stay,
             )
-            for n, name in enumerate(names)
+            for n, name in enumerate(_names("watcher", size.job_watchers))
         ]
 
     def _watchers_of_many(self) -> list[Work]:
-        work = []
+        work, size = [], self._size
         for who in MANY:
             watcher = replace(who, streams=[])
             self.history.watchers.append(watcher)
             slow = "slow" in watcher.name
-            connections = self._connect(watcher.name, SLOW_READER if slow else ())
-            stall = STALL_SECONDS if slow else 0.0
-            rng, size = self.rng(watcher.name), self._size
+            connections, rng, board, _ = self._client(watcher.name, SLOW_READER if slow else ())
             following = JobsWatcher(
                 watcher,
                 connections,
                 rng,
-                self._board,
-                stall,
+                board,
+                STALL_SECONDS if slow else 0.0,
                 stalls=size.stalls,
                 go_back=size.go_back,
                 start_over=size.start_over,
@@ -302,6 +272,10 @@ class Load:
             for line in all_lines(self.history)
             if line.last
         )
+
+
+def _names(kind: str, count: int) -> list[str]:
+    return [f"{kind}-{number}" for number in range(count)]
 
 
 async def _all_ended(replicas: Replicas) -> bool:
