@@ -14,7 +14,7 @@ from jobledger_server.domain.commands import (
     Report,
 )
 from jobledger_server.domain.errors import AssetNameTaken
-from jobledger_server.domain.job import Asset, AssetLink, Job, JobId, JobStatus, Micros
+from jobledger_server.domain.job import Asset, AssetLink, Job, JobId, JobStatus
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -45,25 +45,6 @@ async def listed(store: SqlStore, job_id: JobId) -> Sequence[AssetLink]:
 async def kept(store: SqlStore, job_id: JobId) -> Sequence[AssetLink]:
     assets: Sequence[Asset] = (await store.read_assets([job_id])).get(job_id, ())
     return [asset.link for asset in assets]
-
-
-async def test_an_asset_is_linked_once_by_any_request_of_any_attempt(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    job = await running(ledger)
-    first = await apply(ledger, LinkAsset(job_id=job.id, link=LINK, attempt=1))
-    job = await next_attempt(ledger, job)
-    for request_id in ("", "r"):
-        command = LinkAsset(job_id=job.id, link=LINK, attempt=2, request_id=request_id)
-        again = await apply(ledger, command)
-        assert (again.changed, again.asset) == (False, first.asset)
-    end = ChangeStatus(
-        job_id=job.id, target=JobStatus.COMPLETED, attempt=2, assets=(OTHER, LINK, OTHER)
-    )
-    ended = (await apply(ledger, end)).job
-    assert await listed(store, job.id) == [LINK, OTHER]
-    assert (ended.asset_count, ended.asset_bytes) == (2, LINK.text_bytes + OTHER.text_bytes)
-    assert (await store.read_jobs([job.id], full=False))[job.id].job == ended
 
 
 async def test_a_name_is_taken_within_an_attempt_also_in_one_batch(
@@ -123,22 +104,6 @@ async def test_two_attempts_in_one_batch_leave_one_asset_of_a_name(
         replace(OTHER, file_size=2),
         other,
     ]
-
-
-async def test_the_assets_of_a_deleted_job_are_kept_until_the_deletion_is_forgotten(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    job = await running(ledger)
-    end = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, assets=(LINK, OTHER))
-    await apply(ledger, end)
-    deletion = await apply(ledger, Delete(job_id=job.id, user_id="ada"))
-    assert deletion.job.asset_count == 2
-    assert await listed(store, job.id) == []
-    (*_, last) = (await store.changes_after(0, limit=10)).changes
-    assert (last.deleted, last.job) == (True, replace(deletion.job, request_id=""))
-    assert await kept(store, job.id) == [LINK, OTHER]
-    assert await store.compact_deletions(Micros(0), limit=10) == 1
-    assert await kept(store, job.id) == []
 
 
 async def test_a_job_that_is_made_and_deleted_in_one_batch_keeps_its_assets(

@@ -24,7 +24,6 @@ from jobledger_server.domain.errors import LeaseLost
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claims
-from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
@@ -33,7 +32,6 @@ from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import statements_for
-from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable, StoreConflict
 from jobledger_server.tuning import Tuning
 from tests.support.databases import both_databases, execute, several_servers, sqlite_only
@@ -113,22 +111,6 @@ async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -
     assert [len(jobs) for jobs in got] == [5, 4, 1]
 
 
-async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
-    ledger: Ledger,
-) -> None:
-    """Of each type no more jobs are found than there are claims for it."""
-    for job_type in ("a" * 20, "b" * 20, "c" * 20):
-        for letter in job_type:
-            await created(ledger, letter)
-    got = await asyncio.gather(
-        *(
-            claim_jobs(ledger, claim(*types, max_jobs=2))
-            for types in ("a", "ab", "bc", "abc", "c") * 2
-        )
-    )
-    assert {len(jobs) for jobs in got} <= {1, 2}
-
-
 def known(job: Job) -> Claimable:
     return Claimable(job.id, job.job_type, 0, job.priority, job.tenant)
 
@@ -162,14 +144,6 @@ async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
     )
     assert (leaving, [job.id for job in staying]) == ([], [made[1].id])
     assert (await read_jobs(store, [made[0].id]))[made[0].id].attempt == 0
-
-
-@sqlite_only
-async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Ledger) -> None:
-    made = [await created(ledger) for _ in range(2)]
-    await apply(ledger, Cancel(job_id=made[0].id, user_id="ada"))
-    (job,) = await claim_jobs(ledger, claim(), oldest=known(made[0]))
-    assert job.id == made[1].id
 
 
 @sqlite_only
@@ -395,33 +369,6 @@ async def test_50_claimers_claim_each_of_1000_jobs_exactly_once(
     assert set(given) == {job.id for job in made}
 
 
-async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_timeout(
-    ledger: Ledger, store: SqlStore, pass_time: PassTime
-) -> None:
-    await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))
-    for attempt, reason in ((1, None), (2, "STALLED")):
-        await make_due_ready(store, ledger.known_limits, most=10)
-        (job,) = await claim_jobs(ledger, claim())
-        news = Report(job_id=job.id, attempt=attempt, progress=5)
-        heartbeat = Report(job_id=job.id, attempt=attempt)
-        for report, seconds in ((news, 200), (heartbeat, 99)):
-            await apply(ledger, report)
-            await pass_time(job, seconds)
-            await apply(ledger, heartbeat)
-            await Reaper(ledger).reap()
-            held = (await read_jobs(store, [job.id]))[job.id]
-            assert (held.leased, held.attempt, held.progress) == (True, attempt, 5)
-        await pass_time(job, 2)
-        await Reaper(ledger).reap()
-        lost = (await read_jobs(store, [job.id]))[job.id]
-        assert not lost.leased
-        await pass_time(lost, 2)
-        assert (lost.error and lost.error.reason) == reason
-        done = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=attempt)
-        with pytest.raises(LeaseLost):
-            await apply(ledger, done)
-
-
 async def test_a_postponed_deadline_is_found_and_corrected_once(
     ledger: Ledger, store: SqlStore, database: Database, published: list[Change]
 ) -> None:
@@ -451,6 +398,7 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
         ({"queue_timeout": Micros(10 * SECOND)}, False, 11, "QUEUE_EXPIRED"),
         ({"run_timeout": Micros(10 * SECOND)}, True, 11, "RUN_EXPIRED"),
         ({"max_attempts": 1}, True, 61, "LEASE_EXPIRED"),
+        ({"max_attempts": 1, "stall_timeout": Micros(10 * SECOND)}, True, 11, "STALLED"),
         ({}, False, 7 * 24 * 3600 + 1, "QUEUE_EXPIRED"),
     ],
 )
@@ -542,19 +490,6 @@ async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_
             assert not expired.changed
             assert after.leased
         await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
-
-
-async def test_two_reapers_expire_each_job_once(
-    ledger: Ledger, other: Ledger, store: SqlStore, database: Database
-) -> None:
-    await asyncio.gather(*(created(ledger, queue_timeout=Micros(SECOND)) for _ in range(150)))
-    async with database.writer.begin() as connection:
-        await connection.execute(jobs.update().values(deadline=1, queue_expire_time=1))
-    reapers = [Reaper(through) for through in (ledger, other)]
-    while any(await asyncio.gather(*(reaper.reap() for reaper in reapers))):
-        pass
-    # One creation and two transitions for each, no matter which reaper came first.
-    assert (await store.feed_head()).seq == 150 * 3
 
 
 @several_servers

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import SERVICE, Caller
+from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -34,7 +34,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.ledger import QUEUE_WEIGHT, Ledger, decisions_of
+from jobledger_server.ledger.ledger import QUEUE_WEIGHT, Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
@@ -278,17 +278,6 @@ async def test_a_job_is_repeated_once_however_often_and_in_whichever_batch(
     assert (await store.list_jobs(query, before=None, limit=10)).jobs == [one.job]
 
 
-@sqlite_only
-async def test_jobs_that_are_repeated_together_are_created_or_found_one_by_one(
-    ledger: Ledger,
-) -> None:
-    commands = await repeated(ledger, 3)
-    (once,) = await together(ledger, commands[1])
-    outcomes = decisions_of(await ledger.submit([CreateAll(tuple(commands))], SERVICE))
-    assert [each.changed for each in outcomes] == [True, False, True]
-    assert outcomes[1].job == once.job
-
-
 async def test_a_refused_creation_undoes_the_repetitions_that_came_with_it(ledger: Ledger) -> None:
     (command,) = await repeated(ledger)
     taken = await created(ledger, request_id="r")
@@ -419,15 +408,6 @@ async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     assert (await store.feed_head()).seq == 3
 
 
-@sqlite_only
-async def test_sequence_numbers_follow_the_order_of_the_commands(
-    ledger: Ledger, published: list[Change]
-) -> None:
-    await together(ledger, *(Create(user_id="ada", job_type=f"t{i}") for i in range(50)))
-    assert [c.seq for c in published] == list(range(1, 51))
-    assert [c.job.job_type for c in published] == [f"t{i}" for i in range(50)]
-
-
 async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlStore) -> None:
     """The other server is faster: the loser of the race finds the winner's job."""
     async with (
@@ -447,58 +427,24 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
         Create(user_id="", job_type="render"),
         Create(user_id="ada", job_type="x" * 51),
         Create(user_id="ada", job_type="render", max_attempts=2**63),
-    ],
-    ids=["breaks a rule", "is too long", "is too large"],
-)
-@both_databases
-async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
-    ledger: Ledger, store: SqlStore, bad: Create
-) -> None:
-    """If a bad value passed the checks, the rest of its batch would still be applied."""
-    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(9)]
-    outcomes = await together(ledger, *good[:4], bad, *good[4:])
-    assert [isinstance(outcome, Decision) for outcome in outcomes] == [True] * 4 + [False] + [
-        True
-    ] * 5
-    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=20)).jobs) == 9
-    assert (await store.feed_head()).seq == 9
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        Create(user_id="", job_type="render"),
-        Create(user_id="ada", job_type="render", max_attempts=2**63),
         Create(user_id="ada", job_type="half of a character \ud800"),
     ],
-    ids=["breaks a rule", "is too large", "is no text"],
+    ids=["breaks a rule", "is too long", "is too large", "is no text"],
 )
+@pytest.mark.parametrize("half", [4, COPY_FROM_ROWS])
 @both_databases
-async def test_a_row_that_the_database_refuses_among_many_new_jobs_fails_only_its_own_command(
-    ledger: Ledger, store: SqlStore, bad: Create
+async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
+    ledger: Ledger, store: SqlStore, half: int, bad: Create
 ) -> None:
-    """They are copied to PostgreSQL, and the driver raises other errors for a copy."""
-    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPY_FROM_ROWS)]
-    outcomes = await together(ledger, *good[:COPY_FROM_ROWS], bad, *good[COPY_FROM_ROWS:])
+    """If a bad value passed the checks, the rest of its batch would still be applied.
+
+    Many new jobs are copied to PostgreSQL, and the driver raises other errors for a copy.
+    """
+    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * half)]
+    outcomes = await together(ledger, *good[:half], bad, *good[half:])
     refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Decision)]
-    assert refused == [COPY_FROM_ROWS]
-    assert isinstance(outcomes[COPY_FROM_ROWS], StoreConflict)
+    assert refused == [half]
     assert (await store.feed_head()).seq == len(good)
-
-
-@sqlite_only
-async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
-    """So that ids order by their times, those of other servers too."""
-
-    def millis(uuid7: str) -> int:
-        return int(uuid7.replace("-", "")[:12], 16)
-
-    job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
-    assert millis(job.id) == job.create_time // 1000
-    await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
-    asset = (await apply(ledger, LinkAsset(job_id=job.id, link=LINK))).asset
-    assert asset is not None
-    assert millis(asset.id) == asset.create_time // 1000
 
 
 @sqlite_only
@@ -577,6 +523,7 @@ async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore)
     assert (await read_jobs(store, stored)).keys() == set(stored)
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("differ", "least"),
     [("fairness_key", 3), ("job_type", 3), ("concurrency_key", 2), ("request_id", 1)],

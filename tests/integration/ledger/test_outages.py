@@ -144,16 +144,6 @@ async def test_an_expiry_decided_before_an_outage_extends_the_lease_if_applied_a
     assert (await apply(restarted, Expire(job_id=job.id))).job.leased
 
 
-async def test_without_an_outage_a_lease_that_expired_is_lost(
-    restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
-) -> None:
-    (job,) = await claimed(restarted)
-    restarted.outages.resumed_at = Instant(1)
-    await let_leases_expire()
-    assert await Reaper(restarted).reap() == 1
-    assert (await read_jobs(store, [job.id]))[job.id].status is JobStatus.FAILED
-
-
 async def test_extended_leases_do_not_delay_later_expiries(
     ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import ChangeStatus, Create, Delete
+from jobledger_server.domain.commands import ChangeStatus, Create
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.retention import Retention
@@ -71,16 +71,6 @@ async def test_old_terminal_jobs_are_purged_and_the_rest_stays(
     assert [change.deleted for change in published] == [True] * 3
     page = await store.changes_after(0, limit=100)
     assert sum(change.deleted for change in page.changes) == 3
-
-
-@sqlite_only
-async def test_without_retention_nothing_is_purged(
-    store: SqlStore, ledger: Ledger, aged: Aged
-) -> None:
-    job = await ended(ledger)
-    await aged(job, by=10_000 * HOUR)
-    assert not await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
-    assert len(await ids(store)) == 1
 
 
 async def test_jobs_are_purged_in_batches_that_report_if_there_are_more(
@@ -277,17 +267,6 @@ async def test_several_servers_purge_each_job_once(
     page = await store.changes_after(0, limit=1000)
     assert [change.deleted for change in page.changes].count(True) == 50
     assert page.head.seq == 50 * 3 + 50
-
-
-async def test_deleted_jobs_are_kept_for_the_configured_time(
-    store: SqlStore, ledger: Ledger
-) -> None:
-    job = await ended(ledger)
-    await apply(ledger, Delete(job_id=job.id, user_id="ada"))
-    await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
-    assert (await store.feed_head()).compacted_seq == 0
-    await Retention(store, ledger, jobs=None, deletions=NOW).purge_some()
-    assert (await store.feed_head()).compacted_seq == 4
 
 
 @sqlite_only

@@ -6,7 +6,7 @@ from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery
-from tests.support.ledger_calls import apply, create_all, created
+from tests.support.ledger_calls import apply, create_all
 
 URGENT = TypeDefaults(priority=8)
 
@@ -43,19 +43,3 @@ async def test_every_job_of_a_batch_has_the_defaults_of_its_type(
         assert [job.priority for job in jobs] == [8, 1, 5] * count
     priorities = {(job.job_type, job.priority) for job in await stored(store)}
     assert priorities == {("render", 8), ("render", 1), ("export", 5)}
-
-
-async def test_a_creation_is_repeated_after_its_defaults_have_changed(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    first = (await apply(ledger, silent("r"))).job
-    await store.queue_settings.set_type_defaults("render", URGENT)
-    again = await apply(ledger, silent("r"))
-    assert (again.changed, again.job) == (False, first)
-
-
-async def test_a_default_that_is_set_changes_no_job(ledger: Ledger, store: SqlStore) -> None:
-    job = await created(ledger, silent=Silent.PRIORITY)
-    await store.queue_settings.set_type_defaults("render", URGENT)
-    await created(ledger, "export")
-    assert job in await stored(store)

@@ -1,11 +1,9 @@
 """Updates of jobs that are not started: their queues, and what is written with them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from jobledger_server.check.invariants import violations
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -17,10 +15,8 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.errors import JobStarted
 from jobledger_server.domain.job import Instant, Job, JobStatus, Phase
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
-from jobledger_server.ledger.due_jobs import make_due_ready
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.unblocker import Unblocker
-from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import both_databases
@@ -31,13 +27,6 @@ pytestmark = both_databases
 
 HOUR = 3600 * 10**6
 LONG_AGO = Instant(1)
-
-
-@pytest.fixture(autouse=True)
-async def _sound(database: Database) -> AsyncIterator[None]:
-    """After each test the counters are those of the jobs, and each job has its queue's id."""
-    yield
-    assert await violations(database) == []
 
 
 def update(job: Job, **fields: Any) -> Update:
@@ -61,24 +50,6 @@ async def test_a_job_with_another_priority_goes_as_the_jobs_of_that_one(ledger: 
     await apply(ledger, update(jobs[2], priority=0))
     assert await claimed(ledger, 2) == [jobs[1].id, jobs[0].id]
     assert await claimed(ledger, 9) == [other.id, jobs[3].id, jobs[2].id]
-
-
-async def test_a_job_goes_between_ready_and_scheduled(ledger: Ledger, store: SqlStore) -> None:
-    first, second = [await created(ledger) for _ in range(2)]
-    waits = (await apply(ledger, update(first, schedule_time=later(first)))).job
-    assert (waits.phase, waits.queue_expire_time) == (
-        Phase.SCHEDULED,
-        later(first) + first.queue_timeout,
-    )
-    assert await claimed(ledger, 2) == [second.id]
-    assert not await make_due_ready(store, ledger.known_limits, most=9)
-    again = (await apply(ledger, update(first, schedule_time=LONG_AGO, priority=9))).job
-    assert (again.phase, again.priority, again.schedule_time) == (
-        Phase.READY,
-        9,
-        again.update_time,
-    )
-    assert await claimed(ledger, 2) == [first.id]
 
 
 async def test_a_blocked_job_goes_on_by_its_new_priority(ledger: Ledger, store: SqlStore) -> None:
@@ -144,25 +115,6 @@ async def test_one_batch_may_update_end_and_delete_a_job_and_create_others(
     assert len(await claimed(ledger, 99)) == count + 2
 
 
-async def test_a_unique_key_is_free_when_an_updated_job_ends_in_the_same_batch(
-    ledger: Ledger,
-) -> None:
-    job = await created(ledger, unique_key="u")
-    decisions = await apply_all(
-        ledger,
-        [
-            update(job, priority=9),
-            Cancel(job_id=job.id, user_id="ada"),
-            Create(user_id="ada", job_type="render", unique_key="u"),
-        ],
-    )
-    assert [each.job.status for each in decisions] == [
-        JobStatus.QUEUED,
-        JobStatus.FAILED,
-        JobStatus.QUEUED,
-    ]
-
-
 async def test_the_feed_has_the_newest_update_and_each_transition_with_its_version(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -181,15 +133,3 @@ async def test_the_feed_has_the_newest_update_and_each_transition_with_its_versi
     assert [each.version for each in (*first.transitions, *last.transitions)] == [4, 5]
     read = await read_job(store, job.id)
     assert [each.version for each in read.transitions] == [4, 5]
-
-
-async def test_an_update_and_the_start_of_a_job_may_come_in_one_batch(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    job = await created(ledger, schedule_time=Instant(2**52))
-    start = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w")
-    commands = [update(job, schedule_time=LONG_AGO, priority=9), start]
-    assert len(await apply_all(ledger, commands)) == 2
-    read = await read_job(store, job.id)
-    assert (read.job.status, read.job.priority) == (JobStatus.PROCESSING, 9)
-    assert [each.version for each in read.transitions] == [3]

@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.check.invariants import violations
-from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, Release
+from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll
 from jobledger_server.domain.errors import ConcurrencyLimitReached, Paused, UniqueKeyTaken
-from jobledger_server.domain.job import Job, JobStatus, Micros, Phase
+from jobledger_server.domain.job import Job, JobStatus, Phase
 from jobledger_server.domain.queues import Queue, next_queues
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
@@ -22,19 +21,12 @@ from jobledger_server.sql import sql_store
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.tuning import Tuning
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import GatedStore
 from tests.support.ledger_calls import apply, claim, claim_jobs, create_all
 from tests.support.lookouts import lookout
 from tests.support.seeding import seed
 from tests.support.store_writer import read_jobs
-
-
-@pytest.fixture(autouse=True)
-async def _counted(database: Database) -> AsyncIterator[None]:
-    """After each test the counters are those of the jobs."""
-    yield
-    assert await violations(database) == []
 
 
 async def created(ledger: Ledger, count: int = 1, **fields: Any) -> Sequence[Job]:
@@ -63,15 +55,6 @@ async def test_a_higher_priority_goes_first_and_the_oldest_of_equal_ones(ledger:
         *await claim_jobs(ledger, claim(max_jobs=9)),
     ]
     assert ids(claimed) == [made[9].id, again.id, made[5].id, made[4].id, made[0].id]
-
-
-async def test_the_only_job_of_a_tenant_is_soon_claimed_beside_thousands_of_another(
-    ledger: Ledger, database: Database
-) -> None:
-    await seed(database, 1000, user_id="bob", job_type="render")
-    await claim_jobs(ledger, claim(max_jobs=16))
-    (one,) = await created(ledger, priority=0)
-    assert one.id in ids(await claim_jobs(ledger, claim(max_jobs=8)))
 
 
 async def test_tenants_take_turns_and_one_that_was_away_saves_nothing_up(ledger: Ledger) -> None:
@@ -181,35 +164,6 @@ async def test_a_blocked_job_that_is_locked_gets_the_slot_by_a_later_look(
     assert ids(await claim_jobs(other, claim(max_jobs=2))) == [made[1].id]
 
 
-async def test_a_ready_job_that_leaves_gives_its_slot_to_a_blocked_one(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    await store.queue_settings.set_limit("k", 1)
-    made = await created(ledger, 3, concurrency_key="k")
-    await claim_jobs(ledger, claim(max_jobs=3))
-    await apply(ledger, ended(made[0]))
-    await looked(store, ledger)
-    await apply(ledger, Cancel(job_id=made[1].id, user_id="ada"))
-    await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(max_jobs=3))) == [made[2].id]
-
-
-async def test_a_limit_below_what_runs_stops_nothing_and_starts_nothing(
-    ledger: Ledger, store: SqlStore
-) -> None:
-    await store.queue_settings.set_limit("k", 3)
-    made = await created(ledger, 5, concurrency_key="k")
-    held = await claim_jobs(ledger, claim(max_jobs=5))
-    await store.queue_settings.set_limit("k", 1)
-    for job in held[:2]:
-        await apply(ledger, ended(job))
-        await looked(store, ledger)
-        assert await claim_jobs(ledger, claim(max_jobs=5)) == []
-    await apply(ledger, ended(held[2]))
-    await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(max_jobs=5))) == [made[3].id]
-
-
 @pytest.mark.parametrize("tuning", [Tuning(unblocked_jobs=20)])
 async def test_all_blocked_jobs_go_on_in_bounded_steps_once_the_limit_is_removed(
     ledger: Ledger, store: SqlStore, database: Database, tuning: Tuning
@@ -242,16 +196,6 @@ async def test_a_start_by_its_id_obeys_the_limit(ledger: Ledger, store: SqlStore
     assert (refused.concurrency_key, refused.max_running) == ("k", 1)
     await apply(ledger, ended(made[0]))
     assert (await apply(ledger, starts[1])).job.phase is Phase.HELD
-
-
-async def test_a_job_that_is_requeued_gives_up_its_slot(ledger: Ledger, store: SqlStore) -> None:
-    await store.queue_settings.set_limit("k", 1)
-    made = await created(ledger, 2, concurrency_key="k", max_attempts=3)
-    await claim_jobs(ledger, claim(max_jobs=2))
-    released = Release(job_id=made[0].id, attempt=1, delay=Micros(10**9))
-    assert (await apply(ledger, released)).job.phase is Phase.SCHEDULED
-    await looked(store, ledger)
-    assert ids(await claim_jobs(ledger, claim(max_jobs=2))) == [made[1].id]
 
 
 async def test_a_unique_key_is_refused_or_returns_the_job_that_has_it(
@@ -335,6 +279,7 @@ async def test_a_pause_that_the_server_learns_of_after_the_plan_prevents_the_sta
     assert await claim_jobs(ledger, claim()) == []
 
 
+@both_databases
 async def test_a_pause_that_commits_before_a_start_prevents_it(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,18 +312,7 @@ async def test_a_pause_that_commits_before_a_start_prevents_it(
     assert {job.attempt for job in found.values()} == {0}
 
 
-async def test_a_mark_of_a_key_is_gone_when_none_of_its_jobs_is_blocked(
-    ledger: Ledger, store: SqlStore, database: Database
-) -> None:
-    (job,) = await created(ledger, concurrency_key="k")
-    await claim_jobs(ledger, claim())
-    await apply(ledger, ended(job))
-    assert await store.find_rechecks(after="", limit=9) == []
-    async with database.reader.connect() as connection:
-        rows = await connection.execute(text("SELECT key, running, blocked FROM limit_keys"))
-        assert [tuple(row) for row in rows] == [("k", 0, 0)]
-
-
+@both_databases
 async def test_a_claim_reads_no_more_queues_than_it_requests_jobs(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

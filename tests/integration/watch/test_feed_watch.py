@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Report
 from jobledger_server.domain.job import Job, JobStatus
 from jobledger_server.ledger.ledger import Ledger
@@ -239,22 +238,6 @@ async def test_a_restarted_feed_delivers_nothing_read_before(
         buffer.add(Change(job, 1))
         watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
         assert [change.job for change in (await next_update(watch)).changes] == [job]
-
-
-async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
-    hub: WatchHub, feed: FeedReader
-) -> None:
-    watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
-    with hub.subscribe_to_feed(watch):
-        await next_update(watch)
-        waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
-        await asyncio.sleep(0)
-        hub.drain()
-        with pytest.raises(ShuttingDown):
-            await waiting
-        with pytest.raises(ShuttingDown), hub.subscribe_to_feed(watch):
-            pass
-    assert watch.cursor == Cursor(0)
 
 
 @pytest.mark.parametrize(

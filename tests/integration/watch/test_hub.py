@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from jobledger_server.admission.caller import SERVICE, Caller
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.admission.endings import FeedRestarted, ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Delete, Report
-from jobledger_server.domain.errors import JobNotFound, LimitExceeded
+from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
@@ -145,19 +145,6 @@ async def test_two_commits_that_arrive_in_the_wrong_order_are_not_read(
     assert (hub.seq, hub.delivered) == (2, {"commit": 2, "table": 0})
 
 
-async def test_a_tail_reads_a_gap_and_not_what_follows(
-    here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None, poll_now: asyncio.Event
-) -> None:
-    job = await created(here)
-    for _ in range(3):
-        await created(elsewhere)
-    with hub.subscribe(job.id, SERVICE) as watch:
-        watch.sent_up_to(1)
-        await started(here, job)
-        assert await news_of(watch, 2) == [(2, [2])]
-    assert hub.delivered == {"commit": 2, "table": 3}
-
-
 @pytest.mark.parametrize("tuning", [Tuning(early_changes=2), Tuning(early_bytes=5000)])
 async def test_commits_behind_a_gap_are_kept_within_bounds_and_the_others_are_read(
     here: Ledger,
@@ -235,18 +222,6 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
     assert "feed_epoch_changed" in caplog.text
 
 
-async def test_commits_of_another_server_are_seen_without_a_notification(
-    elsewhere: Ledger, hub: WatchHub, tail: None
-) -> None:
-    job = await created(elsewhere)
-    with hub.subscribe(job.id, SERVICE) as watch:
-        watch.sent_up_to(1)
-        job = await started(elsewhere, job)
-        await apply(elsewhere, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
-        seen = await news_of(watch, 3)
-    assert [version for _, steps in seen for version in steps] == [2, 3]
-
-
 @both_databases
 async def test_a_deletion_by_another_server_is_seen(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
@@ -305,18 +280,6 @@ async def test_the_tail_continues_after_an_outage_of_the_database(
         assert await news_of(watch, 2) == [(2, [2])]
     task.cancel()
     await asyncio.wait([task])
-
-
-async def test_more_watches_than_allowed_are_refused_until_one_ends(hub: WatchHub) -> None:
-    ada = Caller("1.1.1.1:1", "ada")
-    with hub.subscribe(JobId("a"), ada), hub.subscribe(JobId("a"), ada):
-        with hub.subscribe(JobId("b"), ada):
-            with pytest.raises(LimitExceeded) as refused, hub.subscribe(JobId("c"), ada):
-                pass
-            assert (refused.value.limit, refused.value.value) == ("watches", 3)
-        with hub.subscribe(JobId("c"), ada):
-            assert hub.watches == 3
-    assert hub.watches == 0
 
 
 def unfinished(timers: list[asyncio.TimerHandle]) -> int:
