@@ -129,23 +129,6 @@ async def test_a_server_that_stops_ends_running_calls_and_takes_no_new_ones(
 
 
 @on_both
-async def test_after_a_goaway_new_calls_go_to_the_next_server(transport: Transport) -> None:
-    hold = Holding()
-    async with (
-        serving(transport, Hold=hold.serve, Peer=peers()) as (server, target),
-        calling(transport, target) as channel,
-    ):
-        call = await begun(channel)
-        stopping = asyncio.create_task(server.stop(30))
-        await until(channel, State.IDLE)
-        async with serving(transport, listen=target, Peer=peers()):
-            assert await unary(channel, "Peer")
-            hold.go.set()
-            assert await call.read() == b"done"
-        await stopping
-
-
-@on_both
 async def test_a_server_cancels_what_still_runs_at_the_end_of_its_grace(
     transport: Transport,
 ) -> None:

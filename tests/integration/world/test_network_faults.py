@@ -240,23 +240,6 @@ def test_a_client_gives_up_a_frozen_server_and_a_thawed_one_answers_again() -> N
     run.run(main)
 
 
-def test_a_short_freeze_loses_nothing() -> None:
-    run = Run()
-
-    async def main(channel: grpc.aio.Channel) -> None:
-        call = stream(channel, "Echo")
-        await call.write(b"")
-        await call.read()
-        for number in range(10):
-            run.server.freeze()
-            await call.write(b"%d" % number)
-            await asyncio.sleep(9)
-            run.server.thaw()
-            assert await call.read() == b"%d" % number
-
-    run.run(main)
-
-
 def test_a_crashed_server_is_noticed_and_refuses_connections() -> None:
     run = Run()
 
