@@ -33,6 +33,40 @@ _COUNT = (
 """Counts the jobs again. No queue has had a turn then."""
 
 
+PLAIN = {
+    "status": "'QUEUED'",
+    "priority": "0",
+    "fairness_key": "''",
+    "unique_key": "''",
+    "progress": "0",
+    "progress_message": "''",
+    "labels": "'{}'",
+    "attempt": "0",
+    "started_by_id": "FALSE",
+    "silent": "0",
+    "max_attempts": "1",
+    "initial_backoff": "1",
+    "max_backoff": "1",
+    "backoff_multiplier": "1",
+    "releases": "0",
+    "quick_releases": "0",
+    "updates": "0",
+    "worker_id": "''",
+    "request_id": "''",
+    "traceparent": "''",
+    "queue_timeout": "1",
+    "cancel_reason": "''",
+    "version": "1",
+    "report_number": "0",
+    "parameters_bytes": "0",
+    "checkpoint_bytes": "0",
+    "outcome_bytes": "0",
+    "asset_count": "0",
+    "asset_bytes": "0",
+}
+"""What a job has in most of its columns before it is started, in SQL."""
+
+
 def seeded_id(number: int) -> str:
     """Return the id of the job of this number: greater than that of a job that a server makes."""
     return f"ffffffff-0000-7000-8000-{number:012d}"
@@ -75,47 +109,19 @@ async def seed(
         job_id = "('ffffffff-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"
     head = f"(SELECT coalesce(max(seq), 0) - {first - 1} AS seq FROM changes)"
     columns = {
+        **PLAIN,
         "id": job_id,
         "user_id": f"'{user_id}'",
         "job_type": f"'{job_type}'",
-        "status": "'QUEUED'",
         "phase": f"{phase:d}",
         "queue_id": f"({queue})",
-        "priority": "0",
-        "fairness_key": "''",
         "concurrency_key": ":key",
-        "unique_key": "''",
-        "progress": "0",
-        "progress_message": "''",
-        "labels": "'{}'",
-        "attempt": "0",
-        "started_by_id": "FALSE",
-        "silent": "0",
-        "max_attempts": "1",
-        "initial_backoff": "1",
-        "max_backoff": "1",
-        "backoff_multiplier": "1",
-        "releases": "0",
-        "quick_releases": "0",
-        "updates": "0",
-        "worker_id": "''",
-        "request_id": "''",
-        "traceparent": "''",
         "create_time": "i",
         "update_time": "i",
-        "queue_timeout": "1",
         "queue_expire_time": f"{FAR}",
-        "cancel_reason": "''",
         "deadline": f"{FAR}",
-        "version": "1",
         "change_seq": "head.seq + i",
-        "report_number": "0",
-        "parameters_bytes": "0",
-        "checkpoint_bytes": "0",
-        "outcome_bytes": "0",
         "schedule_time": due,
-        "asset_count": "0",
-        "asset_bytes": "0",
     }
     insert_queue = (
         f"INSERT INTO queues ({', '.join(QUEUE_NAME)}, vtime, claimed, claimable,"

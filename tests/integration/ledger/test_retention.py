@@ -13,14 +13,11 @@ from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.statements import statements_for
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
 from jobledger_server.tuning import Tuning
 from tests.support.databases import execute, sqlite_only
 from tests.support.ledger_calls import apply
-from tests.support.query_plans import plan
 from tests.support.tasks import running
 
 HOUR = Micros(3600 * 1_000_000)
@@ -142,14 +139,6 @@ async def test_a_search_by_the_default_remembers_no_job_with_a_retention_of_its_
     head = (await store.feed_head()).seq
     assert [(each.jobs, each.later, each.through) for each in found] == [([], [], head)] * 2
     assert len(await ids(store)) == 3
-
-
-async def test_jobs_that_outlived_their_retention_are_found_by_an_index(
-    store: SqlStore, database: Database
-) -> None:
-    prepared = Prepared(statements_for(database.dialect).outlived, database.dialect.sqlalchemy)
-    found = await plan(database, prepared.text, prepared.values({"count": 5}), "enable_seqscan")
-    assert "ix_jobs_outlived" in found
 
 
 @pytest.mark.usefixtures("damaged")

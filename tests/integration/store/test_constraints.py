@@ -8,50 +8,27 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.support.seeding import PLAIN
+
 JOB_ID = "'00000000-0000-7000-8000-000000000001'"
 OTHER_ID = "'00000000-0000-7000-8000-000000000002'"
 
 JOB = {
+    **PLAIN,
     "id": JOB_ID,
     "user_id": "'ada'",
     "job_type": "'render'",
     "status": "'PROCESSING'",
     "phase": "0",
     "queue_id": "1",
-    "priority": "0",
-    "fairness_key": "''",
     "concurrency_key": "''",
-    "unique_key": "''",
-    "progress": "0",
-    "progress_message": "''",
-    "labels": "'{}'",
     "attempt": "1",
-    "started_by_id": "FALSE",
-    "silent": "0",
-    "max_attempts": "1",
-    "initial_backoff": "1",
-    "max_backoff": "1",
-    "backoff_multiplier": "1",
-    "releases": "0",
-    "quick_releases": "0",
-    "updates": "0",
-    "worker_id": "''",
-    "queue_timeout": "1",
-    "cancel_reason": "''",
     "deadline": "1",
     "queue_expire_time": "1",
-    "request_id": "''",
-    "traceparent": "''",
     "create_time": "1",
     "start_time": "1",
     "attempt_time": "1",
     "start_seq": "1",
-    "parameters_bytes": "0",
-    "report_number": "0",
-    "checkpoint_bytes": "0",
-    "asset_count": "0",
-    "asset_bytes": "0",
-    "outcome_bytes": "0",
     "update_time": "1",
     "version": "2",
     "change_seq": "1",

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.check.invariants import violations
-from jobledger_server.domain.commands import Cancel, ChangeStatus, LinkAsset, Release
+from jobledger_server.domain.commands import ChangeStatus, LinkAsset, Release
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     AssetLink,
@@ -114,18 +114,6 @@ async def test_a_job_that_goes_on_after_a_pause_waits_for_its_time_too(
         linked = decide(waits, link, now=PAST, new_id=new_id)
         await append(store, linked)
     assert await phases(database) == {job.id: Phase.READY, other.id: Phase.SCHEDULED}
-    assert await promoted(store) == []
-    assert await violations(database) == []
-
-
-async def test_a_job_that_ended_before_its_time_waits_no_more(
-    store: SqlStore, database: Database
-) -> None:
-    job = await waiting(store, PAST)
-    cancelled = step(job, Cancel(job_id=job.id, user_id="ada"))
-    assert cancelled.via is not None
-    await append(store, cancelled.via, cancelled)
-    assert await phases(database) == {job.id: None}
     assert await promoted(store) == []
     assert await violations(database) == []
 

@@ -101,15 +101,6 @@ async def test_defaults_of_a_type_are_replaced_as_a_whole(store: SqlStore) -> No
     assert (await store.config()).defaults == {}
 
 
-async def test_types_with_defaults_are_listed_by_name(store: SqlStore) -> None:
-    settings = store.queue_settings
-    for name in ("c", "a", "b"):
-        await settings.set_type_defaults(name, WHOLE)
-    first = await settings.type_defaults(after="", limit=2)
-    rest = await settings.type_defaults(after="b", limit=2)
-    assert [name for name, _ in (*first, *rest)] == ["a", "b", "c"]
-
-
 async def test_a_pause_keeps_its_first_time_actor_and_reason(store: SqlStore) -> None:
     settings = store.queue_settings
     first = await settings.pause_type("t", actor="a", reason="r")

@@ -30,7 +30,7 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import JobQuery, Outdated, StoreConflict, StoredJob
+from jobledger_server.store import JobQuery, Outdated, StoredJob
 from jobledger_server.tuning import Tuning
 from jobledger_world.memory.store import MemoryStore
 from tests.support.databases import sqlite_only
@@ -73,20 +73,6 @@ async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> 
     assert job.payload_bytes == 9 + 9 + 5
     assert await store.read_jobs([job.id], full=False) == {
         job.id: replace(stored, payloads=NO_PAYLOADS)
-    }
-
-
-async def test_each_job_is_read_with_its_own_payloads(store: SqlStore) -> None:
-    jobs = [await saved(store, parameters=Payload(bytes([n, 1]))) for n in range(3)]
-    none = await saved(store)
-    read = await store.read_jobs([job.id for job in (*jobs, none)], full=True)
-    assert [read[job.id].payloads.parameters for job in jobs] == [b"\0\1", b"\1\1", b"\2\1"]
-    assert read[none.id].payloads == NO_PAYLOADS
-    async with store.transaction() as transaction:
-        claimed = await transaction.load_claimed([jobs[2].id, none.id, JobId("nowhere")])
-    assert claimed == {
-        jobs[2].id: StoredJob(jobs[2], payloads=Payloads(Payload(b"\2\1"))),
-        none.id: StoredJob(none),
     }
 
 
@@ -133,12 +119,6 @@ async def test_a_checkpoint_of_a_job_that_is_deleted_in_the_same_transaction_is_
     assert await rows_of(store, "payloads") == 0
 
 
-async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
-    job = await saved(store)
-    assert set(await read_jobs(store, [job.id, JobId("nowhere")])) == {job.id}
-    assert await read_jobs(store, []) == {}
-
-
 async def test_changes_are_visible_only_after_the_commit(
     store: SqlStore,
 ) -> None:
@@ -162,12 +142,6 @@ async def test_sequence_numbers_are_dense_across_rollbacks(store: SqlStore) -> N
     assert (await store.feed_head()).seq == 3
 
 
-async def test_the_epoch_stays(store: SqlStore) -> None:
-    before = await store.feed_head()
-    await saved(store)
-    assert (await store.feed_head()).epoch == before.epoch != ""
-
-
 async def test_transactions_that_change_one_job_lose_no_update(store: SqlStore) -> None:
     """One waits for the other, or is to decide again."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
@@ -188,65 +162,12 @@ async def test_transactions_that_change_one_job_lose_no_update(store: SqlStore) 
     assert (after.progress, after.version) == (20, job.version + 20)
 
 
-async def test_several_decisions_on_one_job_in_one_transaction_chain(store: SqlStore) -> None:
-    created = creation()
-    await append(store, created)
-    started = step(created.job, ChangeStatus(job_id=created.job.id, target=JobStatus.PROCESSING))
-    reported = step(started.job, Report(job_id=created.job.id, progress=7))
-    ended = step(reported.job, ChangeStatus(job_id=created.job.id, target=JobStatus.COMPLETED))
-    changes = await append(store, started, reported, ended)
-    assert [(c.seq, c.job.version, len(c.transitions)) for c in changes] == [
-        (2, 2, 1),
-        (3, 3, 0),
-        (4, 4, 1),
-    ]
-    stored = await read_job(store, created.job.id)
-    assert stored == StoredJob(ended.job, (started.transition, ended.transition))
-    read = (await store.changes_after(0, limit=10)).changes
-    assert read == [changes[0], changes[2]]
-
-
-async def test_a_whole_life_in_one_transaction_is_in_the_feed(store: SqlStore) -> None:
-    """Also the deletion of a job that the same transaction changes, and the payloads go with it."""
-    job = await saved(store, parameters=Payload(b"p"))
-    via = step(job, Cancel(job_id=job.id, user_id="ada"))
-    assert via.via is not None
-    deletion = step(via.job, Delete(job_id=job.id, user_id="ada"))
-    changes = await append(store, via.via, via, deletion)
-    assert (await store.changes_after(0, limit=10)).changes == changes
-    assert [change.deleted for change in changes] == [False, False, True]
-    assert await rows_of(store, "payloads") == 0
-    created = creation(parameters=Payload(b"p"))
-    started = step(created.job, ChangeStatus(job_id=created.job.id, target=JobStatus.PROCESSING))
-    target = JobStatus.COMPLETED
-    ended = step(
-        started.job,
-        ChangeStatus(job_id=created.job.id, target=target, result=Payload(b"r")),
-    )
-    deletion = step(ended.job, Delete(job_id=created.job.id, user_id="ada"))
-    changes = await append(store, created, started, ended, deletion)
-    assert (await store.changes_after(4, limit=10)).changes == changes[1:]
-    assert await rows_of(store, "payloads") == 0
-
-
 async def test_a_request_id_belongs_to_its_owner(store: SqlStore) -> None:
     ours = await saved(store, request_id="same", parameters=Payload(b"p"))
     theirs = await saved(store, "bob", request_id="same")
     async with store.transaction() as transaction:
         found = await transaction.find_created([("ada", "same"), ("bob", "same"), ("ada", "x")])
     assert found == {("ada", "same"): (ours, b"p"), ("bob", "same"): (theirs, None)}
-
-
-async def test_a_request_id_is_taken_once(store: SqlStore) -> None:
-    await saved(store, request_id="same")
-    with pytest.raises(StoreConflict):
-        await saved(store, request_id="same")
-    assert (await store.feed_head()).seq == 1
-
-
-async def test_any_number_of_jobs_have_no_request_id(store: SqlStore) -> None:
-    await append(store, creation(), creation())
-    assert (await store.feed_head()).seq == 2
 
 
 async def test_an_asset_is_found_by_its_request_id(store: SqlStore) -> None:
@@ -295,17 +216,6 @@ async def test_the_attempts_that_did_not_end_their_job_are_paged_oldest_first(
     ]
     other = await moved(store, await saved(store), JobStatus.PROCESSING)
     assert await store.list_attempts(other.id, after=0, limit=2) == []
-
-
-async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> None:
-    jobs = [await saved(store) for _ in range(5)]
-    await saved(store, "bob")
-    query = JobQuery(user_id="ada")
-    page = await store.list_jobs(query, before=None, limit=2)
-    assert page.next_before == jobs[3].id
-    rest = await store.list_jobs(query, before=page.next_before, limit=3)
-    assert rest.next_before is None
-    assert [*page.jobs, *rest.jobs] == jobs[::-1]
 
 
 @pytest.mark.parametrize("limit", [4, 5, 6])
@@ -464,51 +374,6 @@ async def test_a_deleted_job_is_kept_for_the_feed_alone(store: SqlStore) -> None
     assert await rows_of(store, "changes") == 2
 
 
-async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transaction(
-    store: SqlStore,
-) -> None:
-    job = await finished(store, request_id="r")
-    again = creation(request_id="r")
-    await append(store, step(job, Delete(job_id=job.id, user_id="ada")), again)
-    job = again.job
-    cancelled = step(job, Cancel(job_id=job.id, user_id="ada"))
-    assert cancelled.via is not None
-    deletion = step(cancelled.job, Delete(job_id=job.id, user_id="ada"))
-    await append(store, cancelled.via, cancelled, deletion)
-    async with store.transaction() as transaction:
-        assert await transaction.find_created([("ada", "r")]) == {}
-    again = creation(request_id="r")
-    await append(store, again)
-    async with store.transaction() as transaction:
-        found = await transaction.find_created([("ada", "r")])
-    assert found == {("ada", "r"): (again.job, None)}
-    assert (await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == [
-        again.job
-    ]
-
-
-async def repeats(store: SqlStore, *origins: JobId) -> dict[JobId, JobId]:
-    async with store.transaction() as transaction:
-        found = await transaction.find_reruns(origins)
-    repetitions = {job.id: job for job in found.values()}
-    assert repetitions == await read_jobs(store, repetitions)
-    return {origin: job.id for origin, job in found.items()}
-
-
-async def test_a_job_is_repeated_once_until_its_repetition_is_deleted(store: SqlStore) -> None:
-    origin, other = await finished(store), await finished(store)
-    repeat = await finished(store, origin_job_id=origin.id)
-    assert await repeats(store, origin.id, other.id) == {origin.id: repeat.id}
-    assert await repeats(store, JobId("not an id"), repeat.id) == {}
-    with pytest.raises(StoreConflict):
-        await saved(store, origin_job_id=origin.id)
-    assert await repeats(store, origin.id) == {origin.id: repeat.id}
-    # Even in the same transaction.
-    again = creation(origin_job_id=origin.id)
-    await append(store, step(repeat, Delete(job_id=repeat.id, user_id="ada")), again)
-    assert await repeats(store, origin.id) == {origin.id: again.job.id}
-
-
 async def test_the_transactions_time_is_the_databases(store: SqlStore, database: Database) -> None:
     clock = {
         "sqlite": "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
@@ -581,15 +446,6 @@ async def test_what_a_worker_holds_is_found_oldest_first_by_its_types(store: Sql
     await append(store, step(jobs[0], Release(job_id=jobs[0].id, attempt=1)))
     await moved(store, jobs[3], JobStatus.COMPLETED)
     assert await found("a", "b") == [1, 4]
-
-
-async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore) -> None:
-    for _ in range(3):
-        await saved(store)
-    await finished(store)
-    await saved(store, user_id="bob")
-    assert [await store.count_active("ada", limit=limit) for limit in (1, 3, 9)] == [1, 3, 3]
-    assert await store.count_active("eve", limit=9) == 0
 
 
 @sqlite_only

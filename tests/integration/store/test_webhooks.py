@@ -38,15 +38,6 @@ def webhook(user_id: str = "ada") -> Webhook:
     )
 
 
-async def test_a_webhook_is_listed_for_its_owner_and_for_all(store: Store) -> None:
-    mine, other = await store.webhooks.add(webhook()), await store.webhooks.add(webhook("bob"))
-    listed = store.webhooks.listed
-    assert await listed(user_id="ada", after="", limit=10) == [mine]
-    assert await listed(user_id="", after="", limit=1) == [mine]
-    assert await listed(user_id="", after=mine.id, limit=10) == [other]
-    assert mine.create_time > 0
-
-
 async def test_another_user_neither_deletes_nor_enables_a_webhook(store: Store) -> None:
     mine = await store.webhooks.add(webhook())
     for webhook_id, user_id in ((mine.id, "bob"), (IDS.new_id(1), "ada"), ("no id", "")):
@@ -249,15 +240,6 @@ async def test_only_the_last_claim_stores_a_state(store: Store) -> None:
         last_failure="503",
         given_up=3,
     )
-
-
-async def test_a_release_lets_another_deliverer_go_on_at_once(store: Store) -> None:
-    await store.webhooks.add(webhook())
-    held = (await claim(store, "a")).taken[0]
-    assert await store.webhooks.save(held.id, held.generation, Deliveries("c1", release=True))
-    assert not await store.webhooks.save(held.id, held.generation, Deliveries("c2"))
-    taken = (await claim(store, "b")).taken
-    assert [each.cursor for each in taken] == ["c1"]
 
 
 async def test_a_disabled_webhook_is_held_again_once_it_is_enabled(store: Store) -> None:
