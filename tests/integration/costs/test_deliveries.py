@@ -9,8 +9,6 @@ import pytest
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
-from jobledger_server.domain.job import NO_PAYLOADS, Job, Payloads
-from jobledger_server.rpc import messages
 from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
 from jobledger_server.watch.change_buffer import ChangeBuffer
@@ -18,41 +16,6 @@ from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import calling
 
 WATCHERS = 40
-
-
-@sqlite_only
-async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serialized: list[int] = []
-    job_bytes = messages.job_bytes
-
-    def noted(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = False) -> bytes:
-        serialized.append(job.version)
-        return job_bytes(job, payloads, to_owner=to_owner)
-
-    async with calling(app.address) as call:
-        job = await call.running()
-        one = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(WATCHERS)]
-        many = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]
-        for stream in one:
-            await stream.read()
-        for stream in many:
-            while not (await stream.read()).synced:
-                pass
-        monkeypatch.setattr(messages, "job_bytes", noted)
-        await call.UpdateProgress(job_id=job.id, attempt=1, progress={"progress": 5})
-        told = await asyncio.gather(*(stream.read() for stream in (*one, *many)))
-        for stream in (*one, *many):
-            stream.cancel()
-    version = job.version + 1
-    changes = [
-        *told[:WATCHERS],
-        *(change for each in told[WATCHERS:] for change in each.changes.changes),
-    ]
-    assert [change.job.version for change in changes] == [version] * 2 * WATCHERS
-    # Once for each kind of stream, and once for the caller's own answer.
-    assert serialized == [version] * 3
 
 
 @sqlite_only

@@ -7,13 +7,7 @@ import pytest
 from jobledger_server.cli.running import end_tasks
 from tests.support.databases import SIMULATED, run_in_memory_too
 
-ON_SIMULATED = {
-    "test_store",
-    "test_webhooks",
-    "test_job_cache",
-    "test_due_jobs",
-    "test_giving_up",
-}
+ON_SIMULATED = {"test_store", "test_job_cache", "test_giving_up"}
 """The modules that run on a world's SQLite too: what the others test is the same SQL there."""
 
 

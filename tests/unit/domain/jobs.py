@@ -36,6 +36,7 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
     Phase,
+    Transition,
 )
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.queues import NO_LIMITS, Limits, make_ready
@@ -215,6 +216,34 @@ def attempt_of(
         end_time=Instant(end_time),
         outcome=outcome,
         error=JobError(outcome.value, error) if isinstance(error, str) and error else error or None,
+    )
+
+
+def start_step(version: int, actor: str, *, attempt: int = 1, time: Instant = NOW) -> Transition:
+    """Return the first transition of the job."""
+    end = end_step(JobStatus.PROCESSING, version, actor, attempt=attempt, time=time)
+    return replace(end, from_status=JobStatus.QUEUED)
+
+
+def end_step(
+    to: JobStatus,
+    version: int,
+    actor: str,
+    reason: str = "",
+    *,
+    attempt: int = 1,
+    time: Instant = NOW,
+) -> Transition:
+    """Return the last transition of the job."""
+    return Transition(
+        job_id=JOB_ID,
+        from_status=JobStatus.PROCESSING,
+        to_status=to,
+        version=version,
+        attempt=attempt,
+        actor=actor,
+        reason=reason,
+        time=time,
     )
 
 

@@ -50,18 +50,6 @@ class Life:
         return [(a.number, a.worker_id, a.outcome) for a in attempts(self.job, self.kept)]
 
 
-def test_the_attempt_that_runs_has_no_end() -> None:
-    assert attempts(job_in(HELD), []) == [
-        Attempt(
-            job_id=JOB_ID,
-            number=1,
-            worker_id=WORKER,
-            start_time=Instant(2 * SECOND),
-            progress=40,
-        )
-    ]
-
-
 @pytest.mark.parametrize("state", ENDED)
 def test_the_attempt_that_finished_the_job_has_its_outcome(state: State) -> None:
     assert attempts(job_in(state), []) == [

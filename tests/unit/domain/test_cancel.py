@@ -21,26 +21,19 @@ from tests.unit.domain.jobs import (
     RUN_TIMEOUT,
     WORKER,
     State,
+    end_step,
     ids,
     job_in,
     name_of,
     outcome_of,
+    start_step,
 )
 
 CANCEL = Cancel(job_id=JOB_ID, user_id=OWNER, reason="too dear")
 
 
 def failed(version: int, actor: str, attempt: int = 1) -> Transition:
-    return Transition(
-        job_id=JOB_ID,
-        from_status=JobStatus.PROCESSING,
-        to_status=JobStatus.FAILED,
-        version=version,
-        attempt=attempt,
-        actor=actor,
-        reason="CANCELLED",
-        time=NOW,
-    )
+    return end_step(JobStatus.FAILED, version, actor, "CANCELLED", attempt=attempt)
 
 
 def cancelled(job: Job) -> Job:
@@ -82,16 +75,7 @@ def test_cancelling_a_queued_job_fails_it_by_both_transitions_without_an_attempt
     assert (decision.job, decision.transition) == (ended, failed(3, OWNER, attempt=0))
     via = decision.via
     assert via is not None
-    assert via.transition == Transition(
-        job_id=JOB_ID,
-        from_status=JobStatus.QUEUED,
-        to_status=JobStatus.PROCESSING,
-        version=2,
-        attempt=0,
-        actor=OWNER,
-        reason="",
-        time=NOW,
-    )
+    assert via.transition == start_step(2, OWNER, attempt=0)
     assert via.job == replace(
         ended,
         status=JobStatus.PROCESSING,

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Expire
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Phase, Transition
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
@@ -20,6 +20,7 @@ from tests.unit.domain.jobs import (
     RUN_TIMEOUT,
     SCHEDULED,
     SECOND,
+    end_step,
     ids,
     job_in,
 )
@@ -118,50 +119,6 @@ def test_the_reported_reason_where_several_deadlines_have_passed(
         assert not decision.job.leased
 
 
-def test_a_queued_job_that_expires_passes_through_processing_without_an_attempt() -> None:
-    job, now = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT), Instant(601 * SECOND)
-    decision = expire(job, now)
-    via = decision.via
-    assert via is not None
-    assert (via.via, via.changed, via.assets) == (None, True, ())
-    assert decision.job == replace(
-        job,
-        status=JobStatus.FAILED,
-        phase=None,
-        error=JobError("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
-        complete_time=now,
-        queue_expire_time=None,
-        update_time=now,
-        version=3,
-    )
-    assert via.job == replace(
-        decision.job,
-        status=JobStatus.PROCESSING,
-        phase=Phase.READY,
-        error=None,
-        queue_expire_time=job.queue_expire_time,
-        complete_time=None,
-        version=2,
-    )
-    steps = [
-        Transition(
-            job_id=JOB_ID,
-            from_status=before,
-            to_status=to,
-            version=version,
-            attempt=0,
-            actor="system",
-            reason=reason,
-            time=now,
-        )
-        for before, to, version, reason in (
-            (JobStatus.QUEUED, JobStatus.PROCESSING, 2, ""),
-            (JobStatus.PROCESSING, JobStatus.FAILED, 3, "QUEUE_EXPIRED"),
-        )
-    ]
-    assert [via.transition, decision.transition] == steps
-
-
 @pytest.mark.parametrize(
     ("job", "error"),
     [
@@ -197,15 +154,6 @@ def test_a_job_failed_by_the_service_keeps_what_was_reported(job: Job, error: Jo
             update_time=now,
             version=job.version + 1,
         ),
-        transition=Transition(
-            job_id=JOB_ID,
-            from_status=JobStatus.PROCESSING,
-            to_status=JobStatus.FAILED,
-            version=job.version + 1,
-            attempt=1,
-            actor="system",
-            reason=error.reason,
-            time=now,
-        ),
+        transition=end_step(JobStatus.FAILED, job.version + 1, "system", error.reason, time=now),
     )
     assert decision.job.progress == 40, "FAILED keeps it"

@@ -23,7 +23,6 @@ from jobledger_server.domain.job import (
     JobStatus,
     Micros,
     Phase,
-    Transition,
 )
 from jobledger_server.domain.leases import SERVICE_REASONS, claim
 from jobledger_server.domain.state_machine import Decision
@@ -37,7 +36,6 @@ from tests.unit.domain.jobs import (
     OWNER,
     QUEUE_TIMEOUT,
     QUEUED,
-    RELEASED,
     RUN_TIMEOUT,
     SECOND,
     WAITING,
@@ -48,6 +46,7 @@ from tests.unit.domain.jobs import (
     job_in,
     name_of,
     outcome_of,
+    start_step,
     when_due,
 )
 
@@ -97,39 +96,7 @@ def test_a_claim_starts_a_queued_job() -> None:
             update_time=NOW,
             version=2,
         ),
-        transition=Transition(
-            job_id=JOB_ID,
-            from_status=JobStatus.QUEUED,
-            to_status=JobStatus.PROCESSING,
-            version=2,
-            attempt=1,
-            actor="worker-2",
-            reason="",
-            time=NOW,
-        ),
-    )
-
-
-@pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(state: State) -> None:
-    job = replace(job_in(state), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
-    assert claim(job, CLAIM, NOW) == Decision(
-        job=replace(
-            job,
-            phase=Phase.HELD,
-            progress=0,
-            progress_message="",
-            attempt=2,
-            worker_id="worker-2",
-            lease_duration=Micros(30 * SECOND),
-            lease_expire_time=Instant(35 * SECOND),
-            queue_expire_time=None,
-            retry_time=None,
-            attempt_time=NOW,
-            progress_time=NOW,
-            update_time=NOW,
-            version=5,
-        )
+        transition=start_step(2, "worker-2"),
     )
 
 

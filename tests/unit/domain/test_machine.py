@@ -49,7 +49,6 @@ from tests.unit.domain.jobs import (
     NOW,
     OTHER_LINK,
     OWNER,
-    QUEUED,
     STATES,
     WORKER,
     State,
@@ -316,22 +315,6 @@ def test_repeating_the_report_that_finished_a_job_changes_nothing(state: State) 
             assert name == expected[target.value, state], (target, fence, version)
 
 
-@pytest.mark.parametrize("state", ENDED)
-def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> None:
-    job, end = job_in(state), ENDED_BY[state.status]
-    assert name_of(job, outcome_of(job, replace(end, worker_id="worker-2"))) == "repeats"
-    for other in (
-        replace(end, result=Payload(b"x")),
-        replace(end, error_details=Payload(b"x")),
-        replace(end, error=replace(ERROR, message="x")),
-        replace(end, progress=100),
-        replace(end, progress_message=""),
-        replace(end, assets=(OTHER_LINK,)),
-        replace(end, assets=(LINK, LINK)),
-    ):
-        assert outcome_of(job, other) == "ended"
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_every_retryable_failure_in_every_state(state: State) -> None:
     job, failure = job_in(state), replace(ENDED_BY[JobStatus.FAILED], retryable=True)
@@ -540,24 +523,6 @@ def test_refusals_carry_the_facts(state: State) -> None:
         ]
     expected += [JobNotFound(JOB_ID), JobNotFound(JOB_ID)]
     assert [repr(fact) for fact in facts] == [repr(fact) for fact in expected]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        Report(job_id=JOB_ID),
-        LinkAsset(job_id=JOB_ID, link=LINK),
-        Release(job_id=JOB_ID, attempt=0),
-    ],
-)
-def test_a_report_on_a_queued_job_is_refused_because_it_was_not_started(
-    command: JobCommand,
-) -> None:
-    with pytest.raises(IllegalTransition) as refusal:
-        decide(job_in(QUEUED), command, now=NOW, new_id=ids())
-    assert repr(refusal.value) == repr(
-        IllegalTransition(JOB_ID, JobStatus.QUEUED, "PROCESSING", ("PROCESSING",))
-    )
 
 
 def test_a_reused_request_id_names_the_asset_that_has_it() -> None:

@@ -14,7 +14,6 @@ from jobledger_server.domain.job import (
     Payload,
     Payloads,
     Phase,
-    Transition,
 )
 from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
@@ -32,6 +31,7 @@ from tests.unit.domain.jobs import (
     SECOND,
     WORKER,
     State,
+    end_step,
     ids,
     job_in,
     name_of,
@@ -40,49 +40,6 @@ from tests.unit.domain.jobs import (
 )
 
 START = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
-
-
-def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() -> None:
-    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
-    start = replace(
-        START,
-        worker_id=WORKER,
-        progress=5,
-        progress_message="warm",
-        lease_duration=Micros(90_000_000),
-    )
-    decision = decide(job, start, now=NOW, new_id=ids())
-    assert decision == Decision(
-        job=replace(
-            job,
-            status=JobStatus.PROCESSING,
-            phase=Phase.HELD,
-            progress=5,
-            progress_message="warm",
-            attempt=1,
-            started_by_id=True,
-            worker_id=WORKER,
-            start_time=NOW,
-            attempt_time=NOW,
-            lease_duration=Micros(90_000_000),
-            lease_expire_time=Instant(95_000_000),
-            queue_expire_time=None,
-            run_expire_time=Instant(3605_000_000),
-            progress_time=NOW,
-            update_time=NOW,
-            version=2,
-        ),
-        transition=Transition(
-            job_id=JOB_ID,
-            from_status=JobStatus.QUEUED,
-            to_status=JobStatus.PROCESSING,
-            version=2,
-            attempt=1,
-            actor=WORKER,
-            reason="",
-            time=NOW,
-        ),
-    )
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])
@@ -153,16 +110,9 @@ def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
     )
     assert decision.job.outcome_digest
     assert decision.payloads == payloads_of(end)
-    assert decision.transition == Transition(
-        job_id=JOB_ID,
-        from_status=JobStatus.PROCESSING,
-        to_status=target,
-        version=job.version + 1,
-        attempt=1,
-        actor=WORKER if state is HELD else "worker",
-        reason="" if target is JobStatus.COMPLETED else "OUT_OF_MEMORY",
-        time=NOW,
-    )
+    actor = WORKER if state is HELD else "worker"
+    reason = "" if target is JobStatus.COMPLETED else "OUT_OF_MEMORY"
+    assert decision.transition == end_step(target, job.version + 1, actor, reason)
     assert decision.assets == tuple(
         Asset(id=AssetId(number), job_id=JOB_ID, link=link, create_time=NOW, attempt=1)
         for number, link in (("id-000001", LINK), ("id-000002", OTHER_LINK))

@@ -73,11 +73,6 @@ def test_a_job_has_the_retention_of_its_type_and_a_rerun_that_of_its_origin() ->
         assert created(rerun, DEFAULTS).retention == retention
 
 
-def test_without_a_default_a_silent_creation_has_that_of_the_service() -> None:
-    one = TypeDefaults(priority=8)
-    assert values(created(UNSAID, one)) == {**values(UNSAID), "priority": 8}
-
-
 @pytest.mark.parametrize("then", [NO_DEFAULTS, DEFAULTS], ids=["none", "some"])
 @pytest.mark.parametrize("now", [NO_DEFAULTS, DEFAULTS], ids=["none", "some"])
 def test_a_creation_is_repeated_whatever_the_defaults_are_by_now(

@@ -150,6 +150,7 @@ def expected(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fal
     return message
 
 
+@settings(max_examples=50)  # each draws a value for all of some forty fields
 @given(JOBS, CONTENTS)
 @example(PLAIN, Payloads(parameters=Payload(b"")))
 def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job, payloads: Payloads) -> None:
