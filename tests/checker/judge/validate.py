@@ -1,5 +1,7 @@
 """The judge: a history in, what broke each promise out."""
 
+from typing import get_args
+
 from tests.checker.history import History
 from tests.checker.judge import watching_many as many
 from tests.checker.judge.attempts import check_attempts
@@ -29,31 +31,7 @@ from tests.checker.judge.watching_one import check_streams
 from tests.checker.judge.writing import check_kept, check_terminal, check_whole
 from tests.checker.timeline import Timeline
 
-PROMISES: tuple[Promise, ...] = (
-    "ordered",
-    "unique",
-    "reliable",
-    "resumable",
-    "atomic",
-    "terminal",
-    "kept",
-    "cancelled",
-    "attempts",
-    "views",
-    "scheduled",
-    "retried",
-    "checkpoints",
-    "repeated",
-    "removed",
-    "counted",
-    "limited",
-    "unblocked",
-    "fair",
-    "single",
-    "webhooks",
-    "defaults",
-    "permitted",
-)
+PROMISES: tuple[Promise, ...] = get_args(Promise)
 
 
 def judge(history: History) -> dict[Promise, list[Violation]]:
