@@ -30,6 +30,9 @@ NAMED = 0.7
 
 LISTED = 0.05
 
+LINKED = 0.15
+"""How many of the reports are sent together with an asset, perhaps to another server."""
+
 CHECKPOINTS = 0.3
 """How many of the reports bring a checkpoint."""
 
@@ -86,7 +89,10 @@ class JobWorker:
             await self._list(job)
         for percent in sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6))):
             await asyncio.sleep(self.rng.uniform(0.01, 0.08))
-            if not await self._report(job, percent):
+            calls = [self._report(job, percent)]
+            if self.rng.random() < LINKED:
+                calls.append(self._link(job))
+            if not all(await asyncio.gather(*calls)):
                 return
         if chance < self.abandoned and not self.board.load.is_set():
             self._abandoned_jobs.append(pb.HeldJob(job_id=job.id, attempt=job.attempt))
