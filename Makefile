@@ -54,7 +54,7 @@ help: ## list the targets that people use; `make help-all` lists all
 
 .PHONY: help-all
 help-all: ### list all targets
-	@awk -F ':.* ###? ' '/^[a-z-]+:.* ###? / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.* ###? ' '/^[a-z-]+:.* ###? / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- use -----------------------------------------------------------------------------------------
 
@@ -183,6 +183,10 @@ test-pythons: $(INSTALLED) ### run pure code, and each part once, on the other P
 			exit 1; \
 		}; \
 	done
+
+.PHONY: test-newest-python
+test-newest-python: ### run the tests of `make test-pythons` with the newest of them alone
+	@$(MAKE) --no-print-directory test-pythons CLAIMED_PYTHONS=$(lastword $(CLAIMED_PYTHONS))
 
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/.installed ### run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows

@@ -86,7 +86,7 @@ async def test_the_server_works_behind_a_session_pooler(url: str) -> None:
     await set_for_user(
         url,
         plan_cache_mode="force_custom_plan",
-        lock_timeout="5s",
+        lock_timeout="4s",
         idle_in_transaction_session_timeout="5s",
     )
     with pooled(

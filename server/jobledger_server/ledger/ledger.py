@@ -298,7 +298,7 @@ class Ledger:
             try:
                 return await retry_if_stale(partial(self._commit_batch, commands))
             except Outdated:
-                await self.known_limits.refresh()
+                await retry_if_stale(self.known_limits.refresh)
 
     async def _commit_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         look_up = self._look_up_request_ids

@@ -92,7 +92,8 @@ class Driver(Protocol):
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
         """Lock these jobs, in the order of their ids, at the latest before something is written.
 
-        Return those that no transaction has written after the one with the given write id.
+        Return those that no transaction has written after the one with the given write id, or
+        fewer. The others are not locked.
 
         Raises:
             Outdated: By any later call, where they are locked later, and one of them has changed.

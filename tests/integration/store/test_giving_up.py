@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from jobledger_server.database.url import parse_url
-from jobledger_server.domain.commands import Delete
-from jobledger_server.domain.job import JobId, Micros
+from jobledger_server.domain.commands import Delete, Report
+from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
@@ -19,8 +19,7 @@ from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import execute, several_servers
 from tests.support.gated_store import Gate
-from tests.support.seeding import seeded_id
-from tests.support.store_writer import append, creation, finished, saved, step
+from tests.support.store_writer import append, creation, finished, moved, read_job, saved, step
 
 
 async def backends(database_url: str) -> set[int]:
@@ -194,17 +193,36 @@ async def test_after_a_statement_timeout_there_is_no_wait_for_a_rollback(
 ) -> None:
     monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
     store = SqlStore(open_database(parse_url(database_url)))
-    holder = await asyncpg.connect(database_url)
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
             pid = await backend(transaction, database_url)
-            # Nothing is answered as long as the table is locked.
-            await holder.execute("BEGIN; LOCK TABLE assets IN ACCESS EXCLUSIVE MODE")
-            await transaction.find_linked([(JobId(seeded_id(1)), "r")])
+            await transaction._driver.fetch("SELECT pg_sleep(3)", [])  # noqa: SLF001
     assert not refused.value.stale
-    await holder.close()
     async with store.transaction() as transaction:
         assert await backend(transaction, database_url) != pid
+    await store.close()
+
+
+@several_servers
+async def test_what_waited_too_long_for_a_job_is_not_written_later(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL itself ends the wait: it goes on with a statement that its client abandoned."""
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.5)
+    store = SqlStore(open_database(parse_url(database_url)))
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    holder = await asyncpg.connect(database_url)
+    await holder.execute("BEGIN; SELECT FROM jobs FOR UPDATE")
+    with pytest.raises(StoreUnavailable) as refused:
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([job.id])
+            late = step(job, Report(job_id=job.id, progress=50))
+            await transaction.append([late], last=True)
+    assert isinstance(refused.value.__cause__, asyncpg.LockNotAvailableError)
+    waiting = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
+    assert not await holder.fetch(f"{waiting} AND datname = current_database()")
+    await holder.close()
+    assert (await read_job(store, job.id)).job == job
     await store.close()
 
 

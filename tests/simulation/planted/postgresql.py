@@ -49,10 +49,9 @@ BUGS = {
     ),
     "feed locked late": Bug(
         "the newest sequence number is read without the lock of the feed",
-        STATEMENT,
-        " FROM lock_feed($3::bigint)",
-        " FROM (SELECT greatest(compacted_seq, (SELECT max(seq) FROM changes)) AS before FROM feed"
-        " WHERE $3::bigint IS NULL OR TRUE) AS head",
+        MIGRATION,
+        "INTO before, config FROM feed FOR UPDATE;",
+        "INTO before, config FROM feed;",
     ),
     "snapshot older than its lock": Bug(
         "the newest sequence number is that of before the wait for the lock",
@@ -133,10 +132,7 @@ BUGS = {
     "cached job trusted": Bug(
         "a cached job is used although another server has written its row",
         DRIVER,
-        "                self._unlocked = write_ids\n                return same\n"
-        "        await self._begin()\n",
-        "                self._unlocked = write_ids\n                return same\n"
-        "        await self._begin()\n"
+        "        self.time = None\n        return ()\n",
         "        return list(write_ids)\n",
     ),
     "job not read again": Bug(

@@ -28,7 +28,7 @@ _LOCK_UNCHANGED = "lock_unchanged($4::uuid[], $5::text[])"
 ids, and which transaction wrote the row of each."""
 
 _GUARDED = {
-    LOCK_FEED: LOCK_FEED.replace("$3::bigint", f"CASE WHEN {_LOCK_UNCHANGED} THEN $3::bigint END"),
+    LOCK_FEED: LOCK_FEED.replace("$3::bigint", f"$3::bigint, {_LOCK_UNCHANGED}"),
     FEED_LOCKED: f"{FEED_LOCKED} WHERE {_LOCK_UNCHANGED}",
 }
 

@@ -72,15 +72,17 @@ class PostgresqlDriver:
         return await self._connection.fetch(statement, *values)
 
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+        if self._begun:
+            return await self._same(write_ids, _LOCK)
         # Most batches go on with the statement that writes them: it locks the jobs, and needs no
         # transaction around it.
-        if not self._begun:
-            same = await self._same(write_ids)
-            if len(same) == len(write_ids):
-                self._unlocked = write_ids
-                return same
-        await self._begin()
-        return await self._same(write_ids, _LOCK)
+        same = await self._same(write_ids)
+        if len(same) == len(write_ids):
+            self._unlocked = write_ids
+            return same
+        # All are read again, with their locks. They may have to be waited for, so the time, too.
+        self.time = None
+        return ()
 
     async def _same(self, write_ids: Mapping[JobId, WriteId], lock: str = "") -> Collection[JobId]:
         found = await self._connection.fetch(_WRITERS + lock, list(write_ids))

@@ -66,7 +66,8 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
                 # A server that freezes between locking the counter and its commit blocks the
                 # others for at most this long.
                 "idle_in_transaction_session_timeout": f"{seconds}s",
-                "lock_timeout": f"{seconds}s",
+                # Before the client gives up: what a statement did that was abandoned is unknown.
+                "lock_timeout": f"{seconds * 0.8:g}s",
                 "jit": "off",
                 # A generic plan made while a table was small would stay, with an index that reads
                 # the whole table when it is large.

@@ -629,9 +629,11 @@ def _tune_postgresql() -> None:
 
 
 # Each query of a volatile function sees what was committed before it, and the second one begins
-# when the lock is held. One statement alone would see what was committed before it waited.
+# when the lock is held. One statement alone would see what was committed before it waited. Its
+# second argument is what has to be done before: arguments come before the function's body.
 _LOCK_FEED = """
-CREATE FUNCTION lock_feed(expected bigint, OUT before bigint) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION lock_feed(expected bigint, done boolean DEFAULT true, OUT before bigint)
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE config bigint;
 BEGIN
     SELECT compacted_seq, config_version INTO before, config FROM feed FOR UPDATE;
@@ -707,7 +709,7 @@ def _create_foreign_key_triggers() -> None:
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION lock_feed(bigint)")
+        op.execute("DROP FUNCTION lock_feed(bigint, boolean)")
         op.execute("DROP FUNCTION lock_keys(text[])")
         op.execute("DROP FUNCTION lock_unchanged(uuid[], text[])")
         op.execute("DROP FUNCTION all_updated(bigint, bigint)")
