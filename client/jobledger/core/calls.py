@@ -174,4 +174,5 @@ def _at_most(pause: float, left: float | None) -> float:
 
 
 def _request_id(request: object) -> str:
-    return str(getattr(request, "request_id", ""))
+    asset = getattr(request, "asset", None)  # its request id is its own
+    return str(getattr(request, "request_id", "") or getattr(asset, "request_id", ""))

@@ -13,6 +13,7 @@ from jobledger import (
     JobStatus,
     Unavailable,
 )
+from jobledger.v1.worker_service_pb2 import CreateAssetRequest
 from tests.e2e.client.conftest import flaky_server
 from tests.unit.client.test_requests import CASES
 
@@ -64,6 +65,14 @@ def test_a_deadline_that_passes_in_an_outage_says_what_the_service_answered(flak
     ):
         client.create_job("render", request_id="r")
     assert raised.value.request_id == "r"
+
+
+def test_the_error_of_an_asset_says_with_what_to_repeat_it(flaky):
+    flaky.refusals = 100
+    with Client(flaky.target, user_id="ada") as client, pytest.raises(Unavailable) as raised:
+        client.create_asset("j", "image/png", url="https://a.example/1", any_attempt=True)
+    sent = CreateAssetRequest.FromString(flaky.requests[-1])
+    assert raised.value.request_id == sent.asset.request_id != ""
 
 
 async def test_a_deadline_that_passes_in_an_outage_says_it_to_the_async_client_too(flaky):

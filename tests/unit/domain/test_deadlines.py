@@ -101,6 +101,9 @@ def test_the_deadline_is_the_earliest_of_the_times_that_apply(
         (held_until(lease=20, run=20, max_attempts=1), 20, "RUN_EXPIRED"),
         (held_until(lease=20, run=41, max_attempts=1), 40, "LEASE_EXPIRED"),
         (held_until(lease=20, run=41), 40, None),
+        # perhaps no worker claims what was started by its id
+        (replace(held_until(lease=20, max_attempts=0), started_by_id=True), 20, "LEASE_EXPIRED"),
+        (replace(held_until(lease=20, max_attempts=2), started_by_id=True), 20, None),
         # nobody holds it
         (replace(job_in(LEFT), run_expire_time=instant(700)), 700, "RUN_EXPIRED"),
         (replace(job_in(LEFT), run_expire_time=instant(701)), 700, "QUEUE_EXPIRED"),
