@@ -89,7 +89,6 @@ class JobledgerError(Exception):
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
         details: Iterable[Message] = (),
-        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -97,7 +96,7 @@ class JobledgerError(Exception):
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.details = list(details)
-        self.request_id = request_id
+        self.request_id = ""
 
     def __str__(self) -> str:
         return self.message or self.reason or self.code.name
@@ -359,7 +358,6 @@ def from_rpc_error(
     timeout: float | None = None,
     connected: bool | None = None,
     refusal: JobledgerError | None = None,
-    request_id: str = "",
 ) -> JobledgerError:
     """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
 
@@ -370,7 +368,6 @@ def from_rpc_error(
         connected: whether there is a connection to the server, for the same; None if that is not
             known.
         refusal: what an earlier attempt of the same call was answered, for the same.
-        request_id: that of the request, if it had one.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -405,7 +402,6 @@ def from_rpc_error(
         reason=info.reason,
         metadata=dict(info.metadata),
         details=details,
-        request_id=request_id,
     )
     result.__cause__ = error
     return result
@@ -422,7 +418,6 @@ def out_of_time(refusal: JobledgerError, *, target: str, timeout: float | None) 
     error = DeadlineExceeded(
         _no_answer(target, timeout, refusal.message),
         code=grpc.StatusCode.DEADLINE_EXCEEDED,
-        request_id=refusal.request_id,
     )
     error.__cause__ = refusal
     return error

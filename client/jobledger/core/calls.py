@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol, TypeVar
 
 import grpc
@@ -95,7 +96,6 @@ async def call_async(
                 timeout=timeout,
                 connected=channels.state() is grpc.ChannelConnectivity.READY,
                 refusal=refusal,
-                request_id=_request_id(request),
             )
             pause = _pause(failure, pauses)
             if pause is None:
@@ -143,7 +143,6 @@ def call(
                 target=target,
                 timeout=timeout,
                 refusal=refusal,
-                request_id=_request_id(request),
             )
             pause = _pause(failure, pauses)
             if pause is None:
@@ -173,6 +172,12 @@ def _at_most(pause: float, left: float | None) -> float:
     return pause if left is None else max(0.0, min(pause, left))
 
 
-def _request_id(request: object) -> str:
-    asset = getattr(request, "asset", None)  # its request id is its own
-    return str(getattr(request, "request_id", "") or getattr(asset, "request_id", ""))
+@contextmanager
+def repeatable(request: object) -> Iterator[None]:
+    """Give each error of a call the request id to repeat it with."""
+    try:
+        yield
+    except JobledgerError as error:
+        asset = getattr(request, "asset", None)  # its request id is its own
+        error.request_id = getattr(request, "request_id", "") or getattr(asset, "request_id", "")
+        raise

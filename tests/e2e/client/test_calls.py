@@ -306,8 +306,9 @@ async def test_a_call_after_close_says_that_the_client_is_closed(server):
             [*call()]
     asynchronous = AsyncClient(server.target, user_id="ada")
     await asynchronous.close()
-    with pytest.raises(ClientClosed, match="closed"):
-        await asynchronous.get_job("j")
+    with pytest.raises(ClientClosed, match="closed") as refused:
+        await asynchronous.create_job("render", request_id="r")
+    assert refused.value.request_id == "r"
     with pytest.raises(ClientClosed, match="closed"):
         await anext(asynchronous.watch("j"))
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import grpc
 
-from jobledger.core.calls import AsyncMethod, call_async
+from jobledger.core.calls import AsyncMethod, call_async, repeatable
 from jobledger.core.channel import (
     OWN_CONNECTION,
     AsyncInterceptor,
@@ -107,16 +107,17 @@ class AsyncCalls:
     ) -> _Response:
         check_names(options, CallOptions)
         timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
-        return await call_async(
-            self._channels,
-            method(self._channels.connection()),
-            request,
-            target=self._target,
-            timeout=None if timeout is None else timeout + extra,
-            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
-            closed=self._closed,
-            once=once,
-        )
+        with repeatable(request):
+            return await call_async(
+                self._channels,
+                method(self._channels.connection()),
+                request,
+                target=self._target,
+                timeout=None if timeout is None else timeout + extra,
+                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+                closed=self._closed,
+                once=once,
+            )
 
     def _watch(
         self,

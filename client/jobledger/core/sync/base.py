@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import grpc
 
-from jobledger.core.calls import Method, call
+from jobledger.core.calls import Method, call, repeatable
 from jobledger.core.channel import (
     OWN_CONNECTION,
     CurrentCredentials,
@@ -108,16 +108,17 @@ class Calls:
     ) -> _Response:
         check_names(options, CallOptions)
         timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
-        return call(
-            self._channels,
-            method(self._channels.connection()),
-            request,
-            target=self._target,
-            timeout=None if timeout is None else timeout + extra,
-            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
-            closed=self._closed,
-            once=once,
-        )
+        with repeatable(request):
+            return call(
+                self._channels,
+                method(self._channels.connection()),
+                request,
+                target=self._target,
+                timeout=None if timeout is None else timeout + extra,
+                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
+                closed=self._closed,
+                once=once,
+            )
 
     def _watch(
         self,
