@@ -99,6 +99,23 @@ def a_job_survives_the_kill_of_its_worker(ada: Client, target: str, folder: Path
     assert lost.worker_id != done.worker_id
 
 
+def a_handler_in_a_process_of_its_own_does_its_job_once(
+    ada: Client, target: str, folder: Path
+) -> None:
+    """As the Tutorial writes it, at the handler of the Quickstart."""
+    write(folder, "hello_task.py", code(QUICKSTART, 'Task("greet"'), target)
+    quick = code(QUICKSTART, "@worker.handler").replace("time.sleep(2)", "time.sleep(0.1)")
+    text = quick.replace("handler(greet)", 'handler(greet, executor="process")')
+    assert text != quick
+    with running(write(folder, "hello_worker.py", text, target)):
+        ended = ada.wait(ada.create_job("greet", {"name": "Ada"}), timeout=60)
+    assert (ended.status, ended.result, ended.attempt) == (
+        JobStatus.COMPLETED,
+        {"greeting": "Hello Ada"},
+        1,
+    )
+
+
 def a_web_application_with_a_worker_inside_ends_at_the_first_sigterm(
     web: Client, target: str, folder: Path
 ) -> None:
@@ -189,6 +206,7 @@ def test_the_path_of_a_newcomer_loses_and_doubles_no_job(
     target = own_server.target
     with Client(target, user_id="ada") as ada, Client(target, user_id="web") as web:
         a_job_survives_the_kill_of_its_worker(ada, target, tmp_path / "quickstart")
+        a_handler_in_a_process_of_its_own_does_its_job_once(ada, target, tmp_path / "process")
         a_web_application_with_a_worker_inside_ends_at_the_first_sigterm(
             web, target, tmp_path / "application"
         )
