@@ -234,16 +234,17 @@ async def _report(
     """Report what a line says; return whether its checkpoint has the right type.
 
     Raises:
-        ValueError: `progress` is out of range, or no number.
+        ValueError: `progress` is out of range, or no number, or `message` is no text.
     """
     if isinstance(progress, bool) or not isinstance(progress, int | float):
         raise ValueError(f"progress: {_shown(progress)} is not a number")  # noqa: TRY004
     if not 0 <= progress <= MAX_PROGRESS:
         raise ValueError(f"progress: {_shown(progress)} is not from 0 to {MAX_PROGRESS}")
+    if not isinstance(message, str | None):
+        raise ValueError(f"message: {_shown(message)} is not a text")  # noqa: TRY004
     if not isinstance(checkpoint, dict | None):
         return False
-    text = message if isinstance(message, str) else None
-    await job.progress(progress, text, checkpoint=checkpoint)
+    await job.progress(progress, message, checkpoint=checkpoint)
     return True
 
 

@@ -128,15 +128,16 @@ async def test_other_output_of_a_program_goes_to_the_workers_stderr(worker):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("report", "words"),
     [
-        ("much", 'progress: "much" is not a number'),
-        (True, "progress: true is not a number"),
-        (-0.5, "progress: -0.5 is not from 0 to 100"),
+        ({"progress": "much"}, 'progress: "much" is not a number'),
+        ({"progress": True}, "progress: true is not a number"),
+        ({"progress": -0.5}, "progress: -0.5 is not from 0 to 100"),
+        ({"progress": 5, "message": 7}, "message: 7 is not a text"),
     ],
 )
-async def test_a_progress_that_is_none_stops_the_program_and_is_the_error(worker, value, words):
-    line = json.dumps({"progress": value})
+async def test_a_report_that_is_none_stops_the_program_and_is_the_error(worker, report, words):
+    line = json.dumps(report)
     job = await worker.run(f"import time; print({line!r}, flush=True); time.sleep(60)")
     assert (job.status, job.error.reason, job.error.message) == (FAILED, "VALUE_ERROR", words)
 
