@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
@@ -210,6 +211,43 @@ async def test_a_job_that_another_server_is_changing_is_waited_for(
     with pytest.raises(Outdated):
         await waiting
     assert await loaded(store, job.id) == {job.id: theirs.job}
+
+
+@several_servers
+async def test_a_cached_job_of_a_transaction_that_has_begun_is_locked_at_once(
+    store: SqlStore, other: SqlStore, database: Database
+) -> None:
+    job = await running(store)
+    async with store.transaction() as transaction:
+        await transaction.find_created([("ada", "r")])
+        found = await transaction.load_jobs([job.id])
+        theirs = asyncio.create_task(loaded(other, job.id))
+        await waits(database, theirs)
+        ours = step(found[job.id], Report(job_id=job.id, progress=50))
+        await transaction.append([ours])
+    assert await theirs == {job.id: ours.job}
+
+
+@several_servers
+async def test_the_time_is_read_after_the_wait_for_a_job_that_another_server_changed(
+    store: SqlStore, other: SqlStore, database: Database, database_url: str
+) -> None:
+    """Else a job would change before it was changed by whoever was waited for."""
+    job = await running(store)
+    await append(other, report(job))
+    holder = await asyncpg.connect(database_url)
+    await holder.execute("BEGIN; SELECT FROM jobs FOR UPDATE")
+
+    async def time() -> Instant:
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([job.id])
+            return await transaction.now()
+
+    waiting = asyncio.create_task(time())
+    await waits(database, waiting)
+    before = await holder.fetchval("SELECT extract(epoch FROM clock_timestamp()) * 1000000")
+    await holder.close()
+    assert await waiting > before
 
 
 @several_servers
