@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import postgres
+from benchmarks.away import away
 from benchmarks.counting import count
 from benchmarks.load import BATCH
 from benchmarks.measure import (
@@ -134,7 +135,11 @@ class Comparing:
     """Measures both revisions, round by round."""
 
     def __init__(
-        self, revisions: Sequence[Revision], databases: Sequence[str], stack: ExitStack
+        self,
+        revisions: Sequence[Revision],
+        databases: Sequence[str],
+        stack: ExitStack,
+        milliseconds: float,
     ) -> None:
         self.report = Report(comparing=True)
         self._revisions = revisions
@@ -142,6 +147,9 @@ class Comparing:
         self._cluster = None
         if "PostgreSQL" in databases:
             self._cluster = stack.enter_context(postgres.cluster(**STEADY))
+            if milliseconds:
+                far = away(self._cluster, milliseconds, self._folder)
+                self._cluster = stack.enter_context(far)
         self._generators = {
             revision: [stack.enter_context(revision.generator()) for _ in range(GENERATORS)]
             for revision in revisions
@@ -211,11 +219,17 @@ class Comparing:
             return count(database, self._generators[revision], revision.programs)
 
 
-def compare(revisions: Sequence[Revision], databases: Sequence[str], rounds: int) -> Report:
-    """Measure both. Raises BenchmarkError."""
+def compare(
+    revisions: Sequence[Revision],
+    databases: Sequence[str],
+    rounds: int,
+    *,
+    milliseconds: float = 0.0,
+) -> Report:
+    """Measure both, with PostgreSQL so far away. Raises BenchmarkError."""
     begin = time.monotonic()
     with ExitStack() as stack:
-        comparing = Comparing(revisions, databases, stack)
+        comparing = Comparing(revisions, databases, stack, milliseconds)
         for turn in range(rounds):
             left = (time.monotonic() - begin) / turn * (rounds - turn) if turn else 0.0
             after = f", {left:.0f} s left" if turn else ""
@@ -254,13 +268,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", metavar="REV_B", help="another one, or the same")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
     parser.add_argument("--database", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument(
+        "--away",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="milliseconds from a server to PostgreSQL, as on another machine; default: 0",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every round there too")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print the table and what it says. Raises BenchmarkError."""
     revisions = [check_out(name) for name in (arguments.first, arguments.second)]
-    report = compare(revisions, arguments.database, arguments.rounds)
+    report = compare(revisions, arguments.database, arguments.rounds, milliseconds=arguments.away)
     first, second = (revision.commit for revision in revisions)
     report.note(f"first: {arguments.first} ({first}), second: {arguments.second} ({second})")
     for line in summary(report):
