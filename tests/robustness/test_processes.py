@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from jobledger_server.sql.schema import HEAD
 from tests.support.databases import several_servers, sqlite_only
 from tests.support.forked import Piped
 from tests.support.rpc_caller import PROCESSING, Caller, decoded, refusal
@@ -305,7 +306,7 @@ def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: Databa
     assert "run `jobledger-server migrate`" in refused.stderr
     for _ in range(2):
         done = run_server("migrate", JOBLEDGER_DATABASE=url)
-        assert (done.returncode, done.stdout) == (0, "the database is at revision 0001\n")
+        assert (done.returncode, done.stdout) == (0, f"the database is at revision {HEAD}\n")
 
 
 @pytest.mark.parametrize(

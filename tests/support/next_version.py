@@ -13,14 +13,16 @@ from jobledger_server.sql.schema import HEAD
 from tests.support import forked
 
 ADDS_COLUMN = """
-    op.add_column("jobs", sa.Column("note", sa.Text))
+    op.add_column("jobs", sa.Column("of_next", sa.Text))
 """
 
 ADDS_INDEX = """
     if op.get_bind().dialect.name == "postgresql":
         with op.get_context().autocommit_block():
-            op.drop_index("ix_jobs_note", if_exists=True, postgresql_concurrently=True)
-            op.create_index("ix_jobs_note", "jobs", ["note"], postgresql_concurrently=True)
+            op.drop_index("ix_jobs_of_next", if_exists=True, postgresql_concurrently=True)
+            op.create_index(
+                "ix_jobs_of_next", "jobs", ["of_next"], postgresql_concurrently=True
+            )
 """
 
 _MIGRATION = """

@@ -102,7 +102,7 @@ async def test_a_migration_that_gets_no_lock_ends_with_what_to_do_and_keeps_what
     code, out, err = await asyncio.to_thread(newer.migrate, database_url)
     assert (code, out) == (1, "")
     assert "end its transaction, and migrate again" in err
-    assert "ALTER TABLE jobs ADD COLUMN note" in err
+    assert "ALTER TABLE jobs ADD COLUMN of_next" in err
     assert await require_supported(database) == f"{int(newer.head) - 1:04}"
     await reader.execute("COMMIT")
     code, out, err = await asyncio.to_thread(newer.migrate, database_url)
