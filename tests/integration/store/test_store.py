@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -27,12 +28,15 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
     Payloads,
+    content_of,
 )
+from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, Outdated, StoredJob
 from jobledger_server.tuning import Tuning
 from jobledger_world.memory.store import MemoryStore
+from tests.support.creations import filled
 from tests.support.databases import sqlite_only
 from tests.support.store_writer import (
     append,
@@ -48,10 +52,11 @@ from tests.support.store_writer import (
 
 async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
     payloads = Payloads(parameters=Payload(b"\n\x07\n\x01a\x12\x02 \x01"))
+    said = job_requests.create(CreateJobRequest(**filled("delay")))
     job = await saved(
         store,
+        **content_of(said) | {"labels": {"team/a": "ümläut 🎬", "k": ""}},
         parameters=payloads.parameters,
-        labels={"team/a": "ümläut 🎬", "k": ""},
         request_id="r-1",
     )
     assert await read_job(store, job.id) == StoredJob(job, (), payloads)
