@@ -91,7 +91,7 @@ class NextVersion:
             file = self._sql / "migrations" / "versions" / f"{self.head}_next.py"
             file.write_text(migration)
             before = self.head
-        self._define(HEAD=self.head, **constants)
+        self._define(**constants)
 
     def migrate(self, database: str) -> tuple[int, str, str]:
         """Run `jobledger-server migrate`; return its exit code and its output."""

@@ -20,8 +20,10 @@ from jobledger_server.database.errors import DROPPED_SETTINGS, cause_of, pooler_
 from jobledger_server.sql.database import Database
 from jobledger_server.store import StoreUnavailable
 
-HEAD = "0001"
-"""The revision that this code was made for: the newest in `migrations/versions`."""
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+HEAD = max(file.name for file in _MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
+"""The revision that this code was made for: the newest migration."""
 
 MIGRATION_LOCK = 0x6A6F626C
 """The advisory lock of a migration, since two servers may start at once: an arbitrary number."""
@@ -163,7 +165,7 @@ def upgrade(connection: Connection) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     command.upgrade(config, "head")
 
 
