@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, NewType
 
 from msgspec import Struct, field
+from msgspec.structs import fields
 
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids sort by creation time."""
@@ -298,9 +299,9 @@ class Job(Struct, frozen=True, gc=False):
     @property
     def content_bytes(self) -> int:
         """An upper bound of what callers have put into the job, in memory or in a message."""
-        texts = [self.user_id, self.tenant, self.worker_id, self.worker_id, self.request_id]
-        texts += (self.traceparent, self.progress_message, self.cancel_reason)
-        texts += (self.concurrency_key, self.unique_key, *self.labels, *self.labels.values())
+        # The tenant is a text of its own if it is the owner, and the actor of a transition is one.
+        texts = [*_texts_of(self), self.tenant, self.worker_id]
+        texts += (*self.labels, *self.labels.values())
         texts += [error.message for error in (self.last_error, self.error) if error is not None]
         joined = "".join(texts)
         size = len(joined) if joined.isascii() else sum(map(_text_bytes, texts))
@@ -343,6 +344,7 @@ REPORT_FIELDS = (
 """The fields of a job that a report or a new asset changes."""
 
 _values_of = attrgetter(*CONTENT)
+_texts_of = attrgetter(*(each.name for each in fields(Job) if each.type is str))
 
 
 def content_of(origin: Content | Job) -> dict[str, Any]:
