@@ -5,13 +5,15 @@ from typing import Any
 from google.protobuf.message import Message
 from msgspec.structs import asdict
 
-from jobledger.v1.job_pb2 import Job
 from jobledger_server.app import App
 from tests.support.creations import FIELDS, filled, sample
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import FULL, Caller
 
-SHOWN = FIELDS.keys() & set(Job.DESCRIPTOR.fields_by_name) - {"schedule_time"}
+NOT_SHOWN = {"queue_timeout", "run_timeout", "delay", "unique_policy"}
+"""The fields of a creation that its job has not, or as a time."""
+
+SHOWN = FIELDS.keys() - NOT_SHOWN - {"schedule_time"}
 """The fields of a creation that a job has too. One with a time of its own waits for it."""
 
 OF_ITS_OWN = {"id", "request_id", "origin_job_id", "create_time", "update_time"} | {

@@ -12,9 +12,13 @@ from jobledger_server.domain.decisions import create
 from jobledger_server.domain.errors import RequestIdReused
 from jobledger_server.domain.job import Instant
 from jobledger_server.rpc.jobs import job_requests
+from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.sql.tables import jobs
 from tests.support.creations import FIELDS, OWN, filled, sample
 
 NOW = Instant(10**15)
+
+TEXTS = [name for name, field in FIELDS.items() if field.cpp_type == field.CPPTYPE_STRING]
 
 
 def without(field: str) -> dict[str, Any]:
@@ -32,6 +36,17 @@ def test_a_field_of_a_creation_is_a_part_of_its_command(field: str) -> None:
     unsaid = job_requests.create(CreateJobRequest(**less))
     # `silent` alone would say that a value is given, and not which.
     assert asdict(said) | {"silent": 0} != asdict(unsaid) | {"silent": 0}
+
+
+@pytest.mark.parametrize("field", TEXTS)
+def test_a_text_of_a_creation_is_refused_where_its_column_is_too_short(field: str) -> None:
+    longest = jobs.c[field].type.length
+    creation = without(field)
+    job_requests.create(CreateJobRequest(**creation | {field: "x" * longest}))
+    for bad in ("x" * (longest + 1), "x\0"):
+        with pytest.raises(InvalidRequest) as refused:
+            job_requests.create(CreateJobRequest(**creation | {field: bad}))
+        assert [name for name, _ in refused.value.violations] == [field]
 
 
 def test_a_job_of_a_batch_has_the_fields_of_one_that_is_created_alone() -> None:
