@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.v1.job_pb2 import RetryPolicy
+from jobledger.v1.job_pb2 import JobError, RetryPolicy
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 FIELDS: Mapping[str, FieldDescriptor] = {
@@ -23,12 +23,17 @@ OWN: Mapping[str, Any] = {"user_id": "ada", "job_type": "render"}
 
 def sample(name: str) -> Any:
     """Return a value of a field that no creation has by default, nor another field of its type."""
-    field = FIELDS[name]
+    return OWN.get(name) or sample_of(FIELDS[name])
+
+
+def sample_of(field: FieldDescriptor) -> Any:
+    """Return a value of any field of a creation or a job."""
+    name = field.name
     if field.message_type is None:
         numbers = {FieldDescriptor.CPPTYPE_STRING: f"a {name}", FieldDescriptor.CPPTYPE_BOOL: True}
         if field.enum_type is not None:
             return field.enum_type.values[-1].number
-        return OWN.get(name) or numbers.get(field.cpp_type, 7)
+        return numbers.get(field.cpp_type, 7)
     if field.message_type.GetOptions().map_entry:
         return {"a": name}
     values: dict[Any, Any] = {
@@ -36,6 +41,7 @@ def sample(name: str) -> Any:
         Timestamp.DESCRIPTOR: Timestamp(seconds=int(time.time()) + 86400),
         Struct.DESCRIPTOR: {"a": name},
         RetryPolicy.DESCRIPTOR: RetryPolicy(max_attempts=7),
+        JobError.DESCRIPTOR: JobError(message=name),
     }
     return values[field.message_type]
 

@@ -1,14 +1,20 @@
 """Each field that a job may be created with, as the contract has it, can be said in Python."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger import JobOptions, NewJob, RetryPolicy, UniquePolicy
+from jobledger import Client, JobOptions, NewJob, RetryPolicy, Task, UniquePolicy
 from jobledger.cli.commands import create, jobledger
+from jobledger.cli.connection import Connection
 from tests.support.creations import FIELDS, sample
+from tests.unit.client.test_requests import Wire
 
 ARGUMENTS = {"job_type", "parameters"}
 """What a creation says by arguments of their own."""
@@ -44,6 +50,50 @@ def test_an_option_is_in_the_message(field: str) -> None:
         assert request.retry_policy.max_attempts == 7
     else:
         assert getattr(request, field) == sample(field)
+
+
+@dataclass
+class Picture:
+    name: str
+
+
+@pytest.mark.parametrize("field", sorted(OPTIONS))
+def test_each_call_that_creates_sends_each_option(field: str) -> None:
+    task, picture = Task("draw", Picture), Picture("a")
+    options: Any = {"request_id": "r", field: value(field)}
+    job = NewJob("draw", {"name": "a"}, **options)
+    for call in (
+        lambda client: client.create_job("draw", {"name": "a"}, **options),
+        lambda client: client.submit(task, picture, **options),
+    ):
+        assert Wire().sent("CreateJob", call) == job.to_proto("ada")
+    batch = Wire().sent("BatchCreateJobs", lambda c: c.create_jobs([task.new(picture, **options)]))
+    assert list(batch.requests) == [job.to_proto()]
+
+
+def text(field: str) -> str:
+    """Return the sample of a field as the command takes it."""
+    found = sample(field)
+    match found:
+        case Duration():
+            return f"{found.seconds}s"
+        case Timestamp():
+            return found.ToJsonString()
+        case Mapping():
+            return "=".join(*found.items())
+    return str(value(field))
+
+
+@pytest.mark.parametrize("field", sorted(OPTIONS - {"retry_policy"}))
+def test_the_command_sends_each_option(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (option,) = (each for each in create.params if each.name == field)
+
+    def call(client: Client) -> None:
+        monkeypatch.setattr(Connection, "open", lambda _: client)
+        ran = CliRunner().invoke(jobledger, ["create", "render", option.opts[0], text(field)])
+        assert ran.exit_code == 0, ran.output
+
+    assert getattr(Wire().sent("CreateJob", call), field) == sample(field)
 
 
 def test_each_option_of_a_creation_is_one_of_the_command() -> None:

@@ -26,6 +26,7 @@ from jobledger import (
     Transition,
 )
 from jobledger.v1 import asset_pb2, job_pb2, queue_service_pb2
+from tests.support.creations import sample_of
 
 MESSAGE = ParseDict(
     {
@@ -116,6 +117,9 @@ def test_every_field_of_the_contract_is_there():
 
 def test_a_job_goes_to_its_message_and_back(job):
     assert job.to_proto() == MESSAGE
+    every = job_pb2.Job(**{each.name: sample_of(each) for each in MESSAGE.DESCRIPTOR.fields})
+    every.MergeFrom(MESSAGE)
+    assert Job.from_proto(every).to_proto() == every
 
 
 def test_an_asset_and_a_transition_go_to_their_messages_and_back():
