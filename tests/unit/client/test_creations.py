@@ -10,9 +10,11 @@ from click.testing import CliRunner
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger import Client, JobOptions, NewJob, RetryPolicy, Task, UniquePolicy
+from jobledger import Client, Job, JobOptions, NewJob, RetryPolicy, Task, UniquePolicy
 from jobledger.cli.commands import create, jobledger
 from jobledger.cli.connection import Connection
+from jobledger.cli.render import job_card
+from jobledger.v1 import job_pb2
 from tests.support.creations import FIELDS, sample
 from tests.unit.client.test_requests import Wire
 
@@ -100,3 +102,9 @@ def test_each_option_of_a_creation_is_one_of_the_command() -> None:
     of_the_connection = {parameter.name for parameter in jobledger.params}
     named = {parameter.name for parameter in create.params} - of_the_connection
     assert named - {"as_json"} == OPTIONS - {"retry_policy"} | ARGUMENTS | POLICY
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS.keys() & job_pb2.Job.DESCRIPTOR.fields_by_name))
+def test_what_get_prints_has_each_field_that_a_job_shows(field: str) -> None:
+    said = Job.from_proto(job_pb2.Job(**{field: sample(field)}))
+    assert job_card(said) != job_card(Job.from_proto(job_pb2.Job()))
