@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from jobledger.core.metrics import Metric
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger.worker.metrics import METRICS as WORKER_METRICS
 from jobledger_gateway.metrics import METRICS as GATEWAY_METRICS
 from jobledger_server.cli.durations import duration_text
@@ -57,7 +58,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`labels`", labels),
         ("`priority`", f"0 to {limits.MAX_PRIORITY}"),
         (
-            "`fairness_key`, `concurrency_key`, `unique_key`, `name` of a limit",
+            f"{_of_creations('_key')}, `name` of a limit",
             _characters(limits.MAX_NAME_CHARACTERS),
         ),
         (
@@ -93,7 +94,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
             duration_text(limits.MAX_DELAY_SECONDS),
         ),
         (
-            "`queue_timeout`, `stall_timeout`, `run_timeout`",
+            _of_creations("_timeout"),
             _range(limits.MIN_TIMEOUT_SECONDS, limits.MAX_TIMEOUT_SECONDS),
         ),
         ("`lease_duration`", _range(limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)),
@@ -115,6 +116,12 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`page_size`", f"{limits.MAX_PAGE_SIZE}; a higher one is lowered"),
         ("`filter` of ListOperations", _characters(limits.MAX_FILTER_CHARACTERS)),
     )
+
+
+def _of_creations(ending: str) -> str:
+    """Return the fields of a creation that have one rule, by the end of their names."""
+    names = CreateJobRequest.DESCRIPTOR.fields_by_name
+    return ", ".join(f"`{name}`" for name in names if name.endswith(ending))
 
 
 def _characters(number: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import forked, seed
+from tests.support.creations import FIELDS
 from tests.support.pages import (
     OBSERVABILITY,
     QUICKSTART,
@@ -212,3 +213,9 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     shown = "\n".join([*commands(page), *spans(page)])
     assert set(re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE)) <= targets
+
+
+def test_the_page_of_limits_has_each_text_that_a_job_is_created_with() -> None:
+    page = text_of(ROOT / "docs" / "reference" / "limits.md")
+    texts = [name for name, field in FIELDS.items() if field.cpp_type == field.CPPTYPE_STRING]
+    assert [name for name in texts if f"`{name}`" not in page] == []
