@@ -208,7 +208,7 @@ async def start(
 
         yield start
     if "damaged" not in request.fixturenames:
-        database = open_database(parse_url(database_url), unlimited=True)
+        database = open_database(parse_url(database_url), seconds=None)
         try:
             assert await violations(database) == []
         finally:

@@ -51,7 +51,7 @@ async def run(options: Options) -> History:
         plant = await stack.enter_async_context(_plant(options))
         targets = [proxy.target for proxy in plant.proxies]
         load = Load(targets, options.seed, options.size)
-        database = open_database(parse_url(plant.database), unlimited=True)
+        database = open_database(parse_url(plant.database), seconds=None)
         inspector = await stack.enter_async_context(inspecting(database, load.history))
         hurry = options.duration < LONG_RUN_SECONDS
         nemesis = Nemesis(

@@ -10,7 +10,6 @@ from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
@@ -84,11 +83,8 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-async def primary(
-    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Primary]:
+async def primary(server: PostgresServer) -> AsyncIterator[Primary]:
     url = await asyncio.to_thread(migrated, server.create_database())
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 1)
     primary = Primary(url)
     yield primary
     await primary.need_no_standby()
@@ -97,7 +93,7 @@ async def primary(
 
 @pytest.fixture
 async def store(primary: Primary) -> AsyncIterator[SqlStore]:
-    store = SqlStore(open_database(parse_url(primary.url)))
+    store = SqlStore(open_database(parse_url(primary.url), seconds=1))
     await store.verify_identity()
     await store.feed_head()
     yield store
@@ -160,7 +156,7 @@ async def test_a_new_connection_reads_nothing_before_a_commit_of_its_own_is_answ
 ) -> None:
     """After a crash PostgreSQL shows what was committed and never reached the standby."""
     await primary.lose_standby()
-    store = SqlStore(open_database(parse_url(primary.url)))
+    store = SqlStore(open_database(parse_url(primary.url), seconds=1))
     for read in (
         store.feed_head(),
         store.changes_after(0, limit=1),
@@ -178,7 +174,7 @@ async def test_after_a_crash_a_repeated_creation_is_answered_when_the_standby_ha
     server: PostgresServer, primary: Primary, store: SqlStore
 ) -> None:
     command = Create(user_id="ada", job_type="render", request_id="r")
-    other = SqlStore(open_database(parse_url(primary.url)))
+    other = SqlStore(open_database(parse_url(primary.url), seconds=1))
     await other.verify_identity()
     async with (
         Ledger(store, lambda _: None, max_waiting=10) as ledger,
@@ -215,7 +211,7 @@ async def test_a_statement_timeout_that_an_operator_set_ends_no_write(
     primary: Primary, write: Write
 ) -> None:
     await primary.ask("ALTER ROLE u SET statement_timeout = '300ms'")
-    store = SqlStore(open_database(parse_url(primary.url)))
+    store = SqlStore(open_database(parse_url(primary.url), seconds=1))
     before = await primary.visible()
     holder = await asyncpg.connect(primary.url, server_settings={"statement_timeout": "0"})
     transaction = holder.transaction()

@@ -5,17 +5,18 @@ import itertools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import asyncpg
 import grpc
 import pytest
 
 from jobledger import AsyncClient, JobStatus
-from jobledger_server.app import App, open_app
+from jobledger_server.app import App, OpenedStore, open_app
 from jobledger_server.database.url import parse_url
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.postgresql import postgresql_engines
+from jobledger_server.sql.postgresql.notifications import Notifications
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.tail import FAILOVER
@@ -179,6 +180,16 @@ async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
         standby.close()
 
 
+@asynccontextmanager
+async def hasty(url: str) -> AsyncIterator[OpenedStore]:
+    """Open a database whose statements may take a second."""
+    database = open_database(parse_url(url), seconds=1)
+    try:
+        yield OpenedStore(SqlStore(database), notices=partial(Notifications, parse_url(url)))
+    finally:
+        await database.close()
+
+
 ATTEMPTS = 3
 
 
@@ -199,11 +210,10 @@ async def answered(call: Callable[[], Awaitable[object]]) -> bool:
 
 @pytest.mark.parametrize("primary_then", ["stays", "crashes and starts again"])
 async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_watchers(
-    primary: PostgresServer, primary_then: str, monkeypatch: pytest.MonkeyPatch
+    primary: PostgresServer, primary_then: str
 ) -> None:
     """Callers repeat what is refused. Then a standby takes over that has nothing of it."""
     url = await asyncio.to_thread(migrated, primary.create_database())
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 1)
     standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
     told: list[JobStatus] = []
     completed = asyncio.Event()
@@ -218,10 +228,12 @@ async def test_a_change_that_no_standby_has_is_not_acknowledged_and_not_sent_to_
     try:
         await replicate_synchronously(url)
         async with Proxy(f"127.0.0.1:{primary.port}") as proxy:
-            settings = Settings(listen="127.0.0.1:0", database=through(proxy, url), grace=2.0)
+            settings = Settings(listen="127.0.0.1:0", grace=2.0)
             async with (
-                open_app(settings) as app,
-                open_app(settings) as other,
+                hasty(through(proxy, url)) as of_app,
+                hasty(through(proxy, url)) as of_other,
+                open_app(settings, store=of_app) as app,
+                open_app(settings, store=of_other) as other,
                 grpc.aio.insecure_channel(app.address) as channel,
                 grpc.aio.insecure_channel(other.address) as other_channel,
                 AsyncClient(other.address, user_id="ada") as client,

@@ -156,7 +156,7 @@ def seeded(url: str, count: int, **fields: object) -> None:
     """Write queued jobs to a database that no server uses just now."""
 
     async def run() -> None:
-        database = open_database(parse_url(url), unlimited=True)
+        database = open_database(parse_url(url), seconds=None)
         await seed(database, count, **fields)
         await database.close()
 

@@ -32,7 +32,7 @@ def migrate(database: str, **_: Any) -> None:
 async def _migrate(url: str) -> None:
     parsed = parse_url(url)
     with exclusive(parsed):
-        database = open_database(parsed, unlimited=True)
+        database = open_database(parsed, seconds=None)
         try:
             await migrate_database(database)
             revision = await require_supported(database)
@@ -68,7 +68,7 @@ async def _check(url: str, *, repair: bool) -> None:
     parsed = parse_url(url)
     require_file(parsed)
     with exclusive(parsed) if repair else nullcontext():
-        database = open_database(parsed, unlimited=True)
+        database = open_database(parsed, seconds=None)
         try:
             await require_supported(database)
             if repair:

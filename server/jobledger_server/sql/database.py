@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 
 from jobledger_server.database.url import BadDatabaseUrl
+from jobledger_server.domain.limits import COMMAND_SECONDS
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.sqlite.sqlite_dialect import SQLITE
 from jobledger_server.sql.sqlite.sqlite_engines import Connect, open_sqlite
@@ -69,19 +70,22 @@ class Database:
                 await self.writer.dispose()
 
 
-def open_database(url: URL, *, unlimited: bool = False, connect: Connect | None = None) -> Database:
+def open_database(
+    url: URL, *, seconds: float | None = COMMAND_SECONDS, connect: Connect | None = None
+) -> Database:
     """Make the engines for a URL from `parse_url`, without connecting.
 
     Args:
         url: The database.
-        unlimited: No statement and no wait for a lock times out. For migrations.
+        seconds: How long a statement may take on PostgreSQL. None: no statement and no wait for a
+            lock times out, on SQLite either. For migrations.
         connect: On SQLite, opens each connection in place of aiosqlite.
 
     Raises:
         BadDatabaseUrl: The URL names what cannot be used here.
     """
     if url.get_backend_name() == "sqlite":
-        return _database(url, open_sqlite(url, unlimited=unlimited, connect=connect), SQLITE)
+        return _database(url, open_sqlite(url, unlimited=seconds is None, connect=connect), SQLITE)
     try:
         # PostgreSQL's driver is an extra: it is imported only if it is used.
         from jobledger_server.sql.postgresql.postgresql_dialect import (  # noqa: PLC0415
@@ -96,7 +100,7 @@ def open_database(url: URL, *, unlimited: bool = False, connect: Connect | None 
         raise BadDatabaseUrl(
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
-    return _database(url, open_postgresql(url, unlimited=unlimited), POSTGRESQL)
+    return _database(url, open_postgresql(url, seconds=seconds), POSTGRESQL)
 
 
 def _database(

@@ -11,7 +11,6 @@ from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import JobStatus
 from jobledger_server.sql.database import open_database
-from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoredJob, StoreUnavailable
@@ -79,11 +78,8 @@ async def test_a_cancelled_copy_writes_nothing(store: SqlStore, database_url: st
     assert [change.seq for change in await append(store, creation())] == [1]
 
 
-async def test_a_copy_that_takes_too_long_is_aborted(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
-    store = SqlStore(open_database(parse_url(database_url)))
+async def test_a_copy_that_takes_too_long_is_aborted(database_url: str) -> None:
+    store = SqlStore(open_database(parse_url(database_url), seconds=0.3))
     async with writes_held_up(database_url):
         with pytest.raises(StoreUnavailable):
             await append(store, *(creation() for _ in range(MANY)))

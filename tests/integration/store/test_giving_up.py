@@ -13,7 +13,6 @@ from jobledger_server.database.url import parse_url
 from jobledger_server.domain.commands import Delete, Report
 from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import StoreConflict, StoreUnavailable
@@ -189,10 +188,9 @@ async def test_reads_that_are_cancelled_while_they_connect_leave_nothing_open(
 
 @several_servers
 async def test_after_a_statement_timeout_there_is_no_wait_for_a_rollback(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
 ) -> None:
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
-    store = SqlStore(open_database(parse_url(database_url)))
+    store = SqlStore(open_database(parse_url(database_url), seconds=0.3))
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
             pid = await backend(transaction, database_url)
@@ -205,11 +203,10 @@ async def test_after_a_statement_timeout_there_is_no_wait_for_a_rollback(
 
 @several_servers
 async def test_what_waited_too_long_for_a_job_is_not_written_later(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
 ) -> None:
     """PostgreSQL itself ends the wait: it goes on with a statement that its client abandoned."""
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.5)
-    store = SqlStore(open_database(parse_url(database_url)))
+    store = SqlStore(open_database(parse_url(database_url), seconds=0.5))
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     holder = await asyncpg.connect(database_url)
     await holder.execute("BEGIN; SELECT FROM jobs FOR UPDATE")

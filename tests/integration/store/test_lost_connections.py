@@ -79,14 +79,11 @@ async def open_all(database: Database) -> None:
 
 
 @pytest.fixture
-async def behind_proxy(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Database, Proxy]]:
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", PATIENCE_SECONDS)
+async def behind_proxy(database_url: str) -> AsyncIterator[tuple[Database, Proxy]]:
     url = parse_url(database_url)
     async with Proxy(f"{url.host}:{url.port}") as proxy:
         host, _, port = proxy.target.rpartition(":")
-        database = open_database(url.set(host=host, port=int(port)))
+        database = open_database(url.set(host=host, port=int(port)), seconds=PATIENCE_SECONDS)
         yield database, proxy
         await database.close()
 

@@ -25,7 +25,6 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.sql import schema
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_supported
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.tables import metadata
@@ -244,16 +243,13 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
 
 
 @pytest.mark.slow
-async def test_a_long_statement_of_a_migration_is_not_cut(
-    postgres: Databases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 1)
+async def test_a_long_statement_of_a_migration_is_not_cut(postgres: Databases) -> None:
     url = parse_url(postgres.create_database())
-    for unlimited in (True, False):
-        database = open_database(url, unlimited=unlimited)
+    for seconds in (None, 1):
+        database = open_database(url, seconds=seconds)
         async with database.writer.connect() as connection:
             sleeping = connection.execute(text("SELECT pg_sleep(2)"))
-            if unlimited:
+            if seconds is None:
                 await sleeping
             else:
                 with pytest.raises(TimeoutError):

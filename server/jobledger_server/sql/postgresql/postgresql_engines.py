@@ -9,7 +9,7 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobledger_server.database.url import BadDatabaseUrl
-from jobledger_server.domain.limits import COMMAND_SECONDS, LIST_SECONDS
+from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.sql.rows import labels_from_text
 
 if TYPE_CHECKING:
@@ -22,24 +22,27 @@ WRITERS, READERS, LISTS = 4, 6, 2
 """Connections. Lists take longer than all other reads, so they have their own."""
 
 
-def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+def open_postgresql(
+    url: URL, *, seconds: float | None
+) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
     """Return the engines of a `Database`: the writer, the reader and that of lists.
 
     Raises:
         BadDatabaseUrl: A file for TLS cannot be used.
     """
     _check_certificates(url.query)
-    seconds = 0 if unlimited else COMMAND_SECONDS  # 0: no limit
     none = {"statement_timeout": "0"}
     # The database's own limit would end a write that this server still waits for.
     writer = _engine(url, WRITERS, seconds, none)
-    reader = _engine(url, READERS, seconds, none if unlimited else {})
+    reader = _engine(url, READERS, seconds, none if seconds is None else {})
     # PostgreSQL ends a list by itself: most lists that take too long have lost their caller.
     lists = _engine(url, LISTS, seconds, {"statement_timeout": f"{LIST_SECONDS}s"})
     return writer, reader, lists
 
 
-def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
+def _engine(
+    url: URL, connections: int, seconds: float | None, own: Mapping[str, str]
+) -> AsyncEngine:
     """Make an engine with a time limit for each statement, and some settings of its own."""
     # PostgreSQL's driver is an extra, and others import this module for its numbers.
     from jobledger_server.database.hosts import connect  # noqa: PLC0415
@@ -58,16 +61,16 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
             connect,
             url,
             seconds=CONNECT_SECONDS,
-            command_timeout=seconds or None,
+            command_timeout=seconds,
             connection_class=PostgresqlConnection,
             server_settings={
                 "application_name": "jobledger",
                 "synchronous_commit": "on",
                 # A server that freezes between locking the counter and its commit blocks the
                 # others for at most this long.
-                "idle_in_transaction_session_timeout": f"{seconds}s",
+                "idle_in_transaction_session_timeout": f"{seconds or 0}s",
                 # Before the client gives up: what a statement did that was abandoned is unknown.
-                "lock_timeout": f"{seconds * 0.8:g}s",
+                "lock_timeout": f"{(seconds or 0) * 0.8:g}s",
                 "jit": "off",
                 # A generic plan made while a table was small would stay, with an index that reads
                 # the whole table when it is large.
@@ -83,7 +86,7 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.run_async(partial(_prepare, seconds=seconds or None))
+        connection.run_async(partial(_prepare, seconds=seconds))
 
     return engine
 

@@ -135,7 +135,7 @@ def _sql_store(url: str) -> Store:
 
 def _open(url: str) -> Database:
     # Without limits of time: a machine that stands still for some seconds is no difference.
-    return open_database(parse_url(url), unlimited=True)
+    return open_database(parse_url(url), seconds=None)
 
 
 @asynccontextmanager
