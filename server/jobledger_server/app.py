@@ -224,7 +224,7 @@ async def open_app(
         callers = Callers(access, tokens, lasting, check_seconds=tuning.caller_seconds)
         calls = CallMetrics(traces)
         drain = Drain(partial(_end_streams, feed.hub, waiters), quiet_seconds=tuning.quiet_seconds)
-        served = Calls(drain, callers, parser, calls)
+        served = Calls(drain, callers, parser, calls, tuning)
         creations = CreationQuotas(opened.store, count_seconds=tuning.count_seconds)
         batchers = (*ledger.batchers, *reads.batchers, control.batcher)
         sources = Sources(

@@ -13,7 +13,10 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """The buffers, pages, batches and intervals of one server. Each number is at least 1."""
+    """The buffers, pages, batches and intervals of one server.
+
+    Each size is at least 1, if it does not say that it may be 0.
+    """
 
     # --- watches ---------------------------------------------------------------------------------
 
@@ -163,6 +166,16 @@ class Tuning:
     quiet_seconds: float = 0.1
     """A server that drains stops once nobody has called it for this long: then no call has arrived
     that was not started."""
+
+    untimed_requests: int = 64
+    """Requests that gRPC itself waits for at most; it may be 0. Each can hold a message of
+    1.25 MiB."""
+
+    prompt_seconds: float = 1.0
+    """A request that takes longer to arrive is slow, and only a few of an address may be."""
+
+    request_seconds: float = 20
+    """How long a request that gRPC does not wait for may take to arrive after its headers."""
 
     # --- maintenance -----------------------------------------------------------------------------
 

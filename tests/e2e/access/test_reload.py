@@ -23,7 +23,7 @@ from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.access_file import BadAccessFile
 from jobledger_server.rpc.access.lasting_calls import LastingCalls
 from jobledger_server.rpc.access.policy import Policy
-from jobledger_server.rpc.serving import arrivals
+from jobledger_server.tuning import Tuning
 from tests.support.access_file import rule, write_access_file
 from tests.support.forked import Forked
 from tests.support.rpc_caller import Caller, decoded, refusal
@@ -153,12 +153,11 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
     following.cancel()
 
 
-@pytest.mark.parametrize("untimed", [0, 64])
+@pytest.mark.parametrize("tuning", [Tuning(untimed_requests=0), Tuning()])
 async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
-    app: Any, file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch, untimed: int
+    app: Any, file: Path, channel: grpc.aio.Channel
 ) -> None:
     """Whether gRPC waits for it or the server reads it."""
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", untimed)
     metadata = [("authorization", "Bearer ada")]
     call = channel.stream_unary("/jobledger.v1.JobService/CreateJob")(metadata=metadata)
     await call.wait_for_connection()
@@ -171,10 +170,10 @@ async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
     assert (await _failure(call)).code() is StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.parametrize("tuning", [Tuning(untimed_requests=0)])
 async def test_a_watch_whose_request_comes_after_a_grant_ends_when_that_is_withdrawn(
-    app: Any, file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+    app: Any, file: Path, channel: grpc.aio.Channel
 ) -> None:
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
     metadata = [("authorization", "Bearer ada")]
     call = channel.stream_stream("/jobledger.v1.JobService/WatchJobs")(metadata=metadata)
     await call.wait_for_connection()

@@ -21,6 +21,7 @@ from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.methods import METHODS
 from jobledger_server.rpc.serving import arrivals, handlers
 from jobledger_server.settings import Settings
+from jobledger_server.tuning import Tuning
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, decoded
@@ -143,6 +144,9 @@ async def test_a_draining_server_ends_the_streams_of_other_services_itself(
     assert ended.value.details() == "this server is shutting down"
 
 
+IMPATIENT = Tuning(untimed_requests=0, prompt_seconds=0.1, request_seconds=0.3)
+"""Reads each request itself."""
+
 OF_OTHER_SERVICES = (
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
@@ -170,16 +174,14 @@ async def test_a_malformed_message_to_another_service_is_no_internal_error(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
+@pytest.mark.parametrize("tuning", [IMPATIENT])
 @in_turn(
     "path",
     (b"/jobledger.v1.JobService/CreateJob", *(each.encode() for each in OF_OTHER_SERVICES[:2])),
 )
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
-    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch, path: bytes
+    app: App, call: Caller, path: bytes
 ) -> None:
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
-    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
-    monkeypatch.setattr(arrivals, "REQUEST_SECONDS", 0.3)
     headers = request_headers(path)
     with Connection(app.address) as slow:
         slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
@@ -189,12 +191,8 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(
     assert (await call.job()).version == 1
 
 
-async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
-    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
-    monkeypatch.setattr(arrivals, "REQUEST_SECONDS", 0.2)
+@pytest.mark.parametrize("tuning", [IMPATIENT])
+async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
         only_headers = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
         with pytest.raises(grpc.aio.AioRpcError) as late:
@@ -207,12 +205,9 @@ async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
     assert "RetryInfo" in refusal.details
 
 
-async def test_requests_that_do_not_arrive_are_few_for_each_address(
-    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(untimed_requests=5, prompt_seconds=0.1)])
+async def test_requests_that_do_not_arrive_are_few_for_each_address(app: App, call: Caller) -> None:
     """gRPC waits for some of them; of the rest all but a few are refused after a moment."""
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 5)
-    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
     unfinished = 5 + arrivals.MAX_SLOW_EACH
     headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
     with Connection(app.address) as slow:
@@ -226,10 +221,8 @@ async def test_requests_that_do_not_arrive_are_few_for_each_address(
         assert len(slow.answered) == 20
 
 
-async def test_a_request_that_arrives_in_parts_is_served_at_once(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
+@pytest.mark.parametrize("tuning", [Tuning(untimed_requests=0)])
+async def test_a_request_that_arrives_in_parts_is_served_at_once(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
         call = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
         await call.write(CreateJobRequest(user_id="ada", job_type="t").SerializeToString())

@@ -16,15 +16,7 @@ from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.rpc.call import Context, address_of
-
-MAX_UNTIMED = 64
-"""Requests that gRPC itself waits for at most. Each can hold a message of 1.25 MiB."""
-
-PROMPT_SECONDS = 1.0
-"""A request that takes longer to arrive is slow, and only a few of an address may be."""
-
-REQUEST_SECONDS = 20
-"""How long a request may take to arrive after its headers."""
+from jobledger_server.tuning import Tuning
 
 MAX_SLOW, MAX_SLOW_EACH = 256, 64
 """Slow requests of all addresses together, and of one."""
@@ -33,7 +25,10 @@ MAX_SLOW, MAX_SLOW_EACH = 256, 64
 class Arrivals:
     """The requests that are on their way."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Tuning) -> None:
+        self._max_untimed = tuning.untimed_requests
+        self._prompt_seconds = tuning.prompt_seconds
+        self._request_seconds = tuning.request_seconds
         self.slow = Admission("slow_requests", total=MAX_SLOW, each=MAX_SLOW_EACH)
         self._loop = asyncio.get_running_loop()  # to search for it at each call takes longer
         self._untimed: set[asyncio.Task[Any] | None] = set()
@@ -44,7 +39,7 @@ class Arrivals:
         gRPC searches for a call's handler in the task that then waits for the request.
         """
         task = asyncio.current_task(self._loop)
-        if task is None or len(self._untimed) >= MAX_UNTIMED:
+        if task is None or len(self._untimed) >= self._max_untimed:
             return False
         self._untimed.add(task)
         task.add_done_callback(self._untimed.discard)
@@ -71,13 +66,13 @@ class Arrivals:
                     refusals.append(refusal)
                     limit.reschedule(self._loop.time())
 
-            held.callback(self._loop.call_later(PROMPT_SECONDS, become_slow).cancel)
+            held.callback(self._loop.call_later(self._prompt_seconds, become_slow).cancel)
             try:
-                async with asyncio.timeout(REQUEST_SECONDS) as limit:
+                async with asyncio.timeout(self._request_seconds) as limit:
                     data: Any = await context.read()
             except TimeoutError:
                 # Not scope "request": a retry may succeed, for instance if the client was frozen.
-                late = LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
+                late = LimitExceeded("request_seconds", self._request_seconds, scope="caller")
                 raise (refusals[0] if refusals else late) from None
         if data is grpc.aio.EOF:
             raise asyncio.CancelledError  # gRPC too ends a unary call without a message like this

@@ -30,6 +30,7 @@ from jobledger_server.rpc.serving.arrivals import Arrivals
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.status import status_of
+from jobledger_server.tuning import Tuning
 
 Behavior = Callable[[Any, Call], Awaitable[Any]]
 """A method of a service. It takes a request, an UnparsedRequest, or None if it reads a stream, and
@@ -55,9 +56,14 @@ class Calls:
     """
 
     def __init__(
-        self, drain: Drain, callers: Callers, parser: RequestParser, metrics: CallMetrics
+        self,
+        drain: Drain,
+        callers: Callers,
+        parser: RequestParser,
+        metrics: CallMetrics,
+        tuning: Tuning,
     ) -> None:
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(tuning)
         self._drain = drain
         self._callers = callers
         self._parser = parser
