@@ -230,7 +230,7 @@ async def open_app(
         sources = Sources(
             calls=calls,
             jobs=jobs,
-            queues=QueueMetrics(),
+            queues=QueueMetrics(tuning),
             hub=feed.hub,
             tail=feed.tail,
             waiters=waiters,
@@ -530,7 +530,7 @@ def _services(
             store.webhooks, lists, None if access is None else access.permissions_of
         ),
         OPERATIONS: OperationsService(store, ledger, reads, hub, lists=lists, max_age=max_age),
-        EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age),
+        EXTERNAL_SCALER: ScalerService(store, core.waiters, lists, max_age, tuning.active_seconds),
     }
     return {path.strip("/"): service for path, service in services.items()}
 

@@ -101,6 +101,10 @@ class Tuning:
     """After so many jobs that others claim or that are blocked, claims are answered with no jobs.
     The blocked ones have left their queues, so the next claims come further."""
 
+    claim_pause_seconds: float = 0.005
+    """How much later a batch that found no job is answered, if a full one waits. Otherwise callers
+    that poll and find nothing, one poll after the other, would take all of the event loop."""
+
     read_batch: int = 64
     """Jobs read by one statement, without their payloads. More would not be faster."""
 
@@ -144,6 +148,10 @@ class Tuning:
     """Leases are renewed by a message if that was not done within this part of the lease. Else a
     worker with many jobs and many updates would renew all of the jobs with each update."""
 
+    quiet_part: float = 0.5
+    """After this part of a lease without a message, a stream is pushed no jobs. It is less than
+    what the leases of its jobs last, so a worker that stalls is not pushed other jobs."""
+
     claim_retry_seconds: float = 1.0
     """Before a stream's next claim after one that failed."""
 
@@ -156,8 +164,16 @@ class Tuning:
     bulk_part_bytes: int = MIB
     """Bytes of the payloads of these jobs, or one larger job: as many as one request may have."""
 
+    search_seconds: float = 1.0
+    """How long such a step looks for the first job that it matches, one page after the other. So a
+    caller that begins each step with the newest job comes to the end, too."""
+
     count_seconds: float = 1.0
     """How long a count of a caller's unfinished jobs is used. Creations are added to it."""
+
+    active_seconds: float = 5.0
+    """How often a stream of KEDA's looks whether any job is left. KEDA waits for minutes before it
+    scales to zero."""
 
     caller_seconds: float = 0.5
     """Between looks for calls that have to end, because their callers may not make them any
@@ -230,6 +246,9 @@ class Tuning:
     poller_seconds: float = 10.0
     """Between two records of what the workers here ask for. They last 30 seconds: longer, by enough
     for a slow database."""
+
+    counters_seconds: float = 10.0
+    """Between two reads of the counters of jobs for the metrics."""
 
     # --- SQL -------------------------------------------------------------------------------------
 

@@ -34,10 +34,6 @@ from jobledger_server.tuning import Tuning
 USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
 
-PAUSE_SECONDS = 0.005
-"""How much later a batch that found no job is answered, if a full one waits. Otherwise callers that
-poll and find nothing, one poll after the other, would take all of the event loop."""
-
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, a claim is answered with no jobs."""
 
@@ -69,6 +65,7 @@ class Claims:
         tuning: Tuning = Tuning(),
     ) -> None:
         self._tuning = tuning
+        self._pause_seconds = tuning.claim_pause_seconds
         self._store = store
         self._known = known
         self._committed = committed
@@ -117,7 +114,7 @@ class Claims:
             return [each.decisions or error for each in allocations]
         crowded = self.batcher.held >= sum(map(_weigh, allocations)) + self._tuning.claim_batch
         if crowded and not again and not any(each.decisions for each in allocations):
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(self._pause_seconds)
         return [AGAIN if each in again else each.decisions for each in allocations]
 
     async def _step(self, allocations: Sequence[Allocation]) -> Collection[Allocation]:

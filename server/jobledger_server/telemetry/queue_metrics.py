@@ -11,9 +11,7 @@ import random
 from jobledger_server.domain.job import MICROS_PER_SECOND
 from jobledger_server.store import Store, StoreError
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
-
-READ_SECONDS = 10.0
-"""Between two reads."""
+from jobledger_server.tuning import Tuning
 
 log = logging.getLogger("jobledger.metrics")
 
@@ -21,7 +19,8 @@ log = logging.getLogger("jobledger.metrics")
 class QueueMetrics:
     """The counters of the first MAX_JOB_TYPES types, as they were read last."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: Tuning) -> None:
+        self._seconds = tuning.counters_seconds
         self.jobs: dict[tuple[str, ...], float] = {}
         """By job type and state."""
         self.oldest_waits: dict[str, float] = {}
@@ -39,7 +38,7 @@ class QueueMetrics:
             except Exception:
                 log.exception("counters_not_read")
             # Jitter, so that many servers do not read at the same moment.
-            await asyncio.sleep(READ_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(self._seconds * random.uniform(0.75, 1.25))  # noqa: S311
 
     async def read(self, store: Store) -> None:
         """Read the counters."""

@@ -14,11 +14,10 @@ from grpc.aio import AioRpcError
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.app import App
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.rpc.jobs import bulk, bulk_requests
+from jobledger_server.rpc.jobs import bulk_requests
 from jobledger_server.rpc.tokens import token
-from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.tuning import Tuning
@@ -231,10 +230,9 @@ async def test_a_step_that_is_repeated_repeats_no_job_twice(call: Caller) -> Non
 
 @pytest.mark.parametrize("count", [150, pytest.param(15_000, marks=pytest.mark.slow)])
 async def test_fifteen_thousand_jobs_are_changed_in_bounded_steps(
-    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch, *, count: int
+    call: Caller, database: Database, *, count: int
 ) -> None:
     """Also for a caller that ignores `next_page_token`."""
-    monkeypatch.setattr(job_lists, "MAX_SCANNED_JOBS", count // 3)
     most = count // 15
     await seed(database, count)
 
@@ -312,13 +310,22 @@ async def test_a_large_step_is_submitted_in_parts(
     assert submitted == [3, 3, 1] * 3
 
 
-async def test_a_search_that_takes_too_long_ends_with_a_token(
-    call: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_a_step_looks_for_its_first_job_on_one_page_after_the_other(
+    call: Caller, database: Database
 ) -> None:
-    monkeypatch.setattr(job_lists, "MAX_SCANNED_JOBS", 100)
     oldest = await failed(call)
-    await seed(database, 150)
-    monkeypatch.setattr(bulk, "SEARCH_SECONDS", 0)
+    await seed(database, MAX_SCANNED_JOBS + 50)
+    step = await call.RerunJobs(user_id="ada", all=True)
+    assert (step.matched, step.done) == (1, True)
+    assert step.sample[0].origin_job_id == oldest.id
+
+
+@pytest.mark.parametrize("tuning", [Tuning(search_seconds=0)])
+async def test_a_search_that_takes_too_long_ends_with_a_token(
+    call: Caller, database: Database
+) -> None:
+    oldest = await failed(call)
+    await seed(database, MAX_SCANNED_JOBS + 50)
     first = await call.RerunJobs(user_id="ada", all=True)
     assert (first.matched, first.done) == (0, False)
     last = await call.RerunJobs(user_id="ada", all=True, page_token=first.next_page_token)

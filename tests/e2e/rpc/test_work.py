@@ -14,9 +14,10 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.ledger.long_poll import LongPoll
-from jobledger_server.rpc.workers import work_slots, work_streams, worker_requests
+from jobledger_server.rpc.workers import work_streams, worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 from tests.support.databases import several_servers
@@ -33,6 +34,7 @@ from tests.support.rpc_caller import (
     decoded,
     policy,
 )
+from tests.support.tasks import running
 from tests.support.work_stream import WorkStream, completed, progressed, reason, released, working
 
 Start = Callable[..., Any]
@@ -77,17 +79,15 @@ async def test_jobs_are_pushed_while_there_are_free_slots(
         assert not worker.unread
 
 
+@pytest.mark.parametrize("tuning", [Tuning(quiet_part=0.0)])  # already while it says hello
 async def test_a_silent_worker_is_pushed_no_job(
-    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+    app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
-    monkeypatch.setattr(work_slots, "QUIET_PART", 0.0)  # already while it says hello
     async with working(channel, slots=1) as worker:
         made = await call.job()
         assert app.claim_waiters.count("render") == 0
-        monkeypatch.undo()
-        await worker.send()
-        (job,) = await worker.jobs()
-        assert job.id == made.id
+        assert await claimed_elsewhere(call, 1) == [made.id]
+        assert not worker.unread
 
 
 # --- updates -----------------------------------------------------------------------------------
@@ -325,11 +325,17 @@ async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the
         assert signal.HasField("lease_lost")
         assert (await stored(call, job)).attempt == 1
         assert app.claim_waiters.count("render") == 0
-        monkeypatch.setattr(work_slots, "QUIET_PART", 100)  # as if more messages followed
         await worker.send(updates=[progressed(job, 10)])
         (late,) = await worker.results()
         assert reason(late) == "LEASE_LOST"
-        (again,) = await worker.jobs()
+
+        async def more() -> None:
+            while True:
+                await worker.send()
+                await asyncio.sleep(0.02)
+
+        async with running(more()):
+            (again,) = await worker.jobs()
         assert (again.id, again.attempt) == (made.id, 2)
 
 

@@ -11,7 +11,7 @@ from jobledger.v1 import queue_service_pb2
 from jobledger.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.keda import externalscaler_pb2 as pb
-from jobledger_server.rpc.scaling import scaler_service
+from jobledger_server.tuning import Tuning
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, decoded, refusal, watching
 
@@ -96,10 +96,10 @@ async def test_blocked_jobs_ask_for_no_worker(channel: grpc.aio.Channel, call: C
     assert await Keda(channel).jobs() == 1
 
 
+@pytest.mark.parametrize("tuning", [Tuning(active_seconds=0.05)])
 async def test_a_stream_tells_when_there_is_a_first_job_and_when_there_is_none_left(
-    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+    channel: grpc.aio.Channel, call: Caller
 ) -> None:
-    monkeypatch.setattr(scaler_service, "ACTIVE_SECONDS", 0.05)
     async with watching(Keda(channel).stream()) as stream, asyncio.timeout(SECONDS):
         assert not (await stream.read()).result
         for _ in range(2):

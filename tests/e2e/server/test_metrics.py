@@ -23,9 +23,10 @@ from jobledger_server.metrics import METRICS
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sqlite import sqlite_driver
-from jobledger_server.telemetry import prometheus, queue_metrics
+from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES, MAX_REASONS
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
+from jobledger_server.tuning import Tuning
 from tests.support.access_file import rule
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, calling, watching
@@ -37,6 +38,11 @@ Start = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def _every_scrape_is_answered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prometheus, "CACHE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def tuning() -> Tuning:
+    return Tuning(counters_seconds=0.01)
 
 
 @pytest.fixture
@@ -100,18 +106,14 @@ async def test_a_server_has_the_metrics_that_are_declared_and_no_others(
 
 
 async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
-    start: Start, address: str, monkeypatch: pytest.MonkeyPatch
+    start: Start, address: str
 ) -> None:
-    """Of a bounded number of types."""
-    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
-    monkeypatch.setattr(queue_metrics, "MAX_JOB_TYPES", 2)
     app = await start(metrics=address)
     async with calling(app.address) as call:
         due = Timestamp(seconds=int(time.time()) + 3600)
         await call.job(job_type="export", schedule_time=due)
         await call.running(job_type="import")
         await call.job(job_type="import")
-        await call.job(job_type="zip")
     counted = 'jobledger_jobs{job_type="%s",state="%s"}'
     expected = {
         counted % (job_type, state): 0.0
@@ -130,11 +132,22 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
     assert figures[waits[0]] >= 0
 
 
-async def test_a_paused_type_has_no_oldest_wait(
-    start: Start, address: str, monkeypatch: pytest.MonkeyPatch
+async def test_the_jobs_of_the_first_types_are_counted_and_of_no_others(
+    address: str, call: Caller
 ) -> None:
+    names = [f"t{number:03}" for number in range(MAX_JOB_TYPES + 5)]
+    await call.BatchCreateJobs(user_id="ada", requests=[{"job_type": name} for name in names])
+    counted = 'jobledger_jobs{job_type="%s",state="ready"}'
+    figures: dict[str, float] = {}
+    async with asyncio.timeout(10):
+        while counted % names[0] not in figures:
+            figures = await scraped(address)
+    found = {name for name in names if counted % name in figures}
+    assert found == set(names[:MAX_JOB_TYPES])
+
+
+async def test_a_paused_type_has_no_oldest_wait(start: Start, address: str) -> None:
     """No worker may claim its jobs, so they set off no alert on missing workers."""
-    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
     app = await start(metrics=address)
     async with calling(app.address) as call:
         await call.job(job_type="render")
@@ -149,9 +162,8 @@ async def test_a_paused_type_has_no_oldest_wait(
 
 
 async def test_the_jobs_of_the_database_are_counted_while_a_server_drains(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, tmp_path: Path, tuning: Tuning
 ) -> None:
-    monkeypatch.setattr(queue_metrics, "READ_SECONDS", 0.01)
 
     async def oldest_wait() -> float:
         figures = await scraped(address)
@@ -167,7 +179,7 @@ async def test_the_jobs_of_the_database_are_counted_while_a_server_drains(
 
     database = f"sqlite:///{tmp_path / 'jobledger.db'}"
     settings = Settings(listen="127.0.0.1:0", database=database, metrics=address)
-    async with open_app(settings) as app:
+    async with open_app(settings, tuning=tuning) as app:
         assert isinstance(app.held, Holdings)
         async with calling(app.address) as call:
             await call.job(job_type="render")

@@ -23,7 +23,6 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.errors import LeaseLost
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.rpc.messages import job_bytes
@@ -237,24 +236,30 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
+TYPES = [f"t-{number}" for number in range(Tuning().claim_batch)]
+
+
 @sqlite_only
-async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    types = [f"t-{number}" for number in range(Tuning().claim_batch)]
-    full, nearly_full = claim(*types), claim(*types[1:])
-    monkeypatch.setattr(claims, "PAUSE_SECONDS", 3600)
+@pytest.mark.parametrize("tuning", [Tuning(claim_pause_seconds=0.1)])
+async def test_empty_claims_are_answered_later_while_a_full_batch_waits(ledger: Ledger) -> None:
+    full = claim(*TYPES)
+    began = time.monotonic()
+    assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, full)) == [[], []]
+    assert time.monotonic() - began >= 0.1
+
+
+@sqlite_only
+@pytest.mark.parametrize("tuning", [Tuning(claim_pause_seconds=3600)])
+async def test_no_other_claims_are_answered_later(ledger: Ledger) -> None:
+    """Neither where fewer wait, nor those that found jobs."""
+    full, nearly_full = claim(*TYPES), claim(*TYPES[1:])
     assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, nearly_full)) == [
         [],
         [],
     ]
-    jobs = [await created(ledger, types[0]) for _ in range(2)]
+    jobs = [await created(ledger, TYPES[0]) for _ in range(2)]
     got = await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, full))
     assert [[job.id] for job in jobs] == [[job.id for job in each] for each in got]
-    monkeypatch.setattr(claims, "PAUSE_SECONDS", 0.1)
-    began = time.monotonic()
-    assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, full)) == [[], []]
-    assert time.monotonic() - began >= 0.1
 
 
 @both_databases

@@ -40,10 +40,6 @@ from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.store import JobPage, Store
 from jobledger_server.tuning import Tuning
 
-SEARCH_SECONDS = 1.0
-"""How long a step looks for the first job that it matches, one page after the other. So a caller
-that begins each step with the newest job comes to the end, too."""
-
 
 class Stepped(NamedTuple):
     """What a step did.
@@ -147,7 +143,7 @@ class Bulk:
     async def _page(self, step: Step, caller: Caller, *, full: bool = False) -> JobPage:
         """Return the next page that has jobs, or an empty one if the search takes too long."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + SEARCH_SECONDS
+        until = loop.time() + self.tuning.search_seconds
         before = step.before
         while True:
             async with self.lists.turn(caller):

@@ -25,10 +25,6 @@ METRIC = "jobledger-jobs"
 
 MAX_JOBS_PER_WORKER = 1_000_000
 
-ACTIVE_SECONDS = 5.0
-"""How often a stream looks whether any job is left. KEDA waits for minutes before it scales to
-zero."""
-
 IDLE_SECONDS = 60.0
 """How often a stream looks whether there are jobs that it was not woken for: a job that went from
 being scheduled to being held, for instance."""
@@ -64,6 +60,7 @@ class ScalerService:
     waiters: ClaimWaiters
     lists: Lists
     max_age: float
+    active_seconds: float
 
     async def IsActive(self, request: pb.ScaledObjectRef, call: Call) -> bytes:
         jobs = await self._jobs(scale(request), call)
@@ -96,7 +93,7 @@ class ScalerService:
                     await waiter.wait(age.max_wait(IDLE_SECONDS))
             if active:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(age.max_wait(ACTIVE_SECONDS)):
+                    async with asyncio.timeout(age.max_wait(self.active_seconds)):
                         await self.waiters.drained.wait()
             if self.waiters.draining:
                 raise ShuttingDown

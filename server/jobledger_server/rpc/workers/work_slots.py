@@ -17,10 +17,6 @@ from jobledger_server.tuning import Tuning
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 
-QUIET_PART = 0.5
-"""After this part of a lease without a message, a stream is pushed no jobs. It is less than what
-the leases of its jobs last, so a worker that stalls is not pushed other jobs."""
-
 
 class Slots:
     """Claims jobs for one stream while it has free slots.
@@ -33,7 +29,7 @@ class Slots:
         caller: Whose stream it is.
         ready: Called when there are jobs to send.
         failed: Called with an unexpected error; no more is claimed then.
-        tuning: When it claims again after a claim that failed.
+        tuning: When it claims, and again after a claim that failed.
     """
 
     def __init__(
@@ -55,6 +51,7 @@ class Slots:
         self._caller = caller
         self._ready = ready
         self._failed = failed
+        self._quiet_part = tuning.quiet_part
         self._retry_seconds = tuning.claim_retry_seconds
         self._loop = asyncio.get_running_loop()
         self._slots = 0
@@ -123,7 +120,7 @@ class Slots:
         """Return how many seconds a claim may wait now; 0 or less if no job may be pushed."""
         if self._unsent or self._free() <= 0:
             return 0
-        return self._message_time + self._leases.seconds * QUIET_PART - self._loop.time()
+        return self._message_time + self._leases.seconds * self._quiet_part - self._loop.time()
 
     def _free(self) -> int:
         return self._slots - len(self._held)
