@@ -9,7 +9,7 @@
 # It serves all addresses of the container, so it needs JOBLEDGER_TLS_CERT or
 # JOBLEDGER_INSECURE.
 
-# Any image of a Python that pyproject.toml claims, with `python` and its `venv`.
+# Any image of a Python that the projects claim, with `python` and its `venv`.
 ARG PYTHON=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${PYTHON} AS build
@@ -25,13 +25,13 @@ COPY requirements-image.lock ./
 RUN pip download --require-hashes --no-deps --only-binary=:all: -r requirements-image.lock -d /wheels
 RUN pip install --no-index --find-links /wheels hatchling
 
-COPY pyproject.toml README.md LICENSE ./
+COPY release ./release
 COPY protos ./protos
 COPY generated ./generated
 COPY client ./client
 COPY server ./server
 COPY gateway ./gateway
-RUN python -m hatchling build -t wheel -d /wheels
+RUN for each in client server gateway; do (cd $each && python -m hatchling build -t wheel -d /wheels) || exit; done
 RUN python -m venv --without-pip /opt/jobledger
 RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,otel,admin,jwt,web]"
 

@@ -23,6 +23,10 @@ UV := .venv/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header
 SYNC := $(UV) pip sync --quiet --require-hashes
+# What is published, installed from this tree.
+DISTRIBUTIONS := client server gateway world
+PROJECTS := $(DISTRIBUTIONS:=/pyproject.toml)
+TREE := $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(DISTRIBUTIONS))
 # Its hashes are checked: uv does so for constraints that have some.
 ADD := $(UV) pip install --quiet --constraints requirements-tools.lock
 BUF := $(BIN)/buf
@@ -31,12 +35,12 @@ BUF := $(BIN)/buf
 # compiled for speed, and pyenv's are not unless asked to: the tests take a sixth longer with them.
 PYTHONS ?= /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14
 
-# The versions that pyproject.toml's classifiers name.
-CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
+# The versions that the client's classifiers name.
+CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' client/pyproject.toml)
 
 PACKAGES := client/jobledger server/jobledger_server gateway/jobledger_gateway world/jobledger_world
-SCRIPTS := $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
-VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
+SCRIPTS := release/same_version.py $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
+VERSION = $(shell cut -d. -f1,2 release/VERSION)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # uv compiles nothing, and some machines let Python write no bytecode. The tests start hundreds of
@@ -70,8 +74,8 @@ bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scen
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 .PHONY: dist
-dist: $(INSTALLED) ### build the wheel and the sdist into dist/
-	@$(PYTHON) -m hatchling build -t sdist -t wheel
+dist: $(INSTALLED) ### build the wheels and the sdists into dist/
+	@for each in $(DISTRIBUTIONS); do (cd $$each && ../$(PYTHON) -m hatchling build -t sdist -t wheel -d ../dist); done
 
 # --- develop -------------------------------------------------------------------------------------
 
@@ -189,11 +193,11 @@ test-newest-python: ### run the tests of `make test-pythons` with the newest of 
 	@$(MAKE) --no-print-directory test-pythons CLAIMED_PYTHONS=$(lastword $(CLAIMED_PYTHONS))
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/.installed ### run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows
+test-lowest: $(LOWEST)/.installed ### run the tests of `make test-pythons` with the lowest versions that are allowed
 	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS)
 
 .PHONY: test-newest
-test-newest: $(NEWEST)/.installed ### run the client's tests with the newest versions that pyproject.toml allows a client
+test-newest: $(NEWEST)/.installed ### run the client's tests with the newest versions that a client allows
 	@$(NEWEST)/bin/python -m pytest $(IN_PARALLEL) $(CLIENT) $(ARGS)
 
 .PHONY: test-protobufs
@@ -303,10 +307,8 @@ docs-check: $(INSTALLED) ### check the docs: made pages, spelling, names, links,
 .PHONY: lock
 # Not uv.lock, which holds the address of the package index of every file.
 lock: $(UV) ### renew the lock files
-	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
-	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \
-		--extra cli --extra web --group image \
-		-c requirements.lock -o requirements-image.lock
+	$(COMPILE) $(addprefix --group ,published dev docs bench) -o requirements.lock
+	$(COMPILE) --group image -c requirements.lock -o requirements-image.lock
 	$(COMPILE) $(addprefix --group ,page polyglot manifests audit uv codegen) \
 		-c <(sed -nE 's/^((greenlet|typing-extensions)==[^ ]*).*/\1/p' requirements.lock) --no-annotate -o requirements-tools.lock
 	cd benchmarks/peers && ../../$(UV) pip compile --quiet --upgrade --universal \
@@ -333,9 +335,9 @@ $(PYTHON):
 	echo "Jobledger needs Python 3.11 or newer; none of $(PYTHONS) is." >&2; \
 	exit 1
 
-$(INSTALLED): requirements.lock pyproject.toml | $(PYTHON) $(UV)
+$(INSTALLED): requirements.lock pyproject.toml $(PROJECTS) release/VERSION | $(PYTHON) $(UV)
 	$(SYNC) --python $(PYTHON) requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(PYTHON) -e .
+	$(TREE) --python $(PYTHON)
 	@touch $@
 
 $(CODEGEN_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
@@ -370,21 +372,21 @@ $(AUDIT_INSTALLED): requirements-tools.lock | $(PYTHON) $(UV)
 	@touch $@
 
 # pyenv keeps its Pythons side by side, and puts shims on the path that may find only one of them.
-.venv/python%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
+.venv/python%/.installed: requirements.lock $(PROJECTS) | $(PYTHON) $(UV)
 	bases=$$(python3 -c 'import pathlib, sys; print(pathlib.Path(sys.base_prefix).parent)'); \
 	PATH="$$(printf '%s:' "$$bases"/*/bin)$$PATH:/opt/python$*/usr/bin" \
 		$(UV) venv --quiet --clear --python $* .venv/python$*
 	$(SYNC) --python .venv/python$*/bin/python requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/python$*/bin/python -e .
+	$(TREE) --python .venv/python$*/bin/python
 	@touch $@
 
-# Not locked: it has to be what pyproject.toml says now.
-$(LOWEST)/.installed: pyproject.toml | $(PYTHON) $(UV)
+# Not locked: it has to be what the projects say now.
+$(LOWEST)/.installed: pyproject.toml $(PROJECTS) | $(PYTHON) $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(LOWEST)
 	$(UV) pip compile --quiet --resolution lowest-direct --no-header --python $(PYTHON) \
-		pyproject.toml --all-extras --group dev -o $(LOWEST)/requirements.txt
+		$(PROJECTS) --all-extras --group published --group dev -o $(LOWEST)/requirements.txt
 	$(UV) pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
-	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(LOWEST)/bin/python -e .
+	$(TREE) --python $(LOWEST)/bin/python
 	@touch $@
 
 # What is newest changes any day: asked for at each run. The server that the tests call runs on the
@@ -394,24 +396,24 @@ $(NEWEST)/.installed: $(INSTALLED) | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(NEWEST)
 	$(SYNC) --python $(NEWEST)/bin/python requirements.lock
 	$(UV) pip compile --quiet --upgrade --no-header --python $(PYTHON) \
-		pyproject.toml --extra cli -o $(NEWEST)/requirements.txt
+		client/pyproject.toml --extra cli -o $(NEWEST)/requirements.txt
 	$(UV) pip install --quiet --python $(NEWEST)/bin/python -r $(NEWEST)/requirements.txt
-	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(NEWEST)/bin/python -e .
+	$(TREE) --python $(NEWEST)/bin/python
 
 # The lowest versions that the client runs with, by the major version of protobuf. The tests import
 # the server's packages of gRPC, which have to fit. They start no server: it needs a newer protobuf.
-.venv/protobuf%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
+.venv/protobuf%/.installed: requirements.lock $(PROJECTS) | $(PYTHON) $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv/protobuf$*
 	$(SYNC) --python .venv/protobuf$*/bin/python requirements.lock
 	echo "protobuf==$*.*" > .venv/protobuf$*/constraints.txt
 	$(UV) pip compile --quiet --resolution lowest-direct --no-header --python $(PYTHON) \
-		--constraints .venv/protobuf$*/constraints.txt pyproject.toml --extra cli \
+		--constraints .venv/protobuf$*/constraints.txt client/pyproject.toml --extra cli \
 		-o .venv/protobuf$*/requirements.txt
 	version="$$(sed -n 's/^grpcio-status==//p' .venv/protobuf$*/requirements.txt)"; \
 	$(UV) pip install --quiet --python .venv/protobuf$*/bin/python \
 		-r .venv/protobuf$*/requirements.txt "grpcio-reflection==$$version" \
 		"grpcio-channelz==$$version" "grpcio-testing==$$version"
-	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/protobuf$*/bin/python -e .
+	$(TREE) --python .venv/protobuf$*/bin/python
 	@touch $@
 
 $(UV): requirements-tools.lock | $(PYTHON)

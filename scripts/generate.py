@@ -1,7 +1,7 @@
 """Generates `generated/` from the protos, or generates into another folder to compare.
 
 Run it with the interpreter of the codegen environment (`make generate`). Its grpcio-tools has
-the lowest version that pyproject.toml allows, so the generated code runs on all allowed
+the lowest version that client/pyproject.toml allows, so the generated code runs on all allowed
 versions.
 """
 

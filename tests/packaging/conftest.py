@@ -1,4 +1,4 @@
-"""The wheel and the sdist are built once; environments are installed from them and the lock."""
+"""The wheels and the sdists are built once; environments are installed from them and the lock."""
 
 import subprocess
 import sys
@@ -7,42 +7,46 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import UV, Environment, Install
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.packaging.environments import (
+    DISTRIBUTIONS,
+    ROOT,
+    UV,
+    Environment,
+    Install,
+    constraints,
+)
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the wheel, built from this tree."""
-    return build("wheel", tmp_path_factory.mktemp("dist"))
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the wheels, built from this tree."""
+    return build("wheel", tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the sdist, built from this tree."""
-    return build("sdist", tmp_path_factory.mktemp("dist"))
+def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the sdists, built from this tree."""
+    return build("sdist", tmp_path_factory.mktemp("sdists"))
 
 
 def build(target: str, folder: Path) -> Path:
     hatch = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    subprocess.run(hatch, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.iterdir()
-    return built
+    for each in DISTRIBUTIONS:
+        subprocess.run(hatch, cwd=ROOT / each, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+def install(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Return what makes the environments, each once."""
 
     @cache
-    def install(extras: str, dist: Path = wheel) -> Environment:
+    def install(extras: str, dist: Path = wheels) -> Environment:
         folder = tmp_path_factory.mktemp("environment")
         venv = [str(UV), "venv", "--quiet", "--python", sys.executable, str(folder)]
         subprocess.run(venv, check=True)
         pip = [str(UV), "pip", "install", "--quiet", "--python", str(folder / "bin/python")]
-        locked = ["-c", str(ROOT / "requirements.lock")]
-        subprocess.run([*pip, *locked, f"jobledger{extras} @ {dist.as_uri()}"], check=True)
+        subprocess.run([*pip, *constraints(dist), f"jobledger{extras}"], check=True)
         return Environment(folder)
 
     return install

@@ -15,6 +15,14 @@ from tests.support.pages import ROOT
 from tests.support.ports import free_port
 
 UV = ROOT / ".venv/uv/bin/uv"
+DISTRIBUTIONS = {
+    "client": "jobledger",
+    "server": "jobledger_server",
+    "gateway": "jobledger_gateway",
+    "world": "jobledger_world",
+}
+"""Each folder that is published, and the package in it."""
+VERSION = (ROOT / "release/VERSION").read_text("utf-8").strip()
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,25 @@ class Environment:
 class Install(Protocol):
     """Installs `jobledger` with the extras given, for instance `[server]`, or with none.
 
-    From the wheel, unless it is given another file.
+    From the wheels, unless it is given a folder with other files.
     """
 
     def __call__(self, extras: str, dist: Path = ...) -> Environment: ...
+
+
+def constraints(dist: Path) -> list[str]:
+    """Return the options of uv that take the four from a folder, and all else from the lock."""
+    own = dist / "constraints.txt"
+    names = {file.name.partition("-")[0].replace("_", "-"): file for file in built(dist)}
+    own.write_text("".join(f"{name} @ {file.as_uri()}\n" for name, file in names.items()))
+    return [f"--constraints={own}", f"--constraints={ROOT / 'requirements.lock'}"]
+
+
+def built(dist: Path) -> list[Path]:
+    """Return the wheels or the sdists in a folder: one of each distribution."""
+    files = sorted([*dist.glob("*.whl"), *dist.glob("*.tar.gz")])
+    assert len(files) == len(DISTRIBUTIONS)
+    return files
 
 
 def serve_and_stop(command: list[str], data: Path, environ: Mapping[str, str]) -> None:

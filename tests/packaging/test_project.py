@@ -8,7 +8,11 @@ import yaml
 
 from tests.support.pages import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECTS = {
+    folder: tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))
+    for folder in ("client", "server", "gateway", "world")
+}
+CLIENT = PROJECTS["client"]["project"]
 
 
 def locked(lock: str, name: str) -> tuple[int, ...]:
@@ -16,8 +20,20 @@ def locked(lock: str, name: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
+def test_the_distributions_are_built_and_run_by_the_same_versions() -> None:
+    for project in PROJECTS.values():
+        assert project["build-system"] == PROJECTS["client"]["build-system"]
+        assert project["project"]["requires-python"] == CLIENT["requires-python"]
+        assert project["tool"]["hatch"]["version"]["path"] == "release/VERSION"
+
+
+def test_each_distribution_has_the_license() -> None:
+    """hatchling packs a copy: a link to a file would lead out of an sdist."""
+    assert (ROOT / "release/LICENSE").read_text("utf-8") == (ROOT / "LICENSE").read_text("utf-8")
+
+
 def test_the_protobuf_range_is_from_the_compilers_to_the_tested_version() -> None:
-    (protobuf,) = (it for it in PROJECT["project"]["dependencies"] if it.startswith("protobuf"))
+    (protobuf,) = (it for it in CLIENT["dependencies"] if it.startswith("protobuf"))
     low, high = re.fullmatch(r"protobuf>=([\d.]+),<(\d+)", protobuf).groups()
     generated = re.findall(
         r"^# Protobuf Python Version: (\d+)\.(\d+)",
@@ -46,7 +62,7 @@ def test_ci_tests_the_client_and_workers_on_each_system_that_is_claimed() -> Non
     runners = {"POSIX :: Linux": "ubuntu", "MacOS": "macos"}
     claimed = [
         it.removeprefix("Operating System :: ")
-        for it in PROJECT["project"]["classifiers"]
+        for it in CLIENT["classifiers"]
         if it.startswith("Operating System :: ")
     ]
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text("utf-8"))["jobs"]

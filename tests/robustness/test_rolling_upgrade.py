@@ -19,8 +19,9 @@ from tests.support.seed import SEED
 from tests.support.server_process import ServerProcess
 
 BEFORE = os.environ.get("JOBLEDGER_VERSION_BEFORE")
-"""A folder with a released version, as `pip install --no-deps --target` makes it. By default this
-version is the one before, and the next one has migrations that no release will have."""
+"""A folder with a released version of `jobledger` and `jobledger-server`, as `pip install --no-deps
+--target` makes it. By default this version is the one before, and the next one has migrations that
+no release will have."""
 
 SMALL = Size(
     rate=160, writers=3, workers=3, stream_workers=3, job_watchers=4, abandoned=0.0, deaths=0.0

@@ -47,8 +47,7 @@ def test_the_templates_are_what_the_manifests_make() -> None:
 
 def test_the_chart_has_the_version_of_the_project() -> None:
     (chart,) = documents(CHART / "Chart.yaml")
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert f'\nversion = "{chart["version"]}"\n' in project
+    assert chart["version"] == (ROOT / "release/VERSION").read_text("utf-8").strip()
     assert chart["appVersion"] == chart["version"]
     assert chart["kubeVersion"] == f">={OLDEST}-0"
     assert "Kubernetes 1.30 or newer" in (ROOT / "docs/operate/deploy.md").read_text("utf-8")

@@ -5,7 +5,7 @@ calls (`_server_main_loop`), where nothing handles the error. Then nothing liste
 the process stays alive. The request needs no token, and Envoy passes it on by default. This was
 seen with 1.84.2 and 1.85.3, not with 1.80.0, 1.82.3 and 1.83.2.
 
-To lift the limit `grpcio<1.84` of the server in pyproject.toml, renew the lock files with a newer
+To lift the limit `grpcio<1.84` in server/pyproject.toml, renew the lock files with a newer
 version and see this test pass.
 """
 
