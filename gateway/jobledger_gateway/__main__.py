@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.util import find_spec
 
 # gRPC's core reads this on import, and would print lines of its own.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -12,8 +11,6 @@ def main() -> None:
     """Run the gateway."""
     if sys.platform == "win32":
         sys.exit("jobledger-gateway runs on Linux and macOS; on Windows, use WSL or a container")
-    if not all(map(find_spec, ("click", "starlette", "uvicorn"))):
-        sys.exit("jobledger-gateway is not installed: pip install 'jobledger[web]'")
     from jobledger_gateway.command import gateway  # noqa: PLC0415
 
     gateway()

@@ -3,19 +3,14 @@
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
+
+import click
 
 if sys.platform == "win32":
     sys.exit("jobledger-server runs on Linux and macOS; on Windows, use WSL or a container")
 
 # gRPC's core reads this on import. Its own log lines would be mixed with the JSON ones.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-if not all(map(find_spec, ("click", "grpc_health", "sqlalchemy"))):
-    # The extra `cli` installs click alone.
-    sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
-
-import click
 
 _COMMANDS = {
     "dev": "dev",

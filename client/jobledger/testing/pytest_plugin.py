@@ -75,8 +75,8 @@ def _in_worlds(item: pytest.Function, marker: pytest.Mark) -> "Callable[..., Non
     @functools.wraps(test)
     def run(**fixtures: object) -> None:
         __tracebackhide__ = True
-        if importlib.util.find_spec("sqlalchemy") is None:
-            pytest.fail("the server is not installed: pip install 'jobledger[testing]'")
+        if importlib.util.find_spec("jobledger_world") is None:
+            pytest.fail("the simulated world is not installed: pip install 'jobledger[testing]'")
         from jobledger_world.seeds import run_seeds  # noqa: PLC0415
 
         options = {"seeds": SEEDS, **marker.kwargs}

@@ -44,7 +44,7 @@ def local_server(folder: Path) -> Iterator[LocalServer]:
     Raises:
         ServerFailed: it did not start, or did not exit with 0.
     """
-    if importlib.util.find_spec("sqlalchemy") is None:
+    if importlib.util.find_spec("jobledger_server") is None:
         raise ServerFailed("the server is not installed: pip install 'jobledger[testing]'")
     log = folder / "server.log"
     process = subprocess.Popen(  # noqa: S603  # this Python and fixed arguments

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def summary(database: str, address: str, gateway: Gateway | None) -> str:
 def _command(address: str) -> str | None:
     """Return how a shell in this folder calls `jobledger` for this server; None: it cannot."""
     own = Path(sys.executable).with_name("jobledger")
-    if not (own.exists() and is_gateway_installed()):
+    if not own.exists() or find_spec("rich") is None:
         return None
     found = shutil.which("jobledger")
     if found is not None and Path(found).resolve() == own.resolve():

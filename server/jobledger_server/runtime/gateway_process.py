@@ -19,8 +19,8 @@ class GatewayFailed(Exception):
 
 
 def is_gateway_installed() -> bool:
-    """Return whether the extra `web` is installed."""
-    return all(map(find_spec, ("click", "rich", "starlette", "uvicorn")))
+    """Return whether there is a gateway to start."""
+    return find_spec("jobledger_gateway") is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,9 @@ def test_what_keeps_dev_from_starting_is_named_and_a_killed_ones_page_ends(
 
 
 def test_without_the_extra_web_dev_says_how_to_install_it_and_serves(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['starlette'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules |= {'jobledger_gateway': None, 'rich': None}\n"
+    )
     with subprocess.Popen(
         [PROGRAM, "dev", *FREE_PORTS],
         cwd=tmp_path,
