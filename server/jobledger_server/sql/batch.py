@@ -1,8 +1,8 @@
 """The rows that a batch of decisions writes.
 
-A job is written in one of four ways: as a report, which changes no index; as a state, with
-everything that can change after its start; as deleted; or as moved, with its queue, if it was
-updated before its start.
+A job is written in one of five ways: as a report, which changes no index; as a state, with
+everything that can change from its start to its end; as ended; as deleted; or as moved, with its
+queue, if it was updated before its start.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +34,7 @@ from jobledger_server.sql.rows import (
     asset_row,
     attempt_row,
     deletion_rows,
+    end_rows,
     job_rows,
     move_rows,
     report_rows,
@@ -194,6 +195,7 @@ class DecisionBatch:
                 statements.delete_payloads,
                 statements.move_jobs,
                 statements.update_jobs,
+                statements.end_jobs,
                 statements.report_jobs,
                 statements.move_changes,
                 statements.insert_jobs,
@@ -226,10 +228,12 @@ class DecisionBatch:
             elif is_report(before.job, job, self._now):
                 rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
                 owner = None if job.phase is Phase.HELD else job.user_id  # see tables.changes
+            elif job.complete_time is None:
+                rows[statements.update_jobs].append((job_id, *state_rows.row(job, seq, history)))
             else:
                 outcome = outcomes.get(job_id, NO_PAYLOADS)
-                rows[statements.update_jobs].append(
-                    (job_id, *state_rows.row(job, seq, history, outcome))
+                rows[statements.end_jobs].append(
+                    (job_id, *end_rows.row(job, seq, history, outcome))
                 )
             if seq is None:
                 continue

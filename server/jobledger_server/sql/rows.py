@@ -154,13 +154,19 @@ def queue_of_row(row: Row) -> QueueName:
     return QueueName(job_type, priority, fairness_key or user_id)
 
 
-state_rows = JobRows(
+end_rows = JobRows(
     name
     for name in (*_JOB_COLUMNS, *OUTCOME_COLUMNS)
     if name not in (*FIXED_COLUMNS, *MOVE_COLUMNS, *DELETION_COLUMNS)
 )
-"""Makes rows of the columns that can change between an update and the deletion. SQLite writes an
-index again whose condition reads a column that is set, even to the value that it has."""
+"""Makes rows of the columns that can change between an update and the deletion, for jobs that have
+ended."""
+
+state_rows = JobRows(
+    name for name in end_rows.columns if name not in ("complete_time", *OUTCOME_COLUMNS)
+)
+"""Makes rows of the same columns, but for those that an end sets. SQLite writes an index again
+whose condition reads a column that is set, even to the value that it has."""
 
 deletion_rows = JobRows(
     name

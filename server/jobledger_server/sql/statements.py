@@ -31,6 +31,7 @@ from jobledger_server.sql.rows import (
     KEPT_COLUMNS,
     PARAMETERS,
     deletion_rows,
+    end_rows,
     job_rows,
     move_rows,
     report_rows,
@@ -164,6 +165,7 @@ class Statements:
         self.insert_jobs = Insertion(jobs, job_rows.columns, inserted={"queue_id": new})
         self.report_jobs = Update(jobs, report_rows.columns, KEPT_COLUMNS)
         self.update_jobs = Update(jobs, state_rows.columns, KEPT_COLUMNS)
+        self.end_jobs = Update(jobs, end_rows.columns, KEPT_COLUMNS)
         self.delete_jobs = Update(jobs, deletion_rows.columns, KEPT_COLUMNS)
         self.move_jobs = Update(jobs, move_rows.columns, KEPT_COLUMNS, {"queue_id": moved})
         self.insert_changes = Insertion(changes, changes.c.keys())
