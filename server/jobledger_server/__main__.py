@@ -4,10 +4,10 @@ import os
 import sys
 from importlib import import_module
 
-import click
-
-if sys.platform == "win32":
+if sys.platform == "win32":  # before anything that needs the system's own modules
     sys.exit("jobledger-server runs on Linux and macOS; on Windows, use WSL or a container")
+
+import click
 
 # gRPC's core reads this on import. Its own log lines would be mixed with the JSON ones.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
