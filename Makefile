@@ -39,7 +39,7 @@ PYTHONS ?= /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.14
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' client/pyproject.toml)
 
 PACKAGES := client/jobledger server/jobledger_server gateway/jobledger_gateway world/jobledger_world
-SCRIPTS := release/same_version.py $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
+SCRIPTS := release/same_version.py $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py examples/chat/*.py) benchmarks
 VERSION = $(shell cut -d. -f1,2 release/VERSION)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

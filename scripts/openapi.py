@@ -46,6 +46,48 @@ EVENTS = {
     "/v1/events": ("WatchJobs", MANY_JOBS),
 }
 
+OUTPUT = """\
+Reads a stream of a job's output, by the reading half of the Durable Streams protocol; see \
+WatchOutput. Without `offset`, `last_bytes` and `live` the answer has all that is stored, of \
+whatever attempts, as a file; once the job has ended, `Range` asks for some of it. Otherwise it \
+has at most 1 MiB of one attempt, and `Stream-Next-Offset` says where the next one begins.\
+"""
+
+OUTPUTS = {
+    "/v1/jobs/{job_id}/output": ("ReadUnnamedOutput", " This stream has no name."),
+    "/v1/jobs/{job_id}/output/{stream}": ("ReadOutput", ""),
+}
+
+OUTPUT_PARAMETERS = {
+    "offset": "Where to begin: `-1` for the oldest output that is stored, `now` for the end, or a "
+    "`Stream-Next-Offset`. Required with `live`, unless `last_bytes` says where.",
+    "last_bytes": "In its place: so many bytes before the end.",
+    "live": "`long-poll` waits for output, up to the gateway's heartbeat. `sse` sends server-sent "
+    "events until nothing can follow: `data` with output and after each one `control`, whose JSON "
+    "has `streamNextOffset`, `upToDate`, `streamClosed`, `attempt` and `truncatedBefore`.",
+    "encoding": "`base64`: the events have bytes, also of a text. Those of other media types have "
+    "them anyway, as the header `Stream-SSE-Data-Encoding` says.",
+    "cursor": "The `Stream-Cursor` of the last answer, so that no cache repeats it.",
+}
+
+OUTPUT_HEADERS = {
+    "Stream-Next-Offset": "Where the next piece begins.",
+    "Stream-Up-To-Date": "`true`: this is all that there was.",
+    "Stream-Closed": "`true`: this is all that there will be.",
+    "Stream-Cursor": "To be sent with the next request, if this one was live.",
+    "Jobledger-Attempt": "The attempt that wrote a piece.",
+    "Jobledger-Truncated-Before": "Output before this offset is not stored any more.",
+}
+
+OUTPUT_ANSWERS = {
+    "204": "There was no output within the time of a long poll; or an EventSource has read all.",
+    "206": "A range of a file.",
+    "304": "The client has this piece: its `ETag` is that of `If-None-Match`.",
+    "410": "What `offset` says is not stored any more. `Jobledger-Truncated-Before` has the offset "
+    "to read from.",
+    "416": "The file has no such range.",
+}
+
 MORE_EVENTS = (
     ' An event `upstream` has `{"connected": false}` when the gateway has lost the service, and'
     " `true` when it has it back: what was missed follows. An event `error` has a Problem; the"
@@ -208,6 +250,29 @@ class Document:
             answers["204"] = {"description": "The client has the last event: nothing follows."}
         self._add("GET", path, operation, answers)
 
+    def add_output(self, path: str, name: str, more: str) -> None:
+        """Describe a route of output, which is no message."""
+        takes, _ = self._protos.methods["ReadOutput"]
+        in_path, others = self._fields(takes, path)
+        owner = [field for field in others if field.name == "user_id"]
+        text = {"schema": {"type": "string"}}
+        operation: dict[str, Any] = {
+            "operationId": name,
+            "description": OUTPUT + more,
+            "parameters": [
+                *(self._parameter(takes, field, "path") for field in in_path),
+                *(self._parameter(takes, field, "query") for field in owner),
+                *(
+                    {"name": each, "in": "query", "description": said, **text}
+                    for each, said in OUTPUT_PARAMETERS.items()
+                ),
+            ],
+        }
+        content = {"description": "Output.", "content": {"*/*": {"schema": {}}}}
+        headers = {each: {"description": said, **text} for each, said in OUTPUT_HEADERS.items()}
+        others_said = {status: {"description": said} for status, said in OUTPUT_ANSWERS.items()}
+        self._add("GET", path, operation, {"200": {**content, "headers": headers}, **others_said})
+
     def text(self) -> str:
         """Return the document as JSON."""
         document = {
@@ -324,6 +389,8 @@ def document() -> str:
         made.add_call(call)
     for path, (name, description) in EVENTS.items():
         made.add_events(path, name, description)
+    for path, (name, more) in OUTPUTS.items():
+        made.add_output(path, name, more)
     for path, name, description in own_routes():
         answer = {"description": description, "content": {"application/json": {"schema": {}}}}
         operation = {"operationId": name, "responses": {"200": answer}, "security": [{}]}

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from jobledger.core.new_job import JobOptions, NewJob, UniquePolicy
     from jobledger.core.options import CallOptions, WatchOptions
+    from jobledger.core.output import OutputPiece
     from jobledger.core.page import Page
     from jobledger.core.queues import (
         ConcurrencyLimit,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         LeaseLost,
         LimitExceeded,
         MessageTooLarge,
+        OutputGap,
         Paused,
         RequestIdReused,
         ResumeTokenExpired,
@@ -166,6 +168,8 @@ __all__ = [
     "NewWebhook",
     "NoWorker",
     "Outcome",
+    "OutputGap",
+    "OutputPiece",
     "Page",
     "Pager",
     "Partial",
@@ -242,6 +246,7 @@ _MODULES = {
     ],
     "core.new_job": ["JobOptions", "NewJob", "UniquePolicy"],
     "core.options": ["CallOptions", "WatchOptions"],
+    "core.output": ["OutputPiece"],
     "core.page": ["Page"],
     "core.queues": [
         "ConcurrencyLimit",
@@ -278,6 +283,7 @@ _MODULES = {
         "LeaseLost",
         "LimitExceeded",
         "MessageTooLarge",
+        "OutputGap",
         "Paused",
         "RequestIdReused",
         "ResumeTokenExpired",

@@ -13,6 +13,7 @@ JobledgerError                 any failed call
 ├── WebhookNotHeld             another deliverer holds the webhook, or nobody
 ├── LeaseLost                  the attempt is no longer the job's
 ├── VersionMismatch            the job has changed since it was read
+├── OutputGap                  an earlier piece of output is not stored
 ├── RequestIdReused            the request id was used with other content
 ├── UniqueKeyTaken             another job with this unique key is not terminal
 ├── Paused                     the job's type or concurrency key is paused
@@ -207,6 +208,15 @@ class VersionMismatch(JobledgerError):
         return _number(self.metadata.get("version"))
 
 
+class OutputGap(JobledgerError):
+    """An earlier append of the attempt to the stream is not stored: send that one first."""
+
+    @property
+    def number(self) -> int | None:
+        """The number of the append that comes next."""
+        return _number(self.metadata.get("number"))
+
+
 class RequestIdReused(JobledgerError):
     """The request id was used before with other content."""
 
@@ -331,6 +341,7 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "UNAUTHENTICATED": Unauthenticated,
     "JOB_NOT_DUE": JobNotDue,
     "JOB_STARTED": JobStarted,
+    "OUTPUT_GAP": OutputGap,
     "ASSET_NAME_TAKEN": AssetNameTaken,
     "UNIQUE_KEY_TAKEN": UniqueKeyTaken,
     "PAUSED": Paused,

@@ -26,12 +26,12 @@ def expected_bytes(request: Message) -> int:
 
 
 class Answer:
-    """An answer of the JSON API, which holds what it has not sent yet.
+    """An answer that holds what it has not sent yet.
 
     Args:
         content: its body.
         status: its status.
-        headers: its headers, besides those of the content.
+        headers: its headers; `content-type` if it is not JSON.
         held: what counts for it; at least what was expected.
 
     Raises:
@@ -45,8 +45,8 @@ class Answer:
         self._held = held
         self._status = status
         self._headers = {
-            **headers,
             "content-type": "application/json",
+            **headers,
             "content-length": str(len(content)),
         }
         self._parts = parts(content)

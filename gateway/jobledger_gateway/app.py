@@ -26,6 +26,7 @@ from jobledger_gateway.problems import HttpProblem, problem_response
 from jobledger_gateway.readiness import Readiness
 from jobledger_gateway.routes.calls import call_routes
 from jobledger_gateway.routes.events import event_routes
+from jobledger_gateway.routes.output import EXPOSED_HEADERS, output_routes
 from jobledger_gateway.routes.page import page_routes
 from jobledger_gateway.settings import Settings
 from jobledger_gateway.stream_limits import StreamLimits
@@ -82,6 +83,7 @@ def make_app(settings: Settings) -> Starlette:
         routes += [
             # Before the calls: `/v1/jobs/{job_id}` matches no slash, but its siblings are there.
             *event_routes(settings, upstream, limits, messages, answers),
+            *output_routes(settings, upstream, limits, answers),
             *call_routes(settings, upstream, messages, answers),
             Route("/openapi.json", _openapi, methods=["GET"]),
             *page_routes(settings.page),
@@ -96,8 +98,15 @@ def make_app(settings: Settings) -> Starlette:
                 CORSMiddleware,
                 allow_origins=settings.origins,
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-                expose_headers=["Location", "Retry-After"],
+                allow_headers=[
+                    "Authorization",
+                    "Content-Type",
+                    "If-None-Match",
+                    "If-Range",
+                    "Last-Event-ID",
+                    "Range",
+                ],
+                expose_headers=["Location", "Retry-After", *EXPOSED_HEADERS],
             ),
         ],
         exception_handlers={

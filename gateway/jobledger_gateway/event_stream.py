@@ -7,7 +7,7 @@ taken by the connection. A client that is slow therefore holds back its own watc
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from math import ceil
 from typing import Final
 
@@ -94,10 +94,16 @@ class EventStream:
                     )
 
     async def run(
-        self, chunks: AsyncIterator[bytes], scope: Scope, receive: Receive, send: Send
+        self,
+        chunks: AsyncIterator[bytes],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = HEADERS,
     ) -> None:
         """Send the response, whose body are these chunks."""
-        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
         if scope["method"] != "HEAD":
             self._send = send
             retry = random.choice(RETRY_MS)  # noqa: S311
@@ -113,7 +119,7 @@ class EventStream:
     async def _until_end(self, chunks: AsyncIterator[bytes], receive: Receive) -> None:
         time = asyncio.get_running_loop().time
         pump = asyncio.create_task(self._pump(chunks))
-        gone = asyncio.create_task(_disconnected(receive))
+        gone = asyncio.create_task(disconnected(receive))
         ends: set[asyncio.Future[None]] = {pump, gone, self._stopped}
         # Streams share the moments of their comments, so that the loop wakes for many at once. And
         # the service's own heartbeat, which becomes a comment, comes before.
@@ -147,6 +153,7 @@ class EventStream:
             await self.write(event(json.dumps(problem_of(error)).encode(), name="error"))
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -43,6 +43,9 @@ PART_BYTES: Final = 16 * 1024
 """Bytes of an answer that are sent at once, and that a connection holds at most before it waits for
 its client. Smaller answers and events do not count."""
 
+FILE_PART_BYTES: Final = 256 * 1024
+"""Bytes of output that is sent as a file, which are read at once."""
+
 PAGE_BYTES: Final = 3 * MIB
 """Bytes of a page of the service's."""
 

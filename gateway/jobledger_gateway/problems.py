@@ -36,11 +36,19 @@ _STATUS: Final[Mapping[grpc.StatusCode, int]] = {
 class HttpProblem(Exception):
     """A request that the gateway itself refuses."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
+        self.metadata = dict(metadata or {})
 
 
 def invalid_field(field: str, rule: str) -> InvalidField:
@@ -58,7 +66,8 @@ def problem_of(error: JobledgerError | HttpProblem) -> dict[str, Any]:
     """Describe an error as the object of a problem document."""
     if isinstance(error, HttpProblem):
         FIGURES.refused[str(error.status)] += 1
-        return _problem(error.status, error.detail)
+        refused = _problem(error.status, error.detail)
+        return {**refused, "metadata": error.metadata} if error.metadata else refused
     problem = _problem(_STATUS.get(error.code, 500), str(error))
     if error.reason:
         problem["reason"] = error.reason

@@ -21,6 +21,7 @@ from jobledger.core.channels import AsyncConnection
 from jobledger.core.feed_watch import Feed
 from jobledger.core.job_watch import JobStream
 from jobledger.core.options import CallOptions, Headers, WatchOptions
+from jobledger.core.reconnecting import Reconnecting
 from jobledger.core.requests import fresh_id
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.tracing import trace_headers
@@ -34,6 +35,8 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobResponse,
     WatchJobsRequest,
     WatchJobsResponse,
+    WatchOutputRequest,
+    WatchOutputResponse,
 )
 from jobledger_gateway.metrics import FIGURES
 
@@ -141,6 +144,18 @@ class Upstream(AsyncCalls):
 
         return self._watch(opened, partial(_FeedMessages, request, relist=True), options)
 
+    def watch_output(
+        self, request: WatchOutputRequest, options: WatchOptions
+    ) -> AsyncWatch[WatchOutputResponse]:
+        """Watch a stream of a job's output until nothing can follow."""
+
+        def opened(
+            connection: AsyncConnection, request: WatchOutputRequest, headers: Headers
+        ) -> Any:
+            return connection.jobs.WatchOutput(request, metadata=headers)
+
+        return self._watch(opened, partial(_OutputMessages, request), options)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._close()
@@ -219,3 +234,32 @@ class _FeedMessages(Feed["WatchJobsResponse | Sign"]):
         super()._list_again()
         self._synced = False
         self._reset = True
+
+
+class _OutputMessages(Reconnecting[WatchOutputRequest, WatchOutputResponse, WatchOutputResponse]):
+    """Resumes after the last byte; yields each message."""
+
+    def __init__(self, request: WatchOutputRequest, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._request = request
+        self._begun = False
+
+    def opens(self) -> None:
+        super().opens()
+        self._begun = False
+
+    def request(self) -> WatchOutputRequest:
+        return self._request
+
+    def accept(self, response: WatchOutputResponse) -> Sequence[WatchOutputResponse]:
+        self.received(progress=self._begun or bool(response.data) or response.closed)
+        self._begun = True
+        request = WatchOutputRequest()
+        request.CopyFrom(self._request)
+        request.after_offset = response.next_offset
+        self._request = request
+        self.ended = response.closed
+        return (response,)
+
+    def name(self) -> str:
+        return f"output of job {self._request.job_id}"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +16,15 @@ from sqlalchemy import URL
 from jobledger_server.database.file_lock import exclusive
 from jobledger_server.database.url import parse_url
 from jobledger_server.database.wait import wait_for_database
-from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
+from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
+from jobledger_server.domain.output import OutputPiece
 from jobledger_server.held import Holdings
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.ledger.ledger import Ledger, Publish
+from jobledger_server.ledger.ledger import Ledger, Publish, Written
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.lost_answers import LostAnswers
+from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.lookout import Lookout
@@ -44,6 +46,7 @@ from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.jobs.job_streams import JobStreams
+from jobledger_server.rpc.jobs.output_streams import OutputStreams
 from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.methods import (
@@ -91,6 +94,7 @@ from jobledger_server.telemetry.traces import Traces
 from jobledger_server.tuning import Tuning
 from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.outputs import OutputHub
 from jobledger_server.watch.tail import Tail
 
 log = logging.getLogger("jobledger.server")
@@ -123,8 +127,18 @@ class Notices(Protocol):
     def ready(self) -> None:
         """Say soon that jobs are ready which no claim here waits for."""
 
+    def appended(self, ids: Collection[JobId]) -> None:
+        """Say soon that output was appended here to these jobs."""
+
     async def run(self) -> None:
         """Send and receive until cancelled."""
+
+
+NewNotices = Callable[
+    [Callable[[], None], Callable[[], None], Callable[[Collection[JobId] | None], None]], Notices
+]
+"""Makes Notices, from what is called when another server has committed changes, says that jobs are
+ready, and has appended output: to these jobs, or perhaps to any."""
 
 
 class Lock(Protocol):
@@ -148,7 +162,7 @@ class OpenedStore:
     connections: Callable[[], Connections] = dict
     """Returns the connections in use of each pool, and how many there may be."""
 
-    notices: Callable[[Callable[[], None], Callable[[], None]], Notices] | None = None
+    notices: NewNotices | None = None
     """Makes what exchanges notices with other servers, of what to call when another one has
     committed changes, and when it has jobs that are ready. Without it, servers poll."""
 
@@ -200,6 +214,10 @@ async def open_app(
             _publisher(feed, opened.lock, jobs, traces),
             max_waiting=waiting,
             share=share,
+            written=_output_publisher(feed),
+            rates=OutputRates(
+                settings.job_output, settings.owner_output_rate, settings.output_rate
+            ),
             hand_on=waiters.hand_on,
             # Without an access file there are no identities to write down.
             observe=None if access is None else audit,
@@ -243,7 +261,8 @@ async def open_app(
                 lists.admission,
                 *limits.values(),
             ),
-            rates=(served.rate, creations.rate, creations),
+            rates=(served.rate, creations.rate, creations, ledger.rates),
+            outputs=feed.outputs,
             connections=opened.connections,
             certificate=certificate,
             access=access,
@@ -339,6 +358,7 @@ class _WatchedFeed:
     hub: WatchHub
     reader: FeedReader
     tail: Tail
+    outputs: OutputHub
     notices: Notices | None
 
 
@@ -365,13 +385,17 @@ async def _watched_feed(
         tuning=tuning,
     )
     tail = Tail(store, hub, poll_now, head, tuning=tuning)
+    outputs = OutputHub(store.outputs, hub, tuning)
     tasks, notices = {"tail": tail.run()}, None
     if opened.notices is not None:
-        notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set)
+        notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set, outputs.heard)
         tasks["notifications"] = notices.run()
         waiters.announce = notices.ready
+    if lock is None:  # there may be other servers
+        told = notices is not None
+        tasks["outputs"] = outputs.run(tuning.output_poll_seconds if told else tuning.look_seconds)
     async with supervisor.running(**tasks):
-        yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, notices)
+        yield _WatchedFeed(hub, FeedReader(store, buffer, tuning), tail, outputs, notices)
 
 
 async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
@@ -382,6 +406,17 @@ async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
             head = await store.renew_epoch(head.epoch)
         lock.record(head)
     return head
+
+
+def _output_publisher(feed: _WatchedFeed) -> Written:
+    """Return what is called with the output of each commit of this process."""
+
+    def written(pieces: Sequence[OutputPiece]) -> None:
+        feed.outputs.written(pieces)
+        if feed.notices is not None:
+            feed.notices.appended({piece.job_id for piece in pieces})
+
+    return written
 
 
 def _publisher(
@@ -494,6 +529,15 @@ def _services(
             hub, reads, heartbeat=heartbeat, max_age=max_age, messages=SharedMessages(tuning)
         ),
         feed_streams=feed_streams,
+        output_streams=OutputStreams(
+            feed.outputs,
+            store.outputs,
+            reads,
+            heartbeat=heartbeat,
+            max_age=max_age,
+            tuning=tuning,
+            messages=SharedMessages(tuning),
+        ),
         bulk=Bulk(store, ledger, reads, lists, creations, tuning),
         tokens=tokens,
         control=control,

@@ -44,6 +44,9 @@ class Holdings:
             watched=hub.watched,
             feed_watches=hub.feed_watches,
             holders=hub.holders,
+            watched_output=self.sources.outputs.watched,
+            buffered_output=self.sources.outputs.buffered_bytes,
+            output_turns=self.sources.outputs.turns.held,
         )
         for admission in self.sources.admissions:
             held[admission.limit] += admission.held

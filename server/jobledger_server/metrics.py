@@ -12,6 +12,7 @@ from jobledger_server.admission.rates import RateLimit
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.serving.measured import CallMetrics
@@ -21,6 +22,7 @@ from jobledger_server.telemetry.job_metrics import MAX_REASONS, JobMetrics
 from jobledger_server.telemetry.logs import lines_lost
 from jobledger_server.telemetry.queue_metrics import QueueMetrics
 from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.outputs import OutputHub
 from jobledger_server.watch.tail import Tail
 
 Connections = Mapping[str, tuple[int, int]]
@@ -40,14 +42,15 @@ class Sources:
     ledger: Ledger
     batchers: Sequence[Batcher[Any, Any]]
     admissions: Sequence[Admission]
-    rates: Sequence[RateLimit | CreationQuotas]
+    rates: Sequence[RateLimit | CreationQuotas | OutputRates]
+    outputs: OutputHub
     connections: Callable[[], Connections]
     certificate: ServedCertificate | None
     access: Access | None
 
 
 def _refused(sources: Sources) -> Mapping[tuple[str, ...], Value]:
-    limits: tuple[Admission | RateLimit | CreationQuotas, ...] = (
+    limits: tuple[Admission | RateLimit | CreationQuotas | OutputRates, ...] = (
         *sources.admissions,
         *sources.rates,
     )
@@ -226,6 +229,31 @@ METRICS: tuple[Metric[Sources], ...] = (
         "the `table`, where other servers' changes are.",
         ("source",),
         lambda s: s.hub.delivered,
+    ),
+    Metric(
+        "jobledger.output.pieces",
+        "counter",
+        "{piece}",
+        "Pieces of output that this server has handed to its watches: from its own `commit`, or "
+        "read from the `table`, where those of other servers are.",
+        ("source",),
+        lambda s: s.outputs.delivered,
+    ),
+    Metric(
+        "jobledger.output.appended",
+        "counter",
+        "By",
+        "Output that workers have appended at this server.",
+        (),
+        lambda s: s.ledger.rates.appended,
+    ),
+    Metric(
+        "jobledger.output.buffered",
+        "gauge",
+        "By",
+        "Output that this server keeps in memory for its watches.",
+        (),
+        lambda s: s.outputs.buffered_bytes,
     ),
     Metric(
         "jobledger.feed.lag",

@@ -7,15 +7,24 @@ declarations.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jobledger_server.domain.limits import DEFAULT_WEBHOOKS_EACH
+from jobledger_server.domain.limits import (
+    DEFAULT_JOB_OUTPUT_BYTES,
+    DEFAULT_OUTPUT_RATE,
+    DEFAULT_OWNER_OUTPUT_RATE,
+    DEFAULT_WEBHOOKS_EACH,
+    MAX_JOB_OUTPUT_BYTES,
+    MIN_JOB_OUTPUT_BYTES,
+)
 
 Kind = Literal[
     "address",  # HOST:PORT
     "listen",  # HOST:PORT or unix:FILE
     "count",  # an integer of at least 1
+    "bytes",  # a number of bytes, or with a unit: 64KiB, 1MiB
     "fraction",  # more than 0, at most 1
     "duration",  # a number of seconds, or with a unit: 90s, 5m, 2h, 30d
     "file",
@@ -40,7 +49,10 @@ class Setting(NamedTuple):
     """How a default of None is shown."""
 
     at_least: float = 0
-    """The shortest allowed duration in seconds."""
+    """The least allowed value: of a duration in seconds."""
+
+    at_most: float = inf
+    """The greatest allowed value."""
 
 
 def _setting(default: Any, kind: Kind | tuple[str, ...], help_text: str, **more: Any) -> Any:
@@ -179,6 +191,25 @@ class Settings:
         "count",
         "Maximum number of webhooks of one owner; each end of a job is posted to all that match. "
         "Of all owners together there are at most 1000.",
+    )
+    job_output: int = _setting(
+        DEFAULT_JOB_OUTPUT_BYTES,
+        "bytes",
+        "Output that is stored of one job, 64KiB to 64MiB. Of more, the oldest goes, or the newest "
+        "is refused if the job's creator said so.",
+        at_least=MIN_JOB_OUTPUT_BYTES,
+        at_most=MAX_JOB_OUTPUT_BYTES,
+    )
+    owner_output_rate: int = _setting(
+        DEFAULT_OWNER_OUTPUT_RATE,
+        "bytes",
+        "Output that the jobs of one owner may write in a second at one server. More is refused "
+        "with RESOURCE_EXHAUSTED, and workers write it later.",
+    )
+    output_rate: int = _setting(
+        DEFAULT_OUTPUT_RATE,
+        "bytes",
+        "The same for the jobs of all owners together.",
     )
     caller_share: float = _setting(
         0.25,

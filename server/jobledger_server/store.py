@@ -27,10 +27,12 @@ from jobledger_server.domain.job import (
     Phase,
     Transition,
 )
+from jobledger_server.domain.output import OutputCut, Tails
 from jobledger_server.domain.queues import KeyState, QueueName
 from jobledger_server.domain.retention import Purgeable
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.domain.type_defaults import TypeDefaults
+from jobledger_server.output_store import Outputs
 from jobledger_server.queue_store import QueueReports, QueueSettings
 from jobledger_server.webhook_store import Webhooks
 
@@ -318,12 +320,13 @@ class Transaction(Protocol):
     async def now(self) -> Instant:
         """Return the database server's time. It is read once, at the latest by the first call."""
 
-    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+    async def load_jobs(self, ids: Collection[JobId], *, look: bool = True) -> dict[JobId, Job]:
         """Return the jobs that exist, and lock them until the end of the transaction.
 
         Jobs are locked in the order of their ids, so that transactions do not deadlock.
         Call it once, before `append`. A store may lock them later, at the latest in `append`, and
-        then raise Outdated if one has changed.
+        then raise Outdated if one has changed. Without a `look` they may be as this process last
+        wrote them.
         """
 
     async def load_claimed(self, ids: Collection[JobId]) -> dict[JobId, StoredJob]:
@@ -350,6 +353,13 @@ class Transaction(Protocol):
         self, names: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
         """Return the assets that have these (job id, name) pairs."""
+
+    async def load_outputs(self, jobs: Collection[Job]) -> dict[JobId, Tails]:
+        """Return the streams of these loaded jobs' output.
+
+        They may be those that this process knows: `append` raises Outdated if another one has
+        appended to them since.
+        """
 
     async def find_active(
         self, keys: Collection[tuple[str, str, str]]
@@ -406,6 +416,7 @@ class Transaction(Protocol):
         *,
         config_version: int | None = None,
         settled: Collection[str] = (),
+        cuts: Sequence[OutputCut] = (),
         last: bool = False,
     ) -> list[Change]:
         """Write the decisions, each change as the next one of the feed, in this order.
@@ -425,11 +436,13 @@ class Transaction(Protocol):
                 start or create jobs.
             settled: Concurrency keys whose free slots these decisions give to blocked jobs, so that
                 nobody has to look.
+            cuts: What to drop of the outputs of loaded jobs.
             last: The block ends without any further statement, so `append` may commit.
 
         Raises:
             StoreConflict: A constraint was violated.
-            Outdated: The version of what operators set is another one, or a loaded job has changed.
+            Outdated: The version of what operators set is another one, a loaded job has changed, or
+                another one has appended to its output.
         """
 
 
@@ -513,6 +526,10 @@ class Store(Protocol):
     @property
     def webhooks(self) -> Webhooks:
         """Subscriptions, and how far each has come."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """What jobs wrote."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin a transaction. Commit it at the end of the block, or roll it back on an error.

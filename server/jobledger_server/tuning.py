@@ -66,6 +66,24 @@ class Tuning:
     shared_message_bytes: int = 8 * MIB
     """Bytes of these messages at most."""
 
+    woken_readers: int = 8
+    """Watches of output woken in one turn of the event loop."""
+
+    output_page: int = 64
+    """Pieces of output, each of up to 64 KiB, that are read at once of a stream."""
+
+    output_readers: int = 2
+    """Watches of output that read the table at once."""
+
+    polled_streams: int = 500
+    """Streams of output that one statement looks for what other servers appended to."""
+
+    output_poll_seconds: float = 2.0
+    """Between two such looks, where notifications say what to look for in time."""
+
+    output_buffer_bytes: int = 64 * MIB
+    """Bytes of output that are buffered of all streams together."""
+
     # --- commands, claims and reads --------------------------------------------------------------
 
     command_batch: int = 512

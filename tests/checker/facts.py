@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from jobledger.v1 import job_pb2
-from tests.checker.history import Attempt, Message, Snapshot, Step
+from tests.checker.history import Attempt, Message, Piece, Snapshot, Step
 from tests.checker.policies import INITIAL_BACKOFF
 
 _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
@@ -16,11 +16,18 @@ _OUTCOMES = {
 
 
 def snapshot(job: Any) -> Snapshot:
-    # A renewal of the lease is no change, so a version does not name the lease's end. Payloads
-    # come or not, as the caller asked, and the request id to its owner alone.
+    # A renewal of the lease is no change, nor is a new stream of output, so a version names
+    # neither. Payloads come or not, as the caller asked, and the request id to its owner alone.
     named = job_pb2.Job()
     named.CopyFrom(job)
-    for field in ("lease_expire_time", "parameters", "checkpoint", "result", "request_id"):
+    for field in (
+        "lease_expire_time",
+        "output_streams",
+        "parameters",
+        "checkpoint",
+        "result",
+        "request_id",
+    ):
         named.ClearField(field)
     if named.HasField("error"):
         named.error.ClearField("details")
@@ -39,6 +46,7 @@ def snapshot(job: Any) -> Snapshot:
         held=job.held,
         reason=job.error.reason,
         cancelled=job.cancelled,
+        refuses_output=job.refuse_output,
         parameters=mark_of(job, "parameters"),
         result=mark_of(job, "result"),
         details=mark_of(job.error, "details"),
@@ -108,3 +116,17 @@ def watch_jobs_messages(response: Any, at: float) -> list[Message]:
     if changes and not response.synced:
         return changes
     return [*changes, Message(at=at, synced=response.synced, heartbeat=response.heartbeat)]
+
+
+def piece(response: Any, at: float) -> Piece:
+    """Return what a message of WatchOutput says, or the answer of ReadOutput."""
+    return Piece(
+        at=at,
+        offset=response.offset,
+        data=response.data,
+        attempt=response.attempt,
+        next_offset=response.next_offset,
+        up_to_date=response.up_to_date,
+        closed=response.closed,
+        truncated_before=response.truncated_before,
+    )

@@ -80,7 +80,7 @@ class _Front(grpc.GenericRpcHandler):
             lambda message: message.SerializeToString(),
         )
         answer = getattr(module, f"{rpc}Response").FromString
-        if rpc in ("WatchJob", "WatchJobs"):
+        if rpc in ("WatchJob", "WatchJobs", "WatchOutput"):
             opened = self._channel.unary_stream(details.method, codecs[1], answer)
 
             async def stream(request: Any, context: Any) -> None:

@@ -7,11 +7,15 @@ All times are seconds of this machine's monotonic clock.
 
 import enum
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.checker.clock import Jump
 
 TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
+
+SERVERS = 3
+"""Of a run, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Snapshot:
     held: bool = False
     reason: str = ""
     cancelled: bool = False
+    refuses_output: bool = False
+    """Whether output is refused that is more than is stored."""
     parameters: str = ""
     result: str = ""
     details: str = ""
@@ -198,6 +204,84 @@ class Watcher:
 
 
 @dataclass(slots=True)
+class Append:
+    """A piece of output that a worker asked to append, again and again until it was answered.
+
+    `data` is unlike that of any other. `fenced` says that the attempt was known to have ended.
+    `repeated` are the offsets that later repetitions of an acknowledged append were answered with.
+    """
+
+    job_id: str
+    stream: str
+    attempt: int
+    number: int
+    data: bytes
+    fenced: bool = False
+    sent: float = 0.0
+    answered: float = 0.0
+    tries: int = 0
+    outcome: Outcome = Outcome.UNKNOWN
+    next_offset: int = 0
+    repeated: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A message with output, or the answer to a read."""
+
+    at: float
+    offset: int
+    data: bytes
+    attempt: int
+    next_offset: int
+    up_to_date: bool
+    closed: bool
+    truncated_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """What a read or a watch of output asked for: from an offset on, or the last bytes."""
+
+    offset: int = 0
+    last_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class OutputStream:
+    """One stream of a watch of output from its opening to its end, which is that of a `Stream`."""
+
+    place: OutputPlace
+    opened: float
+    replica: int = 0
+    messages: list[Piece] = field(default_factory=list)
+    closed: float | None = None
+    end: str = ""
+
+
+@dataclass(slots=True)
+class OutputWatcher:
+    """A watcher of one stream of a job's output, to its end."""
+
+    name: str
+    job_id: str
+    stream: str
+    streams: list[OutputStream] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRead:
+    """A read of output, of at most so many bytes."""
+
+    job_id: str
+    stream: str
+    place: OutputPlace
+    max_bytes: int
+    sent: float
+    piece: Piece
+
+
+@dataclass(slots=True)
 class Hold:
     """A job that a worker held on one stream of Work, in one attempt.
 
@@ -230,7 +314,8 @@ class Hold:
 class Record:
     """What the service holds of a job when all is over; of a deleted one, what it held at its end.
 
-    `created_by` and `ended_by` are the marks of the operations that it carries.
+    `created_by` and `ended_by` are the marks of the operations that it carries. `outputs` are its
+    streams of output, read from their beginnings.
     """
 
     job: Snapshot
@@ -240,6 +325,7 @@ class Record:
     created_by: str = ""
     ended_by: str = ""
     deleted: bool = False
+    outputs: Mapping[str, Sequence[OutputRead]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -277,6 +363,7 @@ class Recount:
     `miscounted` are the counters that are not what the jobs are, and `forgotten` the keys with
     blocked jobs, a free slot and nobody who looks. `doubles` are unique keys of several active
     jobs. `overdue` is how many seconds ago the time of a job came that still waits for it.
+    `overfull` are jobs of which too much output is stored.
     """
 
     at: float
@@ -285,6 +372,7 @@ class Recount:
     doubles: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
     overdue: float = 0.0
+    overfull: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +464,13 @@ class History:
     settings: int = 0
     """How often an operator has changed a pause, a limit or a default."""
     updates: Counter[str] = field(default_factory=Counter)
-    """What workers of the library sent on streams of Work, by the kinds of update_kinds.py."""
+    """What workers of the library sent on streams of Work, by the kinds of update_kinds.py; and the
+    output of the others."""
+    appends: list[Append] = field(default_factory=list)
+    output_watchers: list[OutputWatcher] = field(default_factory=list)
+    output_reads: list[OutputRead] = field(default_factory=list)
+    job_output: int = 1024 * 1024
+    """About how many bytes of a job's output the service stores."""
     webhook_claims: list[WebhookClaim] = field(default_factory=list)
     webhook_saves: list[WebhookSave] = field(default_factory=list)
     webhook_changes: list[WebhookChange] = field(default_factory=list)
@@ -392,3 +486,12 @@ class History:
     """The shortest one of all workers, in seconds: an attempt that lost it lasted for no less."""
     retain_deletions: float = float("inf")
     """How many seconds the service keeps a deletion, and the assets that were deleted."""
+
+    @property
+    def most_output(self) -> int:
+        """How many bytes it stores at most, without the first row of each stream.
+
+        An eighth more is dropped at once. Each server knows the other streams of a job as they were
+        when it appended to the job before.
+        """
+        return SERVERS * (self.job_output + self.job_output // 8)

@@ -100,6 +100,14 @@ _DOUBLES = """
     WHERE unique_key <> '' AND complete_time IS NULL
     GROUP BY user_id, job_type, unique_key HAVING count(*) > 1
 """
+_OVERFULL = """
+    SELECT job_id, sum(bytes) FROM (
+        SELECT job_id, sum(length(data)) AS bytes FROM outputs AS stored
+        WHERE start > (SELECT min(start) FROM outputs AS first
+            WHERE first.job_id = stored.job_id AND first.stream = stored.stream)
+        GROUP BY job_id, stream) AS streams
+    GROUP BY job_id HAVING sum(bytes) > :most
+"""
 _FIRST_DUE = "SELECT min(coalesce(retry_time, schedule_time)) FROM jobs WHERE phase = 2"
 
 
@@ -123,6 +131,7 @@ class Inspector:
             wrong = await violations(self._database)
             shares = await self._fetch(_SHARES)
             doubles = await self._fetch(_DOUBLES)
+            overfull = await self._fetch(_OVERFULL, most=self._history.most_output)
             ((due,),) = await self._fetch(_FIRST_DUE)
             self._history.recounts.append(
                 Recount(
@@ -132,6 +141,7 @@ class Inspector:
                     tuple(str(tuple(row)) for row in doubles),
                     tuple(Share((row[0], row[1]), row[2], row[3]) for row in shares),
                     time.time() - due / 1e6 if due else 0.0,
+                    tuple(str(tuple(row)) for row in overfull),
                 )
             )
 
@@ -142,9 +152,9 @@ class Inspector:
         )
         self._history.starts = [Start(*row) for row in rows]
 
-    async def _fetch(self, statement: str) -> Sequence[Any]:
+    async def _fetch(self, statement: str, **values: Any) -> Sequence[Any]:
         async with self._database.reader.connect() as connection:
-            return (await connection.execute(text(statement))).all()
+            return (await connection.execute(text(statement), values)).all()
 
 
 @asynccontextmanager

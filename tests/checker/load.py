@@ -16,6 +16,7 @@ from tests.checker.clients.brief_jobs import run_brief_jobs
 from tests.checker.clients.deliverers import Deliverer, own_webhooks
 from tests.checker.clients.library_workers import LibraryWorker
 from tests.checker.clients.operators import operate
+from tests.checker.clients.output_readers import read_outputs
 from tests.checker.clients.readers import look
 from tests.checker.clients.records import any_active, read_all
 from tests.checker.clients.refused import create_in_vain
@@ -66,6 +67,8 @@ class Size:
     `job_stay` is that time for half of the streams of watchers of one job.
     `start_over` is the share of their streams that begin without a cursor, `stalls` that of the
     messages after which a slow one reads no more for a while.
+    `written` is the share of the attempts that write output, in pieces of so many bytes as one of
+    `pieces`, and `output_readers` are clients that read it.
     `lease` is that of the workers with streams, in seconds. That of the others is no longer than
     five, for what these abandon waits for its end.
     """
@@ -94,6 +97,9 @@ class Size:
     start_over: float = 0.0
     stalls: float = 0.01
     lease: int = 5
+    written: float = 0.4
+    pieces: tuple[int, ...] = (48, 200, 1500, 30_000)
+    output_readers: int = 12
 
 
 class Load:
@@ -213,12 +219,22 @@ class Load:
                 released=size.released,
                 retried=size.retried,
                 lease=self.history.lease,
+                written=size.written,
+                pieces=tuple(size.pieces),
             ).run()
             for name in _names("worker", size.workers)
         ]
         for name in _names("stream-worker", size.stream_workers):
             share = {"deaths": size.deaths, "waits": size.waits, "retried": size.retried}
-            workers.append(StreamWorker(name, *client(name), **share, lease=size.lease).run())
+            worker = StreamWorker(
+                name,
+                *client(name),
+                **share,
+                lease=size.lease,
+                written=size.written,
+                pieces=tuple(size.pieces),
+            )
+            workers.append(worker.run())
         for number, name in enumerate(_names("library-worker", size.library_workers)):
             target = self._targets[number % len(self._targets)]
             self._channels.append(channel := self._connect_to(target, OPTIONS))
@@ -231,8 +247,12 @@ class Load:
         # They share connections: each stream is short.
         shared = [self._connect(name) for name in _names("watchers", 3)]
         size = self._size
+        clients = [
+            *((watch_jobs_one_by_one, name) for name in _names("watcher", size.job_watchers)),
+            *((read_outputs, name) for name in _names("output-reader", size.output_readers)),
+        ]
         return [
-            watch_jobs_one_by_one(
+            client(
                 name,
                 shared[n % 3],
                 self.rng(name),
@@ -241,7 +261,7 @@ class Load:
                 size.go_back,
                 size.job_stay,
             )
-            for n, name in enumerate(_names("watcher", size.job_watchers))
+            for n, (client, name) in enumerate(clients)
         ]
 
     def _watchers_of_many(self) -> list[Work]:

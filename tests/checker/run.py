@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobledger_server.database.url import parse_url
+from jobledger_server.domain.limits import MIN_JOB_OUTPUT_BYTES
 from jobledger_server.sql.database import open_database
 from tests.checker.faults import KINDS, Nemesis, Plant
 from tests.checker.history import History
@@ -19,6 +20,9 @@ from tests.checker.load import Load, Size
 from tests.support.postgres_server import PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.server_process import ServerProcess
+
+# So that jobs write more than is stored.
+SERVER_ARGUMENTS = ("--heartbeat", "1", "--job-output", f"{MIN_JOB_OUTPUT_BYTES // 1024}KiB")
 
 LONG_RUN_SECONDS = 60.0
 """From here on there is time for longer failures, and for the end of one before the next."""
@@ -51,6 +55,7 @@ async def run(options: Options) -> History:
         plant = await stack.enter_async_context(_plant(options))
         targets = [proxy.target for proxy in plant.proxies]
         load = Load(targets, options.seed, options.size)
+        load.history.job_output = MIN_JOB_OUTPUT_BYTES
         database = open_database(parse_url(plant.database), seconds=None)
         inspector = await stack.enter_async_context(inspecting(database, load.history))
         hurry = options.duration < LONG_RUN_SECONDS
@@ -89,7 +94,7 @@ async def _plant(options: Options) -> AsyncIterator[Plant]:
             server = ServerProcess(
                 home,
                 database=database,
-                arguments=("--heartbeat", "1", *options.server_arguments),
+                arguments=(*SERVER_ARGUMENTS, *options.server_arguments),
             )
             stack.callback(server.kill)
             servers.append(server)

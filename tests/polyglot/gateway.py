@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-STREAMS = ("WatchJob", "WatchJobs")
+STREAMS = ("WatchJob", "WatchJobs", "WatchOutput")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Fail:
-    """Answer with this; on a stream, after `after` messages of the server."""
+    """Answer with this, after `after` messages of the server: on a call 1, which is lost."""
 
     code: int
     retry_seconds: float | None = None
@@ -86,12 +86,15 @@ class Gateway:
         return self.plan[name].pop(0) if self.plan[name] else None
 
     def _unary(self, path: str, request: bytes, context: grpc.ServicerContext) -> bytes:
-        if (fail := self._begin(path, request, context)) is not None:
+        fail = self._begin(path, request, context)
+        if fail is not None and fail.after == 0:
             _abort(context, fail)
         try:
             answer: bytes = self._channel.unary_unary(path)(request, timeout=30)
         except grpc.RpcError as error:
             _pass_on(context, error)
+        if fail is not None:
+            _abort(context, fail)
         return answer
 
     def _stream(self, path: str, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:

@@ -14,10 +14,12 @@ from jobledger.v1.job_service_pb2 import (
     ListAssetsRequest,
     ListAttemptsRequest,
     ListTransitionsRequest,
+    WatchOutputResponse,
 )
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.queue_service_pb2 import ConcurrencyLimit
 from jobledger.v1.worker_service_pb2 import (
+    AppendOutputRequest,
     MarkCompletedRequest,
     TransitionJobRequest,
     UpdateProgressRequest,
@@ -66,6 +68,10 @@ class Ledger:
         )
         return self._job(self._workers.UpdateProgress, request)
 
+    def append(self, job: Job, text: str) -> int:
+        request = AppendOutputRequest(job_id=job.id, attempt=job.attempt, data=text.encode())
+        return int(self._call(self._workers.AppendOutput, request).next_offset)
+
     def complete(self, job: Job) -> Job:
         request = MarkCompletedRequest(job_id=job.id, any_attempt=True)
         return self._job(self._workers.MarkCompleted, request)
@@ -106,6 +112,10 @@ def result_in(event: Event) -> UpdateResult:
 
 def limit_in(event: Event) -> ConcurrencyLimit:
     return _parsed(event["limit"], ConcurrencyLimit())
+
+
+def output_in(event: Event) -> WatchOutputResponse:
+    return _parsed(event["output"], WatchOutputResponse())
 
 
 def transitions_in(event: Event) -> list[JobTransition]:

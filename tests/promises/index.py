@@ -4,13 +4,20 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 
-from tests.promises import calls, feed, jobs, operation, queues
+from tests.promises import calls, feed, jobs, operation, output, queues
 from tests.promises.entry import Entry
 from tests.support.pages import ROOT
 
 PAGE = ROOT / "docs/concepts/guarantees.md"
 
-SECTIONS = jobs.ENTRIES, feed.ENTRIES, calls.ENTRIES, operation.ENTRIES, queues.ENTRIES
+SECTIONS = (
+    jobs.ENTRIES,
+    feed.ENTRIES,
+    calls.ENTRIES,
+    operation.ENTRIES,
+    queues.ENTRIES,
+    output.ENTRIES,
+)
 
 INDEX: Mapping[int, Entry] = {
     number: entry for section in SECTIONS for number, entry in section.items()

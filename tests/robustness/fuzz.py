@@ -119,6 +119,8 @@ class Fuzz:
     def _scalar(self, field: FieldDescriptor) -> Any:
         random = self._random
         match field.cpp_type:
+            case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_BYTES:
+                return self._text().encode()
             case FieldDescriptor.CPPTYPE_STRING:
                 return self._text()
             case FieldDescriptor.CPPTYPE_BOOL:

@@ -34,6 +34,7 @@ WAITS = {
     "WaitOperation": 0.1,
     "WatchJob": 0.1,
     "WatchJobs": 0.1,
+    "WatchOutput": 0.1,
     "StreamIsActive": 0.1,
 }
 """Seconds after which a call that has nothing to answer is given up."""

@@ -23,6 +23,12 @@ TUNING: Knobs = {
     "feed_readers": (1,),
     "feed_message_bytes": (1, 3000),
     "shared_messages": (1, 5),
+    "woken_readers": (1, 2),
+    "output_page": (1, 2, 5),
+    "output_readers": (1,),
+    "polled_streams": (1, 3),
+    "output_poll_seconds": (0.2,),
+    "output_buffer_bytes": (1, 5000),
     "command_batch": (1, 5),
     "command_batch_bytes": (1,),
     "waiting_command_bytes": (1, 300),
@@ -72,6 +78,9 @@ SETTINGS: Knobs = {
     "retain_deletions": (0.5, 2.0, 10.0),
     "feed": ("poll",),
     "grace": (0.5, 3.0),
+    "job_output": (1500, 3000, 20_000),
+    "owner_output_rate": (10_000,),
+    "output_rate": (20_000,),
 }
 """Of the server, besides what each simulated server has."""
 
@@ -94,6 +103,8 @@ LOAD: Knobs = {
     "start_over": (0.0, 0.1, 0.4),
     "stay": (SHORT_STAY, [1.0, 8.0]),
     "lease": (1, 2, 5, 30, 120),
+    "written": (0.1, 0.4, 0.8),
+    "pieces": ([48, 200, 1500], [60], [48, 5000, 20_000]),
 }
 
 NETWORK: Knobs = {

@@ -40,8 +40,16 @@ class MemoryInspector:
                 tuple(f"{key}: {count}" for key, count in active.items() if count > 1),
                 self._shares(),
                 time.time() - due / 1e6 if due else 0.0,
+                self._overfull(),
             )
         )
+
+    def _overfull(self) -> tuple[str, ...]:
+        stored: Counter[JobId] = Counter()
+        for (job_id, _), pieces in self._tables.outputs.items():
+            stored[job_id] += sum(len(piece.data) for piece in pieces[1:])
+        most = self._history.most_output
+        return tuple(f"{job_id}: {size}" for job_id, size in stored.items() if size > most)
 
     def _shares(self) -> tuple[Share, ...]:
         ahead: defaultdict[tuple[str, int], list[int]] = defaultdict(list)

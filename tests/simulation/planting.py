@@ -24,6 +24,7 @@ from tests.simulation.planted import (
     queueing,
     watching,
     working,
+    writing,
 )
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted_table import HEAD, Finding, Table
@@ -32,6 +33,7 @@ PRODUCT: Mapping[str, Bug] = {
     **watching.BUGS,
     **committing.BUGS,
     **working.BUGS,
+    **writing.BUGS,
     **queueing.BUGS,
     **delivering.BUGS,
 }

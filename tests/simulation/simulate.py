@@ -42,6 +42,7 @@ SIZE = Size(
     workers=2,
     stream_workers=3,
     job_watchers=4,
+    output_readers=3,
     brief=1,
     patience=300.0,
 )
@@ -117,6 +118,7 @@ class _Run:
             )
             self.history = load.history
             self.history.retain_deletions = world.settings.retain_deletions
+            self.history.job_output = world.settings.job_output
             async with _inspected(world, load.history), load.running():
                 await Nemesis(world, load.history).run(plan.faults, plan.seconds)
                 world.repair()

@@ -19,9 +19,9 @@ from tests.support.access_file import rule
 ALL_USERS = {"ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
 READS = {
     *("GetJob", "BatchGetJobs", "CancelJob", "UpdateJob", "DeleteJob", "RerunJob", *ALL_USERS),
-    *("ListAssets", "ListTransitions", "ListAttempts"),
+    *("ListAssets", "ListTransitions", "ListAttempts", "ReadOutput"),
 }
-WATCHES = {"WatchJob", "WatchJobs"}
+WATCHES = {"WatchJob", "WatchJobs", "WatchOutput"}
 OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
 WEBHOOKS = {f"{verb}Webhook" for verb in ("Create", "Get", "Update", "Delete", "Enable")} | {
     "ListWebhooks",
@@ -32,7 +32,7 @@ OWNERS = {*CREATES, *READS, *WATCHES, *OPERATIONS, "ListOperations", *WEBHOOKS}
 OPERATORS = OWNERS - CREATES
 WORKERS = {
     *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "Work"),
-    *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
+    *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset", "AppendOutput"),
 }
 QUEUES = {
     *("ListJobTypeStats", "PauseJobType", "ResumeJobType", "ListConcurrencyLimits"),

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.v1.job_pb2 import JobError, RetryPolicy
+from jobledger.v1.job_pb2 import JobError, OutputStream, RetryPolicy
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 FIELDS: Mapping[str, FieldDescriptor] = {
@@ -43,6 +43,8 @@ def sample_of(field: FieldDescriptor) -> Any:
         RetryPolicy.DESCRIPTOR: RetryPolicy(max_attempts=7),
         JobError.DESCRIPTOR: JobError(message=name),
     }
+    if field.message_type is OutputStream.DESCRIPTOR:
+        return [OutputStream(name="a", content_type="a/b"), OutputStream(content_type="c/d")]
     return values[field.message_type]
 
 

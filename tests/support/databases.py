@@ -84,7 +84,9 @@ def migrated(url: str) -> str:
 class NoOutages(Outages):
     """Outages where there never was one, however long a test takes."""
 
-    def answered(self, now: Instant) -> None: ...
+    def answered(self, now: Instant) -> None:
+        super().answered(now)
+        self.resumed_at = None
 
 
 async def execute(database: Database, *statements: str) -> None:

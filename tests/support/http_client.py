@@ -29,6 +29,10 @@ class Answer:
         return problem
 
 
+OUTPUT = "data"
+"""The name of an event whose data is the output of a job, which may be of several lines."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One server-sent event. A comment has the name `comment`."""
@@ -67,6 +71,13 @@ class Stream:
                 return event
         return None
 
+    def pause(self) -> None:
+        """Read nothing more of the connection than it has read."""
+        self._writer.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._writer.transport.resume_reading()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -84,13 +95,19 @@ def _event(text: str) -> Event | None:
     fields: dict[str, str] = {}
     for line in text.split("\n"):
         name, _, value = line.partition(":")
-        assert name not in fields, f"a field occurs twice: {text!r}"
-        fields[name] = value.removeprefix(" ")
+        value = value.removeprefix(" ")
+        if name == "data" and fields.get("event") == OUTPUT and name in fields:
+            value = f"{fields[name]}\n{value}"
+        else:
+            assert name not in fields, f"a field occurs twice: {text!r}"
+        fields[name] = value
     if "retry" in fields:
         return None
     if "" in fields:
         return Event("comment")
-    data = json.loads(fields["data"]) if "data" in fields else None
+    data = fields.get("data")
+    if data is not None and fields.get("event") != OUTPUT:
+        data = json.loads(data)
     return Event(fields.get("event", "message"), data, fields.get("id"))
 
 
@@ -158,7 +175,7 @@ class Http:
         try:
             status, answered = await _head(reader)
             assert status == 200, (status, await reader.read())
-            assert answered["content-type"] == "text/event-stream; charset=utf-8"
+            assert answered["content-type"].startswith("text/event-stream")
             yield Stream(reader, writer)
         finally:
             writer.close()

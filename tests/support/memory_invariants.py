@@ -5,10 +5,12 @@ As `check.invariants` says it of a real database. Its feed is made from its rows
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from jobledger_server.check.counters import Counts, differences
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.leases import deadline
+from jobledger_server.domain.limits import MAX_OUTPUT_STREAMS
 from jobledger_server.domain.queues import ENDED_STEP, queue_name
 from jobledger_world.memory.rows import ACTIVE, KEPT, Row
 from jobledger_world.memory.tables import HeldWebhook, Tables
@@ -49,6 +51,7 @@ def violations(tables: Tables) -> list[str]:
             for rule, holds in _webhook_rules(row).items()
             if not holds
         ),
+        *_output(tables),
         *_forgotten(tables),
         *_ended(tables),
     ]
@@ -87,6 +90,33 @@ def _webhook_rules(row: HeldWebhook) -> dict[str, bool]:
         "its previous secret has an end": bool(webhook.previous_secret)
         is (webhook.previous_secret_expire_time is not None),
     }
+
+
+def _output(tables: Tables) -> Iterator[str]:
+    """Yield what is wrong with output."""
+    streams = Counter(job_id for job_id, _ in tables.outputs)
+    for job_id, count in streams.items():
+        if count > MAX_OUTPUT_STREAMS:
+            yield f"job {job_id}: it has {count} streams of output"
+    for (job_id, stream), pieces in tables.outputs.items():
+        where, row = f"output {stream!r} of job {job_id}", tables.kept(job_id)
+        if row is None:
+            yield f"{where}: it has its job"
+        elif stream not in row.job.output_streams:
+            yield f"{where}: its job names it"
+        elif any(piece.attempt > row.job.attempt for piece in pieces):
+            yield f"{where}: it is of an attempt that was made"
+        for piece, after in pairwise(pieces):
+            if after.start != piece.end:
+                yield f"{where}: there is no gap before {after.start}"
+            if piece.attempt > after.attempt:
+                yield f"{where}: the attempts come in their order at {after.start}"
+            if piece.attempt == after.attempt and piece.number > after.number:
+                yield f"{where}: the numbers of an attempt increase at {after.start}"
+    for row in tables.rows.values():
+        for stream in row.job.output_streams if row.deletion is None else ():
+            if not tables.outputs.get((row.job.id, stream)):
+                yield f"job {row.job.id}: something is stored of its stream {stream!r}"
 
 
 def _by_name(

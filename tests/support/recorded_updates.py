@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from jobledger import Asset, Outcome
+from jobledger.testing.handler_run import RecordedOutput
 
 
 class RecordedUpdates:
@@ -11,6 +12,7 @@ class RecordedUpdates:
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
+        self.output = RecordedOutput()
 
     def report(
         self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None

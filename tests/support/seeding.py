@@ -43,6 +43,7 @@ PLAIN = {
     "labels": "'{}'",
     "attempt": "0",
     "started_by_id": "FALSE",
+    "refuse_output": "FALSE",
     "silent": "0",
     "max_attempts": "1",
     "initial_backoff": "1",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 
 from jobledger_world.refusals import NotSimulated
 
@@ -30,6 +31,10 @@ class Greenlets:
     def wait(self, call: Coroutine[Any, Any, Result], loop: asyncio.AbstractEventLoop) -> Result:
         """Wait until a coroutine has run, in a task of its own."""
         return await_only(loop.create_task(call))
+
+    def may_wait(self) -> bool:
+        """Whether this is such a function, and not the event loop itself."""
+        return in_greenlet()
 
 
 def sleep(seconds: float) -> None:

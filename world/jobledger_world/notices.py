@@ -1,9 +1,11 @@
 """What simulated servers tell each other: late, and now and then not at all."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
+from jobledger_server.domain.job import JobId
 from jobledger_server.embedded import Notices
 from jobledger_world.chance import Chance
 from jobledger_world.loop import Node, WorldLoop, current_node
@@ -24,11 +26,16 @@ class Exchange:
         self._random = chance.of("notices")
         self._members: dict[_Member, None] = {}
 
-    def exchange(self, committed: Callable[[], None], ready: Callable[[], None]) -> Notices:
+    def exchange(
+        self,
+        committed: Callable[[], None],
+        ready: Callable[[], None],
+        appended: Callable[[Collection[JobId] | None], None],
+    ) -> Notices:
         """Make what the server that runs now exchanges notices with: see `OpenedStore`."""
         node = current_node()
         assert node is not None  # noqa: S101  # servers run on nodes
-        return _Member(self, node, committed, ready)
+        return _Member(self, node, committed, ready, appended)
 
     def send(self, sender: "_Member", notice: Callable[["_Member"], Callable[[], None]]) -> None:
         """Send a notice to all others."""
@@ -56,12 +63,16 @@ class _Member:
     node: Node
     on_committed: Callable[[], None]
     on_ready: Callable[[], None]
+    on_appended: Callable[[Collection[JobId] | None], None]
 
     def committed(self) -> None:
         self.hub.send(self, lambda other: other.on_committed)
 
     def ready(self) -> None:
         self.hub.send(self, lambda other: other.on_ready)
+
+    def appended(self, ids: Collection[JobId]) -> None:
+        self.hub.send(self, lambda other: partial(other.on_appended, ids))
 
     async def run(self) -> None:
         self.hub.join(self)

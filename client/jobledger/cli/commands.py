@@ -14,6 +14,7 @@ from jobledger.cli.bulk_commands import cancel, delete, rerun
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, write
 from jobledger.cli.filters import job_filters, selected
+from jobledger.cli.logs_command import logs
 from jobledger.cli.options import (
     Group,
     all_users_option,
@@ -162,6 +163,11 @@ def jobledger() -> None:
     type=duration,
     help="How long a worker may make no progress before it loses the job.  [default: no limit]",
 )
+@click.option(
+    "--refuse-output",
+    is_flag=True,
+    help="Refuse output that is more than the service keeps of a job. Otherwise the oldest goes.",
+)
 @as_json_option
 @pass_connection
 def create(
@@ -281,7 +287,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-for command in (explain, update, rerun, cancel, delete, worker):
+for command in (logs, explain, update, rerun, cancel, delete, worker):
     jobledger.add_command(command)
 for command in (stats, pause, resume, limits, types, token, webhook):
     jobledger.add_command(command)

@@ -144,6 +144,13 @@ def write(line: str) -> None:
         sys.stdout.write(line + "\n")
 
 
+def write_bytes(data: bytes) -> None:
+    """Write output as it is."""
+    with _writing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+
 def flush() -> None:
     """Send what was written to the reader."""
     with _writing():

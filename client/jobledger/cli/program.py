@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from jobledger.cli.render import to_json
@@ -47,21 +47,28 @@ class Program:
         command: the program and its arguments.
         worker_id: the worker's.
         prefixed: whether each line that a program writes for people starts with the job's id.
+        sends_output: whether what it writes for people is the job's output, too.
     """
 
     def __init__(
-        self, command: Sequence[str], *, worker_id: str = "", prefixed: bool = False
+        self,
+        command: Sequence[str],
+        *,
+        worker_id: str = "",
+        prefixed: bool = False,
+        sends_output: bool = True,
     ) -> None:
         self._command = command
         self._worker_id = worker_id
         self._prefixed = prefixed
+        self._sends_output = sends_output
 
     async def handle(self, job: ClaimedJob) -> Outcome:
         """Run the command for a job."""
         loop = asyncio.get_running_loop()
         output = _Output(f"{job.id} | ".encode() if self._prefixed else b"")
         transport, running = await loop.subprocess_exec(
-            lambda: _Running(MAX_LINE, loop, output),
+            lambda: _Running(MAX_LINE, loop, output, sends_output=self._sends_output),
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -75,11 +82,10 @@ class Program:
                 feed = group.create_task(running.feed(job))
                 readers = {
                     group.create_task(running.listen(job)),
-                    group.create_task(running.relay()),
+                    group.create_task(running.relay(job)),
                 }
                 await running.exited.wait()
-                _, held = await asyncio.wait(readers, timeout=LAST_WORDS)
-                if held:
+                if held := await running.last_words(readers):
                     running.signal(signal.SIGKILL)
                     await asyncio.wait(held, timeout=LAST_WORDS)
                     running.close_output()
@@ -115,9 +121,15 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
     program's output open.
     """
 
-    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop, output: "_Output") -> None:
+    def __init__(
+        self, limit: int, loop: asyncio.AbstractEventLoop, output: "_Output", *, sends_output: bool
+    ) -> None:
         super().__init__(limit, loop)
         self._output = output
+        self._sends_output = sends_output
+        # What was read, and how much of it is not processed yet.
+        self._read = 0
+        self._processing = 0
         self.exited = asyncio.Event()
         self.result: dict[str, Any] | None = None
         self.tail = b""
@@ -143,23 +155,62 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
     async def listen(self, job: ClaimedJob) -> None:
         """Read its stdout: report, link assets, keep the last result."""
         while line := await self._line():
-            value = _object(line)
-            if value is None:
-                self._output.write_line(line)
-            elif _is_report(value):
-                if not await _report(job, **value):
-                    self._output.write_line(line)
-            elif value.keys() == {"asset"} and isinstance(value["asset"], dict):
-                await job.add_asset(**{"asset_type": "", **value["asset"]})
-            else:
-                self.result = value
+            with self._process():
+                await self._take(job, line)
 
-    async def relay(self) -> None:
+    async def _take(self, job: ClaimedJob, line: bytes) -> None:
+        value = _object(line)
+        if value is not None and _is_report(value):
+            if await _report(job, **value):
+                return
+        elif value is not None and value.keys() == {"asset"} and isinstance(value["asset"], dict):
+            await job.add_asset(**{"asset_type": "", **value["asset"]})
+            return
+        elif value is not None:
+            self.result = value
+            return
+        self._output.write_line(line)
+        await self._send(job, line)
+
+    async def relay(self, job: ClaimedJob) -> None:
         """Pass its stderr on; keep the end of it."""
         assert self.stderr is not None  # noqa: S101
+        rest = b""
         while chunk := await self.stderr.read(CHUNK):
-            self._output.write(chunk)
-            self.tail = (self.tail + chunk)[-CHUNK:]
+            with self._process():
+                self._output.write(chunk)
+                self.tail = (self.tail + chunk)[-CHUNK:]
+                # Whole lines, between those of stdout. A bar of progress ends its with a return.
+                rest += chunk
+                end = max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1
+                if not end and len(rest) > CHUNK:
+                    end = len(rest)
+                await self._send(job, rest[:end])
+                rest = rest[end:]
+        await self._send(job, rest)
+
+    async def _send(self, job: ClaimedJob, text: bytes) -> None:
+        if self._sends_output and text:
+            await job.write(text)
+
+    @contextlib.contextmanager
+    def _process(self) -> Iterator[None]:
+        self._read += 1
+        self._processing += 1
+        try:
+            yield
+        finally:
+            self._processing -= 1
+
+    async def last_words(self, readers: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait until its output is read; return who waits for more, which may never come."""
+        held = set(readers)
+        while held:
+            before = self._read
+            _, held = await asyncio.wait(held, timeout=LAST_WORDS)
+            if not self._processing and self._read == before:
+                break
+        return held
 
     def close_output(self) -> None:
         """Stop reading its output; what was read is still processed."""

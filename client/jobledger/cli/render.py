@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -12,6 +12,7 @@ from jobledger import (
     DisplayState,
     Job,
     JobError,
+    JobOptions,
     JobStatus,
     RetryPolicy,
     Transition,
@@ -130,6 +131,15 @@ def asset_row(asset: Asset) -> str:
     return row(ASSET_COLUMNS, cells, "  ".join(filter(None, (asset.url, asset.storage_path))))
 
 
+_WITH_LINES = frozenset(
+    {
+        *("labels", "request_id", "retry_policy", "schedule_time", "priority"),
+        *("fairness_key", "concurrency_key", "unique_key", "stall_timeout"),
+    }
+)
+"""The options of a creation that have lines of their own in the card of a job."""
+
+
 def job_card(job: Job) -> list[str]:
     """Lay out a whole job as `name  value` lines; what is unset has none."""
     now = datetime.now(UTC)
@@ -163,6 +173,7 @@ def job_card(job: Job) -> list[str]:
             f"{plain(job.stall_timeout)} without progress" if job.stall_timeout else "",
         ),
         ("kept for", f"{plain(job.retention)} after its end" if job.retention else ""),
+        *((name.replace("_", " "), _for_all(value)) for name, value in _further(job)),
         ("version", str(job.version)),
         ("parameters", _for_people(job.parameters)),
         ("checkpoint", _for_people(job.checkpoint)),
@@ -171,6 +182,17 @@ def job_card(job: Job) -> list[str]:
         ("details", _for_people(job.error.details) if job.error else ""),
     ]
     return [f"{name:<11}  {clean(value).strip()}" for name, value in facts if value]
+
+
+def _further(job: Job) -> Iterator[tuple[str, object]]:
+    """Yield the other options that the job was created with."""
+    for name in JobOptions.__annotations__:
+        if name not in _WITH_LINES and getattr(job, name, None):
+            yield name, getattr(job, name)
+
+
+def _for_all(value: object) -> str:
+    return "yes" if value is True else str(plain(value))
 
 
 def waits_until(job: Job, now: datetime) -> datetime | None:

@@ -68,6 +68,13 @@ class _ExecCommand(Command):
     help="Serve /healthz there without authentication, and /metrics if prometheus_client is"
     " installed.",
 )
+@click.option(
+    "--output/--no-output",
+    default=True,
+    show_default=True,
+    help="Send what the program writes for people, to stdout and stderr, as the job's output: see"
+    " `jobledger logs`. Its lines of JSON for the worker are left out.",
+)
 @pass_connection
 def exec_(
     connection: Connection,
@@ -78,6 +85,7 @@ def exec_(
     lease: timedelta,
     grace: timedelta,
     health: str | None,
+    output: bool,
 ) -> None:
     """Run a program, in any language, for each job of these types.
 
@@ -93,8 +101,8 @@ def exec_(
     message.
     docs/guides/worker-programs.md has the details.
 
-    What the program writes to stderr is passed on; with --concurrency above 1 each line starts
-    with the job's id.
+    What the program writes to stderr, and any other line of stdout, is the job's output. It is
+    passed on to stderr, too; with --concurrency above 1 each line starts with the job's id.
 
     On SIGTERM or SIGINT the worker claims no more jobs. It releases those that do not finish in
     time, and another worker starts them again.
@@ -123,7 +131,12 @@ def exec_(
             worker = Worker(
                 client, concurrency=concurrency, lease=lease, grace=grace, health=health
             )
-            run = Program(program, worker_id=client.worker_id, prefixed=concurrency > 1)
+            run = Program(
+                program,
+                worker_id=client.worker_id,
+                prefixed=concurrency > 1,
+                sends_output=output,
+            )
             for job_type in dict.fromkeys(job_types):
                 worker.handler(job_type)(run.handle)
             try:

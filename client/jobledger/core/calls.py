@@ -1,9 +1,10 @@
 """One unary call: repeated through a short outage, with its failure as a JobledgerError.
 
-Every call but ClaimJobs without `holding` is safe to repeat, because the client always sends a
-request_id with what creates and a worker_id with what starts; delete_job and transition_job say
-what a repetition after a lost answer returns. gRPC's own retries would do for this, but when a
-deadline passes between two of them, nobody learns what the service had answered.
+Every call but ClaimJobs without `holding` and AppendOutput without `number` is safe to repeat,
+because the client always sends a request_id with what creates and a worker_id with what starts;
+delete_job and transition_job say what a repetition after a lost answer returns. gRPC's own retries
+would do for this, but when a deadline passes between two of them, nobody learns what the service
+had answered.
 """
 
 import asyncio

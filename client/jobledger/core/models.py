@@ -276,6 +276,12 @@ class Job:
     """Why, for people."""
     traceparent: str = ""
     """The trace of its creator (W3C Trace Context), which each attempt continues."""
+    output_streams: Mapping[str, str] = field(default_factory=dict)
+    """The streams of output that its workers have begun, at most 8: their content types by name.
+    A watch shows a new one with the next change."""
+    refuse_output: bool = False
+    """Whether output is refused that is more than the service keeps of a job. Otherwise the oldest
+    goes."""
 
     @property
     def is_terminal(self) -> bool:
@@ -355,6 +361,7 @@ class Job:
             if message.HasField("last_error")
             else None,
             checkpoint=from_struct(message.checkpoint) if message.HasField("checkpoint") else None,
+            output_streams={each.name: each.content_type for each in message.output_streams},
             **fields,
         )
 
@@ -379,6 +386,10 @@ class Job:
             retry_policy=self.retry_policy.to_proto(),
             last_error=None if self.last_error is None else self.last_error.to_proto(),
             checkpoint=to_struct(self.checkpoint, "checkpoint"),
+            output_streams=[
+                job_pb2.OutputStream(name=name, content_type=content_type)
+                for name, content_type in self.output_streams.items()
+            ],
             **fields,
         )
 

@@ -80,6 +80,9 @@ class JobOptions(TypedDict, total=False):
     """Seconds, or a timedelta, that an attempt may go without progress: a report that says
     something new, or an asset. Then it is lost, as if its lease had expired. Default: that of its
     type, or else no limit."""
+    refuse_output: bool
+    """Whether output is refused that is more than the service keeps of a job. Default: the oldest
+    goes."""
 
 
 class NewJob:

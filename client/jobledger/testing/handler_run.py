@@ -35,6 +35,8 @@ class HandlerRun:
     """
     assets: list[Asset]
     """What was linked, with `job.add_asset(...)` and with the outcome."""
+    output: Mapping[str, bytes]
+    """What was written, by stream: `run.output[""]` with `job.write(...)`."""
     raised: BaseException | None
     """What the handler raised, if that is the outcome."""
 
@@ -125,6 +127,7 @@ async def run_handler_async(
         cancelled=is_released and recorder.cancelled,
         reports=recorder.reports,
         assets=[*recorder.assets, *([] if isinstance(outcome, Release) else outcome.assets)],
+        output={stream: bytes(data) for stream, data in recorder.output.streams.items()},
         raised=run.raised,
     )
 
@@ -154,6 +157,29 @@ def _job(function: Function, parameters: JsonObject | Typed | None, options: Run
     )
 
 
+class RecordedOutput:
+    """Has room for everything."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, bytearray] = {}
+
+    def add(self, stream: str, data: bytes, content_type: str = "") -> int:  # noqa: ARG002
+        self.streams.setdefault(stream, bytearray()).extend(data)
+        return len(data)
+
+    def drop(self, stream: str, size: int) -> None:
+        raise NotImplementedError
+
+    async def room(self) -> None:
+        raise NotImplementedError
+
+    def wait_for_room(self) -> bool:
+        raise NotImplementedError
+
+    async def deliver(self, stream: str) -> bool:  # noqa: ARG002
+        return True
+
+
 class _Recorder:
     """Replaces a worker's session with the service."""
 
@@ -164,6 +190,7 @@ class _Recorder:
             raise ValueError(f"cancel_after: {cancel_after} is less than 1")
         self.reports: list[Report] = []
         self.assets: list[Asset] = []
+        self.output = RecordedOutput()
         self._run = run
         self._cancel_after = cancel_after
         self._cancel_reason = cancel_reason

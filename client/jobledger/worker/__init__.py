@@ -10,16 +10,20 @@ from jobledger.worker.handlers.threads import BlockingJob
 from jobledger.worker.job import ClaimedJob
 from jobledger.worker.metrics import JobEnd, WorkerHealth
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
+from jobledger.worker.output import BlockingJobOutput, JobLogHandler, JobOutput
 from jobledger.worker.worker import Worker
 
 __all__ = [
     "BlockingJob",
+    "BlockingJobOutput",
     "ClaimedJob",
     "Completed",
     "Failed",
     "InvalidParameters",
     "InvalidResult",
     "JobEnd",
+    "JobLogHandler",
+    "JobOutput",
     "Middleware",
     "Next",
     "Outcome",

@@ -6,20 +6,35 @@ import logging
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Iterable,
     Iterator,
     Mapping,
     MutableMapping,
+    Sequence,
     Sized,
 )
-from functools import cached_property
+from contextlib import AbstractContextManager
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError
 from jobledger.core.requests import count
 from jobledger.worker.outcomes import Outcome
+from jobledger.worker.output import (
+    LOG,
+    JobOutput,
+    Output,
+    capturing,
+    checked_content_type,
+    checked_stream,
+    encoded,
+    line_of,
+)
+from jobledger.worker.programs import running
 
 ItemT = TypeVar("ItemT")
 
@@ -94,6 +109,10 @@ class RunState:
 class Updates(Protocol):
     """Where a run sends what it has to say of its job: the service, or a test."""
 
+    @property
+    def output(self) -> Output:
+        """Where it sends what the handler writes."""
+
     def report(
         self, progress: int | None, message: str | None, checkpoint: dict[str, Any] | None
     ) -> None:
@@ -132,6 +151,30 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
         assert self.extra is not None  # noqa: S101
         kwargs["extra"] = {**kwargs.get("extra", {}), **self.extra}
         return f"job {self.extra['job_id']}: {msg}", kwargs
+
+
+class AsyncJobLog(JobLog):
+    """Called with a line, it writes that to the stream `log` of the job's output."""
+
+    def __init__(self, job: Job, write: Callable[..., Awaitable[None]]) -> None:
+        super().__init__(job)
+        self._write = write
+
+    async def __call__(self, line: str, *, wait: bool = False) -> None:
+        """Write a line; see ClaimedJob.write."""
+        await self._write(line_of(line), stream=LOG, wait=wait)
+
+
+class BlockingJobLog(JobLog):
+    """Called with a line, it writes that to the stream `log` of the job's output."""
+
+    def __init__(self, job: Job, write: Callable[..., None]) -> None:
+        super().__init__(job)
+        self._write = write
+
+    def __call__(self, line: str, *, wait: bool = False) -> None:
+        """Write a line; see ClaimedJob.write."""
+        self._write(line_of(line), stream=LOG, wait=wait)
 
 
 class JobFacts:
@@ -197,11 +240,6 @@ class JobFacts:
         """What the worker's `lifespan` yielded; None without one."""
         return self._state
 
-    @cached_property
-    def log(self) -> JobLog:
-        """Logs as `jobledger.job`; each record has `job_id`, `job_type` and `attempt`."""
-        return JobLog(self._job)
-
     @property
     def cancel_requested(self) -> bool:
         """Whether cancellation of the job was requested."""
@@ -211,6 +249,26 @@ class JobFacts:
     def cancel_reason(self) -> str:
         """Why, in the words of the caller that requested it; may be empty."""
         return self._run.cancel_reason or ""
+
+    def capture_prints(self, stream: str = "") -> AbstractContextManager[None]:
+        """Send to the job's output what is printed in a `with` block, instead of to stdout.
+
+        It is what the handler prints, in the event loop or in a thread that has its context, as
+        those of `asyncio.to_thread` have: several jobs may do so at once. A print may wait while
+        the service is away, but not in the event loop: there, what is too much is dropped, and the
+        output says so.
+
+        Args:
+            stream: where to write. Default: the stream without a name.
+
+        Raises:
+            ValueError: no stream can have this name.
+        """
+        return capturing(self, stream)
+
+    def put(self, data: bytes, stream: str) -> None:
+        """Write what is printed or logged, which is never raised in: for the library itself."""
+        raise NotImplementedError
 
 
 class ClaimedJob(JobFacts):
@@ -223,6 +281,14 @@ class ClaimedJob(JobFacts):
     def __init__(self, job: Job, state: Any, run: RunState, updates: Updates) -> None:
         super().__init__(job, state, run)
         self._updates = updates
+
+    @cached_property
+    def log(self) -> AsyncJobLog:
+        """Logs as `jobledger.job`; each record has `job_id`, `job_type` and `attempt`.
+
+        `await job.log(line)` writes a line to the stream `log` of the job's output.
+        """
+        return AsyncJobLog(self._job, self.write)
 
     async def progress(
         self,
@@ -306,6 +372,100 @@ class ClaimedJob(JobFacts):
                 etag=etag,
             )
         )
+
+    async def write(self, data: str | bytes, *, stream: str = "", wait: bool = False) -> None:
+        """Write to a stream of the job's output, which its readers see as it comes.
+
+        It is sent within 50 ms, in the order in which it was written, before a report or an asset
+        that comes later, and before the end of the job. While the service is away, or takes no more
+        for now, 256 KiB wait; then the call does. If the service refuses the output of a stream,
+        because it is too much for instance, the worker logs that, and the job goes on.
+
+        Args:
+            data: a text, which is sent as UTF-8, or bytes; of any length.
+            stream: one of at most 8 of a job: at most 64 letters, digits, `.`, `_` and `-`.
+                Default: the stream without a name.
+            wait: return when it is committed. It is sent at once.
+
+        Raises:
+            JobledgerError: the service refuses the output of the stream; only with `wait`.
+            TypeError: `data` is neither a text nor bytes.
+            ValueError: no stream can have this name.
+        """
+        await self._write(checked_stream(stream), "", data, wait)
+
+    def output(self, stream: str = "", *, content_type: str = "") -> JobOutput:
+        """Return a stream of the job's output, to write to it again and again.
+
+        That of a plain function is a file: `print(..., file=stream)` writes to it.
+
+        Args:
+            stream: its name; see `write`.
+            content_type: what it is, if it is new: a media type of at most 128 characters. Default:
+                `text/plain; charset=utf-8`.
+
+        Raises:
+            ValueError: no stream can have this name, or the content type is none.
+        """
+        write = partial(self._write, checked_stream(stream), checked_content_type(content_type))
+        return JobOutput(write, stream)
+
+    async def run_program(
+        self,
+        command: Sequence[str],
+        *,
+        stream: str = "",
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a program, and send what it writes to stdout and stderr to the job's output.
+
+        Returns its exit code, or the negative number of the signal that ended it. If the handler
+        has to stop, the program gets SIGTERM, and SIGKILL after 10 s; so does what it has started.
+
+        Args:
+            command: the program and its arguments. Its stdin is empty.
+            stream: where to write; see `write`.
+            cwd: the folder that it runs in. Default: that of the worker.
+            env: its environment. Default: that of the worker.
+
+        Raises:
+            OSError: it cannot be started.
+            ValueError: no stream can have this name.
+        """
+        self._check()
+        checked_stream(stream)
+        raised = self._run.raised
+        stopped = lambda: self._run.raised > raised  # noqa: E731
+        async with running(command, stopped, cwd=cwd, env=env) as program:
+            async for chunk in program.chunks():
+                await self._write(stream, "", chunk)
+            return await program.exit_code()
+
+    def put(self, data: bytes, stream: str) -> None:
+        output = self._updates.output
+        while data := data[output.add(stream, data) :]:
+            if self._run.raised or not output.wait_for_room():
+                output.drop(stream, len(data))
+                return
+
+    async def _write(
+        self,
+        stream: str,
+        content_type: str,
+        data: str | bytes,
+        wait: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        self._check()
+        output, rest = self._updates.output, encoded(data)
+        while rest := rest[output.add(stream, rest, content_type) :]:
+            await output.room()
+            self._check()
+        # A handler that does nothing but compute and write lets others run too.
+        await asyncio.sleep(0)
+        while wait and not self._run.raised and not await output.deliver(stream):
+            pass
+        self._check()
 
     def track(
         self, items: Iterable[ItemT] | AsyncIterable[ItemT], *, total: int | None = None
@@ -391,6 +551,11 @@ async def _each(items: Iterator[ItemT]) -> AsyncIterator[ItemT]:
 def run_state(job: JobFacts) -> RunState:
     """Return how the run of a job's handler stands."""
     return job._run  # noqa: SLF001  # not for handlers
+
+
+def output_of(job: ClaimedJob) -> Output:
+    """Return where a job's output goes."""
+    return job._updates.output  # noqa: SLF001  # not for handlers
 
 
 def log_name(job: Job) -> str:

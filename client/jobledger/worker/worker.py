@@ -49,6 +49,7 @@ from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.handlers.processes import refuse_in_handler_process
 from jobledger.worker.handlers.signatures import is_async, name_of
 from jobledger.worker.metrics import METRICS, JobEnd, WorkerFigures, WorkerHealth
+from jobledger.worker.session.job_output import OutputRoom
 from jobledger.worker.session.session import Session
 from jobledger.worker.session.slots import MAX_SLOTS, Slots
 
@@ -125,6 +126,7 @@ class Worker:
             parse_address(text(health, "health"))
         self._health = health
         self._figures = WorkerFigures(on_end)
+        self._output_room = OutputRoom()
         self._handlers: dict[str, Handler] = {}
         self._run_ended = asyncio.Event()
         self._shared = self._new_slots(_slot_count(concurrency))
@@ -401,6 +403,7 @@ class Worker:
                             worker_id=worker_id,
                             state=state,
                             figures=self._figures,
+                            room=self._output_room,
                             running=lambda: self._runs,
                         )
                         for slots in served

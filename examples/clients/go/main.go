@@ -1,6 +1,6 @@
 // Command jobs is a Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 //
-//	jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
+//	jobs create|get|list|watch|output|work|complete|limit --server HOST:PORT …
 //
 // It prints one JSON object a line. The commands, their options and what they print:
 // tests/polyglot/README.md.
@@ -27,6 +27,7 @@ var commands = map[string]func(context.Context, *client, *options) error{
 	"get":      get,
 	"list":     list,
 	"watch":    watch,
+	"output":   output,
 	"work":     work,
 	"complete": complete,
 	"limit":    limit,
@@ -55,13 +56,14 @@ type options struct {
 	priority, maxRunning                                         *int32
 	parameters, result                                           *structpb.Struct
 	labels                                                       map[string]string
+	output                                                       []string
 	pageSize, attempt, stallTimeout, maxAttempts                 int
-	afterVersion, assetSize                                      int64
+	afterVersion, afterOffset, assetSize                         int64
 }
 
 func parse(arguments []string) (*options, func(context.Context, *client, *options) error) {
 	if len(arguments) == 0 || commands[arguments[0]] == nil {
-		wrong("usage: jobs create|get|list|watch|work|complete|limit --server HOST:PORT …")
+		wrong("usage: jobs create|get|list|watch|output|work|complete|limit --server HOST:PORT …")
 	}
 	o := &options{labels: map[string]string{}}
 	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError) // Exits with 2.
@@ -83,6 +85,11 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.IntVar(&o.pageSize, "page-size", 0, "jobs a page")
 	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: any)")
 	flags.Int64Var(&o.afterVersion, "after-version", 0, "the last version seen")
+	flags.Int64Var(&o.afterOffset, "after-offset", 0, "`bytes` of output seen")
+	flags.Func("output", "`text` that the worker appends", func(text string) error {
+		o.output = append(o.output, text)
+		return nil
+	})
 	flags.Int64Var(&o.assetSize, "asset-size", 0, "`bytes` of what the worker made")
 	flags.StringVar(&o.name, "name", "", "a concurrency key, or the part before its colon")
 	flags.Func("max-running", "the limit (default: none)", numberInto(&o.maxRunning))

@@ -3,12 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"io"
-	mathrand "math/rand/v2"
-	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "example.com/jobs/jobledger/v1"
@@ -65,74 +60,4 @@ func list(ctx context.Context, c *client, o *options) error {
 			return nil
 		}
 	}
-}
-
-// watch follows a job to its end, over as many streams as that takes.
-func watch(ctx context.Context, c *client, o *options) error {
-	seen := o.afterVersion
-	for failures := 0; ; failures++ {
-		stream, err := c.jobs.WatchJob(ctx, &pb.WatchJobRequest{
-			JobId: o.job, UserId: o.user, AfterVersion: seen,
-		})
-		for err == nil {
-			var answer *pb.WatchJobResponse
-			if answer, err = stream.Recv(); err != nil {
-				break
-			}
-			job, ended := answer.GetJob(), hasEnded(answer.GetJob())
-			news := !answer.GetHeartbeat() && job.GetVersion() > seen
-			if news || ended {
-				seen = job.GetVersion()
-				print(event{
-					"event": "changed", "job": message(job),
-					"transitions": messages(answer.GetTransitions()),
-				})
-			}
-			if ended {
-				return nil
-			}
-			// Not after the snapshot that greets each stream: a server that breaks
-			// right after it would be called ten times a second.
-			if news || answer.GetHeartbeat() {
-				failures = 0
-			}
-		}
-		if !isTransient(err) {
-			return err
-		}
-		// Full jitter, on top of what the server asks for: after a restart all
-		// watchers come back, but not at once.
-		limit := min(100*time.Millisecond<<min(failures, 10), 5*time.Second)
-		time.Sleep(retryDelay(err) + mathrand.N(limit))
-	}
-}
-
-func hasEnded(job *pb.Job) bool {
-	switch job.GetStatus() {
-	case pb.JobStatus_JOB_STATUS_COMPLETED, pb.JobStatus_JOB_STATUS_PARTIAL,
-		pb.JobStatus_JOB_STATUS_FAILED:
-		return true
-	}
-	return false
-}
-
-// isTransient returns whether another stream may succeed.
-func isTransient(err error) bool {
-	if err == io.EOF { // OK before the job has ended: never the server's, a proxy's perhaps.
-		return true
-	}
-	switch status.Code(err) {
-	case codes.Unavailable, codes.ResourceExhausted, codes.Canceled, codes.DeadlineExceeded:
-		return true
-	case codes.Internal, codes.Unknown: // A stream reset on the way, unless the server says why.
-		return readError(err).Reason == ""
-	}
-	return false
-}
-
-func retryDelay(err error) time.Duration {
-	if delay := readError(err).RetryDelayMS; delay != nil {
-		return time.Duration(*delay) * time.Millisecond
-	}
-	return 0
 }

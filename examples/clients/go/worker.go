@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -34,7 +35,11 @@ func work(ctx context.Context, c *client, o *options) error {
 			err = stream.Send(request)
 		}
 	}()
-	for unanswered := []string{"progressed", "linked", "ended"}; len(unanswered) > 0; {
+	unanswered := slices.Concat(
+		[]string{"progressed"}, slices.Repeat([]string{"appended"}, len(o.output)),
+		[]string{"linked", "ended"},
+	)
+	for len(unanswered) > 0 {
 		answer, err := stream.Recv()
 		if err != nil {
 			return err
@@ -73,12 +78,20 @@ func do(job *pb.Job, o *options) *pb.WorkRequest {
 		// With attempts left the job waits for the next one, instead of being FAILED.
 		finish.Retryable = retry
 	}
+	updates := []*pb.JobUpdate{{Update: &pb.JobUpdate_Progress{Progress: progress}}}
+	for i, text := range o.output {
+		// Numbered, it can be sent again over another stream, and is appended once.
+		piece := &pb.OutputUpdate{Number: int64(i + 1), Data: []byte(text)}
+		updates = append(updates, &pb.JobUpdate{Update: &pb.JobUpdate_Output{Output: piece}})
+	}
+	updates = append(updates,
+		&pb.JobUpdate{Update: &pb.JobUpdate_Asset{Asset: made}},
+		&pb.JobUpdate{Update: &pb.JobUpdate_Finish{Finish: finish}})
+	for _, update := range updates {
+		update.JobId, update.Attempt = id, attempt
+	}
 	// What is ready goes in one message. No slots: no more jobs.
-	return &pb.WorkRequest{Slots: proto.Int32(0), Updates: []*pb.JobUpdate{
-		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Progress{Progress: progress}},
-		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Asset{Asset: made}},
-		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Finish{Finish: finish}},
-	}}
+	return &pb.WorkRequest{Slots: proto.Int32(0), Updates: updates}
 }
 
 func complete(ctx context.Context, c *client, o *options) error {

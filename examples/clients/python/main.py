@@ -1,6 +1,6 @@
 """A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 
-python main.py create|get|list|watch|work|complete|limit --server HOST:PORT ...
+python main.py create|get|list|watch|output|work|complete|limit --server HOST:PORT ...
 
 It prints one JSON object a line. The commands, their options and what they print:
 tests/polyglot/README.md.
@@ -16,7 +16,8 @@ from connect import connect
 from failure import read_error
 from google.protobuf.struct_pb2 import Struct
 from limit import set_limit
-from owner import create, get, list_jobs, watch
+from owner import create, get, list_jobs
+from watch import output, watch
 from worker import complete, work
 
 
@@ -36,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     every.add_argument("--server", required=True, metavar="HOST:PORT")
     owner = argparse.ArgumentParser(add_help=False, parents=[every])
     owner.add_argument("--user", required=True)
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument("--job", required=True)
     result = argparse.ArgumentParser(add_help=False)
     result.add_argument("--result", type=read_struct, metavar="FILE")
 
@@ -56,18 +59,20 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--parameters", type=read_struct, metavar="FILE")
     command.add_argument("--label", type=divide, action="append", default=[], metavar="KEY=VALUE")
 
-    command = commands.add_parser("get", parents=[owner])
+    command = commands.add_parser("get", parents=[owner, job])
     command.set_defaults(command=get)
-    command.add_argument("--job", required=True)
 
     command = commands.add_parser("list", parents=[owner])
     command.set_defaults(command=list_jobs)
     command.add_argument("--page-size", type=int, default=0)
 
-    command = commands.add_parser("watch", parents=[owner])
+    command = commands.add_parser("watch", parents=[owner, job])
     command.set_defaults(command=watch)
-    command.add_argument("--job", required=True)
     command.add_argument("--after-version", type=int, default=0)
+
+    command = commands.add_parser("output", parents=[owner, job])
+    command.set_defaults(command=output)
+    command.add_argument("--after-offset", type=int, default=0, metavar="BYTES")
 
     command = commands.add_parser("work", parents=[every, result])
     command.set_defaults(command=work)
@@ -78,11 +83,11 @@ def parser() -> argparse.ArgumentParser:
         "--outcome", choices=["completed", "partial", "failed", "retried"], default="completed"
     )
     command.add_argument("--message", default="half done")
+    command.add_argument("--output", action="append", default=[], metavar="TEXT")
     command.add_argument("--asset-size", type=int, default=0, metavar="BYTES")
 
-    command = commands.add_parser("complete", parents=[every, result])
+    command = commands.add_parser("complete", parents=[every, job, result])
     command.set_defaults(command=complete)
-    command.add_argument("--job", required=True)
     command.add_argument("--attempt", type=int)
 
     command = commands.add_parser("limit", parents=[every])

@@ -9,6 +9,7 @@ from printing import as_json, emit
 from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.job_pb2 import Job, JobError
 from jobledger.v1.worker_service_pb2 import (
+    AppendOutputRequest,
     AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
@@ -54,6 +55,18 @@ def work(client: Client, options: Namespace) -> None:
         timeout=DEADLINE,
     )
     emit("progressed", result={"applied": progress.applied})
+
+    for number, text in enumerate(options.output, start=1):
+        appended = client.workers.AppendOutput(
+            AppendOutputRequest(
+                job_id=job.id,
+                attempt=job.attempt,
+                number=number,  # So a retry of the call does not append it again.
+                data=text.encode(),
+            ),
+            timeout=DEADLINE,
+        )
+        emit("appended", result={"next_offset": str(appended.next_offset)})
 
     linked = client.workers.CreateAsset(
         CreateAssetRequest(

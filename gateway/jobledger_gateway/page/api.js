@@ -38,6 +38,12 @@ export async function call(method, path, { query, body, signal } = {}) {
   return answer.status === 204 ? {} : answer.json();
 }
 
+/** Read a file; return it as a Blob. */
+export async function read(path) {
+  const answer = await send("GET", path, { headers: {} });
+  return answer.blob();
+}
+
 /** Open a stream of server-sent events; return the response, whose body is the stream. */
 export function openEvents(path, { query, lastEventId, signal }) {
   const headers = { Accept: "text/event-stream" };

@@ -8,6 +8,7 @@ import { isTerminal, waits } from "./states.js";
 const APART = 700; // ms between two reads
 const CALM = 4000; // ms after a change of the progress alone: there may be a new asset
 const EXPLAINED = 5000; // ms between two explanations: others move while this job does not
+const STREAMS = 3000; // ms between two looks at a running job: a new stream of output is no change of it
 
 /** What the job's page shows. `changed()` is called after each change. */
 export class JobDetails {
@@ -23,6 +24,7 @@ export class JobDetails {
   #owner;
   #handlers;
   #refresher = new Refresher((signal) => this.#read(signal), APART);
+  #streams = new Refresher((signal) => this.#readStreams(signal), STREAMS);
 
   constructor(id, owner, handlers) {
     this.#id = id;
@@ -36,6 +38,7 @@ export class JobDetails {
 
   stop() {
     this.#refresher.stop();
+    this.#streams.stop();
   }
 
   /** Read everything soon. */
@@ -75,7 +78,20 @@ export class JobDetails {
     } finally {
       this.#handlers.changed();
     }
+    if (this.job?.held) this.#streams.ask(STREAMS);
     return waits(this.job) ? EXPLAINED : undefined;
+  }
+
+  async #readStreams(signal) {
+    const query = new URLSearchParams(this.#owner ? { user_id: this.#owner } : {});
+    try {
+      const { job } = await call("GET", `/v1/jobs/${encodeURIComponent(this.#id)}`, { query, signal });
+      this.#take(job);
+      this.#handlers.changed();
+    } catch {
+      // The next time, or what else is read says it.
+    }
+    return this.job.held && !this.deleted ? STREAMS : undefined;
   }
 
   #take(job) {

@@ -5,6 +5,7 @@ import { announce, h, oncePerFrame, redraw, setClass, setText } from "./dom.js";
 import { assetItems, errors, facts } from "./facts.js";
 import { Feed } from "./feed.js";
 import { JobDetails } from "./job_details.js";
+import { OutputPanel } from "./output_panel.js";
 import { onlyWatches } from "./session.js";
 import { isTerminal, notStarted, stateOf } from "./states.js";
 import { timeline } from "./timeline.js";
@@ -13,7 +14,8 @@ import { sentences } from "./waiting.js";
 
 /** Show a job in `main`; return what stops it. `view` is what main.js gives every page. */
 export function jobPage(main, id, owner, view) {
-  const parts = skeleton(id, view.listed);
+  const output = new OutputPanel(id, owner);
+  const parts = skeleton(id, view.listed, output.element);
   main.replaceChildren(parts.page);
   let spoken = "";
   const draw = oncePerFrame(() => {
@@ -21,6 +23,7 @@ export function jobPage(main, id, owner, view) {
     if (!job || details.stopped) return;
     const state = drawHead(parts, job, details.deleted);
     drawBody(parts, details);
+    output.show(job);
     if (spoken && spoken !== state.key) announce(`The job is now ${state.text}.`);
     spoken = state.key;
   });
@@ -42,10 +45,11 @@ export function jobPage(main, id, owner, view) {
     clearInterval(ticking);
     feed.stop();
     details.stop();
+    output.stop();
   };
 }
 
-function skeleton(id, listed) {
+function skeleton(id, listed, output) {
   const button = (text, danger) => h("button", { type: "button", hidden: true, class: danger ? "danger" : null }, text);
   const section = (title, content) => h("section", { class: "block", hidden: true }, h("h2", {}, title), content);
   const parts = {
@@ -72,6 +76,7 @@ function skeleton(id, listed) {
       h("div", {}, h("h1", { tabindex: "-1" }, parts.type, " ", h("code", {}, id)), parts.state),
       h("div", { class: "buttons" }, parts.rerun, parts.cancel, parts.change, parts.remove)),
     h("div", { class: "job-progress" }, parts.bar, parts.text),
+    output,
     h("div", { class: "columns" },
       h("div", {}, section("Why it waits", parts.why), parts.errors, section("What happened", parts.timeline), section("Assets", parts.assets)),
       h("div", {}, section("Facts", parts.facts), section("Parameters", parts.parameters), section("Result", parts.result), section("Checkpoint", parts.checkpoint))));

@@ -126,6 +126,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the job was started: it cannot be changed any more.
     Metadata: `job_id`, `current`. With google.rpc.PreconditionFailure.
     """
+    ERROR_REASON_OUTPUT_GAP: _ErrorReason.ValueType  # 23
+    """ABORTED: an earlier append of the attempt to the stream is not stored: it was
+    refused, or its outcome is unknown. Send that one first, then this one again.
+    Metadata: `job_id`, `stream`, `number` (of the append that comes next).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -237,5 +242,10 @@ disabled or deleted. Stop delivering it. Metadata: `webhook_id`.
 ERROR_REASON_JOB_STARTED: ErrorReason.ValueType  # 22
 """FAILED_PRECONDITION: the job was started: it cannot be changed any more.
 Metadata: `job_id`, `current`. With google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_OUTPUT_GAP: ErrorReason.ValueType  # 23
+"""ABORTED: an earlier append of the attempt to the stream is not stored: it was
+refused, or its outcome is unknown. Send that one first, then this one again.
+Metadata: `job_id`, `stream`, `number` (of the append that comes next).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -239,6 +239,8 @@ class Job(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    OUTPUT_STREAMS_FIELD_NUMBER: _builtins.int
+    REFUSE_OUTPUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -314,6 +316,11 @@ class Job(_message.Message):
     """The id of the request that created it; see CreateJobRequest.request_id. Empty
     if that had none, and for all but its owner and operators: for workers, for
     holders of watch tokens and in webhooks.
+    """
+    refuse_output: _builtins.bool
+    """Whether output is refused that is more than the service keeps of a job: 1 MiB,
+    unless the operator has set another size. Otherwise the oldest output goes, of
+    the longest stream first.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -437,6 +444,13 @@ class Job(_message.Message):
         applies.
         """
 
+    @_builtins.property
+    def output_streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputStream]:
+        """The streams of output that its workers have begun, at most 8, by their names;
+        see WatchOutput. A new one is no change of the job: a watcher of the job is sent
+        it with the next change.
+        """
+
     def __init__(
         self,
         *,
@@ -478,14 +492,42 @@ class Job(_message.Message):
         cancelled: _builtins.bool = ...,
         request_id: _builtins.str = ...,
         retention: _duration_pb2.Duration | None = ...,
+        output_streams: _abc.Iterable[Global___OutputStream] | None = ...,
+        refuse_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "output_streams", b"output_streams", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "refuse_output", b"refuse_output", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class OutputStream(_message.Message):
+    """A stream of a job's output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name. Empty for the stream that has none."""
+    content_type: _builtins.str
+    """What it is, from its first append: a media type."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputStream: _TypeAlias = OutputStream  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

@@ -94,6 +94,7 @@ class CreateJobRequest(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     UNIQUE_POLICY_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
+    REFUSE_OUTPUT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -120,6 +121,10 @@ class CreateJobRequest(_message.Message):
     unique_policy: Global___UniquePolicy.ValueType
     """What happens if there is such a job already. Default: REJECT. Only with a
     `unique_key`.
+    """
+    refuse_output: _builtins.bool
+    """Whether output is refused that is more than the service keeps; see
+    Job.refuse_output. Default: false, the oldest output goes.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -189,10 +194,11 @@ class CreateJobRequest(_message.Message):
         unique_key: _builtins.str = ...,
         unique_policy: Global___UniquePolicy.ValueType = ...,
         delay: _duration_pb2.Duration | None = ...,
+        refuse_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "delay", b"delay", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "delay", b"delay", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "delay", b"delay", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "refuse_output", b"refuse_output", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -564,6 +570,197 @@ class WatchJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class WatchOutputRequest(_message.Message):
+    """A request to watch a stream of a job's output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    LAST_BYTES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    user_id: _builtins.str
+    """Its owner. Required."""
+    stream: _builtins.str
+    """The stream's name; see AppendOutputRequest.stream."""
+    after_offset: _builtins.int
+    """The `next_offset` of the last message that the client received, 0 or more.
+    One after the end of the stream waits for it.
+    """
+    last_bytes: _builtins.int
+    """So many bytes before the end of the stream as it is now, 0 or more."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        after_offset: _builtins.int = ...,
+        last_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_offset", b"after_offset", "from", b"from", "last_bytes", b"last_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_offset", b"after_offset", "from", b"from", "job_id", b"job_id", "last_bytes", b"last_bytes", "stream", b"stream", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["after_offset", "last_bytes"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___WatchOutputRequest: _TypeAlias = WatchOutputRequest  # noqa: Y015
+
+@_typing.final
+class WatchOutputResponse(_message.Message):
+    """A piece of output, a heartbeat, or the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    UP_TO_DATE_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_BEFORE_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where `data` begins: bytes from the beginning of the stream, over all attempts."""
+    data: _builtins.bytes
+    """The output, of one attempt and at most 1 MiB. A character of a text may be
+    cut: its other bytes come next. Empty in a heartbeat, and in a message that
+    says only where the stream is.
+    """
+    attempt: _builtins.int
+    """The attempt that wrote `data`. Where it changes, another attempt began, and a
+    reader can clear what it has, or go on. 0 without `data`.
+    """
+    next_offset: _builtins.int
+    """The offset after `data`: where the next message begins."""
+    up_to_date: _builtins.bool
+    """Whether this was all when it was sent: it is so in some message once the client
+    has what was stored. A message without `data` repeats it every 15 seconds (the
+    operator can set another time), so that the client sees that the stream is
+    alive.
+    """
+    closed: _builtins.bool
+    """The job is terminal, and nothing follows. Only in the last message."""
+    truncated_before: _builtins.int
+    """What came before this offset is not stored any more. Set where that was to be
+    sent, else 0.
+    """
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        next_offset: _builtins.int = ...,
+        up_to_date: _builtins.bool = ...,
+        closed: _builtins.bool = ...,
+        truncated_before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "closed", b"closed", "data", b"data", "next_offset", b"next_offset", "offset", b"offset", "truncated_before", b"truncated_before", "up_to_date", b"up_to_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOutputResponse: _TypeAlias = WatchOutputResponse  # noqa: Y015
+
+@_typing.final
+class ReadOutputRequest(_message.Message):
+    """A request for a piece of a job's output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LAST_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    user_id: _builtins.str
+    """Its owner. Required."""
+    stream: _builtins.str
+    """The stream's name; see AppendOutputRequest.stream."""
+    offset: _builtins.int
+    """Where the piece begins, 0 or more."""
+    last_bytes: _builtins.int
+    """So many bytes before the end of the stream as it is now, 0 or more."""
+    max_bytes: _builtins.int
+    """How many bytes at most, up to 1 MiB. Default (0): 1 MiB."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        last_bytes: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "last_bytes", b"last_bytes", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "job_id", b"job_id", "last_bytes", b"last_bytes", "max_bytes", b"max_bytes", "offset", b"offset", "stream", b"stream", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["offset", "last_bytes"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___ReadOutputRequest: _TypeAlias = ReadOutputRequest  # noqa: Y015
+
+@_typing.final
+class ReadOutputResponse(_message.Message):
+    """A piece of output. The fields are those of WatchOutputResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    UP_TO_DATE_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_BEFORE_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where `data` begins."""
+    data: _builtins.bytes
+    """The output, of one attempt. Empty if there is none from there on."""
+    attempt: _builtins.int
+    """The attempt that wrote `data`. 0 without `data`."""
+    next_offset: _builtins.int
+    """The offset after `data`."""
+    up_to_date: _builtins.bool
+    """Whether this is all that is stored now."""
+    closed: _builtins.bool
+    """Whether this is all there will be: the job is terminal."""
+    truncated_before: _builtins.int
+    """What came before this offset is not stored any more. Set where that was asked
+    for, else 0.
+    """
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        next_offset: _builtins.int = ...,
+        up_to_date: _builtins.bool = ...,
+        closed: _builtins.bool = ...,
+        truncated_before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "closed", b"closed", "data", b"data", "next_offset", b"next_offset", "offset", b"offset", "truncated_before", b"truncated_before", "up_to_date", b"up_to_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadOutputResponse: _TypeAlias = ReadOutputResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobsRequest(_message.Message):
@@ -1646,10 +1843,13 @@ class CreateWatchTokenRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required."""
     job_id: _builtins.str
     """The job that the token is for. Either this or `labels` is required."""
+    output: _builtins.bool
+    """Whether it may read the output of these jobs."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The token is for the owner's jobs with all of these labels. The token has
@@ -1667,10 +1867,11 @@ class CreateWatchTokenRequest(_message.Message):
         job_id: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "labels", b"labels", "ttl", b"ttl", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "labels", b"labels", "output", b"output", "ttl", b"ttl", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

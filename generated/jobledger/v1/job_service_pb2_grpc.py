@@ -79,6 +79,16 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
+        self.WatchOutput = channel.unary_stream(
+                '/jobledger.v1.JobService/WatchOutput',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchOutputRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchOutputResponse.FromString,
+                _registered_method=True)
+        self.ReadOutput = channel.unary_unary(
+                '/jobledger.v1.JobService/ReadOutput',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.ReadOutputRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.ReadOutputResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/jobledger.v1.JobService/CancelJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
@@ -246,6 +256,36 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchOutput(self, request, context):
+        """Watches a stream of a job's output: what its workers append with AppendOutput.
+        Sends what is stored, then what is appended, until nothing can follow: the
+        message with `closed`, after which the stream ends with OK. That is once the
+        job is terminal, so its terminal state can be read then. A stream that no
+        worker has begun is empty, and closes likewise.
+
+        Every byte that is still stored is sent once, in order, from any server. A
+        watch that breaks goes on with the `next_offset` of its last message as
+        `after_offset`. What was dropped in between is skipped, which
+        `truncated_before` says. Output that was acknowledged before the end of the job
+        is sent before `closed`.
+
+        Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
+        ACCESS_DENIED for a watch token that was made without `output`;
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadOutput(self, request, context):
+        """Reads a piece of a job's output, as it is now. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND, ACCESS_DENIED as for WatchOutput, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
         """Requests cancellation. A job that no worker holds becomes FAILED at once,
         with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
@@ -355,7 +395,8 @@ class JobServiceServicer(object):
         every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
         it is for labels, ListJobs, in the view BASIC whatever the request says. What
         such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
-        as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        as the token says. With `output` it permits WatchOutput and ReadOutput, too.
+        Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -406,6 +447,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJobs,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'WatchOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOutput,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchOutputRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchOutputResponse.SerializeToString,
+            ),
+            'ReadOutput': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadOutput,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.ReadOutputRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.ReadOutputResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -661,6 +712,60 @@ class JobService(object):
             '/jobledger.v1.JobService/WatchJobs',
             jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/jobledger.v1.JobService/WatchOutput',
+            jobledger_dot_v1_dot_job__service__pb2.WatchOutputRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.WatchOutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/ReadOutput',
+            jobledger_dot_v1_dot_job__service__pb2.ReadOutputRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.ReadOutputResponse.FromString,
             options,
             channel_credentials,
             insecure,

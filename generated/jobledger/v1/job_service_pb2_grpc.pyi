@@ -106,6 +106,28 @@ class JobServiceStub:
     the token to resume with in the metadata `resume_token` of its ErrorInfo,
     for clients that keep none.
     """
+    WatchOutput: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchOutputRequest, _job_service_pb2.WatchOutputResponse]
+    """Watches a stream of a job's output: what its workers append with AppendOutput.
+    Sends what is stored, then what is appended, until nothing can follow: the
+    message with `closed`, after which the stream ends with OK. That is once the
+    job is terminal, so its terminal state can be read then. A stream that no
+    worker has begun is empty, and closes likewise.
+
+    Every byte that is still stored is sent once, in order, from any server. A
+    watch that breaks goes on with the `next_offset` of its last message as
+    `after_offset`. What was dropped in between is skipped, which
+    `truncated_before` says. Output that was acknowledged before the end of the job
+    is sent before `closed`.
+
+    Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
+    ACCESS_DENIED for a watch token that was made without `output`;
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect.
+    """
+    ReadOutput: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ReadOutputRequest, _job_service_pb2.ReadOutputResponse]
+    """Reads a piece of a job's output, as it is now. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND, ACCESS_DENIED as for WatchOutput, LIMIT_EXCEEDED.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Requests cancellation. A job that no worker holds becomes FAILED at once,
     with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
@@ -175,7 +197,8 @@ class JobServiceStub:
     every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
     it is for labels, ListJobs, in the view BASIC whatever the request says. What
     such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
-    as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    as the token says. With `output` it permits WatchOutput and ReadOutput, too.
+    Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     RevokeWatchTokens: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RevokeWatchTokensRequest, _job_service_pb2.RevokeWatchTokensResponse]
     """For operators: makes all tokens of CreateWatchToken invalid, by another key.
@@ -260,6 +283,28 @@ class JobServiceAsyncStub(JobServiceStub):
     the token to resume with in the metadata `resume_token` of its ErrorInfo,
     for clients that keep none.
     """
+    WatchOutput: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchOutputRequest, _job_service_pb2.WatchOutputResponse]  # type: ignore[assignment]
+    """Watches a stream of a job's output: what its workers append with AppendOutput.
+    Sends what is stored, then what is appended, until nothing can follow: the
+    message with `closed`, after which the stream ends with OK. That is once the
+    job is terminal, so its terminal state can be read then. A stream that no
+    worker has begun is empty, and closes likewise.
+
+    Every byte that is still stored is sent once, in order, from any server. A
+    watch that breaks goes on with the `next_offset` of its last message as
+    `after_offset`. What was dropped in between is skipped, which
+    `truncated_before` says. Output that was acknowledged before the end of the job
+    is sent before `closed`.
+
+    Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
+    ACCESS_DENIED for a watch token that was made without `output`;
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect.
+    """
+    ReadOutput: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ReadOutputRequest, _job_service_pb2.ReadOutputResponse]  # type: ignore[assignment]
+    """Reads a piece of a job's output, as it is now. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND, ACCESS_DENIED as for WatchOutput, LIMIT_EXCEEDED.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Requests cancellation. A job that no worker holds becomes FAILED at once,
     with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
@@ -329,7 +374,8 @@ class JobServiceAsyncStub(JobServiceStub):
     every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
     it is for labels, ListJobs, in the view BASIC whatever the request says. What
     such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
-    as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    as the token says. With `output` it permits WatchOutput and ReadOutput, too.
+    Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     RevokeWatchTokens: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RevokeWatchTokensRequest, _job_service_pb2.RevokeWatchTokensResponse]  # type: ignore[assignment]
     """For operators: makes all tokens of CreateWatchToken invalid, by another key.
@@ -452,6 +498,40 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         reaches its maximum age and the client should reconnect. UNAVAILABLE has
         the token to resume with in the metadata `resume_token` of its ErrorInfo,
         for clients that keep none.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOutput(
+        self,
+        request: _job_service_pb2.WatchOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchOutputResponse], _abc.AsyncIterator[_job_service_pb2.WatchOutputResponse]]:
+        """Watches a stream of a job's output: what its workers append with AppendOutput.
+        Sends what is stored, then what is appended, until nothing can follow: the
+        message with `closed`, after which the stream ends with OK. That is once the
+        job is terminal, so its terminal state can be read then. A stream that no
+        worker has begun is empty, and closes likewise.
+
+        Every byte that is still stored is sent once, in order, from any server. A
+        watch that breaks goes on with the `next_offset` of its last message as
+        `after_offset`. What was dropped in between is skipped, which
+        `truncated_before` says. Output that was acknowledged before the end of the job
+        is sent before `closed`.
+
+        Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
+        ACCESS_DENIED for a watch token that was made without `output`;
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadOutput(
+        self,
+        request: _job_service_pb2.ReadOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ReadOutputResponse, _abc.Awaitable[_job_service_pb2.ReadOutputResponse]]:
+        """Reads a piece of a job's output, as it is now. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND, ACCESS_DENIED as for WatchOutput, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -588,7 +668,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         every server of this database. It permits WatchJob, WatchJobs, GetJob and, if
         it is for labels, ListJobs, in the view BASIC whatever the request says. What
         such a request leaves empty of `user_id`, `job_id`, `job_ids` and `labels` is
-        as the token says. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        as the token says. With `output` it permits WatchOutput and ReadOutput, too.
+        Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -335,8 +335,8 @@ class UpdateError(_message.Message):
     """The number of the google.rpc.Code, for instance 5 for NOT_FOUND."""
     reason: _error_reason_pb2.ErrorReason.ValueType
     """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST,
-    REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED, UNAVAILABLE (the
-    database is unavailable: send the update again) or INTERNAL.
+    REQUEST_ID_REUSED, ASSET_NAME_TAKEN, OUTPUT_GAP, LIMIT_EXCEEDED, UNAVAILABLE
+    (the database is unavailable: send the update again) or INTERNAL.
     """
     message: _builtins.str
     """Human-readable."""
@@ -487,6 +487,7 @@ class JobUpdate(_message.Message):
     ASSET_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -507,6 +508,10 @@ class JobUpdate(_message.Message):
     def release(self) -> Global___ReleaseUpdate:
         """The job is released."""
 
+    @_builtins.property
+    def output(self) -> Global___OutputUpdate:
+        """Output of the job."""
+
     def __init__(
         self,
         *,
@@ -516,16 +521,63 @@ class JobUpdate(_message.Message):
         asset: Global___AssetUpdate | None = ...,
         finish: Global___FinishUpdate | None = ...,
         release: Global___ReleaseUpdate | None = ...,
+        output: Global___OutputUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "finish", b"finish", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "finish", b"finish", "output", b"output", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id", "output", b"output", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "asset", "finish", "release"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "asset", "finish", "release", "output"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
 Global___JobUpdate: _TypeAlias = JobUpdate  # noqa: Y015
+
+@_typing.final
+class OutputUpdate(_message.Message):
+    """Appends to a stream of the job's output; see AppendOutput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """The stream: empty, or 1 to 64 characters, `[A-Za-z0-9][A-Za-z0-9._-]*`. By
+    convention `log` has what the program says of itself.
+    """
+    data: _builtins.bytes
+    """What is appended: 1 byte to 64 KiB. Required."""
+    content_type: _builtins.str
+    """What the stream is: a media type of at most 128 characters. The first append
+    to the stream sets it, later ones leave it. Default:
+    `text/plain; charset=utf-8`.
+    """
+    number: _builtins.int
+    """1 for the first append of the attempt to the stream, and 1 more for each later
+    one. An append whose number is that of an earlier one is a retry, and changes
+    nothing. One that leaves a number out is refused with OUTPUT_GAP, so that
+    appends may be sent before the earlier ones are answered: those that were
+    refused or not answered are sent again in their order. A number whose append
+    is given up is that of the next one. Default (0): not numbered, so a retry
+    appends again.
+    """
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "data", b"data", "number", b"number", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputUpdate: _TypeAlias = OutputUpdate  # noqa: Y015
 
 @_typing.final
 class ProgressUpdate(_message.Message):
@@ -760,6 +812,7 @@ class UpdateResult(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job, as the update names it."""
     version: _builtins.int
@@ -768,6 +821,8 @@ class UpdateResult(_message.Message):
     """False if it was progress of a job that is terminal, or if there is an
     `error`. See UpdateProgressResponse.applied.
     """
+    next_offset: _builtins.int
+    """The offset after an OutputUpdate; see AppendOutputResponse."""
     @_builtins.property
     def asset(self) -> _asset_pb2.Asset:
         """The linked asset of an AssetUpdate."""
@@ -784,10 +839,11 @@ class UpdateResult(_message.Message):
         applied: _builtins.bool = ...,
         asset: _asset_pb2.Asset | None = ...,
         error: Global___UpdateError | None = ...,
+        next_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "asset", b"asset", "error", b"error", "job_id", b"job_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "asset", b"asset", "error", b"error", "job_id", b"job_id", "next_offset", b"next_offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1199,3 +1255,71 @@ class CreateAssetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateAssetResponse: _TypeAlias = CreateAssetResponse  # noqa: Y015
+
+@_typing.final
+class AppendOutputRequest(_message.Message):
+    """A request to append to a stream of a job's output. The fields are those of
+    OutputUpdate.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    stream: _builtins.str
+    """The stream."""
+    content_type: _builtins.str
+    """What the stream is, if this is its first append."""
+    attempt: _builtins.int
+    """The worker's attempt, 1 or more. Required."""
+    number: _builtins.int
+    """Which append of the attempt to the stream this is."""
+    data: _builtins.bytes
+    """What is appended: 1 byte to 64 KiB. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        number: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content_type", b"content_type", "data", b"data", "job_id", b"job_id", "number", b"number", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendOutputRequest: _TypeAlias = AppendOutputRequest  # noqa: Y015
+
+@_typing.final
+class AppendOutputResponse(_message.Message):
+    """The output is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    next_offset: _builtins.int
+    """The offset after it: bytes from the beginning of the stream, over all
+    attempts. For a retry, the end of the stream.
+    """
+    def __init__(
+        self,
+        *,
+        next_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendOutputResponse: _TypeAlias = AppendOutputResponse  # noqa: Y015

@@ -102,6 +102,11 @@ class WorkerServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetResponse.FromString,
                 _registered_method=True)
+        self.AppendOutput = channel.unary_unary(
+                '/jobledger.v1.WorkerService/AppendOutput',
+                request_serializer=jobledger_dot_v1_dot_worker__service__pb2.AppendOutputRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.AppendOutputResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -276,6 +281,24 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendOutput(self, request, context):
+        """Appends to a stream of the job's output, which its readers watch with
+        JobService.WatchOutput. The job itself does not change: neither `version` nor
+        `update_time`. It renews the lease, and is news for `stall_timeout`. Safe to
+        retry with a `number`.
+
+        A job has at most 8 streams, and as many bytes of output are stored as the
+        operator has set; see Job.refuse_output for what happens to more. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+        started, JOB_TERMINAL, LEASE_LOST, OUTPUT_GAP, LIMIT_EXCEEDED with the limit
+        `output_streams_per_job`, `output_bytes_per_job` or
+        `output_bytes_per_second`. The last one is the owner's or the server's: append
+        it again later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -323,6 +346,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.CreateAsset,
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetResponse.SerializeToString,
+            ),
+            'AppendOutput': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendOutput,
+                    request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.AppendOutputRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_worker__service__pb2.AppendOutputResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -585,6 +613,33 @@ class WorkerService(object):
             '/jobledger.v1.WorkerService/CreateAsset',
             jobledger_dot_v1_dot_worker__service__pb2.CreateAssetRequest.SerializeToString,
             jobledger_dot_v1_dot_worker__service__pb2.CreateAssetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WorkerService/AppendOutput',
+            jobledger_dot_v1_dot_worker__service__pb2.AppendOutputRequest.SerializeToString,
+            jobledger_dot_v1_dot_worker__service__pb2.AppendOutputResponse.FromString,
             options,
             channel_credentials,
             insecure,

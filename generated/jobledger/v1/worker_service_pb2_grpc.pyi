@@ -166,6 +166,20 @@ class WorkerServiceStub:
     REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED with the limit
     `assets_per_job` or `asset_bytes_per_job`.
     """
+    AppendOutput: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.AppendOutputRequest, _worker_service_pb2.AppendOutputResponse]
+    """Appends to a stream of the job's output, which its readers watch with
+    JobService.WatchOutput. The job itself does not change: neither `version` nor
+    `update_time`. It renews the lease, and is news for `stall_timeout`. Safe to
+    retry with a `number`.
+
+    A job has at most 8 streams, and as many bytes of output are stored as the
+    operator has set; see Job.refuse_output for what happens to more. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+    started, JOB_TERMINAL, LEASE_LOST, OUTPUT_GAP, LIMIT_EXCEEDED with the limit
+    `output_streams_per_job`, `output_bytes_per_job` or
+    `output_bytes_per_second`. The last one is the owner's or the server's: append
+    it again later.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -304,6 +318,20 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ILLEGAL_TRANSITION for a job that was not started, JOB_TERMINAL, LEASE_LOST,
     REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED with the limit
     `assets_per_job` or `asset_bytes_per_job`.
+    """
+    AppendOutput: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AppendOutputRequest, _worker_service_pb2.AppendOutputResponse]  # type: ignore[assignment]
+    """Appends to a stream of the job's output, which its readers watch with
+    JobService.WatchOutput. The job itself does not change: neither `version` nor
+    `update_time`. It renews the lease, and is news for `stall_timeout`. Safe to
+    retry with a `number`.
+
+    A job has at most 8 streams, and as many bytes of output are stored as the
+    operator has set; see Job.refuse_output for what happens to more. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+    started, JOB_TERMINAL, LEASE_LOST, OUTPUT_GAP, LIMIT_EXCEEDED with the limit
+    `output_streams_per_job`, `output_bytes_per_job` or
+    `output_bytes_per_second`. The last one is the owner's or the server's: append
+    it again later.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -494,6 +522,26 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         ILLEGAL_TRANSITION for a job that was not started, JOB_TERMINAL, LEASE_LOST,
         REQUEST_ID_REUSED, ASSET_NAME_TAKEN, LIMIT_EXCEEDED with the limit
         `assets_per_job` or `asset_bytes_per_job`.
+        """
+
+    @_abc_1.abstractmethod
+    def AppendOutput(
+        self,
+        request: _worker_service_pb2.AppendOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.AppendOutputResponse, _abc.Awaitable[_worker_service_pb2.AppendOutputResponse]]:
+        """Appends to a stream of the job's output, which its readers watch with
+        JobService.WatchOutput. The job itself does not change: neither `version` nor
+        `update_time`. It renews the lease, and is news for `stall_timeout`. Safe to
+        retry with a `number`.
+
+        A job has at most 8 streams, and as many bytes of output are stored as the
+        operator has set; see Job.refuse_output for what happens to more. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+        started, JOB_TERMINAL, LEASE_LOST, OUTPUT_GAP, LIMIT_EXCEEDED with the limit
+        `output_streams_per_job`, `output_bytes_per_job` or
+        `output_bytes_per_second`. The last one is the owner's or the server's: append
+        it again later.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -108,11 +108,13 @@ class WatchScope:
         user_id: Their owner.
         job_id: The job, or nothing if the token is for labels.
         labels: Labels that the jobs have.
+        output: Whether their output may be read, too.
     """
 
     user_id: str
     job_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    output: bool = False
 
     def contains(self, job_id: str, labels: Mapping[str, str]) -> bool:
         """Whether a job of the owner is one of them."""

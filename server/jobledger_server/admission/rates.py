@@ -20,6 +20,36 @@ CALL_BYTES = 16 * 1024
 _UNLIMITED: AbstractAsyncContextManager[None] = nullcontext()
 
 
+class Allowances:
+    """What each of many may do now, by its key: at most what its rate allows for one second.
+
+    A token bucket for each. It is negative after something heavy.
+
+    Args:
+        clock: Returns seconds. By default it is the event loop's.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or asyncio.get_running_loop().time
+        # With the time since when each is known.
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def of(self, key: str, rate: float) -> float:
+        """Return how much it may do now."""
+        now, most = self._clock(), max(rate, 1.0)
+        level, since = self._levels.get(key, (most, now))
+        level = min(most, level + (now - since) * rate)
+        self._levels[key] = level, now
+        self._levels.move_to_end(key)
+        if len(self._levels) > MAX_REMEMBERED:
+            self._levels.popitem(last=False)
+        return level
+
+    def spend(self, key: str, rate: float, weight: float) -> None:
+        """Count what it does."""
+        self._levels[key] = self.of(key, rate) - weight, self._clock()
+
+
 class RateLimit:
     """Limits how often each caller with a quota does something, on average.
 
@@ -42,18 +72,15 @@ class RateLimit:
         self.refused = {"caller": 0}
         """How often something was refused."""
         self._quota = quota
-        self._clock = clock or asyncio.get_running_loop().time
+        self._allowances = Allowances(clock)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # By identity: how much it may do now, and since when that is known. Negative after
-        # something heavy.
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: Caller, weight: int = 1) -> None:
         """Count something that a caller does. Raises LimitExceeded if that is too often."""
         rate = self._quota(caller.quotas)
         if rate is None:
             return
-        level = self._level(caller, rate)
+        level = self._allowances.of(caller.identity, rate)
         if level < 1 - ROUNDING:
             self.refused["caller"] += 1
             raise LimitExceeded(
@@ -63,20 +90,20 @@ class RateLimit:
                 caller=caller.identity,
                 retry_after=(1 - level) / rate,
             )
-        self._levels[caller.identity] = level - weight, self._clock()
+        self._allowances.spend(caller.identity, rate, weight)
 
     def add(self, caller: Caller, weight: int) -> None:
         """Count something more for what a caller was already admitted to do."""
         rate = self._quota(caller.quotas)
         if rate is not None:
-            self._levels[caller.identity] = self._level(caller, rate) - weight, self._clock()
+            self._allowances.spend(caller.identity, rate, weight)
 
     def wait_of(self, caller: Caller) -> float:
         """Return in how many seconds a caller may do something again, 0 if it may now."""
         rate = self._quota(caller.quotas)
         if rate is None:
             return 0.0
-        return max(0.0, (1 - ROUNDING - self._level(caller, rate)) / rate)
+        return max(0.0, (1 - ROUNDING - self._allowances.of(caller.identity, rate)) / rate)
 
     def alone(self, caller: Caller) -> AbstractAsyncContextManager[None]:
         """Return a context in which nothing else of a caller is, if it has a quota.
@@ -90,13 +117,3 @@ class RateLimit:
         if lock is None:
             lock = self._locks[caller.identity] = asyncio.Lock()
         return lock
-
-    def _level(self, caller: Caller, rate: float) -> float:
-        now, most = self._clock(), max(rate, 1.0)
-        level, since = self._levels.get(caller.identity, (most, now))
-        level = min(most, level + (now - since) * rate)
-        self._levels[caller.identity] = level, now
-        self._levels.move_to_end(caller.identity)
-        if len(self._levels) > MAX_REMEMBERED:
-            self._levels.popitem(last=False)
-        return level

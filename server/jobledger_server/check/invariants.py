@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.check.counters import wrong_counters
 from jobledger_server.domain.leases import CANCEL_GRACE
+from jobledger_server.domain.limits import MAX_OUTPUT_STREAMS
 from jobledger_server.domain.state_machine import VERSION_OF_START
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.history import SEQ_COLUMNS
@@ -26,7 +27,8 @@ async def violations(database: Database) -> list[str]:
 
     Every sequence number of a job has its row in the feed, and every row of the feed is a change of
     its job. Payloads, attempts and assets have their job, which counts them. No deadline is too
-    late. A job that has not ended has the id of its queue. A webhook is held under a lease, and not
+    late. A job that has not ended has the id of its queue. A stream of output has its job, no gap,
+    and its attempts in their order. A webhook is held under a lease, and not
     if it is disabled. The counters of queues, levels and keys are what a recount says.
 
     Args:
@@ -74,6 +76,8 @@ def _payload(kind: int, counted: str) -> str:
 
 # The row of a report has no owner: an owner's feed has the latest changes of held jobs by itself.
 _REPORT = f" OR (changes.user_id IS NULL AND {HELD} AND change_seq > start_seq)"
+
+_WITHIN = "OVER (PARTITION BY job_id, stream ORDER BY start)"
 
 FEED_RULES: Mapping[str, str] = {
     **{
@@ -125,6 +129,25 @@ _RULES: Mapping[str, str] = {
         "SELECT id, asset_count, (SELECT count(*) FROM assets WHERE job_id = jobs.id) AS assets"
         " FROM jobs"
         " WHERE asset_count <> (SELECT count(*) FROM assets WHERE job_id = jobs.id)"
+    ),
+    "output has its job, which names the stream": (
+        f"SELECT job_id, stream FROM outputs LEFT JOIN jobs ON jobs.id = job_id AND {KEPT}"
+        " GROUP BY job_id, stream, output_streams HAVING output_streams IS NULL"
+        " OR output_streams NOT LIKE '%\"' || stream || '\": \"%'"
+    ),
+    "output is of an attempt of its job": (
+        "SELECT job_id, stream, outputs.attempt, jobs.attempt AS newest FROM outputs"
+        " JOIN jobs ON jobs.id = job_id WHERE outputs.attempt > jobs.attempt"
+    ),
+    "output has no gap, and later attempts and numbers after earlier ones": (
+        "SELECT job_id, stream, start FROM (SELECT job_id, stream, start, attempt, number,"
+        f" lag(start + length(data)) {_WITHIN} AS expected, lag(attempt) {_WITHIN} AS earlier,"
+        f" lag(number) {_WITHIN} AS last FROM outputs) AS pieces"
+        " WHERE start <> expected OR attempt < earlier OR (attempt = earlier AND number < last)"
+    ),
+    f"a job has {MAX_OUTPUT_STREAMS} streams of output at most": (
+        "SELECT job_id, count(DISTINCT stream) AS streams FROM outputs GROUP BY job_id"
+        f" HAVING count(DISTINCT stream) > {MAX_OUTPUT_STREAMS}"
     ),
     "a webhook has a lease if somebody holds it, who has claimed it": (
         "SELECT id, holder, lease_expire_time, generation FROM webhooks"

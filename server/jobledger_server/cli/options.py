@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from jobledger_server.cli.byte_counts import byte_count, bytes_text
 from jobledger_server.cli.durations import duration, duration_text
 from jobledger_server.settings import Setting, Settings, all_settings
 
@@ -16,6 +17,7 @@ _METAVARS = {
     "address": "HOST:PORT",
     "listen": "HOST:PORT",
     "count": "N",
+    "bytes": "BYTES",
     "fraction": "FRACTION",
     "duration": "DURATION",
     "file": "FILE",
@@ -50,6 +52,8 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         shown = bool(setting.none)
     elif setting.kind == "duration":
         default = duration_text(default)
+    elif setting.kind == "bytes":
+        default = bytes_text(default)
     elif setting.kind == "schemes":
         default = sorted(default)
     return click.option(
@@ -70,6 +74,8 @@ def _type(setting: Setting) -> Any:
     match setting.kind:
         case "count":
             return click.IntRange(1)
+        case "bytes":
+            return lambda text: byte_count(text, setting.at_least, setting.at_most)
         case "fraction":
             return _fraction
         case "duration":

@@ -16,6 +16,7 @@ from jobledger_server.domain.job import (
     Payload,
     Phase,
 )
+from jobledger_server.domain.output import DEFAULT_CONTENT_TYPE
 
 DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 """The lease of a job that was started by its id, unless its worker sets another one."""
@@ -105,6 +106,21 @@ class LinkAsset(Struct, frozen=True, kw_only=True):
     job_types: frozenset[str] | None = None
 
 
+class AppendOutput(Struct, frozen=True, kw_only=True):
+    """Append to a stream of a running job's output. Idempotent by `number`, if it has one.
+
+    It is that of the attempt and the stream.
+    """
+
+    job_id: JobId
+    attempt: int
+    data: bytes
+    stream: str = ""
+    content_type: str = DEFAULT_CONTENT_TYPE
+    number: int = 0
+    job_types: frozenset[str] | None = None
+
+
 class Release(Struct, frozen=True, kw_only=True):
     """Release an unfinished job, so that it can be claimed again; the attempt is not used up.
 
@@ -169,7 +185,7 @@ class Purge(Struct, frozen=True, kw_only=True):
     age: Micros | None
 
 
-WorkerCommand = ChangeStatus | Report | LinkAsset | Release
+WorkerCommand = ChangeStatus | Report | LinkAsset | AppendOutput | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
 JobCommand = WorkerCommand | Cancel | Update | Expire | Delete | Purge

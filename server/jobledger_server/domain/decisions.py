@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.assets import link
 from jobledger_server.domain.commands import (
     DEFAULT_START_LEASE,
+    AppendOutput,
     Cancel,
     ChangeStatus,
     Create,
@@ -31,6 +32,8 @@ from jobledger_server.domain.errors import (
     JobNotFound,
     JobTerminal,
     LeaseLost,
+    LimitExceeded,
+    OutputGap,
     Paused,
     PhaseUnknown,
     RequestIdReused,
@@ -59,7 +62,10 @@ from jobledger_server.domain.leases import (
     expire,
     has_attempts_left,
     release,
+    renewed_by_output,
 )
+from jobledger_server.domain.limits import DEFAULT_JOB_OUTPUT_BYTES, MAX_OUTPUT_STREAMS
+from jobledger_server.domain.output import EMPTY, NO_TAILS, OutputPiece, Tails, has_room
 from jobledger_server.domain.queues import NO_LIMITS, Limits
 from jobledger_server.domain.state_machine import (
     TERMINAL,
@@ -191,6 +197,8 @@ def decide(
     resumed_at: Instant | None = None,
     limits: Limits = NO_LIMITS,
     full: bool = False,
+    tails: Tails = NO_TAILS,
+    output_bytes: int = DEFAULT_JOB_OUTPUT_BYTES,
 ) -> Decision:
     """Decide a command.
 
@@ -208,6 +216,8 @@ def decide(
         resumed_at: When the service's last outage ended, if it had one.
         limits: What an operator lets the job do.
         full: Whether its concurrency key is probably at its limit.
+        tails: The streams of its output, if the command appends to one.
+        output_bytes: How much output is stored of a job.
 
     Raises:
         DomainError: The command is refused.
@@ -221,6 +231,8 @@ def decide(
             decision = _report(job, command, now)
         case LinkAsset():
             decision = _link_asset(job, command, linked, named, now=now, new_id=new_id)
+        case AppendOutput():
+            decision = _append_output(job, command, tails, now, most=output_bytes)
         case Release():
             decision = release(job, command, now)
         case Cancel():
@@ -235,7 +247,9 @@ def decide(
             decision = _purge(job, command, now)
         case _:
             assert_never(command)
-    if isinstance(job.phase, UnknownPhase) and (decision.changed or decision.renewed):
+    if isinstance(job.phase, UnknownPhase) and (
+        decision.changed or decision.renewed or decision.output is not None
+    ):
         if isinstance(command, Expire):
             return Decision(job=job, changed=False)
         raise PhaseUnknown(job.id)
@@ -423,6 +437,41 @@ def _link_asset(
         asset=linking.found[command.link.name],
         assets=linking.added,
         updated=linking.updated,
+    )
+
+
+def _append_output(
+    job: Job, command: AppendOutput, tails: Tails, now: Instant, *, most: int
+) -> Decision:
+    tail = tails.get(command.stream, EMPTY)
+    if command.attempt == tail.attempt and 0 < command.number <= tail.number:
+        # A retry gets the same answer, whatever happened to the job since.
+        return Decision(job=job, changed=False, next_offset=tail.end)
+    check_attempt(job, command.attempt)
+    if job.status in TERMINAL:
+        raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
+    if job.status is not JobStatus.PROCESSING:
+        raise illegal_transition(job, JobStatus.PROCESSING.value)
+    # Those before it may be sent again. After a later one they would be taken for repetitions.
+    number = tail.number if command.attempt == tail.attempt else 0
+    if command.number > number + 1:
+        raise OutputGap(job.id, command.stream, number + 1)
+    streams = job.output_streams
+    if command.stream not in streams:
+        if len(streams) == MAX_OUTPUT_STREAMS:
+            raise LimitExceeded("output_streams_per_job", MAX_OUTPUT_STREAMS, scope="request")
+        streams = {**streams, command.stream: command.content_type}
+    if job.refuse_output and not has_room(tails, len(command.data), most):
+        raise LimitExceeded("output_bytes_per_job", most, scope="request")
+    number = command.number or number
+    piece = OutputPiece(job.id, command.stream, tail.end, command.attempt, number, command.data)
+    after = renewed_by_output(replace(job, output_streams=streams), now)
+    return Decision(
+        job=after,
+        changed=False,
+        renewed=after != job,
+        output=piece,
+        next_offset=piece.end,
     )
 
 

@@ -8,6 +8,7 @@ DomainError
 ├── JobNotDue
 ├── LeaseLost
 ├── VersionMismatch
+├── OutputGap
 ├── RequestIdReused
 ├── UniqueKeyTaken
 ├── Paused
@@ -87,6 +88,15 @@ class VersionMismatch(DomainError):
 
     job_id: JobId
     version: int
+
+
+@dataclass(eq=False)
+class OutputGap(DomainError):
+    """An earlier append of the attempt to the `stream` is not stored: `number` comes next."""
+
+    job_id: JobId
+    stream: str
+    number: int
 
 
 @dataclass(eq=False)

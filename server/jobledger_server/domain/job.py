@@ -192,11 +192,15 @@ class Content(Struct, frozen=True, kw_only=True):
     fairness_key: str = ""
     concurrency_key: str = ""
     unique_key: str = ""
+    refuse_output: bool = False
     retention: Micros | None = None
 
 
 CONTENT = Content.__struct_fields__
 """The names of what a job has from its creation on."""
+
+
+NO_STREAMS: Mapping[str, str] = {}
 
 
 class Job(Struct, frozen=True, gc=False):
@@ -224,6 +228,9 @@ class Job(Struct, frozen=True, gc=False):
     `max_attempts` is 0 if neither its creator nor the defaults of its type set a policy. `silent`
     has the bits of what its creator left unsaid. `started_by_id` says that a worker started the
     current or the latest attempt by the job's id, without a claim: see `leases.has_attempts_left`.
+
+    `output_streams` are the streams of its output with their content types. A new one is no new
+    version. With `refuse_output`, output that is too much is refused, and old output is kept.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
     together, and so is what an end changes: PostgreSQL logs an update as the bytes from the first
@@ -282,7 +289,9 @@ class Job(Struct, frozen=True, gc=False):
     fairness_key: str = ""
     concurrency_key: str = ""
     unique_key: str = ""
+    refuse_output: bool = False
     retention: Micros | None = None
+    output_streams: Mapping[str, str] = NO_STREAMS
     last_error: JobError | None = None
     error: JobError | None = None
 
@@ -303,6 +312,8 @@ class Job(Struct, frozen=True, gc=False):
         texts = [*_texts_of(self), self.tenant, self.worker_id]
         texts += (*self.labels, *self.labels.values())
         texts += [error.message for error in (self.last_error, self.error) if error is not None]
+        if self.output_streams:
+            texts += (*self.output_streams, *self.output_streams.values())
         joined = "".join(texts)
         size = len(joined) if joined.isascii() else sum(map(_text_bytes, texts))
         return size + _LABEL_BYTES * len(self.labels)

@@ -212,6 +212,26 @@ def _began_within_lease(job: Job, now: Instant) -> bool:
     return now - (job.attempt_time or 0) < (job.lease_duration or 0)
 
 
+def renewed_by_output(job: Job, now: Instant) -> Job:
+    """Return the job with its lease and its stall timeout renewed, if a third of either is over.
+
+    Output is the most frequent news. Most of it is written without a write of its job.
+    """
+    lease, stall = job.lease_duration, job.stall_timeout
+    if not (
+        _is_third_over(job.lease_expire_time, lease, now)
+        or _is_third_over(job.stall_expire_time, stall, now)
+    ):
+        return job
+    expire_time = job.lease_expire_time if lease is None else Instant(now + lease)
+    stall_time = job.stall_expire_time if stall is None else Instant(now + stall)
+    return replace(job, lease_expire_time=expire_time, stall_expire_time=stall_time)
+
+
+def _is_third_over(expire_time: Instant | None, lasts: Micros | None, now: Instant) -> bool:
+    return expire_time is not None and lasts is not None and 3 * (expire_time - now) < 2 * lasts
+
+
 def has_attempts_left(job: Job) -> bool:
     """Whether the job may have another attempt if this one is used up.
 

@@ -61,6 +61,30 @@ MAX_URL_CHARACTERS = 2048
 
 MAX_STORAGE_PATH_CHARACTERS = 1024
 
+MAX_OUTPUT_STREAMS = 8
+"""Streams of a job's output."""
+
+MAX_STREAM_NAME_CHARACTERS = 64
+"""The `stream` of output."""
+
+MAX_CONTENT_TYPE_CHARACTERS = 128
+"""The `content_type` of a stream of output."""
+
+MAX_OUTPUT_DATA_BYTES = 64 * 1024
+"""`data` of one append."""
+
+MAX_OUTPUT_PIECE_BYTES = 1024 * 1024
+"""`data` of one answer with output."""
+
+MIN_JOB_OUTPUT_BYTES, DEFAULT_JOB_OUTPUT_BYTES = 64 * 1024, 1024 * 1024
+"""Output that is stored of one job: the least and the usual value of the operator's setting."""
+
+MAX_JOB_OUTPUT_BYTES = 64 * 1024 * 1024
+"""The greatest value of that setting."""
+
+DEFAULT_OWNER_OUTPUT_RATE, DEFAULT_OUTPUT_RATE = 8 * 1024 * 1024, 32 * 1024 * 1024
+"""Bytes of output that the jobs of one owner, and of all, append in a second at one server."""
+
 MAX_ATTEMPTS = 1000
 """The greatest `retry_policy.max_attempts`."""
 

@@ -24,6 +24,7 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.limits import MAX_PROGRESS
+from jobledger_server.domain.output import OutputPiece
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
     JobStatus.QUEUED: (JobStatus.PROCESSING,),
@@ -60,6 +61,8 @@ class Decision(Struct, frozen=True, kw_only=True):
         asset: The asset that a LinkAsset asked for.
         assets: The assets that are new.
         updated: Assets of earlier attempts that change.
+        output: The output that is appended.
+        next_offset: Where the output of an AppendOutput ends.
         via: The change to write before this one, in the same commit: a QUEUED job passes
             through PROCESSING on its way to FAILED, without an attempt.
     """
@@ -75,6 +78,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     asset: Asset | None = None
     assets: tuple[Asset, ...] = ()
     updated: tuple[Asset, ...] = ()
+    output: OutputPiece | None = None
+    next_offset: int = 0
     via: "Decision | None" = None
 
 

@@ -63,6 +63,7 @@ class _Pending(Generic[Item, Result]):
     weight: int
     bytes: int
     touched: Mapping[Hashable, int]
+    eager: int
 
 
 class Batcher(Generic[Item, Result]):
@@ -89,6 +90,8 @@ class Batcher(Generic[Item, Result]):
         measure: Returns the bytes that an item holds in memory. By default none.
         touch: Returns what several items of a batch may have in common, and the weight that it adds
             to a batch once. By default nothing.
+        patient: Returns whether nobody lingers for an item as long as others are queued. A steady
+            trickle of such items would make each batch linger. By default none is.
         observe: Called with each result. By default nothing is.
     """
 
@@ -106,6 +109,7 @@ class Batcher(Generic[Item, Result]):
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
         touch: Callable[[Item], Mapping[Hashable, int]] = lambda _: NOTHING,
+        patient: Callable[[Item], bool] = lambda _: False,
         observe: Observe[Item, Result] | None = None,
     ) -> None:
         self.name = name
@@ -116,6 +120,7 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._measure = measure
         self._touch = touch
+        self._patient = patient
         self._observe = observe
         self._items = _admission(f"waiting_{name}", max_waiting, share)
         self._bytes = _admission(
@@ -129,6 +134,7 @@ class Batcher(Generic[Item, Result]):
         self._queue: FairQueue[_Pending[Item, Result]] = FairQueue()
         self._running: Sequence[_Pending[Item, Result]] = ()
         self._queued = 0  # items in the queue
+        self._eager = 0  # those of them that are not patient
         self._wake_at = 1  # the number of them at which `put` wakes the task
         self._wake_up = asyncio.Event()
         self._closed = False
@@ -183,8 +189,9 @@ class Batcher(Generic[Item, Result]):
         touched = self._touch(items[0])
         if len(items) > 1:
             touched = dict(each for item in items for each in self._touch(item).items())
+        eager = len(items) - sum(map(self._patient, items))
         pending: _Pending[Item, Result]
-        pending = _Pending(items, self._new_future(), caller, weight, size, touched)
+        pending = _Pending(items, self._new_future(), caller, weight, size, touched, eager)
         self._items.acquire(caller, weight)
         try:
             self._bytes.acquire(caller, size)
@@ -192,7 +199,8 @@ class Batcher(Generic[Item, Result]):
             self._items.release(caller, weight)
             raise
         self._enqueue(pending)
-        if self._queued >= self._wake_at:  # not for each item: waking costs as much as deciding
+        # Not for each item: waking costs as much as deciding.
+        if self._queued >= self._wake_at or 0 < self._eager == eager:
             self._wake_up.set()
         return pending.future
 
@@ -201,6 +209,7 @@ class Batcher(Generic[Item, Result]):
         more = sum(pending.touched.values()) if len(pending.touched) > len(pending.items) else 0
         self._queue.put(pending.caller, pending, pending.weight + more)
         self._queued += len(pending.items)
+        self._eager += pending.eager
 
     async def _run(self) -> None:
         try:
@@ -214,14 +223,15 @@ class Batcher(Generic[Item, Result]):
                 self._queue.pop().future.cancel()
 
     async def _run_batches(self) -> None:
-        callers = 1
+        callers = eager = 1
         while True:
             await self._wake_up.wait()
             while len(self._queue):
                 if callers > 1:
-                    await self._linger(callers)
+                    await self._linger(callers, eager)
                 self._running = self._next_batch()
-                callers = await self._process(self._running) + self._queued
+                callers, eager = await self._process(self._running)
+                callers, eager = callers + self._queued, eager + self._eager
                 self._running = []  # or its results would stay in memory until the next batch
             if self._closed:
                 return
@@ -235,6 +245,7 @@ class Batcher(Generic[Item, Result]):
             pending = self._queue.pop()
             batch.append(pending)
             self._queued -= len(pending.items)
+            self._eager -= pending.eager
             weight += pending.weight
             size += pending.bytes
             for each in pending.touched.keys() - touched:
@@ -242,24 +253,27 @@ class Batcher(Generic[Item, Result]):
             touched.update(pending.touched)
         return batch
 
-    async def _linger(self, callers: int) -> None:
+    async def _linger(self, callers: int, eager: int) -> None:
         """Wait a moment for as many items as there were callers last time.
 
         It ends when they have arrived, or a batch is full of bytes, so that a steady number of
         callers loses no time; after QUIET_TICKS without a new item, so that independent callers
         lose little; and after `linger_ticks`, so that of many callers some are answered while the
-        database works for others.
+        database works for others. Where an item is not patient, only such items are waited for: as
+        many as there were `eager` ones last time.
         """
-        expected = min(callers, self.max_batch)
         quiet = 0
         for _ in range(self._linger_ticks):
-            arrived = self._queued
+            arrived, expected = self._queued, callers
+            if self._eager:
+                arrived, expected = self._eager, eager
+            expected = min(expected, self.max_batch)
             full = arrived >= expected or self._bytes.held >= self._max_batch_bytes
             if full or quiet == QUIET_TICKS or self._closed:
                 break
             self._wake_at = expected
             await self._tick()
-            quiet = quiet + 1 if self._queued == arrived else 0
+            quiet = quiet + 1 if arrived in (self._queued, self._eager) else 0
         self._wake_at = 1
 
     async def _tick(self) -> None:
@@ -272,8 +286,8 @@ class Batcher(Generic[Item, Result]):
         finally:
             tick.cancel()
 
-    async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> int:
-        """Process a batch; return how many items were answered."""
+    async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> tuple[int, int]:
+        """Process a batch; return how many items were answered, and how many eager ones."""
         results: Sequence[Result | Exception | Unfinished]
         items = [item for pending in batch for item in pending.items]
         begun = perf_counter()
@@ -287,8 +301,8 @@ class Batcher(Generic[Item, Result]):
             # Each further batch would take seconds to fail, and the process would not end.
             batch = [*batch, *(self._queue.pop() for _ in range(len(self._queue)))]
             results = [*results, *[results[0]] * self._queued]
-            self._queued = 0
-        begin = answered = 0
+            self._queued = self._eager = 0
+        begin = answered = eager = 0
         for pending in batch:
             end = begin + len(pending.items)
             settled = [result for result in results[begin:end] if result is not AGAIN]
@@ -297,6 +311,7 @@ class Batcher(Generic[Item, Result]):
                 self._enqueue(pending)
                 continue
             answered += len(settled)
+            eager += pending.eager
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)
             if self._observe is not None:
@@ -304,7 +319,7 @@ class Batcher(Generic[Item, Result]):
                     self._observe(pending.caller, item, result)
             if not pending.future.done():  # else its caller was cancelled
                 pending.future.set_result(settled)
-        return answered
+        return answered, eager
 
 
 def _admission(

@@ -12,6 +12,7 @@ from typing import Any, Self, get_args
 from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
+    AppendOutput,
     ChangeStatus,
     Command,
     Create,
@@ -19,8 +20,9 @@ from jobledger_server.domain.commands import (
     Expire,
     Report,
 )
-from jobledger_server.domain.errors import JobNotFound, LimitExceeded, Paused
+from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded, Paused
 from jobledger_server.domain.job import Job, Phase
+from jobledger_server.domain.output import OutputPiece, merged
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import NOTHING, Batcher
@@ -28,6 +30,7 @@ from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.outages import Outages
+from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.unblocking import unblock_freed
 from jobledger_server.ledger.working_set import (
@@ -63,6 +66,10 @@ Publish = Callable[[Sequence[Change]], None]
 Commands and claims commit separately, so the changes of two successive commits may arrive in
 the wrong order. Their sequence numbers have the right one."""
 
+Written = Callable[[Sequence[OutputPiece]], None]
+"""Called with the output of each commit, before its changes are published: an end closes the
+streams of its job."""
+
 HandOn = Callable[[Job], None]
 """Called with each blocked job that a commit made ready."""
 
@@ -83,6 +90,8 @@ class Ledger:
     Args:
         store: The database.
         publish: Receives the changes of each commit.
+        written: Receives the output of each commit.
+        rates: How much output is appended and stored.
         max_waiting: Commands that may wait for the database; claims likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
         hand_on: Called with each blocked job that a commit made ready.
@@ -96,6 +105,8 @@ class Ledger:
         store: Store,
         publish: Publish,
         *,
+        written: Written = lambda _: None,
+        rates: OutputRates | None = None,
         hand_on: HandOn = lambda _: None,
         max_waiting: int,
         share: float = 1.0,
@@ -106,6 +117,8 @@ class Ledger:
         self._store = store
         self._observe = observe
         self._publish = publish
+        self._written = written
+        self.rates = rates or OutputRates()
         self._hand_on = hand_on
         self._ids = ids or IdSource()
         self._tuning = tuning
@@ -131,6 +144,7 @@ class Ledger:
             weigh=_weigh,
             measure=_content_bytes,
             touch=_counters,
+            patient=_is_output,
             observe=observe,
         )
         self._claims = Claims(
@@ -294,38 +308,66 @@ class Ledger:
     async def _commit_or_retry(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         if self.known_limits.version < 0 and any(map(depends_on_settings, commands)):
             await retry_if_stale(self.known_limits.refresh)
+        # Output is appended to what this process knows, by one statement, if that is so yet.
+        look = not all(map(_is_output, commands)) or self.outages.about_now() is None
+        again = False
         while True:
+            commit = partial(self._commit_batch, commands, look=look or again, again=again)
             try:
-                return await retry_if_stale(partial(self._commit_batch, commands))
+                return await retry_if_stale(commit)
             except Outdated:
-                await retry_if_stale(self.known_limits.refresh)
+                again = True
+                if any(map(depends_on_settings, commands)):
+                    await retry_if_stale(self.known_limits.refresh)
 
-    async def _commit_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    async def _commit_batch(
+        self, commands: Sequence[Command], *, look: bool, again: bool
+    ) -> Sequence[Outcome]:
         look_up = self._look_up_request_ids
         found = False
 
         async def load(transaction: Transaction) -> WorkingSet:
             nonlocal found
             known = self.known_limits
-            loaded = await load_working_set(transaction, commands, known, find_created=look_up)
+            loaded = await load_working_set(
+                transaction,
+                commands,
+                known,
+                find_created=look_up,
+                rates=self.rates,
+                look=look,
+            )
             found = bool(loaded.created or loaded.reruns)
             return loaded
 
-        outcomes = await self._commit(commands, load)
+        outcomes = await self._commit(commands, load, look=look, again=again)
         if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
             self._look_up_request_ids = found
         return outcomes
 
     async def _commit(
-        self, commands: Sequence[Command], load: Callable[[Transaction], Awaitable[WorkingSet]]
+        self,
+        commands: Sequence[Command],
+        load: Callable[[Transaction], Awaitable[WorkingSet]],
+        *,
+        look: bool = True,
+        again: bool = False,
     ) -> Sequence[Outcome]:
-        """Commit commands together. `load` loads what they need; it may also find them."""
+        """Commit commands together. `load` loads what they need; it may also find them.
+
+        Without a `look` they are decided by about what time it is. Raises Outdated then if it is
+        time to renew a lease, which needs the database's time. And raises it where output is
+        refused, unless this is done `again`: what writes nothing does not find out that it was
+        decided by what another server has changed.
+        """
         known = self.known_limits
         try:
             async with self._store.transaction() as transaction:
                 working_set = await load(transaction)
-                now = await transaction.now()
-                self.outages.answered(now)
+                about = None if look else self.outages.about_now()
+                now = about or await transaction.now()
+                if about is None:
+                    self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
                 new_id = partial(self._ids.new_id, now)
                 # Others may learn of what operators set before this is written.
@@ -345,17 +387,27 @@ class Ledger:
                     tuning=self._tuning,
                 )
                 decisions = [*_to_write(outcomes), *unblocked.decisions]
+                if about is not None and any(decision.renewed for decision in decisions):
+                    raise Outdated
+                if not again and any(map(_is_refused_output, commands, outcomes)):
+                    raise Outdated
                 changes = []
                 if decisions:
                     changes = await transaction.append(
                         decisions,
                         config_version=version,
                         settled=unblocked.settled,
+                        cuts=working_set.cuts(),
                         last=True,
                     )
         except StoreUnavailable:
             self.outages.failed()
             raise
+        if pieces := [each.output for each in decisions if each.output is not None]:
+            for decision in decisions:
+                if decision.output is not None:
+                    self.rates.spend(decision.job.user_id, len(decision.output.data))
+            self._written(merged(pieces))
         self._committed(changes)
         for decision in unblocked.decisions:
             self._hand_on(decision.job)
@@ -372,6 +424,16 @@ class Ledger:
         # The log limits the rate of events that have a `count`.
         fields = {"kind": error.kind, "cause": str(error), "commands": commands, "count": 1}
         log.log(level, "write_failed", extra=fields)
+
+
+def _is_output(command: Command) -> bool:
+    return isinstance(command, AppendOutput)
+
+
+def _is_refused_output(command: Command, outcome: Outcome) -> bool:
+    """Whether output is refused for what its job is, and not because it is too much."""
+    refused = isinstance(outcome, DomainError) and not isinstance(outcome, LimitExceeded)
+    return refused and _is_output(command)
 
 
 def _weigh(command: Command) -> int:
@@ -407,6 +469,8 @@ def _content_bytes(command: Command) -> int:
         return sum(len(creation.parameters or b"") for creation in command.creations)
     if isinstance(command, Report):
         return len(command.checkpoint or b"")
+    if isinstance(command, AppendOutput):
+        return len(command.data)
     if isinstance(command, ChangeStatus):
         assets = sum(ASSET_BYTES + link.text_bytes for link in command.assets)
         return len(command.result or b"") + len(command.error_details or b"") + assets
@@ -434,7 +498,7 @@ def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
             for decision in outcome:
                 if decision.via is not None:
                     yield decision.via
-                if decision.changed or decision.renewed:
+                if decision.changed or decision.renewed or decision.output is not None:
                     yield decision
 
 

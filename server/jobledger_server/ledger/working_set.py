@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.commands import (
+    AppendOutput,
     ChangeStatus,
     Command,
     Create,
@@ -14,9 +15,18 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.decisions import Created, NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused, UniqueKeyTaken
 from jobledger_server.domain.job import Asset, AssetLink, Instant, Job, JobId, JobStatus, Phase
+from jobledger_server.domain.output import (
+    NO_TAILS,
+    OutputCut,
+    Tails,
+    after_append,
+    after_cut,
+    cuts,
+)
 from jobledger_server.domain.queues import NO_LIMITS, KeyState, Limits
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.known_limits import KnownLimits
+from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.store import Transaction
 
 Outcome = Sequence[Decision] | DomainError
@@ -53,6 +63,12 @@ class WorkingSet:
     held: Counter[str] = field(default_factory=Counter)
     """By concurrency key, how many more jobs are held after the commands."""
 
+    outputs: dict[JobId, Tails] = field(default_factory=dict)
+    """The streams of the jobs whose output is appended to."""
+
+    rates: OutputRates = field(default_factory=OutputRates)
+    """How much output owners may append."""
+
     def decide(
         self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
     ) -> Outcome:
@@ -68,6 +84,8 @@ class WorkingSet:
                     linked = self.linked.get((command.job_id, command.request_id))
                 links = links_of(command)
                 job = self.jobs.get(command.job_id)
+                if job is not None and isinstance(command, AppendOutput):
+                    self.rates.check(job.user_id)
                 decision = decide(
                     job,
                     command,
@@ -78,6 +96,8 @@ class WorkingSet:
                     resumed_at=resumed_at,
                     limits=NO_LIMITS if job is None else self._limits(job, command),
                     full=job is not None and self.known.is_full(job.concurrency_key),
+                    tails=self.outputs.get(command.job_id, NO_TAILS),
+                    output_bytes=self.rates.job_bytes,
                 )
                 self._apply(job, decision)
         except DomainError as refusal:
@@ -134,8 +154,21 @@ class WorkingSet:
             return Limits(state, type_paused=self.known.is_paused(job.job_type))
         return NO_LIMITS
 
+    def cuts(self) -> list[OutputCut]:
+        """Return what to drop of the outputs, and drop it here."""
+        found = [
+            cut
+            for job_id, tails in self.outputs.items()
+            for cut in cuts(job_id, tails, self.rates.job_bytes)
+        ]
+        for cut in found:
+            self.outputs[cut.job_id] = after_cut(self.outputs[cut.job_id], cut)
+        return found
+
     def _apply(self, before: Job | None, decision: Decision) -> None:
         job = decision.job
+        if decision.output is not None:
+            self.outputs[job.id] = after_append(self.outputs[job.id], decision.output)
         key = job.concurrency_key
         if before is not None and key:
             more = (job.phase is Phase.HELD) - (before.phase is Phase.HELD)
@@ -186,6 +219,8 @@ async def load_working_set(
     known: KnownLimits,
     *,
     find_created: bool,
+    rates: OutputRates,
+    look: bool = True,
 ) -> WorkingSet:
     """Load what the commands need, with at most one statement for each kind.
 
@@ -195,6 +230,8 @@ async def load_working_set(
         known: What this server knows of pauses and limits.
         find_created: Whether to find the jobs that were created before with the request ids
             of its creations, or reruns of the same jobs.
+        rates: How much output owners may append.
+        look: Whether the jobs have to be as they are now, and not as this process knows them.
     """
     # Dicts serve as sets that keep the order.
     ids: dict[JobId, None] = {}
@@ -203,6 +240,7 @@ async def load_working_set(
     unique: dict[tuple[str, str, str], None] = {}
     starting: dict[JobId, None] = {}
     linking: list[ChangeStatus | LinkAsset] = []
+    appending: dict[JobId, None] = {}
     for command in commands:
         if isinstance(command, Create | CreateAll):
             for each in command.creations if isinstance(command, CreateAll) else (command,):
@@ -218,7 +256,9 @@ async def load_working_set(
                 starting[command.job_id] = None
             if isinstance(command, ChangeStatus | LinkAsset):
                 linking.append(command)
-    jobs = await transaction.load_jobs(ids) if ids else {}
+            elif isinstance(command, AppendOutput):
+                appending[command.job_id] = None
+    jobs = await transaction.load_jobs(ids, look=look) if ids else {}
     # Most jobs have no assets when some are linked to them, and then there is none to look for.
     linked: dict[tuple[JobId, str], None] = {}
     named: dict[tuple[JobId, str], None] = {}
@@ -230,6 +270,7 @@ async def load_working_set(
                 linked[job.id, linker.request_id] = None
     keys = dict.fromkeys(jobs[job_id].concurrency_key for job_id in starting if job_id in jobs)
     keys.pop("", None)
+    writers = [jobs[job_id] for job_id in appending if job_id in jobs]
     active = await transaction.find_active(unique) if unique else {}
     # A repeated creation is answered with its own job, whoever has the unique key by now, so its
     # job has to be known before the key refuses it.
@@ -242,6 +283,8 @@ async def load_working_set(
         linked=await transaction.find_linked(linked) if linked else {},
         named=await transaction.find_named(named) if named else {},
         active=active,
+        outputs=await transaction.load_outputs(writers) if writers else {},
+        rates=rates,
     )
     if keys:  # last, for it locks the feed
         found.keys.update(await transaction.lock_keys(keys))

@@ -92,6 +92,8 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
     ):
         if instant is not None:  # to touch a field costs as much as to set it
             _set_time(getattr(message, field), instant)
+    for name, content_type in job.output_streams.items():
+        message.output_streams.add(name=name, content_type=content_type)
     if job.last_error is not None:
         message.last_error.CopyFrom(_error_message(job.last_error))
     parts = [
@@ -277,6 +279,7 @@ def result_message(decision: Decision) -> worker_service_pb2.UpdateResult:
         version=job.version,
         applied=decision.applied,
         asset=None if asset is None else asset_message(asset, job.user_id),
+        next_offset=decision.next_offset,
     )
 
 

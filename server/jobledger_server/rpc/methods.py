@@ -48,7 +48,7 @@ class Method:
         roles: Who may call it.
         reads: It changes nothing, so it can be refused once it has read its answer.
         lasts: A call may outlast a change of its caller's permissions.
-        large: Its request contains a Struct or assets, and is an `UnparsedRequest`.
+        large: Its request contains a Struct, assets or output, and is an `UnparsedRequest`.
         all_users: It is for all users if its request names none.
         watches: The holder of a watch token may call it.
     """
@@ -99,6 +99,8 @@ METHODS: Mapping[str, Method] = {
         Method(f"{JOB_SERVICE}ListAttempts", _READER, reads=True),
         Method(f"{JOB_SERVICE}WatchJob", _READER, lasts=True, watches=True),
         Method(f"{JOB_SERVICE}WatchJobs", _READER, lasts=True, all_users=True, watches=True),
+        Method(f"{JOB_SERVICE}WatchOutput", _READER, lasts=True, watches=True),
+        Method(f"{JOB_SERVICE}ReadOutput", _READER, reads=True, watches=True),
         Method(f"{JOB_SERVICE}CreateWatchToken", _OWNER),
         Method(f"{JOB_SERVICE}RevokeWatchTokens", _OPERATOR),
         Method(f"{OPERATIONS}GetOperation", _READER, reads=True),
@@ -115,6 +117,7 @@ METHODS: Mapping[str, Method] = {
         Method(f"{WORKER_SERVICE}MarkPartial", _WORKER, large=True),
         Method(f"{WORKER_SERVICE}MarkFailed", _WORKER, large=True),
         Method(f"{WORKER_SERVICE}CreateAsset", _WORKER),
+        Method(f"{WORKER_SERVICE}AppendOutput", _WORKER, large=True),
         Method(f"{QUEUE_SERVICE}ListJobTypeStats", _OPERATOR, reads=True),
         Method(f"{QUEUE_SERVICE}ExplainJob", _READER, reads=True, all_users=True),
         Method(f"{QUEUE_SERVICE}PauseJobType", _OPERATOR),

@@ -40,6 +40,7 @@ from jobledger_server.domain.errors import (
     JobTerminal,
     LeaseLost,
     LimitExceeded,
+    OutputGap,
     Paused,
     PhaseUnknown,
     RequestIdReused,
@@ -236,6 +237,13 @@ def _domain(error: DomainError) -> Refusal | None:  # noqa: C901, PLR0911, PLR09
                 reasons.ERROR_REASON_VERSION_MISMATCH,
                 f"job {job_id} is at version {version}, not the expected one",
                 {"job_id": job_id, "version": str(version)},
+            )
+        case OutputGap(job_id, stream, number):
+            return Refusal(
+                codes.ABORTED,
+                reasons.ERROR_REASON_OUTPUT_GAP,
+                f"append {number} of the attempt to {stream!r} is not stored: send it first",
+                {"job_id": job_id, "stream": stream, "number": str(number)},
             )
         case RequestIdReused(request_id, kind, existing_id, index, how):
             return Refusal(

@@ -16,11 +16,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Micros, Payload
 from jobledger_server.domain.limits import (
+    MAX_CONTENT_TYPE_CHARACTERS,
     MAX_ERROR_REASON_CHARACTERS,
     MAX_JOB_TYPE_CHARACTERS,
     MAX_LABEL_KEY_CHARACTERS,
     MAX_LABEL_VALUE_CHARACTERS,
     MAX_LABELS,
+    MAX_STREAM_NAME_CHARACTERS,
     MAX_STRUCT_BYTES,
     MAX_STRUCT_DEPTH,
     MAX_URL_CHARACTERS,
@@ -32,6 +34,8 @@ JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
+_STREAM_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_STREAM_NAME_CHARACTERS - 1}}}\Z")
+_CONTENT_TYPE = re.compile(r"[!#$&^_.+\-0-9A-Za-z]+/[!#$&^_.+\-0-9A-Za-z]+(?:;[\x20-\x7e]*)?\Z")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}\Z")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
@@ -145,6 +149,23 @@ class Checker:
             self.add(
                 field, "must be letters, digits, '.', '_', '-', starting with a letter or digit"
             )
+        return value
+
+    def stream_name(self, field: str, value: str) -> str:
+        """Check the name of a stream of output, which may be empty."""
+        if value and not _STREAM_NAME.match(value):
+            self.add(
+                field,
+                f"must be at most {MAX_STREAM_NAME_CHARACTERS} letters, digits, '.', '_', '-', "
+                "starting with a letter or digit",
+            )
+        return value
+
+    def content_type(self, field: str, value: str) -> str:
+        """Check a media type, or an empty text."""
+        fits = self.at_most(field, value, MAX_CONTENT_TYPE_CHARACTERS, of="characters")
+        if fits and value and not _CONTENT_TYPE.match(value):
+            self.add(field, "must be a media type, as text/plain; charset=utf-8")
         return value
 
     def reason(self, field: str, value: str) -> str:

@@ -22,6 +22,7 @@ from jobledger_server.domain.job import (
     Phase,
 )
 from jobledger_server.domain.leases import is_report
+from jobledger_server.domain.output import OutputCut, OutputPiece
 from jobledger_server.domain.queues import Tally
 from jobledger_server.domain.state_machine import Decision, was_just_started
 from jobledger_server.sql.counters import counted
@@ -63,6 +64,8 @@ class DecisionBatch:
         config_version: The version of what operators set by which they were decided, if they
             depend on it.
         now: The database server's time.
+        outputs: What is appended to outputs of these jobs or of others.
+        cuts: What of them is dropped.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class DecisionBatch:
         settled: Collection[str],
         config_version: int | None,
         now: Instant,
+        outputs: Sequence[OutputPiece] = (),
+        cuts: Sequence[OutputCut] = (),
     ) -> None:
         self._statements = statements
         self._decisions = decisions
@@ -82,6 +87,7 @@ class DecisionBatch:
         self._loaded = loaded
         self._tally, self._settled = tally, settled
         self._now = now
+        self._outputs, self._cuts = outputs, cuts
         # Those that do more than report: the others, which are most, are passed over.
         self._more = [
             (place, each)
@@ -193,6 +199,7 @@ class DecisionBatch:
             for statement in (
                 statements.delete_jobs,
                 statements.delete_payloads,
+                statements.outputs.delete,
                 statements.move_jobs,
                 statements.update_jobs,
                 statements.end_jobs,
@@ -205,6 +212,8 @@ class DecisionBatch:
                 statements.insert_attempts,
                 statements.replace_assets,
                 statements.insert_assets,
+                statements.outputs.insert,
+                statements.outputs.cut,
             )
         }
         latest = self._latest(after)
@@ -246,6 +255,8 @@ class DecisionBatch:
             if decision.deleted:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
                 rows[statements.delete_payloads].append((job.id,))
+                if job.output_streams:
+                    rows[statements.outputs.delete].append((job.id,))
                 continue
             if was_just_started(job) and seq != latest[job.id][1]:
                 rows[statements.insert_changes].append((seq, job.id, job.user_id))
@@ -255,6 +266,13 @@ class DecisionBatch:
         # One statement, as the parts of one have no order, with the names that become free first.
         write = statements.replace_assets if updated_assets else statements.insert_assets
         rows[write] += map(asset_row, (*updated_assets, *new_assets))
+        # Of a deleted job nothing is inserted: the parts of one statement do not see each other.
+        rows[statements.outputs.insert] += [
+            (piece.job_id, piece.stream, piece.start, piece.attempt, piece.number, piece.data)
+            for piece in self._outputs
+            if piece.job_id not in self._deleted
+        ]
+        rows[statements.outputs.cut] += [(cut.job_id, cut.stream, cut.before) for cut in self._cuts]
         rows[statements.insert_payloads] += self._payload_rows(PARAMETERS, "parameters")
         rows[statements.replace_payloads] += self._payload_rows(CHECKPOINT, "checkpoint")
         return [(statement, values) for statement, values in rows.items() if values]

@@ -84,6 +84,32 @@ class Dialect(Hashable, Protocol):
         the lock is held, and by that time.
         """
 
+    def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, for the tails of these streams of output.
+
+        Its rows are the job and the stream, and the fields of an `output.OutputTail`.
+        """
+
+    def find_pieces(
+        self, after: Collection[tuple[JobId, str, int]], *, limit: int
+    ) -> Sequence[tuple[str, Sequence[Any]]]:
+        """Return the statements, with their values, for pieces of streams of output.
+
+        Of each stream those that begin at an offset or later, `limit` at most. Their rows have the
+        fields of an `output.OutputPiece`.
+        """
+
+    def find_piece_at(self, job_id: JobId, stream: str, offset: int) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, for where the piece begins that has an offset."""
+
+    def find_newest_pieces(
+        self, job_id: JobId, stream: str, count: int
+    ) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, for where the newest `count` pieces begin."""
+
+    def rows_of(self, query: str) -> str:
+        """Return the condition for the rows `old` of a query, which begins with FROM."""
+
     counted_queues: str
     """The table in which a batch that counts its jobs finds the ids of their queues, or the part of
     its statement that has them."""

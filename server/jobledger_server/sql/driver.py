@@ -89,11 +89,13 @@ class Driver(Protocol):
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows."""
 
-    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+    async def unchanged(
+        self, write_ids: Mapping[JobId, WriteId], *, look: bool = True
+    ) -> Collection[JobId]:
         """Lock these jobs, in the order of their ids, at the latest before something is written.
 
         Return those that no transaction has written after the one with the given write id, or
-        fewer. The others are not locked.
+        fewer. The others are not locked. Without a `look` it may return all, to find out later.
 
         Raises:
             Outdated: By any later call, where they are locked later, and one of them has changed.

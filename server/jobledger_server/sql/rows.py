@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.job import (
     CONTENT,
     NO_PAYLOADS,
+    NO_STREAMS,
     REPORT_FIELDS,
     Asset,
     AssetLink,
@@ -93,6 +94,7 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "status": lambda job: job.status.value,
     "labels": lambda job: labels_to_text(job.labels),
     "deadline": deadline,
+    "output_streams": lambda job: json.dumps(job.output_streams) if job.output_streams else None,
     "last_error_reason": lambda job: job.last_error and job.last_error.reason,
     "last_error_message": lambda job: job.last_error and job.last_error.message,
     "error_reason": lambda job: job.error and job.error.reason,
@@ -136,8 +138,8 @@ class JobRows:
 
 _JOB_COLUMNS = tuple(column.name for column in STATE)
 _QUEUE_ID, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("queue_id", "change_seq"))
-_STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN = map(
-    _JOB_COLUMNS.index, ("status", "phase", "labels")
+_STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN, _STREAMS_COLUMN = map(
+    _JOB_COLUMNS.index, ("status", "phase", "labels", "output_streams")
 )
 
 job_rows = JobRows(_JOB_COLUMNS)
@@ -196,6 +198,8 @@ def job_from_row(row: Sequence[Any]) -> Job:
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN], UnknownPhase.UNKNOWN)
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
+    streams = fields[_STREAMS_COLUMN]
+    fields[_STREAMS_COLUMN] = NO_STREAMS if streams is None else json.loads(streams)
     del fields[_QUEUE_ID : _CHANGE_SEQ + 1]  # those that are not fields of a job
     return Job(*(*fields, _error(last_reason, last_message), _error(reason, message)))
 

@@ -16,6 +16,8 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import assets_of, attempts_of, job_page
+from jobledger_server.sql.output_tails import OutputTails
+from jobledger_server.sql.outputs import SqlOutputs
 from jobledger_server.sql.queue_reports import SqlQueueReports
 from jobledger_server.sql.queue_settings import SqlQueueSettings, read_config
 from jobledger_server.sql.rows import (
@@ -58,11 +60,13 @@ class SqlStore:
         self._statements = statements_for(database.dialect)
         self._cache = JobCache(tuning.job_cache_bytes)
         self._reasons = EndedReasons()
+        self._tails = OutputTails()
         self._connections = StoreConnections(database, on_unavailable=self._doubt)
         self._in_doubt = False  # another database may answer since the identity was verified
         self.queue_settings = SqlQueueSettings(self._connections, self._dialect, tuning)
         self.queue_reports = SqlQueueReports(self._connections, self._dialect)
         self.webhooks = SqlWebhooks(self._connections, self._dialect)
+        self.outputs = SqlOutputs(self._connections, self._dialect)
         self.sweeps = SqlSweeps(self._connections, database.dialect)
 
     @asynccontextmanager
@@ -73,10 +77,15 @@ class SqlStore:
                 self._statements,
                 self._cache,
                 self._reasons,
+                self._tails,
                 blocked_types=self._tuning.blocked_types,
             )
-            yield transaction
-            await driver.commit()
+            try:
+                yield transaction
+                await driver.commit()
+            except BaseException:
+                transaction.failed()
+                raise
             transaction.committed()
 
     async def read_jobs(self, ids: Collection[JobId], *, full: bool) -> dict[JobId, StoredJob]:
@@ -195,6 +204,7 @@ class SqlStore:
 
     def _doubt(self) -> None:
         self._cache.clear()
+        self._tails.clear()
         self._in_doubt = True
 
     async def feed_head(self) -> FeedHead:
@@ -295,6 +305,7 @@ class SqlStore:
     @runs_to_completion
     async def _set_epoch(self, statement: Executable, parameters: Mapping[str, Any]) -> FeedHead:
         self._cache.clear()
+        self._tails.clear()
         async with self._connections.writing() as connection:
             await connection.execute(statement, {**parameters, "new": uuid.uuid4().hex})
             return FeedHead(*(await connection.execute(self._statements.feed.head)).one())

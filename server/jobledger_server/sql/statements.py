@@ -24,6 +24,7 @@ from jobledger_server.sql.blocking_statements import BlockingStatements
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_statements import FeedStatements
+from jobledger_server.sql.output_statements import OutputStatements
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     ATTEMPT_COLUMNS,
@@ -175,6 +176,7 @@ class Statements:
         self.insert_payloads = Insertion(payloads, payloads.c.keys())
         self.replace_payloads = replacement(payloads, payloads.c.keys())
         self.delete_payloads = Deletion(payloads, "job_id")
+        self.outputs = OutputStatements(dialect)
         self.insert_attempts = Insertion(attempts, ATTEMPT_COLUMNS)
         self.blocking = BlockingStatements(dialect)
         active = (
@@ -223,8 +225,9 @@ class Statements:
             .limit(bindparam("count"))
         )
         ids: BindParameter[Any] = bindparam("ids", expanding=True)
-        seqs: BindParameter[Any] = bindparam("seqs", expanding=True)
-        self.compact_changes = delete(changes).where(changes.c.seq.in_(seqs))
+        self.compact_changes = delete(changes).where(
+            changes.c.seq.in_(bindparam("seqs", expanding=True))
+        )
         self.compact_attempts = delete(attempts).where(attempts.c.job_id.in_(ids))
         # With their assets.
         self.compact_jobs = delete(jobs).where(jobs.c.id.in_(ids))

@@ -42,6 +42,7 @@ from jobledger_server.domain.limits import (
     MAX_NAME_CHARACTERS,
     MAX_PROGRESS,
     MAX_STORAGE_PATH_CHARACTERS,
+    MAX_STREAM_NAME_CHARACTERS,
     MAX_TRACEPARENT_CHARACTERS,
     MAX_URL_CHARACTERS,
 )
@@ -204,7 +205,10 @@ jobs = Table(
     Column("fairness_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("concurrency_key", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("unique_key", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("refuse_output", Boolean, nullable=False),
     Column("retention", BigInteger),
+    # As JSON: few jobs have any, and then few.
+    Column("output_streams", Text),
     Column("last_error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("last_error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
@@ -428,6 +432,22 @@ changes = Table(
     Column("job_id", ID, nullable=False),
     Column("user_id", String(MAX_NAME_CHARACTERS)),
     Index("ix_changes_user_id_seq", "user_id", "seq", **_where("user_id IS NOT NULL")),
+)
+
+# What jobs write. Rows are inserted, and the oldest ones deleted, but none is updated. A row is
+# what one commit has of a stream and attempt. No foreign key: its check would write the row of the
+# job.
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("job_id", ID, primary_key=True),
+    Column("stream", String(MAX_STREAM_NAME_CHARACTERS), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    CheckConstraint("start >= 0 AND attempt >= 1 AND number >= 0", name="position"),
+    CheckConstraint("length(data) > 0", name="data"),
 )
 
 QUEUE_NAME = ("fairness_key", "job_type", "priority")

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import (
     Asset,
@@ -15,11 +17,23 @@ from jobledger_server.domain.job import (
     Phase,
     is_id,
 )
+from jobledger_server.domain.output import (
+    EMPTY,
+    NO_TAILS,
+    OutputCut,
+    OutputPiece,
+    OutputTail,
+    Tails,
+    after_append,
+    after_cut,
+    merged,
+)
 from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.batch import DecisionBatch
 from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.job_cache import JobCache, WriteId
+from jobledger_server.sql.output_tails import OutputTails
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
@@ -39,6 +53,7 @@ class SqlTransaction:
         statements: Statements,
         cache: JobCache,
         reasons: EndedReasons,
+        tails: OutputTails,
         *,
         blocked_types: int,
     ) -> None:
@@ -48,6 +63,8 @@ class SqlTransaction:
         self._statements = statements
         self._dialect = statements.dialect
         self._cache = cache
+        self._tails = tails
+        self._outputs: dict[JobId, Tails] = {}  # loaded, and then as they are written
         self._loaded: dict[JobId, Change] = {}
         self._vtimes: dict[QueueName, int] = {}  # of the queues that jobs are claimed from
         self._written: list[Change] = []
@@ -56,17 +73,19 @@ class SqlTransaction:
     async def now(self) -> Instant:
         return await self._driver.now()
 
-    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+    async def load_jobs(self, ids: Collection[JobId], *, look: bool = True) -> dict[JobId, Job]:
         missing = dict.fromkeys(ids)
         known = self._cache.find(missing)
         # If not all are cached, one statement reads all, to lock them in the order of their ids.
         if known and len(known) == len(missing):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
-            same = await self._driver.unchanged(write_ids)
+            same = await self._driver.unchanged(write_ids, look=look)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
             for job_id in same:
                 del missing[job_id]
         if missing:
+            # Somebody else may have appended to the output of a job that somebody else has written.
+            self._tails.discard(missing)
             bound = bind_ids(self._dialect, "ids", missing)
             self._load(await self._fetch(self._statements.lock_jobs, bound))
         return {job_id: change.job for job_id, change in self._loaded.items()}
@@ -91,6 +110,19 @@ class SqlTransaction:
         rows = await self._fetch(self._statements.find_created, bound)
         found = [(job_from_row(row), parameters) for *row, parameters in rows]
         return {(job.user_id, job.request_id): (job, parameters) for job, parameters in found}
+
+    async def load_outputs(self, jobs: Collection[Job]) -> dict[JobId, Tails]:
+        missing = []
+        for job in jobs:
+            known = self._tails.find(job.id) if job.output_streams else NO_TAILS
+            self._outputs[job.id] = NO_TAILS if known is None else known
+            if known is None:
+                missing += [(job.id, stream) for stream in job.output_streams]
+        if missing:
+            rows = await self._driver.fetch(*self._dialect.find_tails(missing))
+            for job_id, stream, *fields in rows:
+                self._outputs[job_id] = {**self._outputs[job_id], stream: OutputTail(*fields)}
+        return dict(self._outputs)
 
     async def find_active(
         self, keys: Collection[tuple[str, str, str]]
@@ -182,8 +214,14 @@ class SqlTransaction:
         *,
         config_version: int | None = None,
         settled: Collection[str] = (),
+        cuts: Sequence[OutputCut] = (),
         last: bool = False,
     ) -> list[Change]:
+        outputs = merged([each.output for each in decisions if each.output is not None])
+        if outputs:
+            decisions = [each for each in decisions if each.changed or each.renewed]
+            cuts = [await self._located(cut) for cut in cuts]
+            self._append_outputs(outputs, cuts)
         tally = _tally(decisions, self._loaded, Tally(self._vtimes, self._reasons))
         batch = DecisionBatch(
             self._statements,
@@ -192,7 +230,10 @@ class SqlTransaction:
             tally=tally,
             settled=settled,
             config_version=config_version,
-            now=await self.now(),
+            # What only appends to output depends on no time.
+            now=await self.now() if decisions else Instant(0),
+            outputs=outputs,
+            cuts=cuts,
         )
         seq, self._write_id = await self._driver.append(batch, last=last)
         before = seq - batch.count
@@ -204,11 +245,31 @@ class SqlTransaction:
         """Cache the running jobs that were written, as their rows hold them now."""
         if self._write_id is None:
             return
+        for job_id, tails in self._outputs.items():
+            self._tails.put(job_id, tails)
         for change in self._written:
             if change.job.status is JobStatus.PROCESSING:
                 self._cache.put(change, self._write_id)
             else:
                 self._cache.discard(change.job.id)
+
+    def failed(self) -> None:
+        """Forget the streams of output that were loaded: others may have appended to them."""
+        self._tails.discard(self._outputs)
+
+    async def _located(self, cut: OutputCut) -> OutputCut:
+        """Return a cut whose offset keeps only as many pieces as it says."""
+        if cut.kept_pieces >= self._outputs[cut.job_id].get(cut.stream, EMPTY).pieces:
+            return cut
+        find = self._dialect.find_newest_pieces(cut.job_id, cut.stream, cut.kept_pieces)
+        rows = await self._driver.fetch(*find)
+        return replace(cut, before=max(cut.before, *(start for (start,) in rows)))
+
+    def _append_outputs(self, outputs: Sequence[OutputPiece], cuts: Sequence[OutputCut]) -> None:
+        for piece in outputs:
+            self._outputs[piece.job_id] = after_append(self._outputs[piece.job_id], piece)
+        for cut in cuts:
+            self._outputs[cut.job_id] = after_cut(self._outputs[cut.job_id], cut)
 
     async def _fetch(
         self, statement: Prepared, parameters: Mapping[str, Any]

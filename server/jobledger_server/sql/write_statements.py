@@ -109,4 +109,29 @@ class Deletion:
         return f"DELETE FROM {self.table.name} WHERE {self.column} IN ({keys})"  # noqa: S608
 
 
-WriteStatement = Insertion | Update | Deletion
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Deletes the first rows of some keys, up to one that is given for each.
+
+    Attributes:
+        table: The table. Its rows have the order of the last column of its key.
+        query: The query for the rows `old` to delete, from its first join on.
+        rows_of: Returns the condition for the rows `old` of a query, which begins with FROM.
+    """
+
+    table: Table
+    query: str
+    rows_of: Callable[[str], str]
+
+    @property
+    def given(self) -> Mapping[str, Column[Any]]:
+        """See Insertion."""
+        return {f"cut_{column.name}": column for column in self.table.primary_key}
+
+    def text(self, source: str, value: Value) -> str:  # noqa: ARG002
+        """See Insertion."""
+        rows = self.rows_of(f"FROM {source} {self.query}")
+        return f"DELETE FROM {self.table.name} WHERE {rows}"  # noqa: S608
+
+
+WriteStatement = Insertion | Update | Deletion | Cut

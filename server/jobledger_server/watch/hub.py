@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -18,8 +18,28 @@ from jobledger_server.watch.feed_watch import FeedWatch
 from jobledger_server.watch.held_jobs import HeldJobs, Holders
 from jobledger_server.watch.job_watch import JobWatch
 
+
+class JobObserver(Protocol):
+    """A watch that takes every change of one job."""
+
+    wake_scheduled: bool
+    """Set and cleared by the hub."""
+
+    def offer(self, change: Change) -> bool:
+        """Take a change of the job; return whether the watch is to be woken."""
+
+    def wake(self) -> None:
+        """Wake the watch."""
+
+    def close(self) -> None:
+        """Release what it holds: the client is gone."""
+
+    def end(self, ending: Ending) -> None:
+        """End the watch, for this reason."""
+
+
 Key = TypeVar("Key")
-Watch = TypeVar("Watch", JobWatch, FeedWatch)
+Watch = TypeVar("Watch", JobObserver, FeedWatch)
 
 WATCHES_PER_FULL_WATCH = 80
 """One in this many watches may be of many jobs with their payloads. Each of those holds messages of
@@ -78,14 +98,14 @@ class WatchHub:
             "watches_of_full_jobs", total=of_full, each=max(1, int(of_full * share))
         )
         # Dicts serve as sets that keep the order: watches are woken in the order they were opened.
-        self._job_watches: dict[JobId, dict[JobWatch, None]] = {}
+        self._job_watches: dict[JobId, dict[JobObserver, None]] = {}
         self._feed_watches: dict[str | None, dict[FeedWatch, None]] = {}
         self._early = EarlyChanges(tuning)
         self._woken_at_once = tuning.woken_watches
         self.delivered = {"commit": 0, "table": 0}
         """Changes handed to watches: from this process's own commits, and read from the table."""
         self._holders = Holders()
-        self._to_wake: deque[JobWatch | FeedWatch] = deque()
+        self._to_wake: deque[JobObserver | FeedWatch] = deque()
         self._waking = False
         self._draining = False
 
@@ -165,8 +185,8 @@ class WatchHub:
         for change in changes:
             of_owner.setdefault(change.job.user_id, []).append(change)
             for job_watch in self._job_watches.get(change.job.id, ()):
-                job_watch.offer(change)
-                self._schedule_wake(job_watch)
+                if job_watch.offer(change):
+                    self._schedule_wake(job_watch)
             for held_jobs in self._holders.of(change.job.id):
                 # Woken at once: one stream holds a job, and thousands may watch it.
                 if held_jobs.offer(change):
@@ -185,7 +205,7 @@ class WatchHub:
         """Return the changes handed on after `seq`, or None if some of them are no longer kept."""
         return None if seq < self._buffer.floor else self._buffer.after(seq)
 
-    def _schedule_wake(self, watch: JobWatch | FeedWatch) -> None:
+    def _schedule_wake(self, watch: JobObserver | FeedWatch) -> None:
         if not watch.wake_scheduled:
             watch.wake_scheduled = True
             self._to_wake.append(watch)
@@ -208,8 +228,14 @@ class WatchHub:
     def subscribe(self, job_id: JobId, caller: Caller) -> Iterator[JobWatch]:
         """Receive every change of the job from now on. Raises LimitExceeded and ShuttingDown."""
         watch = JobWatch(job_id)
-        with self._registered(self._job_watches, job_id, watch, caller):
+        with self.observed(job_id, watch, caller):
             yield watch
+
+    @contextmanager
+    def observed(self, job_id: JobId, watch: JobObserver, caller: Caller) -> Iterator[None]:
+        """Let a watch observe a job. Raises LimitExceeded and ShuttingDown."""
+        with self._registered(self._job_watches, job_id, watch, caller):
+            yield
 
     @contextmanager
     def subscribe_to_feed(self, watch: FeedWatch, *, full: bool = False) -> Iterator[None]:

@@ -44,8 +44,11 @@ class JobWatch:
         self._ending: Ending | None = None
         self._wake_up = WakeUp()
 
-    def offer(self, change: Change) -> None:
-        """Take a change of the job, without waking the watch yet. Older versions are ignored."""
+    def offer(self, change: Change) -> bool:
+        """Take a change of the job, and return that the watch is to be woken.
+
+        Older versions are ignored.
+        """
         if change.deleted:
             # What was offered before stays: a terminal state is sent even so.
             self._deleted = True
@@ -54,6 +57,7 @@ class JobWatch:
                 self._transitions += [t for t in change.transitions if t.version > self._version]
             self._job = change.job
             self._version = change.job.version
+        return True
 
     def wake(self) -> None:
         """Wake the watch: there may be an update."""

@@ -140,10 +140,13 @@ class Replicas:
                 response = await self.method(replica, rpc)(request, timeout=TRY_SECONDS + wait)
             except grpc.aio.AioRpcError as error:
                 now = time.monotonic()
-                reason = reason_of(error)
+                info = info_of(error)
+                reason = str(info.reason)
                 self.refusals[f"{rpc} {error.code().name} {reason}".rstrip()] += 1
                 # With no reason it does not come from the service but from what is in between.
                 unanswered = error.code() in UNANSWERED and reason != "CONCURRENCY_LIMIT"
+                # Of this request: it is too much, and will be.
+                unanswered &= info.metadata["scope"] != "request"
                 if not unanswered and reason not in ("", "INTERNAL"):
                     outcome = Outcome.REFUSED if tries == 1 else Outcome.UNKNOWN
                     return Answer(sent, now, outcome, tries=tries)

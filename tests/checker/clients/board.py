@@ -28,9 +28,11 @@ TENANTS = ("", "", "acme", "zeta")
 
 @dataclass(slots=True)
 class Board:
-    """New jobs, for clients that watch one; and terminal ones, to be deleted or repeated."""
+    """Jobs that are new or have output, to watch; and ended ones, to be deleted or repeated."""
 
     fresh: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=50))
+    written: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=50))
+    """Jobs whose workers write output."""
     ended: deque[Snapshot] = field(default_factory=deque)
     failed: deque[Snapshot] = field(default_factory=deque)
     created: int = 0

@@ -10,6 +10,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
 from tests.checker.clients.asking import Replicas
 from tests.checker.clients.board import USERS
+from tests.checker.clients.output_readers import Unread, read_whole
 from tests.checker.facts import attempt, snapshot, step
 from tests.checker.history import Attempt, History, Operation, Outcome, Record
 
@@ -47,8 +48,16 @@ async def read_record(replicas: Replicas, job_id: str, user_id: str) -> Record |
         )
         for asset in page.assets
     ]
+    try:
+        outputs = {
+            stream.name: await read_whole(replicas, job_id, user_id, stream.name)
+            for stream in job.output_streams
+        }
+    except Unread:
+        raise Unreadable("ReadOutput was not answered") from None
     return Record(
         job=snapshot(job),
+        outputs=outputs,
         steps=tuple(steps),
         assets=tuple(assets),
         attempts=await list_attempts(replicas, job_id, user_id),

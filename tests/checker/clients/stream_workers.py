@@ -17,10 +17,11 @@ from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger_server.domain.limits import MAX_PROGRESS
 from tests.checker.clients.asking import Replicas, reason_of
 from tests.checker.clients.board import TYPES, Board, pause
-from tests.checker.clients.workers import CHECKPOINTS, a_delay
+from tests.checker.clients.output_writers import OutputWriter, update_of
+from tests.checker.clients.workers import CHECKPOINTS, WRITTEN, a_delay
 from tests.checker.clients.writers import marked
 from tests.checker.facts import snapshot
-from tests.checker.history import History, Hold, Operation, Outcome
+from tests.checker.history import Append, History, Hold, Operation, Outcome
 from tests.checker.judge.writing import RETRYABLE
 
 SLOTS = 8
@@ -57,6 +58,7 @@ class _Update:
     mark: str
     assets: tuple[str, ...]
     result: asyncio.Future[pb.UpdateResult]
+    append: Append | None = None
     sent: float = 0.0
     tries: int = 0
 
@@ -81,6 +83,8 @@ class StreamWorker:
     waits: float
     retried: float
     lease: int
+    written: float
+    pieces: tuple[int, ...]
 
     def __post_init__(self) -> None:
         self._marks = (f"{self.name}-{number}" for number in itertools.count())
@@ -91,6 +95,8 @@ class StreamWorker:
         self._may_write = asyncio.Event()
         self._holds: dict[str, Hold] = {}  # of the stream that is open
         self._frozen_until = 0.0
+        self._given_up: set[tuple[str, int, str]] = set()
+        """Streams of output of which an append was refused for good, with their job and attempt."""
 
     async def run(self) -> None:
         """Work until there is nothing more to do."""
@@ -274,7 +280,7 @@ class StreamWorker:
 
     def _take_result(self, result: pb.UpdateResult) -> None:
         update = self._sent.popleft()
-        if result.error.reason in REPEATED:
+        if self._may_succeed(update, result):
             self._unsent.append(update)
             return
         if result.HasField("error"):
@@ -284,6 +290,20 @@ class StreamWorker:
             self._record(update, Outcome.ACKNOWLEDGED, result)
         if not update.result.done():
             update.result.set_result(result)
+
+    def _may_succeed(self, update: _Update, result: pb.UpdateResult) -> bool:
+        """Whether an update was refused that is to be sent again."""
+        append, error = update.append, result.error
+        # Of this update: it will be too much later, too.
+        if error.reason in REPEATED and error.metadata["scope"] != "request":
+            return True
+        if append is None or not result.HasField("error"):
+            return False
+        stream = append.job_id, append.attempt, append.stream
+        if error.reason == ErrorReason.ERROR_REASON_OUTPUT_GAP and stream not in self._given_up:
+            return True  # after the one before it, which is sent again first
+        self._given_up.add(stream)
+        return False
 
     # --- jobs ------------------------------------------------------------------------------------
 
@@ -299,6 +319,10 @@ class StreamWorker:
 
     async def _run(self, held: _Held) -> bool:
         job, chance = held.job, self.rng.random()
+        writer = None
+        if self.rng.random() < self.written:
+            writer = OutputWriter(next(self._marks), job, self.rng, self.pieces)
+            self.board.written.append(snapshot(job))
         percents = sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6)))
         waits = self.rng.random() < self.waits
         # Before all reports or after them: the answer to one shows the server a cancellation, too.
@@ -319,10 +343,15 @@ class StreamWorker:
                 report_number=number,
                 checkpoint=marked(mark) if self.rng.random() < CHECKPOINTS else None,
             )
-            if not await self._update("UpdateProgress", job, mark, progress=progress):
+            reported = self._send("UpdateProgress", job, mark, progress=progress)
+            if writer is not None and self.rng.random() < WRITTEN:
+                self._append_output(writer, job)
+            if not (await reported).applied:
                 return False
         if waits and not first and await self._is_asked(held):
             return await self._finish(job, "MarkFailed")
+        if writer is not None and self.rng.random() < WRITTEN:
+            self._append_output(writer, job)  # before what ends the attempt, in the same message
         if chance < 0.03:
             release = pb.ReleaseUpdate(delay=a_delay(self.rng))
             return await self._update("ReleaseJob", job, "", release=release)
@@ -368,19 +397,46 @@ class StreamWorker:
             self.board.close(replace(snapshot(job), status=status))
         return done
 
+    def _append_output(self, writer: OutputWriter, job: Any) -> None:
+        """Send a few pieces of output, and do not wait for what becomes of them."""
+        for _ in range(self.rng.randint(1, 4)):
+            append = writer.piece()
+            output = update_of(append)
+            self.history.updates.update(f"output.{field.name}" for field, _ in output.ListFields())
+            self._send("AppendOutput", job, "", append=append, output=output)
+
     async def _update(
         self, rpc: str, job: Any, mark: str, assets: tuple[str, ...] = (), **update: Any
     ) -> bool:
-        """Send an update, again where a stream breaks; return whether it took effect."""
+        """Send an update; return whether it took effect."""
+        return bool((await self._send(rpc, job, mark, assets, **update)).applied)
+
+    def _send(
+        self,
+        rpc: str,
+        job: Any,
+        mark: str,
+        assets: tuple[str, ...] = (),
+        *,
+        append: Append | None = None,
+        **update: Any,
+    ) -> asyncio.Future[pb.UpdateResult]:
+        """Send an update, again where a stream breaks; return the future of its result."""
         message = pb.JobUpdate(job_id=job.id, attempt=job.attempt, **update)
         result = asyncio.get_running_loop().create_future()
-        self._unsent.append(_Update(rpc, message, mark, assets, result))
+        self._unsent.append(_Update(rpc, message, mark, assets, result, append))
         self._may_write.set()
-        return bool((await result).applied)
+        return result
 
     def _record(
         self, update: _Update, outcome: Outcome, result: pb.UpdateResult | None = None
     ) -> None:
+        if (append := update.append) is not None:
+            append.sent, append.answered = update.sent, time.monotonic()
+            append.tries, append.outcome = update.tries, outcome
+            append.next_offset = 0 if result is None else result.next_offset
+            self.history.appends.append(append)
+            return
         self.history.operations.append(
             Operation(
                 rpc=update.rpc,

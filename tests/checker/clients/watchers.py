@@ -14,20 +14,20 @@ from jobledger.v1 import job_service_pb2 as pb
 from tests.checker.clients.asking import Replicas, info_of
 from tests.checker.clients.board import Board
 from tests.checker.facts import watch_job_messages, watch_jobs_messages
-from tests.checker.history import History, Message, Place, Snapshot, Stream, Watcher
+from tests.checker.history import History, OutputStream, Place, Snapshot, Stream, Watcher
 
 SILENCE_SECONDS = 3.0
 """Three heartbeats: who has heard nothing for so long asks another replica."""
 
 TOKEN_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
-Read = Callable[[Any, float], list[Message]]
+Read = Callable[[Any, float], list[Any]]
 
 
 async def read_stream(
     call: Any,
     read: Read,
-    stream: Stream,
+    stream: Stream | OutputStream,
     refusals: Counter[str],
     *,
     stay: float,

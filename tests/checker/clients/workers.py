@@ -14,6 +14,7 @@ from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from tests.checker.clients.asking import Answer, Replicas
 from tests.checker.clients.board import TYPES, Board, pause
+from tests.checker.clients.output_writers import OutputWriter, UnaryAppends
 from tests.checker.clients.records import Unreadable, list_attempts
 from tests.checker.clients.writers import marked
 from tests.checker.facts import snapshot
@@ -32,6 +33,15 @@ LISTED = 0.05
 
 LINKED = 0.15
 """How many of the reports are sent together with an asset, perhaps to another server."""
+
+WRITTEN = 0.5
+"""How many of the reports are sent together with output, if the attempt has some."""
+
+UNNUMBERED = 0.05
+"""How many of the attempts with output do not number their appends: each of these is sent once."""
+
+TOO_LATE = 0.2
+"""How many of the attempts with output append something after they have ended their job."""
 
 CHECKPOINTS = 0.3
 """How many of the reports bring a checkpoint."""
@@ -55,8 +65,11 @@ class JobWorker:
     released: float
     retried: float
     lease: int
+    written: float
+    pieces: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        self._appends = UnaryAppends(self.replicas, self.rng, self.history)
         self._abandoned_jobs: deque[pb.HeldJob] = deque(maxlen=1000)
         self._marks = (f"{self.name}-{number}" for number in itertools.count())
 
@@ -85,6 +98,11 @@ class JobWorker:
 
     async def _work(self, job: Any) -> None:
         chance = self.rng.random()
+        writer = None
+        if self.rng.random() < self.written:
+            numbered = self.rng.random() >= UNNUMBERED
+            writer = OutputWriter(next(self._marks), job, self.rng, self.pieces, numbered=numbered)
+            self.board.written.append(snapshot(job))
         if job.attempt > 1 or self.rng.random() < LISTED:
             await self._list(job)
         for percent in sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6))):
@@ -92,20 +110,33 @@ class JobWorker:
             calls = [self._report(job, percent)]
             if self.rng.random() < LINKED:
                 calls.append(self._link(job))
+            if writer is not None and self.rng.random() < WRITTEN:
+                calls.append(self._write(writer))
             if not all(await asyncio.gather(*calls)):
                 return
         if chance < self.abandoned and not self.board.load.is_set():
             self._abandoned_jobs.append(pb.HeldJob(job_id=job.id, attempt=job.attempt))
             return
         if chance < self.abandoned + self.released:
-            await self._release(job)
+            over = await self._release(job)
+        elif self.rng.random() < self.retried:
+            over = await self._fail(job)
+        elif chance > 0.6 and not await self._link(job):
             return
-        if self.rng.random() < self.retried:
-            await self._fail(job)
-            return
-        if chance > 0.6 and not await self._link(job):
-            return
-        await self._end(job)
+        else:
+            over = await self._end(job)
+        if writer is not None and over and self.rng.random() < TOO_LATE:
+            await self._appends.append(writer.piece(fenced=True))
+
+    async def _write(self, writer: OutputWriter) -> bool:
+        """Append a few pieces, one after the other."""
+        for _ in range(self.rng.randint(1, 3)):
+            append = writer.piece()
+            if not await self._appends.append(append):
+                if append.outcome is Outcome.REFUSED:
+                    writer.give_up(append)
+                break
+        return True
 
     async def _list(self, job: Any) -> None:
         sent = time.monotonic()
@@ -153,7 +184,7 @@ class JobWorker:
         )
         return changed
 
-    async def _release(self, job: Any) -> None:
+    async def _release(self, job: Any) -> bool:
         request = pb.ReleaseJobRequest(
             job_id=job.id, attempt=job.attempt, release={"delay": a_delay(self.rng)}
         )
@@ -162,8 +193,9 @@ class JobWorker:
         # A repetition may find the job with the next worker.
         changed = told is not None and answer.tries == 1
         self._record("ReleaseJob", answer, job.id, told=told, changed=changed, attempt=job.attempt)
+        return told is not None
 
-    async def _fail(self, job: Any) -> None:
+    async def _fail(self, job: Any) -> bool:
         mark = next(self._marks)
         error = job_pb2.JobError(reason="BUSY", message=mark)
         request = pb.MarkFailedRequest(
@@ -185,6 +217,7 @@ class JobWorker:
         )
         if told is not None and told.terminal:
             self.board.close(told)
+        return told is not None
 
     async def _link(self, job: Any) -> bool:
         mark = next(self._marks)
@@ -197,7 +230,7 @@ class JobWorker:
         self._record("CreateAsset", answer, job.id, mark=mark, assets=(mark,))
         return answer.response is not None
 
-    async def _end(self, job: Any) -> None:
+    async def _end(self, job: Any) -> bool:
         mark = next(self._marks)
         paths = tuple(f"{mark}/{number}" for number in range(self.rng.randint(0, 3)))
         fields: dict[str, Any] = {
@@ -232,6 +265,7 @@ class JobWorker:
         )
         if told is not None:
             self.board.close(told)
+        return told is not None
 
     def _record(self, rpc: str, answer: Answer, job_id: str, **facts: Any) -> None:
         self.history.operations.append(answer.operation(rpc, job_id=job_id, **facts))

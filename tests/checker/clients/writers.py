@@ -72,6 +72,9 @@ WITH_PRIORITY = 0.6
 IN_BULK = 0.3
 """How many of the cancellations and deletions are made by the calls for many jobs."""
 
+REFUSE_OUTPUT = 0.2
+"""How many of the jobs refuse output that is more than is stored."""
+
 BATCHED = 0.2
 """How many of the jobs are created by BatchCreateJobs."""
 
@@ -165,6 +168,7 @@ async def create_job(
             request.delay.FromMicroseconds(int(due_in * 1e6))
         else:
             request.schedule_time.FromMicroseconds(int((time.time() + due_in) * 1e6))
+    request.refuse_output = rng.random() < REFUSE_OUTPUT
     too_much = beyond(request) if replicas.token == CHOOSER else ""
     answer, made = await _create(request, replicas, batched=rng.random() < BATCHED)
     told = None if made is None else snapshot(made.job)

@@ -8,6 +8,7 @@ from tests.checker.judge.attempts import check_attempts
 from tests.checker.judge.cancelling import check_cancelled
 from tests.checker.judge.delivering import check_webhooks
 from tests.checker.judge.holding import check_cancellations, check_losses
+from tests.checker.judge.output import check_output
 from tests.checker.judge.permitted import check_permitted
 from tests.checker.judge.queues import (
     check_counters,
@@ -71,6 +72,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_webhooks(history)
     found += check_permitted(history)
     found += check_refusals(history)
+    found += check_output(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

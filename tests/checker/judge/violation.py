@@ -27,6 +27,7 @@ Promise = Literal[
     "webhooks",
     "defaults",
     "permitted",
+    "output",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

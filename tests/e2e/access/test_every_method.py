@@ -18,7 +18,6 @@ from tests.support.callers import (
     CALLERS,
     OWNERS,
     QUEUES,
-    WATCHES,
     WORKERS,
     methods,
     rules_of_callers,
@@ -124,13 +123,20 @@ async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel)
         assert code is StatusCode.UNAUTHENTICATED, (call[0], call[2])
 
 
-async def test_a_watch_token_permits_four_methods_for_its_user(channel: grpc.Channel) -> None:
-    make = job_service_pb2.CreateWatchTokenRequest(user_id="ada", labels={"team": "blue"})
+@pytest.mark.parametrize("output", [False, True])
+async def test_a_watch_token_permits_to_read_and_watch_for_its_user(
+    channel: grpc.Channel, *, output: bool
+) -> None:
+    make = job_service_pb2.CreateWatchTokenRequest(
+        user_id="ada", labels={"team": "blue"}, output=output
+    )
     metadata = [("authorization", "Bearer owner")]
     answer = await asyncio.to_thread(
         JobServiceStub(channel).CreateWatchToken, make, metadata=metadata
     )
-    permitted = {"GetJob", "ListJobs", *WATCHES}
+    permitted = {"GetJob", "ListJobs", "WatchJob", "WatchJobs"}
+    if output:
+        permitted |= {"WatchOutput", "ReadOutput"}
     calls: list[Call] = [
         (path, method, answer.token, user)
         for path, method in methods()

@@ -76,6 +76,24 @@ async def test_a_token_for_a_job_reads_and_watches_it_without_naming_it_and_no_o
     assert await denied(holder.CreateWatchToken(user_id="ada", job_id=job.id)) == DENIED
 
 
+async def test_a_token_reads_output_only_if_it_was_made_with_it(
+    channel: grpc.aio.Channel, anybody: Caller
+) -> None:
+    job, other = await anybody.running(labels=BLUE), await anybody.running()
+    for each in (job, other):
+        await anybody.AppendOutput(job_id=each.id, attempt=1, data=b"words")
+    without = Caller(channel, token=await token_for(anybody, job_id=job.id))
+    assert await denied(without.ReadOutput()) == DENIED
+    assert await denied(without.WatchOutput().read()) == DENIED
+    for of in ({"job_id": job.id}, {"labels": BLUE}):
+        holder = Caller(channel, token=await token_for(anybody, output=True, **of))
+        assert (await holder.ReadOutput(job_id=job.id)).data == b"words"
+        assert (await holder.WatchOutput(job_id=job.id).read()).data == b"words"
+        refused = await denied(holder.ReadOutput(job_id=other.id))
+        missing = StatusCode.NOT_FOUND, "JOB_NOT_FOUND"
+        assert refused == (DENIED if "job_id" in of else missing)
+
+
 async def test_a_token_for_labels_reads_and_watches_the_jobs_that_have_them_and_no_other(
     channel: grpc.aio.Channel, anybody: Caller
 ) -> None:

@@ -17,6 +17,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "cancel_job": {},
     "create_asset": {"asset_type": "t", "url": "u", "any_attempt": True, "request_id": "r"},
     "create_watch_token": {},
+    "append_output": {"attempt": 1, "data": "x"},
     "delete_job": {},
     "explain_job": {},
     "get_job": {},
@@ -26,6 +27,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "mark_completed": {"any_attempt": True},
     "mark_failed": {"error": "no", "any_attempt": True},
     "mark_partial": {"any_attempt": True},
+    "read_output": {},
     "release_job": {"attempt": 1},
     "rerun_job": {},
     "start_job": {},
@@ -33,7 +35,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "update_job": {"priority": 1},
     "update_progress": {"progress": 1, "any_attempt": True},
 }
-WATCHES = {"watch", "wait", "result"}
+WATCHES = {"watch", "wait", "result", "output"}
 
 
 def test_each_call_of_the_client_with_a_job_id_is_tried_here() -> None:

@@ -28,8 +28,11 @@ async def curl(http: Http, command: str) -> Answer:
 
 
 async def test_its_commands_create_list_and_count(http: Http) -> None:
+    # The others read the output of a job that the reader has.
     create, listed, counted = [
-        await curl(http, command) for command in commands(GUIDE) if command.startswith("curl")
+        await curl(http, command)
+        for command in commands(GUIDE)
+        if command.startswith("curl") and "JOB_ID" not in command
     ]
     assert create.status == 201
     assert create.json()["job"] in listed.json()["jobs"]

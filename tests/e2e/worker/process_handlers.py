@@ -185,3 +185,11 @@ def tracks(job: BlockingJob) -> dict[str, object]:
     for _ in job.track(range(10**12 if job.parameters else 3)):
         pass
     return {"pid": os.getpid()}
+
+
+def writes(job: BlockingJob) -> None:
+    job.write("from a process ")
+    job.progress(50)
+    with job.output("data.csv", content_type="text/csv") as stream:
+        print("a,b", file=stream)
+    job.write("to its end")

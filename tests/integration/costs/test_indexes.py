@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import (
+    AppendOutput,
     Cancel,
     ChangeStatus,
     Create,
@@ -43,7 +44,10 @@ from tests.support.seeding import seed, seeded_id
 OF_ONE_ROW = {"pk_feed", "alembic_version_pkc", "sqlite_autoindex_alembic_version_1"}
 """Indexes of tables with one row."""
 
-LARGE = ("jobs", "payloads", "attempts", "changes", "assets", "queues", "ended", "limit_keys")
+LARGE = (
+    *("jobs", "payloads", "attempts", "changes", "assets", "queues", "ended", "limit_keys"),
+    "outputs",
+)
 """Tables that no statement may read from end to end."""
 
 INDEXES = {
@@ -76,6 +80,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         Report(job_id=job.id, attempt=1),
         LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1, "p"), request_id="a"),
         LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1, "p"), request_id="a"),
+        *(AppendOutput(job_id=job.id, attempt=1, data=b"x", number=n) for n in range(1, 12)),
         ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1),
         Cancel(job_id=jobs[2].id, user_id="ada"),
         Delete(job_id=job.id, user_id="ada"),
@@ -96,6 +101,9 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         JobQuery(user_id="ada", concurrency_key="k", phases=frozenset({Phase.READY})),
     ):
         await store.list_jobs(query, before=first, limit=5)
+    await store.outputs.read([(jobs[1].id, "", 0), (jobs[0].id, "log", 5)], limit=5)
+    await store.outputs.piece_at(jobs[1].id, "", 5)
+    await store.outputs.tail(jobs[1].id, "")
     await store.read_assets([jobs[1].id])
     await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
     await store.list_attempts(jobs[1].id, after=0, limit=5)

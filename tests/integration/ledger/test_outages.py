@@ -34,7 +34,7 @@ def after(outages: Outages, *answers: int) -> int | None:
 @pytest.fixture
 def serving() -> Outages:
     """What a server knows after its start."""
-    outages = Outages()
+    outages = Outages(lambda: 0.0)
     assert outages.resumed_at is None
     assert after(outages, 0) == 0
     return outages

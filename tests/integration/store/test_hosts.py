@@ -122,7 +122,9 @@ async def test_notifications_are_heard_although_the_first_host_is_silent(
 ) -> None:
     listening = asyncio.Event()
     url = parse_url(in_front([silent.address, address], name))
-    async with running(notifications.Notifications(url, listening.set, lambda: None).run()):
+    async with running(
+        notifications.Notifications(url, listening.set, lambda: None, lambda _: None).run()
+    ):
         await listening.wait()
     assert silent.opened == 1
 

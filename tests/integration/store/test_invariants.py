@@ -6,6 +6,7 @@ from sqlalchemy import insert, select
 from jobledger_server.check.invariants import violations
 from jobledger_server.check.repair import repair_feed
 from jobledger_server.domain.commands import (
+    AppendOutput,
     ChangeStatus,
     Create,
     Delete,
@@ -35,6 +36,12 @@ async def lived(ledger: Ledger) -> list[Job]:
     for job in (ended, held):
         await apply(ledger, Report(job_id=job.id, progress=5, checkpoint=Payload(b"c"), attempt=1))
         await apply(ledger, LinkAsset(job_id=job.id, link=LINK))
+    for number in (1, 2):
+        for job, stream in ((ended, ""), (held, "a"), (held, "log"), (deleted, "a")):
+            text = AppendOutput(
+                job_id=job.id, attempt=1, data=b"12345", stream=stream, number=number
+            )
+            await apply(ledger, text)
     await apply(ledger, Release(job_id=released.id, attempt=1))
     for job in (ended, deleted):
         await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
@@ -76,6 +83,19 @@ DAMAGES = {
     "UPDATE attempts SET number = 7": "an attempt has its job",
     "DELETE FROM assets WHERE job_id = '{held}'": "a job counts its assets",
     "UPDATE jobs SET attempt = 3 WHERE id = '{held}'": "every attempt but the last",
+    "DELETE FROM outputs WHERE start = 5 AND stream = 'log';"
+    " INSERT INTO outputs VALUES ('{held}', 'log', 6, 1, 2, '1')": "output has no gap",
+    "UPDATE outputs SET number = 3 WHERE start = 0": "output has no gap",
+    "UPDATE jobs SET attempt = 2 WHERE id = '{held}'; UPDATE outputs SET attempt = 2"
+    " WHERE start = 0 AND stream = 'a'": "later attempts and numbers after",
+    "UPDATE outputs SET attempt = 2 WHERE stream = 'log'": "output is of an attempt of its job",
+    "UPDATE outputs SET stream = 'lo' WHERE stream = 'log'": "output has its job",
+    "UPDATE outputs SET job_id = '{deleted}' WHERE stream = ''": "output has its job",
+    "UPDATE outputs SET job_id = '{released}' WHERE stream = ''": "output has its job",
+    "INSERT INTO outputs VALUES "
+    + ", ".join(f"('{{held}}', 's{number}', 0, 1, 1, '1')" for number in range(7)): (
+        "a job has 8 streams of output at most"
+    ),
     "UPDATE queues SET held = held + 1 WHERE fairness_key = ''": "level (",
     "UPDATE queues SET ready = ready + 1 WHERE fairness_key <> ''": "queue (",
     "UPDATE jobs SET queue_id = queue_id + 1 WHERE id = '{held}'": "a job has the id of its queue",
@@ -92,10 +112,15 @@ DAMAGES = {
 async def test_every_damage_is_named(
     ledger: Ledger, database: Database, subtests: pytest.Subtests
 ) -> None:
-    ended, held, _, deleted = await lived(ledger)
-    ids = {"ended": ended.id, "held": held.id, "deleted": deleted.id}
+    ended, held, released, deleted = await lived(ledger)
+    ids = {
+        "ended": ended.id,
+        "held": held.id,
+        "released": released.id,
+        "deleted": deleted.id,
+    }
     assert await violations(database) == []
-    tables = ("jobs", "changes", "feed", "payloads", "attempts", "assets", *COUNTERS)
+    tables = ("jobs", "changes", "feed", "payloads", "attempts", "assets", "outputs", *COUNTERS)
     sound = {name: await rows(database, name) for name in tables}
     for damage, said in DAMAGES.items():
         with subtests.test(damage):

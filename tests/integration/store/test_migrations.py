@@ -289,6 +289,7 @@ JOB = {
     "labels": {"team": "red"},
     "attempt": 0,
     "started_by_id": False,
+    "refuse_output": False,
     "silent": 24,
     "retention": 9,
     "max_attempts": 3,

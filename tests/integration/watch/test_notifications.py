@@ -23,7 +23,15 @@ def database_url(postgres: Any, postgres_template: str) -> str:
 
 
 no_polling = pytest.mark.parametrize(
-    "tuning", [Tuning(look_seconds=3600, tail_idle_seconds=3600, tail_busy_seconds=3600)]
+    "tuning",
+    [
+        Tuning(
+            look_seconds=3600,
+            tail_idle_seconds=3600,
+            tail_busy_seconds=3600,
+            output_poll_seconds=3600,
+        )
+    ],
 )
 """Changes are seen by notifications only."""
 
@@ -66,6 +74,38 @@ async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll
     await until_listening(database_url, 2)
     await sees_the_end(here, there)
     await sees_the_end(there, here)
+
+
+@no_polling
+async def test_a_notification_delivers_output_to_another_server_without_a_poll(
+    start: Start, database_url: str
+) -> None:
+    here, there = await start(), await start()
+    await until_listening(database_url, 2)
+    async with calling(here.address) as call, calling(there.address) as other:
+        job = await call.running()
+        stream = other.WatchOutput(job_id=job.id, user_id="ada")
+        assert (await stream.read()).up_to_date
+        for text in (b"one", b"two"):
+            await call.AppendOutput(job_id=job.id, attempt=1, data=text)
+            assert (await stream.read()).data == text
+        await call.MarkCompleted(job_id=job.id, attempt=1)
+        assert (await stream.read()).closed
+
+
+@no_polling
+async def test_output_that_was_missed_is_read_once_the_server_listens_again(
+    start: Start, database_url: str
+) -> None:
+    here, there = await start(), await start()
+    await until_listening(database_url, 2)
+    async with calling(here.address) as call, calling(there.address) as other:
+        job = await call.running()
+        stream = other.WatchOutput(job_id=job.id, user_id="ada")
+        assert (await stream.read()).up_to_date
+        assert await listeners(database_url, kill=True) == 2
+        await call.AppendOutput(job_id=job.id, attempt=1, data=b"meanwhile")
+        assert (await stream.read()).data == b"meanwhile"
 
 
 @no_polling
@@ -123,7 +163,9 @@ async def test_a_connection_that_postgresql_has_ended_is_reported_and_replaced(
     monkeypatch.setattr(asyncpg, "connect", connected)
     monkeypatch.setattr(notifications, "RECONNECT_SECONDS", 0.0)
     listening = asyncio.Event()
-    notifier = notifications.Notifications(parse_url(database_url), listening.set, lambda: None)
+    notifier = notifications.Notifications(
+        parse_url(database_url), listening.set, lambda: None, lambda _: None
+    )
     async with running(notifier.run()):
         await listening.wait()
         listening.clear()

@@ -44,6 +44,11 @@ async def use_everything(world: World) -> None:
     )  # other servers are told when it is due
     job = await client.create_job("render", schedule_time=soon, concurrency_key="k")
     await world.finished(job)
+    written = await client.create_job("written")
+    (held,) = await client.claim_jobs(["written"], worker_id="w")
+    async with client.output(written) as pieces:
+        await client.append_output(held, 1, "words", number=1)
+        await anext(pieces)
     async with client.watch_jobs() as changes:
         await anext(changes)
     await client.cancel_jobs(all_jobs=True)

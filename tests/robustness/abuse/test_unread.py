@@ -48,28 +48,31 @@ Start = Callable[..., Awaitable[App]]
 
 
 @sqlite_only
-@pytest.mark.parametrize("many", [False, True], ids=["WatchJob", "WatchJobs"])
+@pytest.mark.parametrize("method", ["WatchJob", "WatchJobs", "WatchOutput"])
 async def test_streams_that_are_not_read_hold_no_more_than_their_caller_may(
-    start: Start, tmp_path: Path, *, many: bool
+    start: Start, tmp_path: Path, method: str
 ) -> None:
     """Each is sent 250 kB that its client has no room for; its caller may hold 600 kB."""
     quotas = "[caller.quotas]\nwaiting_bytes = 600_000"
     file = tmp_path / "access.toml"
-    write_access_file(file, rule("eve", f'roles = ["owner"]\nusers = ["eve"]\n{quotas}'))
+    roles = 'roles = ["owner", "worker"]\nusers = ["eve"]\njob_types = ["*"]'
+    write_access_file(file, rule("eve", f"{roles}\n{quotas}"))
     app = await start(access=file)
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(grpc.aio.insecure_channel(app.address))
         eve = Caller(first, token="eve")
-        job = await eve.job(user_id="eve", parameters=BLOB)
+        job = await eve.running(user_id="eve", parameters=BLOB)
+        for _ in range(4):
+            await eve.AppendOutput(job_id=job.id, attempt=1, data=b"x" * 62_500)
         unread: list[Any] = []
         for _ in range(2):
             channel = grpc.aio.insecure_channel(app.address, SMALL_WINDOW)
             call = Caller(await stack.enter_async_context(channel), token="eve")
-            stream = watch(call, job.id, many=many)
+            stream = watch(call, job.id, method)
             await stack.enter_async_context(watching(stream))
             await stream.initial_metadata()
             unread.append(stream)
-        refused = await refusal(watch(eve, job.id, many=many).read())
+        refused = await refusal(watch(eve, job.id, method).read())
         assert refused.metadata["limit"] == "waiting_bytes"
         assert (refused.code, refused.metadata["scope"]) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -78,14 +81,15 @@ async def test_streams_that_are_not_read_hold_no_more_than_their_caller_may(
         for stream in unread:
             assert b"x" * 1000 in (await stream.read()).SerializeToString()
         # Now that they are read it may be sent again.
-        async with watching(watch(eve, job.id, many=many)) as again:
+        async with watching(watch(eve, job.id, method)) as again:
             assert b"x" * 1000 in (await again.read()).SerializeToString()
 
 
-def watch(call: Caller, job_id: str, *, many: bool) -> Any:
-    if many:
+def watch(call: Caller, job_id: str, method: str) -> Any:
+    if method == "WatchJobs":
         return call.WatchJobs(user_id="eve", view=FULL)
-    return call.WatchJob(job_id=job_id, user_id="eve", view=FULL)
+    fields = {} if method == "WatchOutput" else {"view": FULL}
+    return getattr(call, method)(job_id=job_id, user_id="eve", **fields)
 
 
 @sqlite_only

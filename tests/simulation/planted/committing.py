@@ -6,11 +6,11 @@ BUGS = {
     "published before the commit": Bug(
         "changes are handed on that are not committed yet",
         "ledger.ledger",
-        """                        settled=unblocked.settled,
+        """                        cuts=working_set.cuts(),
                         last=True,
                     )
 """,
-        """                        settled=unblocked.settled,
+        """                        cuts=working_set.cuts(),
                     )
                     self._committed(changes)
 """,
@@ -20,14 +20,12 @@ BUGS = {
         "ledger.ledger",
         """            self.outages.failed()
             raise
-        self._committed(changes)
-        for""",
+        if pieces""",
         """            self.outages.failed()
             if "changes" in locals():
                 return outcomes
             raise
-        self._committed(changes)
-        for""",
+        if pieces""",
     ),
     "unknown retried": Bug(
         "a transaction whose outcome is unknown is tried again",
@@ -122,9 +120,9 @@ BUGS = {
     "linger forgets to wake": Bug(
         "after a lingering batch, fewer commands than that wake nobody",
         "ledger.batcher",
-        """if self._queued == arrived else 0
+        """if arrived in (self._queued, self._eager) else 0
         self._wake_at = 1""",
-        "if self._queued == arrived else 0",
+        "if arrived in (self._queued, self._eager) else 0",
     ),
     "stale cache": Bug(
         "after a transaction that was rolled back, cached jobs are still believed",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from google.protobuf.duration_pb2 import Duration
@@ -89,10 +90,12 @@ def text(field: str) -> str:
 @pytest.mark.parametrize("field", sorted(OPTIONS - {"retry_policy"}))
 def test_the_command_sends_each_option(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (option,) = (each for each in create.params if each.name == field)
+    is_flag = isinstance(option, click.Option) and option.is_flag
+    words = option.opts[:1] if is_flag else [option.opts[0], text(field)]
 
     def call(client: Client) -> None:
         monkeypatch.setattr(Connection, "open", lambda _: client)
-        ran = CliRunner().invoke(jobledger, ["create", "render", option.opts[0], text(field)])
+        ran = CliRunner().invoke(jobledger, ["create", "render", *words])
         assert ran.exit_code == 0, ran.output
 
     assert getattr(Wire().sent("CreateJob", call), field) == sample(field)

@@ -20,6 +20,7 @@ from jobledger.errors import (
 )
 from jobledger.v1.worker_service_pb2 import UpdateResult
 from jobledger.worker.job import Stop
+from jobledger.worker.session.job_output import JobOutput, OutputRoom
 from jobledger.worker.session.job_updates import JobUpdates
 from jobledger.worker.session.lease import Lease
 from jobledger_world.chance import Chance
@@ -75,7 +76,11 @@ class Sent:
         self.stream = stream
         self.lost = []
         self.lease = Lease(duration, clock(), clock=clock)
-        self.updates = JobUpdates(JOB, self.lease, stream, lambda *why: self.lost.append(why[0]))
+        lose = lambda *why: self.lost.append(why[0])  # noqa: E731
+        output = JobOutput(
+            JOB, self.lease, stream, OutputRoom(), spawn=asyncio.create_task, on_lost=lose
+        )
+        self.updates = JobUpdates(JOB, self.lease, stream, output, on_lost=lose)
 
     @asynccontextmanager
     async def renewing(self):

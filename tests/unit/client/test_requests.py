@@ -572,6 +572,28 @@ CASES: list[tuple[Callable[[Client], Any], str, dict[str, Any]]] = [
         "ListJobTypes",
         {"page_size": 7, "page_token": "p"},
     ),
+    (
+        lambda c: c.append_output("j", 3, "häm", stream="log", content_type="a/b", number=4),
+        "AppendOutput",
+        {
+            "job_id": "j",
+            "attempt": 3,
+            "data": "häm".encode(),
+            "stream": "log",
+            "content_type": "a/b",
+            "number": 4,
+        },
+    ),
+    (
+        lambda c: c.read_output("j", user_id="bob", stream="log", offset=7, max_bytes=9),
+        "ReadOutput",
+        {"job_id": "j", "user_id": "bob", "stream": "log", "offset": 7, "max_bytes": 9},
+    ),
+    (
+        lambda c: c.read_output("j", last_bytes=0),
+        "ReadOutput",
+        {"job_id": "j", "user_id": "ada", "last_bytes": 0},
+    ),
 ]
 
 

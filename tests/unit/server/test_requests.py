@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.rpc.jobs import bulk_requests, job_requests
+from jobledger_server.rpc.jobs import bulk_requests, job_requests, output_requests
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.work_requests import work_message
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
@@ -14,6 +14,7 @@ from tests.support.bad_requests import BAD_REQUESTS
 
 REQUESTS = WorkerRequests({"http", "https"})
 READ: dict[str, Callable[[Any], Any]] = {
+    "AppendOutput": REQUESTS.append_output,
     "CancelJob": job_requests.cancel,
     "CancelJobs": bulk_requests.cancel_jobs,
     "ClaimJobs": REQUESTS.claim,
@@ -28,7 +29,9 @@ READ: dict[str, Callable[[Any], Any]] = {
     "ListAttempts": job_requests.listed_job,
     "ListJobs": job_requests.query,
     "ListTransitions": job_requests.listed_job,
+    "ReadOutput": output_requests.read,
     "WatchJob": job_requests.viewed_job,
+    "WatchOutput": output_requests.watched,
     "WatchJobs": job_requests.selection,
     "MarkCompleted": REQUESTS.mark,
     "MarkFailed": REQUESTS.mark,

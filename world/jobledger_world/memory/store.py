@@ -21,6 +21,7 @@ from jobledger_server.store import (
 from jobledger_server.tuning import Tuning
 from jobledger_world.memory import feed, lists
 from jobledger_world.memory.link import Database
+from jobledger_world.memory.outputs import MemoryOutputs
 from jobledger_world.memory.queue_reports import MemoryQueueReports
 from jobledger_world.memory.queue_settings import MemoryQueueSettings
 from jobledger_world.memory.rows import active_of, held_by
@@ -40,6 +41,7 @@ class MemoryStore:
         self.queue_settings = MemoryQueueSettings(database)
         self.queue_reports = MemoryQueueReports(database)
         self.webhooks = MemoryWebhooks(database)
+        self.outputs = MemoryOutputs(database)
         self.sweeps = MemorySweeps(database)
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.job import Instant, JobId, JobStatus, Phase
+from jobledger_server.domain.output import OutputPiece
 from jobledger_server.domain.queues import QueueName
 from jobledger_server.domain.type_defaults import TypeDefaults
 from jobledger_server.domain.waiting import Pause
@@ -87,6 +88,7 @@ class Tables:
         pollers: By job type and server, when the record expires.
         webhooks: By id.
         webhook_deliverers: When each one counts no more, by id.
+        outputs: By job and the name of the stream, the pieces that are stored.
         written: Called after a commit's jobs were written, with each as it was and as it is.
     """
 
@@ -102,6 +104,7 @@ class Tables:
     pollers: dict[tuple[str, str], Instant] = field(default_factory=dict)
     webhooks: dict[str, HeldWebhook] = field(default_factory=dict)
     webhook_deliverers: dict[str, int] = field(default_factory=dict)
+    outputs: dict[tuple[JobId, str], list[OutputPiece]] = field(default_factory=dict)
     written: Callable[[Sequence[tuple[Row | None, Row]]], None] | None = None
     config_version: int = 0
     compacted_seq: int = 0

@@ -7,9 +7,11 @@ from typing import TypeVar
 
 from jobledger_server.domain.decisions import Created
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, Payloads, Phase
+from jobledger_server.domain.output import OutputCut, Tails, merged
 from jobledger_server.domain.queues import EndedReasons, KeyState, QueueName, Tally, queue_name
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import BlockedType, Change, Claimable, Outdated, StoredJob
+from jobledger_world.memory import outputs
 from jobledger_world.memory.batch import Batch
 from jobledger_world.memory.counting import count
 from jobledger_world.memory.link import Database
@@ -53,7 +55,12 @@ class MemoryTransaction:
                 self._time = self._database.clock()
         return self._time
 
-    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+    async def load_jobs(
+        self,
+        ids: Collection[JobId],
+        *,
+        look: bool = True,  # noqa: ARG002 - it always does
+    ) -> dict[JobId, Job]:
         async with self._database.statement(self._session):
             for job_id in sorted(set(ids)):
                 if self._tables.kept(job_id) is not None:
@@ -112,6 +119,10 @@ class MemoryTransaction:
                 for key, group in groups.items()
                 for job_id in self._tables.members(group)
             }
+
+    async def load_outputs(self, jobs: Collection[Job]) -> dict[JobId, Tails]:
+        async with self._database.statement(self._session):
+            return {job.id: outputs.tails_of(self._tables, job) for job in jobs}
 
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
@@ -214,8 +225,11 @@ class MemoryTransaction:
         *,
         config_version: int | None = None,
         settled: Collection[str] = (),
+        cuts: Sequence[OutputCut] = (),
         last: bool = False,
     ) -> list[Change]:
+        pieces = merged([each.output for each in decisions if each.output is not None])
+        decisions = [each for each in decisions if each.changed or each.renewed]
         now = await self.now()
         tally = Tally(self._vtimes, self._reasons)
         jobs = {job_id: change.job for job_id, change in self._loaded.items()}
@@ -229,10 +243,13 @@ class MemoryTransaction:
                 if config_version not in (None, self._tables.config_version):
                     raise Outdated
             batch = Batch(self._tables, decisions, self._loaded, now)
+            outputs.check(self._tables, pieces)
+        deleted = {each.job.id for each in decisions if each.deleted}
 
         def write() -> None:
             count(self._tables, tally, settled)
             self._tables.put(batch.rows)
+            outputs.write(self._tables, pieces, cuts, deleted)
 
         self._batch = batch
         self._writes.append(write)

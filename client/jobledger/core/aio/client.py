@@ -25,9 +25,10 @@ class AsyncClient(
     It connects with its first call, and belongs to the event loop that makes it.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
-    seconds. Every call but claim_jobs without `holding`, which is not repeated, is safe to
-    repeat. A call that then fails raises a JobledgerError; see `jobledger.errors`. An argument that
-    cannot be sent raises a TypeError or a ValueError that names it.
+    seconds. Every call is safe to repeat, but for claim_jobs without `holding` and append_output
+    without `number`, which are not repeated. A call that then fails raises a JobledgerError; see
+    `jobledger.errors`. An argument that cannot be sent raises a TypeError or a ValueError that
+    names it.
 
     Args:
         target: `host:port`, or any other gRPC name.

@@ -13,13 +13,16 @@ from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge_async
 from jobledger.core.models import FeedEvent, Job, JobChange, JobView
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
-from jobledger.core.requests import groups, id_of, ids_of, texts
+from jobledger.core.output import OutputPiece
+from jobledger.core.output_watch import OutputWatch, quiet_output
+from jobledger.core.requests import count, groups, id_of, ids_of, texts
 from jobledger.core.streams import AsyncWatch
 from jobledger.core.watch_token import WatchToken
 from jobledger.v1.job_service_pb2 import (
     CreateWatchTokenRequest,
     WatchJobRequest,
     WatchJobsRequest,
+    WatchOutputRequest,
 )
 
 
@@ -148,12 +151,69 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             add_heartbeats=beats_async(heartbeats, quiet_feed),
         )
 
+    def output(
+        self,
+        job_id: str | Job,
+        *,
+        stream: str = "",
+        after: int = 0,
+        last_bytes: int | None = None,
+        user_id: str | None = None,
+        heartbeats: Seconds | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AsyncWatch[OutputPiece]:
+        """Watch what a job's workers write, until nothing can follow, over any number of streams.
+
+        Yields what is stored, then what is written, once and in order. A piece without data says
+        that the caller has all that was stored, or, the last one, that the stream is closed: then
+        the job is terminal. `piece.data` has bytes, `piece.text` whole characters.
+
+        Args:
+            job_id: the job, or its id.
+            stream: one of the streams of the job's output. Default: the one without a name.
+            after: the `next_offset` of the last piece that was processed, to go on after it.
+                Default: begin with the oldest output that is stored.
+            last_bytes: begin so many bytes before the present end. Not together with `after`.
+            user_id: the owner.
+            heartbeats: seconds, or a timedelta. After each so many without a piece, also while
+                the connection is opened again, yield one with `heartbeat`. They begin when the
+                service has answered. Default: none.
+            **options: see WatchOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: the owner has no such job, or it was deleted.
+            AccessDenied: the client's token is a watch token that was made without `output`.
+            Unavailable: a timeout has passed.
+            ValueError: both `after` and `last_bytes` are given.
+            JobledgerError: any other failure that a retry cannot mend.
+        """
+        request = build(
+            WatchOutputRequest,
+            job_id=id_of(job_id),
+            user_id=self._identity.owner(user_id),
+            stream=stream,
+        )
+        if last_bytes is None:
+            request.after_offset = count(after, "after", least=0)
+        elif not after:
+            request.last_bytes = count(last_bytes, "last_bytes", least=0)
+        else:
+            raise ValueError("last_bytes: give `after` or `last_bytes`, not both")
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchOutput(request, metadata=headers),
+            partial(OutputWatch, request, heartbeats=heartbeats is not None),
+            options,
+            add_heartbeats=beats_async(heartbeats, quiet_output),
+        )
+
     async def create_watch_token(
         self,
         job_id: str | Job = "",
         *,
         labels: Mapping[str, str] | None = None,
         ttl: Seconds | None = None,
+        output: bool = False,
         user_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> WatchToken:
@@ -167,6 +227,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             labels: all jobs of the owner with all of these.
             ttl: seconds, or a timedelta, for which the token is valid: 1 second to 24 hours.
                 Default: 1 hour.
+            output: whether it may read the output of these jobs.
             user_id: the owner.
             **options: see CallOptions.
 
@@ -180,6 +241,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             job_id=id_of(job_id),
             labels=labels,
             ttl=to_duration(ttl, "ttl"),
+            output=output,
         )
         answer = await self._call(lambda service: service.jobs.CreateWatchToken, request, options)
         return WatchToken.from_proto(answer)

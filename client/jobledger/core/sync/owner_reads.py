@@ -10,7 +10,8 @@ from jobledger.core.explanations import Explanation
 from jobledger.core.filters import JobFilters, filter_fields
 from jobledger.core.models import Asset, Job, JobView, Transition
 from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
-from jobledger.core.requests import MAX_IDS, id_of, ids_of
+from jobledger.core.output import OutputPiece
+from jobledger.core.requests import MAX_IDS, count, id_of, ids_of
 from jobledger.core.sync.pages import PagedCalls, Pager
 from jobledger.errors import MessageTooLarge
 from jobledger.v1.job_service_pb2 import (
@@ -21,6 +22,7 @@ from jobledger.v1.job_service_pb2 import (
     ListAttemptsRequest,
     ListJobsRequest,
     ListTransitionsRequest,
+    ReadOutputRequest,
 )
 from jobledger.v1.queue_service_pb2 import ExplainJobRequest
 
@@ -173,6 +175,53 @@ class OwnerReads(PagedCalls):
         request = build(ExplainJobRequest, job_id=id_of(job_id), user_id=owner)
         answer = self._call(lambda service: service.queues.ExplainJob, request, options)
         return Explanation.from_proto(answer)
+
+    def read_output(
+        self,
+        job_id: str | Job,
+        *,
+        stream: str = "",
+        offset: int = 0,
+        last_bytes: int | None = None,
+        max_bytes: int = 0,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> OutputPiece:
+        """Read a piece of what a job's workers have written, as it is now.
+
+        It has the output of one attempt, so it may end before `max_bytes`: the next one begins at
+        its `next_offset`, unless it is `up_to_date`.
+
+        Args:
+            job_id: the job, or its id.
+            stream: one of the streams of the job's output. Default: the one without a name.
+            offset: where the piece begins. Default: with the oldest output that is stored.
+            last_bytes: begin so many bytes before the present end. Not together with `offset`.
+            max_bytes: how many bytes at most, up to 1 MiB; 0 means 1 MiB.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: the owner has no such job.
+            AccessDenied: the client's token is a watch token that was made without `output`.
+            ValueError: both `offset` and `last_bytes` are given.
+        """
+        request = build(
+            ReadOutputRequest,
+            job_id=id_of(job_id),
+            user_id=self._identity.owner(user_id),
+            stream=stream,
+            max_bytes=max_bytes,
+        )
+        if last_bytes is None:
+            request.offset = count(offset, "offset", least=0)
+        elif not offset:
+            request.last_bytes = count(last_bytes, "last_bytes", least=0)
+        else:
+            raise ValueError("last_bytes: give `offset` or `last_bytes`, not both")
+        answer = self._call(lambda service: service.jobs.ReadOutput, request, options)
+        return OutputPiece.from_proto(answer)
 
     def list_assets(
         self,

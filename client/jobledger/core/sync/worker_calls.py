@@ -18,6 +18,7 @@ from jobledger.core.sync.base import Calls
 from jobledger.core.updates import finish_update, progress_update, release_update
 from jobledger.v1.asset_pb2 import NewAsset
 from jobledger.v1.worker_service_pb2 import (
+    AppendOutputRequest,
     AssetUpdate,
     ClaimJobsRequest,
     CreateAssetRequest,
@@ -477,3 +478,56 @@ class WorkerCalls(Calls):
         )
         answer = self._call(lambda service: service.worker.CreateAsset, request, options)
         return Asset.from_proto(answer.asset)
+
+    def append_output(
+        self,
+        job_id: str | Job,
+        attempt: int,
+        data: str | bytes,
+        *,
+        stream: str = "",
+        content_type: str = "",
+        number: int = 0,
+        **options: Unpack[CallOptions],
+    ) -> int:
+        """Append to a stream of the job's output; return the offset after it.
+
+        The job itself does not change. The call renews the lease, and is progress.
+
+        Args:
+            job_id: the job, or its id.
+            attempt: the caller's.
+            data: 1 byte to 64 KiB; a text is sent as UTF-8.
+            stream: at most 64 letters, digits, `.`, `_` and `-`. By convention `log` has what the
+                program says of itself. Default: the stream without a name.
+            content_type: what the stream is, if this is its first append: a media type of at most
+                128 characters. Default: `text/plain; charset=utf-8`.
+            number: 1 for the first append of the attempt to the stream, and 1 more for each later
+                one. Then the call may be repeated, which appends once. Default (0): it is not
+                repeated automatically.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job was not started.
+            JobTerminal: the job is terminal.
+            LeaseLost: the job has another attempt.
+            OutputGap: a number before this one is left out.
+            LimitExceeded: the owner, or all, have appended too many bytes in the last seconds.
+            MessageTooLarge: the job would have too many streams, or too much output although it was
+                created with `refuse_output`.
+        """
+        request = build(
+            AppendOutputRequest,
+            job_id=id_of(job_id),
+            attempt=attempt,
+            data=data.encode() if isinstance(data, str) else data,
+            stream=stream,
+            content_type=content_type,
+            number=number,
+        )
+        answer = self._call(
+            lambda service: service.worker.AppendOutput, request, options, once=not number
+        )
+        return answer.next_offset

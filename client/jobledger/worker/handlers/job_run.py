@@ -18,6 +18,7 @@ from jobledger.worker.handlers.task_handlers import InvalidResult
 from jobledger.worker.handlers.tracing import continued_trace
 from jobledger.worker.job import ClaimedJob, RunState, Stop, Updates, log_name
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Release
+from jobledger.worker.output import WRITER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -151,6 +152,7 @@ class JobRun:
 
     async def _handle(self, updates: Updates) -> Outcome | None:
         job = ClaimedJob(self.job, self._lifespan_state, self._state, updates)
+        WRITER.set(job)  # in the context of this run
         try:
             with continued_trace(self.job):
                 return await self._handler.run(job)

@@ -12,7 +12,9 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
@@ -21,8 +23,22 @@ from jobledger.worker.handlers.raised import raised
 from jobledger.worker.handlers.signatures import with_parameters
 from jobledger.worker.handlers.threads import tracked
 from jobledger.worker.handlers.tracing import continued_trace
-from jobledger.worker.job import Counted, ItemT, JobFacts, RunState, checkpoint_of
+from jobledger.worker.job import (
+    BlockingJobLog,
+    Counted,
+    ItemT,
+    JobFacts,
+    RunState,
+    checkpoint_of,
+)
 from jobledger.worker.outcomes import Outcome, Release, outcome_of
+from jobledger.worker.output import (
+    WRITER,
+    BlockingJobOutput,
+    checked_content_type,
+    checked_stream,
+    encoded,
+)
 
 ENDS: Final = ("returned", "raised", "cancelled")
 """How a handler ends; whatever else a process sends is a call, or a log record."""
@@ -112,6 +128,41 @@ class _ProcessJob(JobFacts):
         assert isinstance(asset, Asset)  # noqa: S101
         return asset
 
+    @cached_property
+    def log(self) -> BlockingJobLog:
+        return BlockingJobLog(self._job, self.write)
+
+    def write(self, data: str | bytes, *, stream: str = "", wait: bool = False) -> None:
+        self._write(checked_stream(stream), "", data, wait)
+
+    def output(self, stream: str = "", *, content_type: str = "") -> BlockingJobOutput:
+        write = partial(self._write, checked_stream(stream), checked_content_type(content_type))
+        return BlockingJobOutput(write, stream)
+
+    def run_program(
+        self,
+        command: Sequence[str],
+        *,
+        stream: str = "",
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        arguments = {"command": list(command), "stream": stream, "cwd": cwd, "env": env}
+        return int(self._worker.call("run_program", arguments, self._run))
+
+    def put(self, data: bytes, stream: str) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # the handler has returned
+            self._worker.call("put", {"data": data, "stream": stream}, self._run)
+
+    def _write(self, stream: str, content_type: str, data: str | bytes, wait: bool) -> None:  # noqa: FBT001
+        arguments = {
+            "stream": stream,
+            "content_type": content_type,
+            "data": encoded(data),
+            "wait": wait,
+        }
+        self._worker.call("_write", arguments, self._run)
+
     def track(self, items: Iterable[ItemT], *, total: int | None = None) -> Iterator[ItemT]:
         # Only a report asks the worker whether to stop.
         counted = Counted(items, total, time.monotonic)  # noqa: TID251  # there is no loop
@@ -160,7 +211,9 @@ def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
     try:
         handler = with_parameters(pickle.loads(function))  # noqa: S301
         with continued_trace(job):
-            return "returned", _plain(outcome_of(handler(_ProcessJob(job, run, worker))))
+            claimed = _ProcessJob(job, run, worker)
+            WRITER.set(claimed)
+            return "returned", _plain(outcome_of(handler(claimed)))
     except asyncio.CancelledError:
         return "cancelled", None
     except BaseException as error:  # noqa: BLE001

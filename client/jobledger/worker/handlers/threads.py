@@ -11,14 +11,38 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextvars import ContextVar
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from jobledger.core.conversion import JsonObject
 from jobledger.core.models import Asset
-from jobledger.worker.job import ClaimedJob, Counted, ItemT, JobFacts, Stop, run_state
+from jobledger.worker.job import (
+    BlockingJobLog,
+    ClaimedJob,
+    Counted,
+    ItemT,
+    JobFacts,
+    Stop,
+    output_of,
+    run_state,
+)
+from jobledger.worker.output import (
+    BlockingJobOutput,
+    checked_content_type,
+    checked_stream,
+    encoded,
+)
 
 _Result = TypeVar("_Result")
 
@@ -35,6 +59,9 @@ class Threads(Protocol):
         Raises:
             CancelledError: it was cancelled, or the loop is closed.
         """
+
+    def may_wait(self) -> bool:
+        """Whether this is such a function, and not the event loop itself."""
 
 
 class _DaemonThreads:
@@ -53,6 +80,13 @@ class _DaemonThreads:
             if loop.is_closed():
                 raise asyncio.CancelledError from None
             raise
+
+    def may_wait(self) -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return True
+        return False
 
 
 THREADS: Final[ContextVar[Threads]] = ContextVar("jobledger_threads", default=_DaemonThreads())  # noqa: B039  # it has no state
@@ -111,6 +145,45 @@ class BlockingJob(JobFacts):
                 etag=etag,
             )
         )
+
+    @cached_property
+    def log(self) -> BlockingJobLog:
+        """Logs as `jobledger.job`; `job.log(line)` writes output. See ClaimedJob.log."""
+        return BlockingJobLog(self._job, self.write)
+
+    def write(self, data: str | bytes, *, stream: str = "", wait: bool = False) -> None:
+        """Write to a stream of the job's output; see ClaimedJob.write."""
+        self._write(checked_stream(stream), "", data, wait)
+
+    def output(self, stream: str = "", *, content_type: str = "") -> BlockingJobOutput:
+        """Return a stream of the job's output, as a file; see ClaimedJob.output."""
+        write = partial(self._write, checked_stream(stream), checked_content_type(content_type))
+        return BlockingJobOutput(write, stream)
+
+    def run_program(
+        self,
+        command: Sequence[str],
+        *,
+        stream: str = "",
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a program with its output as the job's; see ClaimedJob.run_program."""
+        self._check()
+        return self._await(self._calls.run_program(command, stream=stream, cwd=cwd, env=env))
+
+    def put(self, data: bytes, stream: str) -> None:
+        self._calls.put(data, stream)
+
+    def _write(self, stream: str, content_type: str, data: str | bytes, wait: bool) -> None:  # noqa: FBT001
+        self._check()
+        output, rest = output_of(self._calls), encoded(data)
+        while rest := rest[output.add(stream, rest, content_type) :]:
+            self._await(output.room())
+            self._check()
+        while wait and not self._await(output.deliver(stream)):
+            self._check()
+        self._check()
 
     def track(self, items: Iterable[ItemT], *, total: int | None = None) -> Iterator[ItemT]:
         """Iterate over items, and report how many of them are done; see ClaimedJob.track."""

@@ -11,19 +11,13 @@ import grpc
 
 from jobledger.core.models import Asset, Job
 from jobledger.core.retry import Backoff, is_transient, is_unreachable, wait_at_most
-from jobledger.errors import (
-    DeadlineExceeded,
-    IllegalTransition,
-    JobledgerError,
-    JobNotFound,
-    JobTerminal,
-    LeaseLost,
-)
+from jobledger.errors import DeadlineExceeded, JobledgerError
 from jobledger.v1.worker_service_pb2 import JobUpdate, UpdateResult
 from jobledger.worker.failures import failure
 from jobledger.worker.job import Stop, log_name
 from jobledger.worker.outcomes import Failed, Finish, Outcome, Release, clean_message, summary
-from jobledger.worker.session.lease import Lease
+from jobledger.worker.session.job_output import JobOutput
+from jobledger.worker.session.lease import GONE, Lease
 from jobledger.worker.session.messages import (
     asset_update,
     finish_update,
@@ -41,8 +35,8 @@ ASK: Final = 1.0
 
 MAX_PROGRESS_MESSAGE: Final = 512
 
-GONE: Final = (LeaseLost, JobTerminal, JobNotFound, IllegalTransition)
-"""The job is no longer this worker's: it has another attempt, is terminal or deleted."""
+MAX_RELEASE_WAIT: Final = 2.0
+"""Seconds that a job which is released waits for output that the service refuses for now."""
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -54,6 +48,7 @@ class JobUpdates:
         job: as it was claimed.
         lease: as it was granted.
         stream: carries the updates.
+        output: what the handler writes.
         on_lost: called if the job is no longer this worker's.
         blocked: says that the event loop was blocked, for the log, if it was.
     """
@@ -63,12 +58,16 @@ class JobUpdates:
         job: Job,
         lease: Lease,
         stream: WorkStream,
+        output: JobOutput,
+        *,
         on_lost: Callable[[Stop, str], None],
         blocked: Callable[[], str] = str,
     ) -> None:
         self.lease = lease
         self.accepted: Outcome | None = None
         """The outcome, once the service has accepted it."""
+        self.output = output
+        """What the handler writes."""
         self._job = job
         self._stream = stream
         self._on_lost = on_lost
@@ -121,6 +120,7 @@ class JobUpdates:
         update = asset_update(self._job, asset, str(uuid.uuid4()))
         try:
             async with asyncio.timeout(self.lease.duration):
+                await self.output.settle(self.lease.duration)
                 result = await self._send(update)
         except GONE as error:
             self._on_lost(Stop.LOST, str(error))
@@ -159,9 +159,11 @@ class JobUpdates:
                 why = "the lease expired, and no renewal was answered in time"
                 self._on_lost(Stop.EXPIRED, why)
                 return
+            report, refusal = self._pending.report, None
+            if report and not await self.output.settle(self.lease.renew_at - self.lease.clock()):
+                report = Report()  # it comes after the output that was written before it
             sent = self.lease.clock()
             self._next_report = sent + INTERVAL
-            report, refusal = self._pending.report, None
             self._ask()
             try:
                 async with asyncio.timeout(self.lease.renewal_timeout):
@@ -223,6 +225,8 @@ class JobUpdates:
         """
         name = log_name(self._job)
         try:
+            is_released = isinstance(outcome, Release)
+            await self.output.end(MAX_RELEASE_WAIT if is_released else self.lease.duration)
             if isinstance(outcome, Release):
                 await self._send(*self._last_report(), release_update(self._job, outcome))
                 self.accepted = outcome

@@ -9,6 +9,11 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from jobledger.errors import IllegalTransition, JobNotFound, JobTerminal, LeaseLost
+
+GONE: Final = (LeaseLost, JobTerminal, JobNotFound, IllegalTransition)
+"""The job is no longer this worker's: it has another attempt, is terminal or deleted."""
+
 # A part of the duration: if two renewals fail, there is time for a third.
 RENEWAL: Final = 1 / 3
 MARGIN: Final = 0.1

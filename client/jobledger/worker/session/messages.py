@@ -12,6 +12,7 @@ from jobledger.v1.worker_service_pb2 import (
     FinishUpdate,
     HeldJob,
     JobUpdate,
+    OutputUpdate,
     ProgressUpdate,
     ReleaseUpdate,
     WorkHello,
@@ -49,6 +50,12 @@ def asset_update(job: Job, asset: Asset, request_id: str) -> JobUpdate:
     """Link an asset."""
     update = build(AssetUpdate, asset=asset.to_new_proto(), request_id=request_id)
     return JobUpdate(job_id=job.id, attempt=job.attempt, asset=update)
+
+
+def output_update(job: Job, stream: str, data: bytes, content_type: str, number: int) -> JobUpdate:
+    """Append to a stream of output. The number tells the service a retry from a new append."""
+    update = OutputUpdate(stream=stream, data=data, content_type=content_type, number=number)
+    return JobUpdate(job_id=job.id, attempt=job.attempt, output=update)
 
 
 def finish_update(job: Job, outcome: Finish) -> JobUpdate:

@@ -21,6 +21,7 @@ from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.job import Stop, log_name
 from jobledger.worker.metrics import WorkerFigures
 from jobledger.worker.outcomes import Release
+from jobledger.worker.session.job_output import JobOutput, OutputRoom
 from jobledger.worker.session.job_updates import JobUpdates
 from jobledger.worker.session.lease import Lease
 from jobledger.worker.session.messages import hello
@@ -54,6 +55,7 @@ class Session:
         worker_id: the worker's.
         state: what the worker's lifespan yielded.
         figures: count what becomes of the jobs.
+        room: for output that waits.
         running: returns the jobs that run in the event loop, those of other slots too.
     """
 
@@ -68,6 +70,7 @@ class Session:
         worker_id: str,
         state: Any,
         figures: WorkerFigures,
+        room: OutputRoom,
         running: Callable[[], Iterable[JobRun]],
     ) -> None:
         self._slots = slots
@@ -77,6 +80,7 @@ class Session:
         self._worker_id = worker_id
         self._state = state
         self._figures = figures
+        self._room = room
         self._running = running
         self._target = client.target
         self._ready = False
@@ -215,7 +219,7 @@ class Session:
         lease = Lease(self._lease, self._clock(), clock=self._clock)
         if self._stopping or self._slots.is_full:
             _logger.info("%s came too late", log_name(job))
-            late = JobUpdates(job, lease, self._stream, lambda *_: None)
+            late = self._updates(job, lease, lambda *_: None)
             running = late.send_outcome(Release())
         else:
             _logger.info("%s: claimed", log_name(job))
@@ -225,16 +229,26 @@ class Session:
                 self._state,
                 on_stuck=lambda: self._stuck(run),
             )
-            updates = JobUpdates(
+            updates = self._updates(
                 job,
                 lease,
-                self._stream,
                 functools.partial(self._lose, run),
                 functools.partial(self._blocked, run),
             )
             self._slots.fill(run, lease)
             running = self._run(run, updates)
         self._group.create_task(running, name=f"jobledger-{job.id}")
+
+    def _updates(
+        self,
+        job: Job,
+        lease: Lease,
+        on_lost: Callable[[Stop, str], None],
+        blocked: Callable[[], str] = str,
+    ) -> JobUpdates:
+        spawn = functools.partial(self._group.create_task, name=f"jobledger-output-{job.id}")
+        output = JobOutput(job, lease, self._stream, self._room, spawn=spawn, on_lost=on_lost)
+        return JobUpdates(job, lease, self._stream, output, on_lost=on_lost, blocked=blocked)
 
     async def _run(self, run: JobRun, updates: JobUpdates) -> None:
         begun = self._clock()
@@ -243,6 +257,7 @@ class Session:
         except Exception:
             _logger.exception("%s: a bug", log_name(run.job))
         finally:
+            updates.output.close()
             self._slots.release(run)
             self._send_slots()
             self._figures.end(run.job.job_type, updates.accepted, self._clock() - begun)

@@ -20,6 +20,7 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [
     "name": [
       {"service": "jobledger.v1.JobService", "method": "WatchJob"},
       {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+      {"service": "jobledger.v1.JobService", "method": "WatchOutput"},
       {"service": "jobledger.v1.WorkerService", "method": "Work"},
       {"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}
     ]

@@ -1,7 +1,7 @@
 // A Jobledger client to copy from: an owner of jobs, a worker, and an operator.
 //
 //   cmake -S . -B build && cmake --build build
-//   build/jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
+//   build/jobs create|get|list|watch|output|work|complete|limit --server HOST:PORT …
 //
 // It prints one JSON object a line. The commands, their options and what they print:
 // tests/polyglot/README.md.
@@ -38,10 +38,11 @@ const std::map<std::string, Command> kCommands = {
     {"get", {jobs::Get, {"server", "user", "job"}, {}}},
     {"list", {jobs::List, {"server", "user"}, {"page-size"}}},
     {"watch", {jobs::Watch, {"server", "user", "job"}, {"after-version"}}},
+    {"output", {jobs::WatchOutput, {"server", "user", "job"}, {"after-offset"}}},
     {"work",
      {jobs::Work,
       {"server", "worker", "type"},
-      {"outcome", "message", "result", "asset-size"}}},
+      {"outcome", "message", "output", "result", "asset-size"}}},
     {"complete", {jobs::Complete, {"server", "job"}, {"attempt", "result"}}},
     {"limit", {jobs::SetLimit, {"server", "name"}, {"max-running"}}},
 };
@@ -53,7 +54,7 @@ int main(int argc, char** argv) {
   try {
     if (arguments.empty() || !kCommands.contains(arguments.front())) {
       throw jobs::UsageError(
-          "usage: jobs create|get|list|watch|work|complete|limit --server HOST:PORT …");
+          "usage: jobs create|get|list|watch|output|work|complete|limit --server HOST:PORT …");
     }
     const Command& command = kCommands.at(arguments.front());
     const jobs::Options options = jobs::ParseOptions({arguments.begin() + 1, arguments.end()},

@@ -88,12 +88,15 @@ const std::map<std::string, Setter> kSetters = {
      [](Options& o, const std::string& text) {
        o.after_version = ParseNumber<std::int64_t>(text);
      }},
+    {"after-offset",
+     [](Options& o, const std::string& text) { o.after_offset = ParseNumber<std::int64_t>(text); }},
     {"worker", [](Options& o, const std::string& text) { o.worker = text; }},
     {"outcome",
      [](Options& o, const std::string& text) {
        o.outcome = OneOf({"completed", "partial", "failed", "retried"}, text);
      }},
     {"message", [](Options& o, const std::string& text) { o.message = text; }},
+    {"output", [](Options& o, const std::string& text) { o.output.push_back(text); }},
     {"result", [](Options& o, const std::string& path) { o.result = ReadStruct(path); }},
     {"asset-size",
      [](Options& o, const std::string& text) { o.asset_size = ParseNumber<std::int64_t>(text); }},

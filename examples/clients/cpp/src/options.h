@@ -30,9 +30,11 @@ struct Options {
   std::map<std::string, std::string> labels;
   std::int32_t page_size = 0;
   std::int64_t after_version = 0;
+  std::int64_t after_offset = 0;
   std::string worker;
   std::string outcome = "completed";
   std::string message = "half done";
+  std::vector<std::string> output;
   std::optional<google::protobuf::Struct> result;
   std::int64_t asset_size = 0;
   std::optional<std::int32_t> attempt;

@@ -1,4 +1,4 @@
-// For the owners of jobs: create them, see where they stand, watch them move.
+// For the owners of jobs: create them, see where they stand, follow them to the end.
 #pragma once
 
 #include "connect.h"
@@ -13,5 +13,8 @@ void List(const Client& client, const Options& options);
 
 // Follows a job to its end, over as many streams as that takes.
 void Watch(const Client& client, const Options& options);
+
+// Follows what a job writes, until nothing can come any more.
+void WatchOutput(const Client& client, const Options& options);
 
 }  // namespace jobs

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -13,6 +15,8 @@ namespace {
 using jobledger::v1::Job;
 using jobledger::v1::WatchJobRequest;
 using jobledger::v1::WatchJobResponse;
+using jobledger::v1::WatchOutputRequest;
+using jobledger::v1::WatchOutputResponse;
 using std::chrono::milliseconds;
 
 bool HasEnded(const Job& job) {
@@ -29,7 +33,7 @@ bool HasEnded(const Job& job) {
 // Whether another stream may succeed.
 bool IsTransient(const grpc::Status& status) {
   switch (status.error_code()) {
-    case grpc::StatusCode::OK:  // Never the server's before the job has ended; a proxy's perhaps.
+    case grpc::StatusCode::OK:  // Never the server's before the last message; a proxy's perhaps.
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
     case grpc::StatusCode::CANCELLED:
@@ -52,36 +56,28 @@ milliseconds Pause(const grpc::Status& status, int failures) {
   return Failure(status).retry_delay.value_or(milliseconds::zero()) + jitter;
 }
 
-}  // namespace
-
-void Watch(const Client& client, const Options& options) {
-  WatchJobRequest request;
-  request.set_job_id(options.job);
-  request.set_user_id(options.user);
-  request.set_after_version(options.after_version);
+// Reads as many streams as it takes. `open` opens one that goes on after what was taken; `take`
+// returns whether a message was the last one.
+template <class Response>
+void Follow(
+    const std::function<std::unique_ptr<grpc::ClientReader<Response>>(grpc::ClientContext&)>& open,
+    const std::function<bool(const Response&)>& take) {
   for (int failures = 0;; ++failures) {
     grpc::ClientContext context;
     // Else an unavailable service fails the call at once, and between calls this library may
     // check a connection only every 5 s (grpc/grpc#28866): it would reconnect late.
     context.set_wait_for_ready(true);
-    const auto stream = client.jobs->WatchJob(&context, request);
-    WatchJobResponse response;
-    while (stream->Read(&response)) {
-      const Job& job = response.job();
-      const bool ended = HasEnded(job);
-      const bool news = !response.heartbeat() && job.version() > request.after_version();
-      if (news || ended) {
-        request.set_after_version(job.version());
-        Print("changed", {{"job", Json(job)}, {"transitions", JsonList(response.transitions())}});
-      }
-      if (ended) {
+    const auto stream = open(context);
+    Response response;
+    for (bool first = true; stream->Read(&response); first = false) {
+      if (take(response)) {
         context.TryCancel();
         stream->Finish();
         return;
       }
-      // Not after the snapshot that greets each stream: a server that breaks right after it
+      // Not after the message that greets each stream: a server that breaks right after it
       // would be called ten times a second.
-      if (news || response.heartbeat()) {
+      if (!first) {
         failures = 0;
       }
     }
@@ -91,6 +87,45 @@ void Watch(const Client& client, const Options& options) {
       throw CallFailed(std::move(status));
     }
   }
+}
+
+}  // namespace
+
+void Watch(const Client& client, const Options& options) {
+  WatchJobRequest request;
+  request.set_job_id(options.job);
+  request.set_user_id(options.user);
+  request.set_after_version(options.after_version);
+  const auto open = [&](grpc::ClientContext& context) {
+    return client.jobs->WatchJob(&context, request);
+  };
+  Follow<WatchJobResponse>(open, [&](const WatchJobResponse& response) {
+    const Job& job = response.job();
+    const bool ended = HasEnded(job);
+    if (ended || (!response.heartbeat() && job.version() > request.after_version())) {
+      request.set_after_version(job.version());
+      Print("changed", {{"job", Json(job)}, {"transitions", JsonList(response.transitions())}});
+    }
+    return ended;
+  });
+}
+
+void WatchOutput(const Client& client, const Options& options) {
+  WatchOutputRequest request;
+  request.set_job_id(options.job);
+  request.set_user_id(options.user);
+  request.set_after_offset(options.after_offset);
+  const auto open = [&](grpc::ClientContext& context) {
+    return client.jobs->WatchOutput(&context, request);
+  };
+  Follow<WatchOutputResponse>(open, [&](const WatchOutputResponse& response) {
+    // A message without news is a heartbeat, or the first one of a stream.
+    if (response.closed() || response.next_offset() > request.after_offset()) {
+      request.set_after_offset(response.next_offset());
+      Print("output", {{"output", Json(response)}});
+    }
+    return response.closed();
+  });
 }
 
 }  // namespace jobs

@@ -1,8 +1,11 @@
 #include "worker.h"
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "print.h"
 
@@ -29,6 +32,13 @@ WorkRequest Do(const Job& job, const Options& options) {
   ProgressUpdate& progress = *AddUpdate(request, job).mutable_progress();
   progress.set_progress(50);
   progress.set_progress_message(options.message);
+  std::int64_t number = 0;
+  for (const std::string& text : options.output) {
+    // Numbered, it can be sent again over another stream, and is appended once.
+    OutputUpdate& piece = *AddUpdate(request, job).mutable_output();
+    piece.set_number(++number);
+    piece.set_data(text);
+  }
   AssetUpdate& made = *AddUpdate(request, job).mutable_asset();
   made.mutable_asset()->set_asset_type("application/octet-stream");
   made.mutable_asset()->set_storage_path("results/" + job.id() + "/" +
@@ -71,9 +81,11 @@ void Work(const Client& client, const Options& options) {
       stream->Write({});
     }
   });
-  const char* const events[] = {"progressed", "linked", "ended"};
-  auto next = std::begin(events);
-  for (WorkResponse answer; next != std::end(events) && stream->Read(&answer);) {
+  std::vector<std::string_view> events{"progressed"};
+  events.insert(events.end(), options.output.size(), "appended");
+  events.insert(events.end(), {"linked", "ended"});
+  auto next = events.begin();
+  for (WorkResponse answer; next != events.end() && stream->Read(&answer);) {
     for (const Job& job : answer.jobs()) {
       Print("claimed", {{"job", Json(job)}});
       const std::scoped_lock lock(writing);

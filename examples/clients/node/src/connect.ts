@@ -33,6 +33,7 @@ const SERVICE_CONFIG = {
       name: [
         { service: "jobledger.v1.JobService", method: "WatchJob" },
         { service: "jobledger.v1.JobService", method: "WatchJobs" },
+        { service: "jobledger.v1.JobService", method: "WatchOutput" },
         { service: "jobledger.v1.WorkerService", method: "Work" },
         { service: "jobledger.v1.WorkerService", method: "ClaimJobs" },
       ],

@@ -8,13 +8,14 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { connect } from "./connect.js";
 import { isServiceError, readError } from "./failure.js";
 import { limit } from "./limit.js";
-import { create, get, list, watch } from "./owner.js";
+import { create, get, list } from "./owner.js";
 import { print } from "./print.js";
+import { output, watch } from "./watch.js";
 import { complete, work } from "./worker.js";
 
 const OUTCOMES = ["completed", "partial", "failed", "retried"] as const;
 
-const COMMANDS = { create, get, list, watch, work, complete, limit };
+const COMMANDS = { create, get, list, watch, output, work, complete, limit };
 
 export type Options = ReturnType<typeof parse>;
 
@@ -39,9 +40,11 @@ function parse(args: string[]) {
       label: { type: "string", multiple: true },
       "page-size": text,
       "after-version": text,
+      "after-offset": text,
       worker: text,
       outcome: text,
       message: text,
+      output: { type: "string", multiple: true },
       result: text,
       "asset-size": text,
       attempt: text,
@@ -64,6 +67,7 @@ function parse(args: string[]) {
     type: values.type ?? "",
     worker: values.worker ?? "",
     message: values.message ?? "half done",
+    output: values.output ?? [],
     requestId: values["request-id"],
     stallTimeout: BigInt(values["stall-timeout"] ?? 0),
     maxAttempts: Number(values["max-attempts"] ?? 0),
@@ -80,6 +84,7 @@ function parse(args: string[]) {
     name: values.name ?? "",
     maxRunning: optionalNumber(values["max-running"]),
     afterVersion: BigInt(values["after-version"] ?? 0),
+    afterOffset: BigInt(values["after-offset"] ?? 0),
     assetSize: BigInt(values["asset-size"] ?? 0),
   };
 }
@@ -105,7 +110,7 @@ async function main([name, ...rest]: string[]): Promise<number> {
   try {
     command = COMMANDS[name as keyof typeof COMMANDS];
     if (command === undefined) {
-      throw new TypeError("usage: create|get|list|watch|work|complete|limit --server HOST:PORT …");
+      throw new TypeError("usage: create|get|list|watch|output|work|complete|limit --server HOST:PORT …");
     }
     options = parse(rest);
   } catch (error) {

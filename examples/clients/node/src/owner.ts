@@ -1,10 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { setTimeout } from "node:timers/promises";
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 
-import { streaming, unary } from "./connect.js";
-import { isServiceError, readError } from "./failure.js";
-import { JobSchema, JobStatus, JobTransitionSchema } from "./generated/jobledger/v1/job_pb.js";
+import { unary } from "./connect.js";
+import { JobSchema } from "./generated/jobledger/v1/job_pb.js";
 import { JobService, UniquePolicy } from "./generated/jobledger/v1/job_service_pb.js";
 import type { Options } from "./main.js";
 import { json, print } from "./print.js";
@@ -51,71 +49,4 @@ export async function list(client: grpc.Client, options: Options): Promise<void>
     // More pages may follow a short one: only the token shows it.
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
-}
-
-/** Follows a job to its end, over as many streams as that takes. */
-export async function watch(client: grpc.Client, options: Options): Promise<void> {
-  let seen = options.afterVersion;
-  for (let failures = 0; ; failures++) {
-    let delayMs = 0;
-    try {
-      const stream = streaming(client, JobService.method.watchJob, {
-        jobId: options.job,
-        userId: options.user,
-        afterVersion: seen,
-      });
-      for await (const { content, transitions } of stream) {
-        if (content.case !== "job") {
-          failures = 0;
-          continue; // A heartbeat.
-        }
-        const job = content.value;
-        const ended = ENDED.has(job.status);
-        const news = job.version > seen;
-        if (news || ended) {
-          seen = job.version;
-          print({
-            event: "changed",
-            job: json(JobSchema, job),
-            transitions: transitions.map((each) => json(JobTransitionSchema, each)),
-          });
-        }
-        if (ended) {
-          return;
-        }
-        // Not after the snapshot that greets each stream: a server that breaks right
-        // after it would be called ten times a second.
-        if (news) {
-          failures = 0;
-        }
-      }
-      // OK before the job has ended: never the server's, a proxy's perhaps.
-    } catch (error) {
-      if (!isServiceError(error) || !isTransient(error)) {
-        throw error;
-      }
-      delayMs = readError(error).retry_delay_ms ?? 0;
-    }
-    // Full jitter, on top of what the server asks for: after a restart all watchers come
-    // back, but not at once.
-    await setTimeout(delayMs + Math.random() * Math.min(100 * 2 ** failures, 5_000));
-  }
-}
-
-const ENDED = new Set([JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED]);
-
-/** Whether another stream may succeed. */
-function isTransient(error: grpc.ServiceError): boolean {
-  switch (error.code) {
-    case grpc.status.UNAVAILABLE:
-    case grpc.status.RESOURCE_EXHAUSTED:
-    case grpc.status.CANCELLED:
-    case grpc.status.DEADLINE_EXCEEDED:
-      return true;
-    case grpc.status.INTERNAL:
-    case grpc.status.UNKNOWN: // A stream reset on the way, unless the server says why.
-      return readError(error).reason === "";
-    default:
-      return false;
-  }
 }

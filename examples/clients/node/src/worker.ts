@@ -26,7 +26,8 @@ export async function work(client: grpc.Client, options: Options): Promise<void>
   send({ hello: { workerId: options.worker, jobTypes: [options.type] }, slots: 1 });
   // Any message renews the leases; without one no more jobs come.
   const heartbeats = setInterval(() => send({}), HEARTBEAT_MS);
-  const unanswered = ["progressed", "linked", "ended"];
+  const appended = options.output.map(() => "appended");
+  const unanswered = ["progressed", ...appended, "linked", "ended"];
   try {
     for await (const { jobs, results } of stream) {
       for (const job of jobs) {
@@ -49,9 +50,14 @@ export async function work(client: grpc.Client, options: Options): Promise<void>
  * Does a job and reports on it. Each update carries the attempt: should the lease expire and
  * the job pass to another worker, it is refused instead of heard.
  */
-function finish(job: Job, { message, outcome, result, assetSize }: Options): Request {
+function finish(job: Job, { message, output, outcome, result, assetSize }: Options): Request {
   const held = { jobId: job.id, attempt: job.attempt };
   const progress = { progress: 50, progressMessage: message };
+  // Numbered, it can be sent again over another stream, and is appended once.
+  const pieces = output.map((text, index) => ({
+    number: BigInt(index + 1),
+    data: Buffer.from(text),
+  }));
   const asset = {
     assetType: "application/octet-stream",
     storagePath: `results/${job.id}/${job.attempt}`,
@@ -72,6 +78,7 @@ function finish(job: Job, { message, outcome, result, assetSize }: Options): Req
     slots: 0,
     updates: [
       { ...held, update: { case: "progress", value: progress } },
+      ...pieces.map((value) => ({ ...held, update: { case: "output" as const, value } })),
       { ...held, update: { case: "asset", value: made } },
       { ...held, update: { case: "finish", value: { ...end, result } } },
     ],

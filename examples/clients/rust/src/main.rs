@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo build --locked
-//! target/debug/jobs create|get|list|watch|work|complete|limit --server HOST:PORT …
+//! target/debug/jobs create|get|list|watch|output|work|complete|limit --server HOST:PORT …
 //! ```
 //!
 //! It prints one JSON object a line. The commands, their options and what they print:
@@ -41,6 +41,7 @@ enum Command {
     Get(owner::Get),
     List(owner::List),
     Watch(watch::Watch),
+    Output(watch::Output),
     Work(worker::Work),
     Complete(worker::Complete),
     Limit(limit::Limit),
@@ -61,6 +62,7 @@ async fn main() -> ExitCode {
         Command::Get(options) => owner::get(options).await,
         Command::List(options) => owner::list(options).await,
         Command::Watch(options) => watch::watch(options).await,
+        Command::Output(options) => watch::output(options).await,
         Command::Work(options) => worker::work(options).await,
         Command::Complete(options) => worker::complete(options).await,
         Command::Limit(options) => limit::set(options).await,

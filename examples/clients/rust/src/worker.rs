@@ -15,7 +15,7 @@ use crate::connect::unary;
 use crate::pb::job_update::Update;
 use crate::pb::{
     AssetUpdate, FinishUpdate, Job, JobError, JobStatus, JobUpdate, MarkCompletedRequest, NewAsset,
-    ProgressUpdate, WorkHello, WorkRequest,
+    OutputUpdate, ProgressUpdate, WorkHello, WorkRequest,
 };
 use crate::print::{message, print, read_struct};
 
@@ -38,6 +38,9 @@ pub struct Work {
     /// What the worker says
     #[arg(long, default_value = "half done")]
     message: String,
+    /// What it appends; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    output: Vec<String>,
     /// File with the outcome
     #[arg(long, value_name = "FILE", value_parser = read_struct)]
     result: Option<Struct>,
@@ -76,7 +79,10 @@ pub async fn work(options: Work) -> Result<(), Status> {
     });
     let mut client = options.service.client().workers();
     let mut answers = client.work(ReceiverStream::new(outgoing)).await?.into_inner();
-    let mut unanswered = ["progressed", "linked", "ended"].into_iter();
+    let mut unanswered = vec!["progressed"];
+    unanswered.resize(1 + options.output.len(), "appended");
+    unanswered.extend(["linked", "ended"]);
+    let mut unanswered = unanswered.into_iter();
     while unanswered.len() > 0
         && let Some(answer) = answers.message().await?
     {
@@ -123,8 +129,14 @@ fn finish(job: Job, options: &Work) -> WorkRequest {
         details: None,
     });
     let result = options.result.clone();
-    let updates = [
-        Update::Progress(progress),
+    // Numbered, it can be sent again over another stream, and is appended once.
+    let pieces = options.output.iter().zip(1..).map(|(text, number)| {
+        let data = text.clone().into_bytes();
+        Update::Output(OutputUpdate { data, number, ..Default::default() })
+    });
+    let mut updates = vec![Update::Progress(progress)];
+    updates.extend(pieces);
+    updates.extend([
         Update::Asset(AssetUpdate { asset: Some(asset), request_id }),
         Update::Finish(FinishUpdate {
             status: status.into(),
@@ -133,11 +145,11 @@ fn finish(job: Job, options: &Work) -> WorkRequest {
             retryable,
             ..Default::default()
         }),
-    ];
+    ]);
     let of_job =
         |update| JobUpdate { job_id: job.id.clone(), attempt: job.attempt, update: Some(update) };
     // What is ready goes in one message. No slots: no more jobs.
-    WorkRequest { hello: None, slots: Some(0), updates: updates.map(of_job).to_vec() }
+    WorkRequest { hello: None, slots: Some(0), updates: updates.into_iter().map(of_job).collect() }
 }
 
 #[derive(Args)]

@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
+    AppendOutput,
     Cancel,
     ChangeStatus,
     Command,
@@ -52,8 +53,9 @@ CHANGES: Mapping[type, str | None] = {
     ChangeStatus: "change_status",
     LinkAsset: "link_asset",
     Release: "release",
-    # Reports are far too many, and change no state.
+    # Reports and output are far too many, and change no state.
     Report: None,
+    AppendOutput: None,
     # The service's own.
     Expire: None,
     Purge: None,

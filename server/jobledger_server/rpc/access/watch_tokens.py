@@ -30,6 +30,7 @@ MAX_CHARACTERS = 2048
 
 _WATCHES = frozenset(path for path, method in METHODS.items() if method.watches)
 _LIST = f"{JOB_SERVICE}ListJobs"
+_OUTPUT = frozenset({f"{JOB_SERVICE}WatchOutput", f"{JOB_SERVICE}ReadOutput"})
 
 
 class TokenTooLong(Exception):
@@ -43,6 +44,7 @@ class _Content(msgspec.Struct, frozen=True, array_like=True):
     user_id: str
     job_id: str
     labels: Mapping[str, str]
+    output: bool = False
 
 
 _decode = msgspec.json.Decoder(_Content).decode
@@ -76,7 +78,7 @@ class WatchTokens:
             StoreUnavailable: The database does not answer.
         """
         await self.renew()
-        content = _Content(until, scope.user_id, scope.job_id, scope.labels)
+        content = _Content(until, scope.user_id, scope.job_id, scope.labels, scope.output)
         signed = _encoded(msgspec.json.encode(content))
         token = f"{PREFIX}{signed}.{_encoded(self._signature(signed))}"
         if len(token) > MAX_CHARACTERS:
@@ -102,10 +104,11 @@ class WatchTokens:
             raise Unauthenticated(IdentityFault.UNKNOWN_TOKEN) from None
         if content.until <= time.time():
             raise Unauthenticated(IdentityFault.EXPIRED)
-        scope = WatchScope(content.user_id, content.job_id, content.labels)
+        scope = WatchScope(content.user_id, content.job_id, content.labels, content.output)
+        methods = _WATCHES - {_LIST} if scope.job_id else _WATCHES
         permissions = Permissions(
             Identity(f"watch:{content.user_id}", content.until),
-            methods=_WATCHES - {_LIST} if scope.job_id else _WATCHES,
+            methods=methods if scope.output else methods - _OUTPUT,
             users=frozenset({content.user_id}),
             scope=scope,
         )
@@ -134,8 +137,9 @@ def narrow(scope: WatchScope, request: Any) -> None:
         AccessDenied: The request names another job or another label, or a request id.
     """
     request.user_id = request.user_id or scope.user_id
-    request.view = job_pb2.JOB_VIEW_BASIC
     names = request.DESCRIPTOR.fields_by_name
+    if "view" in names:
+        request.view = job_pb2.JOB_VIEW_BASIC
     if "job_id" in names:
         request.job_id = request.job_id or scope.job_id
         _check("jobs", request.job_id, scope.job_id)

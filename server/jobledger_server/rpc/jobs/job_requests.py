@@ -41,6 +41,7 @@ from jobledger_server.watch.feed_watch import Selection
 _CREATION_FIELDS = pb.CreateJobRequest.DESCRIPTOR.fields_by_name
 _TIMEOUTS = tuple(name for name in _CREATION_FIELDS if name.endswith("_timeout"))
 _KEYS = tuple(name for name in _CREATION_FIELDS if name.endswith("_key"))
+_SWITCHES = tuple(name for name, field in _CREATION_FIELDS.items() if field.type == field.TYPE_BOOL)
 
 ListRequest = pb.ListAssetsRequest | pb.ListTransitionsRequest | pb.ListAttemptsRequest
 
@@ -201,6 +202,7 @@ def watch_token(request: pb.CreateWatchTokenRequest) -> tuple[WatchScope, int]:
             fields.user_id(check, request.user_id),
             check.name("job_id", request.job_id, MAX_ID_CHARACTERS, required=False),
             check.labels("labels", request.labels),
+            output=request.output,
         )
         if bool(request.job_id) == bool(request.labels):
             check.add("job_id", "is required, or labels, and not both")
@@ -238,6 +240,7 @@ def _creation(
         traceparent=traceparent,
         priority=DEFAULT_PRIORITY if priority is None else priority,
         return_existing=_return_existing(check, request),
+        **{name: getattr(request, name) for name in _SWITCHES},
         **_timeouts(check, request),
         **_keys(check, request, user_id),
     )

@@ -20,12 +20,13 @@ from jobledger_server.rpc.access.permissions import check_creations, check_prior
 from jobledger_server.rpc.access.watch_tokens import TokenTooLong, WatchTokens
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
-from jobledger_server.rpc.jobs import bulk_requests, job_requests
+from jobledger_server.rpc.jobs import bulk_requests, job_requests, output_requests
 from jobledger_server.rpc.jobs.bulk import Bulk, stepped_response
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.deleted_assets import deleted_assets
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_streams import JobStreams
+from jobledger_server.rpc.jobs.output_streams import OutputStreams
 from jobledger_server.rpc.jobs.trace_context import traceparent_of
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
@@ -53,6 +54,7 @@ class JobService:
     creations: CreationQuotas
     job_streams: JobStreams
     feed_streams: FeedStreams
+    output_streams: OutputStreams
     bulk: Bulk
     tokens: WatchTokens
     control: QueueControl
@@ -228,6 +230,13 @@ class JobService:
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection, full = job_requests.selection(request)
         await self.feed_streams.serve(selection, request.resume_token, call, full=full)
+
+    async def WatchOutput(self, request: pb.WatchOutputRequest, call: Call) -> None:
+        await self.output_streams.watch(output_requests.watched(request), call)
+
+    async def ReadOutput(self, request: pb.ReadOutputRequest, call: Call) -> bytes:
+        place, max_bytes = output_requests.read(request)
+        return await self.output_streams.read(place, max_bytes, call)
 
 
 def _check_size(size: int) -> None:

@@ -8,7 +8,13 @@ from urllib.parse import urlsplit
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_server.domain.commands import ChangeStatus, LinkAsset, Release, Report
+from jobledger_server.domain.commands import (
+    AppendOutput,
+    ChangeStatus,
+    LinkAsset,
+    Release,
+    Report,
+)
 from jobledger_server.domain.job import AssetLink, JobError, JobId, JobStatus
 from jobledger_server.domain.leases import SERVICE_REASONS
 from jobledger_server.domain.limits import (
@@ -20,9 +26,11 @@ from jobledger_server.domain.limits import (
     MAX_ERROR_MESSAGE_CHARACTERS,
     MAX_ETAG_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
+    MAX_OUTPUT_DATA_BYTES,
     MAX_PROGRESS,
     MAX_STORAGE_PATH_CHARACTERS,
 )
+from jobledger_server.domain.output import DEFAULT_CONTENT_TYPE
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
 
@@ -103,6 +111,26 @@ def finish(
 def release(check: Checker, update: pb.ReleaseUpdate, job_id: JobId, attempt: int) -> Release:
     delay = check.duration("delay", update.delay, 0, MAX_DELAY_SECONDS)
     return Release(job_id=job_id, attempt=attempt, delay=delay)
+
+
+def append_output(
+    check: Checker,
+    update: pb.OutputUpdate | pb.AppendOutputRequest,
+    job_id: JobId,
+    attempt: int,
+) -> AppendOutput:
+    if not update.data:
+        check.add("data", "is required")
+    check.at_most("data", update.data, MAX_OUTPUT_DATA_BYTES, of="bytes")
+    return AppendOutput(
+        job_id=job_id,
+        attempt=attempt,
+        data=update.data,
+        stream=check.stream_name("stream", update.stream),
+        content_type=check.content_type("content_type", update.content_type)
+        or DEFAULT_CONTENT_TYPE,
+        number=check.at_least_zero("number", update.number),
+    )
 
 
 def _job_error(check: Checker, error: job_pb2.JobError) -> JobError:

@@ -84,6 +84,9 @@ def _command(update: pb.JobUpdate, url_schemes: Collection[str]) -> WorkerComman
             case "release":
                 within = check.within("release.")
                 return updates.release(within, update.release, job_id, attempt)
+            case "output":
+                within = check.within("output.")
+                return updates.append_output(within, update.output, job_id, attempt)
             case _:
                 raise InvalidRequest([("update", "is required")])
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
+    AppendOutput,
     ChangeStatus,
     Claim,
     LinkAsset,
@@ -130,6 +131,11 @@ class WorkerRequests:
                 fence(check, request),
             )
 
+    def append_output(self, request: pb.AppendOutputRequest) -> AppendOutput:
+        with Checker() as check:
+            job_id, attempt = held(check, request)
+            return updates.append_output(check, request, job_id, attempt)
+
     def _finish(self, check: Checker, request: Finishing, target: JobStatus) -> ChangeStatus:
         """Return the change to the terminal status that a call says."""
         update, within = request.finish, check.within("finish.")
@@ -188,7 +194,9 @@ def holding(check: Checker, given: Sequence[pb.HeldJob]) -> Held:
     return [held(check.within(f"holding[{index}]."), each) for index, each in enumerate(given)]
 
 
-def held(check: Checker, job: pb.HeldJob | pb.JobUpdate) -> tuple[JobId, int]:
+def held(
+    check: Checker, job: pb.HeldJob | pb.JobUpdate | pb.AppendOutputRequest
+) -> tuple[JobId, int]:
     attempt = held_attempt(check, job.attempt)
     return fields.job_id(check, job.job_id), attempt
 

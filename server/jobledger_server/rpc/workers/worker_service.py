@@ -84,6 +84,13 @@ class WorkerService:
         command: ChangeStatus = await request.read(call, self.requests.mark)
         return (await self._decide(command, call)).job
 
+    async def AppendOutput(
+        self, request: UnparsedRequest[pb.AppendOutputRequest], call: Call
+    ) -> bytes:
+        command = await request.read(call, self.requests.append_output)
+        decision = await self._decide(command, call)
+        return pb.AppendOutputResponse(next_offset=decision.next_offset).SerializeToString()
+
     async def CreateAsset(self, request: pb.CreateAssetRequest, call: Call) -> bytes:
         decision = await self._decide(self.requests.link_asset(request), call)
         return pb.CreateAssetResponse(asset=result_message(decision).asset).SerializeToString()

@@ -9,7 +9,7 @@ until the next regular poll.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import asyncpg
@@ -17,12 +17,22 @@ from sqlalchemy import URL
 
 from jobledger_server.database.errors import cause_of
 from jobledger_server.database.hosts import connect
+from jobledger_server.domain.job import JobId
 from jobledger_server.sql.postgresql.postgresql_driver import PROTOCOL_ERRORS
 
 CHANNEL = "jobledger"
 
 COMMITTED, READY = "", "ready"
 """The payloads."""
+
+OUTPUT_CHANNEL = "jobledger_output"
+"""Its payloads are the ids of jobs that output was appended to."""
+
+MAX_NAMED_JOBS = 200
+"""Ids of one payload, which PostgreSQL limits to 8000 bytes."""
+
+MAX_UNSENT_JOBS = 10_000
+"""Ids that wait to be sent. What is watched is polled even so."""
 
 SEND_SECONDS = 0.005
 """Between two notifications of one server at least."""
@@ -51,12 +61,20 @@ class Notifications:
         url: The database.
         poll_now: Called when another server has committed changes.
         look_now: Called when another server says that jobs are ready.
+        appended_elsewhere: Called with jobs that another server has appended output to, and with
+            None when some may have been missed.
     """
 
     def __init__(
-        self, url: URL, poll_now: Callable[[], None], look_now: Callable[[], None]
+        self,
+        url: URL,
+        poll_now: Callable[[], None],
+        look_now: Callable[[], None],
+        appended_elsewhere: Callable[[Collection[JobId] | None], None],
     ) -> None:
         self._url = url
+        self._appended_elsewhere = appended_elsewhere
+        self._appended: dict[JobId, None] = {}
         self._poll_now = poll_now
         self._look_now = look_now
         self._unsent: set[str] = set()
@@ -69,6 +87,12 @@ class Notifications:
     def ready(self) -> None:
         """Send a notification soon: jobs are ready that no claim here waits for."""
         self._send(READY)
+
+    def appended(self, ids: Collection[JobId]) -> None:
+        """Send a notification soon: output was appended here to these jobs."""
+        if len(self._appended) < MAX_UNSENT_JOBS:
+            self._appended.update(dict.fromkeys(ids))
+            self._send_now.set()
 
     def _send(self, payload: str) -> None:
         self._unsent.add(payload)
@@ -103,10 +127,16 @@ class Notifications:
                 if sender != own:
                     (self._look_now if payload == READY else self._poll_now)()
 
+            def heard(_connection: Any, sender: int, _channel: str, payload: Any) -> None:
+                if sender != own:
+                    self._appended_elsewhere(payload.split(","))
+
             await connection.add_listener(CHANNEL, received)
+            await connection.add_listener(OUTPUT_CHANNEL, heard)
             # Notifications sent before it were missed.
             self._poll_now()
             self._look_now()
+            self._appended_elsewhere(None)
             while True:
                 try:
                     async with asyncio.timeout(PING_SECONDS):
@@ -115,11 +145,16 @@ class Notifications:
                     await connection.execute("SELECT 1")
                     continue
                 self._send_now.clear()
-                payloads = sorted(self._unsent)
+                appended = list(self._appended)
+                notices = [f"NOTIFY {CHANNEL}, '{payload}'" for payload in sorted(self._unsent)]
+                notices += [
+                    f"NOTIFY {OUTPUT_CHANNEL}, '{','.join(ids)}'"
+                    for begin in range(0, len(appended), MAX_NAMED_JOBS)
+                    for ids in [appended[begin : begin + MAX_NAMED_JOBS]]
+                ]
                 self._unsent.clear()
-                await connection.execute(
-                    "; ".join(f"NOTIFY {CHANNEL}, '{payload}'" for payload in payloads)
-                )
+                self._appended.clear()
+                await connection.execute("; ".join(notices))
                 await asyncio.sleep(SEND_SECONDS)
         finally:
             connection.terminate()

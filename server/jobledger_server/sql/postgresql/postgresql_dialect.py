@@ -33,6 +33,13 @@ from jobledger_server.sql.dialect import (
     READY_AFTER,
 )
 from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.output_statements import (
+    NEWEST_PIECES,
+    OF_STREAM,
+    PIECE_COLUMNS,
+    STORED_COLUMNS,
+    TAIL_COLUMNS,
+)
 from jobledger_server.sql.postgresql.batch_statement import COUNTED_QUEUES
 from jobledger_server.sql.postgresql.postgresql_driver import (
     CLOCK,
@@ -68,6 +75,25 @@ def _find_ready(key: str, queue: str, lock: str = "") -> str:
 _FIND_READY = _find_ready("bigint", "request.key")
 # Skips jobs that another transaction has locked, instead of waiting and finding them started.
 _LOCK_READY = _find_ready("uuid", QUEUE_OF.format(id="request.key"), "FOR UPDATE SKIP LOCKED")
+
+
+_OF_WANTED = OF_STREAM.format(job_id="wanted.job_id", stream="wanted.stream")
+_FIND_TAILS = (
+    "SELECT wanted.job_id, wanted.stream, newest.*, "  # noqa: S608
+    f"{STORED_COLUMNS.format(of_stream=_OF_WANTED)} "
+    "FROM unnest($1::uuid[], $2::text[]) AS wanted (job_id, stream) CROSS JOIN LATERAL "
+    f"(SELECT {TAIL_COLUMNS} {_OF_WANTED} ORDER BY start DESC LIMIT 1) AS newest"
+)
+_FIND_PIECES = (
+    "SELECT piece.* "  # noqa: S608
+    "FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS wanted (job_id, stream, start) "
+    f"CROSS JOIN LATERAL (SELECT {PIECE_COLUMNS} {_OF_WANTED} AND start >= wanted.start "
+    "ORDER BY start LIMIT $4) AS piece"
+)
+_FIND_NEWEST_PIECES = NEWEST_PIECES.format(
+    of_stream=OF_STREAM.format(job_id="$1", stream="$2"), skipped="$3"
+)
+_FIND_PIECE_AT = f"SELECT max(start) {OF_STREAM.format(job_id='$1', stream='$2')} AND start <= $3"
 
 
 def _list_of(column: ColumnElement[Any]) -> ARRAY[Any]:
@@ -145,6 +171,27 @@ class PostgresqlDialect:
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return f"SELECT *, {CLOCK} FROM lock_keys($1)", [list(keys)]  # noqa: S608
+
+    def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
+        ids, names = zip(*streams, strict=True)
+        return _FIND_TAILS, [list(ids), list(names)]
+
+    def find_pieces(
+        self, after: Collection[tuple[JobId, str, int]], *, limit: int
+    ) -> Sequence[tuple[str, Sequence[Any]]]:
+        ids, names, starts = zip(*after, strict=True)
+        return [(_FIND_PIECES, [list(ids), list(names), list(starts), limit])]
+
+    def find_piece_at(self, job_id: JobId, stream: str, offset: int) -> tuple[str, Sequence[Any]]:
+        return _FIND_PIECE_AT, [job_id, stream, offset]
+
+    def find_newest_pieces(
+        self, job_id: JobId, stream: str, count: int
+    ) -> tuple[str, Sequence[Any]]:
+        return _FIND_NEWEST_PIECES, [job_id, stream, count - 1]
+
+    def rows_of(self, query: str) -> str:
+        return f"ctid = ANY(ARRAY(SELECT old.ctid {query}))"
 
     def drivers(self) -> Callable[[Any], Driver]:
         return PostgresqlDriver

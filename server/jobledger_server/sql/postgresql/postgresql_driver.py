@@ -18,7 +18,7 @@ from jobledger_server.sql.postgresql.batch_statement import (
     batch_statement,
 )
 from jobledger_server.sql.rows import Row, queue_of_row
-from jobledger_server.sql.tables import jobs
+from jobledger_server.sql.tables import jobs, outputs
 from jobledger_server.sql.write_statements import Insertion, Update
 from jobledger_server.store import Outdated
 
@@ -35,6 +35,10 @@ _LOCK = " ORDER BY id FOR UPDATE"
 # If the server disconnects between two messages, the driver's protocol state is wrong: it
 # reports that another operation is in progress, namely an earlier one that never ended.
 PROTOCOL_ERRORS: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
+
+
+APPENDED_MEANWHILE = asyncpg.UniqueViolationError, asyncpg.NotNullViolationError
+"""What a row of output violates if another one has appended to the stream since it was loaded."""
 
 
 class PostgresqlDriver:
@@ -71,12 +75,14 @@ class PostgresqlDriver:
         await self._begin()
         return await self._connection.fetch(statement, *values)
 
-    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+    async def unchanged(
+        self, write_ids: Mapping[JobId, WriteId], *, look: bool = True
+    ) -> Collection[JobId]:
         if self._begun:
             return await self._same(write_ids, _LOCK)
         # Most batches go on with the statement that writes them: it locks the jobs, and needs no
         # transaction around it.
-        same = await self._same(write_ids)
+        same = await self._same(write_ids) if look else write_ids
         if len(same) == len(write_ids):
             self._unlocked = write_ids
             return same
@@ -134,6 +140,10 @@ class PostgresqlDriver:
         run = self._connection.fetch_committed if self.committing else self._connection.fetch
         try:
             return tuple((await run(statement, number, updates, config, *values))[0])
+        except APPENDED_MEANWHILE as error:
+            if error.table_name == outputs.name:
+                raise Outdated from error
+            raise
         except asyncpg.PostgresError as error:
             if error.sqlstate == OUTDATED:
                 raise Outdated from error

@@ -33,6 +33,13 @@ from jobledger_server.sql.dialect import (
     READY_AFTER,
 )
 from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.output_statements import (
+    NEWEST_PIECES,
+    OF_STREAM,
+    PIECE_COLUMNS,
+    STORED_COLUMNS,
+    TAIL_COLUMNS,
+)
 from jobledger_server.sql.sqlite.sqlite_driver import (
     SqliteDriver,
     WriteGeneration,
@@ -95,6 +102,25 @@ class SqliteDialect:
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return _LOCK_KEYS, [machine_clock(), json.dumps(list(keys))]
 
+    def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
+        return _FIND_TAILS, [json.dumps(list(streams))]
+
+    def find_pieces(
+        self, after: Collection[tuple[JobId, str, int]], *, limit: int
+    ) -> Sequence[tuple[str, Sequence[Any]]]:
+        return [(_FIND_PIECES, [*stream, limit]) for stream in after]
+
+    def find_piece_at(self, job_id: JobId, stream: str, offset: int) -> tuple[str, Sequence[Any]]:
+        return _FIND_PIECE_AT, [job_id, stream, offset]
+
+    def find_newest_pieces(
+        self, job_id: JobId, stream: str, count: int
+    ) -> tuple[str, Sequence[Any]]:
+        return _FIND_NEWEST_PIECES, [job_id, stream, count - 1]
+
+    def rows_of(self, query: str) -> str:
+        return f"rowid IN (SELECT old.rowid {query})"
+
     def drivers(self) -> Callable[[Any], Driver]:
         return partial(SqliteDriver, generation=WriteGeneration())
 
@@ -126,6 +152,18 @@ def _find_ready(queue: str) -> str:
 
 _FIND_READY = _find_ready("?")
 _LOCK_READY = _find_ready(QUEUE_OF.format(id="?"))
+_OF_ONE = OF_STREAM.format(job_id="?", stream="?")
+_OF_WANTED = OF_STREAM.format(job_id="wanted.job_id", stream="wanted.stream")
+_FIND_TAILS = (
+    f"SELECT job_id, stream, {TAIL_COLUMNS}, "  # noqa: S608
+    f"{STORED_COLUMNS.format(of_stream=_OF_WANTED)} FROM outputs AS wanted "
+    "WHERE (job_id, stream, start) IN (SELECT job_id, stream, "
+    f"(SELECT max(start) {_OF_WANTED}) FROM (SELECT value ->> 0 AS job_id, value ->> 1 AS stream "
+    "FROM json_each(?)) AS wanted)"
+)
+_FIND_PIECES = f"SELECT {PIECE_COLUMNS} {_OF_ONE} AND start >= ? ORDER BY start LIMIT ?"
+_FIND_NEWEST_PIECES = NEWEST_PIECES.format(of_stream=_OF_ONE, skipped="?")
+_FIND_PIECE_AT = f"SELECT max(start) {_OF_ONE} AND start <= ?"
 _LOCK_KEYS = (
     "SELECT wanted.value, coalesce(found.running, 0),"
     " coalesce(own.max_running, general.max_running),"

@@ -1,5 +1,6 @@
 """aiosqlite: the driver that a batch's statements go to directly."""
 
+import sqlite3
 import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Batch
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
+from jobledger_server.sql.tables import outputs
 from jobledger_server.sql.write_statements import Insertion, Update, WriteStatement
 from jobledger_server.store import Outdated
 
@@ -102,7 +104,12 @@ class SqliteDriver:
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         return list(await self._connection.execute_fetchall(statement, values))
 
-    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+    async def unchanged(
+        self,
+        write_ids: Mapping[JobId, WriteId],
+        *,
+        look: bool = True,  # noqa: ARG002 - it costs nothing
+    ) -> Collection[JobId]:
         generation = self._generation.number
         return [job_id for job_id, write_id in write_ids.items() if write_id == generation]
 
@@ -117,7 +124,12 @@ class SqliteDriver:
         # the connection's thread, so that many of them do not block the event loop.
         self.committing = last
         commit = [Run("COMMIT")] if last else []
-        await self._run(chain(starmap(_run, _made(batch, before)), commit))
+        try:
+            await self._run(chain(starmap(_run, _made(batch, before)), commit))
+        except sqlite3.IntegrityError as error:
+            if f"failed: {outputs.name}.start" in str(error):  # appended to by another process
+                raise Outdated from error
+            raise
         seq = before + batch.count
         self._feed = None if last else _Feed(seq, version, config)
         self._generation.expect(self._connection, version, self._connection.total_changes)

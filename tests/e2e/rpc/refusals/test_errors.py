@@ -22,12 +22,14 @@ FOREIGN_CALLS = [
     ("ListAssets", {}),
     ("ListTransitions", {}),
     ("ListAttempts", {}),
+    ("ReadOutput", {}),
+    ("WatchOutput", {}),
 ]
 
 
 async def answer(call: Caller, method: str, **fields: Any) -> Any:
     called = getattr(call, method)(**fields)
-    return await (called.read() if method == "WatchJob" else called)
+    return await (called.read() if method.startswith("Watch") else called)
 
 
 async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller) -> None:

@@ -42,9 +42,11 @@ ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
     "MarkPartial": {},
     "MarkFailed": {"finish": {"error": ERROR, "retryable": True}},
     "CreateAsset": {"asset": {"asset": ASSET}},
+    "AppendOutput": {"data": b"x"},
     "Work progress": {"progress": {"checkpoint": {"step": 1}}},
     "Work asset": {"asset": {"asset": ASSET}},
     "Work finish": {"finish": {"status": FAILED, "error": ERROR, "retryable": True}},
+    "Work output": {"output": {"data": b"x"}},
     "Work release": {"release": {"delay": {"seconds": 60}}},
 }
 """Each method about one job, with what its request needs besides `job_id` and `attempt`.
@@ -183,7 +185,9 @@ async def test_a_call_without_its_fence_is_refused(
         assert message == "any_attempt is not allowed for this caller"
     assert await now(everything, job) == job
     await fenced.call(method, **fields, attempt=1)
-    assert (await now(everything, job)).version == job.version + 1
+    after = await now(everything, job)
+    assert len(after.output_streams) == ("utput" in method)
+    assert after.version == job.version + ("utput" not in method)
     if unfenced:
         other = await everything.running(job_type="render")
         await worker.call(method, **{**fields, "job_id": other.id}, any_attempt=True)

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec import NODEFAULT, Struct
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Command, Purge
 from jobledger_server.domain.errors import LimitExceeded, RequestIdReused
 from jobledger_server.domain.job import Job, Micros, Phase
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.domain.type_defaults import NO_DEFAULTS, TypeDefaults
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.due_jobs import make_due_ready
@@ -91,7 +92,18 @@ async def submit(
 ) -> list[object]:
     """Submit commands as one batch."""
     outcomes = await ledger.submit(commands, SERVICE)
-    return [said(each) if isinstance(each, Exception) else each for each in outcomes]
+    return [
+        said(each) if isinstance(each, Exception) else list(map(_decided, each))
+        for each in outcomes
+    ]
+
+
+def _decided(decision: Decision) -> Decision:
+    """Return a decision without where output ends that was appended before.
+
+    For a repetition it is where a server has seen it end.
+    """
+    return decision if decision.output is not None else replace(decision, next_offset=0)
 
 
 def _claims(random: chance.Random, _: Sequence[Job]) -> Call:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
+    AppendOutput,
     Cancel,
     ChangeStatus,
     Command,
@@ -38,6 +39,7 @@ OWNERS = ("ada", "bob")
 TYPES = ("a", "b", "c")
 TENANTS = ("ada", "t1", "t2")
 KEYS = ("", "", "k", "k:1", "k:2", "other")
+STREAMS = ("", "log", "x")
 SECOND = MICROS_PER_SECOND
 LEASE = Micros(200 * SECOND)
 
@@ -167,8 +169,19 @@ def _update(random: chance.Random, job: Job) -> Command:
 
 
 def _on_held(random: chance.Random, job: Job) -> Command:
-    kinds = {_report: 7, _linked: 2, _released: 1, _end: 1}
+    kinds = {_report: 7, _append: 5, _linked: 2, _released: 1, _end: 1}
     return random.choices(list(kinds), list(kinds.values()))[0](random, job)
+
+
+def _append(random: chance.Random, job: Job) -> Command:
+    """Append output, with a number that is new, an earlier one, too great, or none."""
+    return AppendOutput(
+        job_id=job.id,
+        attempt=job.attempt - (random.random() < 0.1),
+        data=random.randbytes(random.choice((1, 9))) * random.choice((1, 200)),
+        stream=random.choice(STREAMS),
+        number=random.choice((0, 0, 1, 2, 3)),
+    )
 
 
 def _linked(random: chance.Random, job: Job) -> Command:

@@ -39,6 +39,7 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
     counts = {"job_types": random.choice(((), TYPES))}
     after_type = random.choice(("", *TYPES))
     some = random.sample(ids, min(3, len(ids)))
+    start = random.choice((0, 1, 31, 2000))
     age = Micros(random.choice((0, 10**8, 10**10)))
     return {
         "changes": lambda store: changes(store, after, limit=limit),
@@ -82,6 +83,7 @@ def reads(random: chance.Random, jobs: Sequence[Job], head: int) -> Mapping[str,
             for job in random.sample(jobs, min(5, len(jobs)))
             for kind in ("attempts", "assets", "facts")
         },
+        "output": lambda store: _output(store, jobs, start, limit),
     }
 
 
@@ -104,7 +106,8 @@ async def _news(store: Store) -> News:
 async def changes(store: Store, after: int, **options: Any) -> FeedPage:
     """Return changes, without what differs: epochs, and what is not kept for the feed.
 
-    That is the request ids of deleted jobs, and whether a job's first start was by its id.
+    That is the request ids of deleted jobs, whether a job's first start was by its id, and which
+    streams of output it had by then.
     """
     page = await store.changes_after(after, **options)
     found = [_kept(change) for change in page.changes]
@@ -112,7 +115,9 @@ async def changes(store: Store, after: int, **options: Any) -> FeedPage:
 
 
 def _kept(change: Change) -> Change:
-    return replace(change, job=replace(change.job, request_id="", started_by_id=False))
+    return replace(
+        change, job=replace(change.job, request_id="", started_by_id=False, output_streams={})
+    )
 
 
 async def _of_job(store: Store, kind: str, job: Job) -> object:
@@ -123,6 +128,18 @@ async def _of_job(store: Store, kind: str, job: Job) -> object:
             return await store.list_assets(job.id, after=None, limit=9)
         case _:
             return await store.queue_reports.wait_facts(job.id, user_id=None)
+
+
+async def _output(store: Store, jobs: Sequence[Job], start: int, limit: int) -> object:
+    """Return the output of all jobs: what begins there or later, and where each stream ends."""
+    streams = [(job.id, stream) for job in jobs for stream in job.output_streams]
+    after = [(*stream, start) for stream in streams]
+    pieces = await store.outputs.read(after, limit=limit) if after else []
+    return (
+        sorted(pieces, key=lambda piece: (piece.job_id, piece.stream)),
+        [await store.outputs.tail(*stream) for stream in streams],
+        [await store.outputs.piece_at(*stream, start) for stream in streams],
+    )
 
 
 def _some_query(random: chance.Random, jobs: Sequence[Job]) -> JobQuery:

@@ -93,7 +93,9 @@ def upgrade() -> None:
         sa.Column("fairness_key", sa.String(128), nullable=False),
         sa.Column("concurrency_key", sa.String(128), nullable=False),
         sa.Column("unique_key", sa.String(128), nullable=False),
+        sa.Column("refuse_output", sa.Boolean, nullable=False),
         sa.Column("retention", sa.BigInteger),
+        sa.Column("output_streams", sa.Text),
         sa.Column("last_error_reason", sa.String(63)),
         sa.Column("last_error_message", sa.String(4096)),
         sa.Column("error_reason", sa.String(63)),
@@ -394,22 +396,8 @@ def upgrade() -> None:
         postgresql_where=sa.text("request_id <> ''"),
     )
 
-    op.create_table(
-        "changes",
-        sa.Column("seq", _seq(), autoincrement=False, nullable=False),
-        sa.Column("job_id", _id(), nullable=False),
-        sa.Column("user_id", sa.String(128)),
-        sa.PrimaryKeyConstraint("seq", name="pk_changes"),
-    )
-    owned = sa.text("user_id IS NOT NULL")
-    op.create_index(
-        "ix_changes_user_id_seq",
-        "changes",
-        ["user_id", "seq"],
-        sqlite_where=owned,
-        postgresql_where=owned,
-    )
-
+    _create_changes()
+    _create_outputs()
     _create_queues()
     _create_limits()
     _create_webhooks()
@@ -442,6 +430,41 @@ def upgrade() -> None:
         op.execute(_LOCK_KEYS)
         op.execute(_LOCK_UNCHANGED)
         op.execute(_ALL_UPDATED)
+
+
+def _create_changes() -> None:
+    op.create_table(
+        "changes",
+        sa.Column("seq", _seq(), autoincrement=False, nullable=False),
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128)),
+        sa.PrimaryKeyConstraint("seq", name="pk_changes"),
+    )
+    owned = sa.text("user_id IS NOT NULL")
+    op.create_index(
+        "ix_changes_user_id_seq",
+        "changes",
+        ["user_id", "seq"],
+        sqlite_where=owned,
+        postgresql_where=owned,
+    )
+
+
+def _create_outputs() -> None:
+    op.create_table(
+        "outputs",
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("stream", sa.String(64), nullable=False),
+        sa.Column("start", sa.BigInteger, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("number", sa.BigInteger, nullable=False),
+        sa.Column("data", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "stream", "start", name="pk_outputs"),
+        sa.CheckConstraint(
+            "start >= 0 AND attempt >= 1 AND number >= 0", name=op.f("ck_outputs_position")
+        ),
+        sa.CheckConstraint("length(data) > 0", name=op.f("ck_outputs_data")),
+    )
 
 
 def _create_queues() -> None:
@@ -720,6 +743,7 @@ def downgrade() -> None:
             "ended",
             "limit_keys",
             "queues",
+            "outputs",
             "changes",
             "assets",
             "attempts",

@@ -40,6 +40,7 @@ record Client(ManagedChannel channel) implements AutoCloseable {
                     "name": [
                         {"service": "jobledger.v1.JobService", "method": "WatchJob"},
                         {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+                        {"service": "jobledger.v1.JobService", "method": "WatchOutput"},
                         {"service": "jobledger.v1.WorkerService", "method": "Work"},
                         {"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}
                     ]

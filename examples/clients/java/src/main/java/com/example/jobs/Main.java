@@ -11,7 +11,7 @@ import java.util.function.BiConsumer;
  *
  * <pre>
  * mvn -B -q package
- * java -jar target/jobs.jar create|get|list|watch|work|complete|limit --server HOST:PORT …
+ * java -jar target/jobs.jar create|get|list|watch|output|work|complete|limit --server HOST:PORT …
  * </pre>
  *
  * It prints one JSON object a line. The commands, their options and what they print:
@@ -32,10 +32,11 @@ public final class Main {
                     "parameters", "label"),
             "get", new Command(Owner::get, "server", "user", "job"),
             "list", new Command(Owner::list, "server", "user", "page-size"),
-            "watch", new Command(Watch::run, "server", "user", "job", "after-version"),
+            "watch", new Command(Watch::job, "server", "user", "job", "after-version"),
+            "output", new Command(Watch::output, "server", "user", "job", "after-offset"),
             "work", new Command(
-                    Worker::work, "server", "worker", "type", "outcome", "message", "result",
-                    "asset-size"),
+                    Worker::work, "server", "worker", "type", "outcome", "message", "output",
+                    "result", "asset-size"),
             "complete", new Command(Worker::complete, "server", "job", "attempt", "result"),
             "limit", new Command(Limit::set, "server", "name", "max-running"));
 
@@ -47,7 +48,7 @@ public final class Main {
         var command = arguments.isEmpty() ? null : COMMANDS.get(arguments.get(0));
         if (command == null) {
             System.err.println(
-                    "usage: create|get|list|watch|work|complete|limit --server HOST:PORT …");
+                    "usage: create|get|list|watch|output|work|complete|limit --server HOST:PORT …");
             return 2;
         }
         try {

@@ -47,6 +47,11 @@ record Options(Map<String, List<String>> values) {
         return Optional.ofNullable(values.get(name)).map(all -> all.get(all.size() - 1));
     }
 
+    /** In their order. */
+    List<String> all(String name) {
+        return values.getOrDefault(name, List.of());
+    }
+
     Optional<Integer> integer(String name) {
         return optional(name).map(text -> number(name, text, Integer::valueOf));
     }
@@ -79,7 +84,7 @@ record Options(Map<String, List<String>> values) {
     /** Divides each {@code key=value} at its first {@code =}. */
     Map<String, String> map(String name) {
         var map = new HashMap<String, String>();
-        for (var pair : values.getOrDefault(name, List.of())) {
+        for (var pair : all(name)) {
             var divided = pair.split("=", 2);
             if (divided.length < 2) {
                 throw new Wrong("--" + name + " " + pair + ": no = in it");

@@ -3,43 +3,91 @@ package com.example.jobs;
 import io.grpc.Context;
 import io.grpc.StatusRuntimeException;
 import java.time.Duration;
+import java.util.Iterator;
 import java.util.Map;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.function.Predicate;
+import java.util.function.Supplier;
 import jobledger.v1.Job;
 import jobledger.v1.JobServiceGrpc;
+import jobledger.v1.JobServiceGrpc.JobServiceBlockingStub;
 import jobledger.v1.WatchJobRequest;
+import jobledger.v1.WatchJobResponse;
+import jobledger.v1.WatchOutputRequest;
+import jobledger.v1.WatchOutputResponse;
 
-/** Follows a job to its end, over as many streams as that takes. */
+/** For the owners of jobs: follow one, and what it writes, to the end. */
 final class Watch {
     private static final Duration FIRST_LIMIT = Duration.ofMillis(100);
     private static final Duration LAST_LIMIT = Duration.ofSeconds(5);
 
-    private final Client client;
-    private final WatchJobRequest.Builder request;
-    private boolean ended;
-    /** How many streams broke since there was news, or a heartbeat. */
-    private int failures;
-
-    private Watch(Client client, WatchJobRequest.Builder request) {
-        this.client = client;
-        this.request = request;
-    }
-
-    static void run(Client client, Options options) {
+    /** Follows a job to its end. */
+    static void job(Client client, Options options) {
         var request = WatchJobRequest.newBuilder()
                 .setJobId(options.text("job"))
                 .setUserId(options.text("user"))
                 .setAfterVersion(options.integer64("after-version").orElse(0L));
-        new Watch(client, request).follow();
+        Watch.<WatchJobResponse>follow(
+                client, () -> jobs(client).watchJob(request.build()), answer -> {
+            var job = answer.getJob();
+            var ended = hasEnded(job);
+            if (ended || !answer.getHeartbeat() && job.getVersion() > request.getAfterVersion()) {
+                request.setAfterVersion(job.getVersion());
+                Lines.print("changed",
+                        Map.of("job", job, "transitions", answer.getTransitionsList()));
+            }
+            return ended;
+        });
     }
 
-    private void follow() {
-        while (true) {
+    /** Follows what a job writes, until nothing can come any more. */
+    static void output(Client client, Options options) {
+        var request = WatchOutputRequest.newBuilder()
+                .setJobId(options.text("job"))
+                .setUserId(options.text("user"))
+                .setAfterOffset(options.integer64("after-offset").orElse(0L));
+        Watch.<WatchOutputResponse>follow(
+                client, () -> jobs(client).watchOutput(request.build()), answer -> {
+            // A message without news is a heartbeat, or the first one of a stream.
+            if (answer.getClosed() || answer.getNextOffset() > request.getAfterOffset()) {
+                request.setAfterOffset(answer.getNextOffset());
+                Lines.print("output", Map.of("output", answer));
+            }
+            return answer.getClosed();
+        });
+    }
+
+    /** No deadline: a watch lasts as long as the job. */
+    private static JobServiceBlockingStub jobs(Client client) {
+        return JobServiceGrpc.newBlockingStub(client.channel());
+    }
+
+    /**
+     * Reads as many streams as it takes. {@code open} opens one that goes on after what was taken;
+     * {@code take} returns whether a message was the last one.
+     */
+    private static <R> void follow(Client client, Supplier<Iterator<R>> open, Predicate<R> take) {
+        for (var failures = 0; ; failures++) {
             var delay = Duration.ZERO;
             // Leaving the block cancels the call, should it still be under way.
             try (var call = Context.current().withCancellation()) {
-                call.run(this::readStream);
-                // OK before the job has ended: never the server's, a proxy's perhaps.
+                var before = call.attach();
+                try {
+                    var first = true;
+                    for (var answers = open.get(); answers.hasNext(); first = false) {
+                        if (take.test(answers.next())) {
+                            return;
+                        }
+                        // Not after the message that greets each stream: a server that breaks
+                        // right after it would be called ten times a second.
+                        if (!first) {
+                            failures = 0;
+                        }
+                    }
+                } finally {
+                    call.detach(before);
+                }
+                // OK before the last message: never the server's, a proxy's perhaps.
             } catch (StatusRuntimeException error) {
                 var failure = Failure.read(error);
                 if (!isTransient(error, failure)) {
@@ -47,35 +95,10 @@ final class Watch {
                 }
                 delay = failure.retryDelay();
             }
-            if (ended) {
-                return;
-            }
-            pause(delay);
-            failures++;
+            pause(delay, failures);
             // The channel would wait longer and longer, up to two minutes, before it connects
             // again; this loop's own pause is enough.
             client.channel().resetConnectBackoff();
-        }
-    }
-
-    private void readStream() {
-        // No deadline: it lasts as long as the job.
-        var answers = JobServiceGrpc.newBlockingStub(client.channel()).watchJob(request.build());
-        while (!ended && answers.hasNext()) {
-            var answer = answers.next();
-            var job = answer.getJob();
-            ended = hasEnded(job);
-            var news = !answer.getHeartbeat() && job.getVersion() > request.getAfterVersion();
-            if (news || ended) {
-                request.setAfterVersion(job.getVersion());
-                Lines.print("changed",
-                        Map.of("job", job, "transitions", answer.getTransitionsList()));
-            }
-            // Not after the snapshot that greets each stream: a server that breaks right after
-            // it would be called ten times a second.
-            if (news || answer.getHeartbeat()) {
-                failures = 0;
-            }
         }
     }
 
@@ -100,7 +123,7 @@ final class Watch {
      * Full jitter, on top of what the server asks for: after a restart all watchers come back,
      * but not at once.
      */
-    private void pause(Duration delay) {
+    private static void pause(Duration delay, int failures) {
         var limit = FIRST_LIMIT.toMillis() << Math.min(failures, 10);
         var jitter = ThreadLocalRandom.current().nextLong(Math.min(limit, LAST_LIMIT.toMillis()));
         try {
@@ -110,4 +133,6 @@ final class Watch {
             throw new IllegalStateException("interrupted while it watched", stop);
         }
     }
+
+    private Watch() {}
 }

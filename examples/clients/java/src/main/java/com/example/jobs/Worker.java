@@ -1,5 +1,6 @@
 package com.example.jobs;
 
+import com.google.protobuf.ByteString;
 import io.grpc.StatusException;
 import io.grpc.stub.BlockingClientCall;
 import java.util.ArrayDeque;
@@ -15,6 +16,7 @@ import jobledger.v1.JobStatus;
 import jobledger.v1.JobUpdate;
 import jobledger.v1.MarkCompletedRequest;
 import jobledger.v1.NewAsset;
+import jobledger.v1.OutputUpdate;
 import jobledger.v1.ProgressUpdate;
 import jobledger.v1.WorkHello;
 import jobledger.v1.WorkRequest;
@@ -45,7 +47,9 @@ final class Worker {
             heartbeats.scheduleAtFixedRate(
                     () -> send(stream, WorkRequest.newBuilder()),
                     HEARTBEAT, HEARTBEAT, TimeUnit.SECONDS);
-            var unanswered = new ArrayDeque<>(List.of("progressed", "linked", "ended"));
+            var unanswered = new ArrayDeque<>(List.of("progressed"));
+            options.all("output").forEach(piece -> unanswered.add("appended"));
+            unanswered.addAll(List.of("linked", "ended"));
             for (WorkResponse answer; (answer = stream.read()) != null; ) {
                 for (var job : answer.getJobsList()) {
                     Lines.print("claimed", Map.of("job", job));
@@ -84,8 +88,15 @@ final class Worker {
         var made = AssetUpdate.newBuilder()
                 .setAsset(asset).setRequestId("attempt-" + job.getAttempt());
         // What is ready goes in one message. No slots: no more jobs.
-        return WorkRequest.newBuilder().setSlots(0)
-                .addUpdates(update.setProgress(progress))
+        var request = WorkRequest.newBuilder().setSlots(0)
+                .addUpdates(update.setProgress(progress));
+        var number = 0;
+        for (var text : options.all("output")) {
+            // Numbered, it can be sent again over another stream, and is appended once.
+            request.addUpdates(update.setOutput(OutputUpdate.newBuilder()
+                    .setNumber(++number).setData(ByteString.copyFromUtf8(text))));
+        }
+        return request
                 .addUpdates(update.setAsset(made))
                 .addUpdates(update.setFinish(finish(job, options, outcome)));
     }
