@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import compare
 from benchmarks.peers import table
 from benchmarks.processes import BenchmarkError
-from benchmarks.scenarios import Run, claims, growth, lifecycle, unary, watch, web
+from benchmarks.scenarios import Run, claims, growth, lifecycle, output, unary, watch
 from benchmarks.targets import DATABASES
 
 COMMANDS = {"compare": compare, "peers": table}
@@ -23,7 +23,7 @@ SCENARIOS = {
     "watch": watch.SCENARIO,
     "growth": growth.SCENARIO,
     "claims": claims.SCENARIO,
-    "web": web.SCENARIO,
+    "output": output.SCENARIO,
 }
 
 

@@ -87,19 +87,22 @@ class Counting:
 
 
 @contextmanager
-def counting(database: Database, programs: Path = PROGRAMS) -> Iterator[Counting]:
+def counting(
+    database: Database, programs: Path = PROGRAMS, arguments: Sequence[str] = ()
+) -> Iterator[Counting]:
     """Serve on a database, counted, for as long as the block lasts.
 
     Args:
         database: a new one.
         programs: the folder of the `jobledger-server` that serves.
+        arguments: more of its arguments.
     """
     trace = database.folder / "trace"
     if database.cluster is None:
         traced = (str(programs / "python"), "-c", TRACED_SERVER)
         environment = {"JOBLEDGER_TRACE": str(trace)}
         with (
-            Server(database, command=traced, environment=environment) as server,
+            Server(database, *arguments, command=traced, environment=environment) as server,
             closing(sqlite3.connect(database.file, isolation_level=None)) as reader,
         ):
             # A reader that never ends: so the log never begins anew, and grows by what is written.
@@ -110,7 +113,8 @@ def counting(database: Database, programs: Path = PROGRAMS) -> Iterator[Counting
     with _Proxy(database.cluster.port) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         url = database.url.replace(f":{database.cluster.port}/", f":{proxy.server_address[1]}/")
-        with Server(database, command=(str(programs / "jobledger-server"),), url=url) as server:
+        command = (str(programs / "jobledger-server"),)
+        with Server(database, *arguments, command=command, url=url) as server:
             yield Counting(server, proxy, trace)
         proxy.shutdown()
 

@@ -70,9 +70,14 @@ def batches(in_flight: int) -> Work:
     return Work.calls(f"BatchCreateJobs of {BATCH}", "create_batch", in_flight, unit="job")
 
 
-def updates(streams: int, window: int) -> Work:
+def updates(
+    streams: int, window: int, title: str = "updates over Work", size: int | None = None
+) -> Work:
+    """Return reports or, of a size in bytes, appends: those change no job."""
     shared, options = {"streams": streams}, {"window": window}
-    return Work("updates over Work", "update", "calls.update", 1, shared, options)
+    if size is not None:
+        options["size"] = size
+    return Work(title, "update", "calls.update", 0 if size else 1, shared, options)
 
 
 def lifecycles(

@@ -14,13 +14,11 @@ import traceback
 import uvloop
 
 from benchmarks.load.calls import Calls
-from benchmarks.load.events import Events
 from benchmarks.load.lives import Lives
 from benchmarks.load.watches import Watches
 
 PARTS = {
     "calls": Calls,
-    "events": Events,
     "lives": Lives,
     "watches": Watches,
 }

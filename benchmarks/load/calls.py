@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import math
 import time
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +14,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.load import BATCH, COMMITS_USER, JOB_TYPE, USER, Reply, Wrong
 from benchmarks.load.http2 import Call, Connection, connect
-from benchmarks.load.messages import create_requests, report, update
+from benchmarks.load.messages import append, create_requests, report, update
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger.v1.worker_service_pb2 import WorkHello, WorkRequest, WorkResponse
+from jobledger.v1.worker_service_pb2 import JobUpdate, WorkHello, WorkRequest, WorkResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 WORK = "/jobledger.v1.WorkerService/Work"
@@ -24,10 +26,13 @@ LONG_LEASE = Duration(seconds=3600)
 
 @dataclass(slots=True)
 class RunningJob:
-    """A job that is reported on, and the version that its last answer had."""
+    """A job that is updated: its version, and what was appended to its output."""
 
     id: str
     version: int
+    appends: int = 0
+    end: int = 0
+    checksum: int = 0
 
 
 class Target:
@@ -49,6 +54,16 @@ class Target:
 
     async def make_job(self) -> None:
         """Create and start a job."""
+        self.running.append(await self._start())
+
+    async def live(self) -> int:
+        """Create, start and complete a job."""
+        job = await self._start()
+        request = worker_service_pb2.MarkCompletedRequest(job_id=job.id, attempt=1)
+        await self.workers.MarkCompleted(request)
+        return 1
+
+    async def _start(self) -> RunningJob:
         created = await self.jobs.CreateJob(next(self._requests))
         started = await self.workers.TransitionJob(
             worker_service_pb2.TransitionJobRequest(
@@ -57,7 +72,7 @@ class Target:
                 worker_id="worker-1",
             )
         )
-        self.running.append(RunningJob(started.job.id, started.job.version))
+        return RunningJob(started.job.id, started.job.version)
 
     async def report(self, job: RunningJob) -> None:
         """Report progress that is news, and see that it was accepted as such."""
@@ -190,24 +205,48 @@ class Calls:
         await stub.BatchCreateJobs(request)
         return {"begin": begin}
 
-    async def update(self, target: str, streams: int, window: int, seconds: float) -> Reply:
+    async def update(
+        self,
+        target: str,
+        streams: int,
+        seconds: float,
+        *,
+        window: int = 0,
+        size: int = 0,
+        rate: float = 0.0,
+    ) -> Reply:
         """Report over streams of Work, each on its share of the jobs and its own connection.
 
-        At most `window` updates of a stream are unanswered. A message with N results is followed by
-        a message with N updates.
+        With a `size`, append so many bytes of output instead. At most `window` updates of a stream
+        are unanswered. A message with N results is followed by a message with N updates. Without a
+        window messages of one update are sent at even intervals, and have the time in them.
+
+        Return the end of each job's output with its checksum, which then begins anew.
         """
         running = list((await self._target(target)).running)
         connections = [await connect(target) for _ in range(streams)]
         begin = time.monotonic()
+        end = begin + seconds if window else math.inf
         reporting = [
-            _UpdateStream(connection, running[number::streams], window, begin + seconds)
+            _UpdateStream(connection, running[number::streams], window, end, size)
             for number, connection in enumerate(connections)
         ]
+        for number, stream in zip(range(round(rate * seconds)), itertools.cycle(reporting)):
+            await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+            stream.update(1)
+        if not window:
+            for stream in reporting:
+                stream.end()
         await asyncio.gather(*(stream.done for stream in reporting))
         took = time.monotonic() - begin
         for connection in connections:
             connection.close()
-        return {"done": sum(stream.acknowledged for stream in reporting), "seconds": took}
+        outputs = [(job.end, job.checksum) for job in running]
+        if not window:
+            for job in running:
+                job.checksum = 0
+        done = sum(stream.acknowledged for stream in reporting)
+        return {"done": done, "seconds": took, "outputs": outputs}
 
     async def write(self, target: str, rate: float, seconds: float) -> Reply:
         """Report on one job after the other at even intervals, never twice at once on one.
@@ -246,31 +285,47 @@ class Calls:
 class _UpdateStream(Call):
     """A stream of Work. Every update is news, and its result must say that it was made.
 
-    `done` is done when every update has its result.
+    Without a window nothing but `update` makes one. `done` is done when every update has its
+    result.
     """
 
     def __init__(
-        self, connection: Connection, jobs: Sequence[RunningJob], window: int, end: float
+        self,
+        connection: Connection,
+        jobs: Sequence[RunningJob],
+        window: int,
+        end: float,
+        size: int,
     ) -> None:
         super().__init__()
         self._connection = connection
         self._turn = itertools.cycle(jobs)
         self._end = end
+        self._window = window
+        self._size = size
         self._sent: deque[tuple[RunningJob, int]] = deque()
         self.acknowledged = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         connection.begin(self, WORK)
-        self._update(window, WorkHello(worker_id="worker-1", job_types=[JOB_TYPE]))
+        self.update(window, WorkHello(worker_id="worker-1", job_types=[JOB_TYPE]))
+
+    def end(self) -> None:
+        """Make no more updates."""
+        self._end = 0.0
+        if not self._sent:
+            self._connection.finish(self)
 
     def message(self, body: bytes) -> None:
         results = WorkResponse.FromString(body).results
         for result in results:
-            job, version = self._sent.popleft()
-            if not result.applied or (result.job_id, result.version) != (job.id, version):
-                raise Wrong(f"update {version} of {job.id} had the result {result}")
+            job, after = self._sent.popleft()
+            position = result.next_offset if self._size else result.version
+            if result.HasField("error") or (result.job_id, position) != (job.id, after):
+                raise Wrong(f"an update of {job.id} to {after} had the result {result}")
         self.acknowledged += len(results)
         if time.monotonic() < self._end:
-            self._update(len(results))
+            if self._window:
+                self.update(len(results))
         elif not self._sent:
             self._connection.finish(self)
 
@@ -282,10 +337,20 @@ class _UpdateStream(Call):
         elif not self.done.done():
             self.done.set_exception(why)
 
-    def _update(self, count: int, hello: WorkHello | None = None) -> None:
-        message = WorkRequest(hello=hello)
-        for job in itertools.islice(self._turn, count):
-            message.updates.append(update(job.id, job.version))
-            job.version += 1
-            self._sent.append((job, job.version))
+    def update(self, count: int, hello: WorkHello | None = None) -> None:
+        """Update the next jobs in one message."""
+        jobs = itertools.islice(self._turn, count)
+        message = WorkRequest(hello=hello, updates=[self._next(job) for job in jobs])
         self._connection.send(self, message.SerializeToString())
+
+    def _next(self, job: RunningJob) -> JobUpdate:
+        if self._size:
+            job.appends += 1
+            made = append(job.id, job.appends, self._size)
+            job.checksum = zlib.crc32(made.output.data, job.checksum)
+            job.end += self._size
+        else:
+            made = update(job.id, job.version, timed=not self._window)
+            job.version += 1
+        self._sent.append((job, job.end if self._size else job.version))
+        return made

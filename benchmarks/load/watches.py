@@ -3,20 +3,25 @@
 import asyncio
 import gc
 import time
+import zlib
 from contextlib import suppress
 from typing import Any
 
 from benchmarks.load import COMMITS_USER, USER, Reply, Wrong
 from benchmarks.load.http2 import STREAMS_PER_CONNECTION, Call, Connection, connect
+from benchmarks.load.messages import SENT
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
     WatchJobsRequest,
     WatchJobsResponse,
+    WatchOutputRequest,
+    WatchOutputResponse,
 )
 
 WATCH_JOB = "/jobledger.v1.JobService/WatchJob"
 WATCH_JOBS = "/jobledger.v1.JobService/WatchJobs"
+WATCH_OUTPUT = "/jobledger.v1.JobService/WatchOutput"
 
 AT_ONCE = 250
 """Streams that are being opened at once."""
@@ -52,10 +57,23 @@ class Watches:
         gc.freeze()
         return {}
 
+    async def watch_output(
+        self, name: str, target: str, job_ids: list[str], streams: int, size: int
+    ) -> Reply:
+        """Open streams of WatchOutput, each of the next job, at its end.
+
+        What follows are appends of `size` bytes. Each byte counts as a change.
+        """
+        group = self._groups[name] = _Group(size)
+        await group.open(target, [_watch_output(job_id) for job_id in job_ids], streams, _Reader)
+        gc.freeze()
+        return {}
+
     async def collect(self, name: str, changes: int, patience: float) -> Reply:
         """Return the deliveries so far, once they are of that many changes or the time is over.
 
-        A delivery stands for the changes that it skips. At patience 0 all that there are.
+        A delivery stands for the changes that it skips. At patience 0 all that there are. Of
+        readers of output, return the end and the checksum of what each has read, too.
         """
         group = self._groups[name]
         group.check()
@@ -65,7 +83,8 @@ class Watches:
                 async with asyncio.timeout(patience):
                     await group.complete.wait()
             group.check()
-        reply = {"deliveries": group.deliveries, "changes": group.changes}
+        outputs = [(reader.end, reader.checksum) for reader in group.readers]
+        reply = {"deliveries": group.deliveries, "changes": group.changes, "outputs": outputs}
         group.deliveries, group.changes = [], 0
         return reply
 
@@ -93,10 +112,17 @@ def _watch_jobs(user_id: str) -> Opening:
     return WATCH_JOBS, request.SerializeToString(), WatchJobsResponse
 
 
+def _watch_output(job_id: str) -> Opening:
+    request = WatchOutputRequest(job_id=job_id, user_id=USER, last_bytes=0)
+    return WATCH_OUTPUT, request.SerializeToString(), WatchOutputResponse
+
+
 class _Group:
     """Watches that were opened together, and what they have received."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self.readers: list[_Reader] = []
         self.connections: list[Connection] = []
         self.deliveries: list[Delivery] = []
         self.changes = 0
@@ -132,8 +158,8 @@ class _Group:
                 opening = openings[number % len(openings)]
                 tasks.create_task(open_in_turn(connection, opening))
 
-    def add(self, delivery: Delivery, changes: int) -> None:
-        self.deliveries.append(delivery)
+    def add(self, changes: int, *deliveries: Delivery) -> None:
+        self.deliveries += deliveries
         self.changes += changes
         if self.changes >= self.wanted:
             self.complete.set()
@@ -181,7 +207,9 @@ class _Watch(Call):
                 decided = job.update_time.seconds + job.update_time.nanos / 1e9
                 changes = job.version - self._versions.get(job.id, 0)
                 self._versions[job.id] = job.version
-                self._group.add((now, today - decided), changes)
+                sent = job.progress_message
+                since = now - float(sent) if sent[:1].isdigit() else today - decided
+                self._group.add(changes, (now, since))
 
     def ended(self, why: Exception | None, trailers: bytes) -> None:
         if self._group.closing:
@@ -200,6 +228,27 @@ class _Counted(_Watch):
 
     def message(self, body: bytes) -> None:
         if self.opened.done():
-            self._group.add((time.monotonic(), 0.0), self._group.changes_in(body))
+            self._group.add(self._group.changes_in(body), (time.monotonic(), 0.0))
         else:
             super().message(body)
+
+
+class _Reader(_Watch):
+    """A stream of WatchOutput, which must have every byte once, in order."""
+
+    __slots__ = ("_begun", "checksum", "end")
+
+    def message(self, body: bytes) -> None:
+        now = time.monotonic()
+        message = WatchOutputResponse.FromString(body)
+        data, size = message.data, self._group.size
+        if not self.opened.done():
+            self._begun, self.end, self.checksum = message.offset, message.offset, 0
+            self._group.readers.append(self)
+            self.opened.set_result(None)
+        if message.offset != self.end:
+            raise Wrong(f"output goes on at {message.offset} in place of {self.end}")
+        self.end, self.checksum = message.next_offset, zlib.crc32(data, self.checksum)
+        begins = range((self._begun - message.offset) % size, len(data) - SENT.size + 1, size)
+        sent = (SENT.unpack_from(data, begin)[0] for begin in begins)
+        self._group.add(len(data), *((now, now - at) for at in sent))

@@ -21,7 +21,7 @@ SMALLER = {
     "watch": ("--watches", "20", "--jobs", "10", "--rate", "200"),
     "growth": ("--jobs", "20000", "--calls", "2"),
     "claims": ("--backlog", "1500", "--jobs", "2", "--idle", "0.2"),
-    "web": ("--streams", "20", "--jobs", "10", "--rate", "100", "--idle", "0"),
+    "output": ("--jobs", "10", "--readers", "20", "--idle", "20", "--megabytes", "1"),
 }
 """Options that make a scenario small."""
 
