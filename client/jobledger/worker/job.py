@@ -264,7 +264,7 @@ class JobFacts:
         Raises:
             ValueError: no stream can have this name.
         """
-        return capturing(self, stream)
+        return capturing(self, checked_stream(stream))
 
     def put(self, data: bytes, stream: str) -> None:
         """Write what is printed or logged, which is never raised in: for the library itself."""

@@ -224,7 +224,7 @@ _prints: _Prints | None = None
 def capturing(writer: Writer, stream: str) -> Iterator[None]:
     """Send what is printed in this context to a stream of a job."""
     global _captures, _prints  # noqa: PLW0603  # sys.stdout is of the whole process, too
-    capture = _Capture(writer, checked_stream(stream))
+    capture = _Capture(writer, stream)
     with _installing:
         _captures += 1
         if _prints is None or sys.stdout is not _prints:
