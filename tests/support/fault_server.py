@@ -19,9 +19,10 @@ from jobledger.v1.job_service_pb2 import (
     JobChange,
     WatchJobResponse,
     WatchJobsResponse,
+    WatchOutputResponse,
 )
 
-Message = WatchJobResponse | WatchJobsResponse
+Message = WatchJobResponse | WatchJobsResponse | WatchOutputResponse
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Message]]
 
 
@@ -97,6 +98,7 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         return self.scripts.pop(0)(request, context)
 
     WatchJobs = WatchJob
+    WatchOutput = WatchJob
 
     def BatchGetJobs(self, request: Any, context: grpc.ServicerContext) -> BatchGetJobsResponse:  # noqa: N802
         if self.outages:

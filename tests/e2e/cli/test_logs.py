@@ -1,62 +1,107 @@
-"""`jobledger logs`, and the output of the programs of `jobledger worker exec`."""
+"""`jobledger logs`: a job's output in a shell."""
 
-import signal
-import sys
-import uuid
+import pytest
+
+from jobledger import Job
+
+MIB = 1024 * 1024
 
 
-def written(client, *texts, stream=""):
-    """Create a job whose worker has written these texts; return it."""
-    job = client.start_job(client.create_job("render"), worker_id="w")
+@pytest.fixture
+def job(client) -> Job:
+    """Return a job that was started: its attempt is 1."""
+    return client.start_job(client.create_job("render"))
+
+
+def write(client, job, *texts, stream=""):
     for number, text in enumerate(texts, start=1):
         client.append_output(job, 1, text, stream=stream, number=number)
-    return job
 
 
-def test_logs_prints_what_is_stored_and_ends_while_the_job_runs(jobledger, client):
-    job = written(client, "häm\n", "no end of line")
-    assert jobledger.ok("logs", job.id) == "häm\nno end of line"
-    assert jobledger.ok("logs", job.id, "--since-offset", "5") == "no end of line"
-    assert jobledger.ok("logs", job.id, "--last", "4") == "line"
-    both = jobledger("logs", job.id, "--last", "4", "--since-offset", "1")
-    assert (both.returncode, "not both" in both.stderr) == (2, True)
-    missing = jobledger("logs", str(uuid.uuid4()))
-    assert (missing.returncode, missing.stdout) == (4, "")
+def test_what_is_stored_is_printed_as_it_is_and_the_command_exits(jobledger, client, job):
+    text = "wörds\x00\r\n without an end of line"
+    write(client, job, text)
+    process = jobledger.start("logs", job.id)
+    assert process.stdout.buffer.read() == text.encode()
+    assert process.wait(20) == 0
 
 
-def test_logs_says_which_other_streams_there_are(jobledger, client):
-    job = written(client, "a line\n", stream="log")
-    run = jobledger("logs", job.id)
-    assert (run.returncode, run.stdout) == (0, "")
-    assert "--stream log" in run.stderr
-    assert jobledger.ok("logs", job.id, "--stream", "log") == "a line\n"
+def test_bytes_that_are_no_text_are_printed_unchanged(jobledger, client, job):
+    data = bytes(range(256)) * 400
+    write(client, job, data[: 64 * 1024], data[64 * 1024 :])
+    process = jobledger.start("logs", job.id)
+    assert process.stdout.buffer.read() == data
+    assert process.wait(20) == 0
 
 
-def test_logs_follows_until_the_job_has_ended(jobledger, client):
-    job = written(client, "one\n")
-    run = jobledger.start("logs", job.id, "--follow")
-    assert run.stdout.readline() == "one\n"
+def test_following_prints_what_comes_until_the_job_ends(jobledger, client, job):
+    write(client, job, "one\n")
+    process = jobledger.start("logs", job.id, "--follow")
+    assert process.stdout.readline() == "one\n"
     client.append_output(job, 1, "two\n", number=2)
-    assert run.stdout.readline() == "two\n"
-    client.append_output(job, 1, "three", number=3)
+    assert process.stdout.readline() == "two\n"
     client.mark_completed(job, attempt=1)
-    assert run.communicate() == ("three", "")
-    assert run.wait() == 0
+    assert process.stdout.read() == ""
+    assert process.wait(20) == 0
+    assert jobledger.ok("logs", job.id, "-f") == "one\ntwo\n"
 
 
-def test_a_program_of_exec_writes_what_it_prints(jobledger, client):
-    program = (
-        "import json, sys\n"
-        "print('a line', flush=True)\n"
-        "print('of stderr', file=sys.stderr, flush=True)\n"
-        "print(json.dumps({'progress': 40}), flush=True)\n"
-        "print('the end')\n"
-    )
-    job_type = f"t{uuid.uuid4().hex[:12]}"
-    job = client.create_job(job_type)
-    run = jobledger.start("worker", "exec", job_type, "--", sys.executable, "-c", program)
-    text = "".join(piece.text for piece in client.output(job))
-    run.send_signal(signal.SIGTERM)
-    run.communicate()
-    assert text == "a line\nof stderr\nthe end\n"
-    assert client.get_job(job).progress == 100
+def test_a_stream_a_place_and_a_distance_from_the_end_can_be_chosen(jobledger, client, job):
+    write(client, job, "0123", "456789", stream="log")
+    assert jobledger.ok("logs", job.id, "--stream", "log") == "0123456789"
+    for options in (["--since-offset", "7"], ["--last", "3"]):
+        assert jobledger.ok("logs", job.id, "--stream", "log", *options) == "789"
+    client.mark_completed(job, attempt=1)
+    for options in (["--since-offset", "7"], ["--last", "3"]):
+        assert jobledger.ok("logs", job.id, "--stream", "log", "-f", *options) == "789"
+
+
+def test_more_than_one_answer_holds_is_printed_whole(jobledger, client, job):
+    # Stored is about 1 MiB of all streams; one answer ends where another attempt begins.
+    write(client, job, *["x" * 64 * 1024] * 4)
+    client.release_job(job, 1)
+    (again,) = client.claim_jobs(["render"], holding=()) or (client.start_job(job),)
+    client.append_output(again, again.attempt, "y" * 10, number=1)
+    assert jobledger.ok("logs", again.id) == "x" * 256 * 1024 + "y" * 10
+
+
+@pytest.mark.parametrize("follow", [(), ("-f",)])
+def test_what_is_not_stored_any_more_is_said_on_stderr(jobledger, client, job, follow):
+    write(client, job, *[bytes([65 + number]) * 64 * 1024 for number in range(26)])
+    client.mark_completed(job, attempt=1)
+    ran = jobledger("logs", job.id, *follow)
+    assert ran.returncode == 0
+    assert ran.stdout.endswith("Z" * 64 * 1024)
+    assert len(ran.stdout) < 26 * 64 * 1024
+    dropped = 26 * 64 * 1024 - len(ran.stdout)
+    assert ran.stderr == f"note: what came before byte {dropped} is not stored any more\n"
+
+
+def test_who_sees_nothing_is_told_of_other_streams(jobledger, client, job):
+    write(client, job, "x", stream="log")
+    write(client, job, "x", stream="data.csv")
+    ran = jobledger("logs", job.id)
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert ran.stderr == "note: there are other streams: --stream data.csv, log\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nobody"], 4, "has no job"),
+        (["nobody", "-f"], 4, "has no job"),
+        (["j", "--since-offset", "1", "--last", "2"], 2, "--since-offset or --last"),
+        (["j", "--stream", "a b"], 2, "stream"),
+        (["j", "--last", "-1"], 2, "--last"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_an_exit_code(jobledger, arguments, code, words):
+    ran = jobledger("logs", *arguments)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert ran.stderr.startswith("error: ")
+    assert words in ran.stderr
+
+
+def test_a_job_is_created_to_refuse_output(jobledger, client):
+    job_id = jobledger.ok("create", "render", "--refuse-output").strip()
+    assert client.get_job(job_id).refuse_output

@@ -154,6 +154,55 @@ async def test_a_long_line_that_is_no_object_is_cut_in_the_workers_log(worker):
     assert f"{'y' * 65536} [...]\n" in worker.stderr
 
 
+PRINTS = """
+import json, sys
+def out(text): sys.stdout.write(text); sys.stdout.flush()
+def err(text): sys.stderr.write(text); sys.stderr.flush()
+"""
+
+
+async def output_of(client, job, stream=""):
+    async with asyncio.timeout(20):
+        return b"".join([piece.data async for piece in client.output(job, stream=stream)])
+
+
+async def test_lines_for_people_are_the_jobs_output_and_messages_for_the_worker_are_not(
+    worker, client
+):
+    program = PRINTS + (
+        'out("decoding\\n"); out(json.dumps({"progress": 40}) + "\\n"); out("[1, 2]\\n")\n'
+        'out(json.dumps({"frames": 7}) + "\\n"); out("no end of line")'
+    )
+    job = await worker.run(program)
+    assert (job.status, job.progress, job.result) == (COMPLETED, 100, {"frames": 7})
+    assert await output_of(client, job) == b"decoding\n[1, 2]\nno end of line"
+    assert dict(job.output_streams) == {"": "text/plain; charset=utf-8"}
+
+
+async def test_stderr_is_output_in_whole_lines_and_bytes_are_as_they_were(worker, client):
+    program = PRINTS + (
+        "import os\n"
+        'os.write(2, b"one "); os.write(2, b"line \\xff\\n50 %\\r"); os.write(2, b"the rest")'
+    )
+    job = await worker.run(program)
+    assert await output_of(client, job) == b"one line \xff\n50 %\rthe rest"
+
+
+async def test_all_that_a_program_has_written_is_output_though_it_has_exited(worker, client):
+    program = PRINTS + 'out(("x" * 99 + "\\n") * 9000)'
+    job = await worker.run(program)
+    assert job.status is COMPLETED
+    assert await output_of(client, job) == (b"x" * 99 + b"\n") * 9000
+
+
+async def test_without_output_nothing_of_it_is_sent(worker, client):
+    worker.start([sys.executable, "-c", PRINTS + 'out("a\\n"); err("b\\n")'], "--no-output")
+    job = await worker.job()
+    assert await output_of(client, job) == b""
+    assert not job.output_streams
+    assert {"a", "b"} <= set(worker.stderr.splitlines())
+
+
 async def test_variables_of_the_environment_name_the_job(worker):
     job = await worker.run(
         "import json, os; print(json.dumps({k: v for k, v in os.environ.items()"
