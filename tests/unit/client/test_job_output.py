@@ -23,6 +23,7 @@ from jobledger.errors import (
 )
 from jobledger.v1.worker_service_pb2 import JobUpdate, UpdateResult
 from jobledger.worker.job import Stop
+from jobledger.worker.output import WRITER
 from jobledger.worker.session import job_output
 from jobledger.worker.session.job_output import JobOutput, OutputRoom
 from jobledger.worker.session.job_updates import JobUpdates
@@ -50,6 +51,7 @@ class Stream:
         self.answers = list(answers)
         self.sent: list[tuple[float, JobUpdate]] = []
         self.stored: dict[str, bytes] = {}
+        self.writers: list[object] = []
         self.held = asyncio.Event()
         self.held.set()
 
@@ -62,6 +64,7 @@ class Stream:
         await self.held.wait()
         if answer is not None:
             raise answer
+        self.writers.append(WRITER.get())
         output = updates[0].output
         self.stored[output.stream] = self.stored.get(output.stream, b"") + output.data
         return UpdateResult(applied=True)
@@ -158,6 +161,15 @@ async def test_the_content_type_of_a_stream_is_the_one_that_it_began_with():
         await session.output.settle(1)
     types = [update.output.content_type for _, update in session.stream.sent]
     assert types == ["text/csv", "text/csv"]
+
+
+@simulated
+async def test_what_is_logged_while_output_is_sent_is_no_output_of_the_job():
+    session = Session()
+    WRITER.set(session)  # as in the handler
+    session.output.add("", b"x")
+    assert await session.output.settle(1)
+    assert session.stream.writers == [None]
 
 
 # --- in order with other updates -------------------------------------------------------------
