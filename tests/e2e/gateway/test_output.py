@@ -109,6 +109,7 @@ async def test_a_reader_of_events_that_is_too_slow_is_told_what_was_dropped(
                 events.pause()
                 # More than the connection holds.
                 await append(call, job_id, *(b"x" * 64 * KIB,) * 400)
+                await call.MarkCompleted(job_id=job_id, attempt=1)
                 events.resume()
                 while (event := await events.event()).name != "error":
                     pass
@@ -364,3 +365,22 @@ async def test_a_server_that_is_killed_and_comes_back_costs_no_byte(
             await call.MarkCompleted(job_id=job_id, attempt=1)
         said, _ = await output(events, "streamClosed")
         assert "".join(said) == "after"
+
+
+async def test_a_file_that_is_not_read_holds_little_and_counts_for_its_address(
+    server: ServerProcess, rpc: Caller, start_gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobledger_gateway.app.ADDRESS_ANSWER_BYTES", FILE_PART_BYTES)
+    http = await start_gateway(server.target, send_buffer=64 * KIB)
+    job_id = (await rpc.running()).id
+    # More than the connection holds.
+    await append(rpc, job_id, *(b"x" * 64 * KIB,) * 15)
+    reader, writer = await http.open("GET", path_of(job_id))
+    assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+    writer.transport.pause_reading()
+    for query in ("", "offset=0"):
+        assert (await http.get(path_of(job_id, query))).problem["status"] == 429
+    writer.close()
+    async with asyncio.timeout(30):
+        while (await http.get(path_of(job_id))).status != 200:
+            pass  # until the gateway has noticed that the connection is closed
