@@ -385,7 +385,7 @@ async def _watched_feed(
         tuning=tuning,
     )
     tail = Tail(store, hub, poll_now, head, tuning=tuning)
-    outputs = OutputHub(store.outputs, hub, tuning)
+    outputs = OutputHub(store, hub, tuning)
     tasks, notices = {"tail": tail.run()}, None
     if opened.notices is not None:
         notices = opened.notices(poll_now.set, waiters.ready_elsewhere.set, outputs.heard)

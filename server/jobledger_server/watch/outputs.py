@@ -4,7 +4,8 @@ A watch is a cursor. It is sent what the buffer of its stream has, which all wat
 share, or else what the table has. Nothing is read of a stream that nobody watches here.
 
 A job's end closes its streams without a write: a watch that has seen the end reads the table once
-more, and nothing can follow, for an append needs an attempt that has not ended.
+more, and nothing can follow, for an append needs an attempt that has not ended. Then it sees that
+the job is there yet, for its output is deleted with it.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from contextlib import contextmanager
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import Ending
 from jobledger_server.admission.fair_queue import Turns
+from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.output import OutputPiece
 from jobledger_server.domain.state_machine import TERMINAL
-from jobledger_server.output_store import Outputs
-from jobledger_server.store import Change, StoreError
+from jobledger_server.store import Change, Store, StoreError
 from jobledger_server.tuning import Tuning
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.output_buffer import OutputBuffer
@@ -86,13 +87,13 @@ class OutputHub:
     """Hands output to the watches of its streams.
 
     Args:
-        outputs: What is stored.
+        store: What is stored.
         hub: Tells what becomes of the jobs, and counts the watches.
         tuning: How many watches are woken at once, and how much is buffered and read.
     """
 
-    def __init__(self, outputs: Outputs, hub: WatchHub, tuning: Tuning = Tuning()) -> None:
-        self._outputs = outputs
+    def __init__(self, store: Store, hub: WatchHub, tuning: Tuning = Tuning()) -> None:
+        self._store = store
         self._hub = hub
         self._tuning = tuning
         self._watches: dict[Stream, dict[OutputWatch, None]] = {}
@@ -151,10 +152,18 @@ class OutputHub:
                 log.exception("output_read_failed")
 
     async def finish(self, stream: Stream) -> None:
-        """Read what is left of a stream whose job has ended."""
-        buffer = self._buffers[stream]
-        if not await self._catch_up([stream]) and buffer.final is None:
-            buffer.final = buffer.end
+        """Read what is left of a stream whose job has ended.
+
+        Raises:
+            JobNotFound: The job was deleted, perhaps before all of its output was read.
+        """
+        buffer, job_id = self._buffers[stream], stream[0]
+        if await self._catch_up([stream]) or buffer.final is not None:
+            return
+        end = buffer.end
+        if job_id not in await self._store.read_jobs([job_id], full=False):
+            raise JobNotFound(job_id)
+        buffer.final = end
 
     async def _catch_up(self, streams: Iterable[Stream]) -> bool:
         """Read what these streams have after the ends of their buffers; return if any has."""
@@ -167,7 +176,7 @@ class OutputHub:
         ]
         if not after:
             return False
-        pieces = await self._outputs.read(after, limit=self._tuning.output_page)
+        pieces = await self._store.outputs.read(after, limit=self._tuning.output_page)
         self.delivered["table"] += self._hand_on(pieces)
         return bool(pieces)
 

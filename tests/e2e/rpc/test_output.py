@@ -10,6 +10,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger_server.app import App
 from tests.support.databases import both_databases, several_servers
 from tests.support.rpc_caller import COMPLETED, QUEUED, Caller, calling, refusal
 from tests.support.work_stream import working
@@ -266,6 +267,25 @@ async def test_output_goes_with_its_job(call: Caller) -> None:
         await refusal(call.AppendOutput(job_id=job.id, attempt=1, data=b"x")),
     ):
         assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+@pytest.mark.parametrize("read", ["tail", "read"])
+async def test_a_job_that_is_deleted_while_its_output_is_read_is_not_found(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """The answer has not read all of it, so it must not say that there is no more."""
+    job = await call.running()
+    await append(call, job, "one")
+    await call.MarkCompleted(job_id=job.id, attempt=1)
+    original = getattr(app.store.outputs, read)
+
+    async def after_the_deletion(*arguments: Any, **options: Any) -> Any:
+        await call.DeleteJob(job_id=job.id, user_id="ada")
+        return await original(*arguments, **options)
+
+    monkeypatch.setattr(app.store.outputs, read, after_the_deletion)
+    refused = await refusal(call.ReadOutput(job_id=job.id, user_id="ada"))
+    assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
 
 async def test_a_creator_says_that_too_much_is_refused_and_a_rerun_has_it_too(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobledger_server.admission.caller import SERVICE
-from jobledger_server.domain.commands import AppendOutput, ChangeStatus
+from jobledger_server.domain.commands import AppendOutput, ChangeStatus, Delete
+from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, JobStatus
 from jobledger_server.domain.output import OutputPiece
 from jobledger_server.ledger.ledger import Ledger
@@ -57,7 +58,7 @@ class Hubs:
     def __init__(self, store: Store, tuning: Tuning) -> None:
         changes = ChangeBuffer(FeedHead("e", 0).seq, tuning=tuning)
         self.hub = WatchHub(changes, lambda: None, max_watches=100)
-        self.outputs = OutputHub(store.outputs, self.hub, tuning)
+        self.outputs = OutputHub(store, self.hub, tuning)
 
 
 async def running(ledger: Ledger) -> Job:
@@ -144,3 +145,21 @@ async def test_an_ended_stream_is_final_once_the_table_has_no_more(
         assert (watch.buffer.end, watch.buffer.final) == (6, None)
         await hubs.outputs.finish(watch.stream)
         assert watch.buffer.final == 6
+
+
+async def test_a_stream_whose_job_is_deleted_before_it_was_read_is_not_said_to_be_whole(
+    ledger: Ledger, store: Store, tuning: Tuning
+) -> None:
+    """What another server appended is not known here when the end and the deletion are."""
+    hubs = Hubs(store, tuning)
+    job = await running(ledger)
+    await append(ledger, job, b"one", b"two")
+    with hubs.outputs.subscribe(job.id, "", SERVICE) as watch:
+        watch.buffer.begin(3)
+        end = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
+        ended: Any = await ledger.submit([end], SERVICE)
+        watch.read(ended[0][0].job)
+        await apply(ledger, Delete(job_id=job.id, user_id=job.user_id))
+        with pytest.raises(JobNotFound):
+            await hubs.outputs.finish(watch.stream)
+        assert watch.buffer.final is None

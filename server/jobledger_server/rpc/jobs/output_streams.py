@@ -42,6 +42,10 @@ class OutputStreams:
         pieces: Sequence[OutputPiece] = ()
         if cursor < tail.end:
             pieces = await self._read(job_id, stream, cursor, call, within=True)
+        # Something is stored of a stream that was begun, but for a job that was deleted since.
+        begun = stream in read.job.output_streams
+        if (begun and not tail.end) or (cursor < tail.end and not pieces):
+            raise JobNotFound(job_id)
         start, end, attempt = _span(pieces, cursor, max_bytes)
         up_to_date = end >= tail.end
         return pb.ReadOutputResponse(
