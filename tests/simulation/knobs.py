@@ -88,6 +88,8 @@ SHORT_STAY = [0.1, 1.0]
 
 LEAST_RATE = 30.0
 
+LEAST_WRITTEN = 0.1
+
 LOAD: Knobs = {
     "rate": (LEAST_RATE, 60.0, 90.0),
     "deleted": (0.05, 0.25, 0.9),
@@ -103,7 +105,7 @@ LOAD: Knobs = {
     "start_over": (0.0, 0.1, 0.4),
     "stay": (SHORT_STAY, [1.0, 8.0]),
     "lease": (1, 2, 5, 30, 120),
-    "written": (0.1, 0.4, 0.8),
+    "written": (LEAST_WRITTEN, 0.4, 0.8),
     "pieces": ([48, 200, 1500], [60], [48, 5000, 20_000]),
 }
 

@@ -121,14 +121,16 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
     load = knobs.chosen(knobs.LOAD, chance.of("load"))
     disk = knobs.chosen(knobs.DISK, chance.of("disk"))
     if disk["latency"] == knobs.SLOW_DISK:
-        # It has no time for each command or due job alone, nor for each change where watchers leave
-        # soon.
+        # It has no time for each command, due job or lost lease alone, nor for each change where
+        # watchers leave soon.
         tuning.pop("command_batch", None)
         tuning.pop("command_batch_bytes", None)
         tuning.pop("waiting_command_bytes", None)
         tuning.pop("promote_batch", None)
+        tuning.pop("reap_batch", None)
         # Nor for more than this: batches of seconds, one after the other, would keep a job locked.
         load["rate"] = knobs.LEAST_RATE
+        load["written"] = knobs.LEAST_WRITTEN
         if load["stay"] == knobs.SHORT_STAY:
             tuning.pop("feed_page", None)
     return Plan(

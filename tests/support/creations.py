@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1.job_pb2 import JobError, OutputStream, RetryPolicy
@@ -16,6 +16,8 @@ FIELDS: Mapping[str, FieldDescriptor] = {
     field.name: field for field in CreateJobRequest.DESCRIPTOR.fields
 }
 """The fields of a creation, by name."""
+
+TOMORROW = Timestamp(seconds=int(time.time()) + 86400)
 
 OWN: Mapping[str, Any] = {"user_id": "ada", "job_type": "render"}
 """What each creation says."""
@@ -38,8 +40,8 @@ def sample_of(field: FieldDescriptor) -> Any:
         return {"a": name}
     values: dict[Any, Any] = {
         Duration.DESCRIPTOR: Duration(seconds=1000 + field.number),
-        Timestamp.DESCRIPTOR: Timestamp(seconds=int(time.time()) + 86400),
-        Struct.DESCRIPTOR: {"a": name},
+        Timestamp.DESCRIPTOR: TOMORROW,
+        Struct.DESCRIPTOR: Struct(fields={"a": Value(string_value=name)}),
         RetryPolicy.DESCRIPTOR: RetryPolicy(max_attempts=7),
         JobError.DESCRIPTOR: JobError(message=name),
     }

@@ -101,7 +101,10 @@ async def read_all(replicas: Replicas, history: History) -> None:
         async with turn:
             record = await read_record(replicas, job_id, user_id)
         if record is None:
-            raise Unreadable(f"{job_id} was listed and cannot be read")
+            # Its deletion was asked for, without an answer, and done since it was listed.
+            if job_id not in history.records:
+                raise Unreadable(f"{job_id} was listed and cannot be read")
+            record = replace(history.records[job_id], deleted=True)
         history.records[job_id] = record
 
     async with asyncio.TaskGroup() as reading:

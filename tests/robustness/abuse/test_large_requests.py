@@ -30,7 +30,11 @@ from jobledger.v1 import webhook_service_pb2 as webhooks
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
-from jobledger_server.domain.limits import MAX_UPDATES
+from jobledger_server.domain.limits import (
+    MAX_OUTPUT_DATA_BYTES,
+    MAX_OUTPUT_PIECE_BYTES,
+    MAX_UPDATES,
+)
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.serving import calls
 from jobledger_server.rpc.workers import work_requests
@@ -154,6 +158,12 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "JobService/ListAttempts": [
             jobs.ListAttemptsRequest(job_id=JOB_ID, user_id="ada", page_size=1000)
+        ],
+        "JobService/ReadOutput": [
+            jobs.ReadOutputRequest(job_id=JOB_ID, user_id="ada", max_bytes=MAX_OUTPUT_PIECE_BYTES)
+        ],
+        "WorkerService/AppendOutput": [
+            workers.AppendOutputRequest(job_id=JOB_ID, attempt=1, data=bytes(MAX_OUTPUT_DATA_BYTES))
         ],
         "WorkerService/ClaimJobs": [
             workers.ClaimJobsRequest(worker_id="w", job_types=TYPES, max_jobs=100),
