@@ -19,7 +19,17 @@ class Timeline:
         told: dict[str, list[tuple[int, float]]] = {}
         for snapshot, at in observations(history):
             told.setdefault(snapshot.job_id, []).append((snapshot.version, at))
+        outcomes = {
+            (job_id, attempt.number): attempt.outcome
+            for job_id, record in history.records.items()
+            for attempt in record.attempts
+        }
         for operation in history.operations:
+            if operation.rpc == "ReleaseJob":
+                # If the lease had expired, the answer has the version that this made before.
+                outcome = outcomes.get((operation.job_id, operation.attempt))
+                if outcome != "RELEASED":
+                    continue
             if operation.changed and operation.told is not None:
                 entry = (operation.told.version, operation.sent)
                 asked.setdefault(operation.told.job_id, []).append(entry)
