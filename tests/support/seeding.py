@@ -1,14 +1,16 @@
 """Many jobs at once, written to the database by hand: for tests on large tables."""
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Table, text
 
 from jobledger_server.database.url import parse_url
 from jobledger_server.domain.job import Phase
 from jobledger_server.domain.queues import rule_name
 from jobledger_server.sql.database import Database, open_database
-from jobledger_server.sql.tables import PHASES, QUEUE_NAME, tenant
+from jobledger_server.sql.tables import PHASES, QUEUE_NAME, jobs, tenant
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""
@@ -33,38 +35,28 @@ _COUNT = (
 """Counts the jobs again. No queue has had a turn then."""
 
 
-PLAIN = {
-    "status": "'QUEUED'",
-    "priority": "0",
-    "fairness_key": "''",
-    "unique_key": "''",
-    "progress": "0",
-    "progress_message": "''",
+def blanks(table: Table, given: Iterable[str]) -> dict[str, Any]:
+    """Return a blank value, as 0 or an empty text, for each other column that has to have one."""
+    return {
+        column.name: column.type.python_type()
+        for column in table.columns
+        if not column.nullable and column.server_default is None and column.name not in given
+    }
+
+
+_BEGUN = {
+    "id": "''",
     "labels": "'{}'",
-    "attempt": "0",
-    "started_by_id": "FALSE",
-    "refuse_output": "FALSE",
-    "silent": "0",
+    "status": "'QUEUED'",
+    "version": "1",
+    "queue_timeout": "1",
     "max_attempts": "1",
     "initial_backoff": "1",
     "max_backoff": "1",
     "backoff_multiplier": "1",
-    "releases": "0",
-    "quick_releases": "0",
-    "updates": "0",
-    "worker_id": "''",
-    "request_id": "''",
-    "traceparent": "''",
-    "queue_timeout": "1",
-    "cancel_reason": "''",
-    "version": "1",
-    "report_number": "0",
-    "parameters_bytes": "0",
-    "checkpoint_bytes": "0",
-    "outcome_bytes": "0",
-    "asset_count": "0",
-    "asset_bytes": "0",
 }
+
+PLAIN = {name: repr(blank).upper() for name, blank in blanks(jobs, _BEGUN).items()} | _BEGUN
 """What a job has in most of its columns before it is started, in SQL."""
 
 
