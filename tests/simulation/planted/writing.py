@@ -97,8 +97,14 @@ BUGS = {
     "closed without a look": Bug(
         "a stream is closed without reading the table once more",
         "watch.outputs",
-        "if not await self._catch_up([stream]) and buffer.final is None:",
-        "if buffer.final is None:",
+        "if await self._catch_up([stream]) or buffer.final is not None:",
+        "if buffer.final is not None:",
+    ),
+    "closed without its job": Bug(
+        "a stream is closed although its job was deleted before it was read",
+        "watch.outputs",
+        "if job_id not in await self._store.read_jobs([job_id], full=False):",
+        "if False:",
     ),
     "gap in the buffer": Bug(
         "a buffer that is given later output goes on as if it had what is between",
