@@ -49,7 +49,7 @@ _COLUMNS = {
 }
 """Queries for all tables with each of their columns."""
 
-_PHASES = ("ready", "blocked", "scheduled", "held")
+_PHASES = ("ready", "blocked", "scheduled", "held", "waiting")
 _COUNTS = ", ".join(f"count(CASE WHEN phase = {n} THEN 1 END)" for n in range(len(_PHASES)))
 _TENANT = "CASE fairness_key WHEN '' THEN user_id ELSE fairness_key END"
 

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobledger.core.aio.admin import AsyncAdmin
     from jobledger.core.aio.client import AsyncClient
+    from jobledger.core.aio.open_group import AsyncJobGroup
     from jobledger.core.aio.pages import AsyncPager
     from jobledger.core.attempts import Attempt, AttemptOutcome
     from jobledger.core.bulk import BulkResult
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
         TypePaused,
         WaitKind,
         WaitReason,
+        WaitsForItsJobs,
     )
     from jobledger.core.filters import JobFilters
     from jobledger.core.models import (
         Asset,
         FeedEvent,
+        Group,
         Job,
         JobChange,
         JobError,
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         Transition,
     )
-    from jobledger.core.new_job import JobOptions, NewJob, UniquePolicy
+    from jobledger.core.new_job import GroupOptions, JobOptions, NewJob, UniquePolicy
     from jobledger.core.options import CallOptions, WatchOptions
     from jobledger.core.output import OutputPiece
     from jobledger.core.page import Page
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from jobledger.core.streams import AsyncWatch, Watch
     from jobledger.core.sync.admin import Admin
     from jobledger.core.sync.client import Client
+    from jobledger.core.sync.open_group import JobGroup
     from jobledger.core.sync.pages import Pager
     from jobledger.core.tasks import JobFailed, Task, TaskOptions
     from jobledger.core.time_spans import days, hours, minutes
@@ -77,10 +81,13 @@ if TYPE_CHECKING:
         ClientClosed,
         ConcurrencyLimitReached,
         DeadlineExceeded,
+        GroupSealed,
         IllegalTransition,
         InternalError,
         InvalidField,
         InvalidToken,
+        IsAGroup,
+        JobInGroup,
         JobledgerError,
         JobNotDue,
         JobNotFound,
@@ -89,6 +96,7 @@ if TYPE_CHECKING:
         LeaseLost,
         LimitExceeded,
         MessageTooLarge,
+        NotAGroup,
         OutputGap,
         Paused,
         RequestIdReused,
@@ -117,6 +125,7 @@ __all__ = [
     "AssetNameTaken",
     "AsyncAdmin",
     "AsyncClient",
+    "AsyncJobGroup",
     "AsyncPager",
     "AsyncWatch",
     "Attempt",
@@ -136,17 +145,23 @@ __all__ = [
     "Explanation",
     "Failed",
     "FeedEvent",
+    "Group",
+    "GroupOptions",
+    "GroupSealed",
     "HandlerOptions",
     "IllegalTransition",
     "InternalError",
     "InvalidField",
     "InvalidToken",
+    "IsAGroup",
     "Job",
     "JobChange",
     "JobEnd",
     "JobError",
     "JobFailed",
     "JobFilters",
+    "JobGroup",
+    "JobInGroup",
     "JobNotDue",
     "JobNotFound",
     "JobOptions",
@@ -167,6 +182,7 @@ __all__ = [
     "NewJob",
     "NewWebhook",
     "NoWorker",
+    "NotAGroup",
     "Outcome",
     "OutputGap",
     "OutputPiece",
@@ -195,6 +211,7 @@ __all__ = [
     "VersionMismatch",
     "WaitKind",
     "WaitReason",
+    "WaitsForItsJobs",
     "Watch",
     "WatchOptions",
     "WatchToken",
@@ -214,6 +231,7 @@ __all__ = [
 _MODULES = {
     "core.aio.admin": ["AsyncAdmin"],
     "core.aio.client": ["AsyncClient"],
+    "core.aio.open_group": ["AsyncJobGroup"],
     "core.aio.pages": ["AsyncPager"],
     "core.attempts": ["Attempt", "AttemptOutcome"],
     "core.bulk": ["BulkResult"],
@@ -229,11 +247,13 @@ _MODULES = {
         "TypePaused",
         "WaitKind",
         "WaitReason",
+        "WaitsForItsJobs",
     ],
     "core.filters": ["JobFilters"],
     "core.models": [
         "Asset",
         "FeedEvent",
+        "Group",
         "Job",
         "JobChange",
         "JobError",
@@ -244,7 +264,7 @@ _MODULES = {
         "RetryPolicy",
         "Transition",
     ],
-    "core.new_job": ["JobOptions", "NewJob", "UniquePolicy"],
+    "core.new_job": ["GroupOptions", "JobOptions", "NewJob", "UniquePolicy"],
     "core.options": ["CallOptions", "WatchOptions"],
     "core.output": ["OutputPiece"],
     "core.page": ["Page"],
@@ -260,6 +280,7 @@ _MODULES = {
     "core.streams": ["AsyncWatch", "Watch"],
     "core.sync.admin": ["Admin"],
     "core.sync.client": ["Client"],
+    "core.sync.open_group": ["JobGroup"],
     "core.sync.pages": ["Pager"],
     "core.tasks": ["JobFailed", "Task", "TaskOptions"],
     "core.time_spans": ["days", "hours", "minutes"],
@@ -271,10 +292,13 @@ _MODULES = {
         "ClientClosed",
         "ConcurrencyLimitReached",
         "DeadlineExceeded",
+        "GroupSealed",
         "IllegalTransition",
         "InternalError",
         "InvalidField",
         "InvalidToken",
+        "IsAGroup",
+        "JobInGroup",
         "JobNotDue",
         "JobNotFound",
         "JobStarted",
@@ -283,6 +307,7 @@ _MODULES = {
         "LeaseLost",
         "LimitExceeded",
         "MessageTooLarge",
+        "NotAGroup",
         "OutputGap",
         "Paused",
         "RequestIdReused",

@@ -14,6 +14,10 @@ JobledgerError                 any failed call
 ├── LeaseLost                  the attempt is no longer the job's
 ├── VersionMismatch            the job has changed since it was read
 ├── OutputGap                  an earlier piece of output is not stored
+├── IsAGroup                   the job is a group, which no worker runs
+├── NotAGroup                  the job is no group
+├── GroupSealed                no job can be added to the group any more
+├── JobInGroup                 the job is deleted with its group only
 ├── RequestIdReused            the request id was used with other content
 ├── UniqueKeyTaken             another job with this unique key is not terminal
 ├── Paused                     the job's type or concurrency key is paused
@@ -217,6 +221,27 @@ class OutputGap(JobledgerError):
         return _number(self.metadata.get("number"))
 
 
+class IsAGroup(JobledgerError):
+    """The job is a group: no worker runs it, and it has no turn."""
+
+
+class NotAGroup(JobledgerError):
+    """The job is no group."""
+
+
+class GroupSealed(JobledgerError):
+    """No job can be added to the group any more."""
+
+
+class JobInGroup(JobledgerError):
+    """The job is deleted with its group only."""
+
+    @property
+    def group_id(self) -> str | None:
+        """The group."""
+        return self.metadata.get("group_id")
+
+
 class RequestIdReused(JobledgerError):
     """The request id was used before with other content."""
 
@@ -342,6 +367,10 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "JOB_NOT_DUE": JobNotDue,
     "JOB_STARTED": JobStarted,
     "OUTPUT_GAP": OutputGap,
+    "IS_A_GROUP": IsAGroup,
+    "NOT_A_GROUP": NotAGroup,
+    "GROUP_SEALED": GroupSealed,
+    "JOB_IN_GROUP": JobInGroup,
     "ASSET_NAME_TAKEN": AssetNameTaken,
     "UNIQUE_KEY_TAKEN": UniqueKeyTaken,
     "PAUSED": Paused,

@@ -75,6 +75,8 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("`etag`", _characters(limits.MAX_ETAG_CHARACTERS)),
         ("`assets` of a report", str(limits.MAX_ASSETS)),
         ("jobs of BatchCreateJobs", str(limits.MAX_CREATIONS)),
+        ("`group_id`", _characters(limits.MAX_ID_CHARACTERS)),
+        ("jobs of a group", f"{limits.MAX_CHILDREN:,}; {limits.MAX_GROUP_LEVELS} levels deep"),
         ("`checkpoint`", checkpoint),
         ("`max_attempts`", str(limits.MAX_ATTEMPTS)),
         (

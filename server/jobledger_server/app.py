@@ -27,6 +27,7 @@ from jobledger_server.ledger.lost_answers import LostAnswers
 from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.ledger.queue_control import QueueControl
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.maintenance.group_canceller import GroupCanceller
 from jobledger_server.maintenance.lookout import Lookout
 from jobledger_server.maintenance.poller_records import PollerRecords
 from jobledger_server.maintenance.promoter import Promoter
@@ -44,6 +45,7 @@ from jobledger_server.rpc.incoming import RequestParser, request_parser
 from jobledger_server.rpc.jobs.bulk import Bulk
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
+from jobledger_server.rpc.jobs.groups import Groups
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.jobs.job_streams import JobStreams
 from jobledger_server.rpc.jobs.output_streams import OutputStreams
@@ -483,6 +485,7 @@ def _maintenance(core: _Core, queues: QueueMetrics) -> Mapping[str, Coroutine[An
         "lookout": lookout.run(),
         "reaper": reaper.run(),
         "promoter": promoter.run(),
+        "group_canceller": GroupCanceller(store, ledger, tuning).run(),
         "unblocker": Unblocker(store, ledger, waiters, tuning).run(),
         "retention": retention.run(),
         "sweeper": Sweeper(store, tuning).run(),
@@ -538,7 +541,15 @@ def _services(
             tuning=tuning,
             messages=SharedMessages(tuning),
         ),
-        bulk=Bulk(store, ledger, reads, lists, creations, tuning),
+        bulk=Bulk(
+            store,
+            ledger,
+            reads,
+            lists,
+            creations,
+            Groups(store, ledger, reads, lists, creations, tuning),
+            tuning,
+        ),
         tokens=tokens,
         control=control,
     )

@@ -158,7 +158,8 @@ METRICS: tuple[Metric[Sources], ...] = (
         "gauge",
         "{job}",
         "Jobs in the database that are `ready` for a worker, `blocked` by a concurrency limit, "
-        "`scheduled` for later or `held` by a worker. Every server shows the same.",
+        "`scheduled` for later, `held` by a worker or `waiting`, as groups are. Every server shows "
+        "the same.",
         ("job_type", "state"),
         lambda s: s.queues.jobs,
     ),

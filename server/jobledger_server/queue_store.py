@@ -95,6 +95,7 @@ class PhaseCounts(Struct, frozen=True):
     blocked: int = 0
     scheduled: int = 0
     held: int = 0
+    waiting: int = 0
 
     def __add__(self, other: "PhaseCounts") -> "PhaseCounts":
         return PhaseCounts(
@@ -102,6 +103,7 @@ class PhaseCounts(Struct, frozen=True):
             self.blocked + other.blocked,
             self.scheduled + other.scheduled,
             self.held + other.held,
+            self.waiting + other.waiting,
         )
 
 

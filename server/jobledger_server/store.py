@@ -101,6 +101,17 @@ class Outdated(StoreError):
     """It was decided by what has changed since: nothing was written. Decide it again."""
 
 
+class GroupsLocked(Outdated):
+    """Groups that the jobs of a commit belong to are locked by others, or do not exist.
+
+    Decide it again, with these groups loaded with the jobs.
+    """
+
+    def __init__(self, groups: Collection[JobId]) -> None:
+        super().__init__()
+        self.groups = groups
+
+
 class FeedHead(Struct, frozen=True):
     """The newest committed sequence number of the feed.
 
@@ -200,9 +211,9 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     """Selects jobs of one owner, or of all (None). An empty filter matches every job.
 
     `created_after` and `created_before` are exclusive. `cancelled` selects jobs that ended because
-    their cancellation was requested, or all others. `not_rerun` leaves out jobs that were rerun,
-    `uncancelled` those whose cancellation was requested. A `unique_key` selects active and ended
-    jobs.
+    their cancellation was requested, or all others. `group_id` selects the children of a group.
+    `not_rerun` leaves out jobs that were rerun, `uncancelled` those whose cancellation was
+    requested. A `unique_key` selects active and ended jobs.
     """
 
     user_id: str | None
@@ -220,6 +231,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     concurrency_key: str = ""
     phases: frozenset[Phase] = frozenset()
     worker_id: str = ""
+    group_id: JobId | None = None
     not_rerun: bool = False
     uncancelled: bool = False
 
@@ -241,6 +253,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             self.concurrency_key,
             sorted(self.phases),
             self.worker_id,
+            self.group_id,
             self.not_rerun,
             self.uncancelled,
         )
@@ -377,6 +390,13 @@ class Transaction(Protocol):
         """Lock the feed until the end of the transaction, and return the states of these keys.
 
         Nobody else can change them then. Call it after the jobs are loaded.
+        """
+
+    async def lock_groups(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Lock the feed until the end of the transaction, and return these groups, locked.
+
+        Those are left out that do not exist, or that another transaction has locked: it may wait
+        for the feed. Call it after the jobs are loaded.
         """
 
     async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:

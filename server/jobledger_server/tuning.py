@@ -173,6 +173,11 @@ class Tuning:
     claim_retry_seconds: float = 1.0
     """Before a stream's next claim after one that failed."""
 
+    # --- groups ----------------------------------------------------------------------------------
+
+    cancelled_children: int = 200
+    """Jobs of a cancelled group that are cancelled together."""
+
     # --- other calls -----------------------------------------------------------------------------
 
     bulk_part: int = 250

@@ -1,10 +1,11 @@
 """From messages on the wire to facts of the history."""
 
 import hashlib
+from dataclasses import fields
 from typing import Any
 
 from jobledger.v1 import job_pb2
-from tests.checker.history import Attempt, Message, Piece, Snapshot, Step
+from tests.checker.history import Attempt, Group, Message, Piece, Snapshot, Step
 from tests.checker.policies import INITIAL_BACKOFF
 
 _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
@@ -55,7 +56,13 @@ def snapshot(job: Any) -> Snapshot:
         origin=job.origin_job_id,
         unique=job.unique_key,
         own_policy=job.retry_policy.initial_backoff.ToMicroseconds() == INITIAL_BACKOFF,
+        group_id=job.group_id,
+        group=_group(job.group) if job.HasField("group") else None,
     )
+
+
+def _group(group: Any) -> Group:
+    return Group(**{field.name: getattr(group, field.name) for field in fields(Group)})
 
 
 def mark_of(message: Any, payload: str) -> str:

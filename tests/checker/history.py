@@ -19,6 +19,28 @@ SERVERS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """What a group says of its jobs."""
+
+    total: int
+    queued: int
+    processing: int
+    completed: int
+    partial: int
+    failed: int
+    sealed: bool
+    fail_fast: bool
+
+    @property
+    def open(self) -> int:
+        return self.queued + self.processing
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.partial + self.failed
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A job as a caller received it.
 
@@ -54,6 +76,9 @@ class Snapshot:
     """Its `unique_key`."""
     own_policy: bool = True
     """Whether its creator set the load's policy. Else it has the service's default."""
+    group_id: str = ""
+    group: Group | None = None
+    """Set if it is a group."""
 
     @property
     def terminal(self) -> bool:
@@ -467,6 +492,8 @@ class History:
     """What workers of the library sent on streams of Work, by the kinds of update_kinds.py; and the
     output of the others."""
     appends: list[Append] = field(default_factory=list)
+    unsent: list[str] = field(default_factory=list)
+    """What workers of the library did not append as their handlers had written it."""
     output_watchers: list[OutputWatcher] = field(default_factory=list)
     output_reads: list[OutputRead] = field(default_factory=list)
     job_output: int = 1024 * 1024

@@ -14,6 +14,7 @@ from tests.checker.clients.asking import OPTIONS, SLOW_READER, Connect, Options,
 from tests.checker.clients.board import TYPES, USERS, Board
 from tests.checker.clients.brief_jobs import run_brief_jobs
 from tests.checker.clients.deliverers import Deliverer, own_webhooks
+from tests.checker.clients.group_owners import own_groups
 from tests.checker.clients.library_workers import LibraryWorker
 from tests.checker.clients.operators import operate
 from tests.checker.clients.output_readers import read_outputs
@@ -80,6 +81,7 @@ class Size:
     library_workers: int = 2
     job_watchers: int = 30
     deliverers: int = 2
+    group_owners: int = 2
     abandoned: float = 0.02
     released: float = 0.03
     retried: float = 0.08
@@ -198,6 +200,7 @@ class Load:
                 for name in _names("writer", size.writers)
             ),
             *(run_brief_jobs(name, *client(name)) for name in _names("brief", size.brief)),
+            *(own_groups(name, *client(name)) for name in _names("groups", size.group_owners)),
             create_in_vain(*client("refused")),
             repeat_jobs(*client("repeater")),
             look(*client("reader-of-all")),
@@ -240,7 +243,8 @@ class Load:
             self._channels.append(channel := self._connect_to(target, OPTIONS))
             own = self.rng(name), self._board, self.history
             token = token_of(name) if self._access else None
-            workers.append(LibraryWorker(name, channel, *own, size.lease, token).run())
+            written = size.written, tuple(size.pieces)
+            workers.append(LibraryWorker(name, channel, *own, size.lease, token, *written).run())
         return [*workers, delete_jobs(*client("deleter"), share=size.deleted)]
 
     def _watchers_of_one(self) -> list[Work]:

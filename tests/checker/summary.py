@@ -27,6 +27,7 @@ WRITES = (
         "CreateJob",
         "StartJob",
         "CancelJob",
+        "SealGroup",
         "UpdateJob",
         "ClaimJobs",
         "Work",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 
-from tests.promises import calls, feed, jobs, operation, output, queues
+from tests.promises import calls, feed, groups, jobs, operation, output, queues
 from tests.promises.entry import Entry
 from tests.support.pages import ROOT
 
@@ -16,6 +16,7 @@ SECTIONS = (
     calls.ENTRIES,
     operation.ENTRIES,
     queues.ENTRIES,
+    groups.ENTRIES,
     output.ENTRIES,
 )
 

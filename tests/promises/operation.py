@@ -137,8 +137,8 @@ ENTRIES = {
         Bug(
             "a job does not keep the trace of its creator",
             "domain.decisions",
-            "            traceparent=command.traceparent,\n",
-            '            traceparent="",\n',
+            "        traceparent=command.traceparent,\n",
+            '        traceparent="",\n',
         ),
         "tests/e2e/rpc/test_traceparent.py"
         "::test_a_traceparent_is_kept_and_given_to_each_attempt[sqlite]",

@@ -20,6 +20,7 @@ from typing import Any
 from tests.simulation.planted import (
     committing,
     delivering,
+    grouping,
     postgresql,
     queueing,
     watching,
@@ -36,6 +37,7 @@ PRODUCT: Mapping[str, Bug] = {
     **writing.BUGS,
     **queueing.BUGS,
     **delivering.BUGS,
+    **grouping.BUGS,
 }
 
 HISTORIES = "tests/integration/store/histories/test_equal_stores.py"

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED
 
 CREATE = {"user_id": "ada", "job_type": "render"}
+JOB_OF = {"job_type": "t", "group_index": 0}
 FENCED = {"job_id": "j", "attempt": 1}
 ASSET = {"asset_type": "image/png", "url": "https://e.example/a.png", "file_size": 1}
 
@@ -405,6 +406,36 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         "ttl",
     ),
     ("ReleaseJob", {"attempt": 1}, "job_id"),
+    ("SealGroup", {"job_id": "j"}, "user_id"),
+    ("SealGroup", {"user_id": "u"}, "job_id"),
+    ("CreateJob", {**CREATE, "group": {"sealed": True}}, "group.sealed"),
+    ("CreateJob", {**CREATE, "group_index": 0}, "group_index"),
+    ("CreateJob", {**CREATE, "group_id": "x" * 37}, "group_id"),
+    *(
+        ("CreateJob", {**CREATE, "group": {}, name: value}, name)
+        for name, value in (
+            ("priority", 5),
+            ("concurrency_key", "k"),
+            ("fairness_key", "k"),
+            ("delay", seconds(1)),
+            ("run_timeout", seconds(9)),
+            ("stall_timeout", seconds(9)),
+            ("retry_policy", {"max_attempts": 2}),
+            ("refuse_output", True),
+        )
+    ),
+    *(
+        ("BatchCreateJobs", {"user_id": "u", "requests": requests}, field)
+        for requests, field in (
+            ([JOB_OF, {"job_type": "t", "group": {}}], "requests[0].group_index"),
+            ([{"job_type": "t"}, JOB_OF], "requests[1].group_index"),
+            ([{"job_type": "t", "group": {"sealed": True}}], "requests[0].group.sealed"),
+            (
+                [{"job_type": "t", "group": {}}, {**JOB_OF, "group_id": "g"}],
+                "requests[1].group_index",
+            ),
+        )
+    ),
     ("CancelJob", {"job_id": "j"}, "user_id"),
     ("CancelJob", {"job_id": "j", "user_id": "u", "reason": "x" * 513}, "reason"),
     (

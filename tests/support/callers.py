@@ -18,7 +18,16 @@ from tests.support.access_file import rule
 
 ALL_USERS = {"ListJobs", "RerunJobs", "CancelJobs", "DeleteJobs", "ExplainJob"}
 READS = {
-    *("GetJob", "BatchGetJobs", "CancelJob", "UpdateJob", "DeleteJob", "RerunJob", *ALL_USERS),
+    *(
+        "GetJob",
+        "BatchGetJobs",
+        "SealGroup",
+        "CancelJob",
+        "UpdateJob",
+        "DeleteJob",
+        "RerunJob",
+        *ALL_USERS,
+    ),
     *("ListAssets", "ListTransitions", "ListAttempts", "ReadOutput"),
 }
 WATCHES = {"WatchJob", "WatchJobs", "WatchOutput"}

@@ -9,8 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.v1.job_pb2 import JobError, OutputStream, RetryPolicy
-from jobledger.v1.job_service_pb2 import CreateJobRequest
+from jobledger.v1.job_pb2 import Group, JobError, OutputStream, RetryPolicy
+from jobledger.v1.job_service_pb2 import CreateJobRequest, GroupOptions
 
 FIELDS: Mapping[str, FieldDescriptor] = {
     field.name: field for field in CreateJobRequest.DESCRIPTOR.fields
@@ -21,6 +21,10 @@ TOMORROW = Timestamp(seconds=int(time.time()) + 86400)
 
 OWN: Mapping[str, Any] = {"user_id": "ada", "job_type": "render"}
 """What each creation says."""
+
+OF_GROUPS = {"group", "group_id", "group_index"}
+"""The fields that no creation has with all the others: a group has few of these, and `group_id`
+names a group that exists."""
 
 
 def sample(name: str) -> Any:
@@ -44,6 +48,8 @@ def sample_of(field: FieldDescriptor) -> Any:
         Struct.DESCRIPTOR: Struct(fields={"a": Value(string_value=name)}),
         RetryPolicy.DESCRIPTOR: RetryPolicy(max_attempts=7),
         JobError.DESCRIPTOR: JobError(message=name),
+        Group.DESCRIPTOR: Group(total=1, queued=1, sealed=True),
+        GroupOptions.DESCRIPTOR: GroupOptions(fail_fast=True),
     }
     if field.message_type is OutputStream.DESCRIPTOR:
         return [OutputStream(name="a", content_type="a/b"), OutputStream(content_type="c/d")]
@@ -51,6 +57,9 @@ def sample_of(field: FieldDescriptor) -> Any:
 
 
 def filled(*without: str) -> dict[str, Any]:
-    """Return a creation with a value in each field but these. It is due at once, or by `delay`."""
-    left_out = {*without, "schedule_time"}
+    """Return a creation with a value in each field but these. It is due at once, or by `delay`.
+
+    It is in no group.
+    """
+    left_out = {*without, *OF_GROUPS, "schedule_time"}
     return {name: sample(name) for name in FIELDS if name not in left_out}

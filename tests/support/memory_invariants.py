@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from jobledger_server.check.counters import Counts, differences
-from jobledger_server.domain.job import Phase
+from jobledger_server.domain.job import JobId, JobStatus, Phase
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.limits import MAX_OUTPUT_STREAMS
 from jobledger_server.domain.queues import ENDED_STEP, queue_name
@@ -51,6 +51,7 @@ def violations(tables: Tables) -> list[str]:
             for rule, holds in _webhook_rules(row).items()
             if not holds
         ),
+        *_groups(tables),
         *_output(tables),
         *_forgotten(tables),
         *_ended(tables),
@@ -90,6 +91,30 @@ def _webhook_rules(row: HeldWebhook) -> dict[str, bool]:
         "its previous secret has an end": bool(webhook.previous_secret)
         is (webhook.previous_secret_expire_time is not None),
     }
+
+
+def _groups(tables: Tables) -> Iterator[str]:
+    """Yield what is wrong with groups and with what belongs to them."""
+    children: dict[JobId, Counter[str]] = {}
+    for row in tables.in_group(KEPT):
+        group_id = row.job.group_id
+        if group_id is not None:
+            children.setdefault(group_id, Counter())[row.job.status.value.lower()] += 1
+            group = tables.kept(group_id)
+            if group is None or group.job.children is None or group.job.user_id != row.job.user_id:
+                yield f"job {row.job.id}: it is in a group of its owner"
+    for row in tables.in_group(KEPT):
+        counted, ended = row.job.children, row.job.complete_time is not None
+        if counted is None:
+            continue
+        found = children.get(row.job.id, Counter())
+        if not ended and any(
+            getattr(counted, status.value.lower()) != found[status.value.lower()]
+            for status in JobStatus
+        ):
+            yield f"group {row.job.id}: it counts its jobs, {counted} and not {found}"
+        if ended is not (counted.sealed and not counted.open):
+            yield f"group {row.job.id}: it has ended if it is sealed and its jobs have ended"
 
 
 def _output(tables: Tables) -> Iterator[str]:

@@ -118,7 +118,7 @@ async def seed(
     }
     insert_queue = (
         f"INSERT INTO queues ({', '.join(QUEUE_NAME)}, vtime, claimed, claimable,"
-        f" {', '.join(PHASES)}) VALUES ({', '.join(name)}, 0, 0, 0, 0, 0, 0, 0)"
+        f" {', '.join(PHASES)}) VALUES ({', '.join(name)}, 0, 0, 0{', 0' * len(PHASES)})"
         f" ON CONFLICT ({', '.join(QUEUE_NAME)}) DO NOTHING"
     )
     insert_jobs = (

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from datetime import timedelta
 from typing import Any, Unpack
 
@@ -14,14 +13,18 @@ from jobledger.cli.bulk_commands import cancel, delete, rerun
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, write
 from jobledger.cli.filters import job_filters, selected
+from jobledger.cli.group_commands import group
 from jobledger.cli.logs_command import logs
 from jobledger.cli.options import (
     Group,
     all_users_option,
     as_json_option,
+    group_option,
     labels_option,
     not_empty_if_given,
+    parameters_option,
     pass_connection,
+    read_parameters,
 )
 from jobledger.cli.queue_commands import explain, limits, pause, resume, stats
 from jobledger.cli.render import (
@@ -67,11 +70,7 @@ def jobledger() -> None:
 
 @jobledger.command()
 @click.argument("job_type", metavar="TYPE")
-@click.option(
-    "--parameters",
-    metavar="JSON|@FILE|-",
-    help="The input: a JSON object, a file that holds one, or - for stdin.",
-)
+@parameters_option
 @labels_option("A label to find the job by; may be repeated.")
 @click.option(
     "--request-id",
@@ -168,6 +167,7 @@ def jobledger() -> None:
     is_flag=True,
     help="Refuse output that is more than the service keeps of a job. Otherwise the oldest goes.",
 )
+@group_option("The group that the job belongs to; see `jobledger group --help`.")
 @as_json_option
 @pass_connection
 def create(
@@ -197,7 +197,7 @@ def create(
     if options.get("delay") is not None and options.get("schedule_time") is not None:
         raise click.UsageError("give --at or --delay, not both")
     with connection.open() as client:
-        job = client.create_job(job_type, _parameters(parameters), **options)
+        job = client.create_job(job_type, read_parameters(parameters), **options)
     if job.existing:
         click.echo(f"job {job.id} was there before", err=True)
     write(to_json(job) if as_json else job.id)
@@ -287,7 +287,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
         table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
 
 
-for command in (logs, explain, update, rerun, cancel, delete, worker):
+for command in (group, logs, explain, update, rerun, cancel, delete, worker):
     jobledger.add_command(command)
 for command in (stats, pause, resume, limits, types, token, webhook):
     jobledger.add_command(command)
@@ -317,22 +317,3 @@ def health(connection: Connection, *, as_json: bool) -> int:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     write(json.dumps({"status": status}) if as_json else status)
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else UNAVAILABLE
-
-
-def _parameters(given: str | None) -> dict[str, Any] | None:
-    if given is None:
-        return None
-    try:
-        if given == "-":
-            given = sys.stdin.read()
-        elif given.startswith("@"):
-            with click.open_file(given[1:], encoding="utf-8") as file:
-                given = file.read()
-        value = json.loads(given)
-    except OSError as error:
-        raise click.UsageError(f"--parameters: {error.strerror}: {error.filename}") from None
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"--parameters: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise click.UsageError("--parameters: not a JSON object")
-    return value

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from jobledger import JobFilters, JobPhase, JobStatus
-from jobledger.cli.options import filter_options, not_empty_if_given
+from jobledger.cli.options import filter_options, group_option, not_empty_if_given
 from jobledger.cli.times import moment
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -106,6 +106,7 @@ _ALL = [
     _named("--unique-key", "KEY", "Only the user's jobs with this unique key."),
     _named("--request-id", "TEXT", "Only the user's job that was created with this id."),
     _named("--concurrency-key", "KEY", "Only jobs with this concurrency key."),
+    group_option("Only the jobs that belong to this group."),
     _named("--worker", "ID", "Only jobs that this worker holds, or held last.", "worker_id"),
 ]
 

@@ -1,6 +1,8 @@
 """The options that commands have in common: the connection, which jobs, how to print."""
 
 import functools
+import json
+import sys
 from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -190,6 +192,13 @@ all_users_option = click.option(
 )
 
 
+parameters_option = click.option(
+    "--parameters",
+    metavar="JSON|@FILE|-",
+    help="The input: a JSON object, a file that holds one, or - for stdin.",
+)
+
+
 def filter_options(function: _Function) -> _Function:
     """Add --type and --label: which jobs."""
     function = labels_option("Only jobs with this label; repeat it for jobs with all of several.")(
@@ -202,6 +211,18 @@ def filter_options(function: _Function) -> _Function:
         metavar="TYPE",
         help="Only jobs of this type; repeat it for several types.",
     )(function)
+
+
+def group_option(text: str) -> Callable[[_Function], _Function]:
+    """Add --group, the id of a group; `text` is its help."""
+    return click.option(
+        "--group",
+        "group_id",
+        metavar="GROUP",
+        default="",
+        callback=not_empty_if_given,
+        help=text,
+    )
 
 
 def labels_option(text: str) -> Callable[[_Function], _Function]:
@@ -226,3 +247,23 @@ def _read_labels(
             raise click.UsageError(f"--label: {label!r} is not KEY=VALUE")
         labels[key] = value
     return labels
+
+
+def read_parameters(given: str | None) -> dict[str, Any] | None:
+    """Return the JSON object that --parameters names; None if it was not given."""
+    if given is None:
+        return None
+    try:
+        if given == "-":
+            given = sys.stdin.read()
+        elif given.startswith("@"):
+            with click.open_file(given[1:], encoding="utf-8") as file:
+                given = file.read()
+        value = json.loads(given)
+    except OSError as error:
+        raise click.UsageError(f"--parameters: {error.strerror}: {error.filename}") from None
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--parameters: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError("--parameters: not a JSON object")
+    return value

@@ -10,6 +10,7 @@ from jobledger import (
     Asset,
     Attempt,
     DisplayState,
+    Group,
     Job,
     JobError,
     JobOptions,
@@ -149,6 +150,7 @@ def job_card(job: Job) -> list[str]:
         ("type", job.job_type),
         ("status", job.display_state_at(now) + (f"  until {time_text(until)}" if until else "")),
         ("progress", f"{job.progress} %  {job.progress_message}"),
+        ("jobs", group_counts(job.group) if job.group else ""),
         ("owner", job.user_id),
         ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
         ("origin", job.origin_job_id),
@@ -195,6 +197,15 @@ def _for_all(value: object) -> str:
     return "yes" if value is True else str(plain(value))
 
 
+def group_counts(group: Group) -> str:
+    """Say what the jobs of a group do: `3 of 8 ended, 1 failed, 5 queued; sealed`."""
+    ended = group.completed + group.partial + group.failed
+    names = ("failed", "partial", "processing", "queued")
+    counts = [f"{number} {name}" for name in names if (number := getattr(group, name))]
+    kinds = [f"{ended} of {group.total} ended", *counts]
+    return ", ".join(kinds) + ("; sealed" if group.sealed else "; not sealed")
+
+
 def waits_until(job: Job, now: datetime) -> datetime | None:
     """Return when a worker can get a job; None if one can now, or has it, or the job has ended."""
     time = job.schedule_time
@@ -210,8 +221,10 @@ def job_message(job: Job, now: datetime) -> str:
     """Return what people want to know of a job.
 
     That is its error; or until when it waits, and why its last attempt ended; or its last progress
-    message.
+    message. Of a group it is what its jobs do, and its error.
     """
+    if job.group is not None:
+        return "  ".join(filter(None, (group_counts(job.group), _error(job.error))))
     if job.error:
         return _error(job.error)
     return _waits(job, now, _error(job.last_error)) or job.progress_message

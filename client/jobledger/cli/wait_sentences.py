@@ -13,6 +13,7 @@ from jobledger import (
     Scheduled,
     TypePaused,
     WaitReason,
+    WaitsForItsJobs,
 )
 from jobledger.cli.render import clean, jobs, time_text
 from jobledger.cli.times import clock
@@ -48,6 +49,9 @@ def _sentence(reason: WaitReason) -> str:
             return f"scheduled for {time_text(schedule_time)}"
         case Queued():
             return "; ".join(_turns(reason))
+        case WaitsForItsJobs(open=count, sealed=sealed):
+            more = "" if sealed else ", and more may be added until it is sealed"
+            return f"it is a group, of which {jobs(count)} {_has(count)} not ended{more}"
     return "it waits for a reason that this version of jobledger does not know"
 
 
@@ -78,6 +82,10 @@ def _turns(queued: Queued) -> Iterator[str]:
     if queued.tenants > 1:
         least = "at least " if queued.tenants >= _MANY else ""
         yield f"{least}{queued.tenants} tenants take turns"
+
+
+def _has(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _verb(number: int) -> str:

@@ -16,7 +16,7 @@ class DisplayState(StrEnum):
     QUEUED = "QUEUED"
     """It waits for its first worker."""
     RUNNING = "RUNNING"
-    """A worker holds it."""
+    """A worker holds it, or it is a group whose jobs have begun."""
     WAITING_FOR_RETRY = "WAITING FOR RETRY"
     """It was started, and waits for its next attempt."""
     CANCELLING = "CANCELLING"

@@ -28,6 +28,8 @@ class WaitKind(StrEnum):
     """See Scheduled."""
     QUEUED = "QUEUED"
     """See Queued."""
+    GROUP = "GROUP"
+    """See WaitsForItsJobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,17 @@ class Queued(WaitReason):
     tenant gets one of so many starts. Counted up to 1000."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitsForItsJobs(WaitReason):
+    """It is a group, which ends with its jobs."""
+
+    kind: WaitKind = field(default=WaitKind.GROUP, init=False)
+    open: int
+    """Jobs of it that have not ended."""
+    sealed: bool
+    """Whether no job can be added any more. Until then it does not end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A job, and why it waits."""
@@ -154,4 +167,6 @@ def _reason(message: queue_service_pb2.WaitReason) -> WaitReason:
                 higher_priority=queued.higher_priority,
                 tenants=queued.tenants,
             )
+        case "group":
+            return WaitsForItsJobs(open=message.group.open, sealed=message.group.sealed)
     return WaitReason()

@@ -43,6 +43,8 @@ class JobFilters(TypedDict, total=False):
     """Only jobs in this phase, or in one of these: no terminal ones. Default: all."""
     worker_id: str
     """Only jobs that this worker holds, or held last. Default: all."""
+    group_id: str | Job
+    """Only the jobs of this group, or of the one with this id. Default: all."""
 
 
 def filter_fields(filters: JobFilters) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def filter_fields(filters: JobFilters) -> dict[str, Any]:
         "created_after": to_timestamp(filters.get("created_after"), "created_after"),
         "created_before": to_timestamp(filters.get("created_before"), "created_before"),
         "origin_job_id": id_of(filters.get("origin_job_id", ""), "origin_job_id"),
+        "group_id": id_of(filters.get("group_id", ""), "group_id"),
         "error_reasons": texts(filters.get("error_reasons", ()), "error_reasons"),
     }
 

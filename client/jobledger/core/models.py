@@ -81,6 +81,8 @@ class JobPhase(StrEnum):
     """It waits for its `schedule_time`."""
     HELD = "HELD"
     """A worker holds it."""
+    WAITING = "WAITING"
+    """It is a group, which ends with its jobs."""
 
     def to_proto(self) -> "job_pb2.JobPhase.ValueType":
         """Convert to a number of the enum `jobledger.v1.JobPhase`."""
@@ -184,6 +186,40 @@ class RetryPolicy:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What the jobs of a group do. The counts change in the commit that changes the jobs."""
+
+    total: int
+    """All its jobs."""
+    queued: int
+    """Those in QUEUED."""
+    processing: int
+    """Those in PROCESSING."""
+    completed: int
+    """Those in COMPLETED."""
+    partial: int
+    """Those in PARTIAL."""
+    failed: int
+    """Those in FAILED."""
+    sealed: bool
+    """Whether no job can be added any more; see seal_group()."""
+    fail_fast: bool
+    """Whether the first job that becomes FAILED cancels the others."""
+
+    @classmethod
+    def from_proto(cls, message: job_pb2.Group) -> Self:
+        """Convert the message."""
+        return cls(**{name: getattr(message, name) for name in _GROUP_FIELDS})
+
+    def to_proto(self) -> job_pb2.Group:
+        """Convert to the message."""
+        return job_pb2.Group(**{name: getattr(self, name) for name in _GROUP_FIELDS})
+
+
+_GROUP_FIELDS: Final = tuple(field.name for field in job_pb2.Group.DESCRIPTOR.fields)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Job:
     """A job at one of its versions.
@@ -282,6 +318,10 @@ class Job:
     refuse_output: bool = False
     """Whether output is refused that is more than the service keeps of a job. Otherwise the oldest
     goes."""
+    group_id: str = ""
+    """The group that it belongs to; empty for none."""
+    group: Group | None = None
+    """Set if it is a group: what its jobs do. No worker runs it, and it ends with its jobs."""
 
     @property
     def is_terminal(self) -> bool:
@@ -313,7 +353,8 @@ class Job:
         if self.status is JobStatus.QUEUED:
             is_due = self.schedule_time is None or self.schedule_time <= now
             return DisplayState.QUEUED if is_due else DisplayState.SCHEDULED
-        return DisplayState.RUNNING if self.held else DisplayState.WAITING_FOR_RETRY
+        runs = self.held or self.group is not None
+        return DisplayState.RUNNING if runs else DisplayState.WAITING_FOR_RETRY
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, with all fields: what `jobledger get --json` prints.
@@ -362,6 +403,7 @@ class Job:
             else None,
             checkpoint=from_struct(message.checkpoint) if message.HasField("checkpoint") else None,
             output_streams={each.name: each.content_type for each in message.output_streams},
+            group=Group.from_proto(message.group) if message.HasField("group") else None,
             **fields,
         )
 
@@ -390,6 +432,7 @@ class Job:
                 job_pb2.OutputStream(name=name, content_type=content_type)
                 for name, content_type in self.output_streams.items()
             ],
+            group=None if self.group is None else self.group.to_proto(),
             **fields,
         )
 

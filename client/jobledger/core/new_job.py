@@ -14,9 +14,9 @@ from jobledger.core.conversion import (
     to_struct,
     to_timestamp,
 )
-from jobledger.core.models import RetryPolicy
+from jobledger.core.models import Job, RetryPolicy
 from jobledger.core.options import check_names
-from jobledger.core.requests import fresh_id
+from jobledger.core.requests import fresh_id, id_of
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
@@ -83,6 +83,27 @@ class JobOptions(TypedDict, total=False):
     refuse_output: bool
     """Whether output is refused that is more than the service keeps of a job. Default: the oldest
     goes."""
+    group_id: str | Job
+    """The group that it belongs to, which is not sealed, or its id; see create_group(). Default:
+    none."""
+
+
+class GroupOptions(TypedDict, total=False):
+    """Keyword arguments of create_group(): what a group may have besides its parameters."""
+
+    labels: Mapping[str, str] | None
+    """See JobOptions."""
+    request_id: str | None
+    """See JobOptions."""
+    unique_key: str
+    """See JobOptions."""
+    unique_policy: UniquePolicy | None
+    """See JobOptions."""
+    queue_timeout: Seconds | None
+    """Seconds, or a timedelta, that jobs can be added. Then the service seals it, and one without
+    jobs fails with QUEUE_EXPIRED. Default: that of its type, or else 7 days."""
+    group_id: str | Job
+    """The group that it belongs to in turn, 8 groups deep at most. Default: none."""
 
 
 class NewJob:
@@ -126,6 +147,7 @@ class NewJob:
             "retry_policy": None if policy is None else policy.to_proto(),
             "schedule_time": to_timestamp(time, "schedule_time"),
             "delay": to_duration(delay, "delay"),
+            "group_id": id_of(options.get("group_id", ""), "group_id"),
             "unique_policy": None if unique is None else UniquePolicy(unique).to_proto(),
             "queue_timeout": to_duration(options.get("queue_timeout"), "queue_timeout"),
             "run_timeout": to_duration(options.get("run_timeout"), "run_timeout"),

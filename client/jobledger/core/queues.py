@@ -63,6 +63,8 @@ class PriorityStats:
     """Those that wait for their `schedule_time`."""
     held: int
     """Those that a worker holds."""
+    waiting: int
+    """Groups, which end with their jobs."""
 
     @classmethod
     def from_proto(cls, message: queue_service_pb2.PriorityStats) -> Self:
@@ -73,6 +75,7 @@ class PriorityStats:
             blocked=message.blocked,
             scheduled=message.scheduled,
             held=message.held,
+            waiting=message.waiting,
         )
 
 
@@ -91,6 +94,8 @@ class JobTypeStats:
     """Those that wait for their `schedule_time`."""
     held: int
     """Those that a worker holds."""
+    waiting: int
+    """Groups, which end with their jobs."""
     oldest_wait: timedelta | None
     """How long the oldest one waits that may be claimed now, since its creation or since it became
     due. None if none waits, and for one tenant."""
@@ -114,6 +119,7 @@ class JobTypeStats:
             blocked=message.blocked,
             scheduled=message.scheduled,
             held=message.held,
+            waiting=message.waiting,
             oldest_wait=from_duration(message.oldest_wait)
             if message.HasField("oldest_wait")
             else None,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from jobledger.core.models import Job, JobError, JobStatus
+from jobledger.core.open_group import OpenGroup
 from jobledger.v1 import job_pb2
 
 MAX_IDS: Final = 1000
@@ -48,9 +49,9 @@ def texts(values: Iterable[str], name: str) -> list[str]:
     return list(values)
 
 
-def id_of(job: str | Job, name: str = "job_id") -> str:
+def id_of(job: str | Job | OpenGroup, name: str = "job_id") -> str:
     """Return the id of a job, or the id itself. Raises TypeError, naming the argument."""
-    if isinstance(job, Job):
+    if isinstance(job, Job | OpenGroup):
         return job.id
     if not isinstance(job, str):
         raise TypeError(f"{name}: {type(job).__name__} is neither a Job nor its id")

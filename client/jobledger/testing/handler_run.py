@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from jobledger.core.conversion import JsonObject, Seconds, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError, JobStatus, RetryPolicy
+from jobledger.core.new_job import NewJob
 from jobledger.core.options import check_names
 from jobledger.core.tasks import Task
 from jobledger.core.typed_values import Typed, is_typed, to_json
@@ -35,6 +36,8 @@ class HandlerRun:
     """
     assets: list[Asset]
     """What was linked, with `job.add_asset(...)` and with the outcome."""
+    children: list[NewJob]
+    """What was created, with `job.create_child(...)`."""
     output: Mapping[str, bytes]
     """What was written, by stream: `run.output[""]` with `job.write(...)`."""
     raised: BaseException | None
@@ -127,6 +130,7 @@ async def run_handler_async(
         cancelled=is_released and recorder.cancelled,
         reports=recorder.reports,
         assets=[*recorder.assets, *([] if isinstance(outcome, Release) else outcome.assets)],
+        children=recorder.children,
         output={stream: bytes(data) for stream, data in recorder.output.streams.items()},
         raised=run.raised,
     )
@@ -190,6 +194,7 @@ class _Recorder:
             raise ValueError(f"cancel_after: {cancel_after} is less than 1")
         self.reports: list[Report] = []
         self.assets: list[Asset] = []
+        self.children: list[NewJob] = []
         self.output = RecordedOutput()
         self._run = run
         self._cancel_after = cancel_after
@@ -217,6 +222,19 @@ class _Recorder:
         asset = dataclasses.replace(asset, id=str(uuid.uuid4()), job_id=self._run.job.id)
         self.assets.append(asset)
         return asset
+
+    async def create_child(self, job: NewJob) -> Job:
+        request = job.to_proto(self._run.job.user_id)
+        self.children.append(job)
+        return Job(
+            id=str(uuid.uuid4()),
+            user_id=request.user_id,
+            job_type=request.job_type,
+            parameters=None,
+            labels=dict(request.labels),
+            request_id=request.request_id,
+            group_id=request.group_id,
+        )
 
     async def renew_lease(self) -> None:
         await asyncio.Event().wait()

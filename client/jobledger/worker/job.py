@@ -18,10 +18,11 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, Unpack, runtime_checkable
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobError
+from jobledger.core.new_job import JobOptions, NewJob
 from jobledger.core.requests import count
 from jobledger.worker.outcomes import Outcome
 from jobledger.worker.output import (
@@ -136,6 +137,14 @@ class Updates(Protocol):
 
     async def send_outcome(self, outcome: Outcome) -> None:
         """Finish the job, or release it."""
+
+
+@runtime_checkable
+class Creator(Protocol):
+    """Updates that can create jobs too."""
+
+    async def create_child(self, job: NewJob) -> Job:
+        """Create a job of the same owner."""
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
@@ -281,6 +290,7 @@ class ClaimedJob(JobFacts):
     def __init__(self, job: Job, state: Any, run: RunState, updates: Updates) -> None:
         super().__init__(job, state, run)
         self._updates = updates
+        self._children = 0
 
     @cached_property
     def log(self) -> AsyncJobLog:
@@ -330,6 +340,46 @@ class ClaimedJob(JobFacts):
             while wait and not self._run.raised and not await self._updates.deliver():
                 pass
         self._check()
+
+    async def create_child(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """Create a job of the same owner, in the same group if this job has one.
+
+        Its request id is made of this job's id and of `key`, or of how many calls without a key
+        came before. So a handler that is run again creates no second one, if it makes the same
+        calls.
+
+        Args:
+            job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
+            parameters: the input: a JSON object of at most 256 KiB.
+            key: which of the job's children it is: 1 to 80 characters. Default: its number.
+            **options: see JobOptions, but for `request_id`.
+
+        Raises:
+            ValueError: `key` is empty, or `request_id` is given.
+            RequestIdReused: an earlier attempt gave the same child other content.
+            GroupSealed: no job can be added to the group any more.
+            AccessDenied: the worker may not create jobs for this owner.
+        """
+        self._check()
+        if "request_id" in options:
+            raise ValueError("request_id: it is made of the job and `key`")
+        if key == "":
+            raise ValueError("key: is empty")
+        if not isinstance(self._updates, Creator):
+            raise TypeError("create_child: a handler in a process needs a client of its own")
+        if key is None:
+            self._children += 1
+        which = f"{self._children}" if key is None else f"key:{key}"
+        options.setdefault("group_id", self._job.group_id)
+        options["request_id"] = f"{self.id}:{which}"
+        return await self._updates.create_child(NewJob(job_type, parameters, **options))
 
     async def add_asset(
         self,

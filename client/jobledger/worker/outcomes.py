@@ -15,7 +15,10 @@ MAX_MESSAGE: Final = 4096
 MAX_LOGGED: Final = 200
 
 SERVICE_REASONS: Final = frozenset(
-    {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
+    {
+        *("CANCELLED", "CHILDREN_FAILED", "LEASE_EXPIRED"),
+        *("QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"),
+    }
 )
 """Reasons that only the service gives."""
 

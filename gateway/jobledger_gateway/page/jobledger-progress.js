@@ -34,6 +34,7 @@ class JobledgerProgress extends HTMLElement {
   static stateOf(job) {
     if (job.status in ENDS) return job.cancelled ? "cancelled" : ENDS[job.status];
     if (job.cancelRequestTime) return "cancelling";
+    if (job.group && job.status === "JOB_STATUS_PROCESSING") return "running";
     if (job.held || job.attempt) return job.held ? "running" : "waiting-for-retry";
     return Date.parse(job.scheduleTime) > Date.now() ? "scheduled" : "queued";
   }

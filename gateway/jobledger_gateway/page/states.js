@@ -23,6 +23,11 @@ export function waits(job) {
   return !isTerminal(job) && !job.held;
 }
 
+/** Whether a worker holds the job, or it is a group whose jobs have begun. */
+function runs(job) {
+  return job.held || (job.group && !notStarted(job));
+}
+
 /**
  * Return `{ key, text }`: the state of a job, and how it is written. A job that will be tried again
  * is never called failed. The keys are those of <jobledger-progress>; the Python client has the
@@ -34,7 +39,7 @@ export function stateOf(job) {
     return { key, text: key };
   }
   if (job.cancelRequestTime) return { key: "cancelling", text: "cancelling" };
-  if (job.held) return { key: "running", text: "running" };
+  if (runs(job)) return { key: "running", text: "running" };
   const soon = job.scheduleTime ? (Date.parse(job.scheduleTime) - now()) / 1000 : 0;
   const when = soon > 0 ? `, in ${duration(Math.ceil(soon))}` : "";
   if (job.attempt) return { key: "waiting-for-retry", text: `waiting for retry${when}` };

@@ -131,6 +131,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     refused, or its outcome is unknown. Send that one first, then this one again.
     Metadata: `job_id`, `stream`, `number` (of the append that comes next).
     """
+    ERROR_REASON_IS_A_GROUP: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: the job is a group: no worker runs it, and it has neither
+    a priority nor a time. Metadata: `job_id`. With
+    google.rpc.PreconditionFailure.
+    """
+    ERROR_REASON_NOT_A_GROUP: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: the job is no group. Metadata: `job_id`. With
+    google.rpc.PreconditionFailure.
+    """
+    ERROR_REASON_GROUP_SEALED: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION: no job can be added to the group any more: it is sealed.
+    Metadata: `job_id`. With google.rpc.PreconditionFailure.
+    """
+    ERROR_REASON_JOB_IN_GROUP: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: the job is deleted with its group only. Metadata:
+    `job_id`, `group_id`. With google.rpc.PreconditionFailure.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error that the service itself returns has a
@@ -247,5 +264,22 @@ ERROR_REASON_OUTPUT_GAP: ErrorReason.ValueType  # 23
 """ABORTED: an earlier append of the attempt to the stream is not stored: it was
 refused, or its outcome is unknown. Send that one first, then this one again.
 Metadata: `job_id`, `stream`, `number` (of the append that comes next).
+"""
+ERROR_REASON_IS_A_GROUP: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: the job is a group: no worker runs it, and it has neither
+a priority nor a time. Metadata: `job_id`. With
+google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_NOT_A_GROUP: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: the job is no group. Metadata: `job_id`. With
+google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_GROUP_SEALED: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION: no job can be added to the group any more: it is sealed.
+Metadata: `job_id`. With google.rpc.PreconditionFailure.
+"""
+ERROR_REASON_JOB_IN_GROUP: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: the job is deleted with its group only. Metadata:
+`job_id`, `group_id`. With google.rpc.PreconditionFailure.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -83,6 +83,8 @@ class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.Val
     """It waits for its `schedule_time`."""
     JOB_PHASE_HELD: _JobPhase.ValueType  # 4
     """A worker holds it."""
+    JOB_PHASE_WAITING: _JobPhase.ValueType  # 5
+    """It waits for other jobs: a group, for those that belong to it."""
 
 class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
     """What a job that is not terminal is doing. It enters another phase of its wait
@@ -99,6 +101,8 @@ JOB_PHASE_SCHEDULED: JobPhase.ValueType  # 3
 """It waits for its `schedule_time`."""
 JOB_PHASE_HELD: JobPhase.ValueType  # 4
 """A worker holds it."""
+JOB_PHASE_WAITING: JobPhase.ValueType  # 5
+"""It waits for other jobs: a group, for those that belong to it."""
 Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
 class _JobView:
@@ -241,6 +245,8 @@ class Job(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     OUTPUT_STREAMS_FIELD_NUMBER: _builtins.int
     REFUSE_OUTPUT_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -322,6 +328,8 @@ class Job(_message.Message):
     unless the operator has set another size. Otherwise the oldest output goes, of
     the longest stream first.
     """
+    group_id: _builtins.str
+    """The group that the job belongs to; see `group`. Empty if it belongs to none."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """The input, from the creator. At most 256 KiB serialized and 32 levels deep,
@@ -451,6 +459,16 @@ class Job(_message.Message):
         it with the next change.
         """
 
+    @_builtins.property
+    def group(self) -> Global___Group:
+        """Set if the job is a group: what its jobs do. No worker runs it. It is QUEUED
+        until the first of its jobs is started, and ends when it is sealed and all of
+        them have ended: COMPLETED if all are COMPLETED, FAILED with CHILDREN_FAILED if
+        none is COMPLETED or PARTIAL, otherwise PARTIAL. If it was cancelled, FAILED
+        has the reason CANCELLED. Its `progress` is how many of 100 have ended, and its
+        `attempt` is 0.
+        """
+
     def __init__(
         self,
         *,
@@ -494,14 +512,68 @@ class Job(_message.Message):
         retention: _duration_pb2.Duration | None = ...,
         output_streams: _abc.Iterable[Global___OutputStream] | None = ...,
         refuse_output: _builtins.bool = ...,
+        group_id: _builtins.str = ...,
+        group: Global___Group | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "group", b"group", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "output_streams", b"output_streams", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "refuse_output", b"refuse_output", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "cancelled", b"cancelled", "checkpoint", b"checkpoint", "complete_time", b"complete_time", "concurrency_key", b"concurrency_key", "create_time", b"create_time", "error", b"error", "fairness_key", b"fairness_key", "group", b"group", "group_id", b"group_id", "held", b"held", "id", b"id", "job_type", b"job_type", "labels", b"labels", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "origin_job_id", b"origin_job_id", "output_streams", b"output_streams", "parameters", b"parameters", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "refuse_output", b"refuse_output", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "run_expire_time", b"run_expire_time", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "unique_key", b"unique_key", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Group(_message.Message):
+    """What the jobs of a group do. The counts change in the commit that changes the
+    jobs, as one change of the group whatever their number.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    PROCESSING_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    FAIL_FAST_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """All its jobs, at most 100,000."""
+    queued: _builtins.int
+    """Those in QUEUED."""
+    processing: _builtins.int
+    """Those in PROCESSING."""
+    completed: _builtins.int
+    """Those in COMPLETED."""
+    partial: _builtins.int
+    """Those in PARTIAL."""
+    failed: _builtins.int
+    """Those in FAILED."""
+    sealed: _builtins.bool
+    """Whether no job can be added any more; see SealGroup."""
+    fail_fast: _builtins.bool
+    """Whether the first job that becomes FAILED cancels the others."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        processing: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        partial: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        sealed: _builtins.bool = ...,
+        fail_fast: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "fail_fast", b"fail_fast", "failed", b"failed", "partial", b"partial", "processing", b"processing", "queued", b"queued", "sealed", b"sealed", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015
 
 @_typing.final
 class OutputStream(_message.Message):
@@ -594,8 +666,8 @@ class JobError(_message.Message):
     reason: _builtins.str
     """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. Chosen by the
     worker; `UNKNOWN` if it sent none. If the service itself failed the job:
-    `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED`, `RUN_EXPIRED` or `STALLED`.
-    These five are refused from workers.
+    `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED`, `RUN_EXPIRED` or `STALLED`,
+    or `CHILDREN_FAILED` for a group. These six are refused from workers.
     """
     message: _builtins.str
     """Human-readable, 1 to 4096 characters."""

@@ -95,6 +95,9 @@ class CreateJobRequest(_message.Message):
     UNIQUE_POLICY_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
     REFUSE_OUTPUT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    GROUP_INDEX_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -125,6 +128,14 @@ class CreateJobRequest(_message.Message):
     refuse_output: _builtins.bool
     """Whether output is refused that is more than the service keeps; see
     Job.refuse_output. Default: false, the oldest output goes.
+    """
+    group_id: _builtins.str
+    """The group that the job belongs to, of the same owner, and not sealed. A group
+    may belong to another one, 8 groups deep at most. Default: empty, none.
+    """
+    group_index: _builtins.int
+    """In BatchCreateJobs: the group is the job that this earlier request of the call
+    creates, by its index. Not together with `group_id`. Default: unset.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -175,6 +186,14 @@ class CreateJobRequest(_message.Message):
         `schedule_time`. Not together with `schedule_time`. Default: 0, at once.
         """
 
+    @_builtins.property
+    def group(self) -> Global___GroupOptions:
+        """Makes the job a group; see Job.group. Of the rest a group has `user_id`,
+        `job_type`, `parameters`, `labels`, `request_id`, `unique_key` and
+        `queue_timeout`: how long jobs can be added, then the service seals it, and a
+        group without jobs fails with QUEUE_EXPIRED. Default: unset, no group.
+        """
+
     def __init__(
         self,
         *,
@@ -195,16 +214,104 @@ class CreateJobRequest(_message.Message):
         unique_policy: Global___UniquePolicy.ValueType = ...,
         delay: _duration_pb2.Duration | None = ...,
         refuse_output: _builtins.bool = ...,
+        group: Global___GroupOptions | None = ...,
+        group_id: _builtins.str = ...,
+        group_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "delay", b"delay", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_index", b"_group_index", "_priority", b"_priority", "delay", b"delay", "group", b"group", "group_index", b"group_index", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "concurrency_key", b"concurrency_key", "delay", b"delay", "fairness_key", b"fairness_key", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "refuse_output", b"refuse_output", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_index", b"_group_index", "_priority", b"_priority", "concurrency_key", b"concurrency_key", "delay", b"delay", "fairness_key", b"fairness_key", "group", b"group", "group_id", b"group_id", "group_index", b"group_index", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "priority", b"priority", "queue_timeout", b"queue_timeout", "refuse_output", b"refuse_output", "request_id", b"request_id", "retry_policy", b"retry_policy", "run_timeout", b"run_timeout", "schedule_time", b"schedule_time", "stall_timeout", b"stall_timeout", "unique_key", b"unique_key", "unique_policy", b"unique_policy", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_index: _TypeAlias = _typing.Literal["group_index"]  # noqa: Y015
+    _WhichOneofArgType__group_index: _TypeAlias = _typing.Literal["_group_index", b"_group_index"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_index) -> _WhichOneofReturnType__group_index | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
+
+@_typing.final
+class GroupOptions(_message.Message):
+    """How a group is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAIL_FAST_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    fail_fast: _builtins.bool
+    """Whether the first of its jobs that becomes FAILED cancels the others and seals
+    the group. Default: false.
+    """
+    sealed: _builtins.bool
+    """In BatchCreateJobs: whether the group is sealed by the call that creates it, so
+    that it has the jobs of that call only. Default: false.
+    """
+    def __init__(
+        self,
+        *,
+        fail_fast: _builtins.bool = ...,
+        sealed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_fast", b"fail_fast", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupOptions: _TypeAlias = GroupOptions  # noqa: Y015
+
+@_typing.final
+class SealGroupRequest(_message.Message):
+    """A request to seal a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The group. Required."""
+    user_id: _builtins.str
+    """Its owner. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealGroupRequest: _TypeAlias = SealGroupRequest  # noqa: Y015
+
+@_typing.final
+class SealGroupResponse(_message.Message):
+    """The group after the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The group."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealGroupResponse: _TypeAlias = SealGroupResponse  # noqa: Y015
 
 @_typing.final
 class CreateJobResponse(_message.Message):
@@ -796,6 +903,7 @@ class WatchJobsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     JOB_IDS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Default: all owners, for services and administrators. If the
     server has an access file, only callers that may act for all users may omit
@@ -811,6 +919,8 @@ class WatchJobsRequest(_message.Message):
     while it is QUEUED and at its transitions, but not in other changes, nor if
     it was deleted meanwhile. Default: BASIC.
     """
+    group_id: _builtins.str
+    """Only the jobs that belong to this group. Default: all."""
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only jobs of one of these types, at most 100. Default: all."""
@@ -832,10 +942,11 @@ class WatchJobsRequest(_message.Message):
         resume_token: _builtins.str = ...,
         job_ids: _abc.Iterable[_builtins.str] | None = ...,
         view: _job_pb2.JobView.ValueType = ...,
+        group_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids", "job_types", b"job_types", "labels", b"labels", "resume_token", b"resume_token", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "job_ids", b"job_ids", "job_types", b"job_types", "labels", b"labels", "resume_token", b"resume_token", "user_id", b"user_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1189,6 +1300,7 @@ class JobFilter(_message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
     origin_job_id: _builtins.str
     """Only the rerun of this job. Default: all."""
     held: _builtins.bool
@@ -1212,6 +1324,8 @@ class JobFilter(_message.Message):
     """Only jobs that this worker holds, or held last; see Job.worker_id. Default:
     all.
     """
+    group_id: _builtins.str
+    """Only the jobs that belong to this group. An index finds them. Default: all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
         """Only jobs in one of these states. Default: all."""
@@ -1257,10 +1371,11 @@ class JobFilter(_message.Message):
         concurrency_key: _builtins.str = ...,
         phases: _abc.Iterable[_job_pb2.JobPhase.ValueType] | None = ...,
         worker_id: _builtins.str = ...,
+        group_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "created_after", b"created_after", "created_before", b"created_before", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "concurrency_key", b"concurrency_key", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "phases", b"phases", "request_id", b"request_id", "statuses", b"statuses", "unique_key", b"unique_key", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled", "_held", b"_held", "cancelled", b"cancelled", "concurrency_key", b"concurrency_key", "created_after", b"created_after", "created_before", b"created_before", "error_reasons", b"error_reasons", "group_id", b"group_id", "held", b"held", "job_types", b"job_types", "labels", b"labels", "origin_job_id", b"origin_job_id", "phases", b"phases", "request_id", b"request_id", "statuses", b"statuses", "unique_key", b"unique_key", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancelled: _TypeAlias = _typing.Literal["cancelled"]  # noqa: Y015
     _WhichOneofArgType__cancelled: _TypeAlias = _typing.Literal["_cancelled", b"_cancelled"]  # noqa: Y015

@@ -54,6 +54,11 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
                 _registered_method=True)
+        self.SealGroup = channel.unary_unary(
+                '/jobledger.v1.JobService/SealGroup',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.SealGroupRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.SealGroupResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/jobledger.v1.JobService/GetJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -163,7 +168,8 @@ class JobServiceServicer(object):
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
         and content return the existing job. What is not said is content too, and
         defaults that have changed since are not. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
+        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN; with a `group_id` JOB_NOT_FOUND,
+        NOT_A_GROUP, GROUP_SEALED and LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +181,18 @@ class JobServiceServicer(object):
         the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
         whose violations name the request (`requests[3].job_type`);
         REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
-        metadata `index`; LIMIT_EXCEEDED.
+        metadata `index`; LIMIT_EXCEEDED; and those of CreateJob for groups.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealGroup(self, request, context):
+        """Says that no job will be added to a group: it ends when all its jobs have
+        ended, or at once if they have. A group without jobs becomes COMPLETED. A group
+        that is sealed is returned unchanged, so a retry is safe. The service itself
+        seals a group at the end of its `queue_timeout`. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND, NOT_A_GROUP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,7 +310,8 @@ class JobServiceServicer(object):
         which then becomes FAILED with CANCELLED, or finishes it in any terminal
         state. If it has not after 30 seconds, the service fails the job with
         CANCELLED. A job that is terminal or was cancelled before is returned
-        unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        unchanged, so a retry is safe. A group is sealed, and its jobs are cancelled
+        soon afterwards, many at a time. Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,17 +322,19 @@ class JobServiceServicer(object):
         With another priority it has its turn among the jobs of that one, by its age.
         Watchers are sent the change as a new version. A job that is so already is
         returned unchanged, whatever its state, so a retry is safe. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
-        ACCESS_DENIED for a priority that the caller may not choose.
+        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL,
+        IS_A_GROUP; ACCESS_DENIED for a priority that the caller may not choose.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a terminal job with its linked assets and its transitions. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
-        job that is not terminal.
+        """Deletes a terminal job with its linked assets and its transitions. A group is
+        deleted with its jobs: these first, many at a time, so a call that ends early
+        is to be repeated. Errors: INVALID_FIELD, JOB_NOT_FOUND (also for a retry),
+        ILLEGAL_TRANSITION for a job that is not terminal, JOB_IN_GROUP for a job that
+        is deleted with its group only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -324,7 +344,9 @@ class JobServiceServicer(object):
         """Runs a terminal job again, as a new job with the same type, parameters,
         labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
         stays as it is. A job is rerun once: a further call returns that rerun,
-        for as long as it exists. So repeating the call is safe. Errors:
+        for as long as it exists. So repeating the call is safe. The rerun of a group
+        is a new group with the reruns of those of its jobs that did not become
+        COMPLETED; the rerun of a job of a group belongs to no group. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
         terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
@@ -335,7 +357,7 @@ class JobServiceServicer(object):
     def RerunJobs(self, request, context):
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It leaves out cancelled jobs unless the filter names
-        them, and passes over a job whose `unique_key` another one has. Call it again
+        them, and passes over groups, and a job whose `unique_key` another one has. Call it again
         with `next_page_token` until `done`. A step that is repeated reruns no job
         twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
@@ -357,7 +379,7 @@ class JobServiceServicer(object):
 
     def DeleteJobs(self, request, context):
         """DeleteJob for the terminal jobs that match a filter, newest first: one
-        bounded step. Call it again with `next_page_token` until `done`. Safe to
+        bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
         retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -422,6 +444,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.BatchCreateJobs,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.SerializeToString,
+            ),
+            'SealGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealGroup,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.SealGroupRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.SealGroupResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -577,6 +604,33 @@ class JobService(object):
             '/jobledger.v1.JobService/BatchCreateJobs',
             jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/SealGroup',
+            jobledger_dot_v1_dot_job__service__pb2.SealGroupRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.SealGroupResponse.FromString,
             options,
             channel_credentials,
             insecure,

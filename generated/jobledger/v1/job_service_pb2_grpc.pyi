@@ -42,7 +42,8 @@ class JobServiceStub:
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
     and content return the existing job. What is not said is content too, and
     defaults that have changed since are not. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
+    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN; with a `group_id` JOB_NOT_FOUND,
+    NOT_A_GROUP, GROUP_SEALED and LIMIT_EXCEEDED.
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
     """Creates up to 1000 jobs of one owner, all or none, in one transaction and
@@ -50,7 +51,14 @@ class JobServiceStub:
     the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
     whose violations name the request (`requests[3].job_type`);
     REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
-    metadata `index`; LIMIT_EXCEEDED.
+    metadata `index`; LIMIT_EXCEEDED; and those of CreateJob for groups.
+    """
+    SealGroup: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SealGroupRequest, _job_service_pb2.SealGroupResponse]
+    """Says that no job will be added to a group: it ends when all its jobs have
+    ended, or at once if they have. A group without jobs becomes COMPLETED. A group
+    that is sealed is returned unchanged, so a retry is safe. The service itself
+    seals a group at the end of its `queue_timeout`. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND, NOT_A_GROUP.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
@@ -135,33 +143,38 @@ class JobServiceStub:
     which then becomes FAILED with CANCELLED, or finishes it in any terminal
     state. If it has not after 30 seconds, the service fails the job with
     CANCELLED. A job that is terminal or was cancelled before is returned
-    unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    unchanged, so a retry is safe. A group is sealed, and its jobs are cancelled
+    soon afterwards, many at a time. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]
     """Changes a job that is not started: its priority, its `schedule_time`, or both.
     With another priority it has its turn among the jobs of that one, by its age.
     Watchers are sent the change as a new version. A job that is so already is
     returned unchanged, whatever its state, so a retry is safe. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
-    ACCESS_DENIED for a priority that the caller may not choose.
+    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL,
+    IS_A_GROUP; ACCESS_DENIED for a priority that the caller may not choose.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
-    """Deletes a terminal job with its linked assets and its transitions. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
-    job that is not terminal.
+    """Deletes a terminal job with its linked assets and its transitions. A group is
+    deleted with its jobs: these first, many at a time, so a call that ends early
+    is to be repeated. Errors: INVALID_FIELD, JOB_NOT_FOUND (also for a retry),
+    ILLEGAL_TRANSITION for a job that is not terminal, JOB_IN_GROUP for a job that
+    is deleted with its group only.
     """
     RerunJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobRequest, _job_service_pb2.RerunJobResponse]
     """Runs a terminal job again, as a new job with the same type, parameters,
     labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
     stays as it is. A job is rerun once: a further call returns that rerun,
-    for as long as it exists. So repeating the call is safe. Errors:
+    for as long as it exists. So repeating the call is safe. The rerun of a group
+    is a new group with the reruns of those of its jobs that did not become
+    COMPLETED; the rerun of a job of a group belongs to no group. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
     terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
     RerunJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It leaves out cancelled jobs unless the filter names
-    them, and passes over a job whose `unique_key` another one has. Call it again
+    them, and passes over groups, and a job whose `unique_key` another one has. Call it again
     with `next_page_token` until `done`. A step that is repeated reruns no job
     twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
@@ -175,7 +188,7 @@ class JobServiceStub:
     """
     DeleteJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]
     """DeleteJob for the terminal jobs that match a filter, newest first: one
-    bounded step. Call it again with `next_page_token` until `done`. Safe to
+    bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
     retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]
@@ -219,7 +232,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
     and content return the existing job. What is not said is content too, and
     defaults that have changed since are not. Errors: INVALID_FIELD,
-    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
+    REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN; with a `group_id` JOB_NOT_FOUND,
+    NOT_A_GROUP, GROUP_SEALED and LIMIT_EXCEEDED.
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
     """Creates up to 1000 jobs of one owner, all or none, in one transaction and
@@ -227,7 +241,14 @@ class JobServiceAsyncStub(JobServiceStub):
     the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
     whose violations name the request (`requests[3].job_type`);
     REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
-    metadata `index`; LIMIT_EXCEEDED.
+    metadata `index`; LIMIT_EXCEEDED; and those of CreateJob for groups.
+    """
+    SealGroup: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SealGroupRequest, _job_service_pb2.SealGroupResponse]  # type: ignore[assignment]
+    """Says that no job will be added to a group: it ends when all its jobs have
+    ended, or at once if they have. A group without jobs becomes COMPLETED. A group
+    that is sealed is returned unchanged, so a retry is safe. The service itself
+    seals a group at the end of its `queue_timeout`. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND, NOT_A_GROUP.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
@@ -312,33 +333,38 @@ class JobServiceAsyncStub(JobServiceStub):
     which then becomes FAILED with CANCELLED, or finishes it in any terminal
     state. If it has not after 30 seconds, the service fails the job with
     CANCELLED. A job that is terminal or was cancelled before is returned
-    unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    unchanged, so a retry is safe. A group is sealed, and its jobs are cancelled
+    soon afterwards, many at a time. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
     """Changes a job that is not started: its priority, its `schedule_time`, or both.
     With another priority it has its turn among the jobs of that one, by its age.
     Watchers are sent the change as a new version. A job that is so already is
     returned unchanged, whatever its state, so a retry is safe. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
-    ACCESS_DENIED for a priority that the caller may not choose.
+    INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL,
+    IS_A_GROUP; ACCESS_DENIED for a priority that the caller may not choose.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Deletes a terminal job with its linked assets and its transitions. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
-    job that is not terminal.
+    """Deletes a terminal job with its linked assets and its transitions. A group is
+    deleted with its jobs: these first, many at a time, so a call that ends early
+    is to be repeated. Errors: INVALID_FIELD, JOB_NOT_FOUND (also for a retry),
+    ILLEGAL_TRANSITION for a job that is not terminal, JOB_IN_GROUP for a job that
+    is deleted with its group only.
     """
     RerunJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobRequest, _job_service_pb2.RerunJobResponse]  # type: ignore[assignment]
     """Runs a terminal job again, as a new job with the same type, parameters,
     labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
     stays as it is. A job is rerun once: a further call returns that rerun,
-    for as long as it exists. So repeating the call is safe. Errors:
+    for as long as it exists. So repeating the call is safe. The rerun of a group
+    is a new group with the reruns of those of its jobs that did not become
+    COMPLETED; the rerun of a job of a group belongs to no group. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
     terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
     """
     RerunJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]  # type: ignore[assignment]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It leaves out cancelled jobs unless the filter names
-    them, and passes over a job whose `unique_key` another one has. Call it again
+    them, and passes over groups, and a job whose `unique_key` another one has. Call it again
     with `next_page_token` until `done`. A step that is repeated reruns no job
     twice. If it fails in the middle, with
     UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
@@ -352,7 +378,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]  # type: ignore[assignment]
     """DeleteJob for the terminal jobs that match a filter, newest first: one
-    bounded step. Call it again with `next_page_token` until `done`. Safe to
+    bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
     retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]  # type: ignore[assignment]
@@ -399,7 +425,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
         and content return the existing job. What is not said is content too, and
         defaults that have changed since are not. Errors: INVALID_FIELD,
-        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN.
+        REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN; with a `group_id` JOB_NOT_FOUND,
+        NOT_A_GROUP, GROUP_SEALED and LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -413,7 +440,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
         whose violations name the request (`requests[3].job_type`);
         REQUEST_ID_REUSED and UNIQUE_KEY_TAKEN with the index of the request in the
-        metadata `index`; LIMIT_EXCEEDED.
+        metadata `index`; LIMIT_EXCEEDED; and those of CreateJob for groups.
+        """
+
+    @_abc_1.abstractmethod
+    def SealGroup(
+        self,
+        request: _job_service_pb2.SealGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.SealGroupResponse, _abc.Awaitable[_job_service_pb2.SealGroupResponse]]:
+        """Says that no job will be added to a group: it ends when all its jobs have
+        ended, or at once if they have. A group without jobs becomes COMPLETED. A group
+        that is sealed is returned unchanged, so a retry is safe. The service itself
+        seals a group at the end of its `queue_timeout`. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND, NOT_A_GROUP.
         """
 
     @_abc_1.abstractmethod
@@ -546,7 +586,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         which then becomes FAILED with CANCELLED, or finishes it in any terminal
         state. If it has not after 30 seconds, the service fails the job with
         CANCELLED. A job that is terminal or was cancelled before is returned
-        unchanged, so a retry is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        unchanged, so a retry is safe. A group is sealed, and its jobs are cancelled
+        soon afterwards, many at a time. Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -559,8 +600,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         With another priority it has its turn among the jobs of that one, by its age.
         Watchers are sent the change as a new version. A job that is so already is
         returned unchanged, whatever its state, so a retry is safe. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL;
-        ACCESS_DENIED for a priority that the caller may not choose.
+        INVALID_FIELD, JOB_NOT_FOUND, VERSION_MISMATCH, JOB_STARTED, JOB_TERMINAL,
+        IS_A_GROUP; ACCESS_DENIED for a priority that the caller may not choose.
         """
 
     @_abc_1.abstractmethod
@@ -569,9 +610,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
-        """Deletes a terminal job with its linked assets and its transitions. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
-        job that is not terminal.
+        """Deletes a terminal job with its linked assets and its transitions. A group is
+        deleted with its jobs: these first, many at a time, so a call that ends early
+        is to be repeated. Errors: INVALID_FIELD, JOB_NOT_FOUND (also for a retry),
+        ILLEGAL_TRANSITION for a job that is not terminal, JOB_IN_GROUP for a job that
+        is deleted with its group only.
         """
 
     @_abc_1.abstractmethod
@@ -583,7 +626,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs a terminal job again, as a new job with the same type, parameters,
         labels, keys, policy and timeouts, and with `origin_job_id`. The terminal one
         stays as it is. A job is rerun once: a further call returns that rerun,
-        for as long as it exists. So repeating the call is safe. Errors:
+        for as long as it exists. So repeating the call is safe. The rerun of a group
+        is a new group with the reruns of those of its jobs that did not become
+        COMPLETED; the rerun of a job of a group belongs to no group. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that is not
         terminal, REQUEST_ID_REUSED, UNIQUE_KEY_TAKEN, LIMIT_EXCEEDED.
         """
@@ -596,7 +641,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.RerunJobsResponse, _abc.Awaitable[_job_service_pb2.RerunJobsResponse]]:
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It leaves out cancelled jobs unless the filter names
-        them, and passes over a job whose `unique_key` another one has. Call it again
+        them, and passes over groups, and a job whose `unique_key` another one has. Call it again
         with `next_page_token` until `done`. A step that is repeated reruns no job
         twice. If it fails in the middle, with
         UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
@@ -622,7 +667,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobsResponse, _abc.Awaitable[_job_service_pb2.DeleteJobsResponse]]:
         """DeleteJob for the terminal jobs that match a filter, newest first: one
-        bounded step. Call it again with `next_page_token` until `done`. Safe to
+        bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
         retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 

@@ -132,7 +132,7 @@ Global___ListJobTypeStatsResponse: _TypeAlias = ListJobTypeStatsResponse  # noqa
 @_typing.final
 class JobTypeStats(_message.Message):
     """The jobs of one type. A job that is not terminal is counted once: it is ready,
-    blocked, scheduled or held.
+    blocked, scheduled, held or waiting.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -148,6 +148,7 @@ class JobTypeStats(_message.Message):
     ENDED_LAST_MINUTE_FIELD_NUMBER: _builtins.int
     ENDED_LAST_HOUR_FIELD_NUMBER: _builtins.int
     PRIORITIES_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     job_type: _builtins.str
     """The type."""
     ready: _builtins.int
@@ -166,6 +167,8 @@ class JobTypeStats(_message.Message):
     stream open that does. What workers ask of another server is known about 10
     seconds later, and for up to 30 seconds longer.
     """
+    waiting: _builtins.int
+    """Jobs that wait for other jobs: groups, for those that belong to them."""
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
         """How long the oldest job waits that may be claimed now, since its creation or
@@ -206,10 +209,11 @@ class JobTypeStats(_message.Message):
         ended_last_minute: _abc.Iterable[Global___EndedJobs] | None = ...,
         ended_last_hour: _abc.Iterable[Global___EndedJobs] | None = ...,
         priorities: _abc.Iterable[Global___PriorityStats] | None = ...,
+        waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait", "pause", b"pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "ended_last_hour", b"ended_last_hour", "ended_last_minute", b"ended_last_minute", "held", b"held", "job_type", b"job_type", "oldest_wait", b"oldest_wait", "pause", b"pause", "polled", b"polled", "priorities", b"priorities", "ready", b"ready", "scheduled", b"scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "ended_last_hour", b"ended_last_hour", "ended_last_minute", b"ended_last_minute", "held", b"held", "job_type", b"job_type", "oldest_wait", b"oldest_wait", "pause", b"pause", "polled", b"polled", "priorities", b"priorities", "ready", b"ready", "scheduled", b"scheduled", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +262,7 @@ class PriorityStats(_message.Message):
     BLOCKED_FIELD_NUMBER: _builtins.int
     SCHEDULED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """The priority."""
     ready: _builtins.int
@@ -268,6 +273,8 @@ class PriorityStats(_message.Message):
     """See JobTypeStats.scheduled."""
     held: _builtins.int
     """See JobTypeStats.held."""
+    waiting: _builtins.int
+    """See JobTypeStats.waiting."""
     def __init__(
         self,
         *,
@@ -276,10 +283,11 @@ class PriorityStats(_message.Message):
         blocked: _builtins.int = ...,
         scheduled: _builtins.int = ...,
         held: _builtins.int = ...,
+        waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "held", b"held", "priority", b"priority", "ready", b"ready", "scheduled", b"scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "held", b"held", "priority", b"priority", "ready", b"ready", "scheduled", b"scheduled", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,11 +506,36 @@ class WaitReason(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Group(_message.Message):
+        """It is a group, which ends with its jobs."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OPEN_FIELD_NUMBER: _builtins.int
+        SEALED_FIELD_NUMBER: _builtins.int
+        open: _builtins.int
+        """Its jobs that have not ended."""
+        sealed: _builtins.bool
+        """Whether it is sealed: otherwise more may be added."""
+        def __init__(
+            self,
+            *,
+            open: _builtins.int = ...,
+            sealed: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "sealed", b"sealed"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NO_WORKER_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
     SCHEDULED_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def no_worker(self) -> Global___WaitReason.NoWorker:
         """No worker asks for its type."""
@@ -523,6 +556,10 @@ class WaitReason(_message.Message):
     def queued(self) -> Global___WaitReason.Queued:
         """Others go first."""
 
+    @_builtins.property
+    def group(self) -> Global___WaitReason.Group:
+        """It ends with its jobs."""
+
     def __init__(
         self,
         *,
@@ -531,12 +568,13 @@ class WaitReason(_message.Message):
         concurrency_limit: Global___WaitReason.ConcurrencyLimit | None = ...,
         scheduled: Global___WaitReason.Scheduled | None = ...,
         queued: Global___WaitReason.Queued | None = ...,
+        group: Global___WaitReason.Group | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "no_worker", b"no_worker", "paused", b"paused", "queued", b"queued", "reason", b"reason", "scheduled", b"scheduled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "group", b"group", "no_worker", b"no_worker", "paused", b"paused", "queued", b"queued", "reason", b"reason", "scheduled", b"scheduled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "no_worker", b"no_worker", "paused", b"paused", "queued", b"queued", "reason", b"reason", "scheduled", b"scheduled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "group", b"group", "no_worker", b"no_worker", "paused", b"paused", "queued", b"queued", "reason", b"reason", "scheduled", b"scheduled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_reason: _TypeAlias = _typing.Literal["no_worker", "paused", "concurrency_limit", "scheduled", "queued"]  # noqa: Y015
+    _WhichOneofReturnType_reason: _TypeAlias = _typing.Literal["no_worker", "paused", "concurrency_limit", "scheduled", "queued", "group"]  # noqa: Y015
     _WhichOneofArgType_reason: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reason) -> _WhichOneofReturnType_reason | None: ...
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.check.counters import wrong_counters
+from jobledger_server.domain.job import JobStatus
 from jobledger_server.domain.leases import CANCEL_GRACE
 from jobledger_server.domain.limits import MAX_OUTPUT_STREAMS
 from jobledger_server.domain.state_machine import VERSION_OF_START
@@ -26,10 +27,11 @@ async def violations(database: Database) -> list[str]:
     """Return what is wrong in the database, each in a line; empty if nothing is.
 
     Every sequence number of a job has its row in the feed, and every row of the feed is a change of
-    its job. Payloads, attempts and assets have their job, which counts them. No deadline is too
-    late. A job that has not ended has the id of its queue. A stream of output has its job, no gap,
-    and its attempts in their order. A webhook is held under a lease, and not
-    if it is disabled. The counters of queues, levels and keys are what a recount says.
+    its job. Payloads, attempts and assets have their job, which counts them. A group counts its
+    jobs until it ends, which is when it is sealed and they have ended. No deadline is too late. A
+    job that has not ended has the id of its queue. A stream of output has its job, no gap, and its
+    attempts in their order. A webhook is held under a lease, and not if it is disabled. The
+    counters of queues, levels and keys are what a recount says.
 
     Args:
         database: One without time limits if it is large.
@@ -79,6 +81,12 @@ _REPORT = f" OR (changes.user_id IS NULL AND {HELD} AND change_seq > start_seq)"
 
 _WITHIN = "OVER (PARTITION BY job_id, stream ORDER BY start)"
 
+# The counts of Children are the first of its values, which ends with `sealed` and `cancelling`.
+_COUNTS = " || ',' || ".join(
+    f"count(CASE WHEN child.status = '{status.value}' THEN 1 END)" for status in JobStatus
+)
+_IS_OVER = "children LIKE '[0,0,%,true,false]' OR children LIKE '[0,0,%,true,true]'"
+
 FEED_RULES: Mapping[str, str] = {
     **{
         f"{column} of a job has its row in the feed": (
@@ -108,7 +116,8 @@ _RULES: Mapping[str, str] = {
     "a deadline is not later than what it stands for": (
         f"SELECT id, deadline FROM jobs WHERE {ACTIVE} AND (deadline > queue_expire_time"
         " OR deadline > lease_expire_time OR deadline > stall_expire_time"
-        f" OR deadline > run_expire_time OR deadline > cancel_request_time + {CANCEL_GRACE})"
+        " OR deadline > run_expire_time"
+        f" OR (children IS NULL AND deadline > cancel_request_time + {CANCEL_GRACE}))"
     ),
     "a job has the id of its queue": (
         "SELECT jobs.id, queue_id, queues.id AS queue FROM jobs LEFT JOIN queues"
@@ -129,6 +138,23 @@ _RULES: Mapping[str, str] = {
         "SELECT id, asset_count, (SELECT count(*) FROM assets WHERE job_id = jobs.id) AS assets"
         " FROM jobs"
         " WHERE asset_count <> (SELECT count(*) FROM assets WHERE job_id = jobs.id)"
+    ),
+    "a job is in a group of its owner": (
+        "SELECT child.id, child.group_id FROM jobs AS child LEFT JOIN jobs AS parent"
+        " ON parent.id = child.group_id AND parent.user_id = child.user_id"
+        " AND parent.children IS NOT NULL AND parent.delete_seq IS NULL"
+        " WHERE child.group_id IS NOT NULL AND child.delete_seq IS NULL AND parent.id IS NULL"
+    ),
+    "a group that has not ended counts its jobs": (
+        "SELECT parent.id, parent.children FROM jobs AS parent"
+        " LEFT JOIN jobs AS child ON child.group_id = parent.id AND child.delete_seq IS NULL"
+        " WHERE parent.children IS NOT NULL AND parent.complete_time IS NULL"
+        " GROUP BY parent.id, parent.children"
+        f" HAVING parent.children NOT LIKE '[' || {_COUNTS} || ',%'"
+    ),
+    "a group has ended if it is sealed and its jobs have ended, and not before": (
+        "SELECT id, status, children FROM jobs WHERE children IS NOT NULL"
+        f" AND (complete_time IS NOT NULL) <> ({_IS_OVER})"
     ),
     "output has its job, which names the stream": (
         f"SELECT job_id, stream FROM outputs LEFT JOIN jobs ON jobs.id = job_id AND {KEPT}"

@@ -22,6 +22,13 @@ DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 """The lease of a job that was started by its id, unless its worker sets another one."""
 
 
+class NewGroup(Struct, frozen=True):
+    """What a group is created with: see `children.Children`."""
+
+    fail_fast: bool = False
+    sealed: bool = False
+
+
 class Create(Content, frozen=True, kw_only=True):
     """Create a job. Idempotent if `request_id` is not empty, or if it has an `origin_job_id`.
 
@@ -32,6 +39,8 @@ class Create(Content, frozen=True, kw_only=True):
     With a `delay` it is due so long after its creation, and has no `schedule_time`.
     If another job of this owner and type with its `unique_key` is not terminal, it is refused, or
     returns that job if it is to `return_existing`.
+    With a `group` it is one, `group_id` is the group that it belongs to. In CreateAll that may be
+    the job of an earlier creation, whose index is `group_index`.
     """
 
     parameters: Payload | None = None
@@ -41,6 +50,9 @@ class Create(Content, frozen=True, kw_only=True):
     traceparent: str = ""
     origin_job_id: JobId | None = None
     return_existing: bool = False
+    group: NewGroup | None = None
+    group_id: JobId | None = None
+    group_index: int | None = None
 
 
 class CreateAll(Struct, frozen=True):
@@ -162,6 +174,20 @@ class Update(Struct, frozen=True, kw_only=True):
     expected_version: int | None = None
 
 
+class Seal(Struct, frozen=True, kw_only=True):
+    """Add no more children to a group of this owner. Idempotent."""
+
+    job_id: JobId
+    user_id: str
+
+
+class PassOn(Struct, frozen=True, kw_only=True):
+    """Note that a server cancels the children of a group, or that all are cancelled if `done`."""
+
+    job_id: JobId
+    done: bool = False
+
+
 class Expire(Struct, frozen=True, kw_only=True):
     """Fail or requeue a job if its deadline has passed. Safe to apply at any time."""
 
@@ -169,26 +195,34 @@ class Expire(Struct, frozen=True, kw_only=True):
 
 
 class Delete(Struct, frozen=True, kw_only=True):
-    """Delete a terminal job of this owner, with its assets and transitions."""
+    """Delete a terminal job of this owner, with its assets and transitions.
+
+    A group stays as it is until it is `childless`, and a child unless it goes `with_group`.
+    """
 
     job_id: JobId
     user_id: str
+    childless: bool = False
+    with_group: bool = False
 
 
 class Purge(Struct, frozen=True, kw_only=True):
     """Delete a job that has been terminal for its own retention, or else for at least `age`.
 
     None keeps jobs without a retention of their own. Safe to apply at any time.
+    Groups and children as for Delete: a child `with_group` is deleted whatever its age.
     """
 
     job_id: JobId
     age: Micros | None
+    childless: bool = False
+    with_group: bool = False
 
 
 WorkerCommand = ChangeStatus | Report | LinkAsset | AppendOutput | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
-JobCommand = WorkerCommand | Cancel | Update | Expire | Delete | Purge
+JobCommand = WorkerCommand | Cancel | Update | Seal | PassOn | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
 Command = Create | CreateAll | JobCommand

@@ -10,6 +10,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from jobledger_server.domain.assets import link
+from jobledger_server.domain.children import Children
 from jobledger_server.domain.commands import (
     DEFAULT_START_LEASE,
     AppendOutput,
@@ -20,14 +21,19 @@ from jobledger_server.domain.commands import (
     Expire,
     JobCommand,
     LinkAsset,
+    NewGroup,
+    PassOn,
     Purge,
     Release,
     Report,
+    Seal,
     Update,
     WorkerCommand,
 )
 from jobledger_server.domain.errors import (
     ConcurrencyLimitReached,
+    IsAGroup,
+    JobInGroup,
     JobNotDue,
     JobNotFound,
     JobTerminal,
@@ -39,6 +45,14 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     UniqueKeyTaken,
     VersionMismatch,
+)
+from jobledger_server.domain.groups import (
+    cancel_group,
+    check_level,
+    expire_group,
+    level_in,
+    pass_on,
+    seal,
 )
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
@@ -58,6 +72,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.leases import (
     backoff,
     cancel,
+    cancels,
     check_attempt,
     expire,
     has_attempts_left,
@@ -106,6 +121,8 @@ def create(
     active: Job | None = None,
     full: bool = False,
     defaults: TypeDefaults = NO_DEFAULTS,
+    group: Job | None = None,
+    siblings: int = 0,
 ) -> Decision:
     """Decide a creation.
 
@@ -120,10 +137,13 @@ def create(
         full: Whether the concurrency key is probably at its limit. The job is blocked at once
             then: a claim would only pass over it.
         defaults: Those of its type.
+        group: The job with the command's `group_id`, if it names one that exists.
+        siblings: How many jobs this commit adds to that group already.
 
     Raises:
         RequestIdReused: A job was created with that request id and other content.
         UniqueKeyTaken: Another job has the unique key.
+        DomainError: The job cannot belong to that group.
     """
     if found is not None:
         existing, parameters = found
@@ -135,6 +155,7 @@ def create(
             and parameters == command.parameters
             and says_the_same(existing, command)
             and _has_time_of(existing, command)
+            and _has_place_of(existing, command)
         )
         if not same:
             raise RequestIdReused(command.request_id, "Job", existing.id)
@@ -143,28 +164,71 @@ def create(
         if command.return_existing:
             return Decision(job=active, changed=False)
         raise UniqueKeyTaken(command.unique_key, active.id)
+    level = 1
+    if command.group_id is not None:
+        level = level_in(group, owner=command.user_id, group_id=command.group_id, more=siblings)
     if command.origin_job_id is None:  # a rerun has what its origin stores
         command = with_defaults(command, defaults)
+    if command.group is not None:
+        return _create_group(command, command.group, level, now, new_id)
     phase = Phase.BLOCKED if full else Phase.READY
     schedule_time = _schedule_time(command, now)
     if schedule_time is not None and schedule_time > now:
         phase = Phase.SCHEDULED
-    return Decision(
-        job=Job(
-            id=JobId(new_id()),
-            parameters_bytes=len(command.parameters or b""),
-            request_id=command.request_id,
-            traceparent=command.traceparent,
-            phase=phase,
-            origin_job_id=command.origin_job_id,
-            schedule_time=schedule_time,
-            queue_expire_time=queue_expire_time(schedule_time, command.queue_timeout, now),
-            create_time=now,
-            update_time=now,
-            **content_of(command),
-        ),
-        payloads=Payloads(parameters=command.parameters),
+    job = _new_job(
+        command,
+        now,
+        new_id,
+        phase=phase,
+        schedule_time=schedule_time,
+        expire_time=queue_expire_time(schedule_time, command.queue_timeout, now),
     )
+    return Decision(job=job, payloads=Payloads(parameters=command.parameters))
+
+
+def _create_group(
+    command: Create, options: NewGroup, level: int, now: Instant, new_id: NewId
+) -> Decision:
+    check_level(level)
+    # A sealed one has its children from the same commit, and ends with them.
+    expire_time = None if options.sealed else queue_expire_time(None, command.queue_timeout, now)
+    children = Children(level=level, fail_fast=options.fail_fast, sealed=options.sealed)
+    job = _new_job(command, now, new_id, phase=Phase.WAITING, expire_time=expire_time)
+    return Decision(
+        job=replace(job, children=children), payloads=Payloads(parameters=command.parameters)
+    )
+
+
+def _new_job(
+    command: Create,
+    now: Instant,
+    new_id: NewId,
+    *,
+    phase: Phase,
+    expire_time: Instant | None,
+    schedule_time: Instant | None = None,
+) -> Job:
+    return Job(
+        id=JobId(new_id()),
+        parameters_bytes=len(command.parameters or b""),
+        request_id=command.request_id,
+        traceparent=command.traceparent,
+        phase=phase,
+        origin_job_id=command.origin_job_id,
+        group_id=command.group_id,
+        schedule_time=schedule_time,
+        queue_expire_time=expire_time,
+        create_time=now,
+        update_time=now,
+        **content_of(command),
+    )
+
+
+def _has_place_of(job: Job, command: Create) -> bool:
+    """Whether the command creates a job of that group, or such a group."""
+    fail_fast = None if job.children is None else job.children.fail_fast
+    asked = None if command.group is None else command.group.fail_fast
+    return (job.group_id, fail_fast) == (command.group_id, asked)
 
 
 def _has_time_of(job: Job, command: Create) -> bool:
@@ -224,6 +288,8 @@ def decide(
     """
     if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
+    if job.children is not None and isinstance(command, WorkerCommand):
+        raise IsAGroup(job.id)
     match command:
         case ChangeStatus():
             decision = _change_status(job, command, named, limits, now=now, new_id=new_id)
@@ -236,17 +302,26 @@ def decide(
         case Release():
             decision = release(job, command, now)
         case Cancel():
-            decision = cancel(job, command, now)
+            decision = _cancel(job, command, now)
         case Update():
             decision = update(job, command, now, full=full)
+        case Seal():
+            decision = seal(job, command, now)
+        case PassOn():
+            decision = pass_on(job, command, now)
         case Expire():
-            decision = expire(job, now, resumed_at)
+            decision = _expire(job, now, resumed_at)
         case Delete():
             decision = _delete(job, command, now)
         case Purge():
             decision = _purge(job, command, now)
         case _:
             assert_never(command)
+    return _if_phase_known(job, command, decision)
+
+
+def _if_phase_known(job: Job, command: JobCommand, decision: Decision) -> Decision:
+    """Leave a job alone that is in a phase of newer servers."""
     if isinstance(job.phase, UnknownPhase) and (
         decision.changed or decision.renewed or decision.output is not None
     ):
@@ -261,6 +336,20 @@ def _may_work_on(job: Job, command: JobCommand) -> bool:
     if not isinstance(command, WorkerCommand) or command.job_types is None:
         return True
     return job.job_type in command.job_types
+
+
+def _cancel(job: Job, command: Cancel, now: Instant) -> Decision:
+    if not cancels(job, command):
+        return Decision(job=job, changed=False)
+    if job.children is not None:
+        return cancel_group(job, job.children, command, now)
+    return cancel(job, command, now)
+
+
+def _expire(job: Job, now: Instant, resumed_at: Instant | None) -> Decision:
+    if job.children is not None:
+        return expire_group(job, job.children, now)
+    return expire(job, now, resumed_at)
 
 
 def _change_status(
@@ -480,12 +569,23 @@ def _delete(job: Job, command: Delete, now: Instant) -> Decision:
         raise JobNotFound(job.id)
     if job.status not in TERMINAL:
         raise illegal_transition(job, "DELETED")
+    if job.group_id is not None and not command.with_group:
+        raise JobInGroup(job.id, job.group_id)
+    if job.children is not None and not command.childless:
+        return Decision(job=job, changed=False)
     return Decision(job=_next_version(job, now), deleted=True)
 
 
 def _purge(job: Job, command: Purge, now: Instant) -> Decision:
     age = command.age if job.retention is None else job.retention
-    if job.complete_time is None or age is None or job.complete_time + age > now:
+    if job.complete_time is None:
+        return Decision(job=job, changed=False)
+    if job.group_id is not None:
+        if not command.with_group:
+            return Decision(job=job, changed=False)
+    elif age is None or job.complete_time + age > now:
+        return Decision(job=job, changed=False)
+    if job.children is not None and not command.childless:
         return Decision(job=job, changed=False)
     return Decision(job=_next_version(job, now), deleted=True)
 

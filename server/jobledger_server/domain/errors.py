@@ -15,6 +15,10 @@ DomainError
 ├── ConcurrencyLimitReached
 ├── AssetNameTaken
 ├── PhaseUnknown
+├── IsAGroup
+├── NotAGroup
+├── GroupSealed
+├── JobInGroup
 └── LimitExceeded
 """
 
@@ -154,6 +158,35 @@ class PhaseUnknown(DomainError):
     """The job is in a phase that only newer servers know: one of them can do it."""
 
     job_id: JobId
+
+
+@dataclass(eq=False)
+class IsAGroup(DomainError):
+    """The job is a group: no worker runs it, and it has no turn."""
+
+    job_id: JobId
+
+
+@dataclass(eq=False)
+class NotAGroup(DomainError):
+    """The job is no group."""
+
+    job_id: JobId
+
+
+@dataclass(eq=False)
+class GroupSealed(DomainError):
+    """No child is added to the group any more."""
+
+    job_id: JobId
+
+
+@dataclass(eq=False)
+class JobInGroup(DomainError):
+    """The job is deleted with its group only."""
+
+    job_id: JobId
+    group_id: JobId
 
 
 @dataclass(eq=False)

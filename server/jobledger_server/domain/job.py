@@ -9,6 +9,8 @@ from typing import Any, NewType
 from msgspec import Struct, field
 from msgspec.structs import fields
 
+from jobledger_server.domain.children import Children
+
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids sort by creation time."""
 
@@ -84,6 +86,9 @@ class Phase(enum.IntEnum):
 
     HELD = 3
     """A worker holds it."""
+
+    WAITING = 4
+    """It waits for other jobs: a group, for its children."""
 
     # As above.
     __hash__ = int.__hash__
@@ -229,6 +234,9 @@ class Job(Struct, frozen=True, gc=False):
     has the bits of what its creator left unsaid. `started_by_id` says that a worker started the
     current or the latest attempt by the job's id, without a claim: see `leases.has_attempts_left`.
 
+    `group_id` is the group that it belongs to. A job with `children` is a group: no worker runs it.
+    Until it is sealed its `queue_expire_time` is when that is done for it.
+
     `output_streams` are the streams of its output with their content types. A new one is no new
     version. With `refuse_output`, output that is too much is refused, and old output is kept.
 
@@ -256,6 +264,7 @@ class Job(Struct, frozen=True, gc=False):
     status: JobStatus = JobStatus.QUEUED
     phase: AnyPhase = Phase.READY
     updates: int = 0
+    children: Children | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     releases: int = 0
@@ -265,6 +274,7 @@ class Job(Struct, frozen=True, gc=False):
     request_id: str = ""
     traceparent: str = ""
     origin_job_id: JobId | None = None
+    group_id: JobId | None = None
     schedule_time: Instant | None = None
     retry_time: Instant | None = None
     start_time: Instant | None = None

@@ -45,8 +45,11 @@ CANCEL_GRACE = Micros(30_000_000)
 LEASE_EXPIRED = "LEASE_EXPIRED"
 QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
 STALLED = "STALLED"
+CHILDREN_FAILED = "CHILDREN_FAILED"
 
-SERVICE_REASONS = frozenset({CANCELLED, LEASE_EXPIRED, QUEUE_EXPIRED, RUN_EXPIRED, STALLED})
+SERVICE_REASONS = frozenset(
+    {CANCELLED, CHILDREN_FAILED, LEASE_EXPIRED, QUEUE_EXPIRED, RUN_EXPIRED, STALLED}
+)
 """The reasons of errors that only the service gives."""
 
 
@@ -58,6 +61,8 @@ def deadline(job: Job) -> Instant | None:
     if job.status in TERMINAL:
         return None
     earliest = job.queue_expire_time
+    if job.children is not None:
+        return earliest
     for time in (
         job.lease_expire_time,
         job.stall_expire_time,
@@ -162,8 +167,8 @@ def _extended(job: Job, resumed_at: Instant | None) -> Job:
     return replace(job, lease_expire_time=expire_time, stall_expire_time=stall_time)
 
 
-def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
-    """Fail a job that no worker leases, or ask its worker to cancel it. Idempotent."""
+def cancels(job: Job, command: Cancel) -> bool:
+    """Return whether the command cancels the job: it is meant, and was not cancelled before."""
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
     done = job.status in TERMINAL or job.cancel_request_time is not None
@@ -173,8 +178,11 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
         and (not command.phases or job.phase in command.phases)
         and command.worker_id in ("", job.worker_id)
     )
-    if done or not meant:
-        return Decision(job=job, changed=False)
+    return meant and not done
+
+
+def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
+    """Fail a job that no worker leases, or ask its worker to cancel it."""
     requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
     if awaits_worker(job):
         return fail(requested, _cancelled(requested), actor=command.user_id, now=now)

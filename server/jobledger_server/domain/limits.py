@@ -85,6 +85,12 @@ MAX_JOB_OUTPUT_BYTES = 64 * 1024 * 1024
 DEFAULT_OWNER_OUTPUT_RATE, DEFAULT_OUTPUT_RATE = 8 * 1024 * 1024, 32 * 1024 * 1024
 """Bytes of output that the jobs of one owner, and of all, append in a second at one server."""
 
+MAX_CHILDREN = 100_000
+"""Jobs of a group."""
+
+MAX_GROUP_LEVELS = 8
+"""How deep groups are within groups."""
+
 MAX_ATTEMPTS = 1000
 """The greatest `retry_policy.max_attempts`."""
 

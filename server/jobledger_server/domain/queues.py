@@ -284,7 +284,9 @@ class Tally:
         self._vtimes = vtimes
         self._reasons = reasons
         self.queues: dict[QueueName, QueueCount] = {}
-        self.levels: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * 5)
+        self.levels: defaultdict[tuple[str, int], list[int]] = defaultdict(
+            lambda: [0] * (1 + len(Phase))
+        )
         """By job type and priority: the virtual time that is reached, and the phases' counts."""
         self.keys: defaultdict[str, KeyCount] = defaultdict(KeyCount)
         """By concurrency key."""

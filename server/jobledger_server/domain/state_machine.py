@@ -64,7 +64,7 @@ class Decision(Struct, frozen=True, kw_only=True):
         output: The output that is appended.
         next_offset: Where the output of an AppendOutput ends.
         via: The change to write before this one, in the same commit: a QUEUED job passes
-            through PROCESSING on its way to FAILED, without an attempt.
+            through PROCESSING on its way to FAILED, without an attempt, and so does a group.
     """
 
     job: Job
@@ -91,7 +91,7 @@ def illegal_transition(job: Job, target: str) -> IllegalTransition:
 
 def awaits_worker(job: Job) -> bool:
     """Whether no worker has the job and one may get it: it is queued, or it was requeued."""
-    return job.status not in TERMINAL and not job.leased
+    return job.status not in TERMINAL and not job.leased and job.children is None
 
 
 def due_time(job: Job) -> Instant | None:
@@ -147,6 +147,18 @@ def start_attempt(
         version=job.version + 1,
     )
     return Decision(job=started, transition=_transition(job, started, actor))
+
+
+def start_group(group: Job, now: Instant) -> Decision:
+    """Start a group, without an attempt: a child of it was started."""
+    started = replace(
+        group,
+        status=JobStatus.PROCESSING,
+        start_time=now,
+        update_time=now,
+        version=group.version + 1,
+    )
+    return Decision(job=started, transition=_transition(group, started, SYSTEM))
 
 
 def stall_expire_time(stall_timeout: Micros | None, progress_time: Instant) -> Instant | None:

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Update
 from jobledger_server.domain.errors import (
+    IsAGroup,
     JobNotFound,
     JobStarted,
     JobTerminal,
@@ -25,12 +26,15 @@ def update(job: Job, command: Update, now: Instant, *, full: bool) -> Decision:
 
     Raises:
         JobNotFound: The job is another user's.
+        IsAGroup: The job is a group.
         VersionMismatch: The job has another version than the expected one.
         JobStarted: The job was started.
         JobTerminal: The job is terminal.
     """
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
+    if job.children is not None:
+        raise IsAGroup(job.id)
     updated = _with_schedule(_with_priority(job, command), command, now, full=full)
     if updated == job:
         return Decision(job=job, changed=False)

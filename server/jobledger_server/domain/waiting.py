@@ -77,7 +77,14 @@ class Queued(Struct, frozen=True):
     tenants: int
 
 
-WaitReason = NoWorker | TypePaused | KeyPaused | LimitReached | NotDue | Queued
+class OpenGroup(Struct, frozen=True):
+    """The job is a group, which ends with its jobs: so many of them have not ended."""
+
+    open: int
+    sealed: bool
+
+
+WaitReason = NoWorker | TypePaused | KeyPaused | LimitReached | NotDue | Queued | OpenGroup
 
 
 class WaitFacts(Struct, frozen=True):
@@ -106,6 +113,9 @@ def wait_reasons(facts: WaitFacts) -> Iterator[WaitReason]:
     """Yield everything that keeps a job from being started; nothing if it does not wait."""
     job, key = facts.job, facts.key
     if not isinstance(job.phase, Phase) or job.phase is Phase.HELD:
+        return
+    if job.children is not None:
+        yield OpenGroup(job.children.open, job.children.sealed)
         return
     if not facts.polled:
         yield NoWorker(job.job_type)

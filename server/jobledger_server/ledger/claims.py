@@ -26,6 +26,7 @@ from jobledger_server.domain.queues import KeyState, block, claim_or_block
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import JOB_BYTES, Allocation, allocate
 from jobledger_server.ledger.batcher import AGAIN, Batcher, Observe, Unfinished
+from jobledger_server.ledger.groups import Changed, note, recount_groups
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Outdated, Store, StoredJob, StoreError
@@ -232,6 +233,11 @@ class Claims:
             if not decided:
                 return False, passed
             decisions = [decision for decision, _ in decided]
+            changed: Changed = {}
+            for decision in decisions:
+                note(changed, jobs[decision.job.id].job, decision.job)
+            for grouped in await recount_groups(transaction, {}, changed, now):
+                decisions += [grouped] if grouped.via is None else [grouped.via, grouped]
             changes = await transaction.append(decisions, config_version=version, last=True)
         for decision, allocation in decided:
             if allocation is None:

@@ -21,12 +21,13 @@ from jobledger_server.domain.commands import (
     Report,
 )
 from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded, Paused
-from jobledger_server.domain.job import Job, Phase
+from jobledger_server.domain.job import Job, JobId, Phase
 from jobledger_server.domain.output import OutputPiece, merged
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import NOTHING, Batcher
 from jobledger_server.ledger.claims import Claims
+from jobledger_server.ledger.groups import recount_groups
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.outages import Outages
@@ -41,6 +42,7 @@ from jobledger_server.ledger.working_set import (
 from jobledger_server.store import (
     Change,
     ErrorKind,
+    GroupsLocked,
     Outdated,
     Store,
     StoreConflict,
@@ -125,6 +127,11 @@ class Ledger:
         self.known_limits = KnownLimits(store, tuning)
         self.recheck = asyncio.Event()
         """Set when a blocked job may have a free slot."""
+        self.cancelling: dict[JobId, JobId | None] = {}
+        """Groups whose children this server is to cancel, the first one first. The children are
+        cancelled from this one on, the newest first."""
+        self.cancel_children = asyncio.Event()
+        """Set where there are some."""
         self.outages = Outages()
         self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
         """Failed writes, by the kind of the store's error."""
@@ -227,8 +234,8 @@ class Ledger:
 
         try:
             await retry_if_stale(partial(self._commit, expiries, load))
-        except StoreConflict:
-            # A batch of commands is halved until the rejected one is alone.
+        except (StoreConflict, Outdated):
+            # A batch of commands is halved until the rejected one is alone, and decided again.
             for outcome in await self.submit(expiries, SERVICE):
                 if isinstance(outcome, Exception) and not isinstance(outcome, JobNotFound):
                     raise outcome from None
@@ -265,6 +272,14 @@ class Ledger:
             is_settled = job.concurrency_key in settled and job.phase is not Phase.BLOCKED
             if not created_ready and not is_settled:
                 self.recheck.set()
+
+    def _look_at_groups(self, decisions: Sequence[Decision]) -> None:
+        """Have the children cancelled of groups that this commit has cancelled."""
+        for each in decisions:
+            children = each.job.children
+            if children is not None and children.cancelling:
+                self.cancelling.setdefault(each.job.id)
+                self.cancel_children.set()
 
     async def _apply_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """Apply a batch. Halve what a constraint rejects until the rejected command is alone."""
@@ -311,17 +326,22 @@ class Ledger:
         # Output is appended to what this process knows, by one statement, if that is so yet.
         look = not all(map(_is_output, commands)) or self.outages.about_now() is None
         again = False
+        groups: set[JobId] = set()
         while True:
-            commit = partial(self._commit_batch, commands, look=look or again, again=again)
+            commit = partial(
+                self._commit_batch, commands, look=look or again, again=again, groups=groups
+            )
             try:
                 return await retry_if_stale(commit)
-            except Outdated:
+            except Outdated as outdated:
                 again = True
+                if isinstance(outdated, GroupsLocked):
+                    groups.update(outdated.groups)
                 if any(map(depends_on_settings, commands)):
                     await retry_if_stale(self.known_limits.refresh)
 
     async def _commit_batch(
-        self, commands: Sequence[Command], *, look: bool, again: bool
+        self, commands: Sequence[Command], *, look: bool, again: bool, groups: Collection[JobId]
     ) -> Sequence[Outcome]:
         look_up = self._look_up_request_ids
         found = False
@@ -336,11 +356,12 @@ class Ledger:
                 find_created=look_up,
                 rates=self.rates,
                 look=look,
+                groups=groups,
             )
             found = bool(loaded.created or loaded.reruns)
             return loaded
 
-        outcomes = await self._commit(commands, load, look=look, again=again)
+        outcomes = await self._commit(commands, load, look=look, again=again, groups=groups)
         if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
             self._look_up_request_ids = found
         return outcomes
@@ -352,8 +373,11 @@ class Ledger:
         *,
         look: bool = True,
         again: bool = False,
+        groups: Collection[JobId] = (),
     ) -> Sequence[Outcome]:
         """Commit commands together. `load` loads what they need; it may also find them.
+
+        It has loaded those of the `groups` that exist.
 
         Without a `look` they are decided by about what time it is. Raises Outdated then if it is
         time to renew a lease, which needs the database's time. And raises it where output is
@@ -386,7 +410,10 @@ class Ledger:
                     now,
                     tuning=self._tuning,
                 )
-                decisions = [*_to_write(outcomes), *unblocked.decisions]
+                grouped = await recount_groups(
+                    transaction, working_set.jobs, working_set.changed, now, looked_for=groups
+                )
+                decisions = [*_to_write([*outcomes, grouped]), *unblocked.decisions]
                 if about is not None and any(decision.renewed for decision in decisions):
                     raise Outdated
                 if not again and any(map(_is_refused_output, commands, outcomes)):
@@ -412,6 +439,7 @@ class Ledger:
         for decision in unblocked.decisions:
             self._hand_on(decision.job)
         self._look_at_keys(decisions, settled=unblocked.settled)
+        self._look_at_groups(decisions)
         _log_ended_attempts(decisions)
         _log_late_reports(outcomes)
         return outcomes

@@ -1,8 +1,10 @@
 """The working set of a batch: what its commands need, loaded once and decided in memory."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     AppendOutput,
@@ -25,6 +27,7 @@ from jobledger_server.domain.output import (
 )
 from jobledger_server.domain.queues import NO_LIMITS, KeyState, Limits
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.groups import Changed, note
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.output_rates import OutputRates
 from jobledger_server.store import Transaction
@@ -62,6 +65,9 @@ class WorkingSet:
 
     held: Counter[str] = field(default_factory=Counter)
     """By concurrency key, how many more jobs are held after the commands."""
+
+    changed: Changed = field(default_factory=dict)
+    """What the commands change for the groups of their jobs."""
 
     outputs: dict[JobId, Tails] = field(default_factory=dict)
     """The streams of the jobs whose output is appended to."""
@@ -119,7 +125,11 @@ class WorkingSet:
             active=self.active.get(unique) if command.unique_key else None,
             full=self.known.is_full(command.concurrency_key),
             defaults=self.known.defaults_of(command.job_type),
+            group=None if command.group_id is None else self.jobs.get(command.group_id),
+            siblings=self._siblings(command.group_id),
         )
+        if decision.changed:
+            note(self.changed, None, decision.job)
         if command.unique_key and decision.changed:
             self.active[unique] = decision.job
         if command.request_id and decision.changed:
@@ -128,18 +138,44 @@ class WorkingSet:
             self.reruns[origin] = decision.job
         return decision
 
+    def _siblings(self, group_id: JobId | None) -> int:
+        """Return how many jobs the commands have added to a group."""
+        return 0 if group_id is None else self.changed.get(group_id, Counter()).total()
+
     def _create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
         """Decide all creations. If one is refused, undo the others."""
-        before = dict(self.created), dict(self.reruns), dict(self.active)
-        decisions = []
+        before = dict(self.created), dict(self.reruns), dict(self.active), dict(self.jobs)
+        changed = {group_id: counts.copy() for group_id, counts in self.changed.items()}
+        decisions: list[Decision] = []
         for index, creation in enumerate(command.creations):
+            if creation.group_index is not None:
+                group_id = decisions[creation.group_index].job.id
+                creation = replace(creation, group_id=group_id)  # noqa: PLW2901
             try:
-                decisions.append(self._create(creation, now, new_id))
-            except (RequestIdReused, UniqueKeyTaken) as refusal:
-                self.created, self.reruns, self.active = before
-                refusal.index = index
+                decision = self._create(creation, now, new_id)
+            except DomainError as refusal:
+                self.created, self.reruns, self.active, self.jobs = before
+                self.changed = changed
+                if isinstance(refusal, RequestIdReused | UniqueKeyTaken):
+                    refusal.index = index
                 raise
-        return decisions
+            children = decision.job.children
+            if children is not None and decision.changed:
+                # Open for the other creations, whether or not it is sealed after them.
+                open_group = replace(decision.job, children=replace(children, sealed=False))
+                self.jobs[open_group.id] = open_group
+            decisions.append(decision)
+        return [self._with_children(each) for each in decisions]
+
+    def _with_children(self, decision: Decision) -> Decision:
+        """Return the creation of a group with its children, which the same command creates."""
+        group = decision.job
+        if not decision.changed or group.children is None:
+            return decision
+        counts = self.changed.pop(group.id, Counter())
+        group = replace(group, children=replace(group.children, queued=counts.total()))
+        self.jobs[group.id] = group
+        return replace(decision, job=group)
 
     def _named(self, job_id: JobId, links: Sequence[AssetLink]) -> Mapping[str, Asset]:
         """Return the job's assets that have the names of these links."""
@@ -169,6 +205,8 @@ class WorkingSet:
         job = decision.job
         if decision.output is not None:
             self.outputs[job.id] = after_append(self.outputs[job.id], decision.output)
+        if before is not None:
+            note(self.changed, before, job)
         key = job.concurrency_key
         if before is not None and key:
             more = (job.phase is Phase.HELD) - (before.phase is Phase.HELD)
@@ -221,6 +259,7 @@ async def load_working_set(
     find_created: bool,
     rates: OutputRates,
     look: bool = True,
+    groups: Collection[JobId] = (),
 ) -> WorkingSet:
     """Load what the commands need, with at most one statement for each kind.
 
@@ -232,9 +271,10 @@ async def load_working_set(
             of its creations, or reruns of the same jobs.
         rates: How much output owners may append.
         look: Whether the jobs have to be as they are now, and not as this process knows them.
+        groups: Groups that the jobs of the batch belong to.
     """
     # Dicts serve as sets that keep the order.
-    ids: dict[JobId, None] = {}
+    ids: dict[JobId, None] = dict.fromkeys(groups)
     created: dict[tuple[str, str], None] = {}
     origins: dict[JobId, None] = {}
     unique: dict[tuple[str, str, str], None] = {}
@@ -248,6 +288,8 @@ async def load_working_set(
                     created[each.user_id, each.request_id] = None
                 if each.origin_job_id is not None:
                     origins[each.origin_job_id] = None
+                if each.group_id is not None:
+                    ids[each.group_id] = None
                 if each.unique_key:
                     unique[each.user_id, each.job_type, each.unique_key] = None
         else:

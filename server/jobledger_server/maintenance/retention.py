@@ -15,7 +15,7 @@ from jobledger_server.domain.errors import DomainError
 from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.domain.retention import Finished
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.store import Store, StoreError
+from jobledger_server.store import JobQuery, Store, StoreError
 from jobledger_server.tuning import Tuning
 
 PAUSE = 0.25
@@ -104,10 +104,33 @@ class Retention:
         return len(old.jobs) + len(due), old.more or len(due) == self._tuning.purge_search
 
     async def _submit(self, jobs: Sequence[JobId]) -> None:
-        """Purge these jobs in batches."""
+        """Purge these jobs, groups with their children."""
+        purges = [Purge(job_id=job_id, age=self._jobs) for job_id in jobs]
+        for group_id in await self._submit_all(purges):
+            await self._purge_children(group_id)
+            await self._submit_all([Purge(job_id=group_id, age=self._jobs, childless=True)])
+
+    async def _purge_children(self, group_id: JobId) -> None:
+        query = JobQuery(user_id=None, group_id=group_id)
+        before: JobId | None = None
+        while True:
+            page = await self._store.list_jobs(
+                query, before=before, limit=self._tuning.purge_search
+            )
+            purges = [Purge(job_id=each.id, age=None, with_group=True) for each in page.jobs]
+            for inner in await self._submit_all(purges):
+                await self._purge_children(inner)
+                last = Purge(job_id=inner, age=None, childless=True, with_group=True)
+                await self._submit_all([last])
+            before = page.next_before
+            if before is None:
+                return
+
+    async def _submit_all(self, purges: Sequence[Purge]) -> Sequence[JobId]:
+        """Purge these jobs in batches; return the groups that have to wait for their children."""
         loop = asyncio.get_running_loop()
         least, most = self._tuning.purge_least, self._tuning.purge_batch
-        purges = [Purge(job_id=job_id, age=self._jobs) for job_id in jobs]
+        groups: list[JobId] = []
         processed = self._ledger.processed
         while purges:
             began = loop.time()
@@ -116,6 +139,12 @@ class Retention:
                 # A job may have been deleted since the search.
                 if isinstance(outcome, Exception) and not isinstance(outcome, DomainError):
                     raise outcome
+                if not isinstance(outcome, Exception):
+                    groups += [
+                        each.job.id
+                        for each in outcome
+                        if each.job.children is not None and not each.deleted
+                    ]
             # As many as callers had commands since the last batch: callers wait about twice as
             # long at most. The purges keep up with creations, because a job takes several commands.
             calls = self._ledger.processed - processed - len(part)
@@ -124,6 +153,7 @@ class Retention:
             self._batch = min(most, size)
             # Some of the time is left to callers.
             await asyncio.sleep((loop.time() - began) * PAUSE)
+        return groups
 
     def _remember(self, later: Sequence[Finished]) -> None:
         """Keep the jobs that were passed over, as many as may be. The rest is found again."""

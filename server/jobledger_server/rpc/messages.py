@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
+from jobledger_server.domain.children import Children
 from jobledger_server.domain.job import (
     CONTENT,
     MICROS_PER_SECOND,
@@ -78,13 +79,17 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
         message.request_id = job.request_id
     if job.origin_job_id is not None:
         message.origin_job_id = job.origin_job_id
+    if job.group_id is not None:
+        message.group_id = job.group_id
+    if job.children is not None:
+        message.group.CopyFrom(_group(job.children))
     _set_time(message.create_time, job.create_time)
     _set_time(message.update_time, job.update_time)
     for field, instant in (
         ("start_time", job.start_time),
         ("complete_time", job.complete_time),
         ("lease_expire_time", job.lease_expire_time),
-        ("queue_expire_time", job.queue_expire_time),
+        ("queue_expire_time", _queue_expire_time(job)),
         ("run_expire_time", job.run_expire_time),
         ("progress_time", job.progress_time),
         ("cancel_request_time", job.cancel_request_time),
@@ -115,6 +120,24 @@ def job_bytes(job: Job, payloads: Payloads = NO_PAYLOADS, *, to_owner: bool = Fa
     if payloads.result is not None:
         parts.append(encoded_field(job_pb2.Job, "result", payloads.result))
     return b"".join((message.SerializeToString(), *parts))
+
+
+def _queue_expire_time(job: Job) -> Instant | None:
+    # That of a sealed group is when another server goes on to cancel its children.
+    return None if job.children is not None and job.children.sealed else job.queue_expire_time
+
+
+def _group(children: Children) -> job_pb2.Group:
+    return job_pb2.Group(
+        total=children.total,
+        queued=children.queued,
+        processing=children.processing,
+        completed=children.completed,
+        partial=children.partial,
+        failed=children.failed,
+        sealed=children.sealed,
+        fail_fast=children.fail_fast,
+    )
 
 
 def _set_content(message: job_pb2.Job, job: Job) -> None:
@@ -313,6 +336,7 @@ def _deleted_message(job: Job) -> job_pb2.Job:
         create_time=time_message(job.create_time),
         update_time=time_message(job.update_time),
         version=job.version,
+        group_id=job.group_id or "",
     )
 
 

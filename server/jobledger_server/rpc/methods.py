@@ -84,6 +84,7 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method(f"{JOB_SERVICE}CreateJob", _OWNER, large=True),
         Method(f"{JOB_SERVICE}BatchCreateJobs", _OWNER, large=True),
+        Method(f"{JOB_SERVICE}SealGroup", _READER),
         Method(f"{JOB_SERVICE}GetJob", _READER, reads=True, watches=True),
         Method(f"{JOB_SERVICE}BatchGetJobs", _READER, reads=True),
         Method(f"{JOB_SERVICE}ListJobs", _READER, reads=True, all_users=True, watches=True),

@@ -33,13 +33,17 @@ from jobledger_server.domain.errors import (
     AssetNameTaken,
     ConcurrencyLimitReached,
     DomainError,
+    GroupSealed,
     IllegalTransition,
+    IsAGroup,
+    JobInGroup,
     JobNotDue,
     JobNotFound,
     JobStarted,
     JobTerminal,
     LeaseLost,
     LimitExceeded,
+    NotAGroup,
     OutputGap,
     Paused,
     PhaseUnknown,
@@ -224,6 +228,22 @@ def _domain(error: DomainError) -> Refusal | None:  # noqa: C901, PLR0911, PLR09
                 job_id=job_id,
                 schedule_time=time.ToJsonString(),
             )
+        case IsAGroup(job_id):
+            message = f"job {job_id} is a group: no worker runs it, and it has no turn"
+            return _precondition(reasons.ERROR_REASON_IS_A_GROUP, message, job_id=job_id)
+        case NotAGroup(job_id):
+            message = f"job {job_id} is no group"
+            return _precondition(reasons.ERROR_REASON_NOT_A_GROUP, message, job_id=job_id)
+        case GroupSealed(job_id):
+            message = f"the group {job_id} is sealed: no job can be added to it"
+            return _precondition(reasons.ERROR_REASON_GROUP_SEALED, message, job_id=job_id)
+        case JobInGroup(job_id, group_id):
+            return _precondition(
+                reasons.ERROR_REASON_JOB_IN_GROUP,
+                f"job {job_id} belongs to the group {group_id}: delete the group",
+                job_id=job_id,
+                group_id=group_id,
+            )
         case LeaseLost(job_id, attempt):
             return Refusal(
                 codes.ABORTED,
@@ -337,7 +357,7 @@ def _limit_exceeded(error: LimitExceeded) -> Refusal:
     value = str(int(error.value) if error.value == int(error.value) else error.value)
     facts = {"limit": limit, "value": value, "scope": scope}
     # The name of a limit on a job says that already.
-    each = "" if limit.endswith("_per_job") else f" for each {scope}"
+    each = "" if limit.endswith(("_per_job", "_per_group")) else f" for each {scope}"
     limited = f"at most {value}{each}"
     violation = QuotaFailure.Violation(subject=limit, description=limited)
     details: list[Message] = [QuotaFailure(violations=[violation])]

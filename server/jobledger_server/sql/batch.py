@@ -2,14 +2,16 @@
 
 A job is written in one of five ways: as a report, which changes no index; as a state, with
 everything that can change from its start to its end; as ended; as deleted; or as moved, with its
-queue, if it was updated before its start.
+queue, if it was updated before its start. A group is written as counts of its children, which
+change no index either, or with everything that can change until its deletion.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
+from jobledger_server.domain.groups import is_count
 from jobledger_server.domain.job import (
     NO_PAYLOADS,
     Asset,
@@ -31,11 +33,14 @@ from jobledger_server.sql.history import NO_HISTORY, with_deletion, with_transit
 from jobledger_server.sql.rows import (
     CHECKPOINT,
     PARAMETERS,
+    JobRows,
     Row,
     asset_row,
     attempt_row,
+    count_rows,
     deletion_rows,
     end_rows,
+    group_rows,
     job_rows,
     move_rows,
     report_rows,
@@ -43,10 +48,8 @@ from jobledger_server.sql.rows import (
 )
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import NewSeq
+from jobledger_server.sql.write_statements import Update, WriteStatement
 from jobledger_server.store import Change
-
-if TYPE_CHECKING:
-    from jobledger_server.sql.write_statements import WriteStatement
 
 
 class DecisionBatch:
@@ -190,6 +193,19 @@ class DecisionBatch:
         """Return the statements that change counters, with their rows."""
         return counted(self._tally, self._settled)
 
+    def _update(self, before: Job, job: Job) -> tuple[Update, JobRows]:
+        """Return the statement that writes the fewest columns of those that a job may change."""
+        statements = self._statements
+        if job.children is not None and job.id not in self._deleted:
+            if is_count(before, job):
+                return statements.count_groups, count_rows
+            return statements.update_groups, group_rows
+        if before.updates != job.updates:
+            return statements.move_jobs, move_rows
+        if job.complete_time is None:
+            return statements.update_jobs, state_rows
+        return statements.end_jobs, end_rows
+
     def writes(self, *, after: int) -> Writes:
         """Return the other statements with their rows, at the sequence numbers after this one."""
         statements = self._statements
@@ -203,6 +219,8 @@ class DecisionBatch:
                 statements.move_jobs,
                 statements.update_jobs,
                 statements.end_jobs,
+                statements.update_groups,
+                statements.count_groups,
                 statements.report_jobs,
                 statements.move_changes,
                 statements.insert_jobs,
@@ -223,27 +241,19 @@ class DecisionBatch:
         }
         for job_id, (job, seq) in latest.items():
             before = self._loaded.get(job_id)
-            owner: str | None = job.user_id
             history = histories.get(job_id, NO_HISTORY)
+            outcome = outcomes.get(job_id, NO_PAYLOADS)
+            owner: str | None = job.user_id
             if before is None:
                 rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
-            elif before.job.updates != job.updates:
-                outcome = outcomes.get(job_id, NO_PAYLOADS)
-                rows[statements.move_jobs].append(
-                    (job_id, *move_rows.row(job, seq, history, outcome))
-                )
-            elif job_id in self._deleted:
+            elif job_id in self._deleted and before.job.updates == job.updates:
                 rows[statements.delete_jobs].append((job_id, *deletion_rows.row(job, seq, history)))
             elif is_report(before.job, job, self._now):
                 rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
                 owner = None if job.phase is Phase.HELD else job.user_id  # see tables.changes
-            elif job.complete_time is None:
-                rows[statements.update_jobs].append((job_id, *state_rows.row(job, seq, history)))
             else:
-                outcome = outcomes.get(job_id, NO_PAYLOADS)
-                rows[statements.end_jobs].append(
-                    (job_id, *end_rows.row(job, seq, history, outcome))
-                )
+                update, columns = self._update(before.job, job)
+                rows[update].append((job_id, *columns.row(job, seq, history, outcome)))
             if seq is None:
                 continue
             if before is None or was_just_started(before.job):  # a start keeps its row in the feed
@@ -280,4 +290,5 @@ class DecisionBatch:
 
 def _is_update(decision: Decision) -> bool:
     """Return whether a decision that changes its job updates it."""
-    return decision.job.status is JobStatus.QUEUED and decision.job.version > 1
+    job = decision.job
+    return job.status is JobStatus.QUEUED and job.version > 1 and job.children is None

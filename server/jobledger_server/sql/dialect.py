@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant, JobId
 from jobledger_server.sql.driver import Driver
-from jobledger_server.sql.tables import READY, tenant
+from jobledger_server.sql.tables import READY, STATE, tenant
 
 
 class Dialect(Hashable, Protocol):
@@ -84,6 +84,13 @@ class Dialect(Hashable, Protocol):
         the lock is held, and by that time.
         """
 
+    def lock_groups(self, ids: Collection[JobId]) -> tuple[str, Sequence[Any]]:
+        """Return the statement, with its values, that locks the feed and then reads groups.
+
+        It locks the groups, but for those that another transaction has locked. Its rows are those
+        of STATE.
+        """
+
     def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
         """Return the statement, with its values, for the tails of these streams of output.
 
@@ -148,6 +155,9 @@ READY_AFTER = f"{READY} AND deadline + 0 >"
 """Their condition, which lacks only the time."""
 
 OLDEST_FIRST = "ORDER BY create_time, id"
+
+GROUPS = f"SELECT {', '.join(column.name for column in STATE)} FROM {{source}}"  # noqa: S608
+"""The query for groups."""
 
 QUEUE_OF = "(SELECT own.queue_id FROM jobs AS own WHERE own.id = {id})"
 """The query for the id of a job's queue."""

@@ -57,12 +57,13 @@ class FeedStatements:
             .limit(bindparam("count"))
         )
         # The row of a start, of an unfinished job or of a deleted one has the time NULL, and that
-        # of a job with a retention of its own.
+        # of a job with a retention of its own, or that is deleted with its group.
         latest = and_(
             jobs.c.id == changes.c.job_id,
             jobs.c.change_seq == changes.c.seq,
             NOT_DELETED,
             jobs.c.retention.is_(None),
+            jobs.c.group_id.is_(None),
         )
         ends = select(changes.c.seq, changes.c.job_id, jobs.c.complete_time)
         self.ends = (

@@ -7,9 +7,12 @@ a terminal state, and it overwrites nothing, so the job's own columns describe t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
+from jobledger_server.domain.children import Children
 from jobledger_server.domain.decisions import queue_expire_time
+from jobledger_server.domain.groups import PASS_ON
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Phase, Transition
 from jobledger_server.domain.state_machine import TERMINAL, stall_expire_time, version_of_start
 from jobledger_server.sql.tables import NewSeq, jobs
@@ -21,6 +24,7 @@ START_COLUMNS = (
     "start_progress",
     "start_progress_message",
     "start_lease_expire_time",
+    "start_children",
 )
 """The columns of a job's first transition."""
 
@@ -36,6 +40,8 @@ its deletion, and its deletion."""
 
 NO_HISTORY: Sequence[Any] = (None,) * len(HISTORY_COLUMNS)
 """The values of HISTORY_COLUMNS where nothing is to be written."""
+
+_CHILDREN = msgspec.json.Decoder(Children)
 
 _FIRST = tuple(jobs.c.keys()).index(HISTORY_COLUMNS[0])
 _END_SEQ = tuple(jobs.c.keys()).index("change_seq")
@@ -55,7 +61,8 @@ def with_transition(
         job.progress,
         job.progress_message,
         job.lease_expire_time,
-        *NO_HISTORY[6:],
+        children_to_text(job.children),
+        *NO_HISTORY[len(START_COLUMNS) :],
     )
 
 
@@ -82,7 +89,7 @@ def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transitio
             from_status=JobStatus.QUEUED,
             to_status=JobStatus.PROCESSING,
             version=version_of_start(job),
-            attempt=0 if job.start_time is None else 1,
+            attempt=0 if job.attempt_time is None else 1,
             actor=start_actor,
             reason="",
             time=start_time,
@@ -103,7 +110,8 @@ def transitions_from_row(job: Job, row: Sequence[Any]) -> Mapping[int, Transitio
 
 def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
     """Return the job as it was after its first transition, from its newest state and its row."""
-    _, _, worker_id, progress, message, lease_expire_time = row[_FIRST : _FIRST + 6]
+    start_columns = row[_FIRST : _FIRST + len(START_COLUMNS)]
+    _, _, worker_id, progress, message, lease_expire_time, children = start_columns
     after = replace(
         job,
         status=start.to_status,
@@ -130,6 +138,8 @@ def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
         outcome_digest=None,
         outcome_bytes=0,
     )
+    if children is not None:
+        return _group_after_start(after, children_from_text(children), start.time)
     if lease_expire_time is None:
         # It ended without a start: it still waited, and if it was cancelled, then before this.
         expire_time = queue_expire_time(job.schedule_time, job.queue_timeout, job.create_time)
@@ -144,3 +154,26 @@ def job_after_start(job: Job, start: Transition, row: Sequence[Any]) -> Job:
         cancel_request_time=None,
         cancel_reason="",
     )
+
+
+def _group_after_start(group: Job, children: Children, start_time: Instant) -> Job:
+    """Return the group with the children that it had at its start."""
+    expire_time = None
+    if not children.sealed:
+        expire_time = queue_expire_time(None, group.queue_timeout, group.create_time)
+    elif children.cancelling:
+        expire_time = Instant(start_time + PASS_ON)
+    after = replace(group, phase=Phase.WAITING, children=children, queue_expire_time=expire_time)
+    if group.cancel_request_time is not None and group.cancel_request_time > start_time:
+        return replace(after, cancel_request_time=None, cancel_reason="")
+    return after
+
+
+def children_to_text(children: Children | None) -> str | None:
+    """Write the children of a group in their form in the database."""
+    return None if children is None else msgspec.json.encode(children).decode()
+
+
+def children_from_text(text: str) -> Children:
+    """Read them from that form."""
+    return _CHILDREN.decode(text)

@@ -47,6 +47,8 @@ from jobledger_server.sql.tables import (
 )
 from jobledger_server.store import JobPage, JobQuery
 
+_NO_ID = "00000000-0000-0000-0000-000000000000"
+
 JOB_BYTES = 1024
 """About the bytes that a job takes in an answer besides its longer texts and its payloads."""
 
@@ -132,7 +134,7 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
         return span
     # As in feed_statements.py: with an equation of the owner PostgreSQL might read everybody's jobs
     # in the order of their ids.
-    columns, values = by.keys(), [literal(value) for value in by.values()]
+    columns, values = by.keys(), [literal(value, column.type) for column, value in by.items()]
     all_, wanted = tuple_(*columns), tuple_(*values)
     own = tuple_(*columns, jobs.c.id)
     span.append(all_ <= wanted if end is None else own < tuple_(*values, literal(end, ID)))
@@ -144,10 +146,18 @@ def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[Colum
 
 def _found_by(query: JobQuery) -> dict[Column[Any], str]:
     """Return the columns, with their values, by which an index finds the jobs, newest first."""
+    if query.group_id is not None and not _is_of_request(query):
+        return {jobs.c.group_id: _group_id(query)}
     if query.user_id is None or _is_of_request(query):
         return {}
     owner = {jobs.c.user_id: query.user_id}
     return {**owner, jobs.c.unique_key: query.unique_key} if query.unique_key else owner
+
+
+def _group_id(query: JobQuery) -> str:
+    # A text that cannot be an id names no job, and PostgreSQL would not take it.
+    group_id = query.group_id or ""
+    return group_id if not group_id or is_id(group_id) else _NO_ID
 
 
 def _is_of_request(query: JobQuery) -> bool:
@@ -163,11 +173,12 @@ def _name_filters(query: JobQuery) -> list[ColumnElement[bool]]:
     """Return the conditions on what names the jobs, but for those that `_span` has."""
     by = _found_by(query)
     named = {
-        jobs.c.user_id: query.user_id if _is_of_request(query) else None,
+        jobs.c.user_id: None if jobs.c.user_id in by else query.user_id,
         jobs.c.request_id: query.request_id,
         jobs.c.unique_key: "" if jobs.c.unique_key in by else query.unique_key,
         jobs.c.concurrency_key: query.concurrency_key,
         jobs.c.worker_id: query.worker_id,
+        jobs.c.group_id: _group_id(query) if _is_of_request(query) else None,
     }
     filters: list[ColumnElement[bool]] = [
         column == value for column, value in named.items() if value

@@ -223,7 +223,7 @@ class SqlQueueReports:
         return await self._connections.read_list(read) if is_id(job_id) else None
 
     async def _facts(self, connection: AsyncConnection, job: Job, user_id: str | None) -> WaitFacts:
-        if job.phase in (None, Phase.HELD):
+        if job.phase in (None, Phase.HELD, Phase.WAITING):
             return WaitFacts(job, polled=True)
         now = await self._dialect.now(connection)
         named = self._dialect.bind_list("types", [job.job_type])

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from jobledger_server.domain.groups import COUNT_FIELDS
 from jobledger_server.domain.job import (
     CONTENT,
     NO_PAYLOADS,
@@ -34,6 +35,8 @@ from jobledger_server.domain.queues import Queue, QueueName
 from jobledger_server.sql.history import (
     DELETION_COLUMNS,
     HISTORY_COLUMNS,
+    children_from_text,
+    children_to_text,
     deletion_from_row,
     job_after_start,
     transitions_from_row,
@@ -61,6 +64,7 @@ MOVE_COLUMNS = ("queue_id", "updates", "priority", "schedule_time")
 
 FIXED_COLUMNS = (
     "id",
+    "group_id",
     "parameters_bytes",
     "request_id",
     "traceparent",
@@ -94,6 +98,7 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "status": lambda job: job.status.value,
     "labels": lambda job: labels_to_text(job.labels),
     "deadline": deadline,
+    "children": lambda job: children_to_text(job.children),
     "output_streams": lambda job: json.dumps(job.output_streams) if job.output_streams else None,
     "last_error_reason": lambda job: job.last_error and job.last_error.reason,
     "last_error_message": lambda job: job.last_error and job.last_error.message,
@@ -138,8 +143,8 @@ class JobRows:
 
 _JOB_COLUMNS = tuple(column.name for column in STATE)
 _QUEUE_ID, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("queue_id", "change_seq"))
-_STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN, _STREAMS_COLUMN = map(
-    _JOB_COLUMNS.index, ("status", "phase", "labels", "output_streams")
+_STATUS_COLUMN, _PHASE_COLUMN, _LABELS_COLUMN, _STREAMS_COLUMN, _CHILDREN_COLUMN = map(
+    _JOB_COLUMNS.index, ("status", "phase", "labels", "output_streams", "children")
 )
 
 job_rows = JobRows(_JOB_COLUMNS)
@@ -185,6 +190,12 @@ move_rows = JobRows(
 """Makes rows of all that can change, for jobs that are updated, without their `queue_id`. They may
 have been started, ended and deleted, too."""
 
+count_rows = JobRows((*COUNT_FIELDS, "change_seq"))
+"""Makes rows of the columns that a group's counts change, which are in no index."""
+
+group_rows = JobRows((*end_rows.columns, "updates"))
+"""Makes rows of all that can change of a group until its deletion."""
+
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes, also one that only renews the lease."""
 
@@ -198,6 +209,9 @@ def job_from_row(row: Sequence[Any]) -> Job:
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_PHASE_COLUMN] = _PHASE.get(fields[_PHASE_COLUMN], UnknownPhase.UNKNOWN)
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
+    children = fields[_CHILDREN_COLUMN]
+    if children is not None:
+        fields[_CHILDREN_COLUMN] = children_from_text(children)
     streams = fields[_STREAMS_COLUMN]
     fields[_STREAMS_COLUMN] = NO_STREAMS if streams is None else json.loads(streams)
     del fields[_QUEUE_ID : _CHANGE_SEQ + 1]  # those that are not fields of a job

@@ -279,19 +279,20 @@ class SqlStore:
 
     @runs_to_completion
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
+        forget = self._statements.forget
         async with self._connections.writing() as connection:
             before = await self._dialect.now(connection) - age
             bounds = {"before": before, "count": limit}
-            old = (await connection.execute(self._statements.lock_old_deletions, bounds)).all()
+            old = (await connection.execute(forget.lock, bounds)).all()
             if not old:
                 return 0
             ids = {"ids": [row[0] for row in old]}
             seqs = {"seqs": [seq for _, *of_job in old for seq in of_job if seq is not None]}
-            await connection.execute(self._statements.compact_changes, seqs)
-            await connection.execute(self._statements.compact_attempts, ids)
-            await connection.execute(self._statements.compact_jobs, ids)
+            await connection.execute(forget.changes, seqs)
+            await connection.execute(forget.attempts, ids)
+            await connection.execute(forget.jobs, ids)
             last = {"last": max(row[-1] for row in old)}
-            await connection.execute(self._statements.set_compacted_seq, last)
+            await connection.execute(forget.set_compacted_seq, last)
             return len(old)
 
     async def verify_identity(self) -> FeedHead:

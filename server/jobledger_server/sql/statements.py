@@ -31,8 +31,10 @@ from jobledger_server.sql.rows import (
     CHECKPOINT,
     KEPT_COLUMNS,
     PARAMETERS,
+    count_rows,
     deletion_rows,
     end_rows,
+    group_rows,
     job_rows,
     move_rows,
     report_rows,
@@ -167,6 +169,8 @@ class Statements:
         self.report_jobs = Update(jobs, report_rows.columns, KEPT_COLUMNS)
         self.update_jobs = Update(jobs, state_rows.columns, KEPT_COLUMNS)
         self.end_jobs = Update(jobs, end_rows.columns, KEPT_COLUMNS)
+        self.count_groups = Update(jobs, count_rows.columns, KEPT_COLUMNS)
+        self.update_groups = Update(jobs, group_rows.columns, KEPT_COLUMNS)
         self.delete_jobs = Update(jobs, deletion_rows.columns, KEPT_COLUMNS)
         self.move_jobs = Update(jobs, move_rows.columns, KEPT_COLUMNS, {"queue_id": moved})
         self.insert_changes = Insertion(changes, changes.c.keys())
@@ -199,6 +203,28 @@ class Statements:
         )
         self.feed = FeedStatements()
         self.feed_head = prepared(self.feed.head)
+        self.forget = ForgetStatements(dialect)
+        outlived_time = literal_column(OUTLIVED_TIME, BigInteger)
+        self.outlived = (
+            select(jobs.c.id)
+            .where(text(OUTLIVING), outlived_time < dialect.clock)
+            .order_by(outlived_time)
+            .limit(bindparam("count"))
+        )
+        self.renew_epoch = (
+            update(feed).where(feed.c.epoch == bindparam("old")).values(epoch=bindparam("new"))
+        )
+        self.verify_identity = (
+            update(feed)
+            .where(feed.c.database_identity != dialect.database_identity)
+            .values(database_identity=dialect.database_identity, epoch=bindparam("new"))
+        )
+
+
+class ForgetStatements:
+    """The statements that forget old deletions."""
+
+    def __init__(self, dialect: Dialect) -> None:
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement
         # reads all of them.
         oldest = (
@@ -211,38 +237,21 @@ class Statements:
         old = select(oldest.c.id).where(oldest.c.delete_time < bindparam("before"))
         # Locked first, but for those that another server forgets. Only who has locked a deleted job
         # writes its rows of other tables, in any order.
-        self.lock_old_deletions = dialect.locked(
+        self.lock = dialect.locked(
             select(jobs.c.id, jobs.c.start_seq, jobs.c.change_seq, jobs.c.delete_seq).where(
                 jobs.c.id.in_(old)
             ),
             skip=True,
         )
-        outlived_time = literal_column(OUTLIVED_TIME, BigInteger)
-        self.outlived = (
-            select(jobs.c.id)
-            .where(text(OUTLIVING), outlived_time < dialect.clock)
-            .order_by(outlived_time)
-            .limit(bindparam("count"))
-        )
         ids: BindParameter[Any] = bindparam("ids", expanding=True)
-        self.compact_changes = delete(changes).where(
-            changes.c.seq.in_(bindparam("seqs", expanding=True))
-        )
-        self.compact_attempts = delete(attempts).where(attempts.c.job_id.in_(ids))
+        self.changes = delete(changes).where(changes.c.seq.in_(bindparam("seqs", expanding=True)))
+        self.attempts = delete(attempts).where(attempts.c.job_id.in_(ids))
         # With their assets.
-        self.compact_jobs = delete(jobs).where(jobs.c.id.in_(ids))
+        self.jobs = delete(jobs).where(jobs.c.id.in_(ids))
         self.set_compacted_seq = (
             update(feed)
             .where(feed.c.compacted_seq < bindparam("last"))
             .values(compacted_seq=bindparam("last"))
-        )
-        self.renew_epoch = (
-            update(feed).where(feed.c.epoch == bindparam("old")).values(epoch=bindparam("new"))
-        )
-        self.verify_identity = (
-            update(feed)
-            .where(feed.c.database_identity != dialect.database_identity)
-            .values(database_identity=dialect.database_identity, epoch=bindparam("new"))
         )
 
 

@@ -73,13 +73,15 @@ NEW_SEQS = ("seq", "change_seq", "start_seq", "delete_seq")
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 
+_GROUP = "children IS NOT NULL"
+
 ACTIVE = "complete_time IS NULL"
 """The condition for a job that has not finished."""
 
-PHASES = ("ready", "blocked", "scheduled", "held")
+PHASES = ("ready", "blocked", "scheduled", "held", "waiting")
 """The counters of jobs by phase, in the order of Phase."""
 
-READY, BLOCKED, SCHEDULED, HELD = (f"phase = {phase:d}" for phase in Phase)
+READY, BLOCKED, SCHEDULED, HELD, WAITING = (f"phase = {phase:d}" for phase in Phase)
 """The conditions for jobs that are in these phases. They read no column that a report changes, for
 an index with such a condition would make each report change every index."""
 
@@ -112,8 +114,11 @@ DUE_TIME = "coalesce(retry_time, schedule_time)"
 OUTLIVED_TIME = "(complete_time + retention)"
 """When a job has outlived its own retention."""
 
-OUTLIVING = "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
-"""The condition for an ended job with a retention of its own."""
+OUTLIVING = (
+    "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
+    " AND group_id IS NULL"
+)
+"""The condition for an ended job with a retention of its own, which goes without its group."""
 
 
 def tenant(job: str = "jobs") -> str:
@@ -128,6 +133,9 @@ def _where(condition: str) -> dict[str, Any]:
 
 KEPT = "delete_seq IS NULL"
 """The condition for a job that was not deleted; in statements about one owner's jobs."""
+
+CHILDREN = "group_id IS NOT NULL AND delete_seq IS NULL"
+"""The condition for a child of a group that was not deleted."""
 
 RERUNS = "origin_job_id IS NOT NULL AND delete_seq IS NULL"
 """The condition for a rerun: a job that runs another one again."""
@@ -149,6 +157,7 @@ jobs = Table(
     Column("start_progress", Integer),
     Column("start_progress_message", String(MAX_MESSAGE_CHARACTERS)),
     Column("start_lease_expire_time", BigInteger),
+    Column("start_children", Text),
     # Not later than the earliest time at which something happens without a call; NULL in a terminal
     # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
     Column("deadline", BigInteger),
@@ -172,6 +181,8 @@ jobs = Table(
     Column("phase", SmallInteger),
     # Before its start; see `state_machine.version_of_start`.
     Column("updates", Integer, nullable=False),
+    # As JSON, of a group; see domain/children.py.
+    Column("children", Text),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
@@ -181,6 +192,7 @@ jobs = Table(
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("traceparent", String(MAX_TRACEPARENT_CHARACTERS), nullable=False),
     Column("origin_job_id", ID),
+    Column("group_id", ID),
     Column("schedule_time", BigInteger),
     Column("retry_time", BigInteger),
     Column("start_time", BigInteger),
@@ -227,9 +239,10 @@ jobs = Table(
         " AND (status = 'QUEUED') = (start_seq IS NULL)",
         name="version",
     ),
+    # A group starts without an attempt.
     CheckConstraint(
-        "attempt >= 0 AND (attempt = 0) = (start_time IS NULL)"
-        " AND (start_time IS NULL) = (attempt_time IS NULL)",
+        f"attempt >= 0 AND (attempt = 0) = ({_GROUP} OR start_time IS NULL)"
+        " AND (attempt = 0) = (attempt_time IS NULL)",
         name="attempt",
     ),
     # A job that ends without a start passes through PROCESSING, and fails with its next version.
@@ -261,11 +274,16 @@ jobs = Table(
         name="last_error",
     ),
     CheckConstraint("status = 'PROCESSING' OR lease_expire_time IS NULL", name="lease"),
+    # A group that is sealed waits for its children only.
     CheckConstraint(
-        "(complete_time IS NULL AND lease_expire_time IS NULL) = (queue_expire_time IS NOT NULL)",
+        "(complete_time IS NULL AND lease_expire_time IS NULL) = (queue_expire_time IS NOT NULL)"
+        f" OR ({_GROUP} AND complete_time IS NULL)",
         name="queue",
     ),
-    CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
+    CheckConstraint(
+        f"(status IN {_TERMINAL}) = (deadline IS NULL) OR ({_GROUP} AND complete_time IS NULL)",
+        name="deadline",
+    ),
     CheckConstraint(
         "max_attempts >= 0 AND releases BETWEEN 0 AND attempt"
         " AND quick_releases BETWEEN 0 AND releases",
@@ -281,7 +299,8 @@ jobs = Table(
     ),
     CheckConstraint(
         "(phase IS NULL) = (complete_time IS NOT NULL)"
-        " AND (phase IS NULL OR phase BETWEEN 0 AND 3)"
+        f" AND (phase IS NULL OR {KNOWN_PHASE})"
+        f" AND coalesce({WAITING}, FALSE) = ({_GROUP} AND complete_time IS NULL)"
         f" AND (lease_expire_time IS NOT NULL) = coalesce({HELD}, FALSE)"
         f" AND ({DUE_TIME} IS NOT NULL OR NOT coalesce({SCHEDULED}, FALSE))",
         name="phase",
@@ -308,6 +327,7 @@ jobs = Table(
     Index("ix_jobs_delete_seq", "delete_seq", **_where("delete_seq IS NOT NULL")),
     # A job has one rerun. Deleted jobs are reruns of none.
     Index("uq_jobs_origin_job_id", "origin_job_id", unique=True, **_where(RERUNS)),
+    Index("ix_jobs_group_id_id", "group_id", "id", **_where(CHILDREN)),
     # Jobs that wait for their time.
     Index("ix_jobs_scheduled", text(DUE_TIME), **_where(SCHEDULED)),
     # Jobs that may be claimed, oldest first within each queue.

@@ -137,6 +137,10 @@ class SqlTransaction:
             key: KeyState(running, most, bool(paused)) for key, running, most, paused, _ in rows
         }
 
+    async def lock_groups(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        found = self._load(await self._driver.fetch(*self._dialect.lock_groups(ids)))
+        return {job.id: job for job in found}
+
     async def find_reruns(self, origins: Collection[JobId]) -> dict[JobId, Job]:
         bound = bind_ids(self._dialect, "origins", origins)
         rows = await self._fetch(self._statements.find_reruns, bound)

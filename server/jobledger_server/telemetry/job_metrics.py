@@ -45,10 +45,11 @@ class JobMetrics:
                 continue
             if change.transitions:
                 self._transition(job)
-            elif job.status is JobStatus.QUEUED:  # its only change: see the table's constraints
+            elif job.version == 1:
                 self.created[self._type(job)] += 1
             elif (
                 job.status is JobStatus.PROCESSING
+                and job.children is None
                 and not job.leased
                 # Else a report came for a job that waits already.
                 and job.progress_time != job.update_time
@@ -57,7 +58,9 @@ class JobMetrics:
 
     def _transition(self, job: Job) -> None:
         job_type = self._type(job)
-        start, end = job.start_time, job.complete_time
+        # No worker runs a group.
+        start = job.start_time if job.children is None else None
+        end = job.complete_time
         if end is None:
             if start is not None:
                 self.waits[job_type].record(_seconds(job.due_time, start))

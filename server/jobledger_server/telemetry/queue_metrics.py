@@ -1,4 +1,4 @@
-"""How many jobs wait, are blocked, scheduled and held, in the whole database.
+"""How many jobs are ready, blocked, scheduled, held and waiting, in the whole database.
 
 Every server reads the same counters, so a sum over servers means nothing. They are read only where
 metrics are served or sent.
@@ -51,6 +51,7 @@ class QueueMetrics:
                 ("blocked", stats.total.blocked),
                 ("scheduled", stats.total.scheduled),
                 ("held", stats.total.held),
+                ("waiting", stats.total.waiting),
             )
         }
         self.oldest_waits = {

@@ -24,6 +24,13 @@ class Selection:
     job_types: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     job_ids: frozenset[JobId] = frozenset()
+    group_id: JobId | None = None
+
+    @property
+    def is_owner_only(self) -> bool:
+        """Whether every job of the owner matches."""
+        filters = self.job_types or self.labels or self.job_ids or self.group_id
+        return not filters
 
     def matches(self, job: Job) -> bool:
         return (
@@ -31,6 +38,7 @@ class Selection:
             and (not self.job_types or job.job_type in self.job_types)
             and (not self.labels or self.labels.items() <= job.labels.items())
             and (not self.job_ids or job.id in self.job_ids)
+            and self.group_id in (None, job.group_id)
         )
 
     def key(self) -> tuple[object, ...]:
@@ -40,6 +48,7 @@ class Selection:
             sorted(self.job_types),
             sorted(self.labels.items()),
             sorted(self.job_ids),
+            self.group_id,
         )
 
 
@@ -188,6 +197,6 @@ class FeedWatch:
     def _matching(self, changes: Sequence[Change]) -> Sequence[Change]:
         """Return which of the owner's changes match."""
         selection = self.selection
-        if not (selection.job_types or selection.labels or selection.job_ids):
+        if selection.is_owner_only:
             return changes
         return [change for change in changes if selection.matches(change.job)]

@@ -11,6 +11,9 @@ TYPES = ("render", "encode", "index")
 BRIEF = "brief"
 """The type of jobs that one client creates, ends and deletes at once; no worker claims them."""
 
+GROUP = "album"
+"""The type of groups, which no worker runs. Their owners delete them."""
+
 DEFAULTED = TYPES[1]
 """The type whose jobs have a default priority throughout."""
 
@@ -47,7 +50,7 @@ class Board:
         """Note that a job has ended."""
         if job.job_id not in self.closed:
             self.closed.add(job.job_id)
-            if job.job_type != BRIEF:  # whose own client deletes it
+            if job.job_type not in (BRIEF, GROUP):  # whose own client deletes it
                 self.ended.append(job)
                 if job.status == "FAILED":
                     self.failed.append(job)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,13 @@ from jobledger import AsyncClient
 from jobledger.core.models import Asset
 from jobledger.errors import JobledgerError
 from jobledger.worker import ClaimedJob, Completed, Failed, Outcome, Partial, Release, Worker
+from jobledger.worker.session.job_output import MAX_APPEND
 from jobledger.worker.session.job_updates import INTERVAL
 from tests.checker.clients.board import TYPES, Board, pause
 from tests.checker.clients.observed_work import ObservedChannel
-from tests.checker.clients.workers import CHECKPOINTS
-from tests.checker.history import History
+from tests.checker.clients.output_writers import STREAMS, OutputWriter
+from tests.checker.clients.workers import CHECKPOINTS, WRITTEN
+from tests.checker.history import Append, History
 
 SLOTS = 8
 
@@ -23,6 +26,12 @@ TICK_SECONDS = 0.05
 
 REPEATED = (0, 0, 1, 3)
 """How often a report may be repeated, which has no news then."""
+
+LOG = "log"
+"""The stream of `job.log`."""
+
+AWAITED = 0.2
+"""How many of the writes wait until they are committed."""
 
 ASKED = 0.1
 """How many of the reports are followed by a question whether to go on."""
@@ -51,6 +60,8 @@ class LibraryWorker:
     history: History
     lease: int
     token: str | None
+    written: float
+    pieces: tuple[int, ...]
 
     def __post_init__(self) -> None:
         self._outcomes = itertools.cycle(self.rng.sample(OUTCOMES, len(OUTCOMES)))
@@ -58,7 +69,8 @@ class LibraryWorker:
 
     async def run(self) -> None:
         """Work until there is nothing more to do."""
-        observed: Any = ObservedChannel(self.channel, self.rng, self.board, self.history)
+        self._observed = ObservedChannel(self.channel, self.rng, self.board, self.history)
+        observed: Any = self._observed
         try:
             while not self.board.work.is_set():
                 client = AsyncClient(channel=observed, token=self.token)
@@ -75,7 +87,11 @@ class LibraryWorker:
             observed.write_down_unanswered()
 
     async def _handle(self, job: ClaimedJob) -> Outcome:
-        await self._report(job)
+        output = None
+        if self.rng.random() < self.written:
+            output = _Output(next(self._marks), job, self.rng, self.pieces, self._observed)
+            self.board.written.append(self._observed.claimed(job.id, job.attempt))
+        await self._report(job, output)
         outcome, after = next(self._outcomes), self.rng.choice(PAUSES)
         if outcome == "released":
             return Release(after)
@@ -96,12 +112,14 @@ class LibraryWorker:
             return Partial(result, "half of it", "NO_TIME", details=result, assets=assets)
         return Completed(result, assets)
 
-    async def _report(self, job: ClaimedJob) -> None:
-        """Report progress, some of it several times, and with checkpoints."""
+    async def _report(self, job: ClaimedJob, output: "_Output | None") -> None:
+        """Report progress, some of it several times, and with checkpoints; write between."""
         for percent in sorted(self.rng.sample(range(1, 100), self.rng.randint(2, 6))):
             await _tick()
             mark = next(self._marks)
             checkpoint = {"mark": mark} if self.rng.random() < CHECKPOINTS else None
+            if output is not None and self.rng.random() < WRITTEN:
+                await output.write()
             repeated = self.rng.choice(REPEATED)
             await job.progress(percent, mark, checkpoint=checkpoint, wait=repeated > 0)
             for _ in range(repeated):
@@ -110,6 +128,58 @@ class LibraryWorker:
             if self.rng.random() < ASKED:
                 await asyncio.sleep(INTERVAL)
                 await job.progress()
+        if output is not None and self.rng.random() < WRITTEN:
+            await output.write()  # at once before the end
+
+
+class _Output:
+    """Writes output of one attempt of a job.
+
+    An append begins where a piece does, as the judge wants it: so much is not written to a stream
+    that the worker would have to divide a piece.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: ClaimedJob,
+        rng: random.Random,
+        sizes: tuple[int, ...],
+        observed: ObservedChannel,
+    ) -> None:
+        self._writer = OutputWriter(name, job, rng, sizes)
+        self._job, self._rng, self._observed = job, rng, observed
+        self._sizes: Counter[str] = Counter()
+
+    async def write(self) -> None:
+        """Write a few pieces."""
+        for _ in range(self._rng.randint(1, 4)):
+            piece = self._writer.piece()
+            data = piece.data + b"\n" if piece.stream == LOG else piece.data
+            self._sizes[piece.stream] += len(data)
+            if self._sizes[piece.stream] > MAX_APPEND:
+                return
+            where = self._job.id, self._job.attempt, piece.stream
+            self._observed.output.write(*where, data)
+            try:
+                await self._write(piece)
+            except JobledgerError:  # it is committed or refused, and the job goes on
+                continue
+            except BaseException:
+                self._observed.output.fail(*where)
+                raise
+
+    async def _write(self, piece: Append) -> None:
+        """Write a piece in the way that a program writes to such a stream."""
+        if piece.stream == LOG:
+            await self._job.log(piece.data.decode())
+            return
+        wait = self._rng.random() < AWAITED
+        if piece.stream:
+            stream = self._job.output(piece.stream, content_type=STREAMS[piece.stream])
+            await stream.write(piece.data, wait=wait)
+        else:
+            await self._job.write(piece.data, wait=wait)
 
 
 async def _tick() -> None:

@@ -12,6 +12,7 @@ import grpc
 from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from tests.checker.clients.board import Board
+from tests.checker.clients.observed_output import ObservedOutput
 from tests.checker.clients.stream_workers import REPEATED
 from tests.checker.clients.update_kinds import NEWS, UpdateKinds
 from tests.checker.facts import mark_of, snapshot
@@ -49,6 +50,7 @@ class ObservedChannel:
         self._board = board
         self._history = history
         self._kinds = UpdateKinds()
+        self.output = ObservedOutput(history)
         self._jobs: dict[tuple[str, int], Snapshot] = {}
         self._opened = 0.0
         self._sent: deque[_Update] = deque()
@@ -69,6 +71,10 @@ class ObservedChannel:
 
         return work
 
+    def claimed(self, job_id: str, attempt: int) -> Snapshot:
+        """Return a job as the worker was given it."""
+        return self._jobs[job_id, attempt]
+
     def write_down_unanswered(self) -> None:
         """Write down the updates without an answer: no further stream will be opened."""
         self._end_stream()
@@ -83,6 +89,8 @@ class ObservedChannel:
         for message, found in zip(request.updates, kinds, strict=True):
             sent = self._unanswered.pop(_key(message), None)
             update = sent or _Update(message, NEWS in found, now)
+            if sent is None:
+                self.output.send(message)
             update.tries += 1
             self._sent.append(update)
         return bool(request.updates) and self._rng.random() < BROKEN
@@ -91,6 +99,8 @@ class ObservedChannel:
         """Write down what is received."""
         for result in response.results:
             update = self._sent.popleft()
+            if result.HasField("error"):
+                self.output.refuse(update.message)
             if result.error.reason in REPEATED:
                 self._unanswered[_key(update.message)] = update
             elif result.HasField("error"):
@@ -120,6 +130,9 @@ class ObservedChannel:
         self, update: _Update, outcome: Outcome, result: pb.UpdateResult | None = None
     ) -> None:
         message = update.message
+        if message.HasField("output"):
+            self.output.record(message, update.sent, update.tries, outcome, result)
+            return
         rpc, mark, assets = _facts(update)
         applied = result is not None and result.applied
         # A report without a message may be one of many with the same content.
@@ -140,6 +153,8 @@ class ObservedChannel:
                 attempt=message.attempt,
             )
         )
+        if applied and message.HasField("finish"):
+            self.output.finish(message)
         if applied and message.HasField("finish") and not message.finish.retryable:
             status = job_pb2.JobStatus.Name(message.finish.status).removeprefix("JOB_STATUS_")
             job = self._jobs[message.job_id, message.attempt]

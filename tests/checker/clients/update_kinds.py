@@ -62,7 +62,7 @@ class UpdateKinds:
         with_news = {
             update.job_id
             for update, kinds in zip(request.updates, found, strict=True)
-            if not kinds & {NO_NEWS, REPEATED_NUMBER, RENEWAL}
+            if not (update.HasField("output") or kinds & {NO_NEWS, REPEATED_NUMBER, RENEWAL})
         }
         counts[NO_NEWS_BESIDE] += sum(
             NO_NEWS in kinds and bool(with_news - {update.job_id})

@@ -138,6 +138,7 @@ async def create_job(
     size: int = 0,
     users: Sequence[str] = USERS,
     free_key: str = "",
+    group_id: str = "",
 ) -> Snapshot | None:
     """Create a job of one of the users and types; return it if that was acknowledged.
 
@@ -156,6 +157,7 @@ async def create_job(
         priority=rng.choice(PRIORITIES) if rng.random() < WITH_PRIORITY else None,
         fairness_key=rng.choice(TENANTS),
         concurrency_key=rng.choice(KEYS) if rng.random() < KEYED else "",
+        group_id=group_id,
     )
     if free_key or rng.random() < UNIQUE:
         request.unique_key = free_key or f"unique-{rng.randrange(UNIQUE_KEYS)}"
@@ -323,7 +325,8 @@ async def delete_jobs(
         await pause(board.work, 0.05)
         for _ in range(len(board.ended)):
             job = board.ended.popleft()
-            if rng.random() < share:
+            # Those of a group go with it.
+            if not job.group_id and rng.random() < share:
                 await _delete(job, replicas, rng, history)
 
 

@@ -1,6 +1,6 @@
 """Judges which jobs say that they ended because their cancellation was requested."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tests.checker.history import History, Outcome
 from tests.checker.judge.violation import Violation
@@ -20,10 +20,14 @@ def check_cancelled(history: History) -> Iterator[Violation]:
         if operation.rpc == "CancelJob" and operation.outcome is not Outcome.REFUSED
     ]
     asked = {operation.job_id for operation in cancellations}
+    asked |= set(_within(asked, history))
     before_its_end = {
         operation.job_id
         for operation in cancellations
-        if operation.told is not None and not operation.told.terminal
+        if operation.told is not None
+        and not operation.told.terminal
+        # A group ends as its jobs do, which their workers may end.
+        and operation.told.group is None
     }
     for job_id, record in history.records.items():
         ended_so = bool(record.steps) and record.steps[-1].reason == CANCELLED
@@ -42,3 +46,15 @@ def check_cancelled(history: History) -> Iterator[Violation]:
             kind = f"{job.status} {job.reason}".rstrip()
             what = f"{job.job_id} at version {job.version} is {kind}: cancelled is {job.cancelled}"
             yield Violation("cancelled", "wrong", what)
+
+
+def _within(asked: Collection[str], history: History) -> Iterator[str]:
+    """Yield the jobs within cancelled groups, and within those that their first failure cancels."""
+    for job_id, record in history.records.items():
+        group = history.records.get(record.job.group_id)
+        while group is not None and group.job.group is not None:
+            counts = group.job.group
+            if group.job.job_id in asked or (counts.fail_fast and counts.failed):
+                yield job_id
+                break
+            group = history.records.get(group.job.group_id)

@@ -50,6 +50,8 @@ def check_output(history: History) -> Iterator[Violation]:
     for record in history.records.values():
         yield from _check_dropped(record, history.job_output)
     yield from _check_versions(history)
+    for what in history.unsent:
+        yield Violation("output", "lost", what)
     for recount in history.recounts:
         for what in recount.overfull:
             yield Violation("output", "wrong", f"too much is stored of {what}")

@@ -7,6 +7,7 @@ from tests.checker.judge import watching_many as many
 from tests.checker.judge.attempts import check_attempts
 from tests.checker.judge.cancelling import check_cancelled
 from tests.checker.judge.delivering import check_webhooks
+from tests.checker.judge.grouping import check_groups
 from tests.checker.judge.holding import check_cancellations, check_losses
 from tests.checker.judge.output import check_output
 from tests.checker.judge.permitted import check_permitted
@@ -73,6 +74,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_permitted(history)
     found += check_refusals(history)
     found += check_output(history)
+    found += check_groups(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

@@ -28,6 +28,7 @@ Promise = Literal[
     "defaults",
     "permitted",
     "output",
+    "grouped",
 ]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 

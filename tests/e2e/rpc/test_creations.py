@@ -6,14 +6,14 @@ from google.protobuf.message import Message
 from msgspec.structs import asdict
 
 from jobledger_server.app import App
-from tests.support.creations import FIELDS, filled, sample
+from tests.support.creations import FIELDS, OF_GROUPS, filled, sample
 from tests.support.databases import both_databases
 from tests.support.rpc_caller import FULL, Caller
 
 NOT_SHOWN = {"queue_timeout", "run_timeout", "delay", "unique_policy"}
 """The fields of a creation that its job has not, or as a time."""
 
-SHOWN = FIELDS.keys() - NOT_SHOWN - {"schedule_time"}
+SHOWN = FIELDS.keys() - NOT_SHOWN - OF_GROUPS - {"schedule_time"}
 """The fields of a creation that a job has too. One with a time of its own waits for it."""
 
 OF_ITS_OWN = {"id", "request_id", "origin_job_id", "create_time", "update_time"} | {

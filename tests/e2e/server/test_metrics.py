@@ -114,13 +114,15 @@ async def test_the_jobs_of_the_database_are_counted_by_type_and_state(
         await call.job(job_type="export", schedule_time=due)
         await call.running(job_type="import")
         await call.job(job_type="import")
+        await call.job(job_type="import", group={})
     counted = 'jobledger_jobs{job_type="%s",state="%s"}'
     expected = {
         counted % (job_type, state): 0.0
         for job_type in ("export", "import")
-        for state in ("ready", "blocked", "scheduled", "held")
+        for state in ("ready", "blocked", "scheduled", "held", "waiting")
     }
     expected[counted % ("export", "scheduled")] = 1
+    expected[counted % ("import", "waiting")] = 1
     expected[counted % ("import", "ready")] = expected[counted % ("import", "held")] = 1
     found: dict[str, float] = {}
     async with asyncio.timeout(10):

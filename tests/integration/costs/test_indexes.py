@@ -12,7 +12,9 @@ from jobledger_server.domain.commands import (
     Create,
     Delete,
     LinkAsset,
+    NewGroup,
     Report,
+    Seal,
 )
 from jobledger_server.domain.job import (
     AssetId,
@@ -73,6 +75,8 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         await apply(ledger, Create(user_id="ada", job_type="t", **unique))
     for _ in range(2):
         await apply(ledger, Create(user_id="ada", job_type="t", origin_job_id=jobs[0].id))
+    group = (await apply(ledger, Create(user_id="ada", job_type="t", group=NewGroup()))).job
+    await apply(ledger, Create(user_id="ada", job_type="t", group_id=group.id))
     (job,) = await claim_jobs(ledger, claim("t"))
     for command in (
         ChangeStatus(job_id=jobs[1].id, target=JobStatus.PROCESSING, worker_id="w"),
@@ -84,6 +88,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1),
         Cancel(job_id=jobs[2].id, user_id="ada"),
         Delete(job_id=job.id, user_id="ada"),
+        Seal(job_id=group.id, user_id="ada"),
     ):
         await apply(ledger, command)
     for full in (False, True):
@@ -99,6 +104,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         JobQuery(user_id="ada", unique_key="u", statuses=frozenset({JobStatus.QUEUED})),
         JobQuery(user_id="ada", request_id="r1", worker_id="w"),
         JobQuery(user_id="ada", concurrency_key="k", phases=frozenset({Phase.READY})),
+        JobQuery(user_id="ada", group_id=group.id),
     ):
         await store.list_jobs(query, before=first, limit=5)
     await store.outputs.read([(jobs[1].id, "", 0), (jobs[0].id, "log", 5)], limit=5)

@@ -11,8 +11,10 @@ from jobledger_server.domain.commands import (
     Create,
     Delete,
     LinkAsset,
+    NewGroup,
     Release,
     Report,
+    Seal,
 )
 from jobledger_server.domain.job import AssetLink, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
@@ -83,6 +85,17 @@ DAMAGES = {
     "UPDATE attempts SET number = 7": "an attempt has its job",
     "DELETE FROM assets WHERE job_id = '{held}'": "a job counts its assets",
     "UPDATE jobs SET attempt = 3 WHERE id = '{held}'": "every attempt but the last",
+    "UPDATE jobs SET group_id = '{deleted}' WHERE id = '{held}'": "a job is in a group",
+    "UPDATE jobs SET group_id = '{group}' WHERE id = '{held}'": "a job is in a group",
+    "UPDATE jobs SET children = '[0,0,1,0,0,1,false,false,false]' WHERE id = '{group}'": (
+        "a group that has not ended counts"
+    ),
+    "UPDATE jobs SET children = '[0,1,0,0,0,1,false,true,false]' WHERE id = '{over}'": (
+        "a group has ended if"
+    ),
+    "UPDATE jobs SET children = '[0,0,0,0,0,1,false,true,false]' WHERE id = '{group}'": (
+        "a group has ended if"
+    ),
     "DELETE FROM outputs WHERE start = 5 AND stream = 'log';"
     " INSERT INTO outputs VALUES ('{held}', 'log', 6, 1, 2, '1')": "output has no gap",
     "UPDATE outputs SET number = 3 WHERE start = 0": "output has no gap",
@@ -113,7 +126,15 @@ async def test_every_damage_is_named(
     ledger: Ledger, database: Database, subtests: pytest.Subtests
 ) -> None:
     ended, held, released, deleted = await lived(ledger)
+    group, over = [
+        (await apply(ledger, Create(user_id="ada", job_type="g", group=NewGroup()))).job
+        for _ in range(2)
+    ]
+    await apply(ledger, Create(user_id="ada", job_type="render", group_id=group.id))
+    await apply(ledger, Seal(job_id=over.id, user_id="ada"))
     ids = {
+        "group": group.id,
+        "over": over.id,
         "ended": ended.id,
         "held": held.id,
         "released": released.id,

@@ -135,8 +135,8 @@ BUGS = {
     "holder of a refused batch": Bug(
         "a unique key of a refused batch of creations counts as held until its commit",
         "ledger.working_set",
-        "self.created, self.reruns, self.active = before",
-        "self.created, self.reruns, _ = before",
+        "self.created, self.reruns, self.active, self.jobs = before",
+        "self.created, self.reruns, _, self.jobs = before",
     ),
     "refused bytes stay": Bug(
         "what is refused for its bytes counts as waiting for ever",

@@ -74,8 +74,14 @@ BUGS = {
     "limits read before the lock": Bug(
         "whether a key is full is read without the lock of the feed",
         MIGRATION,
-        "PERFORM 1 FROM feed FOR UPDATE;",
-        "PERFORM 1 FROM feed;",
+        "PERFORM 1 FROM feed FOR UPDATE;\n    RETURN QUERY\n    SELECT wanted.key",
+        "PERFORM 1 FROM feed;\n    RETURN QUERY\n    SELECT wanted.key",
+    ),
+    "groups read without their locks": Bug(
+        "a group is counted as it was read, whoever changes it",
+        MIGRATION,
+        "        ORDER BY id FOR UPDATE SKIP LOCKED;\nEND $$",
+        "        ORDER BY id;\nEND $$",
     ),
     "counters without the lock": Bug(
         "counters change without the lock of the feed where no change is written",

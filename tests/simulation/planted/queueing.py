@@ -32,11 +32,11 @@ BUGS = {
     "default forgotten in a batch": Bug(
         "jobs that are created together do not have the defaults of their type",
         "ledger.working_set",
-        "                decisions.append(self._create(creation, now, new_id))",
+        "                decision = self._create(creation, now, new_id)",
         "                known = self.known\n"
         "                self.known = KnownLimits(known._store)\n"
         "                self.known._full = known._full\n"
-        "                decisions.append(self._create(creation, now, new_id))\n"
+        "                decision = self._create(creation, now, new_id)\n"
         "                self.known = known",
     ),
     "default applied to all": Bug(

@@ -16,6 +16,7 @@ from jobledger import (
     TypePaused,
     WaitKind,
     WaitReason,
+    WaitsForItsJobs,
 )
 from jobledger.v1 import queue_service_pb2
 
@@ -51,6 +52,7 @@ CASES = [
         {"queued": {"ahead": 17, "capped": True, "higher_priority": 4, "tenants": 3}},
         Queued(ahead=17, capped=True, higher_priority=4, tenants=3),
     ),
+    ({"group": {"open": 3, "sealed": True}}, WaitsForItsJobs(open=3, sealed=True)),
     ({}, WaitReason()),
 ]
 

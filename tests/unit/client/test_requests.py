@@ -594,6 +594,26 @@ CASES: list[tuple[Callable[[Client], Any], str, dict[str, Any]]] = [
         "ReadOutput",
         {"job_id": "j", "user_id": "ada", "last_bytes": 0},
     ),
+    (
+        lambda c: c.create_group(
+            "album", {"a": 1}, fail_fast=True, request_id="r", queue_timeout=90, group_id="g"
+        ),
+        "CreateJob",
+        owned(
+            job_type="album",
+            parameters=struct(a=1),
+            request_id="r",
+            queue_timeout={"seconds": 90},
+            group_id="g",
+            group={"fail_fast": True},
+        ),
+    ),
+    (
+        lambda c: c.create_group("album", request_id="r"),
+        "CreateJob",
+        owned(job_type="album", request_id="r", group={}),
+    ),
+    (lambda c: c.seal_group("g"), "SealGroup", owned(job_id="g")),
 ]
 
 

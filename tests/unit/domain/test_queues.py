@@ -17,8 +17,9 @@ from jobledger_server.domain.queues import (
 )
 from tests.unit.domain.jobs import QUEUED, job_in
 
-READY, BLOCKED, SCHEDULED, HELD = Phase
-PHASES = (*Phase, None)
+READY, BLOCKED, SCHEDULED, HELD, _ = Phase
+PHASES = (READY, BLOCKED, SCHEDULED, HELD, None)
+"""Those of a job that workers run: only such a one has a key."""
 
 
 def turns(limits: dict[str, int], limit: int, *queues: Queue) -> list[int]:

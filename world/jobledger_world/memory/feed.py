@@ -55,6 +55,7 @@ def ends(tables: Tables, after: int, *, scanned: int) -> Sequence[End]:
     for change in tables.changes(after, tables.head.seq, limit=scanned):
         row = tables.rows[change.job.id]
         is_end = change.seq == row.seq and row.deletion is None and row.job.retention is None
+        is_end = is_end and row.job.group_id is None  # it is deleted with its group
         found.append((change.seq, row.job.id, row.job.complete_time if is_end else None))
     return found
 
@@ -65,6 +66,7 @@ def outlived(tables: Tables, now: Instant, *, limit: int) -> list[JobId]:
         (row.job.complete_time + row.job.retention, row.job.id)
         for row in tables.in_group(KEPT)
         if row.job.complete_time is not None and row.job.retention is not None
+        if row.job.group_id is None
     )
     return [job_id for time, job_id in sorted(ends) if time < now][:limit]
 

@@ -15,7 +15,7 @@ from jobledger_server.domain.job import (
 )
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_FULL_PAGE_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.store import JobPage, JobQuery, StoredJob
-from jobledger_world.memory.rows import KEPT, of_owner, rerun_of
+from jobledger_world.memory.rows import KEPT, children_of, of_owner, rerun_of
 from jobledger_world.memory.tables import Tables
 
 JOB_BYTES = 1024
@@ -58,6 +58,8 @@ def page(
 ) -> JobPage:
     """See `store.Store.list_jobs`."""
     group = KEPT if query.user_id is None else of_owner(query.user_id)
+    if query.group_id is not None and not (query.request_id and query.user_id is not None):
+        group = children_of(query.group_id)
     first = JobId("") if query.created_after is None else first_id(query.created_after)
     end = before
     if query.created_before is not None:
@@ -91,6 +93,8 @@ def _is_found_by(query: JobQuery, job: Job) -> bool:
         return True
     if query.request_id:
         return job.request_id == query.request_id
+    if query.group_id is not None:
+        return True
     return query.unique_key in ("", job.unique_key)
 
 
@@ -115,6 +119,8 @@ def _passes(tables: Tables, query: JobQuery, job: Job) -> bool:
         and query.concurrency_key in ("", job.concurrency_key)
         and (not query.phases or job.phase in query.phases)
         and query.worker_id in ("", job.worker_id)
+        and query.group_id in (None, job.group_id)
+        and query.user_id in (None, job.user_id)
         and not (query.not_rerun and tables.members(rerun_of(job.id)))
         and not (query.uncancelled and job.cancel_request_time is not None)
         and query.labels.items() <= job.labels.items()

@@ -140,7 +140,7 @@ def _order(
 
 
 def _facts(tables: Tables, job: Job, user_id: str | None, now: Instant) -> WaitFacts:
-    if job.phase in (None, Phase.HELD):
+    if job.phase in (None, Phase.HELD, Phase.WAITING):
         return WaitFacts(job, polled=True)
     key = job.concurrency_key
     holding = [row.job for row in tables.in_group(with_key(key, Phase.HELD))] if key else []

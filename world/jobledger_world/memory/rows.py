@@ -61,6 +61,11 @@ def with_key(key: str, phase: AnyPhase) -> Group:
     return "key", key, phase
 
 
+def children_of(group_id: JobId) -> Group:
+    """Return the group of the jobs that belong to a group of the service."""
+    return "children", group_id
+
+
 def requested(user_id: str, request_id: str) -> Group:
     """Return the group of the job that was created by a request."""
     return "request", user_id, request_id
@@ -146,6 +151,8 @@ class Row(Struct, frozen=True):
             yield requested(job.user_id, job.request_id)
         if job.origin_job_id is not None:
             yield rerun_of(job.origin_job_id)
+        if job.group_id is not None:
+            yield children_of(job.group_id)
         if phase is None:
             return
         yield ACTIVE

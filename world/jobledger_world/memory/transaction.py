@@ -166,6 +166,13 @@ class MemoryTransaction:
                 self._time = self._database.clock()
             return {key: key_state(self._tables, key) for key in keys}
 
+    async def lock_groups(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        async with self._database.statement(self._session):
+            await self._database.locks.acquire(FEED, self._session)
+            free = [job_id for job_id in sorted(set(ids)) if self._take(job_id)]
+            rows = {job_id: self._load(job_id) for job_id in free}
+        return {job_id: row.job for job_id, row in rows.items() if row is not None}
+
     async def find_blocked_types(self, key: str, *, ready: int) -> list[BlockedType]:
         async with self._database.statement(self._session):
             blocked = self._types(with_key(key, Phase.BLOCKED))

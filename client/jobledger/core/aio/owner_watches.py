@@ -2,16 +2,17 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
-from jobledger.core.aio.completion import as_completed
+from jobledger.core.aio.completion import as_completed, group_completed
 from jobledger.core.aio.owner_reads import AsyncOwnerReads
 from jobledger.core.conversion import Seconds, build, to_duration
 from jobledger.core.feed_watch import CompletionWatch, FeedWatch, quiet_feed
 from jobledger.core.heartbeats import beats_async
 from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge_async
-from jobledger.core.models import FeedEvent, Job, JobChange, JobView
+from jobledger.core.models import FeedEvent, Job, JobChange, JobStatus, JobView
+from jobledger.core.open_group import OpenGroup
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
 from jobledger.core.output import OutputPiece
 from jobledger.core.output_watch import OutputWatch, quiet_output
@@ -81,6 +82,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         job_ids: Iterable[str | Job] | None = None,
+        group_id: str | Job = "",
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
@@ -99,6 +101,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
             job_ids: only these jobs, 1 to 1000, or their ids. Default: all.
+            group_id: only the jobs of this group, or of the one with this id. Default: all.
             view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
@@ -135,6 +138,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             job_types=texts(job_types, "job_types"),
             labels=labels,
             job_ids=ids,
+            group_id=id_of(group_id, "group_id"),
             resume_token=resume_token,
             view=JobView(view).to_proto(),
         )
@@ -248,7 +252,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     async def wait(
         self,
-        job_id: str | Job,
+        job_id: str | Job | OpenGroup,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -257,7 +261,7 @@ class AsyncOwnerWatches(AsyncOwnerReads):
         """Wait until a job is terminal; return it.
 
         Args:
-            job_id: the job, or its id.
+            job_id: the job, its id, or a group.
             timeout: seconds, or a timedelta. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions.
@@ -280,19 +284,23 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
     def as_completed(
         self,
-        job_ids: Iterable[str | Job],
+        job_ids: Iterable[str | Job] | OpenGroup | Job,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AsyncIterator[Job]:
-        """Yield each of these jobs once it is terminal, in the order in which they finish.
+        """Yield each of these jobs, or of the jobs of a group, once it is terminal.
+
+        They come in the order in which they finish. Those of a group end with the group, which is
+        not yielded: also jobs that are added to it meanwhile.
 
         They are watched over one stream for each 1000 of them, and read in the view FULL when
         they have finished.
 
         Args:
             job_ids: any number of jobs, or their ids; one that occurs twice is yielded once.
+                Or a group: one of `client.group`, or a job that is one.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions. The callbacks are called for each stream.
@@ -302,6 +310,12 @@ class AsyncOwnerWatches(AsyncOwnerReads):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch_jobs` raises.
         """
+        if isinstance(job_ids, OpenGroup):
+            job_ids = job_ids.job
+        if isinstance(job_ids, Job):
+            if job_ids.group is not None:
+                return self._group_completed(job_ids.id, timeout, user_id, options)
+            raise TypeError(f"job_ids: {job_ids!r} is no group, and no list of jobs")
         waiting = dict.fromkeys(ids_of(job_ids))
         owner = self._identity.owner_or_all(user_id, all_users=False)
         headers = headers_of(options.get("metadata", ()))
@@ -325,6 +339,51 @@ class AsyncOwnerWatches(AsyncOwnerReads):
 
         watches = [watch(group) for group in groups([*waiting])]
         return as_completed(merge_async(watches), waiting, read, limit)
+
+    def _group_completed(
+        self,
+        group_id: str,
+        timeout: Seconds | None,
+        user_id: str | None,
+        options: WatchOptions,
+    ) -> AsyncIterator[Job]:
+        owner = self._identity.owner(user_id)
+        headers = headers_of(options.get("metadata", ()))
+        options = {**options, "metadata": headers}
+        jobs = self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(
+                FeedWatch,
+                build(
+                    WatchJobsRequest,
+                    user_id=owner,
+                    group_id=group_id,
+                    view=JobView.FULL.to_proto(),
+                ),
+                relist=True,
+                heartbeats=True,
+            ),
+            options,
+            timeout=timeout,
+        )
+        itself = build(
+            WatchJobRequest, job_id=group_id, user_id=owner, view=JobView.BASIC.to_proto()
+        )
+        group = self._watch_job(itself, options, timeout=timeout)
+
+        def ended() -> AsyncIterator[Job]:
+            statuses = [status for status in JobStatus if status.is_terminal]
+            return self.list_jobs(
+                group_id=group_id,
+                statuses=statuses,
+                view=JobView.FULL,
+                user_id=owner,
+                page_size=100,
+                metadata=headers,
+            )
+
+        watches: list[AsyncWatch[Any]] = [jobs, group]
+        return group_completed(merge_async(watches), ended)
 
     async def wait_all(
         self,

@@ -2,17 +2,42 @@
 
 from typing import Any, Unpack
 
+from jobledger.core.aio.open_group import AsyncJobGroup
 from jobledger.core.aio.owner_watches import AsyncOwnerWatches
 from jobledger.core.aio.owner_writes import AsyncOwnerWrites
-from jobledger.core.conversion import Seconds
+from jobledger.core.conversion import JsonObject, Seconds
 from jobledger.core.models import Job
-from jobledger.core.new_job import JobOptions
+from jobledger.core.new_job import GroupOptions, JobOptions
 from jobledger.core.options import DEFAULT, Metadata, Timeout, WatchOptions
 from jobledger.core.tasks import ParamsT, ResultT, Task
 
 
 class AsyncTaskCalls(AsyncOwnerWrites, AsyncOwnerWatches):
     """For the owners of jobs whose types are known: see Task."""
+
+    def group(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        fail_fast: bool = False,
+        user_id: str | None = None,
+        **options: Unpack[GroupOptions],
+    ) -> AsyncJobGroup:
+        """Return a group for `async with`: the block creates its jobs, and the end seals it.
+
+        The block has the group, with `job`, `create_job` and `create_jobs`. If it raises, the
+        group is cancelled with all its jobs. `wait` and `as_completed` take the group.
+
+        Args:
+            job_type: see create_group().
+            parameters: see create_group().
+            fail_fast: whether the first of its jobs that becomes FAILED cancels the others.
+            user_id: the owner.
+            **options: see GroupOptions.
+        """
+        given = {"job_type": job_type, "parameters": parameters, "fail_fast": fail_fast}
+        return AsyncJobGroup(self, user_id, **given, **options)
 
     async def submit(
         self,
@@ -42,7 +67,8 @@ class AsyncTaskCalls(AsyncOwnerWrites, AsyncOwnerWatches):
             UniqueKeyTaken: another job with the `unique_key` is not terminal.
         """
         job = task.new(parameters, **options)
-        return await self._create(job, user_id, {"timeout": timeout, "metadata": metadata})
+        request = job.to_proto(self._identity.owner(user_id))
+        return await self._create(request, {"timeout": timeout, "metadata": metadata})
 
     async def result(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import grpc
 
 from jobledger.core.calls import now
-from jobledger.core.models import Job
+from jobledger.core.models import FeedEvent, Job, JobChange
 from jobledger.core.reconnecting import may_reconnect
 from jobledger.core.streams import Watch
 from jobledger.errors import JobledgerError, JobNotFound, MessageTooLarge
@@ -60,4 +60,44 @@ def as_completed(
                     yield jobs[job_id]
             unread.clear()
             if not waiting:
+                return
+
+
+def group_completed(
+    watch: Watch[FeedEvent | JobChange], ended: Callable[[], Iterator[Job]]
+) -> Iterator[Job]:
+    """Yield each job of a group once it is terminal, until the group is.
+
+    Args:
+        watch: yields the changes of the jobs of the group, and those of the group itself.
+        ended: lists the jobs of the group that are terminal.
+
+    Raises:
+        JobledgerError: what `watch` and `ended` raise.
+    """
+    seen: set[str] = set()
+    unread, is_last = False, False
+    with watch:
+        for event in watch:
+            if isinstance(event, JobChange):
+                is_last = event.job.is_terminal
+            elif event.job is not None and event.job.is_terminal and event.job.id not in seen:
+                seen.add(event.job.id)
+                yield event.job
+            # The listing of a watch has no terminal jobs, and the two watches know no order.
+            unread = unread or is_last or (isinstance(event, FeedEvent) and event.synced)
+            if not unread:
+                continue
+            try:
+                for job in ended():
+                    if job.id not in seen:
+                        seen.add(job.id)
+                        yield job
+            except JobledgerError as error:
+                if not may_reconnect(error) or isinstance(error, MessageTooLarge):
+                    raise
+                # The watch says when the service answers again, or gives up.
+                continue
+            unread = False
+            if is_last:
                 return

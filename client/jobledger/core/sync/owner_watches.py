@@ -3,20 +3,21 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from jobledger.core.conversion import Seconds, build, to_duration
 from jobledger.core.feed_watch import CompletionWatch, FeedWatch, quiet_feed
 from jobledger.core.heartbeats import beats
 from jobledger.core.job_watch import JobWatch, quiet_job
 from jobledger.core.merging import merge
-from jobledger.core.models import FeedEvent, Job, JobChange, JobView
+from jobledger.core.models import FeedEvent, Job, JobChange, JobStatus, JobView
+from jobledger.core.open_group import OpenGroup
 from jobledger.core.options import CallOptions, OnError, WatchOptions, headers_of, seconds_of
 from jobledger.core.output import OutputPiece
 from jobledger.core.output_watch import OutputWatch, quiet_output
 from jobledger.core.requests import count, groups, id_of, ids_of, texts
 from jobledger.core.streams import Watch
-from jobledger.core.sync.completion import as_completed
+from jobledger.core.sync.completion import as_completed, group_completed
 from jobledger.core.sync.owner_reads import OwnerReads
 from jobledger.core.watch_token import WatchToken
 from jobledger.v1.job_service_pb2 import (
@@ -82,6 +83,7 @@ class OwnerWatches(OwnerReads):
         job_types: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         job_ids: Iterable[str | Job] | None = None,
+        group_id: str | Job = "",
         view: JobView = JobView.BASIC,
         user_id: str | None = None,
         all_users: bool = False,
@@ -100,6 +102,7 @@ class OwnerWatches(OwnerReads):
             job_types: only jobs of one of these. Default: all.
             labels: only jobs with all of these.
             job_ids: only these jobs, 1 to 1000, or their ids. Default: all.
+            group_id: only the jobs of this group, or of the one with this id. Default: all.
             view: how much of the jobs; see FeedEvent.job.
             user_id: whose jobs.
             all_users: the jobs of all users instead, if the caller may see them.
@@ -136,6 +139,7 @@ class OwnerWatches(OwnerReads):
             job_types=texts(job_types, "job_types"),
             labels=labels,
             job_ids=ids,
+            group_id=id_of(group_id, "group_id"),
             resume_token=resume_token,
             view=JobView(view).to_proto(),
         )
@@ -249,7 +253,7 @@ class OwnerWatches(OwnerReads):
 
     def wait(
         self,
-        job_id: str | Job,
+        job_id: str | Job | OpenGroup,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
@@ -258,7 +262,7 @@ class OwnerWatches(OwnerReads):
         """Wait until a job is terminal; return it.
 
         Args:
-            job_id: the job, or its id.
+            job_id: the job, its id, or a group.
             timeout: seconds, or a timedelta. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions.
@@ -281,19 +285,23 @@ class OwnerWatches(OwnerReads):
 
     def as_completed(
         self,
-        job_ids: Iterable[str | Job],
+        job_ids: Iterable[str | Job] | OpenGroup | Job,
         *,
         timeout: Seconds | None = None,
         user_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> Iterator[Job]:
-        """Yield each of these jobs once it is terminal, in the order in which they finish.
+        """Yield each of these jobs, or of the jobs of a group, once it is terminal.
+
+        They come in the order in which they finish. Those of a group end with the group, which is
+        not yielded: also jobs that are added to it meanwhile.
 
         They are watched over one stream for each 1000 of them, and read in the view FULL when
         they have finished.
 
         Args:
             job_ids: any number of jobs, or their ids; one that occurs twice is yielded once.
+                Or a group: one of `client.group`, or a job that is one.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
             user_id: the owner.
             **options: see WatchOptions. The callbacks are called for each stream.
@@ -303,6 +311,12 @@ class OwnerWatches(OwnerReads):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch_jobs` raises.
         """
+        if isinstance(job_ids, OpenGroup):
+            job_ids = job_ids.job
+        if isinstance(job_ids, Job):
+            if job_ids.group is not None:
+                return self._group_completed(job_ids.id, timeout, user_id, options)
+            raise TypeError(f"job_ids: {job_ids!r} is no group, and no list of jobs")
         waiting = dict.fromkeys(ids_of(job_ids))
         owner = self._identity.owner_or_all(user_id, all_users=False)
         headers = headers_of(options.get("metadata", ()))
@@ -326,6 +340,51 @@ class OwnerWatches(OwnerReads):
 
         watches = [watch(group) for group in groups([*waiting])]
         return as_completed(merge(watches), waiting, read, limit)
+
+    def _group_completed(
+        self,
+        group_id: str,
+        timeout: Seconds | None,
+        user_id: str | None,
+        options: WatchOptions,
+    ) -> Iterator[Job]:
+        owner = self._identity.owner(user_id)
+        headers = headers_of(options.get("metadata", ()))
+        options = {**options, "metadata": headers}
+        jobs = self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(
+                FeedWatch,
+                build(
+                    WatchJobsRequest,
+                    user_id=owner,
+                    group_id=group_id,
+                    view=JobView.FULL.to_proto(),
+                ),
+                relist=True,
+                heartbeats=True,
+            ),
+            options,
+            timeout=timeout,
+        )
+        itself = build(
+            WatchJobRequest, job_id=group_id, user_id=owner, view=JobView.BASIC.to_proto()
+        )
+        group = self._watch_job(itself, options, timeout=timeout)
+
+        def ended() -> Iterator[Job]:
+            statuses = [status for status in JobStatus if status.is_terminal]
+            return self.list_jobs(
+                group_id=group_id,
+                statuses=statuses,
+                view=JobView.FULL,
+                user_id=owner,
+                page_size=100,
+                metadata=headers,
+            )
+
+        watches: list[Watch[Any]] = [jobs, group]
+        return group_completed(merge(watches), ended)
 
     def wait_all(
         self,

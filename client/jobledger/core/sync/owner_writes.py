@@ -7,15 +7,17 @@ from typing import Unpack
 
 from jobledger.core.conversion import JsonObject, build, to_timestamp
 from jobledger.core.models import Asset, Job, JobView
-from jobledger.core.new_job import JobOptions, NewJob, creations
-from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.new_job import GroupOptions, JobOptions, NewJob, creations
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout, check_names
 from jobledger.core.requests import id_of
 from jobledger.core.sync.base import Calls
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
     CancelJobRequest,
+    CreateJobRequest,
     DeleteJobRequest,
     RerunJobRequest,
+    SealGroupRequest,
     UpdateJobRequest,
 )
 
@@ -51,13 +53,14 @@ class OwnerWrites(Calls):
             RequestIdReused: the request id was used with other content.
             UniqueKeyTaken: another job with the `unique_key` is not terminal.
         """
-        job = NewJob(job_type, parameters, **options)
-        return self._create(job, user_id, {"timeout": timeout, "metadata": metadata})
+        request = NewJob(job_type, parameters, **options).to_proto(self._identity.owner(user_id))
+        return self._create(request, {"timeout": timeout, "metadata": metadata})
 
     def create_jobs(
         self,
         jobs: Iterable[NewJob],
         *,
+        group_id: str | Job = "",
         user_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> list[Job]:
@@ -65,6 +68,7 @@ class OwnerWrites(Calls):
 
         Args:
             jobs: at most 1000, and 1 MiB in all. Without any, no call is made.
+            group_id: the group, or its id, of those that name none. Default: none.
             user_id: the owner.
             **options: see CallOptions.
 
@@ -76,6 +80,9 @@ class OwnerWrites(Calls):
             MessageTooLarge: the jobs are together larger than 1 MiB.
         """
         requests = creations(jobs)
+        group = id_of(group_id, "group_id")
+        for each in requests:
+            each.group_id = each.group_id or group
         if not requests:
             return []
         owner = self._identity.owner(user_id)
@@ -85,6 +92,69 @@ class OwnerWrites(Calls):
             Job.from_proto(job, JobView.BASIC, existing=existing)
             for job, existing in zip(answer.jobs, answer.existing, strict=True)
         ]
+
+    def create_group(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        fail_fast: bool = False,
+        user_id: str | None = None,
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **options: Unpack[GroupOptions],
+    ) -> Job:
+        """Create a group: a job that no worker runs, and that ends with the jobs that belong to it.
+
+        Create these with its id as their `group_id`, then seal it. It becomes COMPLETED if all of
+        them do, FAILED if none of them becomes COMPLETED or PARTIAL, and otherwise PARTIAL. It has
+        all that a job has: it can be watched, waited for, cancelled, deleted and run again.
+
+        Args:
+            job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
+            parameters: what you want to know of it: a JSON object of at most 256 KiB.
+            fail_fast: whether the first of its jobs that becomes FAILED cancels the others.
+            user_id: the owner.
+            timeout: see CallOptions.
+            metadata: see CallOptions.
+            **options: see GroupOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            RequestIdReused: the request id was used with other content.
+            UniqueKeyTaken: another job with the `unique_key` is not terminal.
+            NotAGroup: its `group_id` is that of a job that is no group.
+            GroupSealed: no job can be added to the group that it is to belong to.
+            LimitExceeded: that group has as many jobs, or groups above it, as it may have.
+        """
+        check_names(options, GroupOptions)
+        request = NewJob(job_type, parameters, **options).to_proto(self._identity.owner(user_id))
+        request.group.SetInParent()
+        request.group.fail_fast = fail_fast
+        return self._create(request, {"timeout": timeout, "metadata": metadata})
+
+    def seal_group(
+        self, group: str | Job, *, user_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Job:
+        """Say that no job will be added to a group: it ends when all its jobs have ended.
+
+        A group without jobs becomes COMPLETED. One that is sealed is returned as it is, so the call
+        can be repeated. The service itself seals a group at the end of its `queue_timeout`.
+
+        Args:
+            group: the group, or its id.
+            user_id: its owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `group` is empty, or longer than the 36 characters of a UUID.
+            JobNotFound: the owner has no such job.
+            NotAGroup: the job is no group.
+        """
+        owner = self._identity.owner(user_id)
+        request = build(SealGroupRequest, job_id=id_of(group, "group"), user_id=owner)
+        answer = self._call(lambda service: service.jobs.SealGroup, request, options)
+        return Job.from_proto(answer.job, JobView.BASIC)
 
     def cancel_job(
         self,
@@ -210,7 +280,6 @@ class OwnerWrites(Calls):
         answer = self._call(lambda service: service.jobs.DeleteJob, request, options)
         return tuple(map(Asset.from_proto, answer.assets))
 
-    def _create(self, job: NewJob, user_id: str | None, options: CallOptions) -> Job:
-        request = job.to_proto(self._identity.owner(user_id))
+    def _create(self, request: CreateJobRequest, options: CallOptions) -> Job:
         answer = self._call(lambda service: service.jobs.CreateJob, request, options)
         return Job.from_proto(answer.job, JobView.BASIC, existing=answer.existing)

@@ -23,10 +23,11 @@ from collections.abc import (
 from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from jobledger.core.conversion import JsonObject
-from jobledger.core.models import Asset
+from jobledger.core.models import Asset, Job
+from jobledger.core.new_job import JobOptions
 from jobledger.worker.job import (
     BlockingJobLog,
     ClaimedJob,
@@ -120,6 +121,18 @@ class BlockingJob(JobFacts):
         self._check()
         self._await(self._calls.progress(progress, message, checkpoint=checkpoint, wait=wait))
         self._check()
+
+    def create_child(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """Create a job of the same owner and group, once; see ClaimedJob.create_child."""
+        self._check()
+        return self._await(self._calls.create_child(job_type, parameters, key=key, **options))
 
     def add_asset(
         self,

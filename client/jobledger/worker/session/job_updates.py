@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import grpc
 
+from jobledger.core.aio.client import AsyncClient
 from jobledger.core.models import Asset, Job
+from jobledger.core.new_job import NewJob
 from jobledger.core.retry import Backoff, is_transient, is_unreachable, wait_at_most
 from jobledger.errors import DeadlineExceeded, JobledgerError
 from jobledger.v1.worker_service_pb2 import JobUpdate, UpdateResult
@@ -62,6 +64,7 @@ class JobUpdates:
         *,
         on_lost: Callable[[Stop, str], None],
         blocked: Callable[[], str] = str,
+        client: AsyncClient | None = None,
     ) -> None:
         self.lease = lease
         self.accepted: Outcome | None = None
@@ -72,6 +75,7 @@ class JobUpdates:
         self._stream = stream
         self._on_lost = on_lost
         self._blocked = blocked
+        self._client = client
         self._pending = PendingReport(job.progress)
         self._numbers = itertools.count(1)
         self._made = lease.clock()
@@ -114,6 +118,16 @@ class JobUpdates:
             if (refusal := asked.result()) is not None:
                 raise refusal
         return not self._pending.report
+
+    async def create_child(self, job: NewJob) -> Job:
+        """Create a job of the same owner.
+
+        Raises:
+            JobledgerError: it was refused, or no server answered.
+        """
+        assert self._client is not None  # noqa: S101  # a session has one
+        (child,) = await self._client.create_jobs([job], user_id=self._job.user_id)
+        return child
 
     async def link_asset(self, asset: Asset) -> Asset:
         """Link an asset, once."""

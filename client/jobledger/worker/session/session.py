@@ -82,6 +82,7 @@ class Session:
         self._figures = figures
         self._room = room
         self._running = running
+        self._client = client
         self._target = client.target
         self._ready = False
         self._clock = asyncio.get_running_loop().time
@@ -248,7 +249,9 @@ class Session:
     ) -> JobUpdates:
         spawn = functools.partial(self._group.create_task, name=f"jobledger-output-{job.id}")
         output = JobOutput(job, lease, self._stream, self._room, spawn=spawn, on_lost=on_lost)
-        return JobUpdates(job, lease, self._stream, output, on_lost=on_lost, blocked=blocked)
+        return JobUpdates(
+            job, lease, self._stream, output, on_lost=on_lost, blocked=blocked, client=self._client
+        )
 
     async def _run(self, run: JobRun, updates: JobUpdates) -> None:
         begun = self._clock()

@@ -20,9 +20,11 @@ from jobledger_server.domain.commands import (
     Delete,
     Expire,
     LinkAsset,
+    PassOn,
     Purge,
     Release,
     Report,
+    Seal,
     Update,
 )
 from jobledger_server.domain.job import is_id
@@ -50,6 +52,7 @@ CHANGES: Mapping[type, str | None] = {
     Cancel: "cancel",
     Update: "update",
     Delete: "delete",
+    Seal: "seal",
     ChangeStatus: "change_status",
     LinkAsset: "link_asset",
     Release: "release",
@@ -58,6 +61,7 @@ CHANGES: Mapping[type, str | None] = {
     AppendOutput: None,
     # The service's own.
     Expire: None,
+    PassOn: None,
     Purge: None,
 }
 """The names of commands in the audit log. None: it has none of these."""

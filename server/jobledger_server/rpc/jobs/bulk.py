@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import Cancel, Create, Delete
-from jobledger_server.domain.errors import JobNotFound, UniqueKeyTaken
+from jobledger_server.domain.errors import JobInGroup, JobNotFound, UniqueKeyTaken
 from jobledger_server.domain.job import (
     MICROS_PER_SECOND,
     Instant,
@@ -33,6 +33,7 @@ from jobledger_server.rpc.access.permissions import check_creations
 from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.rpc.jobs.bulk_requests import Step
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
+from jobledger_server.rpc.jobs.groups import Groups
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.rpc.payloads import payloads_of
@@ -66,6 +67,7 @@ class Bulk:
     reads: Reads
     lists: Lists
     creations: CreationQuotas
+    groups: Groups
     tuning: Tuning
 
     async def rerun(
@@ -76,6 +78,10 @@ class Bulk:
         if read.job.status not in TERMINAL:
             raise illegal_transition(read.job, "RERUN")
         check_creations(caller, [read.job])
+        if read.job.children is not None:
+            return await self.groups.rerun(
+                read.job, caller, traceparent=traceparent, request_id=request_id
+            )
         command = _repetition(
             read.job, read.payloads.parameters, traceparent=traceparent, request_id=request_id
         )
@@ -102,7 +108,8 @@ class Bulk:
                 commands = [
                     _repetition(job, found.parameters, traceparent=traceparent, schedule_time=time)
                     for job, found, time in zip(jobs, payloads, due, strict=True)
-                    if found is not None  # else it was deleted since
+                    # A group is run again by itself; some were deleted since.
+                    if found is not None and job.children is None
                 ]
                 made += await self._submit(commands, caller)
         return _stepped(step, page, made, next_time)
@@ -165,7 +172,7 @@ class Bulk:
         for outcome in await self.ledger.submit(commands, caller):
             if not isinstance(outcome, Exception):
                 changed += [decision.job for decision in outcome if decision.changed]
-            elif not isinstance(outcome, JobNotFound | UniqueKeyTaken):
+            elif not isinstance(outcome, JobNotFound | UniqueKeyTaken | JobInGroup):
                 raise outcome
         return changed
 

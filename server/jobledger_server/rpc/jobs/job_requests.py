@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from jobledger.v1 import job_service_pb2 as pb
@@ -11,6 +12,8 @@ from jobledger_server.domain.commands import (
     Create,
     CreateAll,
     Delete,
+    NewGroup,
+    Seal,
     Update,
 )
 from jobledger_server.domain.job import (
@@ -54,12 +57,17 @@ _Owned = (
     | pb.CancelJobRequest
     | pb.UpdateJobRequest
     | pb.RerunJobRequest
+    | pb.SealGroupRequest
 )
 
 
 def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
     with Checker() as check:
         user_id = fields.user_id(check, request.user_id)
+        if request.HasField("group_index"):
+            check.add("group_index", "is for BatchCreateJobs only")
+        if request.group.sealed:
+            check.add("group.sealed", "is for BatchCreateJobs only, with the jobs of the group")
         return _creation(check, request, user_id, traceparent)
 
 
@@ -73,8 +81,28 @@ def create_all(request: pb.BatchCreateJobsRequest, *, traceparent: str = "") -> 
             if each.user_id not in ("", user_id):
                 check.add(f"requests[{index}].user_id", "must be empty or the user_id of the call")
             within = check.within(f"requests[{index}].")
+            _check_group_index(within, each, index, request.requests)
             creations.append(_creation(within, each, user_id, traceparent))
+        filled = {each.group_index for each in creations}
+        for index, creation in enumerate(creations):
+            if creation.group is not None and creation.group.sealed and index not in filled:
+                check.add(f"requests[{index}].group.sealed", "needs jobs of the group in this call")
     return CreateAll(tuple(creations))
+
+
+def _check_group_index(
+    check: Checker,
+    request: pb.CreateJobRequest,
+    index: int,
+    requests: Sequence[pb.CreateJobRequest],
+) -> None:
+    if not request.HasField("group_index"):
+        return
+    if request.group_id:
+        check.add("group_index", "must not be set together with group_id")
+    named = request.group_index
+    if not 0 <= named < index or not requests[named].HasField("group"):
+        check.add("group_index", "must be the index of an earlier request with a group")
 
 
 def viewed_job(request: ViewRequest) -> tuple[JobId, str, bool]:
@@ -106,6 +134,12 @@ def batch(request: pb.BatchGetJobsRequest) -> tuple[list[JobId], str, bool]:
             check.add("job_ids", "has an id more than once")
         full = fields.is_full(check, request.view, default=False)
     return ids, user_id, full
+
+
+def seal(request: pb.SealGroupRequest) -> Seal:
+    with Checker() as check:
+        job_id, user_id = _owned_job(check, request)
+    return Seal(job_id=job_id, user_id=user_id)
 
 
 def delete(request: pb.DeleteJobRequest) -> Delete:
@@ -179,6 +213,7 @@ def filtered(check: Checker, request: pb.JobFilter, user_id: str | None) -> JobQ
         concurrency_key=_key(check, "concurrency_key", request.concurrency_key),
         phases=fields.phases(check, request.phases),
         worker_id=fields.worker_id(check, request.worker_id, required=False),
+        group_id=_group_id(check, request.group_id),
     )
 
 
@@ -191,6 +226,7 @@ def selection(request: pb.WatchJobsRequest) -> tuple[Selection, bool]:
             job_types=frozenset(fields.job_types(check, request.job_types)),
             labels=check.labels("labels", request.labels),
             job_ids=frozenset(fields.job_ids(check, request.job_ids)),
+            group_id=_group_id(check, request.group_id),
         )
     return selected, full
 
@@ -240,10 +276,34 @@ def _creation(
         traceparent=traceparent,
         priority=DEFAULT_PRIORITY if priority is None else priority,
         return_existing=_return_existing(check, request),
+        group=_group(check, request),
+        group_id=_group_id(check, request.group_id),
+        group_index=request.group_index if request.HasField("group_index") else None,
         **{name: getattr(request, name) for name in _SWITCHES},
         **_timeouts(check, request),
         **_keys(check, request, user_id),
     )
+
+
+_OF_JOBS = (
+    *("retry_policy", "run_timeout", "stall_timeout", "schedule_time", "delay", "priority"),
+    *("fairness_key", "concurrency_key", "refuse_output"),
+)
+"""What a group does not have."""
+
+
+def _group(check: Checker, request: pb.CreateJobRequest) -> NewGroup | None:
+    if not request.HasField("group"):
+        return None
+    named = {field.name for field, _ in request.ListFields()}
+    for name in _OF_JOBS:
+        if name in named:
+            check.add(name, "must not be set for a group, which no worker runs")
+    return NewGroup(request.group.fail_fast, request.group.sealed)
+
+
+def _group_id(check: Checker, group_id: str) -> JobId | None:
+    return JobId(check.name("group_id", group_id, MAX_ID_CHARACTERS)) if group_id else None
 
 
 def _silent(request: pb.CreateJobRequest) -> int:

@@ -85,6 +85,11 @@ class JobService:
         rest = pb.BatchCreateJobsResponse(existing=[not each.changed for each in decisions])
         return jobs_response(pb.BatchCreateJobsResponse, jobs) + rest.SerializeToString()
 
+    async def SealGroup(self, request: pb.SealGroupRequest, call: Call) -> bytes:
+        command = job_requests.seal(request)
+        decision = decision_of(await self.ledger.submit([command], call.caller))
+        return job_response(pb.SealGroupResponse, decision.job, to_owner=True)
+
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
         job_id, user_id, full = job_requests.viewed_job(request)
         read = await self.reads.job(job_id, user_id, call.caller, full=full)
@@ -141,7 +146,10 @@ class JobService:
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
         command = job_requests.delete(request)
-        job = decision_of(await self.ledger.submit([command], call.caller)).job
+        decision = decision_of(await self.ledger.submit([command], call.caller))
+        if not decision.deleted:
+            decision = await self.bulk.groups.delete(decision.job, call.caller)
+        job = decision.job
         # They are kept with its deletion.
         assets = await deleted_assets(self.reads, [job], call.caller)
         return pb.DeleteJobResponse(assets=assets.get(job.id)).SerializeToString()

@@ -11,6 +11,7 @@ from jobledger_server.domain.waiting import (
     LimitReached,
     NotDue,
     NoWorker,
+    OpenGroup,
     Pause,
     Queued,
     TypePaused,
@@ -71,6 +72,7 @@ def stats_message(stats: TypeStats, now: Instant) -> pb.JobTypeStats:
         blocked=total.blocked,
         scheduled=total.scheduled,
         held=total.held,
+        waiting=total.waiting,
         polled=stats.polled,
         ended_last_minute=_ended(stats.ended_last_minute),
         ended_last_hour=_ended(stats.ended_last_hour),
@@ -106,6 +108,8 @@ def reason_message(reason: WaitReason, *, actor: bool) -> pb.WaitReason:
                 ahead=ahead, capped=capped, higher_priority=higher_priority, tenants=tenants
             )
             return message(queued=queued)
+        case OpenGroup(count, sealed):
+            return message(group=message.Group(open=count, sealed=sealed))
         case _:
             assert_never(reason)
 
@@ -117,6 +121,7 @@ def _priority(priority: int, counts: PhaseCounts) -> pb.PriorityStats:
         blocked=counts.blocked,
         scheduled=counts.scheduled,
         held=counts.held,
+        waiting=counts.waiting,
     )
 
 

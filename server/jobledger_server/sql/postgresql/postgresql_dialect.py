@@ -26,6 +26,7 @@ from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
     FIRST_QUEUES,
+    GROUPS,
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
@@ -171,6 +172,9 @@ class PostgresqlDialect:
 
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return f"SELECT *, {CLOCK} FROM lock_keys($1)", [list(keys)]  # noqa: S608
+
+    def lock_groups(self, ids: Collection[JobId]) -> tuple[str, Sequence[Any]]:
+        return GROUPS.format(source="lock_groups($1)"), [list(ids)]
 
     def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
         ids, names = zip(*streams, strict=True)

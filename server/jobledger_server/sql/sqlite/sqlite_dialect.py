@@ -26,6 +26,7 @@ from jobledger_server.sql.dialect import (
     CLAIMABLE_COLUMNS,
     FIRST_OF_ALL,
     FIRST_QUEUES,
+    GROUPS,
     OLDEST_FIRST,
     PLACE,
     QUEUE_COLUMNS,
@@ -102,6 +103,9 @@ class SqliteDialect:
     def lock_keys(self, keys: Collection[str]) -> tuple[str, Sequence[Any]]:
         return _LOCK_KEYS, [machine_clock(), json.dumps(list(keys))]
 
+    def lock_groups(self, ids: Collection[JobId]) -> tuple[str, Sequence[Any]]:
+        return _GROUPS, [json.dumps(list(ids))]
+
     def find_tails(self, streams: Collection[tuple[JobId, str]]) -> tuple[str, Sequence[Any]]:
         return _FIND_TAILS, [json.dumps(list(streams))]
 
@@ -164,6 +168,9 @@ _FIND_TAILS = (
 _FIND_PIECES = f"SELECT {PIECE_COLUMNS} {_OF_ONE} AND start >= ? ORDER BY start LIMIT ?"
 _FIND_NEWEST_PIECES = NEWEST_PIECES.format(of_stream=_OF_ONE, skipped="?")
 _FIND_PIECE_AT = f"SELECT max(start) {_OF_ONE} AND start <= ?"
+_GROUPS = GROUPS.format(
+    source="jobs WHERE id IN (SELECT value FROM json_each(?)) AND delete_time IS NULL"
+)
 _LOCK_KEYS = (
     "SELECT wanted.value, coalesce(found.running, 0),"
     " coalesce(own.max_running, general.max_running),"

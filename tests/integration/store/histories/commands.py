@@ -15,9 +15,12 @@ from jobledger_server.domain.commands import (
     Delete,
     Expire,
     LinkAsset,
+    NewGroup,
+    PassOn,
     Purge,
     Release,
     Report,
+    Seal,
     Update,
 )
 from jobledger_server.domain.job import (
@@ -61,13 +64,38 @@ def some_command(random: chance.Random, jobs: Sequence[Job]) -> Command:
             (_update, [job for job in jobs if job.status is JobStatus.QUEUED]),
             (_on_ended, [job for job in jobs if job.phase is None]),
             (_on_any, jobs),
+            (_on_group, [job for job in jobs if job.children is not None]),
         ),
-        (12, 3, 2, 1, 1),
+        (12, 3, 2, 1, 1, 3),
     )[0]
     return command(random, random.choice(meant if meant and random.random() < 0.95 else jobs))
 
 
 def _creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
+    """Create a job, or a group, perhaps in one of the groups."""
+    found = _job_creation(random, jobs)
+    groups = [job for job in jobs if job.children is not None]
+    if groups and random.random() < 0.4:
+        group = random.choice(groups)
+        owner = group.user_id if random.random() < 0.95 else found.user_id
+        found = replace(found, user_id=owner, group_id=group.id)
+    return _group(random, found) if random.random() < 0.15 else found
+
+
+def _group(random: chance.Random, creation: Create) -> Create:
+    return Create(
+        user_id=creation.user_id,
+        job_type=creation.job_type,
+        labels=creation.labels,
+        request_id=creation.request_id,
+        queue_timeout=creation.queue_timeout,
+        origin_job_id=creation.origin_job_id,
+        group_id=creation.group_id,
+        group=NewGroup(fail_fast=random.random() < 0.3),
+    )
+
+
+def _job_creation(random: chance.Random, jobs: Sequence[Job]) -> Create:
     ended = [job for job in jobs if job.status in TERMINAL]
     repeated = random.choice(ended) if ended and random.random() < 0.1 else None
     later = random.choice((None, None, None, 5, 100, 5000))
@@ -103,7 +131,18 @@ def _creations(random: chance.Random, jobs: Sequence[Job]) -> Command:
     )
     # All are refused with one of them.
     new = {"request_id": "", "unique_key": "", "origin_job_id": None}
-    return CreateAll((first, *(replace(each, **new) for each in others)))
+    others = [replace(each, **new) for each in others]
+    if random.random() < 0.3:
+        return _group_with(random, first, others)
+    return CreateAll((first, *others))
+
+
+def _group_with(random: chance.Random, first: Create, others: Sequence[Create]) -> Command:
+    """Create a group with these jobs, sealed or not."""
+    group = replace(_group(random, first), group=NewGroup(sealed=random.random() < 0.5))
+    within = {"user_id": group.user_id, "group_id": None, "group_index": 0}
+    others = others or [replace(first, request_id="", unique_key="", origin_job_id=None)]
+    return CreateAll((group, *(replace(each, **within) for each in others)))
 
 
 def _report(random: chance.Random, job: Job) -> Command:
@@ -208,10 +247,25 @@ def _on_any(random: chance.Random, job: Job) -> Command:
     )
 
 
+def _on_group(random: chance.Random, job: Job) -> Command:
+    return random.choice(
+        (
+            Seal(job_id=job.id, user_id=job.user_id),
+            Cancel(job_id=job.id, user_id=job.user_id, reason="enough"),
+            PassOn(job_id=job.id, done=random.random() < 0.5),
+            Expire(job_id=job.id),
+        )
+    )
+
+
 def _on_ended(random: chance.Random, job: Job) -> Command:
     return random.choice(
         (
-            Delete(job_id=job.id, user_id=job.user_id),
+            Delete(
+                job_id=job.id,
+                user_id=job.user_id,
+                childless=job.children is not None and not job.children.total,
+            ),
             Purge(job_id=job.id, age=random.choice((None, Micros(100 * SECOND)))),
             _end(random, job),
         )

@@ -5,6 +5,7 @@ Revision ID: 0001
 
 import secrets
 import uuid
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,6 +40,7 @@ def upgrade() -> None:
         sa.Column("start_progress", sa.Integer),
         sa.Column("start_progress_message", sa.String(512)),
         sa.Column("start_lease_expire_time", sa.BigInteger),
+        sa.Column("start_children", sa.Text),
         # What an end changes begins here, and what a report changes at `change_seq`: an update is
         # logged from the first to the last byte that differs.
         sa.Column("deadline", sa.BigInteger),
@@ -60,6 +62,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(10), nullable=False),
         sa.Column("phase", sa.SmallInteger),
         sa.Column("updates", sa.Integer, nullable=False),
+        sa.Column("children", sa.Text),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("releases", sa.Integer, nullable=False),
@@ -69,6 +72,7 @@ def upgrade() -> None:
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("traceparent", sa.String(64), nullable=False),
         sa.Column("origin_job_id", _id()),
+        sa.Column("group_id", _id()),
         sa.Column("schedule_time", sa.BigInteger),
         sa.Column("retry_time", sa.BigInteger),
         sa.Column("start_time", sa.BigInteger),
@@ -116,8 +120,8 @@ def upgrade() -> None:
             name=op.f("ck_jobs_version"),
         ),
         sa.CheckConstraint(
-            "attempt >= 0 AND (attempt = 0) = (start_time IS NULL)"
-            " AND (start_time IS NULL) = (attempt_time IS NULL)",
+            "attempt >= 0 AND (attempt = 0) = (children IS NOT NULL OR start_time IS NULL)"
+            " AND (attempt = 0) = (attempt_time IS NULL)",
             name=op.f("ck_jobs_attempt"),
         ),
         sa.CheckConstraint(
@@ -147,11 +151,14 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "(complete_time IS NULL AND lease_expire_time IS NULL)"
-            " = (queue_expire_time IS NOT NULL)",
+            " = (queue_expire_time IS NOT NULL)"
+            " OR (children IS NOT NULL AND complete_time IS NULL)",
             name=op.f("ck_jobs_queue"),
         ),
         sa.CheckConstraint(
-            f"(status IN {_TERMINAL}) = (deadline IS NULL)", name=op.f("ck_jobs_deadline")
+            f"(status IN {_TERMINAL}) = (deadline IS NULL)"
+            " OR (children IS NOT NULL AND complete_time IS NULL)",
+            name=op.f("ck_jobs_deadline"),
         ),
         sa.CheckConstraint(
             "max_attempts >= 0 AND releases BETWEEN 0 AND attempt"
@@ -168,7 +175,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "(phase IS NULL) = (complete_time IS NOT NULL)"
-            " AND (phase IS NULL OR phase BETWEEN 0 AND 3)"
+            " AND (phase IS NULL OR phase BETWEEN 0 AND 4)"
+            " AND coalesce(phase = 4, FALSE) = (children IS NOT NULL AND complete_time IS NULL)"
             " AND (lease_expire_time IS NOT NULL) = coalesce(phase = 3, FALSE)"
             " AND (coalesce(retry_time, schedule_time) IS NOT NULL"
             " OR NOT coalesce(phase = 2, FALSE))",
@@ -197,121 +205,61 @@ def upgrade() -> None:
             name=op.f("ck_jobs_deleted"),
         ),
     )
-    kept = sa.text("delete_seq IS NULL")
-    op.create_index(
-        "ix_jobs_user_id_id",
-        "jobs",
-        ["user_id", "id"],
-        sqlite_where=kept,
-        postgresql_where=kept,
-    )
-    deleted = sa.text("delete_seq IS NOT NULL")
-    op.create_index(
-        "ix_jobs_delete_seq",
-        "jobs",
-        ["delete_seq"],
-        sqlite_where=deleted,
-        postgresql_where=deleted,
-    )
-    reruns = sa.text("origin_job_id IS NOT NULL AND delete_seq IS NULL")
-    op.create_index(
+    _index("ix_jobs_user_id_id", "jobs", ["user_id", "id"], "delete_seq IS NULL")
+    _index("ix_jobs_delete_seq", "jobs", ["delete_seq"], "delete_seq IS NOT NULL")
+    _index(
         "uq_jobs_origin_job_id",
         "jobs",
         ["origin_job_id"],
+        "origin_job_id IS NOT NULL AND delete_seq IS NULL",
         unique=True,
-        sqlite_where=reruns,
-        postgresql_where=reruns,
     )
-    scheduled = sa.text("phase = 2")
-    op.create_index(
-        "ix_jobs_scheduled",
+    _index(
+        "ix_jobs_group_id_id",
         "jobs",
-        [sa.text("coalesce(retry_time, schedule_time)")],
-        sqlite_where=scheduled,
-        postgresql_where=scheduled,
+        ["group_id", "id"],
+        "group_id IS NOT NULL AND delete_seq IS NULL",
     )
-    outliving = sa.text(
-        "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
+    _index(
+        "ix_jobs_scheduled", "jobs", [sa.text("coalesce(retry_time, schedule_time)")], "phase = 2"
     )
-    op.create_index(
+    _index(
         "ix_jobs_outlived",
         "jobs",
         [sa.text("(complete_time + retention)")],
-        sqlite_where=outliving,
-        postgresql_where=outliving,
+        "retention IS NOT NULL AND complete_time IS NOT NULL AND delete_seq IS NULL"
+        " AND group_id IS NULL",
     )
-    ready = sa.text("phase = 0")
-    op.create_index(
-        "ix_jobs_ready",
-        "jobs",
-        ["queue_id", "create_time", "id"],
-        sqlite_where=ready,
-        postgresql_where=ready,
-    )
-    keyed = sa.text("concurrency_key <> '' AND phase IS NOT NULL")
-    op.create_index(
+    _index("ix_jobs_ready", "jobs", ["queue_id", "create_time", "id"], "phase = 0")
+    _index(
         "ix_jobs_keyed",
         "jobs",
         ["concurrency_key", "phase", "job_type", sa.text("priority DESC"), "create_time", "id"],
-        sqlite_where=keyed,
-        postgresql_where=keyed,
+        "concurrency_key <> '' AND phase IS NOT NULL",
     )
-    unique = sa.text("unique_key <> '' AND complete_time IS NULL")
-    op.create_index(
+    _index(
         "uq_jobs_unique_key",
         "jobs",
         ["user_id", "job_type", "unique_key"],
+        "unique_key <> '' AND complete_time IS NULL",
         unique=True,
-        sqlite_where=unique,
-        postgresql_where=unique,
     )
-    with_unique_key = sa.text("unique_key <> '' AND delete_seq IS NULL")
-    op.create_index(
+    _index(
         "ix_jobs_user_id_unique_key_id",
         "jobs",
         ["user_id", "unique_key", "id"],
-        sqlite_where=with_unique_key,
-        postgresql_where=with_unique_key,
+        "unique_key <> '' AND delete_seq IS NULL",
     )
-    pending = sa.text("deadline IS NOT NULL")
-    op.create_index(
-        "ix_jobs_deadline",
-        "jobs",
-        ["deadline"],
-        sqlite_where=pending,
-        postgresql_where=pending,
-    )
-    held = sa.text("worker_id <> '' AND phase = 3")
-    op.create_index(
-        "ix_jobs_worker",
-        "jobs",
-        ["worker_id", "id"],
-        sqlite_where=held,
-        postgresql_where=held,
-    )
-    held_of = sa.text("user_id <> '' AND phase = 3")
-    op.create_index(
-        "ix_jobs_user_id_held",
-        "jobs",
-        ["user_id"],
-        sqlite_where=held_of,
-        postgresql_where=held_of,
-    )
-    active = sa.text("complete_time IS NULL")
-    op.create_index(
-        "ix_jobs_active",
-        "jobs",
-        ["user_id", "id"],
-        sqlite_where=active,
-        postgresql_where=active,
-    )
-    op.create_index(
+    _index("ix_jobs_deadline", "jobs", ["deadline"], "deadline IS NOT NULL")
+    _index("ix_jobs_worker", "jobs", ["worker_id", "id"], "worker_id <> '' AND phase = 3")
+    _index("ix_jobs_user_id_held", "jobs", ["user_id"], "user_id <> '' AND phase = 3")
+    _index("ix_jobs_active", "jobs", ["user_id", "id"], "complete_time IS NULL")
+    _index(
         "uq_jobs_user_id_request_id",
         "jobs",
         ["user_id", "request_id"],
+        "request_id <> ''",
         unique=True,
-        sqlite_where=sa.text("request_id <> ''"),
-        postgresql_where=sa.text("request_id <> ''"),
     )
 
     op.create_table(
@@ -379,21 +327,13 @@ def upgrade() -> None:
         # A row is stored in the index of its primary key, a third less than with one apart.
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "uq_assets_job_id_name",
-        "assets",
-        ["job_id", "name"],
-        unique=True,
-        sqlite_where=sa.text("name <> ''"),
-        postgresql_where=sa.text("name <> ''"),
-    )
-    op.create_index(
+    _index("uq_assets_job_id_name", "assets", ["job_id", "name"], "name <> ''", unique=True)
+    _index(
         "uq_assets_job_id_request_id",
         "assets",
         ["job_id", "request_id"],
+        "request_id <> ''",
         unique=True,
-        sqlite_where=sa.text("request_id <> ''"),
-        postgresql_where=sa.text("request_id <> ''"),
     )
 
     _create_changes()
@@ -429,7 +369,16 @@ def upgrade() -> None:
         op.execute(_LOCK_FEED)
         op.execute(_LOCK_KEYS)
         op.execute(_LOCK_UNCHANGED)
+        op.execute(_LOCK_GROUPS)
         op.execute(_ALL_UPDATED)
+
+
+def _index(
+    name: str, table: str, columns: list[Any], condition: str, *, unique: bool = False
+) -> None:
+    """Create an index of the rows with the condition."""
+    where = sa.text(condition)
+    op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 def _create_changes() -> None:
@@ -440,14 +389,7 @@ def _create_changes() -> None:
         sa.Column("user_id", sa.String(128)),
         sa.PrimaryKeyConstraint("seq", name="pk_changes"),
     )
-    owned = sa.text("user_id IS NOT NULL")
-    op.create_index(
-        "ix_changes_user_id_seq",
-        "changes",
-        ["user_id", "seq"],
-        sqlite_where=owned,
-        postgresql_where=owned,
-    )
+    _index("ix_changes_user_id_seq", "changes", ["user_id", "seq"], "user_id IS NOT NULL")
 
 
 def _create_outputs() -> None:
@@ -469,7 +411,7 @@ def _create_outputs() -> None:
 
 def _create_queues() -> None:
     """Create the counters of queues and of concurrency keys."""
-    counts = ("ready", "blocked", "scheduled", "held")
+    counts = ("ready", "blocked", "scheduled", "held", "waiting")
     op.create_table(
         "queues",
         sa.Column("id", _seq(), sa.Identity(), nullable=False),
@@ -483,13 +425,11 @@ def _create_queues() -> None:
         sa.Column("writes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         sa.PrimaryKeyConstraint("id", name="pk_queues"),
     )
-    claimable = sa.text("claimable = 1")
-    op.create_index(
+    _index(
         "ix_queues_claimable",
         "queues",
         ["job_type", sa.text("priority DESC"), "vtime", "id"],
-        sqlite_where=claimable,
-        postgresql_where=claimable,
+        "claimable = 1",
     )
     op.create_index(
         "uq_queues_fairness_key_job_type_priority",
@@ -508,14 +448,7 @@ def _create_queues() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_limit_keys_name_key", "limit_keys", ["name", "key"])
-    recheck = sa.text("recheck = 1")
-    op.create_index(
-        "ix_limit_keys_recheck",
-        "limit_keys",
-        ["key"],
-        sqlite_where=recheck,
-        postgresql_where=recheck,
-    )
+    _index("ix_limit_keys_recheck", "limit_keys", ["key"], "recheck = 1")
     op.create_table(
         "ended",
         sa.Column("job_type", sa.String(50), nullable=False),
@@ -622,13 +555,12 @@ def _create_webhooks() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
         sqlite_with_rowid=False,
     )
-    op.create_index(
+    _index(
         "uq_webhooks_user_id_request_id",
         "webhooks",
         ["user_id", "request_id"],
+        "request_id <> ''",
         unique=True,
-        sqlite_where=sa.text("request_id <> ''"),
-        postgresql_where=sa.text("request_id <> ''"),
     )
 
 
@@ -701,6 +633,16 @@ BEGIN
 END $$
 """
 
+# Groups, but for those that another transaction has locked: it may wait for the feed.
+_LOCK_GROUPS = """
+CREATE FUNCTION lock_groups(ids uuid[]) RETURNS SETOF jobs LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM feed FOR UPDATE;
+    RETURN QUERY SELECT * FROM jobs WHERE id = ANY(ids) AND delete_time IS NULL
+        ORDER BY id FOR UPDATE SKIP LOCKED;
+END $$
+"""
+
 # It undoes itself by this one, too.
 _ALL_UPDATED = """
 CREATE FUNCTION all_updated(updated bigint, expected bigint) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -735,6 +677,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION lock_feed(bigint, boolean)")
         op.execute("DROP FUNCTION lock_keys(text[])")
         op.execute("DROP FUNCTION lock_unchanged(uuid[], text[])")
+        op.execute("DROP FUNCTION lock_groups(uuid[])")
         op.execute("DROP FUNCTION all_updated(bigint, bigint)")
     for table in (
         *("webhooks", "webhook_deliverers", "feed", "pollers", "type_defaults"),
