@@ -45,10 +45,14 @@ class Bug(NamedTuple):
         Raises:
             ValueError: The product has changed: what is to be replaced is not there.
         """
-        spec = find_spec(self.name)
+        # Not by the spec of the module: that imports its package, which may import the module.
+        root, *rest = self.name.split(".")
+        spec = find_spec(root)
         assert spec is not None
         assert spec.origin is not None
-        source = Path(spec.origin).read_text()
+        path = Path(spec.origin).parent.joinpath(*rest)
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        source = path.read_text()
         if source.count(self.before) != 1:
             raise ValueError(f"{self.name} does not have once: {self.before}")
         return source.replace(self.before, self.after)

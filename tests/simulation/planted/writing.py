@@ -185,4 +185,22 @@ BUGS = {
         "streams = {**streams, command.stream: command.content_type}",
         "streams = dict(streams)",
     ),
+    "appends of the library not numbered": Bug(
+        "the worker library sends appends without a number, so a repetition is stored again",
+        "jobledger.worker.session.job_output",
+        "data, stream.content_type, stream.number)",
+        "data, stream.content_type, 0)",
+    ),
+    "write forgotten": Bug(
+        "the worker library forgets what a handler writes while an append is under way",
+        "jobledger.worker.session.job_output",
+        "self._forget(stream, len(data) if refusal is None else len(stream.waiting))",
+        "self._forget(stream, len(stream.waiting))",
+    ),
+    "finished before its output": Bug(
+        "the worker library finishes a job without the output that still waits",
+        "jobledger.worker.session.job_updates",
+        "await self.output.end(MAX_RELEASE_WAIT if is_released else self.lease.duration)",
+        "self.output.close()",
+    ),
 }
