@@ -104,7 +104,7 @@ class Deliveries(Struct, frozen=True):
     Attributes:
         success_time: None leaves it as it was.
         failure_time: None leaves it and `last_failure` as they were.
-        given_up: How many more were given up.
+        given_up: How many were given up in all.
         disable_reason: Disables the webhook unless it is empty.
         release: Ends the claim.
     """

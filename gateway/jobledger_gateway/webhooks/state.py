@@ -52,7 +52,10 @@ class State:
         self._save_seconds = save_seconds
         self._failing = ""  # why, since the last success
         self._request = SaveWebhookRequest(
-            webhook_id=claimed.webhook.id, generation=claimed.generation, cursor=claimed.cursor
+            webhook_id=claimed.webhook.id,
+            generation=claimed.generation,
+            cursor=claimed.cursor,
+            given_up=claimed.webhook.given_up,
         )
         self._changed = False  # what is stored is not the state any more
         self._soon = asyncio.Event()  # and it is worth a call
@@ -146,7 +149,6 @@ class State:
         except JobledgerError:
             self._changed = True
             raise
-        self._request.given_up -= request.given_up
 
 
 def _begun_anew(claimed: ClaimedWebhook) -> Iterator[PendingDelivery]:

@@ -197,7 +197,7 @@ class SqlWebhooks:
             "cursor": deliveries.cursor,
             "pending": deliveries.pending,
             "pending_count": deliveries.pending_count,
-            "given_up": table.given_up + deliveries.given_up,
+            "given_up": deliveries.given_up,
         }
         if deliveries.success_time is not None:
             values["success_time"] = deliveries.success_time

@@ -229,7 +229,9 @@ async def test_only_the_last_claim_stores_a_state(store: Store) -> None:
     state = Deliveries("c2", b"x", 1, failure_time=7, last_failure="503", given_up=2)
     assert await save(created.id, second.generation, state)
     assert not await save(created.id, first.generation, Deliveries("c1"))
-    assert await save(created.id, second.generation, Deliveries("c3", success_time=9, given_up=1))
+    for _ in range(2):  # a call whose answer was lost is repeated, and counts nothing twice
+        state = Deliveries("c3", success_time=9, given_up=3)
+        assert await save(created.id, second.generation, state)
     (stored,) = await store.webhooks.listed(user_id="", after="", limit=10)
     assert stored == replace(
         created,

@@ -174,7 +174,7 @@ class MemoryWebhooks:
             cursor=deliveries.cursor,
             pending=deliveries.pending,
             pending_count=deliveries.pending_count,
-            given_up=webhook.given_up + deliveries.given_up,
+            given_up=deliveries.given_up,
         )
         if deliveries.success_time is not None:
             saved = replace(saved, success_time=deliveries.success_time)

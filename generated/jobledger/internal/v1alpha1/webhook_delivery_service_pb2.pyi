@@ -239,7 +239,9 @@ class SaveWebhookRequest(_message.Message):
     last_failure: _builtins.str
     """Why it failed, at most 512 characters, if `failure_time` is set."""
     given_up: _builtins.int
-    """How many more deliveries were given up since the last call that succeeded."""
+    """How many deliveries were given up in all: those of the webhook that ClaimWebhooks
+    returned, and those since.
+    """
     disable_reason: _builtins.str
     """Disables the webhook for this reason, of at most 512 characters, and ends the
     claim. Default: leaves it enabled.

@@ -74,8 +74,7 @@ class WebhookDeliveryServiceServicer(object):
     def SaveWebhook(self, request, context):
         """Stores how far a webhook has come. It is refused unless the
         deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry, but `given_up` may then count twice. Errors:
-        INVALID_FIELD, WEBHOOK_NOT_HELD.
+        state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

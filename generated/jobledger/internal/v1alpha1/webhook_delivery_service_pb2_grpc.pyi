@@ -46,8 +46,7 @@ class WebhookDeliveryServiceStub:
     SaveWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_delivery_service_pb2.SaveWebhookRequest, _webhook_delivery_service_pb2.SaveWebhookResponse]
     """Stores how far a webhook has come. It is refused unless the
     deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry, but `given_up` may then count twice. Errors:
-    INVALID_FIELD, WEBHOOK_NOT_HELD.
+    state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
     """
 
 @_typing.type_check_only
@@ -68,8 +67,7 @@ class WebhookDeliveryServiceAsyncStub(WebhookDeliveryServiceStub):
     SaveWebhook: _aio.UnaryUnaryMultiCallable[_webhook_delivery_service_pb2.SaveWebhookRequest, _webhook_delivery_service_pb2.SaveWebhookResponse]  # type: ignore[assignment]
     """Stores how far a webhook has come. It is refused unless the
     deliverer holds the webhook, so two of them never overwrite each other's
-    state. Safe to retry, but `given_up` may then count twice. Errors:
-    INVALID_FIELD, WEBHOOK_NOT_HELD.
+    state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
     """
 
 class WebhookDeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,8 +97,7 @@ class WebhookDeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_webhook_delivery_service_pb2.SaveWebhookResponse, _abc.Awaitable[_webhook_delivery_service_pb2.SaveWebhookResponse]]:
         """Stores how far a webhook has come. It is refused unless the
         deliverer holds the webhook, so two of them never overwrite each other's
-        state. Safe to retry, but `given_up` may then count twice. Errors:
-        INVALID_FIELD, WEBHOOK_NOT_HELD.
+        state. Safe to retry. Errors: INVALID_FIELD, WEBHOOK_NOT_HELD.
         """
 
 def add_WebhookDeliveryServiceServicer_to_server(servicer: WebhookDeliveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
