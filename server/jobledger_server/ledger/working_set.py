@@ -130,13 +130,18 @@ class WorkingSet:
         )
         if decision.changed:
             note(self.changed, None, decision.job)
-        if command.unique_key and decision.changed:
-            self.active[unique] = decision.job
-        if command.request_id and decision.changed:
-            self.created[request] = decision.job, command.parameters
-        if origin is not None:
-            self.reruns[origin] = decision.job
+        self._remember(command, decision)
         return decision
+
+    def _remember(self, command: Create, decision: Decision) -> None:
+        """Have repetitions of a creation find its job as it is written."""
+        if decision.changed and command.unique_key:
+            self.active[command.user_id, command.job_type, command.unique_key] = decision.job
+        if decision.changed and command.request_id:
+            request = command.user_id, command.request_id
+            self.created[request] = decision.job, command.parameters
+        if command.origin_job_id is not None:
+            self.reruns[command.origin_job_id] = decision.job
 
     def _siblings(self, group_id: JobId | None) -> int:
         """Return how many jobs the commands have added to a group."""
@@ -165,7 +170,10 @@ class WorkingSet:
                 open_group = replace(decision.job, children=replace(children, sealed=False))
                 self.jobs[open_group.id] = open_group
             decisions.append(decision)
-        return [self._with_children(each) for each in decisions]
+        decisions = [self._with_children(each) for each in decisions]
+        for creation, decision in zip(command.creations, decisions, strict=True):
+            self._remember(creation, decision)
+        return decisions
 
     def _with_children(self, decision: Decision) -> Decision:
         """Return the creation of a group with its children, which the same command creates."""

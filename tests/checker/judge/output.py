@@ -164,6 +164,8 @@ class _Judged:
         for begin, data in known.regions():
             at, leading = 0, begin > 0
             while at < len(data):
+                if leading and len(data) - at < LEAST_BYTES:
+                    break  # too short to be told from the middle of a piece
                 number = keys.find(data, at)
                 if number is None and leading:
                     at += 1  # it begins within a piece

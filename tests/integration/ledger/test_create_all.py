@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from jobledger_server.domain.commands import Create, CreateAll
+from jobledger_server.domain.commands import Create, CreateAll, NewGroup
 from jobledger_server.domain.errors import RequestIdReused
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
@@ -70,3 +70,14 @@ async def test_a_call_in_the_same_batch_with_the_same_request_gets_the_same_job(
     assert single.job == made[1]
     assert transactions == 1
     assert (await store.feed_head()).seq == 3
+
+
+async def test_a_repeated_call_in_the_same_batch_gets_a_group_with_its_jobs(
+    store: SqlStore, ledger: Ledger
+) -> None:
+    group = Create(user_id="ada", job_type="t", request_id="g", group=NewGroup(sealed=True))
+    child = Create(user_id="ada", job_type="t", request_id="c", group_index=0)
+    calls = [create_all(ledger, CreateAll((group, child))) for _ in range(2)]
+    made, repeated = await asyncio.gather(*calls)
+    assert repeated == made
+    assert await read_jobs(store, [each.id for each in made]) == {each.id: each for each in made}

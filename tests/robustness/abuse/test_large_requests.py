@@ -129,6 +129,7 @@ def requests() -> Mapping[str, list[bytes]]:
         ],
         "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
         "JobService/UpdateJob": [jobs.UpdateJobRequest(job_id=JOB_ID, user_id="ada", priority=9)],
+        "JobService/SealGroup": [jobs.SealGroupRequest(job_id=ID, user_id="ada")],
         "JobService/DeleteJob": [jobs.DeleteJobRequest(job_id=ID, user_id="ada")],
         "JobService/CreateWatchToken": [
             jobs.CreateWatchTokenRequest(user_id="ada", labels=labels)
