@@ -1,7 +1,7 @@
 """What people do on the page: cancel, change, run again, delete, and pause a type."""
 
 from collections.abc import Callable
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from playwright.sync_api import Page, Response, expect
@@ -161,7 +161,9 @@ def test_a_type_is_paused_with_a_reason_and_resumed(visit: Visit, client: Client
 def test_a_job_that_is_not_started_gets_another_priority_and_time(
     visit: Visit, client: Client
 ) -> None:
-    job = client.create_job("changed", delay=3600)
+    # A browser leaves out seconds that are 0.
+    in_an_hour = (datetime.now(UTC) + timedelta(hours=1)).replace(second=30)
+    job = client.create_job("changed", schedule_time=in_an_hour)
     page = visit(f"/jobs/{job.id}?user_id=ada", timezone_id="America/New_York")
     page.get_by_role("button", name="Change").click()
     dialog = page.get_by_role("dialog", name="Change this job?")
