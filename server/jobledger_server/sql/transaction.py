@@ -267,7 +267,8 @@ class SqlTransaction:
             return cut
         find = self._dialect.find_newest_pieces(cut.job_id, cut.stream, cut.kept_pieces)
         rows = await self._driver.fetch(*find)
-        return replace(cut, before=max(cut.before, *(start for (start,) in rows)))
+        # There is no row where fewer are stored than the tail says, which counts at most.
+        return replace(cut, before=max([cut.before, *(start for (start,) in rows)]))
 
     def _append_outputs(self, outputs: Sequence[OutputPiece], cuts: Sequence[OutputCut]) -> None:
         for piece in outputs:

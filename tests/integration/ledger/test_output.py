@@ -169,6 +169,20 @@ async def test_many_small_pieces_are_dropped_long_before_their_bytes_are_too_man
         assert (tail.pieces, tail.first) == (len(pieces), pieces[0].start)
 
 
+async def test_fewer_pieces_may_be_stored_than_a_server_counted(
+    small: Ledger, store: Store
+) -> None:
+    # Of small pieces 7 would be stored, and of these one: the others are dropped for their bytes.
+    job = await running(small)
+    await apply(small, *appends(job, "0 ", stream="log", first=1))
+    for number in range(1, 11):
+        await apply(small, *appends(job, "x" * 1200, first=number))
+    for number in range(1, 11):
+        await apply(small, *appends(job, f"{number} ", stream="log", first=number + 1))
+    assert (await store.outputs.tail(job.id, "")).end == 12_000
+    assert (await text_of(store, job.id, "log")).endswith("8 9 10 ")
+
+
 async def test_a_job_whose_creator_said_so_keeps_the_oldest(small: Ledger, store: Store) -> None:
     job = await running(small, refuse_output=True)
     await apply(small, *appends(job, "x" * 900))
