@@ -164,8 +164,9 @@ class _Judged:
         for begin, data in known.regions():
             at, leading = 0, begin > 0
             while at < len(data):
-                if leading and len(data) - at < LEAST_BYTES:
-                    break  # too short to be told from the middle of a piece
+                rest = data[at : at + LEAST_BYTES]
+                if len(rest) < LEAST_BYTES and (leading or keys.begin_with(rest)):
+                    break  # too short to tell which append it is of
                 number = keys.find(data, at)
                 if number is None and leading:
                     at += 1  # it begins within a piece
@@ -277,13 +278,13 @@ class _Keys:
             append.data[:LEAST_BYTES]: number for number, append in enumerate(appends)
         }
 
+    def begin_with(self, data: bytes) -> bool:
+        """Return whether any append begins with so few bytes."""
+        return any(known.startswith(data) for known in self._numbers)
+
     def find(self, data: bytes, at: int) -> int | None:
         """Return the number of the append that is there, perhaps only with its beginning."""
-        key = data[at : at + LEAST_BYTES]
-        if len(key) < LEAST_BYTES:  # where what is known ends
-            numbers = (each for known, each in self._numbers.items() if known.startswith(key))
-            return next(numbers, None)
-        number = self._numbers.get(key)
+        number = self._numbers.get(data[at : at + LEAST_BYTES])
         if number is None:
             return None
         whole = self._appends[number].data

@@ -241,6 +241,18 @@ def test_what_is_unknown_may_be_stored_or_not() -> None:
     assert told.found == []
 
 
+def test_the_beginning_of_a_piece_that_could_be_several_is_taken_for_none_of_them() -> None:
+    told = Told()
+    told.appends = [
+        appended(number, content(mark, LENGTH), outcome=Outcome.UNKNOWN)
+        for number, mark in enumerate(("ten", "two", "three"), start=1)
+    ]
+    ten, two, _ = (append.data for append in told.appends)
+    told.final = read(piece(0, ten + two[:1], closed=True))
+    told.streams.clear()
+    assert told.found == []
+
+
 def test_a_read_that_begins_within_a_piece_is_judged_from_the_next_one_on() -> None:
     told = Told()
     dropped_too_soon(told)
