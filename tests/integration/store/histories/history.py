@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import json, to_builtins
 
-from jobledger_server.domain.job import JobId
+from jobledger_server.domain.job import MICROS_PER_SECOND, JobId
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import FeedPage
 from tests.integration.store.histories.calls import Call, described, said, some_call
@@ -40,6 +40,7 @@ class Side:
     """A database, its servers, and what a watch has received of its feed."""
 
     database: SharedDatabase
+    world: World
     servers: dict[int, tuple[SameStore, Ledger]] = field(default_factory=dict)
     cursor: int = 0
     versions: dict[JobId, int] = field(default_factory=dict)
@@ -52,7 +53,8 @@ class Side:
         store = SameStore(self.database.open_store(), ids)
         stack.push_async_callback(store.close)
         ledger = Ledger(store, lambda _: None, max_waiting=1000, ids=ids)
-        ledger.outages = NoOutages()
+        # Output is decided by about what time it is: here each server knows it exactly.
+        ledger.outages = NoOutages(lambda: self.world.now / MICROS_PER_SECOND)
         self.servers[number] = store, await stack.enter_async_context(ledger)
 
     async def stop(self, number: int) -> None:
@@ -83,7 +85,7 @@ class History:
 
     def __init__(self, seed: str, world: World, databases: Iterable[SharedDatabase]) -> None:
         self._seed, self._world = seed, world
-        self._sides = [Side(database) for database in databases]
+        self._sides = [Side(database, world) for database in databases]
         self._started = 0
         self.done: list[str] = []
         """What was done so far."""
