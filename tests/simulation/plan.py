@@ -1,5 +1,6 @@
 """A plan: all that decides a run, besides the code. The same plan gives the same run."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,10 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         tuning.setdefault("purge_seconds", 0.3)
     load = knobs.chosen(knobs.LOAD, chance.of("load"))
     disk = knobs.chosen(knobs.DISK, chance.of("disk"))
+    if max(load["pieces"]) > tuning.get("waiting_command_bytes", math.inf):
+        # A worker that does not wait between its pieces may never get one in that is larger, for
+        # those after it, which are refused for the gap, are there first.
+        del tuning["waiting_command_bytes"]
     if disk["latency"] == knobs.SLOW_DISK:
         # It has no time for each command, due job or lost lease alone, nor for each change where
         # watchers leave soon.
@@ -128,6 +133,8 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         tuning.pop("waiting_command_bytes", None)
         tuning.pop("promote_batch", None)
         tuning.pop("reap_batch", None)
+        # A worker whose streams end sooner than they answer never learns that it has lost a job.
+        settings.pop("max_watch_age", None)
         # Nor for more than this: batches of seconds, one after the other, would keep a job locked.
         load["rate"] = knobs.LEAST_RATE
         load["written"] = knobs.LEAST_WRITTEN
