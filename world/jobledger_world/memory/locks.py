@@ -75,7 +75,13 @@ class Locks:
         return [session for session in self._sessions if session.node is node]
 
     def take(self, name: str, session: Session) -> bool:
-        """Lock it unless another transaction has; return whether it is locked now."""
+        """Lock it unless another transaction has; return whether it is locked now.
+
+        Raises:
+            StoreUnavailable: The transaction is over: it was terminated while it waited.
+        """
+        if session.over:
+            raise StoreUnavailable("the transaction was terminated", stale=True)
         holder = self._holders.get(name)
         if holder is not None and holder is not session and holder.abandoned:
             self.end(holder)
