@@ -102,9 +102,10 @@ class Outdated(StoreError):
 
 
 class GroupsLocked(Outdated):
-    """Groups that the jobs of a commit belong to are locked by others, or do not exist.
+    """Groups that the jobs of a commit belong to are not loaded.
 
-    Decide it again, with these groups loaded with the jobs.
+    They are locked by others, or do not exist, or a creation names them by its request only. Decide
+    it again, with these groups loaded with the jobs.
     """
 
     def __init__(self, groups: Collection[JobId]) -> None:

@@ -1040,8 +1040,8 @@ class JobChange(_message.Message):
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The newest snapshot of the job. Always set. For a deleted job only `id`,
-        `user_id`, `job_type`, `labels`, `status`, `create_time`, `version` and
-        `update_time` (the time of deletion) are set.
+        `user_id`, `job_type`, `labels`, `group_id`, `status`, `create_time`,
+        `version` and `update_time` (the time of deletion) are set.
         """
 
     @_builtins.property

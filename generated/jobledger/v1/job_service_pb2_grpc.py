@@ -357,11 +357,11 @@ class JobServiceServicer(object):
     def RerunJobs(self, request, context):
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It leaves out cancelled jobs unless the filter names
-        them, and passes over groups, and a job whose `unique_key` another one has. Call it again
-        with `next_page_token` until `done`. A step that is repeated reruns no job
-        twice. If it fails in the middle, with
-        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
-        again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        them, and passes over groups and jobs whose `unique_key` another one has. Call
+        it again with `next_page_token` until `done`. A step that is repeated reruns
+        no job twice. If it fails in the middle, with UNAVAILABLE or LIMIT_EXCEEDED,
+        some jobs may be rerun already: call it again. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -379,8 +379,9 @@ class JobServiceServicer(object):
 
     def DeleteJobs(self, request, context):
         """DeleteJob for the terminal jobs that match a filter, newest first: one
-        bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
-        retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        bounded step. It passes over jobs that belong to a group. Call it again with
+        `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -174,11 +174,11 @@ class JobServiceStub:
     RerunJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It leaves out cancelled jobs unless the filter names
-    them, and passes over groups, and a job whose `unique_key` another one has. Call it again
-    with `next_page_token` until `done`. A step that is repeated reruns no job
-    twice. If it fails in the middle, with
-    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
-    again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    them, and passes over groups and jobs whose `unique_key` another one has. Call
+    it again with `next_page_token` until `done`. A step that is repeated reruns
+    no job twice. If it fails in the middle, with UNAVAILABLE or LIMIT_EXCEEDED,
+    some jobs may be rerun already: call it again. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
     """CancelJob for the jobs that match a filter, are not terminal and were not
@@ -188,8 +188,9 @@ class JobServiceStub:
     """
     DeleteJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]
     """DeleteJob for the terminal jobs that match a filter, newest first: one
-    bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
-    retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    bounded step. It passes over jobs that belong to a group. Call it again with
+    `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]
     """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
@@ -364,11 +365,11 @@ class JobServiceAsyncStub(JobServiceStub):
     RerunJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RerunJobsRequest, _job_service_pb2.RerunJobsResponse]  # type: ignore[assignment]
     """RerunJob for the jobs that match a filter and were not rerun yet, newest
     first: one bounded step. It leaves out cancelled jobs unless the filter names
-    them, and passes over groups, and a job whose `unique_key` another one has. Call it again
-    with `next_page_token` until `done`. A step that is repeated reruns no job
-    twice. If it fails in the middle, with
-    UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
-    again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    them, and passes over groups and jobs whose `unique_key` another one has. Call
+    it again with `next_page_token` until `done`. A step that is repeated reruns
+    no job twice. If it fails in the middle, with UNAVAILABLE or LIMIT_EXCEEDED,
+    some jobs may be rerun already: call it again. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
     """CancelJob for the jobs that match a filter, are not terminal and were not
@@ -378,8 +379,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]  # type: ignore[assignment]
     """DeleteJob for the terminal jobs that match a filter, newest first: one
-    bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
-    retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+    bounded step. It passes over jobs that belong to a group. Call it again with
+    `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     ListAssets: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]  # type: ignore[assignment]
     """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
@@ -641,11 +643,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.RerunJobsResponse, _abc.Awaitable[_job_service_pb2.RerunJobsResponse]]:
         """RerunJob for the jobs that match a filter and were not rerun yet, newest
         first: one bounded step. It leaves out cancelled jobs unless the filter names
-        them, and passes over groups, and a job whose `unique_key` another one has. Call it again
-        with `next_page_token` until `done`. A step that is repeated reruns no job
-        twice. If it fails in the middle, with
-        UNAVAILABLE or LIMIT_EXCEEDED, some jobs may be rerun already: call it
-        again. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        them, and passes over groups and jobs whose `unique_key` another one has. Call
+        it again with `next_page_token` until `done`. A step that is repeated reruns
+        no job twice. If it fails in the middle, with UNAVAILABLE or LIMIT_EXCEEDED,
+        some jobs may be rerun already: call it again. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -667,8 +669,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobsResponse, _abc.Awaitable[_job_service_pb2.DeleteJobsResponse]]:
         """DeleteJob for the terminal jobs that match a filter, newest first: one
-        bounded step. It passes over jobs that belong to a group. Call it again with `next_page_token` until `done`. Safe to
-        retry. Errors: INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
+        bounded step. It passes over jobs that belong to a group. Call it again with
+        `next_page_token` until `done`. Safe to retry. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -30,7 +30,7 @@ from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.groups import Changed, note
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.output_rates import OutputRates
-from jobledger_server.store import Transaction
+from jobledger_server.store import GroupsLocked, Transaction
 
 Outcome = Sequence[Decision] | DomainError
 """The outcome of a command: one decision, or its refusal. CreateAll has one for each job."""
@@ -130,6 +130,8 @@ class WorkingSet:
         )
         if decision.changed:
             note(self.changed, None, decision.job)
+            if decision.job.children is not None:
+                self.jobs[decision.job.id] = decision.job
         self._remember(command, decision)
         return decision
 
@@ -154,8 +156,11 @@ class WorkingSet:
         decisions: list[Decision] = []
         for index, creation in enumerate(command.creations):
             if creation.group_index is not None:
-                group_id = decisions[creation.group_index].job.id
-                creation = replace(creation, group_id=group_id)  # noqa: PLW2901
+                named = decisions[creation.group_index]
+                if not named.changed and named.job.id not in self.jobs:
+                    # A repeated call created it before, and this call adds to it.
+                    raise GroupsLocked([named.job.id])
+                creation = replace(creation, group_id=named.job.id)  # noqa: PLW2901
             try:
                 decision = self._create(creation, now, new_id)
             except DomainError as refusal:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = (0.1, 1.5)
 
+IN_PARTS = 0.3
+"""How many of the groups that are created with their jobs are there already when these come."""
+
 MOST_JOBS = 6
 """Of a group that are created one by one, at most; some of them are groups in turn."""
 
@@ -102,12 +105,19 @@ class _Owner:
                 queue_timeout=QUEUE_TIMEOUT,
                 group_index=(number + 1) % 2,
             )
+        told: list[Snapshot | None] = []
+        if not sealed and self._rng.random() < IN_PARTS:
+            part = pb.BatchCreateJobsRequest(user_id=user_id, requests=batch.requests[:1])
+            answer = await self._replicas.ask("BatchCreateJobs", part)
+            if answer.response is not None:
+                told.append(self._note(answer, marks[0], user_id, answer.response.jobs[0]))
         answer = await self._replicas.ask("BatchCreateJobs", batch)
         jobs: Sequence[Any] = [None] * len(marks)
         if answer.response is not None:
             jobs = answer.response.jobs
-        told = [
-            self._note(answer, each, user_id, job) for each, job in zip(marks, jobs, strict=True)
+        told += [
+            self._note(answer, each, user_id, job)
+            for each, job in list(zip(marks, jobs, strict=True))[len(told) :]
         ]
         if told[0] is not None and not sealed:
             await self.seal(told[0])

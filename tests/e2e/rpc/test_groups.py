@@ -154,6 +154,32 @@ async def test_one_call_creates_a_group_with_all_its_jobs(call: Caller) -> None:
     assert (await read(call, album)).status == PARTIAL
 
 
+@both_databases
+async def test_a_repeated_call_may_add_to_its_group(call: Caller) -> None:
+    group = request("album", group=GROUP, request_id="album")
+    first = request("page", group_index=0, request_id="1")
+    album, page = (await call.BatchCreateJobs(user_id="ada", requests=[group, first])).jobs
+    more = [group, first, request("page", group_index=0, request_id="2")]
+    again = (await call.BatchCreateJobs(user_id="ada", requests=more)).jobs
+    assert [job.id for job in again[:2]] == [album.id, page.id]
+    assert again[2].group_id == album.id
+    assert counts(await read(call, album)) == {"queued": 2}
+    # Two callers do so at once, and the group is new for both.
+    other = request("album", group=GROUP, request_id="other")
+    asked = (
+        call.BatchCreateJobs(user_id="ada", requests=[other, request("page", group_index=0)])
+        for _ in range(2)
+    )
+    one, two = [answer.jobs for answer in await asyncio.gather(*asked)]
+    assert one[0].id == two[0].id
+    assert counts(await read(call, one[0])) == {"queued": 2}
+    await sealed(call, album)
+    refused = await refusal(
+        call.BatchCreateJobs(user_id="ada", requests=[group, request("page", group_index=0)])
+    )
+    assert refused.reason == "GROUP_SEALED"
+
+
 async def test_a_batch_adds_to_groups_and_ends_them(call: Caller) -> None:
     group = await call.job(job_type="album", group=GROUP)
     jobs = (
