@@ -90,6 +90,8 @@ LEAST_RATE = 30.0
 
 LEAST_WRITTEN = 0.1
 
+LARGE_PIECE = 2_000
+
 LOAD: Knobs = {
     "rate": (LEAST_RATE, 60.0, 90.0),
     "deleted": (0.05, 0.25, 0.9),

@@ -125,6 +125,10 @@ def plan_of(seed: int, store: Store = "memory", *, seconds: float = 15.0) -> Pla
         # A worker that does not wait between its pieces may never get one in that is larger, for
         # those after it, which are refused for the gap, are there first.
         del tuning["waiting_command_bytes"]
+    if max(load["pieces"]) > knobs.LARGE_PIECE:
+        # All workers together write many times what these let in, and would not end in time.
+        settings.pop("output_rate", None)
+        settings.pop("owner_output_rate", None)
     if disk["latency"] == knobs.SLOW_DISK:
         # It has no time for each command, due job or lost lease alone, nor for each change where
         # watchers leave soon.

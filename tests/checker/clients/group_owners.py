@@ -1,6 +1,7 @@
 """Clients that make groups of jobs, seal them or not, cancel some, and delete or repeat them."""
 
 import itertools
+import math
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -106,24 +107,32 @@ class _Owner:
                 group_index=(number + 1) % 2,
             )
         told: list[Snapshot | None] = []
+        sealed_at = math.inf  # then the service seals it
         if not sealed and self._rng.random() < IN_PARTS:
             part = pb.BatchCreateJobsRequest(user_id=user_id, requests=batch.requests[:1])
             answer = await self._replicas.ask("BatchCreateJobs", part)
             if answer.response is not None:
                 told.append(self._note(answer, marks[0], user_id, answer.response.jobs[0]))
+                sealed_at = answer.sent + QUEUE_TIMEOUT.seconds
         answer = await self._replicas.ask("BatchCreateJobs", batch)
+        owed = Outcome.ACKNOWLEDGED if told and answer.answered < sealed_at else None
         jobs: Sequence[Any] = [None] * len(marks)
         if answer.response is not None:
             jobs = answer.response.jobs
         told += [
-            self._note(answer, each, user_id, job)
+            self._note(answer, each, user_id, job, owed)
             for each, job in list(zip(marks, jobs, strict=True))[len(told) :]
         ]
         if told[0] is not None and not sealed:
             await self.seal(told[0])
 
     def _note(
-        self, answer: Answer, mark: str, user_id: str, job: job_pb2.Job | None
+        self,
+        answer: Answer,
+        mark: str,
+        user_id: str,
+        job: job_pb2.Job | None,
+        owed: Outcome | None = None,
     ) -> Snapshot | None:
         told = None if job is None else snapshot(job)
         self._history.operations.append(
@@ -134,6 +143,7 @@ class _Owner:
                 mark=mark,
                 told=told,
                 changed=told is not None and told.version == 1,
+                owed=owed,
             )
         )
         if told is not None:

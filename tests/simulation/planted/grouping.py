@@ -51,4 +51,10 @@ BUGS = {
         "                note(above, before, decision.job)\n",
         "",
     ),
+    "group of a repetition unknown": Bug(
+        "a repeated call cannot add to the group that it created",
+        "ledger.working_set",
+        "                    raise GroupsLocked([named.job.id])\n",
+        "                    pass\n",
+    ),
 }
