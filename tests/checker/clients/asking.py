@@ -61,13 +61,14 @@ SLOW_READER = (("grpc.http2.lookahead_bytes", 16_384), ("grpc.http2.bdp_probe", 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How it went. `response` is None where it was not acknowledged."""
+    """How it went: with a `response` if it was acknowledged, and a `reason` if it was refused."""
 
     sent: float
     answered: float
     outcome: Outcome
     response: Any = None
     tries: int = 1
+    reason: str = ""
 
     @property
     def told(self) -> Snapshot | None:
@@ -149,7 +150,7 @@ class Replicas:
                 unanswered &= info.metadata["scope"] != "request"
                 if not unanswered and reason not in ("", "INTERNAL"):
                     outcome = Outcome.REFUSED if tries == 1 else Outcome.UNKNOWN
-                    return Answer(sent, now, outcome, tries=tries)
+                    return Answer(sent, now, outcome, tries=tries, reason=reason)
                 self.avoid(replica)
                 if now - sent > patience:
                     return Answer(sent, now, Outcome.UNKNOWN, tries=tries)

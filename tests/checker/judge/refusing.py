@@ -16,7 +16,5 @@ def check_refusals(history: History) -> Iterator[Violation]:
         if operation.owed is Outcome.REFUSED and operation.outcome is Outcome.ACKNOWLEDGED:
             yield Violation("atomic", "wrong", f"{operation.mark} was acknowledged")
         if operation.owed is Outcome.ACKNOWLEDGED and operation.outcome is Outcome.REFUSED:
-            what = (
-                f"{operation.mark} was refused, although its unique key was free, or its group open"
-            )
+            what = f"{operation.mark} was refused, although its key was free, or its group there"
             yield Violation("single", "wrong", what)
