@@ -54,7 +54,7 @@ class Nemesis:
     def __init__(self, world: World, history: histories.History) -> None:
         self._world = world
         self._history = history
-        self._parts: dict[str, list[float]] = {}
+        self._parts: dict[tuple[int, str], list[float]] = {}
         self._stalled_until = 0
 
     async def run(self, faults: Sequence[Fault], seconds: float) -> None:
@@ -169,7 +169,7 @@ class Nemesis:
 
     @contextmanager
     def _raised(self, broken: Any, name: str, part: float) -> Iterator[None]:
-        parts = self._parts.setdefault(name, [getattr(broken, name)])
+        parts = self._parts.setdefault((id(broken), name), [getattr(broken, name)])
         parts.append(part)
         setattr(broken, name, max(parts))
         try:
