@@ -24,8 +24,8 @@ PAUSE_SECONDS = (0.1, 0.8)
 """How long jobs are paused, and how long the operator waits before the next change."""
 
 CHANGES = ("limit", "limit", "limit", "key", "type", "defaults")
-"""What the operator changes, each as often as it stands here: a limit, the pause of a key or a
-type, or the defaults of a type."""
+"""What the operator changes, each as often as it stands here before all begin again: a limit, the
+pause of a key or a type, or the defaults of a type."""
 
 PATIENCE = 60.0
 
@@ -44,10 +44,12 @@ async def operate(replicas: Replicas, rng: random.Random, board: Board, history:
     if await ask("SetJobTypeDefaults", _defaults(DEFAULTED, DEFAULT_PRIORITY)):
         history.defaulted_from = time.monotonic()
     await ask("SetConcurrencyLimit", _limit(ONE_AT_A_TIME, 1))
+    left: list[str] = []
     while not board.load.is_set():
         await pause(board.load, rng.uniform(*PAUSE_SECONDS))
+        left = left or rng.sample(CHANGES, len(CHANGES))
         name, job_type = rng.choice(NAMES), rng.choice((*TYPES, BRIEF))
-        change = rng.choice(CHANGES)
+        change = left.pop()
         if change == "limit":
             await ask("SetConcurrencyLimit", _limit(name, rng.choice((None, 0, 1, 2, 4, 8, 8))))
         elif change == "defaults":

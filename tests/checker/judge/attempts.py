@@ -32,6 +32,10 @@ def check_attempts(history: History) -> Iterator[Violation]:
             workers[operation.job_id, operation.told.attempt] = operation.told.worker
         if operation.rpc == "ReleaseJob" and operation.outcome is not Outcome.REFUSED:
             released.add((operation.job_id, operation.attempt))
+        # A worker that is not answered for long goes on without the job, and its next claim says
+        # that it does not hold it.
+        if operation.outcome is Outcome.UNKNOWN:
+            released.add((operation.job_id, operation.attempt))
     progress: dict[Key, int] = defaultdict(int)
     for job, _ in observations(history):
         key = job.job_id, job.attempt
