@@ -8,11 +8,14 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     AppendOutput,
+    Cancel,
     ChangeStatus,
     Command,
     Create,
     CreateAll,
+    Expire,
     LinkAsset,
+    Seal,
 )
 from jobledger_server.domain.decisions import Created, NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused, UniqueKeyTaken
@@ -30,7 +33,7 @@ from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.groups import Changed, note
 from jobledger_server.ledger.known_limits import KnownLimits
 from jobledger_server.ledger.output_rates import OutputRates
-from jobledger_server.store import GroupsLocked, Transaction
+from jobledger_server.store import GroupsLocked, StoreConflict, Transaction
 
 Outcome = Sequence[Decision] | DomainError
 """The outcome of a command: one decision, or its refusal. CreateAll has one for each job."""
@@ -90,6 +93,9 @@ class WorkingSet:
                     linked = self.linked.get((command.job_id, command.request_id))
                 links = links_of(command)
                 job = self.jobs.get(command.job_id)
+                if isinstance(command, Seal | Cancel | Expire) and self.changed.get(command.job_id):
+                    # It could end its group, whose counts are those of the commit's end.
+                    raise StoreConflict("jobs of the group have changed: the next batch has it")
                 if job is not None and isinstance(command, AppendOutput):
                     self.rates.check(job.user_id)
                 decision = decide(
