@@ -121,6 +121,9 @@ def seal(job: Job, command: Seal, now: Instant) -> Decision:
 
 def cancel_group(group: Job, children: Children, command: Cancel, now: Instant) -> Decision:
     """Seal a group, so that its children can be cancelled one after the other."""
+    # After all before it though the clock was set back: so it is known whether it came before or
+    # after the start.
+    now = Instant(max(now, group.update_time + 1))
     asked = replace(group, cancel_request_time=now, cancel_reason=command.reason)
     return _with(asked, replace(children, sealed=True, cancelling=children.open > 0), now)
 

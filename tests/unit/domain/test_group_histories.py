@@ -31,6 +31,7 @@ class GroupHistories(RuleBasedStateMachine):
         self.fail_fast = fail_fast
         self.states: list[str] = []
         self.sealed = self.asked = self.failed_fast = self.forgotten = False
+        self.began_before_asked = False
         self.seen: list[Decision] = []
         options = NewGroup(fail_fast=fail_fast)
         command = Create(
@@ -47,7 +48,7 @@ class GroupHistories(RuleBasedStateMachine):
                 self.group = each.job
                 self.seen.append(each)
 
-    @rule(seconds=st.sampled_from([0, 1, 11, 700]))
+    @rule(seconds=st.sampled_from([-5, 0, 1, 11, 700]))
     def wait(self, seconds: int) -> None:
         self.now = Instant(self.now + seconds * SECOND)
 
@@ -80,6 +81,7 @@ class GroupHistories(RuleBasedStateMachine):
     @rule(reason=st.sampled_from(["", "too late"]))
     def cancel(self, reason: str) -> None:
         if not self.over:
+            self.began_before_asked |= not self.asked and self.group.start_time is not None
             self.asked = self.sealed = True
         self.apply(self.decided(Cancel(job_id=self.group.id, user_id=OWNER, reason=reason)))
 
@@ -140,6 +142,13 @@ class GroupHistories(RuleBasedStateMachine):
             assert (group.status.value, reason) == ("FAILED", expected_reason)
 
     @invariant()
+    def its_times_say_what_came_first(self) -> None:
+        """Also where the clock was set back: its state after the start is read from them."""
+        start, asked = self.group.start_time, self.group.cancel_request_time
+        if start is not None and asked is not None:
+            assert (asked > start) == self.began_before_asked
+
+    @invariant()
     def it_is_looked_at(self) -> None:
         """While something is left to do for it, there is a time at which somebody does it."""
         children = self.group.children
@@ -155,3 +164,13 @@ class GroupHistories(RuleBasedStateMachine):
 
 TestGroupHistories = GroupHistories.TestCase
 TestGroupHistories.settings = settings(max_examples=300, stateful_step_count=30)
+
+
+def test_a_cancellation_comes_after_the_start_though_the_clock_was_set_back() -> None:
+    history = GroupHistories()
+    history.begin(fail_fast=False)
+    history.commit(2, [])
+    history.commit(0, [(0, "PROCESSING")])
+    history.wait(-5)
+    history.cancel("too late")
+    history.its_times_say_what_came_first()
