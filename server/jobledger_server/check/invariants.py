@@ -152,6 +152,11 @@ _RULES: Mapping[str, str] = {
         " GROUP BY parent.id, parent.children"
         f" HAVING parent.children NOT LIKE '[' || {_COUNTS} || ',%'"
     ),
+    "a job of a group that has ended has ended": (
+        "SELECT child.id, child.group_id FROM jobs AS child JOIN jobs AS parent"
+        " ON parent.id = child.group_id"
+        " WHERE child.complete_time IS NULL AND parent.complete_time IS NOT NULL"
+    ),
     "a group has ended if it is sealed and its jobs have ended, and not before": (
         "SELECT id, status, children FROM jobs WHERE children IS NOT NULL"
         f" AND (complete_time IS NOT NULL) <> ({_IS_OVER})"

@@ -1,5 +1,6 @@
 """Clients that make groups of jobs, seal them or not, cancel some, and delete or repeat them."""
 
+import asyncio
 import itertools
 import random
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ WITHIN = 0.2
 FAIL_FAST = 0.3
 
 CANCELLED = 0.15
+
+AT_ONCE = 0.5
+"""How many of the groups are sealed or cancelled while another job is added."""
 
 FORGOTTEN = 0.1
 """How many of the groups nobody seals but the service."""
@@ -162,16 +166,24 @@ class _Owner:
                 if inner is not None:
                     await self.fill(inner, each, level + 1)
                 continue
-            await create_job(
-                each,
-                self._replicas,
-                rng,
-                self._board,
-                self._history,
-                users=[group.user_id],
-                group_id=group.job_id,
-            )
-        end = rng.random()
+            await self._add(each, group)
+        # One more job may come in the commit that could end the group.
+        adding = [self._add(f"{mark}-last", group)] * (rng.random() < AT_ONCE)
+        await asyncio.gather(self._end(group), *adding)
+
+    async def _add(self, mark: str, group: Snapshot) -> None:
+        await create_job(
+            mark,
+            self._replicas,
+            self._rng,
+            self._board,
+            self._history,
+            users=[group.user_id],
+            group_id=group.job_id,
+        )
+
+    async def _end(self, group: Snapshot) -> None:
+        end = self._rng.random()
         if end < CANCELLED:
             await cancel_job(group, self._replicas, self._board, self._history)
         elif end > CANCELLED + FORGOTTEN:

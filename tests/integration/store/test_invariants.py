@@ -87,6 +87,7 @@ DAMAGES = {
     "UPDATE jobs SET attempt = 3 WHERE id = '{held}'": "every attempt but the last",
     "UPDATE jobs SET group_id = '{deleted}' WHERE id = '{held}'": "a job is in a group",
     "UPDATE jobs SET group_id = '{group}' WHERE id = '{held}'": "a job is in a group",
+    "UPDATE jobs SET group_id = '{over}' WHERE id = '{held}'": "a job of a group that has ended",
     "UPDATE jobs SET children = '[0,0,1,0,0,1,false,false,false]' WHERE id = '{group}'": (
         "a group that has not ended counts"
     ),

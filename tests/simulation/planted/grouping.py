@@ -57,4 +57,10 @@ BUGS = {
         "                    raise GroupsLocked([named.job.id])\n",
         "                    pass\n",
     ),
+    "over before its batch": Bug(
+        "a group that is sealed or cancelled does not see the jobs that its batch adds",
+        "ledger.working_set",
+        "if isinstance(command, Seal | Cancel | Expire) and self.changed.get(command.job_id):",
+        "if False:",
+    ),
 }
