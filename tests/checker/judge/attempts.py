@@ -22,6 +22,9 @@ OUTCOMES = {
 
 Key = tuple[str, int]
 
+PATIENCE = 30.0
+"""How many seconds a worker asks again."""
+
 
 def check_attempts(history: History) -> Iterator[Violation]:
     """Every attempt that was made is listed, with its worker, its progress and how it ended."""
@@ -32,9 +35,9 @@ def check_attempts(history: History) -> Iterator[Violation]:
             workers[operation.job_id, operation.told.attempt] = operation.told.worker
         if operation.rpc == "ReleaseJob" and operation.outcome is not Outcome.REFUSED:
             released.add((operation.job_id, operation.attempt))
-        # A worker that is not answered for long goes on without the job, and its next claim says
-        # that it does not hold it.
-        if operation.outcome is Outcome.UNKNOWN:
+        # A worker that is not answered for so long goes on without the job, and its next claim
+        # says that it does not hold it.
+        if operation.outcome is Outcome.UNKNOWN and operation.answered - operation.sent > PATIENCE:
             released.add((operation.job_id, operation.attempt))
     progress: dict[Key, int] = defaultdict(int)
     for job, _ in observations(history):

@@ -6,9 +6,8 @@ from tests.checker.clock import had_shown
 from tests.checker.history import History, Outcome
 from tests.checker.judge.violation import Violation
 
-LATE_SECONDS = 15.0
-"""A job whose time has come is in its queue by then, unless something is broken. Three servers that
-share a file on the slowest disk take two thirds of it now and then."""
+LATE_SECONDS = 10.0
+"""A job whose time has come is in its queue by then, unless something is broken."""
 
 MOST_APART = 150
 """Turns by which queues that take turns may be apart. A claim gives up to 100 jobs together, and

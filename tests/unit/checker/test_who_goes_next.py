@@ -43,8 +43,8 @@ def test_each_recount_is_judged(found: Recount, promise: str | None) -> None:
 
 def test_a_job_may_be_late_while_something_is_broken_and_shortly_after() -> None:
     history = story()
-    history.recounts = [Recount(25.0, overdue=LATE_SECONDS + 1)]
-    for began, ended, late in ((1.0, 5.0, True), (1.0, 15.0, False), (24.0, 0.0, False)):
+    history.recounts = [Recount(20.0, overdue=LATE_SECONDS + 1)]
+    for began, ended, late in ((1.0, 5.0, True), (1.0, 15.0, False), (19.0, 0.0, False)):
         history.faults = [Fault("SIGSTOP", began, ended)]
         assert bool(judge(history)["scheduled"]) is late
 
