@@ -87,7 +87,7 @@ class StoreConflict(StoreError):
     """A constraint of the schema rejected the write, and nothing was written.
 
     Either another server was faster with the same `request_id`, so that a retry succeeds,
-    or it is a bug.
+    or it is a bug. The ledger raises it too, for commands that have to be committed apart.
     """
 
     kind = "constraint"

@@ -94,8 +94,9 @@ class WorkingSet:
                 links = links_of(command)
                 job = self.jobs.get(command.job_id)
                 if isinstance(command, Seal | Cancel | Expire) and self.changed.get(command.job_id):
-                    # It could end its group, whose counts are those of the commit's end.
-                    raise StoreConflict("jobs of the group have changed: the next batch has it")
+                    # It could end a group whose counts change at the end of this commit only. In a
+                    # commit of its own, which a conflict leads to, it sees them.
+                    raise StoreConflict("jobs of the group have changed in the same batch")
                 if job is not None and isinstance(command, AppendOutput):
                     self.rates.check(job.user_id)
                 decision = decide(
