@@ -168,8 +168,10 @@ class _Owner:
                 continue
             await self._add(each, group)
         # One more job may come in the commit that could end the group.
-        adding = [self._add(f"{mark}-last", group)] * (rng.random() < AT_ONCE)
-        await asyncio.gather(self._end(group), *adding)
+        async with asyncio.TaskGroup() as both:
+            if rng.random() < AT_ONCE:
+                both.create_task(self._add(f"{mark}-last", group))
+            both.create_task(self._end(group))
 
     async def _add(self, mark: str, group: Snapshot) -> None:
         await create_job(
